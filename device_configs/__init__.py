@@ -1,0 +1,1 @@
+"""Board descriptions: data, one TOML a board."""

@@ -1,0 +1,1 @@
+"""Export: a checkpoint in, one proven bundle out."""

@@ -1,0 +1,119 @@
+"""The backends: who steps a network. One is chosen by name and then used, or refused; there is no second choice."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.bundle import Bundle, Format
+from edge_lstm.errors import EdgeLstmError
+
+Floats = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """An immutable model; the state is a separate value that goes in and comes out."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scheme(self) -> str: ...
+
+    def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+        """features (batch, inputs) raw; states in the contract's order, (batch, *shape) each.
+
+        Returns predictions (batch, outputs) in the targets' units and the next states, in arrays that are the caller's.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _Kind:
+    format: Format
+    module: str  # ours, with a function load(variant, content)
+    package: str  # what it needs to import
+    extra: str  # what installs that
+
+
+# In the order of preference: the fastest step of one stream first (docs/performance.md).
+_KINDS = {
+    "litert": _Kind("tflite", "edge_lstm.backends.litert", "ai_edge_litert", "tflite"),
+    "onnx": _Kind("onnx", "edge_lstm.backends.onnx", "onnxruntime", "onnx"),
+    "tflite-runtime": _Kind("tflite", "edge_lstm.backends.tflite_runtime", "tflite_runtime", "tflite-runtime"),
+    "numpy": _Kind("numpy", "edge_lstm.backends.reference", "numpy", ""),
+}
+NAMES = tuple(_KINDS)
+
+
+def refusal(name: str) -> EdgeLstmError | None:
+    """Why the backend cannot run here, or None where it can (its package is found; it is not imported)."""
+    kind = _KINDS[name]
+    if importlib.util.find_spec(kind.package) is None:
+        return EdgeLstmError(
+            f"expected the package {kind.package} for the backend {name}, found it is not installed here",
+            f"run pip install 'edge-lstm[{kind.extra}]', or choose another backend",
+        )
+    if name == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
+        return EdgeLstmError(
+            f"expected numpy < 2 for the backend tflite-runtime (it was built against numpy 1), found {np.__version__}",
+            "run pip install 'numpy<2', or use the backend litert (pip install 'edge-lstm[tflite]')",
+        )
+    return None
+
+
+def format_of(name: str) -> Format:
+    """The format that the backend runs."""
+    return _KINDS[name].format
+
+
+def installed() -> list[str]:
+    """The names of the backends that can run here, the preferred one first."""
+    return [name for name in NAMES if refusal(name) is None]
+
+
+def runnable(bundle: Bundle) -> list[tuple[str, str]]:
+    """(backend, scheme) of every variant of the bundle that an installed backend can run."""
+    return [
+        (name, variant.scheme)
+        for name in installed()
+        for variant in bundle.manifest.variants
+        if variant.format == _KINDS[name].format
+    ]
+
+
+def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = None) -> tuple[str, str]:
+    """The backend and scheme for someone who named only one of them, or neither.
+
+    Raises EdgeLstmError where nothing that is installed runs the bundle.
+    """
+    if scheme is None:
+        scheme = "int8" if "int8" in bundle.schemes else bundle.schemes[0]
+    if backend is None:
+        names = [name for name, runs in runnable(bundle) if runs == scheme]
+        if not names:
+            formats = ", ".join(sorted({variant.format for variant in bundle.manifest.variants}))
+            raise EdgeLstmError(
+                f"{bundle.source}: expected an installed backend for {scheme} in {formats}, found {', '.join(installed())}",
+                "install another backend (pip install 'edge-lstm[tflite]' or 'edge-lstm[onnx]'), or choose another scheme",
+            )
+        backend = names[0]
+    return backend, scheme
+
+
+def load(bundle: Bundle, name: str, scheme: str) -> Backend:
+    """The bundle's model on the named backend. Raises EdgeLstmError where that backend or that variant is not here."""
+    if name not in _KINDS:
+        raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
+    if (error := refusal(name)) is not None:
+        raise error
+    kind = _KINDS[name]
+    variant = bundle.variant(kind.format, scheme)
+    backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file])
+    return backend

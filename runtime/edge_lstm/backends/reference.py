@@ -1,0 +1,109 @@
+"""The network in numpy, as the textbook writes it; it needs nothing else, and docs/lstm.md walks through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.bundle import Variant
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.network import CARRIED, Layer, Network, dense, from_npz
+
+Floats = NDArray[np.float32]
+_HALF, _ONE = np.float32(0.5), np.float32(1)
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(-x)), written with tanh so that no x overflows."""
+    return _HALF * (np.tanh(_HALF * x) + _ONE)
+
+
+def rows_times(x: Floats, matrix: Floats) -> Floats:
+    """x (batch, n) times matrix (n, m) -> (batch, m), each row by itself.
+
+    One BLAS call for the whole batch would choose its kernel by the batch's size, and a stream's last bits would then
+    depend on how many neighbours it has. Stacked as (batch, 1, n), every row is a product of the same shape.
+    """
+    return np.matmul(x[:, None, :], matrix)[:, 0, :]
+
+
+class LstmLayer:
+    """Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000; gate order i, f, g, o as in torch."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.w_x = np.ascontiguousarray(dense(layer.w_ih).T)  # (inputs, 4 * hidden)
+        self.w_h = np.ascontiguousarray(dense(layer.w_hh).T)  # (hidden, 4 * hidden)
+        self.bias = layer.b_ih + layer.b_hh  # (4 * hidden,)
+
+    def step(self, x: Floats, state: Sequence[Floats]) -> list[Floats]:
+        """x (batch, inputs), state [h, c] each (batch, hidden) -> the next [h, c]."""
+        h, c = state
+        gates = rows_times(x, self.w_x) + rows_times(h, self.w_h) + self.bias  # (batch, 4 * hidden)
+        i, f, g, o = np.split(gates, 4, axis=1)  # (batch, hidden) each
+        i = sigmoid(i)  # input gate: how much of the candidate enters the memory cell
+        f = sigmoid(f)  # forget gate: how much of the memory cell stays
+        g = np.tanh(g)  # candidate: what could enter
+        o = sigmoid(o)  # output gate: how much of the memory cell shows
+        c = f * c + i * g  # the memory cell
+        h = o * np.tanh(c)  # the hidden state
+        return [h, c]
+
+
+class GruLayer:
+    """Cho et al. 2014, in the variant that resets after the product (as torch and cuDNN do); gate order r, z, n."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.w_x = np.ascontiguousarray(dense(layer.w_ih).T)  # (inputs, 3 * hidden)
+        self.w_h = np.ascontiguousarray(dense(layer.w_hh).T)  # (hidden, 3 * hidden)
+        self.b_x = layer.b_ih  # (3 * hidden,)
+        self.b_h = layer.b_hh  # (3 * hidden,): apart, since the reset gate multiplies the new gate's part of it
+
+    def step(self, x: Floats, state: Sequence[Floats]) -> list[Floats]:
+        """x (batch, inputs), state [h] (batch, hidden) -> the next [h]."""
+        (h,) = state
+        x_r, x_z, x_n = np.split(rows_times(x, self.w_x) + self.b_x, 3, axis=1)  # (batch, hidden) each
+        h_r, h_z, h_n = np.split(rows_times(h, self.w_h) + self.b_h, 3, axis=1)
+        r = sigmoid(x_r + h_r)  # reset gate: how much of the past the new value sees
+        z = sigmoid(x_z + h_z)  # update gate: how much of the past stays
+        n = np.tanh(x_n + r * h_n)  # new: what could take its place
+        h = (_ONE - z) * n + z * h  # the hidden state
+        return [h]
+
+
+class ReferenceBackend:
+    """Steps a `Network`; rows never meet, so a batch of any size gives each stream the same bits."""
+
+    name = "numpy"
+
+    def __init__(self, network: Network, scheme: str = "float32") -> None:
+        self.scheme = scheme
+        self._network = network
+        self._carried = len(CARRIED[network.cell])
+        self._layers = [LstmLayer(layer) if network.cell == "lstm" else GruLayer(layer) for layer in network.layers]
+        self._head = np.ascontiguousarray(dense(network.head_weight).T)  # (hidden, outputs)
+        self._inverse_scale = _ONE / network.scale
+
+    def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+        """features (batch, inputs) raw, states as `Network.state_names` -> predictions (batch, outputs), next states."""
+        x = (features - self._network.mean) * self._inverse_scale  # standardized
+        following: list[Floats] = []
+        for index, layer in enumerate(self._layers):
+            state = states[index * self._carried : (index + 1) * self._carried]
+            following += layer.step(x, state)
+            x = following[-self._carried]  # the layer's hidden state is the next layer's input
+        prediction = rows_times(x, self._head) + self._network.head_bias  # the dense output layer
+        if self._network.change_of.size:
+            prediction = prediction + features[:, self._network.change_of]
+        return prediction, following
+
+
+def load(variant: Variant, content: bytes) -> ReferenceBackend:
+    """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
+    try:
+        return ReferenceBackend(from_npz(content), variant.scheme)
+    except (KeyError, ValueError) as error:
+        raise EdgeLstmError(
+            f"expected the arrays of a network in {variant.file}, found: {error}", "export the bundle again"
+        ) from None

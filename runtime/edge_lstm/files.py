@@ -1,0 +1,50 @@
+"""Files that are whole or absent: written beside their place, fsynced, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from edge_lstm.errors import EdgeLstmError
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Put `content` at `path`, so that a crash at any moment leaves the old file or the new one, never half of one.
+
+    Raises EdgeLstmError where the folder is missing or cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise EdgeLstmError(
+            f"expected a folder that can be written at {path.parent}, found: {error.strerror}",
+            "make the folder, or name another place with -o",
+        ) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, path)
+    except OSError as error:
+        os.unlink(beside)
+        raise EdgeLstmError(
+            f"expected to write {path}, found: {error.strerror}", "free some space, or name another place"
+        ) from None
+    except BaseException:
+        os.unlink(beside)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself has to reach the disk
+    finally:
+        os.close(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

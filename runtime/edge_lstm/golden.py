@@ -1,0 +1,70 @@
+"""Golden vectors: a tape of real inputs with the outputs and states that the torch model gave, carried from step to step."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.bundle import GOLDEN, Bundle
+from edge_lstm.errors import EdgeLstmError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What one scheme's weights give, computed by torch in float32, for one stream."""
+
+    prediction: Floats  # (steps, outputs)
+    states: Sequence[Floats]  # per state tensor (marks, *shape): after each step of `Golden.marks`
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """One stream's input tape, and what each scheme answers to it."""
+
+    features: Floats  # (steps, inputs)
+    marks: NDArray[np.int64]  # (marks,): the steps, counted from 1, after which states were kept
+    expected: Mapping[str, Expected]  # by scheme; float32 is always there
+
+
+def to_npz(golden: Golden) -> bytes:
+    """The golden vectors as an .npz file without pickles; equal vectors give equal bytes."""
+    arrays: dict[str, NDArray[np.generic]] = {"features": golden.features, "marks": golden.marks}
+    for scheme, expected in golden.expected.items():
+        arrays[f"{scheme}.prediction"] = expected.prediction
+        for index, state in enumerate(expected.states):
+            arrays[f"{scheme}.state{index}"] = state
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def golden_of(bundle: Bundle) -> Golden:
+    """The bundle's golden vectors. Raises EdgeLstmError where they are missing or do not fit its contract."""
+    states = len(bundle.contract.states)
+    try:
+        with np.load(io.BytesIO(bundle.content[GOLDEN]), allow_pickle=False) as arrays:
+            expected = {
+                scheme: Expected(
+                    arrays[f"{scheme}.prediction"], [arrays[f"{scheme}.state{index}"] for index in range(states)]
+                )
+                for scheme in {*bundle.schemes, "float32"}
+            }
+            golden = Golden(arrays["features"], arrays["marks"], expected)
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise EdgeLstmError(
+            f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {error}", "export the bundle again"
+        ) from None
+    shape = (len(golden.features), len(bundle.contract.inputs))
+    if golden.features.shape != shape or not len(golden.features):
+        raise EdgeLstmError(
+            f"{bundle.source}: expected golden features of shape (steps, {shape[1]}), found {golden.features.shape}",
+            "export the bundle again",
+        )
+    return golden

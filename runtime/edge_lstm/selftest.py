@@ -1,0 +1,171 @@
+"""The self-test: golden vectors through a backend, before it may speak for a bundle; a difference is a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.backends import Backend, format_of, load
+from edge_lstm.bundle import Bundle, Variant
+from edge_lstm.contract import Contract
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.golden import Golden, golden_of
+
+Floats = NDArray[np.float32]
+_LARGEST_SMALLEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one backend did on one variant's golden vectors."""
+
+    backend: str
+    scheme: str
+    steps: int
+    error: float  # the largest relative difference from the scheme's own golden vectors, states included
+    parity: float  # what it may be
+    drift: float  # RMS difference from the float32 golden vectors over their standard deviation, worst output
+    drift_limit: float
+    first_step: int | None  # the first step (from 1) whose prediction differs by more than `parity`
+    smallest_batch: int | None  # rows agree bit for bit from this batch size on; None: they never do
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.parity and self.drift <= self.drift_limit and self.smallest_batch is not None
+
+    @property
+    def finding(self) -> str:
+        """What was found, in one line."""
+        if self.passed:
+            return f"parity {self.error:.1e} <= {self.parity:.0e}, drift {self.drift:.4f} <= {self.drift_limit}"
+        if self.smallest_batch is None:
+            return "a stream's bits depend on its neighbours in the batch"
+        if not self.error <= self.parity:
+            step = f", first at step {self.first_step}" if self.first_step else ""
+            return f"relative difference {self.error:.1e} from the golden vectors, over the limit of {self.parity:.0e}{step}"
+        return f"drift {self.drift:.4f} from float32, over the limit of {self.drift_limit}"
+
+
+def initial_states(contract: Contract, batch: int) -> list[Floats]:
+    """The states that `batch` streams start from, (batch, *shape) each."""
+    return [np.zeros((batch, *state.shape), np.float32) for state in contract.states]
+
+
+def replay_tape(
+    backend: Backend, contract: Contract, tape: Floats, marks: NDArray[np.int64], batch: int = 1
+) -> tuple[Floats, list[Floats]]:
+    """Carry one stream over `tape` (steps, inputs), as the first row of a batch whose other rows stay at rest.
+
+    Returns predictions (steps, outputs) and, per state tensor, the states after the steps `marks` (marks, *shape).
+    """
+    wanted = set(marks.tolist())
+    states = initial_states(contract, batch)
+    predictions, kept = [], []
+    features = np.zeros((batch, tape.shape[1]), np.float32)
+    for step, row in enumerate(tape, 1):
+        features[0] = row
+        prediction, states = backend.step(features, states)
+        predictions.append(prediction[0].copy())
+        if step in wanted:
+            kept.append([state[0].copy() for state in states])
+    return np.stack(predictions), [np.stack(column) for column in zip(*kept, strict=True)]
+
+
+def relative_error(found: Floats, expected: Floats) -> float:
+    """The largest difference over the largest expected magnitude, for the worst column; NaN where `found` has one.
+
+    Both (steps, ...). The magnitude, not the spread, is what float32 can resolve.
+    """
+    width = int(np.prod(expected.shape[1:]))
+    found, expected = found.reshape(-1, width), expected.reshape(-1, width)
+    magnitude = np.maximum(np.abs(expected).max(axis=0), np.float32(1e-12))
+    return float((np.abs(found - expected).max(axis=0) / magnitude).max())
+
+
+def drift(found: Floats, expected: Floats) -> float:
+    """RMSE over the standard deviation of what is expected, for the worst output. Both (steps, outputs)."""
+    spread = np.maximum(expected.astype(np.float64).std(axis=0), 1e-12)
+    error = np.sqrt(((found.astype(np.float64) - expected) ** 2).mean(axis=0))
+    return float((error / spread).max())
+
+
+def smallest_isolated_batch(backend: Backend, contract: Contract, tape: Floats) -> int | None:
+    """The smallest batch size from which every row has the same bits in every larger batch and at every place in it.
+
+    Most kernels take one row another way than many (FULLY_CONNECTED as a vector product, say). None where no size up
+    to 8 holds: such a backend couples streams.
+    """
+    for smallest in range(1, _LARGEST_SMALLEST_BATCH + 1):
+        if _isolated_from(backend, contract, tape, smallest):
+            return smallest
+    return None
+
+
+def _isolated_from(backend: Backend, contract: Contract, tape: Floats, smallest: int) -> bool:
+    steps = min(len(tape), 24)
+    lone = _trace(backend, contract, tape[:steps], smallest, 0)
+    for batch in sorted({smallest, smallest + 1, 2 * smallest + 1, 16, 33}):
+        for place in {0, batch // 2, batch - 1}:
+            traced = _trace(backend, contract, tape[:steps], batch, place)
+            if not np.array_equal(traced.view(np.uint32), lone.view(np.uint32)):
+                return False
+    return True
+
+
+def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, place: int) -> Floats:
+    """One stream's outputs and states at every step of `tape`, at row `place`, its neighbours fed with spikes."""
+    states = initial_states(contract, batch)
+    traced = []
+    for step, row in enumerate(tape):
+        features = np.roll(np.resize(tape, (batch, tape.shape[1])), step, axis=0) * np.float32(10)
+        features[place] = row
+        prediction, states = backend.step(np.ascontiguousarray(features, np.float32), states)
+        traced.append(np.concatenate([prediction[place].ravel(), *[state[place].ravel() for state in states]]))
+    return np.stack(traced)
+
+
+def judge(backend: Backend, contract: Contract, golden: Golden, variant: Variant) -> Verdict:
+    """Run the golden vectors of the variant's scheme on the backend and hold it to the variant's tolerances."""
+    smallest = smallest_isolated_batch(backend, contract, golden.features)
+    expected = golden.expected[variant.scheme]
+    prediction, states = replay_tape(backend, contract, golden.features, golden.marks, smallest or 1)
+    pairs = [(prediction, expected.prediction), *zip(states, expected.states, strict=True)]
+    errors = [relative_error(found, wanted) for found, wanted in pairs]
+    error = float(np.max(errors))  # a NaN in any of them stays a NaN, which passes no limit
+    step_errors = np.abs(prediction - expected.prediction) / np.abs(expected.prediction).max(axis=0)
+    over = np.flatnonzero(~(step_errors <= variant.parity).all(axis=1))
+    return Verdict(
+        backend.name,
+        variant.scheme,
+        len(prediction),
+        error,
+        variant.parity,
+        drift(prediction, golden.expected["float32"].prediction),
+        variant.drift,
+        int(over[0]) + 1 if over.size else None,
+        smallest,
+    )
+
+
+def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    """A verdict for each (backend, scheme). Raises EdgeLstmError where one of them cannot be loaded at all."""
+    golden = golden_of(bundle)
+    return [
+        judge(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))
+        for name, scheme in runs
+    ]
+
+
+def accepted(bundle: Bundle, name: str, scheme: str) -> tuple[Backend, int]:
+    """The loaded backend and its smallest isolated batch. Raises EdgeLstmError where it fails the self-test."""
+    backend = load(bundle, name, scheme)
+    verdict = judge(backend, bundle.contract, golden_of(bundle), bundle.variant(format_of(name), scheme))
+    if not verdict.passed or verdict.smallest_batch is None:
+        raise EdgeLstmError(
+            f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",
+            "use another backend, or another version of this one; edge-lstm verify tries all that are installed",
+        )
+    return backend, verdict.smallest_batch
