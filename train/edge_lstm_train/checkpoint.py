@@ -1,0 +1,80 @@
+"""The checkpoint: what training hands to export, in one file that holds no pickled code."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_lstm.config import from_mapping
+from edge_lstm.contract import Contract
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.files import write_file
+from edge_lstm_train.model import Forecaster, Shape
+
+FORMAT_VERSION = 1
+FILE = "checkpoint.pt"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained model, its contract, and a tape of feature vectors that it has not been trained on."""
+
+    model: Forecaster
+    contract: Contract
+    tape: NDArray[np.float32]  # (steps, inputs): one stream, in order, raw features; for golden vectors
+    provenance: dict[str, str]  # recipe, recording, versions, metrics: for people
+
+
+def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint into the run's folder, whole or not at all."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "contract": json.dumps(dataclasses.asdict(checkpoint.contract)),
+        "shape": json.dumps(dataclasses.asdict(checkpoint.model.shape)),
+        "weights": checkpoint.model.state_dict(),
+        "tape": torch.from_numpy(checkpoint.tape),
+        "provenance": dict(checkpoint.provenance),
+    }
+    file = io.BytesIO()
+    torch.save(content, file)
+    write_file(run_dir / FILE, file.getvalue())
+
+
+def load_checkpoint(run_dir: Path) -> Checkpoint:
+    """The checkpoint of a run. Raises EdgeLstmError where there is none, or it is damaged, of another version or NaN."""
+    path = run_dir / FILE
+    remedy = "train again with this version of edge-lstm"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise EdgeLstmError(
+            f"expected a run with {FILE} at {run_dir}, found none", "make one with edge-lstm train RECIPE -o RUN_DIR"
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EdgeLstmError(f"expected a checkpoint at {path}, found: {found}", remedy) from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise EdgeLstmError(f"{path}: expected format version {FORMAT_VERSION}, found {version}", remedy)
+    contract = from_mapping(json.loads(content["contract"]), Contract, f"{path}:contract")
+    model = Forecaster(from_mapping(json.loads(content["shape"]), Shape, f"{path}:shape"))
+    weights = content["weights"]
+    weights_shape = weights["change_of"].shape
+    model.change_of = torch.zeros(weights_shape, dtype=torch.int64)  # empty or one an output: the checkpoint says
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise EdgeLstmError(f"{path}: expected weights of its shape, found: {error}", remedy) from None
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise EdgeLstmError(f"{path}: expected finite weights, found NaN or infinity in {name}", remedy)
+    model.eval()
+    return Checkpoint(model, contract, content["tape"].numpy(), content["provenance"])

@@ -1,0 +1,152 @@
+"""The network in torch: raw features in, raw predictions out, its state carried by whoever calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edge_lstm.config import key
+from edge_lstm.network import CARRIED, Cell, Layer, Network
+
+# One (layers, batch, hidden) tensor for each name in CARRIED[cell]: [h, c] of an LSTM, [h] of a GRU.
+State = list[Tensor]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network is made of; its weights fit no other."""
+
+    cell: Cell = key(doc="lstm or gru")
+    inputs: int = key(doc="width of the feature vector", least=1)
+    hidden: int = key(doc="units a layer", least=1)
+    layers: int = key(doc="recurrent layers", least=1)
+    outputs: int = key(doc="targets x horizons", least=1)
+    dropout: float = key(0.0, doc="share of a layer's outputs dropped in training", least=0, most=0.95)
+    recurrent_dropout: float = key(0.0, doc="share of the hidden-to-hidden weights dropped in training", least=0, most=0.95)
+
+
+class Forecaster(nn.Module):
+    """Standardization, recurrent layers, dropout, a dense layer, and the way back to the targets' units.
+
+    The head works on a scale where every output's typical size is one: prediction = head * output_scale +
+    output_offset, plus the raw feature `change_of[o]` for each output o where changes are predicted.
+    """
+
+    mean: Tensor  # (inputs,)
+    scale: Tensor  # (inputs,)
+    output_offset: Tensor  # (outputs,)
+    output_scale: Tensor  # (outputs,)
+    change_of: Tensor  # (outputs,) int64, or empty
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        between = shape.dropout if shape.layers > 1 else 0.0
+        cell = nn.LSTM if shape.cell == "lstm" else nn.GRU
+        self.rnn = cell(shape.inputs, shape.hidden, shape.layers, batch_first=True, dropout=between)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.head = nn.Linear(shape.hidden, shape.outputs)
+        self.register_buffer("mean", torch.zeros(shape.inputs))
+        self.register_buffer("scale", torch.ones(shape.inputs))
+        self.register_buffer("output_offset", torch.zeros(shape.outputs))
+        self.register_buffer("output_scale", torch.ones(shape.outputs))
+        self.register_buffer("change_of", torch.zeros(0, dtype=torch.int64))
+        if shape.cell == "lstm":
+            self._open_forget_gates()
+
+    def _open_forget_gates(self) -> None:
+        """A forget-gate bias of 1 lets the memory cell remember from the first update on (Jozefowicz et al. 2015)."""
+        hidden = self.shape.hidden
+        with torch.no_grad():
+            for layer in range(self.shape.layers):
+                getattr(self.rnn, f"bias_ih_l{layer}")[hidden : 2 * hidden] = 1.0
+                getattr(self.rnn, f"bias_hh_l{layer}")[hidden : 2 * hidden] = 0.0
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: where every stream starts."""
+        size = (self.shape.layers, batch, self.shape.hidden)
+        return [torch.zeros(size, device=self.mean.device) for _ in CARRIED[self.shape.cell]]
+
+    def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+        """features (batch, steps, inputs) raw -> predictions (batch, steps, outputs) in the targets' units, next state."""
+        x = (features - self.mean) / self.scale
+        hidden, state = self._recur(x, state)  # (batch, steps, hidden)
+        prediction = self.head(self.dropout(hidden)) * self.output_scale + self.output_offset
+        if self.change_of.numel():
+            prediction = prediction + features[..., self.change_of]
+        return prediction, state
+
+    def _recur(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The layers over all steps at once, in torch's fused kernel."""
+        shape = self.shape
+        if shape.cell == "lstm":
+            between = self.rnn.dropout
+            out, h, c = torch.lstm(
+                x, state, self._weights(), True, shape.layers, between, self.training, False, True
+            )
+            return out, [h, c]
+        out, h = torch.gru(
+            x, state[0], self._weights(), True, shape.layers, self.rnn.dropout, self.training, False, True
+        )
+        return out, [h]
+
+    def _weights(self) -> list[Tensor]:
+        """w_ih, w_hh, b_ih, b_hh of each layer, in the order of the fused kernel.
+
+        Recurrent dropout drops hidden-to-hidden weights, once for all steps (weight drop, Merity et al. 2017), so that
+        the kernel stays fused.
+        """
+        weights = []
+        for layer in range(self.shape.layers):
+            w_hh = getattr(self.rnn, f"weight_hh_l{layer}")
+            if self.shape.recurrent_dropout:
+                w_hh = F.dropout(w_hh, self.shape.recurrent_dropout, self.training)
+            rest = (getattr(self.rnn, f"{name}_l{layer}") for name in ("weight_ih", "bias_ih", "bias_hh"))
+            w_ih, b_ih, b_hh = rest
+            weights += [w_ih, w_hh, b_ih, b_hh]
+        return cast(list[Tensor], weights)
+
+    def network(self) -> Network:
+        """The same network as arrays, the way back to the targets' units folded into the head."""
+        arrays = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
+        layers = tuple(
+            Layer(*(arrays[f"rnn.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")))
+            for layer in range(self.shape.layers)
+        )
+        return Network(
+            self.shape.cell,
+            arrays["mean"],
+            arrays["scale"],
+            layers,
+            arrays["head.weight"] * arrays["output_scale"][:, None],
+            arrays["head.bias"] * arrays["output_scale"] + arrays["output_offset"],
+            arrays["change_of"].astype(np.int32),
+        )
+
+    def stream(self, tape: Floats, marks: Sequence[int] = ()) -> tuple[Floats, list[Floats]]:
+        """Carry one stream over `tape` (steps, inputs) one step at a time, as a device would.
+
+        Returns predictions (steps, outputs) and, per tensor of `Network.state_names`, the states after the steps
+        `marks` (counted from 1), (marks, hidden).
+        """
+        wanted, kept, predictions = set(marks), [], []
+        state = self.initial_state(1)
+        self.eval()
+        with torch.no_grad():
+            for step, row in enumerate(torch.from_numpy(tape), 1):
+                prediction, state = self(row[None, None], state)
+                predictions.append(prediction[0, 0])
+                if step in wanted:
+                    kept.append([tensor[layer, 0] for layer in range(self.shape.layers) for tensor in state])
+        states = [torch.stack(column).numpy() for column in zip(*kept, strict=True)]
+        return torch.stack(predictions).numpy(), states
+
+
