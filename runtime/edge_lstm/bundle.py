@@ -100,12 +100,14 @@ class Bundle:
 
     @staticmethod
     def open(path: str | Path) -> Bundle:
-        """Read and check the bundle at `path`. Raises EdgeLstmError where it is missing, damaged or of another version."""
+        """Read and check the bundle at `path`. Raises EdgeLstmError where it is missing, damaged or too new."""
         path = Path(path)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise EdgeLstmError(f"expected a bundle at {path}, found no file", "make one with edge-lstm export") from None
+            raise EdgeLstmError(
+                f"expected a bundle at {path}, found no file", "make one with edge-lstm export"
+            ) from None
         except OSError as error:
             raise EdgeLstmError(f"expected a bundle at {path}, found: {error.strerror}", "check the path") from None
         return Bundle.from_bytes(data, str(path))

@@ -30,7 +30,9 @@ _ABSENT: Any = object()
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
 
 
-def key(default: Any = dataclasses.MISSING, *, doc: str = "", least: float | None = None, most: float | None = None) -> Any:
+def key(
+    default: Any = dataclasses.MISSING, *, doc: str = "", least: float | None = None, most: float | None = None
+) -> Any:
     """A field of a schema: its default (none: the key is required), its bounds (inclusive) and its meaning."""
     metadata = {"doc": doc, "least": least, "most": most}
     if isinstance(default, (list, dict)):

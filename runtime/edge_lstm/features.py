@@ -37,4 +37,5 @@ def feature_vectors(
         turns = _PHASES[name](times)
         angle = 2 * np.pi * (turns - np.floor(turns))  # small angles: the same bits on every libm that is exact there
         columns += [np.sin(angle)[:, None], np.cos(angle)[:, None]]
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    vectors: Floats = np.concatenate(columns, axis=1).astype(np.float32)
+    return vectors

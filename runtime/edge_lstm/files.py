@@ -27,15 +27,15 @@ def write_file(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
+        Path(beside).chmod(0o666 & ~_umask())
+        Path(beside).replace(path)
     except OSError as error:
-        os.unlink(beside)
+        Path(beside).unlink()
         raise EdgeLstmError(
             f"expected to write {path}, found: {error.strerror}", "free some space, or name another place"
         ) from None
     except BaseException:
-        os.unlink(beside)
+        Path(beside).unlink()
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

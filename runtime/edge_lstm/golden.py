@@ -1,4 +1,4 @@
-"""Golden vectors: a tape of real inputs with the outputs and states that the torch model gave, carried from step to step."""
+"""Golden vectors: a tape of real inputs, with the outputs and the carried states that the torch model gave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arrays of a network, float32 or quantized: what the numpy backend steps and the ONNX and TFLite writers author."""
+"""The arrays of a network, float32 or quantized: what the numpy backend steps and the writers author."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Predictor:
         return [self._prediction(sample, row) for sample, row in zip(samples, raw.tolist(), strict=True)]
 
     def step_rows(self, slots: NDArray[np.int64], features: Floats) -> Floats:
-        """The core: gather the states of `slots` (batch,), step `features` (batch, inputs), scatter, return the outputs."""
+        """The core: gather the states of `slots` (batch,), step `features` (batch, inputs), scatter; the outputs."""
         count = len(slots)
         states = [state[slots] for state in self.table.states]  # (batch, *shape) each, copies
         idle = self._smallest_batch - count

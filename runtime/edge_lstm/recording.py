@@ -139,8 +139,9 @@ def _read_table(path: Path) -> _Table:
             f"{path}, row {reader.line_num}: expected CSV, found: {error}", "mend or remove that row"
         ) from None
     if not table.rows:
+        found = "only a header" if table.header else "nothing"
         raise EdgeLstmError(
-            f"{path}: expected a header row and rows of readings, found {'only a header' if table.header else 'nothing'}",
+            f"{path}: expected a header row and rows of readings, found {found}",
             "record some readings first",
         )
     return table
@@ -159,7 +160,7 @@ def _time_column(table: _Table) -> int:
             return at
     raise EdgeLstmError(
         f"{table.source}: expected a column of times, found none among {', '.join(table.header)}",
-        "name it (--time COLUMN, or time = \"...\" under [recording] in a recipe)",
+        'name it (--time COLUMN, or time = "..." under [recording] in a recipe)',
     )
 
 

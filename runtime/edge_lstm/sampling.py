@@ -1,4 +1,4 @@
-"""Readings to samples: holds missing values, restarts a stream after a gap, drops and counts late and repeated readings."""
+"""Readings to samples: holds missing values, restarts after a gap, drops and counts late and repeated readings."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ class Verdict:
             return "a stream's bits depend on its neighbours in the batch"
         if not self.error <= self.parity:
             step = f", first at step {self.first_step}" if self.first_step else ""
-            return f"relative difference {self.error:.1e} from the golden vectors, over the limit of {self.parity:.0e}{step}"
+            found = f"relative difference {self.error:.1e} from the golden vectors{step}"
+            return f"{found}, over the limit of {self.parity:.0e}"
         return f"drift {self.drift:.4f} from float32, over the limit of {self.drift_limit}"
 
 

@@ -1,0 +1,5 @@
+"""python -m edge_lstm: the command line."""
+
+from edge_lstm.cli import main
+
+main(prog_name="edge-lstm")

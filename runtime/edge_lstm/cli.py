@@ -1,0 +1,273 @@
+"""The command line: results on stdout, everything else on stderr; exit 0 good, 1 refused or failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_lstm import __version__
+from edge_lstm.backends import NAMES, preferred, refusal, runnable
+from edge_lstm.bundle import Bundle
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.files import write_file
+
+# The workshops' commands, reached by name: a device has neither torch nor what makes bundles.
+_WORKSHOPS = {
+    "train": "edge_lstm_train.cli",
+    "export": "edge_lstm_export.cli",
+    "demo": "edge_lstm_export.demo_cli",
+}
+_ORDER = ["demo", "train", "export", "inspect", "verify", "replay", "simulate", "run", "broker"]
+
+
+class _Verbs(click.Group):
+    """The verbs in the order of use; those of the workshops are loaded when they are named."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return _ORDER
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in _WORKSHOPS:
+            command: click.Command = getattr(importlib.import_module(_WORKSHOPS[name]), name)
+            return command
+        return super().get_command(context, name)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except EdgeLstmError as error:
+            click.echo(f"error: {error}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edge-lstm")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def main(verbose: bool) -> None:
+    """From a recording of your sensors to an LSTM on a small board that remembers."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("edge_lstm").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+_bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+_recording_argument = click.argument("recording", type=click.Path(path_type=Path))
+_backend_option = click.option("--backend", type=click.Choice(NAMES), help="Who steps the network.")
+_scheme_option = click.option("--scheme", metavar="SCHEME", help="float32 or int8: how its weights are stored.")
+_time_option = click.option("--time", "time_column", metavar="COLUMN", help="The column of times. Default: found.")
+_stream_column_option = click.option("--stream-column", metavar="COLUMN", help="The column that names the stream.")
+_stream_option = click.option("--stream", metavar="NAME", help="The only stream's name. Default: the file's.")
+
+
+@main.command()
+@_bundle_argument
+@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what a bundle takes, gives and carries."""
+    from edge_lstm.data_sheet import data_sheet, facts
+
+    opened = Bundle.open(bundle)
+    click.echo(json.dumps(facts(opened), indent=2) if as_json else data_sheet(opened))
+
+
+@main.command()
+@_bundle_argument
+@_backend_option
+@_scheme_option
+@click.option("--json", "as_json", is_flag=True, help="A list of verdicts, for programs.")
+def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool) -> None:
+    """Replay a bundle's golden vectors on the backends that are installed here."""
+    from edge_lstm.selftest import verify as verdicts_of
+
+    opened = Bundle.open(bundle)
+    if backend is not None and (error := refusal(backend)) is not None:
+        raise error
+    if scheme is not None and scheme not in opened.schemes:
+        raise EdgeLstmError(
+            f"{bundle}: expected a scheme of {', '.join(opened.schemes)}, found {scheme}", "choose one of them"
+        )
+    runs = [run for run in runnable(opened) if run[0] == (backend or run[0]) and run[1] == (scheme or run[1])]
+    if not runs:
+        preferred(opened, backend, scheme)  # says what is missing
+        raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
+    verdicts = verdicts_of(opened, runs)
+    if as_json:
+        click.echo(json.dumps([_verdict_facts(verdict) for verdict in verdicts], indent=2))
+    else:
+        for verdict in verdicts:
+            mark = "ok" if verdict.passed else "FAILED"
+            click.echo(f"{mark:<7}{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
+        for name in NAMES:
+            if backend is None and (error := refusal(name)) is not None:
+                click.echo(f"not run {name}: {error.message}", err=True)
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if failed:
+        names = ", ".join(f"{verdict.backend} {verdict.scheme}" for verdict in failed)
+        raise EdgeLstmError(
+            f"{bundle}: expected every backend to give the golden vectors, found {len(failed)} that does not: {names}",
+            "do not run the bundle on these; another version of the backend may do",
+        )
+
+
+def _verdict_facts(verdict: Any) -> dict[str, Any]:
+    import dataclasses
+
+    return {**dataclasses.asdict(verdict), "passed": verdict.passed, "finding": verdict.finding}
+
+
+@main.command()
+@_bundle_argument
+@_recording_argument
+@_backend_option
+@_scheme_option
+@_time_option
+@_stream_column_option
+@_stream_option
+@click.option("--column", "columns", multiple=True, metavar="FEATURE=COLUMN", help="Where a feature has another name.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the predictions to a CSV file.")
+@click.option("--json", "as_json", is_flag=True, help="Print each prediction as the service would publish it.")
+def replay(
+    bundle: Path,
+    recording: Path,
+    backend: str | None,
+    scheme: str | None,
+    time_column: str | None,
+    stream_column: str | None,
+    stream: str | None,
+    columns: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a recording through the service's own core, at full speed."""
+    from edge_lstm.codec import encode_prediction
+    from edge_lstm.predictor import Predictor
+    from edge_lstm.recording import Columns, read_recording
+    from edge_lstm.replay import predictions_csv
+    from edge_lstm.replay import replay as run_through
+
+    opened = Bundle.open(bundle)
+    names = {feature.name: feature.name for feature in opened.contract.features}
+    read = read_recording(recording, Columns(_renamed(names, columns), time_column, stream_column, stream))
+    predictor = Predictor.of(opened, backend, scheme)
+    begun = time.perf_counter()
+    predictions = list(run_through(predictor, read.readings()))
+    took = time.perf_counter() - begun
+    if output is not None:
+        write_file(output, predictions_csv(predictions, opened.contract))
+    if as_json:
+        for prediction in predictions:
+            click.echo(encode_prediction(prediction, opened.id))
+    counts = ", ".join(f"{count} {name}" for name, count in predictor.counts.items() if name != "samples")
+    summary = (
+        f"{len(read)} readings of {len(read.streams)} streams, {len(predictions)} predictions ({counts})\n"
+        f"{predictor.backend.name} {predictor.backend.scheme}, {len(predictions) / max(took, 1e-9):,.0f} predictions/s"
+    )
+    click.echo(summary, err=as_json)
+    if output is not None:
+        click.echo(f"wrote {output}", err=True)
+
+
+def _renamed(names: dict[str, str], columns: tuple[str, ...]) -> dict[str, str]:
+    for text in columns:
+        feature, equals, column = text.partition("=")
+        if not equals or feature not in names:
+            known = ", ".join(names)
+            raise click.UsageError(f"--column: expected FEATURE=COLUMN with a feature of {known}, found {text!r}")
+        names[feature] = column
+    return names
+
+
+class _Speed(click.ParamType[float]):
+    """How much faster than the recording: a number, or max (as a number: 0)."""
+
+    name = "N|max"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            speed = 0.0 if value == "max" else float(value)
+        except ValueError:
+            self.fail(f"expected a number, or max, found {value!r}", parameter, context)
+        if value != "max" and not 0 < speed < float("inf"):
+            self.fail(f"expected a number over 0, or max, found {value}", parameter, context)
+        return speed
+
+
+@main.command()
+@_recording_argument
+@click.option("--to", "url", required=True, metavar="mqtt://HOST:PORT", help="The broker.")
+@click.option("--topic", default="sensors/{stream}", show_default=True, help="Where each stream's readings go.")
+@click.option("--speed", type=_Speed(), default="1", show_default=True, help="Times as fast as recorded, or max.")
+@_time_option
+@_stream_column_option
+@_stream_option
+def simulate(
+    recording: Path,
+    url: str,
+    topic: str,
+    speed: float,
+    time_column: str | None,
+    stream_column: str | None,
+    stream: str | None,
+) -> None:
+    """Play a recording into a broker, as if its sensors were there."""
+    from edge_lstm.mqtt import parse_address
+    from edge_lstm.recording import Columns, numeric_columns, read_recording
+    from edge_lstm.simulate import simulate as play
+
+    address = parse_address(url)
+    columns = Columns({}, time_column, stream_column, stream)
+    values = {name: name for name in numeric_columns(recording, columns)}
+    read = read_recording(recording, Columns(values, time_column, stream_column, stream))
+    with click.progressbar(length=len(read), label="readings", file=sys.stderr) as bar:
+        published = play(read, address, topic, speed or None, lambda reading: bar.update(1))
+    click.echo(f"{published} readings of {len(read.streams)} streams published to {address}")
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+def run(config: Path) -> None:
+    """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    from edge_lstm.service import Service
+    from edge_lstm.service_config import read_service_config
+
+    service = Service(read_service_config(config), config.parent)
+    with _ended_by_signals(service.stop):
+        service.run()
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65534), default=1883, show_default=True, help="MQTT 5; 3.1.1 one above.")
+def broker(port: int) -> None:
+    """Run a small MQTT broker on loopback, for a first try without mosquitto."""
+    from edge_lstm.broker import EmbeddedBroker
+
+    ended: list[bool] = []
+    with _ended_by_signals(lambda: ended.append(True)), EmbeddedBroker(port) as embedded:
+        click.echo(f"MQTT 5 at {embedded.address}, MQTT 3.1.1 at {embedded.address_311}; end with Ctrl-C", err=True)
+        while embedded.running and not ended:
+            time.sleep(0.2)
+    if not ended:
+        raise EdgeLstmError("expected the broker to run until it is told to end, found that it died", "start it again")
+
+
+@contextlib.contextmanager
+def _ended_by_signals(end: Any) -> Iterator[None]:
+    """Within the block SIGTERM and Ctrl-C call `end()`."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    former = [signal.signal(number, lambda *_: end()) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, former, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,73 @@
+"""What a bundle is, as a person reads it and as a program does."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import prod
+from typing import Any
+
+from edge_lstm.bundle import Bundle
+
+
+def facts(bundle: Bundle) -> dict[str, Any]:
+    """The manifest with the bundle's id, the bytes of each variant and the state bytes a stream needs; JSON-able."""
+    return {
+        "id": bundle.id,
+        "state_bytes_per_stream": state_bytes(bundle),
+        "bytes": {name: len(data) for name, data in sorted(bundle.content.items())},
+        **dataclasses.asdict(bundle.manifest),
+    }
+
+
+def state_bytes(bundle: Bundle) -> int:
+    """Bytes of carried tensors (float32) for one stream."""
+    return sum(4 * prod(state.shape) for state in bundle.contract.states)
+
+
+def data_sheet(bundle: Bundle) -> str:
+    """The bundle's data sheet, ready to print."""
+    contract, architecture = bundle.contract, bundle.manifest.architecture
+    sampling = contract.sampling
+    units = {feature.name: feature.unit for feature in contract.features}
+    rows = [
+        ("bundle", f"{contract.name}, id {bundle.id}"),
+        ("task", contract.task),
+        ("takes", ", ".join(_with_unit(feature.name, feature.unit) for feature in contract.features)),
+    ]
+    if contract.clock:
+        rows.append(("clock", ", ".join(name.replace("_", " ") for name in contract.clock) + " (UTC)"))
+    if sampling.interval_s:
+        rows.append(("every", duration(sampling.interval_s)))
+    if sampling.max_gap_s:
+        rows.append(("restarts", f"a stream that was silent for more than {duration(sampling.max_gap_s)}"))
+    rows += [
+        ("gives", ", ".join(_with_unit(target, units[target]) for target in contract.targets)),
+        ("ahead", ", ".join(map(str, contract.horizons)) + " steps"),
+        (
+            "network",
+            f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "
+            f"{architecture.parameters:,} parameters",
+        ),
+        ("carries", f"{', '.join(state.name for state in contract.states)}: {state_bytes(bundle)} bytes a stream"),
+    ]
+    lines = [f"{name:<10}{text}" for name, text in rows]
+    lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
+    for variant in bundle.manifest.variants:
+        size = len(bundle.content[variant.file])
+        name = f"{variant.format} {variant.scheme}"
+        lines.append(f"{name:<18}{size:>9,}   <={variant.parity:.0e}  <={variant.drift:g}")
+    if bundle.manifest.provenance:
+        lines += ["", *[f"{name:<18}{text}" for name, text in sorted(bundle.manifest.provenance.items())]]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: 900 -> 15 min."""
+    for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= size and (seconds / size).is_integer():
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name

@@ -1,0 +1,36 @@
+"""A recording through the same core as the service's, at full speed: what a field's prediction should have been."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from edge_lstm.contract import Contract
+from edge_lstm.predictor import Predictor
+from edge_lstm.reading import Prediction, Reading
+from edge_lstm.times import format_time
+
+_READINGS_A_BATCH = 256  # a stream gets the same bits in any batch; fewer calls are faster
+
+
+def replay(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[Prediction]:
+    """Feed all readings in their order; yield the predictions in theirs."""
+    remaining = iter(readings)
+    while batch := list(islice(remaining, _READINGS_A_BATCH)):
+        yield from predictor.feed(batch)
+
+
+def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> str:
+    """A CSV text with a row a prediction: stream, time, step, warm_steps, and a column `target+horizon` an output."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    outputs = contract.outputs
+    writer.writerow(["stream", "time", "step", "warm_steps", *[f"{target}+{horizon}" for target, horizon in outputs]])
+    for prediction in predictions:
+        values = [prediction.values[target][horizon] for target, horizon in outputs]
+        writer.writerow(
+            [prediction.stream, format_time(prediction.time), prediction.step, prediction.warm_steps, *values]
+        )
+    return file.getvalue()

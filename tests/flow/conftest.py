@@ -1,0 +1,116 @@
+"""A service as a process of its own, and a subscriber that anybody could have written."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_lstm.mqtt import Address
+
+Wait = Callable[..., None]
+
+
+def until(done: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline, f"expected within {timeout_s:.0f} s that {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def wait() -> Wait:
+    return until
+
+
+class Subscriber:
+    """An ordinary paho client that keeps what it hears."""
+
+    def __init__(self, address: Address, topic: str) -> None:
+        self.messages: list[paho.MQTTMessage] = []
+        self.ready = False
+        # a session of its own, so that the broker keeps what is published while it restarts
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, f"subscriber of {topic[:4]}", clean_session=False)
+        self.client.on_message = lambda client, userdata, message: self.messages.append(message)
+        self.client.on_subscribe = lambda *_: setattr(self, "ready", True)
+        self.client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+        self.client.connect(address.host, address.port)
+        self.client.loop_start()
+        until(lambda: self.ready, "the subscriber is subscribed")
+
+    def payloads(self) -> list[dict[str, Any]]:
+        return [json.loads(message.payload) for message in list(self.messages)]
+
+    def publish(self, topic: str, payload: bytes | str, retain: bool = False) -> None:
+        self.client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def subscribe() -> Iterator[Callable[..., Subscriber]]:
+    """subscribe(address, topic): a connected subscriber, closed after the test."""
+    opened: list[Subscriber] = []
+
+    def make(address: Address, topic: str) -> Subscriber:
+        opened.append(Subscriber(address, topic))
+        return opened[-1]
+
+    yield make
+    for subscriber in opened:
+        subscriber.close()
+
+
+class ServiceProcess:
+    """`edge-lstm run` in a process of its own, its log in a file."""
+
+    def __init__(self, config: Path) -> None:
+        self.log = config.with_suffix(f".{time.monotonic_ns()}.log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", "edge_lstm", "run", str(config)], stderr=log)
+
+    def wait_connected(self) -> None:
+        def connected() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return "connected" in self.log.read_text()
+
+        until(connected, "the service is connected")
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(10)
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
+    """start_service(bundle, address, extra=""): writes service.toml beside the bundle, starts it, waits for nothing."""
+    started: list[ServiceProcess] = []
+
+    def start(bundle: Path, address: Address, extra: str = "") -> ServiceProcess:
+        config = bundle.parent / "service.toml"
+        config.write_text(
+            f'bundle = "{bundle.name}"\nbackend = "numpy"\n{extra}\n'
+            f'[mqtt]\nurl = "{address}"\nclient_id = "edge-lstm-test"\n'
+        )
+        started.append(ServiceProcess(config))
+        return started[-1]
+
+    yield start
+    for service in started:
+        if service.process.poll() is None:
+            service.kill()
