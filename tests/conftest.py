@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,49 +15,26 @@ import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle import GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, write_bundle
-from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.contract import Contract
 from edge_lstm.golden import Expected, Golden
 from edge_lstm.golden import to_npz as golden_npz
 from edge_lstm.mqtt import Address
-from edge_lstm.network import GATES, Cell, Layer, Network, to_npz
+from edge_lstm.network import Network, to_npz
 from edge_lstm.selftest import replay_tape
+from tests.deadline import wait_until
+from tests.networks import contract_of, random_network
 
 HOST = "127.0.0.1"
 
 
-def random_network(
-    cell: Cell = "lstm", *, inputs: int = 3, hidden: int = 8, layers: int = 1, outputs: int = 2
-) -> Network:
-    """A network of random weights that predicts changes of its first feature."""
-    rng = np.random.default_rng(0)
-
-    def array(*shape: int) -> np.ndarray:
-        return rng.normal(0, 0.4, shape).astype(np.float32)
-
-    rows = GATES[cell] * hidden
-    stack = tuple(
-        Layer(array(rows, inputs if index == 0 else hidden), array(rows, hidden), array(rows), array(rows))
-        for index in range(layers)
-    )
-    mean, scale = array(inputs), np.abs(array(inputs)) + 1
-    return Network(cell, mean, scale, stack, array(outputs, hidden), array(outputs), np.zeros(outputs, np.int32))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device-only", action="store_true", help="fail at once where torch could be imported")
 
 
-def contract_of(network: Network, **changes: object) -> Contract:
-    """A contract for `random_network`: feature `level` with a clock of the day, two horizons."""
-    states = [StateTensor(name, [network.hidden]) for name in network.state_names]
-    sampling = Sampling(interval_s=60.0, max_gap_s=600.0)
-    facts = {
-        "name": "tank",
-        "task": "forecast",
-        "features": [Feature("level", "m", 1.0, 2.0)],
-        "targets": ["level"],
-        "horizons": [1, 5],
-        "states": states,
-        "clock": ["time_of_day"],
-        "sampling": sampling,
-    }
-    return Contract(**{**facts, **changes})  # type: ignore[arg-type]
+def pytest_configure(config: pytest.Config) -> None:
+    present = [name for name in ("torch", "onnx", "tflite") if importlib.util.find_spec(name) is not None]
+    if config.getoption("--device-only") and present:
+        raise pytest.UsageError(f"expected an environment without the workshop's packages, found {', '.join(present)}")
 
 
 @pytest.fixture(scope="session")
@@ -140,11 +117,3 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.start()
     yield broker
     broker.stop()
-
-
-def wait_until(done: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
-    """Until `done()` is true; a failure that names `what` after the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < deadline, f"expected within {timeout_s:.0f} s that {what}"
-        time.sleep(0.02)

@@ -7,7 +7,6 @@ import importlib
 import json
 import logging
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,6 +221,7 @@ def simulate(
 ) -> None:
     """Play a recording into a broker, as if its sensors were there."""
     from edge_lstm.mqtt import parse_address
+    from edge_lstm.progress import progress
     from edge_lstm.recording import Columns, numeric_columns, read_recording
     from edge_lstm.simulate import simulate as play
 
@@ -229,8 +229,8 @@ def simulate(
     columns = Columns({}, time_column, stream_column, stream)
     values = {name: name for name in numeric_columns(recording, columns)}
     read = read_recording(recording, Columns(values, time_column, stream_column, stream))
-    with click.progressbar(length=len(read), label="readings", file=sys.stderr) as bar:
-        published = play(read, address, topic, speed or None, lambda reading: bar.update(1))
+    with progress(len(read), "readings") as tick:
+        published = play(read, address, topic, speed or None, lambda reading: tick(""))
     click.echo(f"{published} readings of {len(read.streams)} streams published to {address}")
 
 

@@ -137,6 +137,21 @@ def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
     return json.dumps(facts, separators=(",", ":"))
 
 
+def decode_prediction(payload: str) -> Prediction:
+    """The prediction in what `encode_prediction` gave, for subscribers in Python. Raises ValueError otherwise."""
+    try:
+        facts = json.loads(payload)
+        values = {
+            target: {int(horizon): float(value) for horizon, value in by_horizon.items()}
+            for target, by_horizon in facts["predictions"].items()
+        }
+        return Prediction(
+            facts["stream"], parse_time(facts["time"]), int(facts["step"]), int(facts["warm_steps"]), values
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
+
+
 def _number(value: Any, name: str) -> float | None:
     """The value as a float, or None where it is missing."""
     if isinstance(value, str):

@@ -8,6 +8,9 @@ from typing import Any
 
 from edge_lstm.bundle import Bundle
 
+# Of the provenance, what a person asks for; `facts` has the rest.
+_TOLD = ("recording", "verdict", "exported by")
+
 
 def facts(bundle: Bundle) -> dict[str, Any]:
     """The manifest with the bundle's id, the bytes of each variant and the state bytes a stream needs; JSON-able."""
@@ -56,8 +59,9 @@ def data_sheet(bundle: Bundle) -> str:
         size = len(bundle.content[variant.file])
         name = f"{variant.format} {variant.scheme}"
         lines.append(f"{name:<18}{size:>9,}   <={variant.parity:.0e}  <={variant.drift:g}")
-    if bundle.manifest.provenance:
-        lines += ["", *[f"{name:<18}{text}" for name, text in sorted(bundle.manifest.provenance.items())]]
+    lines += [""] + [
+        f"{name:<18}{bundle.manifest.provenance[name]}" for name in _TOLD if name in bundle.manifest.provenance
+    ]
     return "\n".join(lines)
 
 

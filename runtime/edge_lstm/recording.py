@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.reading import Reading
-from edge_lstm.times import parse_time
+from edge_lstm.times import format_time, parse_time
 
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "unavailable", "unknown"}
 
@@ -107,6 +107,18 @@ def numeric_columns(path: str | Path, columns: Columns) -> list[str]:
     time_at = table.index(columns.time) if columns.time else _time_column(table)
     taken = {table.header[time_at], columns.stream_column}
     return [name for at, name in enumerate(table.header) if name not in taken and _looks_numeric(table, at)]
+
+
+def recording_csv(recording: Recording) -> str:
+    """The recording as CSV text that reads back the same: a column `time`, `stream` where there are several, features."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    several = len(recording.streams) > 1
+    writer.writerow(["time", *(["stream"] if several else []), *recording.features])
+    for reading in recording.readings():
+        values = [repr(reading.values[name]) if name in reading.values else "" for name in recording.features]
+        writer.writerow([format_time(reading.time), *([reading.stream] if several else []), *values])
+    return file.getvalue()
 
 
 def stream_name(path: str | Path) -> str:

@@ -16,20 +16,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_lstm.mqtt import Address
-
-Wait = Callable[..., None]
-
-
-def until(done: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < deadline, f"expected within {timeout_s:.0f} s that {what}"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def wait() -> Wait:
-    return until
+from tests.deadline import wait_until
 
 
 class Subscriber:
@@ -45,7 +32,7 @@ class Subscriber:
         self.client.on_connect = lambda client, *_: client.subscribe(topic, 1)
         self.client.connect(address.host, address.port)
         self.client.loop_start()
-        until(lambda: self.ready, "the subscriber is subscribed")
+        wait_until(lambda: self.ready, "the subscriber is subscribed")
 
     def payloads(self) -> list[dict[str, Any]]:
         return [json.loads(message.payload) for message in list(self.messages)]
@@ -85,7 +72,7 @@ class ServiceProcess:
             assert self.process.poll() is None, self.log.read_text()
             return "connected" in self.log.read_text()
 
-        until(connected, "the service is connected")
+        wait_until(connected, "the service is connected")
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -15,6 +15,7 @@ import pytest
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.codec import encode_prediction, encode_reading
+from tests.deadline import wait_until
 
 Make = Callable[..., Any]
 
@@ -47,7 +48,7 @@ def by_stream_without_repeats(messages: list[Any]) -> dict[str, list[str]]:
 
 
 def test_every_reading_gets_the_prediction_that_replay_gives(
-    bundle_path: Path, start_service: Make, subscribe: Make, wait: Make
+    bundle_path: Path, start_service: Make, subscribe: Make
 ) -> None:
     readings = readings_of(streams=3, steps=100)
     with EmbeddedBroker() as broker:
@@ -56,7 +57,7 @@ def test_every_reading_gets_the_prediction_that_replay_gives(
         service.wait_connected()
         for reading in readings:
             subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
-        wait(lambda: len(subscriber.messages) >= 300, "300 predictions arrive")
+        wait_until(lambda: len(subscriber.messages) >= 300, "300 predictions arrive")
         assert service.stop() == 0
         assert by_stream_without_repeats(subscriber.messages) == undisturbed(bundle_path, readings)
         assert len(subscriber.messages) == 300
@@ -65,7 +66,7 @@ def test_every_reading_gets_the_prediction_that_replay_gives(
 
 @pytest.mark.timeout(180)
 def test_kills_and_a_broker_restart_change_no_bit_of_any_stream(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, wait: Make
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     readings = readings_of(streams=5, steps=120)
     rng = random.Random(1)
@@ -81,14 +82,16 @@ def test_kills_and_a_broker_restart_change_no_bit_of_any_stream(
         if index == 300:
             mosquitto.stop()
             mosquitto.start()
-            wait(subscriber.client.is_connected, "the subscriber is back")
+            wait_until(subscriber.client.is_connected, "the subscriber is back")
     expected = undisturbed(bundle_path, readings)
-    wait(lambda: by_stream_without_repeats(subscriber.messages) == expected, "every step is predicted, as undisturbed")
+    wait_until(
+        lambda: by_stream_without_repeats(subscriber.messages) == expected, "every step is predicted, as undisturbed"
+    )
     assert service.stop() == 0
 
 
 def test_a_restart_continues_the_state_and_the_step_count(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, wait: Make
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     readings = readings_of(streams=1, steps=20)
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -98,14 +101,14 @@ def test_a_restart_continues_the_state_and_the_step_count(
         before = len(subscriber.messages)
         for reading in part:
             subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
-        wait(lambda before=before: len(subscriber.messages) >= before + 10, "ten predictions arrive")
+        wait_until(lambda before=before: len(subscriber.messages) >= before + 10, "ten predictions arrive")
         assert service.stop() == 0
     assert [facts["step"] for facts in subscriber.payloads()] == list(range(1, 21))
     assert by_stream_without_repeats(subscriber.messages) == undisturbed(bundle_path, readings)
 
 
 def test_a_payload_that_the_mapping_does_not_fit_is_logged_once_and_costs_nothing(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, wait: Make
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
     service = start_service(bundle_path, mosquitto.address)
@@ -115,7 +118,7 @@ def test_a_payload_that_the_mapping_does_not_fit_is_logged_once_and_costs_nothin
         subscriber.publish("sensors/tank-0", payload)
     (reading,) = readings_of(1, 1)
     subscriber.publish("sensors/tank-0", encode_reading(reading))
-    wait(lambda: len(subscriber.messages) == 1, "the good reading is predicted")
+    wait_until(lambda: len(subscriber.messages) == 1, "the good reading is predicted")
     assert service.stop() == 0
     log = service.log.read_text()
     assert log.count("payload refused") == 1
@@ -124,7 +127,7 @@ def test_a_payload_that_the_mapping_does_not_fit_is_logged_once_and_costs_nothin
 
 
 def test_a_retained_reading_is_not_a_fresh_one(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, wait: Make
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     old, fresh = readings_of(1, 2)
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -132,35 +135,35 @@ def test_a_retained_reading_is_not_a_fresh_one(
     service = start_service(bundle_path, mosquitto.address)
     service.wait_connected()
     subscriber.publish("sensors/tank-0", encode_reading(fresh))
-    wait(lambda: len(subscriber.messages) >= 1, "the fresh reading is predicted")
+    wait_until(lambda: len(subscriber.messages) >= 1, "the fresh reading is predicted")
     assert service.stop() == 0
     assert [facts["step"] for facts in subscriber.payloads()] == [1]
     assert "retained=1" in service.log.read_text()
 
 
 def test_the_service_waits_for_a_broker_that_is_not_there_and_says_so_when_it_goes(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, wait: Make
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     mosquitto.stop()
     service = start_service(bundle_path, mosquitto.address)
-    wait(lambda: "broker unreachable" in service.log.read_text(), "the log names the missing broker")
+    wait_until(lambda: "broker unreachable" in service.log.read_text(), "the log names the missing broker")
     mosquitto.start()
     service.wait_connected()
     status = subscribe(mosquitto.address, "edge-lstm/edge-lstm-test/status")
-    wait(lambda: [m.payload for m in status.messages] == [b"online"], "the status is online")
+    wait_until(lambda: [m.payload for m in status.messages] == [b"online"], "the status is online")
     service.kill()
-    wait(lambda: [m.payload for m in status.messages] == [b"online", b"offline"], "the last will is heard")
+    wait_until(lambda: [m.payload for m in status.messages] == [b"online", b"offline"], "the last will is heard")
 
 
 def test_sigterm_ends_it_within_a_second_and_the_state_is_whole(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, wait: Make
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
     service = start_service(bundle_path, mosquitto.address)
     service.wait_connected()
     (reading,) = readings_of(1, 1)
     subscriber.publish("sensors/tank-0", encode_reading(reading))
-    wait(lambda: len(subscriber.messages) == 1, "a prediction arrives")
+    wait_until(lambda: len(subscriber.messages) == 1, "a prediction arrives")
     begun = time.monotonic()
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(5) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -30,7 +31,9 @@ class Shape:
     layers: int = key(doc="recurrent layers", least=1)
     outputs: int = key(doc="targets x horizons", least=1)
     dropout: float = key(0.0, doc="share of a layer's outputs dropped in training", least=0, most=0.95)
-    recurrent_dropout: float = key(0.0, doc="share of the hidden-to-hidden weights dropped in training", least=0, most=0.95)
+    recurrent_dropout: float = key(
+        0.0, doc="share of the hidden-to-hidden weights dropped in training", least=0, most=0.95
+    )
 
 
 class Forecaster(nn.Module):
@@ -89,9 +92,7 @@ class Forecaster(nn.Module):
         shape = self.shape
         if shape.cell == "lstm":
             between = self.rnn.dropout
-            out, h, c = torch.lstm(
-                x, state, self._weights(), True, shape.layers, between, self.training, False, True
-            )
+            out, h, c = torch.lstm(x, state, self._weights(), True, shape.layers, between, self.training, False, True)
             return out, [h, c]
         out, h = torch.gru(
             x, state[0], self._weights(), True, shape.layers, self.rnn.dropout, self.training, False, True
@@ -132,21 +133,18 @@ class Forecaster(nn.Module):
         )
 
     def stream(self, tape: Floats, marks: Sequence[int] = ()) -> tuple[Floats, list[Floats]]:
-        """Carry one stream over `tape` (steps, inputs) one step at a time, as a device would.
+        """Carry one stream over `tape` (steps, inputs), from mark to mark.
 
         Returns predictions (steps, outputs) and, per tensor of `Network.state_names`, the states after the steps
-        `marks` (counted from 1), (marks, hidden).
+        `marks` (ascending, counted from 1), (marks, hidden).
         """
-        wanted, kept, predictions = set(marks), [], []
+        kept, predictions = [], []
         state = self.initial_state(1)
         self.eval()
         with torch.no_grad():
-            for step, row in enumerate(torch.from_numpy(tape), 1):
-                prediction, state = self(row[None, None], state)
-                predictions.append(prediction[0, 0])
-                if step in wanted:
-                    kept.append([tensor[layer, 0] for layer in range(self.shape.layers) for tensor in state])
-        states = [torch.stack(column).numpy() for column in zip(*kept, strict=True)]
-        return torch.stack(predictions).numpy(), states
-
-
+            for begin, end in pairwise(sorted({0, *marks, len(tape)})):
+                prediction, state = self(torch.from_numpy(tape[None, begin:end]), state)
+                predictions.append(prediction[0])
+                kept.append([tensor[layer, 0] for layer in range(self.shape.layers) for tensor in state])
+        states = [torch.stack(column).numpy() for column in zip(*kept[: len(marks)], strict=True)]
+        return torch.cat(predictions).numpy(), states

@@ -1,0 +1,14 @@
+"""Packages that a command needs beyond the base: found or refused by name, before anything is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from edge_lstm.errors import EdgeLstmError
+
+
+def require(extras: str, *packages: str) -> None:
+    """Raise EdgeLstmError for the first of `packages` that is not installed; `extras` is what brings them."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise EdgeLstmError(f"{package} is not installed here", f"run pip install 'edge-lstm[{extras}]'")

@@ -1,0 +1,43 @@
+"""Small random networks and contracts, made without torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.network import GATES, Cell, Layer, Network
+
+
+def random_network(
+    cell: Cell = "lstm", *, inputs: int = 3, hidden: int = 8, layers: int = 1, outputs: int = 2
+) -> Network:
+    """A network of random weights that predicts changes of its first feature."""
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> np.ndarray:
+        return rng.normal(0, 0.4, shape).astype(np.float32)
+
+    rows = GATES[cell] * hidden
+    stack = tuple(
+        Layer(array(rows, inputs if index == 0 else hidden), array(rows, hidden), array(rows), array(rows))
+        for index in range(layers)
+    )
+    mean, scale = array(inputs), np.abs(array(inputs)) + 1
+    return Network(cell, mean, scale, stack, array(outputs, hidden), array(outputs), np.zeros(outputs, np.int32))
+
+
+def contract_of(network: Network, **changes: object) -> Contract:
+    """A contract for `random_network`: feature `level` with a clock of the day, two horizons."""
+    states = [StateTensor(name, [network.hidden]) for name in network.state_names]
+    sampling = Sampling(interval_s=60.0, max_gap_s=600.0)
+    facts = {
+        "name": "tank",
+        "task": "forecast",
+        "features": [Feature("level", "m", 1.0, 2.0)],
+        "targets": ["level"],
+        "horizons": [1, 5],
+        "states": states,
+        "clock": ["time_of_day"],
+        "sampling": sampling,
+    }
+    return Contract(**{**facts, **changes})  # type: ignore[arg-type]

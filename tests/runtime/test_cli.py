@@ -1,0 +1,145 @@
+"""The command line: what it prints, where, and with which exit code; a user's mistake never shows a traceback."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_lstm import Bundle
+from edge_lstm.broker import EmbeddedBroker
+
+
+def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command, as a user would; stdout and stderr apart."""
+    command = [sys.executable, "-m", "edge_lstm", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "tank-1.csv"
+    rows = "".join(f"{1_700_000_000 + 60 * step},{step % 7}\n" for step in range(50))
+    path.write_text(f"time,level\n{rows}")
+    return path
+
+
+def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
+    lines = edge_lstm("--help").stdout.splitlines()
+    verbs = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]
+    assert verbs == ["demo", "train", "export", "inspect", "verify", "replay", "simulate", "run", "broker"]
+
+
+@pytest.mark.parametrize("arguments", [("train", "solar"), ("export", "runs/solar"), ("demo",)])
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed here")
+def test_the_workshop_says_what_to_install_where_torch_is_missing(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = edge_lstm(*arguments, code=1)
+    assert done.stderr.startswith("error: torch is not installed here\nhint: run pip install 'edge-lstm[train")
+    assert done.stdout == ""
+
+
+def test_inspect_shows_a_data_sheet_and_all_of_it_as_json(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    sheet = edge_lstm("inspect", bundle_path).stdout
+    assert f"tank, id {bundle.id}" in sheet
+    assert "level (m)" in sheet
+    assert "LSTM, 1 x 8 units, 434 parameters" in sheet
+    facts = json.loads(edge_lstm("inspect", bundle_path, "--json").stdout)
+    assert facts["contract"]["horizons"] == [1, 5]
+    assert facts["state_bytes_per_stream"] == 64
+
+
+def test_verify_passes_a_good_bundle_and_names_the_step_where_a_bad_one_differs(bundle_path: Path) -> None:
+    assert edge_lstm("verify", bundle_path).stdout.startswith("ok     numpy          float32  parity")
+    verdicts = json.loads(edge_lstm("verify", bundle_path, "--json", "--backend", "numpy").stdout)
+    assert [(one["backend"], one["passed"], one["smallest_batch"]) for one in verdicts] == [("numpy", True, 1)]
+
+
+def test_replay_writes_the_predictions_and_prints_them_as_the_service_would(
+    bundle_path: Path, recording: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "predictions.csv"
+    done = edge_lstm("replay", bundle_path, recording, "-o", out, "--json")
+    published = [json.loads(line) for line in done.stdout.splitlines()]
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(published) == len(rows) == 50
+    assert [row["step"] for row in rows] == [str(one["step"]) for one in published]
+    assert [float(row["level+5"]) for row in rows] == [one["predictions"]["level"]["5"] for one in published]
+    assert "50 readings of 1 streams, 50 predictions" in done.stderr
+    assert edge_lstm("replay", bundle_path, recording).stdout.startswith("50 readings of 1 streams, 50 predictions")
+
+
+def test_simulate_publishes_every_row_at_the_pace_asked_for(recording: Path) -> None:
+    with EmbeddedBroker() as broker:
+        done = edge_lstm("simulate", recording, "--to", broker.address, "--speed", "max")
+        assert done.stdout == f"50 readings of 1 streams published to {broker.address}\n"
+
+
+def test_the_broker_verb_listens_where_it_says_and_ends_on_sigterm() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_lstm", "broker", "--port", str(port)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert f"MQTT 5 at mqtt://127.0.0.1:{port}" in process.stderr.readline()
+    edge_lstm("broker", "--port", port, code=1)
+    process.terminate()
+    assert process.wait(10) == 0
+    process.stderr.close()
+
+
+def mistakes(bundle: Path, recording: Path, folder: Path) -> list[tuple[tuple[object, ...], int, str]]:
+    """(arguments, exit code, what the message says)."""
+    truncated = folder / "truncated.elstm"
+    truncated.write_bytes(bundle.read_bytes()[:-700])
+    flipped = folder / "flipped.elstm"
+    data = bytearray(bundle.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    empty = folder / "empty.csv"
+    empty.write_text("")
+    config = folder / "service.toml"
+    config.write_text('bundel = "x"\nbackend = "onxx"\n[mqtt]\nurl = "http://x"\n')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        (("inspect", folder / "none.elstm"), 1, "expected a bundle at"),
+        (("inspect", truncated), 1, "expected a whole bundle, found"),
+        (("verify", flipped), 1, "expected a whole bundle, found"),
+        (("inspect", recording), 1, "expected a whole bundle, found File is not a zip file"),
+        (("verify", bundle, "--backend", "onyx"), 2, "'onyx' is not one of"),
+        (("verify", bundle, "--scheme", "int9"), 1, "expected a scheme of float32, found int9"),
+        (("replay", bundle, recording, "--backend", "onnx"), 1, "expected a variant onnx float32, found numpy float32"),
+        (("replay", bundle, empty), 1, "expected a header row and rows of readings, found nothing"),
+        (("replay", bundle, recording, "--column", "level=depth"), 1, 'expected a column "depth", found time, level'),
+        (("replay", bundle, recording, "--column", "depth"), 2, "expected FEATURE=COLUMN with a feature of level"),
+        (("replay", bundle, recording, "-o", folder / "no" / "x.csv"), 1, "expected a folder that can be written at"),
+        (("simulate", recording, "--to", f"mqtt://127.0.0.1:{port}"), 1, "found: Connection refused"),
+        (("simulate", recording, "--to", "localhost"), 1, "expected an address like mqtt://host:1883"),
+        (("simulate", recording, "--to", "mqtt://h", "--speed", "-1"), 2, "expected a number over 0, or max"),
+        (("run", config), 1, '3 faults:\n  bundel: unknown key; did you mean "bundle"?'),
+        (("run", folder / "none.toml"), 1, "expected a file at"),
+    ]
+
+
+def test_a_mistake_gets_one_message_a_hint_and_no_traceback(bundle_path: Path, recording: Path, tmp_path: Path) -> None:
+    for arguments, code, message in mistakes(bundle_path, recording, tmp_path):
+        done = edge_lstm(*arguments, code=code)
+        assert message in done.stderr, (arguments, done.stderr)
+        assert done.stdout == ""
+        if code == 1:
+            assert done.stderr.startswith("error: ")
+            assert "\nhint: " in done.stderr

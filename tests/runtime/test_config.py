@@ -1,0 +1,80 @@
+"""Typed TOML: every fault at once, the near name suggested, a file that is no TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from edge_lstm.config import from_mapping, key, read_toml
+from edge_lstm.errors import EdgeLstmError
+
+
+@dataclass(frozen=True)
+class Pump:
+    power: float = key(doc="kW", least=0)
+    phases: int = key(3, least=1, most=3)
+
+
+@dataclass(frozen=True)
+class Plant:
+    name: str = key(doc="what it is called")
+    pumps: dict[str, Pump] = key({})
+    kind: Literal["water", "oil"] = key("water")
+    limits: list[float] = key([])
+    note: str | None = key(None)
+    running: bool = key(True)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.limits and self.limits[0] > self.limits[-1]:
+            yield "limits", "expected rising numbers"
+
+
+def message_of(data: dict[str, object]) -> str:
+    with pytest.raises(EdgeLstmError) as caught:
+        from_mapping(data, Plant, "plant.toml")
+    return caught.value.message
+
+
+def test_a_whole_file_becomes_the_dataclass(tmp_path: Path) -> None:
+    path = tmp_path / "plant.toml"
+    path.write_text('name = "a"\nlimits = [1, 2.5]\n[pumps.p1]\npower = 3\n')
+    assert read_toml(path, Plant) == Plant("a", {"p1": Pump(3.0)}, limits=[1.0, 2.5])
+
+
+def test_all_faults_are_told_at_once_each_with_its_key() -> None:
+    message = message_of({"pumps": {"p1": {"power": -1, "phases": 9}, "p2": {}}, "kind": "watter", "running": 1})
+    assert message.splitlines()[0] == "plant.toml: 6 faults:"
+    assert set(message.splitlines()[1:]) == {
+        "  name: missing (what it is called)",
+        "  pumps.p1.power: expected a number >= 0, found -1.0",
+        "  pumps.p1.phases: expected a whole number <= 3, found 9",
+        "  pumps.p2.power: missing (kW)",
+        '  kind: expected one of "water", "oil" (did you mean "water"?), found "watter"',
+        "  running: expected true or false, found 1",
+    }
+
+
+def test_a_misspelt_key_gets_the_near_one() -> None:
+    assert 'nmae: unknown key; did you mean "name"?' in message_of({"nmae": "a"})
+
+
+def test_numbers_that_are_no_numbers_are_refused() -> None:
+    assert "limits[1]: expected a number, found true" in message_of({"name": "a", "limits": [1, True]})
+    assert "limits[0]: expected a finite number, found inf" in message_of({"name": "a", "limits": [float("inf")]})
+
+
+def test_what_no_single_field_can_know_is_checked_too() -> None:
+    assert message_of({"name": "a", "limits": [2, 1]}) == "plant.toml: limits: expected rising numbers"
+
+
+def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "plant.toml"
+    path.write_text('name = "a"\nlimits = [1,\n')
+    with pytest.raises(EdgeLstmError, match=r"plant.toml: expected TOML, found: .*(line|end of document)"):
+        read_toml(path, Plant)
+    with pytest.raises(EdgeLstmError, match=r"expected a file at .*, found none"):
+        read_toml(tmp_path / "none.toml", Plant)

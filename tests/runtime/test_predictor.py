@@ -1,0 +1,145 @@
+"""Steps: exactly one a reading, in its stream alone, whatever the batch and whoever the neighbours."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_lstm import Bundle, Prediction, Predictor, Reading
+from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.contract import Feature, Sampling
+from tests.networks import contract_of, random_network
+
+
+def predictor(**changes: object) -> Predictor:
+    network = random_network(inputs=changes.pop("inputs", 3))  # type: ignore[arg-type]
+    return Predictor(contract_of(network, **changes), ReferenceBackend(network))
+
+
+def level(stream: str, minute: float, value: float) -> Reading:
+    return Reading(stream, 1_700_000_000 + 60 * minute, {"level": value})
+
+
+def interleaved(streams: int, steps: int) -> list[Reading]:
+    rng = random.Random(0)
+    readings = [level(f"s{stream}", step, rng.gauss(0, 1)) for step in range(steps) for stream in range(streams)]
+    return [Reading(r.stream, r.time, {"level": 1e6}) if r.stream == "s1" else r for r in readings]  # one that spikes
+
+
+def of_stream(predictions: list[Prediction], stream: str) -> list[Prediction]:
+    return [prediction for prediction in predictions if prediction.stream == stream]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 50, 10_000])
+def test_a_stream_gets_the_same_bits_alone_and_among_others_in_any_batch(batch: int) -> None:
+    readings = interleaved(streams=23, steps=20)
+    together = predictor()
+    predictions = [
+        prediction
+        for start in range(0, len(readings), batch)
+        for prediction in together.feed(readings[start : start + batch])
+    ]
+    assert len(predictions) == len(readings)
+    for stream in ("s0", "s11", "s22"):
+        alone = predictor().feed([reading for reading in readings if reading.stream == stream])
+        assert of_stream(predictions, stream) == alone
+
+
+def test_predictions_come_in_the_order_of_their_readings_with_counted_steps() -> None:
+    predictions = predictor().feed([level("a", 0, 1), level("b", 0, 2), level("a", 1, 3), level("a", 2, 4)])
+    assert [(p.stream, p.step, p.warm_steps) for p in predictions] == [
+        ("a", 1, 1),
+        ("b", 1, 1),
+        ("a", 2, 2),
+        ("a", 3, 3),
+    ]
+    assert list(predictions[0].values) == ["level"]
+    assert list(predictions[0].values["level"]) == [1, 5]
+
+
+def test_the_state_is_carried_from_reading_to_reading() -> None:
+    cold = predictor().feed([level("a", 5, 1.0)])[0]
+    warm = predictor().feed([level("a", minute, 1.0) for minute in range(6)])[-1]
+    assert warm.values != cold.values
+
+
+def test_a_gap_longer_than_max_gap_restarts_only_that_stream() -> None:
+    one = predictor()
+    one.feed([level("a", 0, 1.0), level("b", 0, 1.0)])
+    after_gap, steady = one.feed([level("a", 10.5, 2.0), level("b", 9.5, 2.0)])
+    assert (after_gap.step, after_gap.warm_steps) == (2, 1)
+    assert after_gap.values == predictor().feed([level("a", 10.5, 2.0)])[0].values
+    assert (steady.step, steady.warm_steps) == (2, 2)
+    assert one.counts["gaps"] == 1
+
+
+def test_a_restart_in_the_middle_of_a_batch_comes_after_the_steps_before_it() -> None:
+    readings = [level("a", minute, minute) for minute in (0, 1, 50, 51)]
+    one = predictor()
+    stepwise = [prediction for reading in readings for prediction in one.feed([reading])]
+    assert predictor().feed(readings) == stepwise
+
+
+def test_late_and_repeated_readings_change_nothing_and_are_counted() -> None:
+    one, other = predictor(), predictor()
+    predictions = one.feed([level("a", 1, 1.0), level("a", 1, 9.0), level("a", 0, 9.0), level("a", 2, 2.0)])
+    assert predictions == other.feed([level("a", 1, 1.0), level("a", 2, 2.0)])
+    assert (one.counts["duplicate"], one.counts["late"], one.counts["samples"]) == (1, 1, 2)
+
+
+def test_a_missing_value_is_held_and_its_mask_says_so() -> None:
+    features = [Feature("level", mean=1.0, mask=True), Feature("flow", mean=5.0)]
+    contract = {"features": features, "clock": [], "inputs": 3}
+    masked = predictor(**contract)
+    time = 1_700_000_000.0
+    held = masked.feed([Reading("a", time, {"level": 2.0, "flow": 3.0}), Reading("a", time + 60, {"flow": math.nan})])
+    seen: list[np.ndarray] = []
+    backend = masked.backend
+    spy = Predictor(masked.contract, _Spy(backend, seen))
+    again = spy.feed([Reading("a", time, {"level": 2.0, "flow": 3.0}), Reading("a", time + 60, {"flow": math.nan})])
+    assert held == again
+    assert [row.tolist() for row in np.concatenate(seen)] == [[2.0, 3.0, 0.0], [2.0, 3.0, 1.0]]
+    assert masked.counts["missing"] == 2
+    first = Predictor(masked.contract, _Spy(backend, seen))
+    first.feed([Reading("b", time, {"level": 7.0})])
+    assert seen[-1].tolist() == [[7.0, 5.0, 0.0]]  # never seen: the training mean
+
+
+class _Spy:
+    """A backend that notes its inputs."""
+
+    def __init__(self, backend: ReferenceBackend, seen: list[np.ndarray]) -> None:
+        self.name, self.scheme, self._backend, self._seen = "spy", "float32", backend, seen
+
+    def step(self, features: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        self._seen.append(features.copy())
+        return self._backend.step(features, states)
+
+
+def test_rows_survive_a_store_and_a_new_table_to_the_last_bit() -> None:
+    readings = interleaved(streams=40, steps=4)
+    first, second = predictor(), predictor()
+    first.feed(readings[:80])
+    for stream in first.table.names:
+        second.table.put_row(stream, first.table.row(stream))
+    assert second.feed(readings[80:]) == first.feed(readings[80:])
+    with pytest.raises(ValueError, match="expected 96 bytes for stream 'x', found 3"):
+        second.table.put_row("x", b"abc")
+
+
+def test_no_gap_is_a_gap_where_the_contract_sets_no_limit() -> None:
+    one = predictor(sampling=Sampling(60.0, None))
+    assert one.feed([level("a", 0, 1.0), level("a", 1e6, 1.0)])[-1].warm_steps == 2
+
+
+def test_the_four_lines_of_the_readme(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+    make_bundle(tmp_path / "tank.elstm")
+    predictor = Predictor.of(Bundle.open(tmp_path / "tank.elstm"), backend="numpy", scheme="float32")
+    (prediction,) = predictor.feed([Reading("tank-1", time=1_700_000_000, values={"level": 1.5})])
+    assert set(prediction.values["level"]) == {1, 5}
+    assert all(value == float(str(np.float32(value))) for value in prediction.values["level"].values())

@@ -1,0 +1,134 @@
+"""The search for weights: repeatable, blind to the test part, and never worse than where it began."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edge_lstm.recording import Recording
+from edge_lstm_train import fit as fitting
+from edge_lstm_train.baselines import fit_baselines
+from edge_lstm_train.dataset import Batch, Dataset, dataset_of
+from edge_lstm_train.evaluate import aligned, predict
+from edge_lstm_train.fit import Fitted, fit, streamed, untrained
+from edge_lstm_train.recipe import FitSection, ModelSection, Recipe
+
+Make = Callable[..., Any]
+
+
+def fitted_on(recipe: Recipe, recording: Recording) -> tuple[Dataset, Fitted]:
+    dataset = dataset_of(recipe, recording)
+    return dataset, fit(recipe, dataset, fit_baselines(dataset).residual)
+
+
+def weights_of(fitted: Fitted) -> dict[str, Any]:
+    return {name: value.numpy() for name, value in fitted.model.state_dict().items()}
+
+
+def same(one: Fitted, other: Fitted) -> bool:
+    mine, theirs = weights_of(one), weights_of(other)
+    return all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(recipe_of: Make, waves: Recording) -> None:
+    model = ModelSection(hidden=8, dropout=0.1, recurrent_dropout=0.1)
+    recipe = recipe_of(model=model, max_gap_s=600)
+    _, one = fitted_on(recipe, waves)
+    torch.manual_seed(99)  # whatever the caller did to torch
+    _, two = fitted_on(recipe, waves)
+    _, three = fitted_on(dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=2)), waves)
+    assert same(one, two)
+    assert not same(one, three)
+
+
+def test_the_test_part_reaches_neither_weights_nor_statistics(recipe_of: Make, waves: Recording) -> None:
+    recipe = recipe_of(max_gap_s=600)
+    dataset, one = fitted_on(recipe, waves)
+    spoilt = waves.values.copy()
+    spoilt[waves.times >= dataset.starts["test"]] = 1e3
+    other, two = fitted_on(recipe, dataclasses.replace(waves, values=spoilt))
+    assert dataset.contract == other.contract
+    assert same(one, two)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("method", ["carried", "windows"])
+def test_either_cell_learns_a_wave_by_either_method(recipe_of: Make, waves: Recording, cell: Any, method: Any) -> None:
+    section = FitSection(
+        updates=80, learning_rate=0.02, segments=16, chunk=15, method=method, window=12 if method == "windows" else None
+    )
+    recipe = recipe_of(model=ModelSection(cell=cell, hidden=8), fit=section, max_gap_s=600)
+    _, fitted = fitted_on(recipe, waves)
+    start = fitted.curve[0].validation_error
+    assert min(point.validation_error for point in fitted.curve) < 0.75 * start
+
+
+def test_the_runtime_says_what_torch_says_of_whole_sequences(recipe_of: Make, waves: Recording) -> None:
+    for cell in ("lstm", "gru"):
+        recipe = recipe_of(horizons=[1, 4], model=ModelSection(cell=cell, hidden=8, layers=2), max_gap_s=600)
+        dataset, fitted = fitted_on(recipe, waves)
+        runtime = aligned(dataset, predict(dataset.contract, fitted.model.network(), waves))
+        np.testing.assert_allclose(streamed(fitted.model, dataset), runtime, rtol=1e-5)
+
+
+def test_an_untrained_network_is_persistence_or_the_mean(recipe_of: Make, waves: Recording) -> None:
+    recipe = recipe_of(horizons=[1, 4])
+    dataset = dataset_of(recipe, waves)
+    said = streamed(untrained(recipe, dataset, np.ones(2)), dataset)
+    np.testing.assert_allclose(said, dataset.newest, rtol=1e-6)
+    absolute = dataclasses.replace(recipe, forecast=dataclasses.replace(recipe.forecast, change=False))
+    said = streamed(untrained(absolute, dataset, np.ones(2)), dataset)
+    np.testing.assert_allclose(said, dataset.contract.features[0].mean, rtol=1e-6)
+
+
+def test_a_state_does_not_cross_a_restart(recipe_of: Make, waves: Recording) -> None:
+    dataset, fitted = fitted_on(recipe_of(max_gap_s=600), waves)
+    gap = int(np.flatnonzero(dataset.restart)[-1])
+    alone = dataclasses.replace(dataset, features=dataset.features.copy())
+    alone.features[gap - 50 : gap] = 0
+    before, after = streamed(fitted.model, dataset), streamed(fitted.model, alone)
+    np.testing.assert_array_equal(before[gap:], after[gap:])
+    assert not np.array_equal(before[gap - 50 : gap], after[gap - 50 : gap])
+
+
+def spoil_from(update: int, monkeypatch: pytest.MonkeyPatch, how: Callable[[Batch], Batch]) -> None:
+    """From this update on, every batch is what `how` makes of it."""
+    batches = fitting.carried_chunks
+
+    def spoilt(*arguments: Any) -> Iterator[Batch]:
+        for index, batch in enumerate(batches(*arguments), 1):
+            yield how(batch) if index >= update else batch
+
+    monkeypatch.setattr(fitting, "carried_chunks", spoilt)
+
+
+QUICK = FitSection(updates=80, learning_rate=0.02, segments=16, chunk=15)
+
+
+def best_of(fitted: Fitted) -> int:
+    return min(fitted.curve, key=lambda point: point.validation_error).update
+
+
+def test_a_loss_that_is_not_finite_ends_the_search_and_keeps_the_best(
+    recipe_of: Make, waves: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_from(60, monkeypatch, lambda batch: dataclasses.replace(batch, features=batch.features * np.float32(np.nan)))
+    _, fitted = fitted_on(recipe_of(fit=QUICK, max_gap_s=600), waves)
+    assert fitted.diverged_at == 60
+    assert fitted.best == best_of(fitted) >= 30
+    assert all(np.isfinite(value).all() for value in weights_of(fitted).values())
+
+
+def test_ctrl_c_keeps_the_best_so_far(recipe_of: Make, waves: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(batch: Batch) -> Batch:
+        raise KeyboardInterrupt
+
+    spoil_from(60, monkeypatch, interrupt)
+    _, fitted = fitted_on(recipe_of(fit=QUICK, max_gap_s=600), waves)
+    assert fitted.interrupted_at == 59  # the last update that was made
+    assert fitted.best == best_of(fitted) >= 30

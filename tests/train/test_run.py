@@ -1,0 +1,156 @@
+"""A whole training run: what it writes, what it says, and that the bundled recipes reach their mark."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm_train import fit as fitting
+from edge_lstm_train.checkpoint import load_checkpoint
+from edge_lstm_train.cli import train as train_command
+from edge_lstm_train.dataset import Batch
+from edge_lstm_train.recipe import read_recipe
+from edge_lstm_train.report import Facts, Paragraph, Section, Table, write_report
+from edge_lstm_train.run import train
+
+
+@pytest.fixture(scope="module")
+def solar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `solar` with a third of its updates."""
+    recipe = read_recipe("solar")
+    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=200))
+    run_dir = tmp_path_factory.mktemp("runs") / "deep" / "solar"
+    train(recipe, run_dir)
+    return run_dir
+
+
+def test_solar_beats_both_naive_baselines_at_every_horizon(solar: Path) -> None:
+    rows = json.loads((solar / "metrics.json").read_text())["test"]
+    assert [row["horizon"] for row in rows] == [1, 6, 24]
+    skill = [row["skill"] for row in rows]
+    assert skill[0] > 0.10
+    assert skill[1] > 0.33
+    assert skill[2] > 0.14
+    # Worked out once by hand from the file: the plain differences of its last 2,000 rows.
+    assert [round(row["rmse"]["persistence"]) for row in rows] == [544, 1090, 2598]
+    assert [row["pairs"] for row in rows] == [1999, 1994, 1976]
+
+
+def test_weather_reaches_its_mark_and_beats_ridge(tmp_path: Path) -> None:
+    run = train(read_recipe("weather"), tmp_path)
+    high, low = (one.rmse for one in run.scores)
+    assert high["model"] < 2.85
+    assert low["model"] < 1.65
+    assert high["model"] < high["ridge"]
+    assert low["model"] < low["ridge"]
+    assert run.verdict.startswith("The model beats every baseline on every output")
+
+
+def test_a_checkpoint_carries_a_tape_that_was_not_trained_on(solar: Path) -> None:
+    checkpoint = load_checkpoint(solar)
+    assert checkpoint.tape.shape == (2000, 3)
+    assert checkpoint.tape[0, 0] == pytest.approx(read_first_validation_value(), rel=1e-6)
+    assert json.loads(checkpoint.provenance["test_rmse"])[0]["horizon"] == 1
+    assert len(checkpoint.provenance["recording_sha256"]) == 64
+
+
+def read_first_validation_value() -> float:
+    lines = Path(read_recipe("solar").recording.path).read_text().splitlines()
+    return float(lines[1 + 6000].split(",")[1])
+
+
+def test_the_recipe_in_the_run_trains_again_as_it_is(solar: Path) -> None:
+    recipe = read_recipe(solar / "recipe.toml")
+    assert recipe.fit.updates == 200
+    assert recipe.recording == read_recipe("solar").recording
+
+
+def test_the_report_fetches_nothing_and_names_every_baseline(solar: Path) -> None:
+    page = (solar / "report.html").read_text()
+    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
+    sources = re.findall(r'src="([^"]{0,30})', page)
+    assert len(sources) == 4  # three horizons and the learning curve
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    for name in ("persistence", "seasonal-naive", "ridge", "skill"):
+        assert name in page
+    assert json.loads((solar / "metrics.json").read_text())["verdict"] in page
+
+
+def test_a_report_escapes_what_it_is_given(tmp_path: Path) -> None:
+    sections = [
+        Section("<b>", [Paragraph("a < b"), Table(["&"], [["<i>"]]), Facts({"<script>": "<script>"})]),
+    ]
+    write_report(tmp_path / "report.html", "<title>", sections)
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "a &lt; b" in page
+
+
+def test_the_verb_prints_the_table_on_stdout_and_the_rest_on_stderr(tmp_path: Path) -> None:
+    quick = tmp_path / "quick.toml"
+    recipe = Path(str(read_recipe("weather").recording.path))
+    quick.write_text(
+        f'name = "quick"\n[recording]\npath = "{recipe}"\n[features.temp_max]\nunit = "°C"\n'
+        '[forecast]\ntargets = ["temp_max"]\nhorizons = [1]\n[fit]\nupdates = 8\n',
+        encoding="utf-8",
+    )
+    result = CliRunner().invoke(train_command, [str(quick), "-o", str(tmp_path / "run"), "--seed", "7"])
+    assert result.exit_code == 0, result.stderr
+    header, row, words = result.stdout.splitlines()
+    assert header.split() == ["target", "steps", "ahead", "model", "persistence", "ridge", "skill", "pairs"]
+    assert row.startswith("temp_max (°C)            1   3.0")
+    assert words.startswith("The model ")
+    assert "training 8/8  loss " in result.stderr
+    assert "report.html" in result.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["seed"] == 7
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
+def test_a_loss_that_is_not_finite_is_reported_by_update_after_the_best_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(*arguments: Any) -> Iterator[Batch]:
+        for index, batch in enumerate(batches(*arguments), 1):
+            yield dataclasses.replace(batch, features=batch.features * np.float32(np.nan)) if index == 17 else batch
+
+    batches = fitting.carried_chunks
+    monkeypatch.setattr(fitting, "carried_chunks", spoilt)
+    recipe = read_recipe("weather")
+    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=40))
+    with pytest.raises(EdgeLstmError) as caught:
+        train(recipe, tmp_path)
+    assert caught.value.message == (
+        f"expected a finite loss, found NaN or infinity at update 17 of 40; {tmp_path} holds the weights of update 15, "
+        "the best before it"
+    )
+    assert load_checkpoint(tmp_path).contract.name == "weather"
+    assert json.loads((tmp_path / "metrics.json").read_text())["diverged_at"] == 17
+
+
+def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from edge_lstm_train.cli import train\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "from edge_lstm.errors import EdgeLstmError\n"
+        "try:\n"
+        "    train(['solar', '-o', 'run'], standalone_mode=False)\n"
+        "except EdgeLstmError as error:\n"
+        "    print(error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert told.stdout == "torch is not installed here\nhint: run pip install 'edge-lstm[train]'\n"
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,143 @@
+"""The baselines that a model has to beat: persistence, seasonal-naive and a ridge autoregression, in closed form.
+
+They see no more than a model sees at the same step, and none of them learns from anything but the training part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm_train.dataset import Dataset, target_columns
+
+Array = NDArray[np.float64]
+
+PERSISTENCE, SEASONAL, RIDGE = "persistence", "seasonal-naive", "ridge"
+NAIVE = (PERSISTENCE, SEASONAL)
+
+_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the standardized lags, a row
+_SHORT_LAGS = (4, 12)
+_MOST_COLUMNS = 1500  # a Gram matrix beyond this takes longer than the model
+_BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
+
+
+@dataclass(frozen=True)
+class RidgeChoice:
+    """What the validation part chose for one output."""
+
+    lags: int
+    level_free: bool  # lags relative to the newest value, so that a drifting level does no harm
+    penalty: float
+
+    def __str__(self) -> str:
+        return f"{self.lags} lags{', level-free' if self.level_free else ''}, penalty {self.penalty:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """What each baseline predicts at every step of a dataset."""
+
+    predictions: dict[str, Array]  # by name, (steps, outputs) in the targets' units
+    ridge: list[RidgeChoice]  # one an output
+    residual: Array  # (outputs,): RMS of the ridge's error on the training part, in the targets' units
+
+
+def fit_baselines(dataset: Dataset) -> Baselines:
+    """Persistence, seasonal-naive (where the dataset has a season) and ridge for `dataset`."""
+    predictions = {PERSISTENCE: dataset.newest}
+    if dataset.season is not None:
+        predictions[SEASONAL] = seasonal_naive(dataset, dataset.season)
+    predictions[RIDGE], choices = ridge(dataset)
+    train = dataset.steps("train")
+    error = predictions[RIDGE][train] - dataset.targets[train]
+    residual = np.sqrt(np.nanmean(error**2, axis=0))
+    floor = 1e-6 * np.array([dataset.contract.features[column].scale for column in target_columns(dataset.contract)])
+    return Baselines(predictions, choices, np.maximum(residual, floor))
+
+
+def seasonal_naive(dataset: Dataset, season: int) -> Array:
+    """(steps, outputs): the value at the same place in the last whole season; the newest value before there is one."""
+    predictions = dataset.newest.copy()
+    steps, run_start = np.arange(len(dataset)), dataset.run_start
+    for output, (column, (_, horizon)) in enumerate(
+        zip(target_columns(dataset.contract), dataset.contract.outputs, strict=True)
+    ):
+        back = season * -(-horizon // season) - horizon  # steps from the newest value
+        known = steps - back >= run_start
+        predictions[known, output] = dataset.values[steps[known] - back, column]
+    return predictions
+
+
+def ridge(dataset: Dataset) -> tuple[Array, list[RidgeChoice]]:
+    """(steps, outputs) predictions of a linear autoregression, and the choice that the validation part made for each.
+
+    Lags of all features and the clock, standardized, against the change of the target. Hoerl & Kennard 1970.
+    """
+    outputs = len(dataset.contract.outputs)
+    best = np.full(outputs, np.inf)
+    predictions = dataset.newest.copy()
+    choices = [RidgeChoice(1, True, np.inf)] * outputs
+    validation = dataset.steps("validation")
+    for lags in _lag_counts(dataset):
+        for level_free in (True, False):
+            for penalty, candidate in zip(_PENALTIES, _ridge_path(dataset, lags, level_free), strict=True):
+                error = np.nanmean((candidate[validation] - dataset.targets[validation]) ** 2, axis=0)
+                for output in np.flatnonzero(error < best):
+                    best[output] = error[output]
+                    predictions[:, output] = candidate[:, output]
+                    choices[output] = RidgeChoice(lags, level_free, penalty)
+    return predictions, choices
+
+
+def _lag_counts(dataset: Dataset) -> list[int]:
+    longest = (dataset.season or 0) + 1
+    fits = longest * len(dataset.contract.features) <= _MOST_COLUMNS
+    return sorted({*_SHORT_LAGS, *([longest] if dataset.season and fits else [])})
+
+
+def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Array]:
+    """Predictions (steps, outputs) for each penalty, fitted on the training part."""
+    newest, train = dataset.newest, dataset.steps("train")
+    blocks = [train[first : first + _BLOCK] for first in range(0, len(train), _BLOCK)]
+    outputs = dataset.targets.shape[1]
+    solutions: list[list[Array]] = [[] for _ in _PENALTIES]  # by penalty, by output: (columns + 1,)
+    for output in range(outputs):
+        size = _design(dataset, train[:1], lags, level_free).shape[1]
+        gram, moment, count = np.zeros((size, size)), np.zeros(size), 0
+        for block in blocks:
+            known = block[np.isfinite(dataset.targets[block, output])]
+            x = _design(dataset, known, lags, level_free)  # (rows, columns + 1)
+            change = dataset.targets[known, output] - newest[known, output]
+            gram += x.T @ x
+            moment += x.T @ change
+            count += len(known)
+        shrink = np.eye(size)
+        shrink[-1, -1] = 0.0  # the intercept goes free
+        for penalty, column in zip(_PENALTIES, solutions, strict=True):
+            column.append(np.linalg.solve(gram / count + penalty * shrink, moment / count))
+    weights = [np.stack(column, axis=1) for column in solutions]  # (columns + 1, outputs) each
+    predictions = [newest.copy() for _ in _PENALTIES]
+    for first in range(0, len(dataset), _BLOCK):
+        rows = np.arange(first, min(first + _BLOCK, len(dataset)))
+        x = _design(dataset, rows, lags, level_free)
+        for prediction, weight in zip(predictions, weights, strict=True):
+            prediction[rows] += x @ weight
+    return predictions
+
+
+def _design(dataset: Dataset, rows: NDArray[np.int64], lags: int, level_free: bool) -> Array:
+    """(rows, columns + 1): lags of the standardized features, masks and clock, and a one for the intercept.
+
+    A lag from before the stream's last restart is the first value after it.
+    """
+    features = dataset.contract.features
+    mean = np.array([feature.mean for feature in features])
+    scale = np.array([feature.scale for feature in features])
+    at = np.maximum(rows[:, None] - np.arange(lags), dataset.run_start[rows][:, None])  # (rows, lags)
+    taps = (dataset.values[at] - mean) / scale  # (rows, lags, features)
+    if level_free:
+        taps = taps[:, 1:] - taps[:, :1]
+    others = dataset.features[rows, len(features) :].astype(np.float64)
+    return np.concatenate([taps.reshape(len(rows), -1), others, np.ones((len(rows), 1))], axis=1)

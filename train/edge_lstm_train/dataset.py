@@ -1,0 +1,244 @@
+"""The dataset: a recording as the steps that a device would take, with what each should have predicted.
+
+It refuses to invent steps: samples come from the runtime's own `Sampler` and feature vectors from its `features`, and a
+target that is missing, past a gap or in another part of the split is unknown (NaN).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.contract import Contract, Feature, StateTensor
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.features import feature_vectors
+from edge_lstm.recording import Recording, read_recording
+from edge_lstm.sampling import Sample, Sampler
+from edge_lstm.streams import StreamTable
+from edge_lstm_train.recipe import Recipe
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Every step of every stream, stream after stream, each in the order of time."""
+
+    recording: Recording
+    contract: Contract
+    season: int | None  # steps
+    dropped: dict[str, int]  # readings that were no step, and values held: duplicate, late, gaps, missing
+    stream_of: NDArray[np.int64]  # (steps,): index into recording.streams
+    times: NDArray[np.float64]  # (steps,): seconds since 1970
+    values: NDArray[np.float64]  # (steps, features): missing ones held, as on a device
+    restart: NDArray[np.bool_]  # (steps,): the state starts anew before this step
+    features: NDArray[np.float32]  # (steps, inputs): what the network sees, raw units
+    targets: NDArray[np.float64]  # (steps, outputs): NaN where unknown
+    part_of: NDArray[np.int64]  # (steps,): index into PARTS
+    starts: dict[Part, float]  # the time at which each part begins, seconds since 1970
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def steps(self, part: Part) -> NDArray[np.int64]:
+        """The indices of the part's steps, in order."""
+        return np.flatnonzero(self.part_of == PARTS.index(part))
+
+    @property
+    def run_start(self) -> NDArray[np.int64]:
+        """(steps,): the index of the first step since the last restart."""
+        begins = np.where(self.restart, np.arange(len(self)), 0)
+        return np.maximum.accumulate(begins)
+
+    @property
+    def newest(self) -> NDArray[np.float64]:
+        """(steps, outputs): the value that each output's target has at the step itself."""
+        return self.values[:, target_columns(self.contract)]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Stretches of steps side by side."""
+
+    features: NDArray[np.float32]  # (segments, steps, inputs)
+    targets: NDArray[np.float32]  # (segments, steps, outputs): NaN where nothing is asked
+    restart: NDArray[np.bool_]  # (segments, steps): the state starts anew before this step
+
+
+def target_columns(contract: Contract) -> list[int]:
+    """For each output, the index of its target among the features."""
+    names = [feature.name for feature in contract.features]
+    return [names.index(target) for target, _ in contract.outputs]
+
+
+def read_dataset(recipe: Recipe) -> Dataset:
+    """The recipe's recording as a dataset. Raises EdgeLstmError where the file is faulty or too short for the split."""
+    return dataset_of(recipe, read_recording(recipe.recording.path, recipe.columns))
+
+
+def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
+    """The recording as a dataset; statistics come from its training part alone."""
+    # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
+    unknown = _contract(recipe, [math.nan] * len(recipe.features), [1.0] * len(recipe.features))
+    samples, dropped = _samples(unknown, recording)
+    times = np.array([sample.time for sample in samples])
+    values = np.stack([sample.values for sample in samples])
+    missing = np.stack([sample.missing for sample in samples])
+    streams = {name: index for index, name in enumerate(recording.streams)}
+    stream_of = np.array([streams[sample.stream] for sample in samples])
+    first = np.diff(stream_of, prepend=-1) != 0
+    restart = first | np.array([sample.restart for sample in samples])
+    starts = _starts(recipe, recording, times)
+    part_of = (times >= starts["validation"]).astype(np.int64) + (times >= starts["test"])
+    mean, scale = _statistics(recording, values, missing, part_of == PARTS.index("train"))
+    contract = _contract(recipe, mean.tolist(), scale.tolist())
+    values = np.where(np.isnan(values), mean, values)
+    features = feature_vectors(contract, times, values, missing)
+    targets = _targets(contract, values, missing, np.cumsum(restart), part_of)
+    _refuse_empty_parts(recording, contract, targets, part_of)
+    season = recipe.forecast.season
+    return Dataset(
+        recording, contract, season, dropped, stream_of, times, values, restart, features, targets, part_of, starts
+    )
+
+
+def _contract(recipe: Recipe, mean: list[float], scale: list[float]) -> Contract:
+    return Contract(
+        name=recipe.name,
+        task=recipe.task,
+        features=[
+            Feature(name, section.unit, mean[index], scale[index], section.mask)
+            for index, (name, section) in enumerate(recipe.features.items())
+        ],
+        targets=recipe.forecast.targets,
+        horizons=recipe.forecast.horizons,
+        states=[StateTensor(name, [recipe.model.hidden]) for name in recipe.state_names],
+        clock=recipe.clock,
+        sampling=recipe.sampling,
+    )
+
+
+def _samples(contract: Contract, recording: Recording) -> tuple[list[Sample], dict[str, int]]:
+    """The device's own samples, stream after stream, and what became of the other readings."""
+    sampler = Sampler(contract, StreamTable(contract, max(1, len(recording.streams))))
+    samples = [sample for reading in recording.readings() if (sample := sampler.sample(reading)) is not None]
+    samples.sort(key=lambda sample: sample.slot)  # stable: each stream keeps its order of time
+    counts = dict(sampler.counts)
+    return samples, {name: counts[name] for name in ("duplicate", "late", "gaps", "missing")}
+
+
+def _starts(recipe: Recipe, recording: Recording, times: NDArray[np.float64]) -> dict[Part, float]:
+    """One cut in time for all streams, so that no stream's test part is another's training part."""
+    ordered = np.sort(times)
+    first_validation = round(recipe.split.train * len(times))
+    first_test = round((recipe.split.train + recipe.split.validation) * len(times))
+    if not 0 < first_validation < first_test < len(times):
+        raise EdgeLstmError(
+            f"{recording.source}: expected readings for training, validation and test, found {len(times)} in all",
+            "record more, or change [split] in the recipe",
+        )
+    return {"train": ordered[0], "validation": ordered[first_validation], "test": ordered[first_test]}
+
+
+def _statistics(
+    recording: Recording, values: NDArray[np.float64], missing: NDArray[np.bool_], chosen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each feature where it was measured; 1 for a feature that never changes."""
+    mean, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
+    for column, name in enumerate(recording.features):
+        seen = values[chosen & ~missing[:, column], column]
+        if not seen.size:
+            raise EdgeLstmError(
+                f'{recording.source}: expected values of "{name}" in the training part, found none',
+                "remove the feature, or change [split] in the recipe",
+            )
+        mean[column] = seen.mean()
+        spread = seen.std()
+        scale[column] = spread if spread > 1e-9 * max(1.0, abs(mean[column])) else 1.0
+    return mean, scale
+
+
+def _targets(
+    contract: Contract,
+    values: NDArray[np.float64],
+    missing: NDArray[np.bool_],
+    run: NDArray[np.int64],
+    part_of: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """(steps, outputs): the value `horizon` steps on, where it was measured in the same run and the same part."""
+    count = len(values)
+    targets = np.full((count, len(contract.outputs)), np.nan)
+    for output, (column, (_, horizon)) in enumerate(zip(target_columns(contract), contract.outputs, strict=True)):
+        here, there = np.arange(max(0, count - horizon)), np.arange(horizon, max(count, horizon))
+        known = (run[here] == run[there]) & (part_of[here] == part_of[there]) & ~missing[there, column]
+        targets[here[known], output] = values[there[known], column]
+    return targets
+
+
+def _refuse_empty_parts(
+    recording: Recording, contract: Contract, targets: NDArray[np.float64], part_of: NDArray[np.int64]
+) -> None:
+    for index, part in enumerate(PARTS):
+        known = np.isfinite(targets[part_of == index])
+        for output, (target, horizon) in enumerate(contract.outputs):
+            if not known[:, output].any():
+                raise EdgeLstmError(
+                    f'{recording.source}: expected "{target}" to be known at horizon {horizon} in the {part} part, '
+                    f"found it unknown at each of its steps ({len(known)})",
+                    "record more, lower the horizon, or change [split] or max_gap_s in the recipe",
+                )
+
+
+def carried_chunks(dataset: Dataset, segments: int, chunk: int, random: np.random.Generator) -> Iterator[Batch]:
+    """Without end: chunks of the training part for truncated backpropagation through time.
+
+    The training part is cut into `segments` stretches that go side by side, chunk after chunk of at most `chunk` steps,
+    so that the state at a chunk's end is the state at the next one's start. Every epoch cuts at other places: a state
+    must not learn where it began.
+    """
+    steps = dataset.steps("train")
+    segments = min(segments, len(steps))
+    length = len(steps) // segments
+    while True:
+        turned = np.roll(steps, -int(random.integers(len(steps))))[: segments * length].reshape(segments, length)
+        restart = dataset.restart[turned]
+        restart[:, 0] = True
+        restart[:, 1:] |= np.diff(turned, axis=1) != 1
+        for columns in np.array_split(np.arange(length), math.ceil(length / chunk)):
+            chosen = turned[:, columns]  # (segments, steps)
+            targets = dataset.targets[chosen].astype(np.float32)
+            yield Batch(dataset.features[chosen], targets, restart[:, columns])
+
+
+def window_ends(dataset: Dataset, window: int, part: Part = "train") -> NDArray[np.int64]:
+    """The steps of the part that end a window of `window` steps without a restart inside, all in that part."""
+    ends = dataset.steps(part)
+    ends = ends[ends - dataset.run_start[ends] >= window - 1]
+    inside: NDArray[np.bool_] = dataset.part_of[ends - window + 1] == PARTS.index(part)
+    return ends[inside]
+
+
+def windows(dataset: Dataset, window: int, batch: int, random: np.random.Generator) -> Iterator[Batch]:
+    """Without end: shuffled windows of the training part (batch, window, ...), asked for at their last step alone."""
+    ends = window_ends(dataset, window)
+    if not ends.size:
+        raise EdgeLstmError(
+            f"{dataset.recording.source}: expected windows of {window} steps in the training part, found none so long",
+            "shorten window under [fit] in the recipe, or record more",
+        )
+    reach = np.arange(1 - window, 1)
+    while True:
+        shuffled = random.permutation(ends)
+        for first in range(0, len(shuffled), batch):
+            chosen = shuffled[first : first + batch, None] + reach  # (batch, window)
+            targets = np.full((*chosen.shape, dataset.targets.shape[1]), np.nan, np.float32)
+            targets[:, -1] = dataset.targets[chosen[:, -1]]
+            restart = np.zeros(chosen.shape, bool)
+            restart[:, 0] = True
+            yield Batch(dataset.features[chosen], targets, restart)

@@ -1,0 +1,174 @@
+"""The score: predictions as the runtime makes them, beside every baseline on exactly the same steps.
+
+It refuses to flatter: where a baseline is as good, `verdict` says so in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.contract import Contract
+from edge_lstm.network import Network
+from edge_lstm.predictor import Predictor
+from edge_lstm.reading import Prediction
+from edge_lstm.recording import Recording
+from edge_lstm_train.baselines import NAIVE, Baselines
+from edge_lstm_train.dataset import Dataset, Part
+
+MODEL = "model"
+_READINGS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Score:
+    """How the model and each baseline did for one target at one horizon, over the same steps."""
+
+    target: str
+    unit: str
+    horizon: int  # steps
+    pairs: int  # predictions compared with what was measured
+    rmse: dict[str, float]  # by name ("model", "persistence", ...), in `unit`
+    mae: dict[str, float]
+
+    def skill(self, name: str = MODEL) -> float:
+        """1 - RMSE / RMSE of the better naive baseline: 0 is no better than that, 1 is perfect."""
+        naive = min(self.rmse[baseline] for baseline in NAIVE if baseline in self.rmse)
+        return 1 - self.rmse[name] / naive if naive > 0 else math.nan
+
+    @property
+    def best_baseline(self) -> str:
+        return min((name for name in self.rmse if name != MODEL), key=lambda name: self.rmse[name])
+
+    @property
+    def margin(self) -> float:
+        """1 - RMSE / RMSE of the best baseline; above 0 the model is worth its while."""
+        best = self.rmse[self.best_baseline]
+        return 1 - self.rmse[MODEL] / best if best > 0 else -math.inf
+
+
+def predict(contract: Contract, network: Network, recording: Recording) -> list[Prediction]:
+    """What a device would publish for the recording: the runtime's predictor, reading after reading, state carried."""
+    predictor = Predictor(contract, ReferenceBackend(network))
+    readings = recording.readings()
+    predictions: list[Prediction] = []
+    while part := list(islice(readings, _READINGS_AT_ONCE)):
+        predictions += predictor.feed(part)
+    return predictions
+
+
+def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> NDArray[np.float64]:
+    """(steps, outputs): the predictions at the dataset's steps, by stream and time (to the millisecond); else NaN."""
+    row_of = {
+        (dataset.recording.streams[stream], round(time * 1000)): row
+        for row, (stream, time) in enumerate(zip(dataset.stream_of.tolist(), dataset.times.tolist(), strict=True))
+    }
+    table = np.full(dataset.targets.shape, np.nan)
+    for prediction in predictions:
+        row = row_of.get((prediction.stream, round(prediction.time * 1000)))
+        if row is not None:
+            table[row] = [prediction.values[target][horizon] for target, horizon in dataset.contract.outputs]
+    return table
+
+
+def score(
+    dataset: Dataset, baselines: Baselines, predictions: Iterable[Prediction], part: Part = "test"
+) -> list[Score]:
+    """A score for each output, over the part's steps that have a prediction and a measured target."""
+    said = {MODEL: aligned(dataset, predictions), **baselines.predictions}  # (steps, outputs) each
+    units = {feature.name: feature.unit for feature in dataset.contract.features}
+    asked = dataset.steps(part)
+    scores = []
+    for output, (target, horizon) in enumerate(dataset.contract.outputs):
+        known = asked[np.isfinite(dataset.targets[asked, output]) & np.isfinite(said[MODEL][asked, output])]
+        truth = dataset.targets[known, output]
+        errors = {name: table[known, output] - truth for name, table in said.items()}
+        rmse = {name: _mean(error**2) ** 0.5 for name, error in errors.items()}
+        mae = {name: _mean(np.abs(error)) for name, error in errors.items()}
+        scores.append(Score(target, units[target], horizon, len(known), rmse, mae))
+    return scores
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def verdict(scores: Sequence[Score]) -> str:
+    """In words, whether the model is worth having: against the best baseline of each output."""
+    if not all(one.pairs for one in scores):
+        return "There were no predictions to judge for some outputs."
+    beaten = [one for one in scores if one.margin > 0]
+    lost = [one for one in scores if not one.margin > 0]
+    if not beaten:
+        worse = "; ".join(_defeat(one) for one in lost)
+        return f"The model does not beat the baselines: {worse}. Use the baseline, which needs no network."
+    low, high = (round(100 * choose(one.margin for one in beaten)) for choose in (min, max))
+    span = "less than 1 %" if high < 1 else f"{high} %" if low == high else f"{low} to {high} %"
+    if not lost:
+        return f"The model beats every baseline on every output: its RMSE is {span} below the best of them."
+    worse = "; ".join(_defeat(one) for one in lost)
+    return (
+        f"The model beats every baseline on {len(beaten)} of {len(scores)} outputs (RMSE {span} below the best of "
+        f"them), but not on the rest: {worse}."
+    )
+
+
+def _defeat(one: Score) -> str:
+    name = one.best_baseline
+    model, best = rounded([one.rmse[MODEL], one.rmse[name]])
+    where = f"{one.target} {steps_ahead(one.horizon)}"
+    return f"{where}, {name} has an RMSE of {best} and the model {model} {one.unit}".strip()
+
+
+def steps(horizon: int) -> str:
+    return f"{horizon} step{'s' if horizon > 1 else ''}"
+
+
+def steps_ahead(horizon: int) -> str:
+    return f"{steps(horizon)} ahead"
+
+
+def labelled(target: str, unit: str) -> str:
+    return f"{target} ({unit})" if unit else target
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "none"
+
+
+def rounded(values: Sequence[float]) -> list[str]:
+    """The values with as many decimals as give the largest of them three digits."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=1.0)
+    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def table(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts: RMSE of the model and of each baseline, and the model's skill."""
+    names = list(scores[0].rmse)
+    header = ["target", "steps ahead", *names, "skill", "pairs"]
+    return header, list(_rows(scores, names))
+
+
+def _rows(scores: Sequence[Score], names: Sequence[str]) -> Iterator[list[str]]:
+    for one in scores:
+        rmse = rounded([one.rmse[name] for name in names])
+        label = labelled(one.target, one.unit)
+        yield [label, str(one.horizon), *rmse, percent(one.skill()), str(one.pairs)]
+
+
+def table_text(scores: Sequence[Score]) -> str:
+    """`table` for a terminal: names to the left, numbers to the right."""
+    header, rows = table(scores)
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for first, *numbers in [header, *rows]:
+        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""The report: one HTML file that opens anywhere, a phone included; it fetches nothing and runs no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from edge_lstm.files import write_file
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain text; `lead` sets it apart as what to read first."""
+
+    text: str
+    lead: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows; all columns but the first hold numbers. `strong` names the cells (row, column) to set in bold."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    strong: frozenset[tuple[int, int]] = frozenset()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and what they are."""
+
+    items: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG, and the one line that says what to see in it."""
+
+    svg: bytes
+    caption: str
+
+
+Block = Paragraph | Table | Facts | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
+    """Write the page, whole or not at all. All texts are plain: they are escaped here."""
+    body = "\n".join(_section(section) for section in sections)
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+    write_file(path, page)
+
+
+def _section(section: Section) -> str:
+    heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
+    return f"<section>\n{heading}" + "\n".join(_block(block) for block in section.blocks) + "\n</section>"
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Paragraph):
+        return f"<p{' class=lead' if block.lead else ''}>{escape(block.text)}</p>"
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Facts):
+        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in block.items.items())
+        return f"<dl>{rows}</dl>"
+    image = base64.b64encode(block.svg).decode()
+    caption = escape(block.caption)
+    img = f'<img alt="{caption}" src="data:image/svg+xml;base64,{image}">'
+    return f"<figure><figcaption>{caption}</figcaption>{img}</figure>"
+
+
+def _table(block: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in block.header)
+    body = []
+    for row, cells in enumerate(block.rows):
+        line = [f'<th scope="row">{escape(cells[0])}</th>']
+        for column, cell in enumerate(cells[1:], 1):
+            text = escape(cell)
+            line.append(f"<td><strong>{text}</strong></td>" if (row, column) in block.strong else f"<td>{text}</td>")
+        body.append(f"<tr>{''.join(line)}</tr>")
+    caption = f"<p class=note>{escape(block.caption)}</p>" if block.caption else ""
+    rows = "".join(body)
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{caption}"
+
+
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f6f7f9; color: #1d2530;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+main { max-width: 760px; margin: 0 auto; padding: 24px 16px 48px; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 8px 0 20px; letter-spacing: -.01em; }
+h2 { font-size: 1.05rem; margin: 0 0 10px; }
+section { background: #fff; border: 1px solid #e4e7ec; border-radius: 10px; padding: 16px 18px; margin: 0 0 16px; }
+p { margin: 0 0 10px; } section > :last-child { margin-bottom: 0; }
+.lead { font-size: 1.1rem; line-height: 1.45; }
+.note, figcaption { color: #5b6675; font-size: .875rem; }
+.note { margin-top: 8px; }
+.scroll { overflow-x: auto; margin: 0 -18px; padding: 0 18px; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 0 6px 14px; text-align: right; white-space: nowrap; border-bottom: 1px solid #eceff3; }
+thead th { color: #5b6675; font-weight: 500; font-size: .8rem; white-space: normal; vertical-align: bottom; }
+th:first-child { text-align: left; padding-left: 0; }
+tbody th { font-weight: 500; } tbody tr:last-child > * { border-bottom: 0; }
+td strong { color: #0b6b4f; }
+figure { margin: 0 0 18px; } figcaption { margin-bottom: 4px; }
+img { display: block; width: 100%; height: auto; }
+dl { display: grid; grid-template-columns: minmax(110px, max-content) 1fr; gap: 5px 18px; margin: 0; font-size: .9rem; }
+* + dl { margin-top: 14px; }
+dt { color: #5b6675; } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.scroll + .scroll { margin-top: 16px; } .scroll + p { margin-top: 12px; color: #5b6675; font-size: .875rem; }
+@media (max-width: 520px) {
+  main { padding: 16px 10px 32px; } section { padding: 14px 12px; } .scroll { margin: 0 -12px; padding: 0 12px; }
+  table { font-size: .8rem; } th, td { padding-left: 8px; } thead th { font-size: .7rem; }
+}
+"""
