@@ -6,11 +6,12 @@ import contextlib
 import importlib
 import json
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from edge_lstm.backends import NAMES, preferred, refusal, runnable
 from edge_lstm.bundle import Bundle
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
+
+if TYPE_CHECKING:
+    from edge_lstm.recording import Recording
 
 # The workshops' commands, reached by name: a device has neither torch nor what makes bundles.
 _WORKSHOPS = {
@@ -169,12 +173,17 @@ def replay(
             click.echo(encode_prediction(prediction, opened.id))
     counts = ", ".join(f"{count} {name}" for name, count in predictor.counts.items() if name != "samples")
     summary = (
-        f"{len(read)} readings of {len(read.streams)} streams, {len(predictions)} predictions ({counts})\n"
+        f"{len(read)} readings of {_streams(read)}, {len(predictions)} predictions ({counts})\n"
         f"{predictor.backend.name} {predictor.backend.scheme}, {len(predictions) / max(took, 1e-9):,.0f} predictions/s"
     )
     click.echo(summary, err=as_json)
     if output is not None:
         click.echo(f"wrote {output}", err=True)
+
+
+def _streams(recording: Recording) -> str:
+    count = len(recording.streams)
+    return f"{count} stream{'s' if count > 1 else ''}"
 
 
 def _renamed(names: dict[str, str], columns: tuple[str, ...]) -> dict[str, str]:
@@ -187,26 +196,31 @@ def _renamed(names: dict[str, str], columns: tuple[str, ...]) -> dict[str, str]:
     return names
 
 
-class _Speed(click.ParamType[float]):
-    """How much faster than the recording: a number, or max (as a number: 0)."""
-
-    name = "N|max"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        try:
-            speed = 0.0 if value == "max" else float(value)
-        except ValueError:
-            self.fail(f"expected a number, or max, found {value!r}", parameter, context)
-        if value != "max" and not 0 < speed < float("inf"):
-            self.fail(f"expected a number over 0, or max, found {value}", parameter, context)
-        return speed
+def _speed(context: click.Context, parameter: click.Parameter, text: str) -> float | None:
+    """How much faster than the recording; None: as fast as it goes."""
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not 0 < speed < math.inf:
+        raise click.BadParameter(f"expected a number over 0, or max, found {text!r}")
+    return speed
 
 
 @main.command()
 @_recording_argument
 @click.option("--to", "url", required=True, metavar="mqtt://HOST:PORT", help="The broker.")
 @click.option("--topic", default="sensors/{stream}", show_default=True, help="Where each stream's readings go.")
-@click.option("--speed", type=_Speed(), default="1", show_default=True, help="Times as fast as recorded, or max.")
+@click.option(
+    "--speed",
+    callback=_speed,
+    default="1",
+    show_default=True,
+    metavar="N|max",
+    help="Times as fast as recorded, or max.",
+)
 @_time_option
 @_stream_column_option
 @_stream_option
@@ -214,7 +228,7 @@ def simulate(
     recording: Path,
     url: str,
     topic: str,
-    speed: float,
+    speed: float | None,
     time_column: str | None,
     stream_column: str | None,
     stream: str | None,
@@ -230,8 +244,8 @@ def simulate(
     values = {name: name for name in numeric_columns(recording, columns)}
     read = read_recording(recording, Columns(values, time_column, stream_column, stream))
     with progress(len(read), "readings") as tick:
-        published = play(read, address, topic, speed or None, lambda reading: tick(""))
-    click.echo(f"{published} readings of {len(read.streams)} streams published to {address}")
+        published = play(read, address, topic, speed, lambda reading: tick(""))
+    click.echo(f"{published} readings of {_streams(read)} published to {address}")
 
 
 @main.command()

@@ -96,15 +96,19 @@ def _read_table(value: Any, schema: Any, where: str, faults: list[str]) -> Any:
     hints = typing.get_type_hints(schema)
     prefix = f"{where}." if where else ""
     before = len(faults)
+    meant: set[str] = set()
     for name in value:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1, 0.6)
+            near = difflib.get_close_matches(name, set(fields) - set(value), 1, 0.6)
+            meant.update(near)
             known = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(fields))}"
             faults.append(f"{prefix}{name}: unknown key; {known}")
     arguments = {}
     for name, field in fields.items():
         if name in value:
             arguments[name] = _read(value[name], hints[name], f"{prefix}{name}", faults, field.metadata)
+        elif name in meant:
+            continue  # it is there, misspelt, and told above
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             doc = field.metadata.get("doc", "")
             faults.append(f"{prefix}{name}: missing" + (f" ({doc})" if doc else ""))

@@ -45,7 +45,7 @@ def data_sheet(bundle: Bundle) -> str:
         rows.append(("restarts", f"a stream that was silent for more than {duration(sampling.max_gap_s)}"))
     rows += [
         ("gives", ", ".join(_with_unit(target, units[target]) for target in contract.targets)),
-        ("ahead", ", ".join(map(str, contract.horizons)) + " steps"),
+        ("ahead", ", ".join(map(str, contract.horizons)) + (" step" if contract.horizons == [1] else " steps")),
         (
             "network",
             f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "

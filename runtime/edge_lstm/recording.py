@@ -110,7 +110,7 @@ def numeric_columns(path: str | Path, columns: Columns) -> list[str]:
 
 
 def recording_csv(recording: Recording) -> str:
-    """The recording as CSV text that reads back the same: a column `time`, `stream` where there are several, features."""
+    """The recording as CSV text that reads back the same: columns time, stream (where there are several), features."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     several = len(recording.streams) > 1

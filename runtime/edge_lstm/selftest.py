@@ -82,8 +82,13 @@ def relative_error(found: Floats, expected: Floats) -> float:
     """
     width = int(np.prod(expected.shape[1:]))
     found, expected = found.reshape(-1, width), expected.reshape(-1, width)
-    magnitude = np.maximum(np.abs(expected).max(axis=0), np.float32(1e-12))
-    return float((np.abs(found - expected).max(axis=0) / magnitude).max())
+    return float((np.abs(found - expected).max(axis=0) / _magnitude(expected)).max())
+
+
+def _magnitude(expected: Floats) -> Floats:
+    """The largest magnitude of each column, and never zero. (steps, columns) -> (columns,)"""
+    largest: Floats = np.maximum(np.abs(expected).max(axis=0), np.float32(1e-12))
+    return largest
 
 
 def drift(found: Floats, expected: Floats) -> float:
@@ -136,7 +141,7 @@ def judge(backend: Backend, contract: Contract, golden: Golden, variant: Variant
     pairs = [(prediction, expected.prediction), *zip(states, expected.states, strict=True)]
     errors = [relative_error(found, wanted) for found, wanted in pairs]
     error = float(np.max(errors))  # a NaN in any of them stays a NaN, which passes no limit
-    step_errors = np.abs(prediction - expected.prediction) / np.abs(expected.prediction).max(axis=0)
+    step_errors = np.abs(prediction - expected.prediction) / _magnitude(expected.prediction)
     over = np.flatnonzero(~(step_errors <= variant.parity).all(axis=1))
     return Verdict(
         backend.name,

@@ -27,5 +27,5 @@ def test_the_demo_ends_well_and_beats_the_better_naive_at_every_horizon(tmp_path
     for backend in ("litert", "onnx", "numpy"):
         assert f"{backend} int8: parity" in done.stderr
     report = (tmp_path / "demo" / "report.html").read_text()
-    assert report.count("data:image/svg+xml") >= 6
+    assert report.count("data:image/svg+xml") == 4
     assert "http" not in re.sub(r"data:[^\"]*", "", report)

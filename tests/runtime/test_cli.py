@@ -75,14 +75,14 @@ def test_replay_writes_the_predictions_and_prints_them_as_the_service_would(
     assert len(published) == len(rows) == 50
     assert [row["step"] for row in rows] == [str(one["step"]) for one in published]
     assert [float(row["level+5"]) for row in rows] == [one["predictions"]["level"]["5"] for one in published]
-    assert "50 readings of 1 streams, 50 predictions" in done.stderr
-    assert edge_lstm("replay", bundle_path, recording).stdout.startswith("50 readings of 1 streams, 50 predictions")
+    assert "50 readings of 1 stream, 50 predictions" in done.stderr
+    assert edge_lstm("replay", bundle_path, recording).stdout.startswith("50 readings of 1 stream, 50 predictions")
 
 
 def test_simulate_publishes_every_row_at_the_pace_asked_for(recording: Path) -> None:
     with EmbeddedBroker() as broker:
         done = edge_lstm("simulate", recording, "--to", broker.address, "--speed", "max")
-        assert done.stdout == f"50 readings of 1 streams published to {broker.address}\n"
+        assert done.stdout == f"50 readings of 1 stream published to {broker.address}\n"
 
 
 def test_the_broker_verb_listens_where_it_says_and_ends_on_sigterm() -> None:

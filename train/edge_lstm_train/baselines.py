@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 PERSISTENCE, SEASONAL, RIDGE = "persistence", "seasonal-naive", "ridge"
 NAIVE = (PERSISTENCE, SEASONAL)
 
-_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the standardized lags, a row
+_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of the standardized lags, a row
 _SHORT_LAGS = (4, 12)
 _MOST_COLUMNS = 1500  # a Gram matrix beyond this takes longer than the model
 _BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording

@@ -49,7 +49,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(run_dir: Path) -> Checkpoint:
-    """The checkpoint of a run. Raises EdgeLstmError where there is none, or it is damaged, of another version or NaN."""
+    """The checkpoint of a run. Raises EdgeLstmError where there is none, or a damaged, foreign or NaN one."""
     path = run_dir / FILE
     remedy = "train again with this version of edge-lstm"
     try:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edge_lstm.progress import Tick, progress
 from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, target_columns, windows
 from edge_lstm_train.model import Forecaster, Shape, State
-from edge_lstm.progress import Tick, progress
 from edge_lstm_train.recipe import FitSection, Recipe
 
 _VALIDATIONS = 8

@@ -79,7 +79,7 @@ class Forecaster(nn.Module):
         return [torch.zeros(size, device=self.mean.device) for _ in CARRIED[self.shape.cell]]
 
     def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
-        """features (batch, steps, inputs) raw -> predictions (batch, steps, outputs) in the targets' units, next state."""
+        """features (batch, steps, inputs) raw -> predictions (batch, steps, outputs) raw, the next state."""
         x = (features - self.mean) / self.scale
         hidden, state = self._recur(x, state)  # (batch, steps, hidden)
         prediction = self.head(self.dropout(hidden)) * self.output_scale + self.output_offset

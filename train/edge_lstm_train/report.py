@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Literal
 
 from edge_lstm.files import write_file
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text; `lead` sets it apart as what to read first."""
+    """Plain text: "lead" is what to read first, a "note" explains what stands above it."""
 
     text: str
-    lead: bool = False
+    kind: Literal["lead", "note"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     strong: frozenset[tuple[int, int]] = frozenset()
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _section(section: Section) -> str:
 
 def _block(block: Block) -> str:
     if isinstance(block, Paragraph):
-        return f"<p{' class=lead' if block.lead else ''}>{escape(block.text)}</p>"
+        return f"<p class={block.kind}>{escape(block.text)}</p>"
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, Facts):
@@ -95,9 +95,8 @@ def _table(block: Table) -> str:
             text = escape(cell)
             line.append(f"<td><strong>{text}</strong></td>" if (row, column) in block.strong else f"<td>{text}</td>")
         body.append(f"<tr>{''.join(line)}</tr>")
-    caption = f"<p class=note>{escape(block.caption)}</p>" if block.caption else ""
     rows = "".join(body)
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{caption}"
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
 _STYLE = """

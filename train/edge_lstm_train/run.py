@@ -82,7 +82,7 @@ def train(recipe: Recipe, run_dir: Path) -> Run:
     save_checkpoint(run_dir, checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
-    write_report(run_dir / REPORT, f"{recipe.name}: training report", report_sections(run))
+    write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run))
     if fitted.diverged_at is not None:
         raise EdgeLstmError(
             f"expected a finite loss, found NaN or infinity at update {fitted.diverged_at} of {recipe.fit.updates}; "
@@ -166,15 +166,18 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def report_sections(run: Run) -> list[Section]:
-    """The report's sections; the demo puts its own in front."""
+def _report_sections(run: Run) -> list[Section]:
     return [
-        Section("", [Paragraph(run.verdict, lead=True)]),
+        Section("", [Paragraph(run.verdict, "lead")]),
         Section("Error on the test part", score_tables(run.scores)),
         Section("The end of the test part (times in UTC)", forecast_pictures(run.dataset, run.predictions)),
-        Section("Learning", [_learning_picture(run.fitted)]),
-        Section("Settings", [_settings(run)]),
+        *training_sections(run),
     ]
+
+
+def training_sections(run: Run) -> list[Section]:
+    """How the model came about: its learning curve and its settings."""
+    return [Section("Learning", [_learning_picture(run.fitted)]), Section("Settings", [_settings(run)])]
 
 
 def score_tables(scores: list[Score]) -> list[Block]:
@@ -182,7 +185,7 @@ def score_tables(scores: list[Score]) -> list[Block]:
     targets = list(dict.fromkeys(one.target for one in scores))
     several = len(scores) > len(targets)
     groups = [[one for one in scores if one.target == target] for target in targets] if several else [list(scores)]
-    return [*(_score_table(group, several) for group in groups), Paragraph(_how_to_read(scores))]
+    return [*(_score_table(group, several) for group in groups), Paragraph(_how_to_read(scores), "note")]
 
 
 def _score_table(scores: list[Score], one_target: bool) -> Table:

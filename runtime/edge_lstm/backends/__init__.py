@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.bundle import Bundle, Format
+from edge_lstm.bundle import Bundle, Format, Variant
 from edge_lstm.errors import EdgeLstmError
 
 Floats = NDArray[np.float32]
@@ -99,9 +99,10 @@ def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = N
         names = [name for name, runs in runnable(bundle) if runs == scheme]
         if not names:
             formats = ", ".join(sorted({variant.format for variant in bundle.manifest.variants}))
+            found = ", ".join(installed())
             raise EdgeLstmError(
-                f"{bundle.source}: expected an installed backend for {scheme} in {formats}, found {', '.join(installed())}",
-                "install another backend (pip install 'edge-lstm[tflite]' or 'edge-lstm[onnx]'), or choose another scheme",
+                f"{bundle.source}: expected an installed backend for {scheme} in {formats}, found {found}",
+                "choose another scheme, or install one: pip install 'edge-lstm[tflite]' or 'edge-lstm[onnx]'",
             )
         backend = names[0]
     return backend, scheme
@@ -116,4 +117,23 @@ def load(bundle: Bundle, name: str, scheme: str) -> Backend:
     kind = _KINDS[name]
     variant = bundle.variant(kind.format, scheme)
     backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file])
+    _refuse_other_shapes(backend, bundle, variant)
     return backend
+
+
+def _refuse_other_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:
+    """Two rows of zeros go through: whoever steps the backend later relies on the contract's shapes."""
+    contract = bundle.contract
+    features = np.zeros((2, len(contract.inputs)), np.float32)
+    states = [np.zeros((2, *state.shape), np.float32) for state in contract.states]
+    expected = [(2, len(contract.outputs)), *[state.shape for state in states]]
+    try:
+        prediction, following = backend.step(features, states)
+        found = str([array.shape for array in (prediction, *following)])
+    except (ValueError, IndexError) as error:
+        found = str(error)
+    if found != str(expected):
+        raise EdgeLstmError(
+            f"{variant.file}: expected a step of the contract's shapes {expected}, found {found}",
+            "export the bundle again",
+        )

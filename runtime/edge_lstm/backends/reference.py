@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), written with tanh so that no x overflows."""
-    return _HALF * (np.tanh(_HALF * x) + _ONE)
+    squashed: Floats = _HALF * (np.tanh(_HALF * x) + _ONE)
+    return squashed
 
 
 def rows_times(x: Floats, matrix: Floats) -> Floats:
@@ -26,7 +28,8 @@ def rows_times(x: Floats, matrix: Floats) -> Floats:
     One BLAS call for the whole batch would choose its kernel by the batch's size, and a stream's last bits would then
     depend on how many neighbours it has. Stacked as (batch, 1, n), every row is a product of the same shape.
     """
-    return np.matmul(x[:, None, :], matrix)[:, 0, :]
+    products: Floats = np.matmul(x[:, None, :], matrix)[:, 0, :]
+    return products
 
 
 class LstmLayer:
@@ -86,7 +89,7 @@ class ReferenceBackend:
         self._inverse_scale = _ONE / network.scale
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
-        """features (batch, inputs) raw, states as `Network.state_names` -> predictions (batch, outputs), next states."""
+        """features (batch, inputs) raw, states as `Network.state_names` -> predictions (batch, outputs), states."""
         x = (features - self._network.mean) * self._inverse_scale  # standardized
         following: list[Floats] = []
         for index, layer in enumerate(self._layers):
@@ -103,7 +106,7 @@ def load(variant: Variant, content: bytes) -> ReferenceBackend:
     """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise EdgeLstmError(
             f"expected the arrays of a network in {variant.file}, found: {error}", "export the bundle again"
         ) from None

@@ -1,0 +1,41 @@
+# The two commands that matter: make demo, make test. Both install what they need into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+DEVICE := .venv-device/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/edge-lstm demo
+
+test: lint .venv/installed .venv-device/installed
+	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow --device-only
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The workshop: everything, with the versions of constraints.txt.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@echo "installing into .venv, a few minutes on a first run" >&2
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt \
+		--editable '.[onnx,tflite,tflite-runtime,broker,train,export,dev]'
+	@touch $@
+
+# A device: the wheel and a backend, no torch, numpy 2; the runtime's tests run here too.
+.venv-device/installed: pyproject.toml constraints-device.txt $(shell find runtime train export device_configs -type f -not -name '*.pyc')
+	$(PYTHON) -m venv .venv-device
+	$(DEVICE)/python -m pip wheel $(PIP_FLAGS) --no-deps --wheel-dir .venv-device/wheel .
+	$(DEVICE)/python -m pip install $(PIP_FLAGS) --constraint constraints-device.txt --force-reinstall --no-deps \
+		.venv-device/wheel/*.whl
+	$(DEVICE)/python -m pip install $(PIP_FLAGS) --constraint constraints-device.txt --find-links .venv-device/wheel \
+		'edge-lstm[onnx,tflite,broker]' pytest pytest-timeout hypothesis
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-device build demo runs

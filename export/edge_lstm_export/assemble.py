@@ -1,0 +1,119 @@
+"""A checkpoint into a bundle: every variant is written, proven on every backend here, and refused where one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+import edge_lstm
+from edge_lstm.backends import format_of, runnable
+from edge_lstm.bundle import (
+    CARD,
+    FORMAT_VERSION,
+    GOLDEN,
+    Architecture,
+    Bundle,
+    Format,
+    Manifest,
+    Scheme,
+    Variant,
+    pack,
+)
+from edge_lstm.contract import Contract
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.files import write_file
+from edge_lstm.golden import to_npz as golden_npz
+from edge_lstm.network import Network, to_npz
+from edge_lstm.selftest import Verdict, verify
+from edge_lstm_export.golden_tape import golden_vectors
+from edge_lstm_export.labels import FEATURES, PREDICTION, state_pairs
+from edge_lstm_export.model_card import model_card
+from edge_lstm_export.onnx_writer import write_onnx
+from edge_lstm_export.quantize import SCHEMES, quantized
+from edge_lstm_export.tflite_writer import write_tflite
+from edge_lstm_train.checkpoint import Checkpoint
+
+_Writer = Callable[[Network, Contract], bytes]
+_WRITERS: Mapping[Format, tuple[str, _Writer]] = {
+    "onnx": ("model.{scheme}.onnx", write_onnx),
+    "tflite": ("model.{scheme}.tflite", write_tflite),
+    "numpy": ("weights.{scheme}.npz", lambda network, _: to_npz(network)),
+}
+FORMATS: tuple[Format, ...] = tuple(_WRITERS)
+
+# What a backend may add to the model in float32: the order of sums and its own exp and tanh.
+PARITY = 1e-5
+# What rounding may cost; int8 measures .003 to .004 (shares of the predictions' standard deviation).
+_DRIFT: Mapping[Scheme, float] = {"float32": 1e-4, "int8": 0.01}
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A bundle that was written, and the proof that it went through."""
+
+    bundle: Bundle
+    verdicts: list[Verdict]  # one for each installed backend and variant
+    unproven: list[Variant]  # those that no installed backend runs
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    path: Path,
+    schemes: Sequence[Scheme] = SCHEMES,
+    formats: Sequence[Format] = FORMATS,
+) -> Exported:
+    """Write the checkpoint's bundle at `path`, whole or not at all; equal arguments give equal bytes.
+
+    Raises EdgeLstmError, and leaves `path` as it was, where a variant fails its self-test on an installed backend.
+    """
+    data = bundle_bytes(checkpoint, schemes, formats)
+    bundle = Bundle.from_bytes(data, str(path))
+    verdicts = verify(bundle, runnable(bundle))
+    _refuse_failures(path, verdicts)
+    write_file(path, data)
+    return Exported(bundle, verdicts, _unproven(bundle, verdicts))
+
+
+def bundle_bytes(checkpoint: Checkpoint, schemes: Sequence[Scheme], formats: Sequence[Format]) -> bytes:
+    """The bundle as bytes, before anybody has proven it."""
+    contract, original = checkpoint.contract, checkpoint.model.network()
+    networks = {scheme: quantized(original, scheme) for scheme in schemes}
+    content: dict[str, bytes] = {}
+    variants = []
+    for scheme, network in networks.items():
+        for format in formats:
+            pattern, write = _WRITERS[format]
+            file = pattern.format(scheme=scheme)
+            content[file] = write(network, contract)
+            states = state_pairs(network)
+            variants.append(Variant(format, scheme, file, FEATURES, PREDICTION, states, PARITY, _DRIFT[scheme]))
+    content[GOLDEN] = golden_npz(golden_vectors(checkpoint, networks))
+    architecture = Architecture(original.cell, len(original.layers), original.hidden, original.parameters)
+    manifest = Manifest(FORMAT_VERSION, contract, architecture, variants, {}, _provenance(checkpoint))
+    content[CARD] = model_card(manifest, content).encode()
+    return pack(manifest, content)
+
+
+def _provenance(checkpoint: Checkpoint) -> dict[str, str]:
+    makers = {"edge-lstm": edge_lstm, "torch": torch, "numpy": np, "onnx": onnx}
+    versions = ", ".join(f"{name} {package.__version__}" for name, package in makers.items())
+    return {**checkpoint.provenance, "exported by": versions}
+
+
+def _refuse_failures(path: Path, verdicts: Sequence[Verdict]) -> None:
+    failures = [f"{verdict.backend} {verdict.scheme}: {verdict.finding}" for verdict in verdicts if not verdict.passed]
+    if failures:
+        raise EdgeLstmError(
+            f"{path}: expected every backend to give the golden vectors, found {'; '.join(failures)}",
+            "nothing was written; leave that scheme or format out (--scheme, --format), or use another version of it",
+        )
+
+
+def _unproven(bundle: Bundle, verdicts: Sequence[Verdict]) -> list[Variant]:
+    proven = {(format_of(verdict.backend), verdict.scheme) for verdict in verdicts}
+    return [variant for variant in bundle.manifest.variants if (variant.format, variant.scheme) not in proven]

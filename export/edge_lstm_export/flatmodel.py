@@ -1,0 +1,180 @@
+"""A TFLite model as a list of tensors and operators, and its way into a flatbuffer; it knows nothing of networks.
+
+The schema is tensorflow/compiler/mlir/lite/schema/schema.fbs, whose generated accessors the package `tflite` holds.
+A flatbuffer is written from its leaves up: whatever a table points to has to be in the buffer before the table is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import tflite
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 3
+_IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16  # bytes: the runtimes map constants in place and load them with vector instructions
+_NO_DATA = 0  # by the schema, buffer 0 is empty
+_ONE_BYTE_CODES = 127  # codes up to here are also written in the field that old runtimes read
+_TYPES = {np.dtype(np.float32): tflite.TensorType.FLOAT32, np.dtype(np.int8): tflite.TensorType.INT8,
+          np.dtype(np.int32): tflite.TensorType.INT32}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensor:
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    buffer: int = _NO_DATA
+    batched: bool = False  # whether its first axis has any size
+    scales: NDArray[np.float32] | None = None  # one for each row, of int8 constants
+
+
+@dataclass(frozen=True)
+class _Operator:
+    code: int  # its place in the table of operator codes
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    name: str
+    options: Mapping[str, int]
+
+
+class FlatModel:
+    """Collects tensors (known by number) and operators in the order in which they run; `finish` gives the file."""
+
+    def __init__(self) -> None:
+        self._tensors: list[_Tensor] = []
+        self._operators: list[_Operator] = []
+        self._codes: list[tuple[int, int]] = []  # (builtin code, version)
+        self._buffers: list[bytes] = [b""]
+
+    def batched(self, name: str, width: int) -> int:
+        """A float32 tensor (batch, width) that is given from outside or by an operator."""
+        return self._add(_Tensor(name, (1, width), tflite.TensorType.FLOAT32, batched=True))
+
+    def fixed(self, name: str, shape: tuple[int, ...]) -> int:
+        """A float32 tensor of one size that an operator gives."""
+        return self._add(_Tensor(name, shape, tflite.TensorType.FLOAT32))
+
+    def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None) -> int:
+        """A constant: float32, int32, or int8 with `scales` for its rows (zero points 0)."""
+        self._buffers.append(np.ascontiguousarray(array).tobytes())
+        return self._add(_Tensor(name, array.shape, _TYPES[array.dtype], len(self._buffers) - 1, scales=scales))
+
+    def operator(
+        self, name: str, inputs: Sequence[int], outputs: Sequence[int], *, version: int = 1, **options: int
+    ) -> None:
+        """Run the builtin operator `name`, as in FULLY_CONNECTED, with the fields of its options table as `options`.
+
+        `version` is the lowest that describes what it does here: a runtime refuses versions that it does not know.
+        """
+        code = (getattr(tflite.BuiltinOperator, name), version)
+        if code not in self._codes:
+            self._codes.append(code)
+        self._operators.append(_Operator(self._codes.index(code), inputs, outputs, name, options))
+
+    def finish(self, inputs: Sequence[int], outputs: Sequence[int], description: str, note: bytes) -> bytes:
+        """The .tflite file; `note` becomes the metadata entry edge-lstm. Equal calls give equal bytes."""
+        builder = flatbuffers.Builder(1024 + sum(map(len, self._buffers)))
+        buffers = [_buffer(builder, data) for data in [*self._buffers, note]]
+        subgraph = self._subgraph(builder, inputs, outputs)
+        fields = {
+            "OperatorCodes": _vector(builder, [_operator_code(builder, *code) for code in self._codes]),
+            "Subgraphs": _vector(builder, [subgraph]),
+            "Description": builder.CreateString(description),
+            "Buffers": _vector(builder, buffers),
+            "Metadata": _vector(builder, [_metadata(builder, "edge-lstm", len(self._buffers))]),
+            "SignatureDefs": _vector(builder, [self._signature(builder, inputs, outputs)]),
+        }
+        builder.Finish(_table(builder, "Model", Version=SCHEMA_VERSION, **fields), _IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _add(self, tensor: _Tensor) -> int:
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def _subgraph(self, builder: Any, inputs: Sequence[int], outputs: Sequence[int]) -> int:
+        fields = {
+            "Tensors": _vector(builder, [_tensor(builder, tensor) for tensor in self._tensors]),
+            "Inputs": _numbers(builder, inputs),
+            "Outputs": _numbers(builder, outputs),
+            "Operators": _vector(builder, [_operator(builder, operator) for operator in self._operators]),
+            "Name": builder.CreateString("step"),
+        }
+        return _table(builder, "SubGraph", **fields)
+
+    def _signature(self, builder: Any, inputs: Sequence[int], outputs: Sequence[int]) -> int:
+        """Names for the inputs and outputs, for those who call `get_signature_runner`."""
+
+        def port(number: int) -> int:
+            name = builder.CreateString(self._tensors[number].name)
+            return _table(builder, "TensorMap", Name=name, TensorIndex=number)
+
+        fields = {
+            "Inputs": _vector(builder, [port(number) for number in inputs]),
+            "Outputs": _vector(builder, [port(number) for number in outputs]),
+        }
+        return _table(builder, "SignatureDef", SignatureKey=builder.CreateString("serving_default"), **fields)
+
+
+def _table(builder: Any, name: str, **fields: int) -> int:
+    """A table of the schema with these fields set (offsets of what is in the buffer already, or numbers)."""
+    getattr(tflite, f"{name}Start")(builder)
+    for field, value in fields.items():
+        getattr(tflite, f"{name}Add{field}")(builder, value)
+    end: Callable[[Any], int] = getattr(tflite, f"{name}End")
+    return end(builder)
+
+
+def _vector(builder: Any, offsets: Sequence[int]) -> int:
+    """A vector of tables."""
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    end: int = builder.EndVector()
+    return end
+
+
+def _numbers(builder: Any, values: Sequence[int], type: type[np.generic] = np.int32) -> int:
+    end: int = builder.CreateNumpyVector(np.asarray(values, type))
+    return end
+
+
+def _buffer(builder: Any, data: bytes) -> int:
+    if not data:
+        return _table(builder, "Buffer")
+    builder.Prep(_ALIGNMENT, len(data))
+    return _table(builder, "Buffer", Data=builder.CreateByteVector(data))
+
+
+def _tensor(builder: Any, tensor: _Tensor) -> int:
+    fields = {"Name": builder.CreateString(tensor.name), "Shape": _numbers(builder, tensor.shape)}
+    if tensor.batched:
+        fields["ShapeSignature"] = _numbers(builder, (-1, *tensor.shape[1:]))
+    if tensor.scales is not None:
+        scales = builder.CreateNumpyVector(tensor.scales)
+        zeros = _numbers(builder, [0] * len(tensor.scales), np.int64)
+        fields["Quantization"] = _table(builder, "QuantizationParameters", Scale=scales, ZeroPoint=zeros)
+    return _table(builder, "Tensor", Type=tensor.type, Buffer=tensor.buffer, HasRank=True, **fields)
+
+
+def _operator(builder: Any, operator: _Operator) -> int:
+    fields = {"Inputs": _numbers(builder, operator.inputs), "Outputs": _numbers(builder, operator.outputs)}
+    table = "".join(word.capitalize() for word in operator.name.split("_")) + "Options"
+    if hasattr(tflite.BuiltinOptions, table):  # LOGISTIC and TANH have none
+        fields["BuiltinOptionsType"] = getattr(tflite.BuiltinOptions, table)
+        fields["BuiltinOptions"] = _table(builder, table, **operator.options)
+    return _table(builder, "Operator", OpcodeIndex=operator.code, **fields)
+
+
+def _operator_code(builder: Any, code: int, version: int) -> int:
+    old = min(code, _ONE_BYTE_CODES)
+    return _table(builder, "OperatorCode", DeprecatedBuiltinCode=old, Version=version, BuiltinCode=code)
+
+
+def _metadata(builder: Any, name: str, buffer: int) -> int:
+    return _table(builder, "Metadata", Name=builder.CreateString(name), Buffer=buffer)

@@ -1,0 +1,96 @@
+"""Golden vectors from torch: what a trained model answers to its tape; it refuses a tape that proves nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_lstm.bundle import Scheme
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.golden import Expected, Golden
+from edge_lstm.network import Network, dense
+from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm_train.model import Forecaster
+
+Floats = NDArray[np.float32]
+
+STEPS = 1000  # long enough for an error that adds up from step to step to show
+MARKS = (1, 10, 100, 1000)
+
+
+def golden_vectors(checkpoint: Checkpoint, networks: Mapping[Scheme, Network]) -> Golden:
+    """The golden vectors of `checkpoint` for each scheme of `networks`, and for float32 in any case.
+
+    float32 is the trained model as it is; another scheme is that model with the scheme's weights put back. Raises
+    EdgeLstmError where the tape is empty, of another width or not finite, or where a state does not move along it.
+    """
+    tape = _tape(checkpoint)
+    models: dict[str, Forecaster] = {
+        scheme: with_weights(checkpoint.model, network) for scheme, network in networks.items()
+    }
+    models["float32"] = checkpoint.model
+    with _one_thread():
+        expected = {scheme: Expected(*model.stream(tape, MARKS)) for scheme, model in models.items()}
+    _refuse_what_proves_nothing(checkpoint, expected)
+    return Golden(tape, np.array(MARKS), expected)
+
+
+def with_weights(model: Forecaster, network: Network) -> Forecaster:
+    """A copy of `model` with the weights of `network`, dequantized; its head gives the targets' units at once."""
+    copied = copy.deepcopy(model)
+    weights = copied.state_dict()
+    for index, layer in enumerate(network.layers):
+        weights[f"rnn.weight_ih_l{index}"] = torch.from_numpy(dense(layer.w_ih))
+        weights[f"rnn.weight_hh_l{index}"] = torch.from_numpy(dense(layer.w_hh))
+        weights[f"rnn.bias_ih_l{index}"] = torch.from_numpy(layer.b_ih)
+        weights[f"rnn.bias_hh_l{index}"] = torch.from_numpy(layer.b_hh)
+    weights["head.weight"] = torch.from_numpy(dense(network.head_weight))
+    weights["head.bias"] = torch.from_numpy(network.head_bias)
+    weights["output_scale"] = torch.ones_like(copied.output_scale)
+    weights["output_offset"] = torch.zeros_like(copied.output_offset)
+    copied.load_state_dict(weights)
+    return copied
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one core: how many a machine has may change the last bits of a sum, and so bundles' bytes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tape(checkpoint: Checkpoint) -> Floats:
+    """The checkpoint's tape, (STEPS, inputs): cut where it is longer, repeated where it is shorter."""
+    tape, width = checkpoint.tape, len(checkpoint.contract.inputs)
+    if tape.ndim != 2 or tape.shape[1] != width or not len(tape):
+        raise _poor(checkpoint, f"a tape of shape (steps, {width})", f"{tape.shape}")
+    if not np.isfinite(tape).all():
+        raise _poor(checkpoint, "a tape of finite numbers", "NaN or infinity")
+    return np.ascontiguousarray(tape[np.arange(STEPS) % len(tape)], np.float32)
+
+
+def _refuse_what_proves_nothing(checkpoint: Checkpoint, expected: Mapping[str, Expected]) -> None:
+    for scheme, vectors in expected.items():
+        if not np.isfinite(vectors.prediction).all():
+            raise _poor(checkpoint, f"finite predictions ({scheme})", "NaN or infinity")
+        for state, marked in zip(checkpoint.contract.states, vectors.states, strict=True):
+            if not np.ptp(marked, axis=0).any():
+                raise _poor(
+                    checkpoint, f"{state.name} to move along the tape ({scheme})", "the same state at every mark"
+                )
+
+
+def _poor(checkpoint: Checkpoint, expected: str, found: str) -> EdgeLstmError:
+    return EdgeLstmError(
+        f"checkpoint of {checkpoint.contract.name}: expected {expected}, found {found}",
+        "train again: without golden vectors nothing proves the model on a device",
+    )

@@ -1,0 +1,54 @@
+"""The model card: the README.md inside a bundle, for whoever gets the file without the people who made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edge_lstm.bundle import Manifest
+from edge_lstm.data_sheet import duration
+
+
+def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
+    """The card, in Markdown; `content` holds the files of the variants."""
+    contract, architecture = manifest.contract, manifest.architecture
+    every = f", one every {duration(contract.sampling.interval_s)}" if contract.sampling.interval_s else ""
+    lines = [
+        f"# {contract.name}",
+        "",
+        f"Forecasts {_listed(contract.targets)}, {_listed(contract.horizons)} steps ahead, from readings{every}.",
+        "It takes one reading at a time and carries its state from each to the next:",
+        f"{_article(architecture.cell)} of {architecture.layers} x {architecture.hidden} units, "
+        f"{architecture.parameters:,} parameters.",
+        "",
+        "| feature | unit | mean | standard deviation |",
+        "|---|---|---:|---:|",
+        *[
+            f"| {feature.name} | {feature.unit or '-'} | {feature.mean:.6g} | {feature.scale:.6g} |"
+            for feature in contract.features
+        ],
+        "",
+        "| variant | file | bytes |",
+        "|---|---|---:|",
+        *[
+            f"| {variant.format} {variant.scheme} | {variant.file} | {len(content[variant.file]):,} |"
+            for variant in manifest.variants
+        ],
+        "",
+        "Normalization is part of the model: values go in and come out in the units above. `golden.npz` holds an input",
+        "tape and what the model has to answer to it; a device checks that before it runs the model.",
+        "",
+        f"    edge-lstm inspect {contract.name}.elstm",
+        f"    edge-lstm verify {contract.name}.elstm",
+        f"    edge-lstm replay {contract.name}.elstm recording.csv",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _article(cell: str) -> str:
+    return f"{'an' if cell == 'lstm' else 'a'} {cell.upper()}"
+
+
+def _listed(items: Sequence[object]) -> str:
+    *rest, last = map(str, items)
+    return f"{', '.join(rest)} and {last}" if rest else last

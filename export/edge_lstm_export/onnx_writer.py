@@ -1,0 +1,136 @@
+"""A network as an ONNX graph of one step, authored node by node; it needs no torch and writes no loop or window.
+
+Opset 17 and IR version 8 load in onnxruntime 1.17 and later. The graph takes `features` (batch, inputs) raw and each
+state (1, batch, hidden); it gives `prediction` (batch, outputs) in the targets' units and each next state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edge_lstm.contract import Contract
+from edge_lstm.network import CARRIED, GATES, Cell, Layer, Network, Quantized, Weight
+from edge_lstm_export.labels import FEATURES, PREDICTION, facts, state_pairs
+
+OPSET = 17
+IR_VERSION = 8
+_AXIS_OF_STEPS = "axis_of_steps"
+
+# Torch stacks i, f, g, o and r, z, n; ONNX stacks i, o, f, c and z, r, h: where each ONNX gate stands in torch's order.
+_GATE_ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+# Torch's GRU multiplies the reset gate after the matrix product and its bias.
+_ATTRIBUTES: dict[Cell, dict[str, int]] = {"lstm": {}, "gru": {"linear_before_reset": 1}}
+
+
+class _Graph:
+    """Nodes and constants in the order of writing; a node is named like what it gives."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, name: str, array: NDArray[Any]) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def matrix(self, name: str, weight: Weight, shape: Sequence[int]) -> str:
+        """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows; int8 is dequantized."""
+        if not isinstance(weight, Quantized):
+            return self.constant(name, weight.reshape(shape))
+        stored = self.constant(f"{name}.int8", weight.values.reshape(shape))
+        scales = self.constant(f"{name}.scales", weight.scales)
+        return self.node("DequantizeLinear", [stored, scales], name, axis=len(shape) - 2)
+
+
+def write_onnx(network: Network, contract: Contract) -> bytes:
+    """The network as an .onnx file, checked by onnx itself; equal arguments give equal bytes."""
+    graph = _Graph()
+    graph.constant(_AXIS_OF_STEPS, np.array([0], np.int64))
+    graph.constant("mean", network.mean)
+    graph.constant("inverse_scale", np.float32(1) / network.scale)
+    x = graph.node("Sub", [FEATURES, "mean"], "centred")
+    x = graph.node("Mul", [x, "inverse_scale"], "standardized")
+    x = graph.node("Unsqueeze", [x, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): a sequence of one step
+    for index, layer in enumerate(network.layers):
+        x = _write_layer(graph, network, index, layer, x)  # (1, batch, hidden)
+    x = graph.node("Squeeze", [x, _AXIS_OF_STEPS], "hidden")  # (batch, hidden)
+    _write_head(graph, network, x)
+    model = helper.make_model(
+        _with_ports(graph, network, contract),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="edge-lstm",
+    )
+    helper.set_model_props(model, facts(contract))
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _write_layer(graph: _Graph, network: Network, index: int, layer: Layer, x: str) -> str:
+    """One LSTM or GRU node over x (1, batch, inputs); the name of its next hidden state (1, batch, hidden)."""
+    rows, name = GATES[network.cell] * network.hidden, f"layer_{index}"
+    w_ih, w_hh = (_reordered(weight, network.cell) for weight in (layer.w_ih, layer.w_hh))
+    biases = [_reorder_rows(bias, network.cell) for bias in (layer.b_ih, layer.b_hh)]
+    inputs = [
+        x,
+        graph.matrix(f"{name}.w_ih", w_ih, (1, rows, w_ih.shape[1])),
+        graph.matrix(f"{name}.w_hh", w_hh, (1, rows, network.hidden)),
+        graph.constant(f"{name}.bias", np.concatenate(biases)[None]),
+        "",  # sequence lengths: all one
+        *[f"{state}_{index}" for state in CARRIED[network.cell]],
+    ]
+    outputs = ["", *[f"next_{state}_{index}" for state in CARRIED[network.cell]]]  # the whole sequence is left out
+    node = helper.make_node(
+        network.cell.upper(), inputs, outputs, name=name, hidden_size=network.hidden, **_ATTRIBUTES[network.cell]
+    )
+    graph.nodes.append(node)
+    return outputs[1]
+
+
+def _write_head(graph: _Graph, network: Network, hidden: str) -> None:
+    """The dense layer over hidden (batch, hidden), and the raw features that changes are added to."""
+    changes = network.change_of.size > 0
+    weight = graph.matrix("head.weight", network.head_weight, network.head_weight.shape)
+    bias = graph.constant("head.bias", network.head_bias)
+    dense = graph.node("Gemm", [hidden, weight, bias], "change" if changes else PREDICTION, transB=1)
+    if changes:
+        indices = graph.constant("change_of", network.change_of.astype(np.int64))
+        level = graph.node("Gather", [FEATURES, indices], "level", axis=1)  # (batch, outputs)
+        graph.node("Add", [dense, level], PREDICTION)
+
+
+def _with_ports(graph: _Graph, network: Network, contract: Contract) -> Any:
+    """The ONNX graph with its declared inputs and outputs; the batch has any size."""
+
+    def port(name: str, *shape: int | str) -> Any:
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
+
+    pairs = state_pairs(network)
+    inputs = [port(FEATURES, "batch", len(network.mean))]
+    inputs += [port(pair.input, 1, "batch", network.hidden) for pair in pairs]
+    outputs = [port(PREDICTION, "batch", len(network.head_bias))]
+    outputs += [port(pair.output, 1, "batch", network.hidden) for pair in pairs]
+    return helper.make_graph(graph.nodes, contract.name, inputs, outputs, graph.constants)
+
+
+def _reordered(weight: Weight, cell: Cell) -> Weight:
+    if isinstance(weight, Quantized):
+        return Quantized(_reorder_rows(weight.values, cell), _reorder_rows(weight.scales, cell))
+    return _reorder_rows(weight, cell)
+
+
+def _reorder_rows(array: NDArray[Any], cell: Cell) -> NDArray[Any]:
+    """`array` (gates * hidden, ...) with its gates in ONNX's order."""
+    gates = np.split(array, GATES[cell])
+    return np.concatenate([gates[gate] for gate in _GATE_ORDER[cell]])

@@ -1,0 +1,132 @@
+"""A network as a TFLite graph of one step, authored operator by operator; it needs neither torch nor TensorFlow.
+
+Every operator has a version that tflite-runtime 2.14 knows. The graph takes `features` (batch, inputs) raw and each
+state (batch, hidden), and gives `prediction` (batch, outputs) in the targets' units and each next state; the batch
+can be resized.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.contract import Contract
+from edge_lstm.network import CARRIED, GATES, Layer, Network, Quantized, Weight
+from edge_lstm_export.flatmodel import FlatModel
+from edge_lstm_export.labels import FEATURES, PREDICTION, facts
+
+Floats = NDArray[np.float32]
+_PER_ROW_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row
+
+
+def write_tflite(network: Network, contract: Contract) -> bytes:
+    """The network as a .tflite file; equal arguments give equal bytes."""
+    graph = _Graph(network)
+    features = graph.model.batched(FEATURES, len(network.mean))
+    states = [graph.model.batched(name, network.hidden) for name in network.state_names]
+    x = graph.standardized(features)
+    step = graph.lstm if network.cell == "lstm" else graph.gru
+    carried = len(CARRIED[network.cell])
+    following: list[int] = []
+    for index, layer in enumerate(network.layers):
+        following += step(index, layer, x, states[index * carried : (index + 1) * carried])
+        x = following[-carried]  # the layer's hidden state is the next layer's input
+    prediction = graph.head(features, x)
+    note = json.dumps(facts(contract), ensure_ascii=False).encode()
+    return graph.model.finish([features, *states], [prediction, *following], contract.name, note)
+
+
+class _Graph:
+    """A model that grows by one sub-expression a call; every tensor is (batch, width) and named for what it holds."""
+
+    def __init__(self, network: Network) -> None:
+        self.model = FlatModel()
+        self._network = network
+        self._columns: int | None = None
+
+    def standardized(self, features: int) -> int:
+        """(features - mean) / scale, (batch, inputs)."""
+        width = len(self._network.mean)
+        mean = self.model.constant("mean", self._network.mean)
+        inverse_scale = self.model.constant("inverse_scale", np.float32(1) / self._network.scale)
+        centred = self._apply("SUB", [features, mean], "centred", width)
+        return self._apply("MUL", [centred, inverse_scale], "standardized", width)
+
+    def lstm(self, index: int, layer: Layer, x: int, state: Sequence[int]) -> list[int]:
+        """x (batch, inputs), state [h, c] each (batch, hidden) -> the next [h, c], as edge_lstm.backends.reference."""
+        h, c = state
+        at = f"layer_{index}/"
+        width = GATES["lstm"] * self._network.hidden
+        from_x = self._dense(x, layer.w_ih, layer.b_ih, f"{at}from_x")
+        from_h = self._dense(h, layer.w_hh, layer.b_hh, f"{at}from_h")
+        i, f, g, o = self._gates(self._apply("ADD", [from_x, from_h], f"{at}gates", width), "ifgo", at)
+        i = self._pointwise("LOGISTIC", [i], f"{at}input_gate")
+        f = self._pointwise("LOGISTIC", [f], f"{at}forget_gate")
+        g = self._pointwise("TANH", [g], f"{at}candidate")
+        o = self._pointwise("LOGISTIC", [o], f"{at}output_gate")
+        kept = self._pointwise("MUL", [f, c], f"{at}kept")
+        entered = self._pointwise("MUL", [i, g], f"{at}entered")
+        c = self._pointwise("ADD", [kept, entered], f"next_cell_state_{index}")
+        squashed = self._pointwise("TANH", [c], f"{at}squashed_cell")
+        h = self._pointwise("MUL", [o, squashed], f"next_hidden_state_{index}")
+        return [h, c]
+
+    def gru(self, index: int, layer: Layer, x: int, state: Sequence[int]) -> list[int]:
+        """x (batch, inputs), state [h] (batch, hidden) -> the next [h], as edge_lstm.backends.reference."""
+        (h,) = state
+        at = f"layer_{index}/"
+        x_r, x_z, x_n = self._gates(self._dense(x, layer.w_ih, layer.b_ih, f"{at}from_x"), "rzn", f"{at}x_")
+        h_r, h_z, h_n = self._gates(self._dense(h, layer.w_hh, layer.b_hh, f"{at}from_h"), "rzn", f"{at}h_")
+        r = self._pointwise("LOGISTIC", [self._pointwise("ADD", [x_r, h_r], f"{at}r")], f"{at}reset_gate")
+        z = self._pointwise("LOGISTIC", [self._pointwise("ADD", [x_z, h_z], f"{at}z")], f"{at}update_gate")
+        past = self._pointwise("MUL", [r, h_n], f"{at}past")
+        n = self._pointwise("TANH", [self._pointwise("ADD", [x_n, past], f"{at}n")], f"{at}new")
+        # (1 - z) * n + z * h with one product less
+        over = self._pointwise("SUB", [h, n], f"{at}over_new")
+        stays = self._pointwise("MUL", [z, over], f"{at}stays")
+        return [self._pointwise("ADD", [n, stays], f"next_hidden_state_{index}")]
+
+    def head(self, features: int, hidden: int) -> int:
+        """The dense layer over hidden (batch, hidden), plus the raw features that changes are added to."""
+        network = self._network
+        changes = network.change_of.size > 0
+        dense = self._dense(hidden, network.head_weight, network.head_bias, "change" if changes else PREDICTION)
+        if not changes:
+            return dense
+        outputs = len(network.head_bias)
+        indices = self.model.constant("change_of", network.change_of)
+        level = self._apply("GATHER", [features, indices], "level", outputs, Axis=1)
+        return self._apply("ADD", [dense, level], PREDICTION, outputs)
+
+    def _apply(self, operator: str, inputs: Sequence[int], name: str, width: int, **options: int) -> int:
+        output = self.model.batched(name, width)
+        self.model.operator(operator, inputs, [output], **options)
+        return output
+
+    def _pointwise(self, operator: str, inputs: Sequence[int], name: str) -> int:
+        return self._apply(operator, inputs, name, self._network.hidden)
+
+    def _dense(self, x: int, weight: Weight, bias: Floats, name: str) -> int:
+        """x (batch, columns) @ weight.T + bias, (batch, rows)."""
+        inputs = [x, self._matrix(f"{name}/weight", weight), self.model.constant(f"{name}/bias", bias)]
+        return self._apply("FULLY_CONNECTED", inputs, name, weight.shape[0])
+
+    def _matrix(self, name: str, weight: Weight) -> int:
+        """The weight as a float32 tensor; int8 is dequantized once, when a runtime loads it."""
+        if not isinstance(weight, Quantized):
+            return self.model.constant(name, weight)
+        stored = self.model.constant(f"{name}/int8", weight.values, weight.scales)
+        matrix = self.model.fixed(name, weight.shape)
+        self.model.operator("DEQUANTIZE", [stored], [matrix], version=_PER_ROW_DEQUANTIZE)
+        return matrix
+
+    def _gates(self, stacked: int, letters: str, prefix: str) -> list[int]:
+        """stacked (batch, gates * hidden) -> a (batch, hidden) for each gate, in torch's order."""
+        if self._columns is None:
+            self._columns = self.model.constant("axis_of_columns", np.array(1, np.int32))
+        parts = [self.model.batched(f"{prefix}{letter}_sum", self._network.hidden) for letter in letters]
+        self.model.operator("SPLIT", [self._columns, stacked], parts, NumSplits=len(parts))
+        return parts

@@ -1,0 +1,13 @@
+"""The TFLite variants on LiteRT (the package ai-edge-litert), the runtime that is still developed."""
+
+from __future__ import annotations
+
+from ai_edge_litert.interpreter import Interpreter
+
+from edge_lstm.backends.tflite import TfliteBackend
+from edge_lstm.bundle import Variant
+
+
+def load(variant: Variant, content: bytes) -> TfliteBackend:
+    """The backend for a bundle's TFLite variant. Raises EdgeLstmError where LiteRT refuses the file."""
+    return TfliteBackend("litert", Interpreter, variant, content)

@@ -1,0 +1,13 @@
+"""The TFLite variants on tflite-runtime, LiteRT's predecessor: for armv7l and old images, with numpy 1 only."""
+
+from __future__ import annotations
+
+from tflite_runtime.interpreter import Interpreter
+
+from edge_lstm.backends.tflite import TfliteBackend
+from edge_lstm.bundle import Variant
+
+
+def load(variant: Variant, content: bytes) -> TfliteBackend:
+    """The backend for a bundle's TFLite variant. Raises EdgeLstmError where tflite-runtime refuses the file."""
+    return TfliteBackend("tflite-runtime", Interpreter, variant, content)

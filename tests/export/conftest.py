@@ -1,0 +1,61 @@
+"""Checkpoints of random weights: the arithmetic has to hold for any, so nothing is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.network import CARRIED, Cell
+from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm_train.model import Forecaster, Shape
+
+FEATURES = [
+    Feature("level", "m", 3.0, 2.0),
+    Feature("temperature", "°C", 20.0, 5.0),
+    Feature("pressure", "Pa", 1e5, 1e2),
+]
+HORIZONS = [1, 6]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads for products this small wait for each other most of the time, above all on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> Callable[..., Checkpoint]:
+    """make_checkpoint(cell, layers, hidden=16, changes=True, features=..., steps=1000): level from three features."""
+
+    def make(
+        cell: Cell = "lstm",
+        layers: int = 1,
+        *,
+        hidden: int = 16,
+        changes: bool = True,
+        features: list[Feature] = FEATURES,
+        steps: int = 1000,
+    ) -> Checkpoint:
+        torch.manual_seed(layers)
+        model = Forecaster(Shape(cell, len(features), hidden, layers, len(HORIZONS)))
+        mean = np.array([feature.mean for feature in features], np.float32)
+        scale = np.array([feature.scale for feature in features], np.float32)
+        model.mean.copy_(torch.from_numpy(mean))
+        model.scale.copy_(torch.from_numpy(scale))
+        model.output_scale.copy_(torch.tensor([0.5, 2.0]))
+        model.output_offset.copy_(torch.tensor([0.25, -1.0]))
+        if changes:
+            model.change_of = torch.zeros(len(HORIZONS), dtype=torch.int64)
+        rng = np.random.default_rng(layers)
+        walk = np.cumsum(rng.normal(0, 0.2, (steps, len(features))), axis=0)
+        tape = (np.sin(walk) * scale + mean).astype(np.float32)
+        states = [StateTensor(f"{name}_{layer}", [hidden]) for layer in range(layers) for name in CARRIED[cell]]
+        sampling = Sampling(interval_s=600.0, max_gap_s=3600.0)
+        contract = Contract("tank", "forecast", features, [features[0].name], HORIZONS, states, [], sampling)
+        return Checkpoint(model, contract, tape, {"recipe": "none"})
+
+    return make

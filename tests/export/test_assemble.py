@@ -1,0 +1,168 @@
+"""A bundle is proven and whole, or it is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edge_lstm.backends import onnx as onnx_backend
+from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.bundle import Bundle
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.golden import golden_of
+from edge_lstm_export import assemble
+from edge_lstm_export.assemble import export_bundle
+from edge_lstm_train.checkpoint import Checkpoint
+
+MakeCheckpoint = Callable[..., Checkpoint]
+
+
+@pytest.fixture(scope="module")
+def small(make_checkpoint: MakeCheckpoint) -> Checkpoint:
+    return make_checkpoint(hidden=4)
+
+
+@pytest.fixture(scope="module")
+def exported(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("bundle") / "tank.elstm"
+    export_bundle(small, path, ["float32"], ["numpy"])
+    return path.read_bytes()
+
+
+def test_exporting_twice_gives_the_same_bytes(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        export_bundle(make_checkpoint(hidden=4), tmp_path / name)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_a_bundle_holds_each_variant_with_its_file_and_a_card(small: Checkpoint, tmp_path: Path) -> None:
+    exported = export_bundle(small, tmp_path / "tank.elstm")
+    bundle = Bundle.open(tmp_path / "tank.elstm")
+    assert bundle.id == exported.bundle.id
+    assert sorted(bundle.content) == [
+        "README.md",
+        "golden.npz",
+        "model.float32.onnx",
+        "model.float32.tflite",
+        "model.int8.onnx",
+        "model.int8.tflite",
+        "weights.float32.npz",
+        "weights.int8.npz",
+    ]
+    assert bundle.manifest.provenance["recipe"] == "none"
+    assert f"torch {torch.__version__}" in bundle.manifest.provenance["exported by"]
+    assert "| temperature | °C | 20 | 5 |" in bundle.content["README.md"].decode()
+    assert exported.unproven == []
+    assert all(verdict.passed for verdict in exported.verdicts)
+
+
+def test_a_variant_that_no_backend_here_runs_is_called_unproven(
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "runnable", lambda bundle: [("numpy", "float32")])
+    exported = export_bundle(small, tmp_path / "tank.elstm", ["float32"], ["onnx", "numpy"])
+    assert [variant.file for variant in exported.unproven] == ["model.float32.onnx"]
+
+
+@pytest.mark.parametrize(("from_step", "first"), [(1, 1), (500, 500)])
+def test_a_backend_that_answers_garbage_is_refused_with_its_first_wrong_step(
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_step: int, first: int
+) -> None:
+    honest = onnx_backend.OnnxBackend.step
+    steps = 0
+
+    def garbled(self: Any, features: Any, states: Sequence[Any]) -> Any:
+        nonlocal steps
+        prediction, following = honest(self, features, states)
+        steps += len(features) == 1
+        return (prediction + 1e-3 if steps >= from_step else prediction), following
+
+    monkeypatch.setattr(onnx_backend.OnnxBackend, "step", garbled)
+    # the search for the smallest batch would step, too
+    monkeypatch.setattr("edge_lstm.selftest.smallest_isolated_batch", lambda *_: 1)
+    (tmp_path / "tank.elstm").write_text("an older bundle")
+    with pytest.raises(EdgeLstmError, match=rf"onnx float32: relative difference .* first at step {first}\b"):
+        export_bundle(small, tmp_path / "tank.elstm", ["float32"], ["onnx"])
+    assert [path.name for path in tmp_path.iterdir()] == ["tank.elstm"]
+    assert (tmp_path / "tank.elstm").read_text() == "an older bundle"
+
+
+def test_a_backend_that_couples_streams_is_refused_and_leaves_no_file(
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = ReferenceBackend.step
+
+    def coupled(self: Any, features: Any, states: Sequence[Any]) -> Any:
+        prediction, following = honest(self, features, states)
+        return prediction + np.float32(1e-6) * features.mean(), following
+
+    monkeypatch.setattr(ReferenceBackend, "step", coupled)
+    with pytest.raises(EdgeLstmError, match="numpy float32: a stream's bits depend on its neighbours"):
+        export_bundle(small, tmp_path / "tank.elstm", ["float32"], ["numpy"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scheme_that_drifts_too_far_is_refused(
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "_DRIFT", {"int8": 1e-7})
+    with pytest.raises(EdgeLstmError, match=r"numpy int8: drift 0\.\d+ from float32, over the limit of 1e-07"):
+        export_bundle(small, tmp_path / "tank.elstm", ["int8"], ["numpy"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flipped_byte_anywhere_is_refused_or_changes_nothing(exported: bytes) -> None:
+    whole = Bundle.from_bytes(exported, "test")
+    harmless = 0
+    for position in range(0, len(exported), 61):
+        damaged = bytearray(exported)
+        damaged[position] ^= 0x10
+        try:
+            found = Bundle.from_bytes(bytes(damaged), "test")
+        except EdgeLstmError:
+            continue
+        harmless += 1
+        assert (found.manifest, found.content, found.id) == (whole.manifest, whole.content, whole.id), position
+    assert harmless < 0.02 * len(exported) / 61  # timestamps and the like in the zip's own tables
+
+
+def test_a_truncated_bundle_is_refused_at_every_length(exported: bytes) -> None:
+    for length in range(0, len(exported), 997):
+        with pytest.raises(EdgeLstmError, match="expected a whole bundle"):
+            Bundle.from_bytes(exported[:length], "test")
+
+
+def test_a_short_tape_is_repeated_to_a_thousand_steps(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(hidden=4, steps=300)
+    golden = golden_of(export_bundle(checkpoint, tmp_path / "tank.elstm", ["float32"], ["numpy"]).bundle)
+    assert golden.features.shape == (1000, 3)
+    assert np.array_equal(golden.features[900:], checkpoint.tape[:100])
+
+
+@pytest.mark.parametrize(
+    ("tape", "found"),
+    [
+        (np.zeros((0, 3), np.float32), r"expected a tape of shape \(steps, 3\), found \(0, 3\)"),
+        (np.zeros((50, 2), np.float32), r"expected a tape of shape \(steps, 3\), found \(50, 2\)"),
+        (np.full((50, 3), np.nan, np.float32), "expected a tape of finite numbers"),
+    ],
+)
+def test_a_tape_that_proves_nothing_is_refused(small: Checkpoint, tmp_path: Path, tape: np.ndarray, found: str) -> None:
+    with pytest.raises(EdgeLstmError, match=found):
+        export_bundle(dataclasses.replace(small, tape=tape), tmp_path / "tank.elstm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_whose_state_never_moves_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(hidden=4)
+    with torch.no_grad():
+        for weight in checkpoint.model.rnn.parameters():
+            weight.zero_()
+    with pytest.raises(EdgeLstmError, match="expected hidden_state_0 to move along the tape"):
+        export_bundle(checkpoint, tmp_path / "tank.elstm")

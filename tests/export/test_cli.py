@@ -1,0 +1,87 @@
+"""The verb `export`, as a person at a terminal meets it."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_lstm.backends import installed
+from edge_lstm.bundle import Bundle
+from edge_lstm.cli import main
+from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
+
+
+@pytest.fixture
+def run_dir(make_checkpoint: Callable[..., Checkpoint], tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_checkpoint(folder, make_checkpoint(hidden=4))
+    return folder
+
+
+def export(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["export", *map(str, arguments)])
+
+
+def test_a_run_becomes_a_bundle_and_a_table_of_what_was_proven(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = export(run_dir, "--scheme", "int8,float32")
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.open(tmp_path / "tank.elstm")
+    assert bundle.schemes == ["int8", "float32"]
+    title, _, *rows = result.stdout.splitlines()
+    assert title.startswith(f"tank.elstm  id {bundle.id}  ")
+    assert len(rows) == 2 * len(installed())
+    assert all(any(name in row for row in rows) for name in installed())
+    assert "proving" in result.stderr
+
+
+def test_schemes_and_formats_can_be_left_out(run_dir: Path, tmp_path: Path) -> None:
+    result = export(run_dir, "-o", tmp_path / "x.elstm", "--scheme", "int8", "--format", "numpy,onnx,numpy")
+    assert result.exit_code == 0, result.output
+    variants = Bundle.open(tmp_path / "x.elstm").manifest.variants
+    assert [variant.file for variant in variants] == ["weights.int8.npz", "model.int8.onnx"]
+
+
+@pytest.mark.parametrize(("option", "known"), [("--scheme", "float32, int8"), ("--format", "onnx, tflite, numpy")])
+def test_an_unknown_name_is_wrong_usage_and_lists_the_known_ones(run_dir: Path, option: str, known: str) -> None:
+    result = export(run_dir, option, "float32x")
+    assert result.exit_code == 2
+    assert f"expected names of {known}, found 'float32x'" in result.stderr
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    result = export(tmp_path)
+    assert result.exit_code == 1
+    assert f"expected a run with checkpoint.pt at {tmp_path}" in result.stderr
+
+
+@pytest.mark.parametrize(("package", "extras"), [("torch", "train,export"), ("onnx", "export"), ("tflite", "export")])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, package: str, extras: str
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    result = export(run_dir)
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {package} is not installed here\nhint: run pip install 'edge-lstm[{extras}]'\n"
+
+
+def test_the_verb_explains_itself_where_none_of_the_packages_is_installed() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'tflite', 'flatbuffers'): sys.modules[name] = None\n"
+        "from edge_lstm.cli import main\n"
+        "main(['export', '--help'])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "RUN_DIR" in result.stdout

@@ -1,0 +1,79 @@
+"""Every format, scheme, cell and depth gives what torch gives, on every backend that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edge_lstm.backends import installed, load, runnable
+from edge_lstm.bundle import Bundle
+from edge_lstm.contract import Feature
+from edge_lstm.golden import golden_of
+from edge_lstm.network import Cell
+from edge_lstm.selftest import drift, relative_error, replay_tape, verify
+from edge_lstm_export.assemble import FORMATS, bundle_bytes
+from edge_lstm_export.quantize import SCHEMES
+from edge_lstm_train.checkpoint import Checkpoint
+
+MakeCheckpoint = Callable[..., Checkpoint]
+
+
+def bundle_of(checkpoint: Checkpoint) -> Bundle:
+    return Bundle.from_bytes(bundle_bytes(checkpoint, SCHEMES, FORMATS), "test")
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_every_variant_gives_torchs_thousand_carried_steps_on_every_backend(
+    make_checkpoint: MakeCheckpoint, cell: Cell, layers: int
+) -> None:
+    bundle = bundle_of(make_checkpoint(cell, layers))
+    verdicts = verify(bundle, runnable(bundle))
+    assert {(verdict.backend, verdict.scheme) for verdict in verdicts} == {
+        (name, scheme) for name in installed() for scheme in SCHEMES
+    }
+    for verdict in verdicts:
+        assert verdict.steps == 1000
+        assert verdict.error <= 1e-5, verdict
+        assert verdict.smallest_batch is not None, verdict
+        assert verdict.drift <= (1e-5 if verdict.scheme == "float32" else 0.01), verdict
+
+
+def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: MakeCheckpoint) -> None:
+    checkpoint = make_checkpoint()
+    golden = golden_of(bundle_of(checkpoint))
+    prediction, states = checkpoint.model.stream(checkpoint.tape, [1, 10, 100, 1000])
+    assert golden.marks.tolist() == [1, 10, 100, 1000]
+    assert np.array_equal(golden.expected["float32"].prediction, prediction)
+    assert all(np.array_equal(*pair) for pair in zip(golden.expected["float32"].states, states, strict=True))
+
+
+def test_int8_golden_vectors_differ_from_float32_by_rounding_alone(make_checkpoint: MakeCheckpoint) -> None:
+    golden = golden_of(bundle_of(make_checkpoint()))
+    assert 1e-5 < drift(golden.expected["int8"].prediction, golden.expected["float32"].prediction) < 0.01
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_features_far_from_zero_keep_parity(make_checkpoint: MakeCheckpoint, cell: Cell) -> None:
+    pressures = [Feature("pressure", "Pa", 101_325.0, 100.0), Feature("altitude", "m", -8_000.0, 1.0)]
+    bundle = bundle_of(make_checkpoint(cell, features=pressures, changes=False))
+    for verdict in verify(bundle, runnable(bundle)):
+        assert verdict.error <= 1e-5, verdict
+        assert verdict.smallest_batch is not None, verdict
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_changes_are_added_to_the_raw_feature_and_levels_are_not(
+    make_checkpoint: MakeCheckpoint, changes: bool
+) -> None:
+    checkpoint = make_checkpoint(changes=changes)
+    bundle = bundle_of(checkpoint)
+    golden = golden_of(bundle)
+    head_only, _ = make_checkpoint(changes=False).model.stream(checkpoint.tape)
+    expected = head_only + checkpoint.tape[:, [0, 0]] if changes else head_only
+    for name, scheme in runnable(bundle):
+        if scheme == "float32":
+            prediction, _ = replay_tape(load(bundle, name, scheme), bundle.contract, golden.features, golden.marks)
+            assert relative_error(prediction, expected) <= 1e-5, name

@@ -1,0 +1,115 @@
+"""The model files: what stands in them, and that others' tools read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+import tflite
+from onnx import shape_inference
+
+from edge_lstm.network import Cell
+from edge_lstm_export.onnx_writer import write_onnx
+from edge_lstm_export.quantize import quantized
+from edge_lstm_export.tflite_writer import write_tflite
+from edge_lstm_train.checkpoint import Checkpoint
+
+MakeCheckpoint = Callable[..., Checkpoint]
+
+
+def onnx_of(checkpoint: Checkpoint, scheme: Any = "float32") -> onnx.ModelProto:
+    network = quantized(checkpoint.model.network(), scheme)
+    return onnx.load_model_from_string(write_onnx(network, checkpoint.contract))
+
+
+def tflite_of(checkpoint: Checkpoint, scheme: Any = "float32") -> Any:
+    network = quantized(checkpoint.model.network(), scheme)
+    return tflite.Model.GetRootAsModel(write_tflite(network, checkpoint.contract), 0)
+
+
+def operators(model: Any) -> list[tuple[str, int]]:
+    """(name, version) of each operator, in the order of running."""
+    names = {code: name for name, code in vars(tflite.BuiltinOperator).items() if isinstance(code, int)}
+    graph = model.Subgraphs(0)
+    codes = [model.OperatorCodes(graph.Operators(index).OpcodeIndex()) for index in range(graph.OperatorsLength())]
+    return [(names[code.BuiltinCode()], code.Version()) for code in codes]
+
+
+@pytest.mark.parametrize("scheme", ["float32", "int8"])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_an_onnx_file_passes_the_checker_and_strict_shape_inference(
+    make_checkpoint: MakeCheckpoint, cell: Cell, layers: int, scheme: str
+) -> None:
+    model = onnx_of(make_checkpoint(cell, layers), scheme)
+    onnx.checker.check_model(model, full_check=True)
+    inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    shapes = {
+        port.name: [size.dim_param or size.dim_value for size in port.type.tensor_type.shape.dim]
+        for port in inferred.graph.output
+    }
+    state_names = list(shapes)[1:]
+    assert shapes["prediction"] == ["batch", 2]
+    assert len(state_names) == layers * (2 if cell == "lstm" else 1)
+    assert all(shapes[name] == [1, "batch", 16] for name in state_names)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 17)
+
+
+def test_an_onnx_step_is_eight_nodes_and_int8_adds_one_a_matrix(make_checkpoint: MakeCheckpoint) -> None:
+    float32 = [node.op_type for node in onnx_of(make_checkpoint()).graph.node]
+    int8 = [node.op_type for node in onnx_of(make_checkpoint(), "int8").graph.node]
+    assert float32 == ["Sub", "Mul", "Unsqueeze", "LSTM", "Squeeze", "Gemm", "Gather", "Add"]
+    assert int8.count("DequantizeLinear") == 3
+    assert [op for op in int8 if op != "DequantizeLinear"] == float32
+
+
+def test_an_onnx_file_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
+    props = {prop.key: prop.value for prop in onnx_of(make_checkpoint()).metadata_props}
+    assert props["name"] == "tank"
+    assert props["made by"].startswith("edge-lstm ")
+    assert json.loads(props["inputs"]) == {"level": "m", "temperature": "°C", "pressure": "Pa"}
+    assert json.loads(props["targets"]) == {"level": "m"}
+    assert json.loads(props["horizons"]) == [1, 6]
+
+
+def test_tflite_operators_are_of_the_versions_that_old_runtimes_know(make_checkpoint: MakeCheckpoint) -> None:
+    lstm = operators(tflite_of(make_checkpoint()))
+    assert " ".join(name for name, _ in lstm) == (
+        "SUB MUL FULLY_CONNECTED FULLY_CONNECTED ADD SPLIT LOGISTIC LOGISTIC TANH LOGISTIC MUL MUL ADD TANH MUL"
+        " FULLY_CONNECTED GATHER ADD"
+    )
+    for cell in ("lstm", "gru"):
+        versions = set(operators(tflite_of(make_checkpoint(cell, 2), "int8")))
+        assert {version for name, version in versions if name != "DEQUANTIZE"} == {1}
+        assert ("DEQUANTIZE", 5) in versions
+
+
+def test_a_tflite_file_names_its_ports_and_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
+    model = tflite_of(make_checkpoint())
+    signature = model.SignatureDefs(0)
+    inputs = [signature.Inputs(index).Name().decode() for index in range(signature.InputsLength())]
+    outputs = [signature.Outputs(index).Name().decode() for index in range(signature.OutputsLength())]
+    assert inputs == ["features", "hidden_state_0", "cell_state_0"]
+    assert outputs == ["prediction", "next_hidden_state_0", "next_cell_state_0"]
+    entry = model.Metadata(0)
+    assert entry.Name() == b"edge-lstm"
+    assert json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())["targets"] == '{"level": "m"}'
+
+
+def test_every_tflite_constant_is_aligned_for_vector_loads(make_checkpoint: MakeCheckpoint) -> None:
+    checkpoint = make_checkpoint(hidden=13)
+    content = write_tflite(quantized(checkpoint.model.network(), "int8"), checkpoint.contract)
+    model = tflite.Model.GetRootAsModel(content, 0)
+    for index in range(1, model.BuffersLength()):
+        data = model.Buffers(index).DataAsNumpy().tobytes()
+        places = [at for at in range(0, len(content), 16) if content.startswith(data, at)]
+        assert places, f"buffer {index} of {len(data)} bytes starts at no multiple of 16"
+
+
+@pytest.mark.parametrize("write", [write_onnx, write_tflite])
+def test_equal_networks_are_equal_files(write: Callable[..., bytes], make_checkpoint: MakeCheckpoint) -> None:
+    first, second = make_checkpoint("gru", 2), make_checkpoint("gru", 2)
+    assert write(first.model.network(), first.contract) == write(second.model.network(), second.contract)
