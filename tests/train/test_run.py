@@ -89,7 +89,7 @@ def test_the_report_fetches_nothing_and_names_every_baseline(solar: Path) -> Non
 
 def test_a_report_escapes_what_it_is_given(tmp_path: Path) -> None:
     sections = [
-        Section("<b>", [Paragraph("a < b"), Table(["&"], [["<i>"]]), Facts({"<script>": "<script>"})]),
+        Section("<b>", [Paragraph("a < b", "note"), Table(["&"], [["<i>"]]), Facts({"<script>": "<script>"})]),
     ]
     write_report(tmp_path / "report.html", "<title>", sections)
     page = (tmp_path / "report.html").read_text()
