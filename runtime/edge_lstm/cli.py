@@ -9,7 +9,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 
 if TYPE_CHECKING:
-    from edge_lstm.recording import Recording
+    from edge_lstm.service import Service
+
+_REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
 
 # The workshops' commands, reached by name: a device has neither torch nor what makes bundles.
 _WORKSHOPS = {
@@ -30,7 +32,7 @@ _WORKSHOPS = {
     "export": "edge_lstm_export.cli",
     "demo": "edge_lstm_export.demo_cli",
 }
-_ORDER = ["demo", "train", "export", "inspect", "verify", "replay", "simulate", "run", "broker"]
+_ORDER = ["demo", "train", "export", "inspect", "verify", "replay", "simulate", "run", "status", "broker"]
 
 
 class _Verbs(click.Group):
@@ -131,7 +133,9 @@ def _verdict_facts(verdict: Any) -> dict[str, Any]:
 
 @main.command()
 @_bundle_argument
-@_recording_argument
+@click.argument("recording", type=click.Path(path_type=Path), required=False)
+@click.option("--history", "store", type=click.Path(path_type=Path), metavar="STATE.db", help="What a device kept.")
+@click.option("--at", metavar="TIME", help="Stop after this time, and show the streams' states.")
 @_backend_option
 @_scheme_option
 @_time_option
@@ -142,7 +146,9 @@ def _verdict_facts(verdict: Any) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print each prediction as the service would publish it.")
 def replay(
     bundle: Path,
-    recording: Path,
+    recording: Path | None,
+    store: Path | None,
+    at: str | None,
     backend: str | None,
     scheme: str | None,
     time_column: str | None,
@@ -152,37 +158,57 @@ def replay(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a recording through the service's own core, at full speed."""
+    """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
     from edge_lstm.codec import encode_prediction
     from edge_lstm.predictor import Predictor
     from edge_lstm.recording import Columns, read_recording
-    from edge_lstm.replay import predictions_csv
+    from edge_lstm.replay import predictions_csv, states, until
     from edge_lstm.replay import replay as run_through
+    from edge_lstm.store import history
 
+    if (recording is None) == (store is None):
+        raise click.UsageError("expected either a RECORDING or --history STATE.db")
     opened = Bundle.open(bundle)
-    names = {feature.name: feature.name for feature in opened.contract.features}
-    read = read_recording(recording, Columns(_renamed(names, columns), time_column, stream_column, stream))
-    predictor = Predictor.of(opened, backend, scheme)
+    if recording is not None:
+        names = {feature.name: feature.name for feature in opened.contract.features}
+        where = Columns(_renamed(names, columns), time_column, stream_column, stream)
+        readings = list(read_recording(recording, where).readings())
+    elif store is not None:
+        readings = list(history(store))
+    if at is not None:
+        readings = list(until(readings, _time(at)))
+    predictor = Predictor.of(opened, backend, scheme, max_rewind=_REPLAY_REWIND if store is not None else 0)
     begun = time.perf_counter()
-    predictions = list(run_through(predictor, read.readings()))
+    predictions = list(run_through(predictor, readings))
     took = time.perf_counter() - begun
     if output is not None:
         write_file(output, predictions_csv(predictions, opened.contract))
     if as_json:
         for prediction in predictions:
             click.echo(encode_prediction(prediction, opened.id))
-    counts = ", ".join(f"{count} {name}" for name, count in predictor.counts.items() if name != "samples")
+    if at is not None:
+        click.echo(json.dumps(states(predictor), indent=None if as_json else 2))
+    counts = ", ".join(f"{count} {name}" for name, count in predictor.totals.items() if name != "samples" and count)
     summary = (
-        f"{len(read)} readings of {_streams(read)}, {len(predictions)} predictions ({counts})\n"
+        f"{len(readings)} readings of {_streams(len(predictor.table))}, {len(predictions)} predictions"
+        f"{f' ({counts})' if counts else ''}\n"
         f"{predictor.backend.name} {predictor.backend.scheme}, {len(predictions) / max(took, 1e-9):,.0f} predictions/s"
     )
-    click.echo(summary, err=as_json)
+    click.echo(summary, err=as_json or at is not None)
     if output is not None:
         click.echo(f"wrote {output}", err=True)
 
 
-def _streams(recording: Recording) -> str:
-    count = len(recording.streams)
+def _time(text: str) -> float:
+    from edge_lstm.times import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise click.UsageError(f"--at: {error}") from None
+
+
+def _streams(count: int) -> str:
     return f"{count} stream{'s' if count > 1 else ''}"
 
 
@@ -245,7 +271,7 @@ def simulate(
     read = read_recording(recording, Columns(values, time_column, stream_column, stream))
     with progress(len(read), "readings") as tick:
         published = play(read, address, topic, speed, lambda reading: tick(""))
-    click.echo(f"{published} readings of {_streams(read)} published to {address}")
+    click.echo(f"{published} readings of {_streams(len(read.streams))} published to {address}")
 
 
 @main.command()
@@ -256,8 +282,50 @@ def run(config: Path) -> None:
     from edge_lstm.service_config import read_service_config
 
     service = Service(read_service_config(config), config.parent)
-    with _ended_by_signals(service.stop):
+    hangups: list[int] = []
+
+    def hang_up(number: int, frame: object) -> None:
+        hangups.append(number)
+        service.stop()
+
+    signal.signal(signal.SIGHUP, hang_up)
+    with _ended_by_signals(lambda: service.stop()) as ended:
         service.run()
+        while hangups and not ended:
+            hangups.clear()
+            service = _reloaded(service, config)
+            if ended:
+                service.stop()  # the signal came while there was nobody to tell
+            service.run()
+
+
+def _reloaded(former: Service, config: Path) -> Service:
+    """A service by the config and bundle as they are now; by the former ones where those are refused."""
+    from edge_lstm.service import Service
+    from edge_lstm.service_config import read_service_config
+
+    log = logging.getLogger(__name__)
+    try:
+        service = Service(read_service_config(config), config.parent)
+    except EdgeLstmError as error:
+        log.error("reload refused, going on as before: %s", str(error).replace("\n", " "))
+        return Service(former.config, config.parent, former.bundle)
+    log.info("reloaded config=%s", config)
+    return service
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+def status(config: Path, as_json: bool) -> None:
+    """Show what the service of a config says of itself, over its broker."""
+    from edge_lstm.mqtt import parse_address
+    from edge_lstm.service_config import read_service_config
+    from edge_lstm.status import read_status, status_text
+
+    mqtt = read_service_config(config).mqtt
+    facts = read_status(parse_address(mqtt.url), mqtt.client_id)
+    click.echo(json.dumps(facts, indent=2) if as_json else status_text(facts))
 
 
 @main.command()
@@ -266,8 +334,7 @@ def broker(port: int) -> None:
     """Run a small MQTT broker on loopback, for a first try without mosquitto."""
     from edge_lstm.broker import EmbeddedBroker
 
-    ended: list[bool] = []
-    with _ended_by_signals(lambda: ended.append(True)), EmbeddedBroker(port) as embedded:
+    with _ended_by_signals(lambda: None) as ended, EmbeddedBroker(port) as embedded:
         click.echo(f"MQTT 5 at {embedded.address}, MQTT 3.1.1 at {embedded.address_311}; end with Ctrl-C", err=True)
         while embedded.running and not ended:
             time.sleep(0.2)
@@ -276,12 +343,18 @@ def broker(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_signals(end: Any) -> Iterator[None]:
-    """Within the block SIGTERM and Ctrl-C call `end()`."""
+def _ended_by_signals(end: Callable[[], object]) -> Iterator[list[int]]:
+    """Within the block SIGTERM and Ctrl-C call `end()` and add to the list that it gives."""
+    ended: list[int] = []
+
+    def heard(number: int, frame: object) -> None:
+        ended.append(number)
+        end()
+
     signals = (signal.SIGTERM, signal.SIGINT)
-    former = [signal.signal(number, lambda *_: end()) for number in signals]
+    former = [signal.signal(number, heard) for number in signals]
     try:
-        yield
+        yield ended
     finally:
         for number, handler in zip(signals, former, strict=True):
             signal.signal(number, handler)

@@ -48,6 +48,8 @@ class OutputMapping:
     """Where predictions go."""
 
     topic: str = key("predictions/{stream}", doc="topic pattern; {stream} is the stream's name")
+    publish_when: Literal["every", "change"] = key("every", doc="change: only where a value moved over its deadband")
+    deadband: dict[str, float] = key({}, doc="target = how far a value may move unsaid, in its unit", least=0)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from topic_faults(self.topic, wildcards=False)
@@ -131,6 +133,7 @@ def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
         "time": format_time(prediction.time),
         "step": prediction.step,
         "warm_steps": prediction.warm_steps,
+        "revision": prediction.revision,
         "bundle": bundle_id,
         "predictions": prediction.values,
     }
@@ -146,7 +149,12 @@ def decode_prediction(payload: str) -> Prediction:
             for target, by_horizon in facts["predictions"].items()
         }
         return Prediction(
-            facts["stream"], parse_time(facts["time"]), int(facts["step"]), int(facts["warm_steps"]), values
+            facts["stream"],
+            parse_time(facts["time"]),
+            int(facts["step"]),
+            int(facts["warm_steps"]),
+            values,
+            int(facts["revision"]),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None

@@ -24,7 +24,7 @@ _PHASES: dict[ClockInput, Callable[[NDArray[np.float64]], NDArray[np.float64]]] 
 
 
 def feature_vectors(
-    contract: Contract, times: NDArray[np.float64], values: NDArray[np.float64], missing: NDArray[np.bool_]
+    contract: Contract, times: NDArray[np.float64], values: NDArray[np.float32], missing: NDArray[np.bool_]
 ) -> Floats:
     """The network's input for `samples` samples.
 
@@ -32,7 +32,7 @@ def feature_vectors(
     missing (samples, features). Returns (samples, inputs) float32 in the order of `contract.inputs`, raw units.
     """
     masked = [index for index, feature in enumerate(contract.features) if feature.mask]
-    columns = [values, missing[:, masked].astype(np.float64)]
+    columns = [values, missing[:, masked].astype(np.float32)]
     for name in contract.clock:
         turns = _PHASES[name](times)
         angle = 2 * np.pi * (turns - np.floor(turns))  # small angles: the same bits on every libm that is exact there

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,102 +15,221 @@ from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Contract
 from edge_lstm.features import feature_vectors
 from edge_lstm.reading import Prediction, Reading
-from edge_lstm.sampling import Sample, Sampler
+from edge_lstm.sampling import Round, Sampler
 from edge_lstm.selftest import accepted
-from edge_lstm.streams import StreamTable
+from edge_lstm.streams import Fetch, Slots, StreamTable
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
 _LARGEST_BATCH = 1024  # rows a backend's step; a larger round goes in parts
+_RUNAWAY = 1e6  # a hidden state lies within 1, a cell state grows by at most 1 a step
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What came of stepping streams once each, as arrays over them."""
+
+    order: list[int]  # which of the readings fed they answer
+    streams: list[str]
+    times: NDArray[np.float64]  # (n,)
+    steps: NDArray[np.int64]  # (n,)
+    warm_steps: NDArray[np.int64]  # (n,)
+    revisions: NDArray[np.uint16]  # (n,)
+    values: Floats  # (n, outputs)
 
 
 class Predictor:
     """Steps each reading's stream exactly once, many streams together in one batch.
 
-    A round holds at most one sample a stream; samples of the same stream go into rounds that follow one another. A
+    A round holds at most one reading a stream; readings of the same stream go into rounds that follow one another. A
     stream gets the same bits alone and in any batch.
+
+    A reading that is older than its stream's last one is put where it belongs: the stream goes back to a kept present
+    before it and steps again from there, and every prediction that this changes comes out again, its revision counted
+    up. Where it is older than the trail, or was seen before, it is dropped and counted.
     """
 
-    def __init__(self, contract: Contract, backend: Backend, smallest_batch: int = 1) -> None:
-        """`smallest_batch`: the backend's rows agree bit for bit from this batch size on (the self-test finds it)."""
+    def __init__(
+        self,
+        contract: Contract,
+        backend: Backend,
+        smallest_batch: int = 1,
+        *,
+        max_rewind: int = 0,
+        window: int = 0,
+        fetch: Fetch = lambda stream: None,
+    ) -> None:
+        """`smallest_batch`: the backend's rows agree bit for bit from this batch size on (the self-test finds it).
+
+        `max_rewind`: how many samples a late reading may lie back (0: none); `window`: how many of a device's own
+        sequence numbers are remembered a stream; `fetch`: a stream's row from a store, or None.
+        """
         self.contract = contract
         self.backend = backend
-        self.table = StreamTable(contract)
+        self.table = StreamTable(contract, max_rewind, window, fetch)
+        self.counts: Counter[str] = Counter(samples=0, duplicate=0, late=0, rewound=0, runaway=0)
+        self._max_rewind = max_rewind
         self._sampler = Sampler(contract, self.table)
         self._smallest_batch = smallest_batch
+        self._round = 0
 
     @staticmethod
-    def of(bundle: Bundle, backend: str | None = None, scheme: str | None = None) -> Predictor:
+    def of(
+        bundle: Bundle,
+        backend: str | None = None,
+        scheme: str | None = None,
+        *,
+        max_rewind: int = 0,
+        window: int = 0,
+        fetch: Fetch = lambda stream: None,
+    ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
         Without `backend`: the first installed of litert, onnx, tflite-runtime, numpy; without `scheme`: int8 where the
         bundle has it. Raises EdgeLstmError where the backend is not here or fails the self-test.
         """
         loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme))
-        return Predictor(bundle.contract, loaded, smallest_batch)
+        return Predictor(bundle.contract, loaded, smallest_batch, max_rewind=max_rewind, window=window, fetch=fetch)
 
     @property
-    def counts(self) -> dict[str, int]:
-        """What became of the readings: samples, duplicate, late, gaps, missing."""
-        return dict(self._sampler.counts)
+    def totals(self) -> dict[str, int]:
+        """What became of the readings: samples, duplicate, late, rewound, runaway, gaps, missing."""
+        return {**self.counts, "gaps": self._sampler.gaps, "missing": self._sampler.missing}
 
     def feed(self, readings: Iterable[Reading]) -> list[Prediction]:
         """Step the readings' streams; predictions in the order of the readings that caused them."""
-        samples = [sample for reading in readings if (sample := self._sampler.sample(reading)) is not None]
-        rounds: list[list[int]] = []
-        met: dict[int, int] = {}
-        for index, sample in enumerate(samples):
-            number = met[sample.slot] = met.get(sample.slot, -1) + 1
-            if number == len(rounds):
-                rounds.append([])
-            rounds[number].append(index)
-        predictions: list[Prediction | None] = [None] * len(samples)
-        for indices in rounds:
-            for start in range(0, len(indices), _LARGEST_BATCH):
-                part = indices[start : start + _LARGEST_BATCH]
-                for index, prediction in zip(part, self._step([samples[index] for index in part]), strict=True):
-                    predictions[index] = prediction
-        return [prediction for prediction in predictions if prediction is not None]
+        found = [one for steps in self.steps(readings) for one in self._predictions(steps)]
+        found.sort(key=lambda one: one[0])  # stable: a rewind's predictions stay in the order of their times
+        return [prediction for _, prediction in found]
 
-    def _step(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """One step of as many streams, no stream twice."""
-        table = self.table
-        for sample in samples:
-            if sample.restart:
-                table.restart(sample.slot)
-        slots = np.array([sample.slot for sample in samples])
-        features = feature_vectors(
-            self.contract,
-            np.array([sample.time for sample in samples]),
-            np.stack([sample.values for sample in samples]),
-            np.stack([sample.missing for sample in samples]),
-        )
-        raw = self.step_rows(slots, features)  # (batch, outputs)
-        table.step[slots] += 1
-        table.warm_steps[slots] += 1
-        return [self._prediction(sample, row) for sample, row in zip(samples, raw.tolist(), strict=True)]
+    def steps(self, readings: Iterable[Reading]) -> Iterator[Steps]:
+        """Step the readings' streams, round by round; `feed` as arrays."""
+        for one in self._sampler.rounds(readings):
+            self._round += 1
+            self.table.used[one.slots] = self._round
+            behind = self._sampler.behind(one)
+            if not behind.any():
+                yield from self._advance(one)
+                continue
+            yield from self._advance(one.part(~behind))
+            for index in np.flatnonzero(behind).tolist():
+                chosen = np.zeros(len(behind), np.bool_)
+                chosen[index] = True
+                yield from self._late(one.part(chosen))
 
-    def step_rows(self, slots: NDArray[np.int64], features: Floats) -> Floats:
+    def _late(self, one: Round) -> Iterator[Steps]:
+        """A round of one reading that is not newer than its stream's last: step it where it belongs, or drop it."""
+        table, slot, time = self.table, int(one.slots[0]), one.times[0]
+        trail = table.trail[slot, : table.trail_length[slot]]
+        if one.ids[0]:
+            known = bool((trail["id"] == one.ids[0]).any() or (table.seen[slot] == one.ids[0]).any())
+        else:
+            known = bool((trail["time"] == time).any() or time == table.now["time"][slot])
+        if known:
+            self.counts["duplicate"] += 1
+            return
+        position = int(np.searchsorted(trail["time"], time, side="right"))
+        before_all = position == 0 and not np.isnan(table.anchor["time"][slot])  # and where exactly, nobody knows
+        if not len(trail) or before_all or len(trail) - position > self._max_rewind:
+            self.counts["late"] += 1
+            return
+        self.counts["rewound"] += 1
+        again = table.rewind(slot, position)
+        position -= len(trail) - len(again)
+        for sample in again[:position]:
+            for _ in self._advance(_round_of(one, sample, 0)):
+                pass  # said before, and not changed
+        yield from self._advance(one)
+        for sample in again[position:]:
+            yield from self._advance(_round_of(one, sample, 1))
+
+    def _advance(self, one: Round) -> Iterator[Steps]:
+        """Step the round's streams once each, all readings newer than their streams' last."""
+        if len(one.slots) > _LARGEST_BATCH:
+            places = np.arange(len(one.slots))
+            for start in range(0, len(places), _LARGEST_BATCH):
+                yield from self._advance(one.part((places >= start) & (places < start + _LARGEST_BATCH)))
+            return
+        if not len(one.slots):
+            return
+        table, slots = self.table, one.slots
+        table.remember(slots, one.times, one.ids, one.given, one.revisions)
+        samples = self._sampler.complete(one)
+        features = feature_vectors(self.contract, one.times, samples.values, samples.missing)
+        raw = self.step_rows(slots, features)  # (n, outputs)
+        raw = self._restarted_if_runaway(slots, features, raw)
+        now = table.now
+        now["step"][slots] += 1
+        now["warm_steps"][slots] += 1
+        self.counts["samples"] += len(slots)
+        streams = [table.name(slot) for slot in slots.tolist()]
+        steps = Steps(one.order, streams, one.times, now["step"][slots], now["warm_steps"][slots], one.revisions, raw)
+        fit = np.isfinite(raw).all(axis=1)
+        yield steps if fit.all() else _part(steps, fit)
+
+    def step_rows(self, slots: Slots, features: Floats) -> Floats:
         """The core: gather the states of `slots` (batch,), step `features` (batch, inputs), scatter; the outputs."""
         count = len(slots)
-        states = [state[slots] for state in self.table.states]  # (batch, *shape) each, copies
+        now, fields = self.table.now, self.table.state_fields
+        states = [now[field][slots] for field in fields]  # (batch, *shape) each, copies
         idle = self._smallest_batch - count
         if idle > 0:
             features = np.concatenate([features, np.zeros((idle, features.shape[1]), np.float32)])
             states = [np.concatenate([state, np.zeros((idle, *state.shape[1:]), np.float32)]) for state in states]
         prediction, following = self.backend.step(features, states)
-        for column, state in zip(self.table.states, following, strict=True):
-            column[slots] = state[:count]
+        for field, state in zip(fields, following, strict=True):
+            now[field][slots] = state[:count]
         return prediction[:count]
 
-    def _prediction(self, sample: Sample, row: Sequence[float]) -> Prediction:
-        values: dict[str, dict[int, float]] = {target: {} for target in self.contract.targets}
-        for (target, horizon), value in zip(self.contract.outputs, row, strict=True):
-            values[target][horizon] = shortest(value)
-        table, slot = self.table, sample.slot
-        return Prediction(sample.stream, sample.time, int(table.step[slot]), int(table.warm_steps[slot]), values)
+    def _restarted_if_runaway(self, slots: Slots, features: Floats, raw: Floats) -> Floats:
+        """The outputs (n, outputs), those of streams whose numbers left all bounds stepped again from a fresh start."""
+        bad = ~np.isfinite(raw).all(axis=1)
+        for field in self.table.state_fields:
+            state = self.table.now[field][slots].reshape(len(slots), -1)
+            bad |= ~(np.abs(state) < _RUNAWAY).all(axis=1)  # a NaN is not below anything
+        if not bad.any():
+            return raw
+        self.counts["runaway"] += int(bad.sum())
+        for slot in slots[bad].tolist():
+            log.error("stream restarts, its state ran away stream=%s", self.table.name(slot))
+        self.table.restart(slots[bad])
+        raw = raw.copy()
+        raw[bad] = self.step_rows(slots[bad], features[bad])
+        return raw
+
+    def _predictions(self, steps: Steps) -> Iterator[tuple[int, Prediction]]:
+        outputs = self.contract.outputs
+        columns = (steps.times, steps.steps, steps.warm_steps, steps.revisions)
+        rows = zip(steps.order, steps.streams, *(column.tolist() for column in columns), steps.values, strict=True)
+        for index, stream, time, step, warm_steps, revision, row in rows:
+            values: dict[str, dict[int, float]] = {target: {} for target in self.contract.targets}
+            for (target, horizon), value in zip(outputs, row, strict=True):
+                values[target][horizon] = float(str(value))  # 812.4 and not 812.4000244140625: the float32's own digits
+            yield index, Prediction(stream, time, step, warm_steps, values, revision)
 
 
-def shortest(value: float) -> float:
-    """A float32 that was widened, with the fewest digits that still name it: 812.4 and not 812.4000244140625."""
-    return float(str(np.float32(value)))
+def _round_of(one: Round, sample: np.void, more: int) -> Round:
+    """A round of one sample of the trail, of the same stream and caused by the same reading."""
+    return Round(
+        one.order,
+        one.slots,
+        np.array([sample["time"]]),
+        np.array([sample["id"]]),
+        sample["given"][None],
+        np.array([sample["revision"] + more], np.uint16),
+    )
+
+
+def _part(steps: Steps, chosen: NDArray[np.bool_]) -> Steps:
+    places: Sequence[int] = np.flatnonzero(chosen).tolist()
+    return Steps(
+        [steps.order[place] for place in places],
+        [steps.streams[place] for place in places],
+        steps.times[chosen],
+        steps.steps[chosen],
+        steps.warm_steps[chosen],
+        steps.revisions[chosen],
+        steps.values[chosen],
+    )

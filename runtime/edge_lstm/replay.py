@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from edge_lstm.contract import Contract
 from edge_lstm.predictor import Predictor
@@ -20,6 +21,30 @@ def replay(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[Predic
     remaining = iter(readings)
     while batch := list(islice(remaining, _READINGS_A_BATCH)):
         yield from predictor.feed(batch)
+
+
+def until(readings: Iterable[Reading], time: float) -> Iterator[Reading]:
+    """The readings of times up to `time` (seconds since 1970), in their order."""
+    return (reading for reading in readings if reading.time <= time)
+
+
+def states(predictor: Predictor) -> dict[str, Any]:
+    """Every stream's present, JSON-able: time, counts, held values, and each state tensor by its name."""
+    table, contract = predictor.table, predictor.contract
+    shown = {}
+    for stream in table.names:
+        present = table.now[table.slot(stream)]
+        shown[stream] = {
+            "time": format_time(float(present["time"])),
+            "step": int(present["step"]),
+            "warm_steps": int(present["warm_steps"]),
+            "held": dict(zip([one.name for one in contract.features], present["held"].tolist(), strict=True)),
+            "states": {
+                tensor.name: present[field].tolist()
+                for tensor, field in zip(contract.states, table.state_fields, strict=True)
+            },
+        }
+    return shown
 
 
 def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> str:

@@ -9,6 +9,7 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections import Counter, deque
@@ -18,18 +19,24 @@ from pathlib import Path
 
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import STREAM, Decoder, PayloadError, encode_prediction
+from edge_lstm.deadband import Deadband
+from edge_lstm.health import Health
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Reading
+from edge_lstm.reading import Prediction, Reading
 from edge_lstm.service_config import ServiceConfig
-from edge_lstm.store import Store
+from edge_lstm.store import Store, StoreFullError
 
 log = logging.getLogger(__name__)
 
 _MOST_UNSENT = 5000  # predictions that the broker has not confirmed, before readings are left with it
 _MOST_A_BATCH = 200
+_MOST_WAITING = 1000  # messages taken in and not processed, before the socket is left unread
 _POLL_S = 0.2
-_REFUSALS_LOGGED_EVERY_S = 60.0
+_RETRY_COMMIT_S = 1.0
+_REFUSALS_TOLD_EVERY_S = 60.0
+_ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
+_NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,27 @@ class _Sent:
 class Service:
     """One bundle between two topics of a broker. It owns its state database; one thread does everything."""
 
-    def __init__(self, config: ServiceConfig, folder: Path) -> None:
-        """`folder`: where relative paths of the config start.
+    def __init__(self, config: ServiceConfig, folder: Path, bundle: Bundle | None = None) -> None:
+        """`folder`: where relative paths of the config start; `bundle`: instead of the config's.
 
         Raises EdgeLstmError where the bundle, its backend's self-test or the database refuses.
         """
-        bundle = Bundle.open(folder / config.bundle)
+        self.config = self._config = config
+        self.bundle = bundle = bundle or Bundle.open(folder / config.bundle)
         self._bundle_id = bundle.id
-        self._predictor = Predictor.of(bundle, config.backend, config.scheme)
+        self._predictor = Predictor.of(
+            bundle,
+            config.backend,
+            config.scheme,
+            max_rewind=config.max_rewind if config.late == "rewind" else 0,
+            window=_ID_WINDOW if getattr(config.input, "sequence", None) else 0,
+            fetch=self._row,
+        )
         self._decoder = Decoder(config.input, [feature.name for feature in bundle.contract.features])
-        self._output_topic = config.output.topic
-        self._store = Store(folder / config.state, bundle.id)
+        self._deadband = Deadband(bundle.contract, config.output.deadband) if config.output.deadband else None
+        self._store = Store(folder / config.state, bundle.id, config.history)
+        self._batch, self._outbox, self._known = self._store.load()
+        self._exactly_once = config.durability == "exactly-once"
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
@@ -62,16 +79,18 @@ class Service:
             f"edge-lstm/{config.mqtt.client_id}/status",
             config.mqtt.session_expiry_s,
         )
-        self._batch, self._outbox, self._known = self._store.load(self._predictor.table)
         self._sent: deque[_Sent] = deque()
         self._waiting: list[Message] = []  # taken in, not processed yet
+        self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
+        self._saved_at = time.monotonic()
         self._stopping = False
         self._connection = 0
-        self._refused_at = -_REFUSALS_LOGGED_EVERY_S
+        self._told_at = -_REFUSALS_TOLD_EVERY_S
         self.counts: Counter[str] = Counter(refused=0, retained=0, repeated=0, predictions=0)
+        self.health = Health()
         backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
-        log.info("state loaded streams=%d unsent=%d", len(self._predictor.table), len(self._outbox))
+        log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
 
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -82,11 +101,13 @@ class Service:
         self._send(self._batch, self._outbox, frozenset(self._known))
         while not self._stopping:
             free = len(self._door.unconfirmed) < _MOST_UNSENT
-            self._take(self._door.poll(0.0 if self._waiting and free else _POLL_S))
+            room = len(self._waiting) < _MOST_WAITING
+            self._take(self._door.poll(0.0 if self._waiting and free else _POLL_S, read=room))
             self._forget_confirmed()
             if self._waiting and free:
                 batch, self._waiting = self._waiting[:_MOST_A_BATCH], self._waiting[_MOST_A_BATCH:]
                 self._process(batch)
+            self._do_what_is_due()
         self._finish()
 
     def _take(self, messages: Sequence[Message]) -> None:
@@ -98,27 +119,124 @@ class Service:
         self._waiting += messages
 
     def _process(self, messages: list[Message]) -> None:
+        begun = time.monotonic()
         arrival = time.time()
         readings = [reading for message in messages if (reading := self._reading(message, arrival)) is not None]
         predictions = self._predictor.feed(readings)
-        outbox = [
-            (self._output_topic.replace(STREAM, prediction.stream), encode_prediction(prediction, self._bundle_id))
-            for prediction in predictions
-        ]
-        table = self._predictor.table
-        stepped = dict.fromkeys(prediction.stream for prediction in predictions)
-        identities = frozenset(map(_identity, messages))
-        confirmed = self._confirmed()
+        said = predictions if self._deadband is None else self._deadband.moved(predictions, self._predictor.table)
+        outbox = [(self._topic(prediction), encode_prediction(prediction, self._bundle_id)) for prediction in said]
+        identities = frozenset(map(_identity, messages)) if self._exactly_once else frozenset()
+        self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
         self._batch += 1
-        known = self._unacknowledged() | identities
-        self._store.commit(self._batch, [(stream, table.row(stream)) for stream in stepped], outbox, confirmed, known)
+        if self._exactly_once and not self._commit(outbox, identities, readings):
+            return
         self._send(self._batch, outbox, identities)
         self._door.acknowledge(messages)
+        self._evict()
         self.counts["predictions"] += len(predictions)
+        self.health.processed(len(readings), time.monotonic() - begun)
+
+    def _topic(self, prediction: Prediction) -> str:
+        return self._config.output.topic.replace(STREAM, prediction.stream)
+
+    def _reading(self, message: Message, arrival: float) -> Reading | None:
+        """The reading in a message, or None after counting why it is none."""
+        if message.retained:
+            self.counts["retained"] += 1  # what was true once, not a fresh reading
+            return None
+        if message.repeated and _identity(message) in self._unacknowledged():
+            self.counts["repeated"] += 1
+            return None
+        try:
+            reading = self._decoder.reading(message.topic, message.payload, arrival)
+            if reading.time - arrival > self._config.max_ahead_s and arrival > _NO_CLOCK:
+                raise PayloadError(f"expected a time up to now, found one {reading.time - arrival:.0f} s ahead")
+        except PayloadError as error:
+            self._refuse(message, error)
+            return None
+        return reading
+
+    def _refuse(self, message: Message, error: PayloadError) -> None:
+        """Count it, and say so on the log and the errors topic, but not more than once in a while."""
+        self.counts["refused"] += 1
+        now = time.monotonic()
+        if now - self._told_at < _REFUSALS_TOLD_EVERY_S:
+            return
+        self._told_at = now
+        log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], error)
+        facts = {"topic": message.topic, "refused": self.counts["refused"], "error": str(error)}
+        self._door.publish(self._own_topic("errors"), json.dumps(facts))
+
+    def _row(self, stream: str) -> bytes | None:
+        return self._store.row(stream)
+
+    def _commit(
+        self, outbox: Sequence[tuple[str, str]], identities: frozenset[str], readings: Sequence[Reading]
+    ) -> bool:
+        """Put the batch on the disk, however long the disk needs; False where `stop` came first.
+
+        While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all.
+        """
+        table = self._predictor.table
+        rows = [(stream, table.row(stream)) for stream in self._unsaved]
+        known = self._unacknowledged() | identities
+        told = False
+        while True:
+            try:
+                self._store.commit(self._batch, rows, outbox, self._confirmed(), known, readings)
+                break
+            except StoreFullError as error:
+                if not told:
+                    log.error("commit refused, trying again and again: %s", error.message)
+                told = True
+            deadline = time.monotonic() + _RETRY_COMMIT_S
+            while time.monotonic() < deadline:
+                if self._stopping:
+                    return False
+                self._door.poll(0.05, read=False)
+        if told:
+            log.warning("commit taken, going on batch=%d", self._batch)
+        self._unsaved.clear()
+        self._saved_at = time.monotonic()
+        return True
+
+    def _evict(self) -> None:
+        """Let the longest idle streams go, beyond what memory is meant for; the database has them."""
+        table = self._predictor.table
+        over = len(table) - self._config.max_streams
+        if over > 0:
+            for stream in table.idle(over + self._config.max_streams // 10):  # many at once, so seldom
+                if stream not in self._unsaved:
+                    table.evict(stream)
+
+    def _do_what_is_due(self) -> None:
+        now = time.monotonic()
+        if not self._exactly_once and self._unsaved and now - self._saved_at >= self._config.checkpoint_s:
+            self._commit((), frozenset(), ())
+        if self._door.connected and self.health.due(now, self._config.stats_interval_s):
+            self._door.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
+
+    def _stats(self) -> dict[str, object]:
+        """What stands on the stats topic; docs/predictions.md explains it."""
+        return {
+            "bundle": self._bundle_id,
+            "backend": self._predictor.backend.name,
+            "scheme": self._predictor.backend.scheme,
+            "streams": self._store.count(),
+            "streams_in_memory": len(self._predictor.table),
+            "queue": len(self._waiting),
+            "unconfirmed": len(self._door.unconfirmed),
+            **self._predictor.totals,
+            **self.counts,
+            **self.health.figures(),
+        }
+
+    def _own_topic(self, name: str) -> str:
+        return f"edge-lstm/{self._config.mqtt.client_id}/{name}"
 
     def _confirmed(self) -> int:
         """The last batch of which, and of all before it, the broker has every prediction."""
-        return self._sent[0].number - 1 if self._sent else self._batch
+        return self._sent[0].number - 1 if self._sent else self._batch - 1
 
     def _unacknowledged(self) -> set[str]:
         """The messages that are processed, and may still come again because their acknowledgement got lost."""
@@ -139,32 +257,17 @@ class Service:
             sent = self._sent.popleft()
             self._known = set(sent.identities) if sent.packet_ids else self._known | sent.identities
 
-    def _reading(self, message: Message, arrival: float) -> Reading | None:
-        """The reading in a message, or None after counting why it is none."""
-        if message.retained:
-            self.counts["retained"] += 1  # what was true once, not a fresh reading
-            return None
-        if message.repeated and _identity(message) in self._unacknowledged():
-            self.counts["repeated"] += 1
-            return None
-        try:
-            return self._decoder.reading(message.topic, message.payload, arrival)
-        except PayloadError as error:
-            self.counts["refused"] += 1
-            if time.monotonic() - self._refused_at >= _REFUSALS_LOGGED_EVERY_S:
-                self._refused_at = time.monotonic()
-                log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], error)
-            return None
-
     def _finish(self) -> None:
         """What is committed gets out if the broker takes it within a second; else the next start sends it."""
         deadline = time.monotonic() + 0.5
         while self._door.unconfirmed and self._door.connected and time.monotonic() < deadline:
             self._door.poll(0.05)
         self._forget_confirmed()
+        if not self._exactly_once:
+            self._commit((), frozenset(), ())
         self._door.close(timeout_s=0.3)
-        self._store.close(self._confirmed())
-        counts = {**self._predictor.counts, **self.counts}
+        self._store.close(self._confirmed() if self._sent else self._batch)
+        counts = {**self._predictor.totals, **self.counts}
         log.info("stopped %s", " ".join(f"{name}={count}" for name, count in counts.items()))
 
 

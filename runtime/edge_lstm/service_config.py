@@ -39,6 +39,20 @@ class ServiceConfig:
     backend: Literal["litert", "onnx", "tflite-runtime", "numpy"] | None = key(None, doc="none: the first installed")
     scheme: Literal["float32", "int8"] | None = key(None, doc="none: int8 where the bundle has it")
     state: str = key("state.db", doc="path of the database that keeps the streams' states")
+    durability: Literal["exactly-once", "at-most-once"] = key(
+        "exactly-once", doc="at-most-once: QoS 0, states kept every checkpoint_s and at stop"
+    )
+    checkpoint_s: float = key(60.0, least=0.1, doc="seconds between commits where durability is at-most-once")
+    late: Literal["rewind", "drop"] = key("rewind", doc="what becomes of a reading older than its stream's last one")
+    max_rewind: int = key(8, least=1, most=1000, doc="how many samples it may lie back")
+    max_streams: int = key(100_000, least=1, doc="streams in memory; the longest idle ones wait in the database")
+    history: int = key(10_000, least=0, doc="readings kept for edge-lstm replay --history")
+    max_ahead_s: float = key(
+        86_400.0,
+        least=0,
+        doc="a reading further in the future is refused: one wrong clock must not make all that follows late",
+    )
+    stats_interval_s: float = key(60.0, least=0.1, doc="seconds between messages on the stats topic")
     input: InputMapping = field(default_factory=InputMapping)
     output: OutputMapping = field(default_factory=OutputMapping)
 

@@ -1,15 +1,16 @@
-"""What a service must not forget: states, unsent predictions and unacknowledged messages, in one SQLite transaction."""
+"""What a service must not forget: states, history, unsent predictions, unacknowledged messages, in one transaction."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.streams import StreamTable
+from edge_lstm.reading import Reading
 
 log = logging.getLogger(__name__)
 
@@ -18,58 +19,98 @@ create table if not exists bundle (id text not null);
 create table if not exists streams (stream text primary key, row blob not null) without rowid;
 create table if not exists outbox (batch integer primary key, messages text not null);
 create table if not exists unacknowledged (message text primary key) without rowid;
+create table if not exists history (batch integer primary key, count integer not null, readings text not null);
 """
 
 Outgoing = tuple[str, str]  # topic, payload
 
 
+class StoreFullError(EdgeLstmError):
+    """The disk does not take a commit now; nothing of it is done, and it may be tried again."""
+
+
 class Store:
     """A database file that one service owns. Every commit is on the disk when it returns (WAL, synchronous = FULL)."""
 
-    def __init__(self, path: Path, bundle_id: str) -> None:
-        """Open or make the database. States of another bundle are dropped, and the log says so.
+    def __init__(self, path: Path, bundle_id: str, history: int = 0) -> None:
+        """Open or make the database; `history`: how many readings are kept for a replay, at least.
 
-        Raises EdgeLstmError where the file is no database, is damaged, or belongs to a running service.
+        A damaged file is moved aside and states of another bundle are dropped; both are said loudly. Raises
+        EdgeLstmError where the file is no database, cannot be opened, or belongs to a running service.
         """
         self._path = path
+        self._history = history
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
-            self._database.execute("pragma locking_mode = exclusive")  # a second service on it is an error
-            self._database.execute("pragma journal_mode = wal")
-            self._database.execute("pragma synchronous = full")
-            self._database.executescript(_SCHEMA)
-            found = self._database.execute("select id from bundle").fetchone()
-            if found != (bundle_id,):
-                self._adopt(bundle_id, found[0] if found else None)
+            self._database = self._opened()
         except sqlite3.OperationalError as error:
             raise EdgeLstmError(
                 f"expected to open the state database at {path}, found: {error}",
                 "end the other service that uses it, or name another path under state",
             ) from None
         except sqlite3.DatabaseError as error:
-            raise EdgeLstmError(
-                f"expected a state database at {path}, found: {error}",
-                "move that file away; every stream then starts cold",
-            ) from None
+            if not _was_ours(path):
+                raise EdgeLstmError(
+                    f"expected a state database at {path}, found: {error}", "name another path under state"
+                ) from None
+            self._move_aside(error)
+            self._database = self._opened()
+        found = self._database.execute("select id from bundle").fetchone()
+        if found != (bundle_id,):
+            self._adopt(bundle_id, found[0] if found else None)
+        counted = self._database.execute("select count(*), total(count) from history").fetchone()
+        self._kept = int(counted[1])
+
+    def _opened(self) -> sqlite3.Connection:
+        """Raises sqlite3.DatabaseError where the file is damaged."""
+        database = sqlite3.connect(self._path, isolation_level=None, timeout=1.0)
+        try:
+            database.execute("pragma locking_mode = exclusive")  # a second service on it is an error
+            database.execute("pragma journal_mode = wal")
+            database.execute("pragma synchronous = full")
+            database.executescript(_SCHEMA)
+            (verdict,) = database.execute("pragma quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+        except sqlite3.Error:
+            database.close()
+            raise
+        return database
+
+    def _move_aside(self, error: sqlite3.Error) -> None:
+        aside = self._path.with_name(f"{self._path.name}.damaged-{int(time.time())}")
+        self._path.rename(aside)
+        for ending in ("-wal", "-shm"):
+            log_file = self._path.with_name(self._path.name + ending)
+            if log_file.exists():
+                log_file.rename(aside.with_name(aside.name + ending))
+        log.error("state database damaged, every stream starts cold kept=%s error=%s", aside, error)
 
     def _adopt(self, bundle_id: str, former: str | None) -> None:
+        if former is not None:
+            log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", former, bundle_id)
         with self._transaction():
-            if former is not None:
-                log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", former, bundle_id)
-            self._database.execute("delete from streams")
-            self._database.execute("delete from outbox")
-            self._database.execute("delete from bundle")
+            for table in ("streams", "outbox", "unacknowledged", "bundle"):
+                self._database.execute(f"delete from {table}")
             self._database.execute("insert into bundle values (?)", (bundle_id,))
 
-    def load(self, table: StreamTable) -> tuple[int, list[Outgoing], set[str]]:
-        """Put every stream's row into `table`; return the last batch's number, the outbox (oldest first), and the
-        unacknowledged messages."""
-        for stream, row in self._database.execute("select stream, row from streams"):
-            table.put_row(stream, row)
+    def load(self) -> tuple[int, list[Outgoing], set[str]]:
+        """The last batch's number, the outbox (oldest first), and the unacknowledged messages."""
         batches = list(self._database.execute("select batch, messages from outbox order by batch"))
         outbox = [(topic, payload) for _, messages in batches for topic, payload in json.loads(messages)]
         unacknowledged = {message for (message,) in self._database.execute("select message from unacknowledged")}
-        return (batches[-1][0] if batches else 0), outbox, unacknowledged
+        (last,) = self._database.execute("select max(batch) from history").fetchone()
+        return max([last or 0, *(batch for batch, _ in batches)]), outbox, unacknowledged
+
+    def row(self, stream: str) -> bytes | None:
+        """What was committed for the stream, or None where there never was anything."""
+        found = self._database.execute("select row from streams where stream = ?", (stream,)).fetchone()
+        row: bytes | None = found[0] if found else None
+        return row
+
+    def count(self) -> int:
+        """How many streams it holds."""
+        (count,) = self._database.execute("select count(*) from streams").fetchone()
+        return int(count)
 
     def commit(
         self,
@@ -78,33 +119,88 @@ class Store:
         outbox: Sequence[Outgoing],
         confirmed: int,
         unacknowledged: Iterable[str],
+        readings: Sequence[Reading] = (),
     ) -> None:
-        """In one transaction: the rows of the streams that stepped and the batch's outgoing messages come in, the
-        outgoing messages of all batches up to `confirmed` leave, and the unacknowledged messages are replaced.
+        """In one transaction: the rows of the streams that stepped, the batch's outgoing messages and its readings come
+        in; the outgoing messages of all batches up to `confirmed`, and history beyond its limit, leave; the
+        unacknowledged messages are replaced.
 
-        Raises EdgeLstmError where the disk refuses; then nothing of it is done.
+        Raises StoreFullError where the disk refuses for now, EdgeLstmError where the file is damaged; nothing is done
+        then.
         """
         try:
             with self._transaction():
                 self._database.executemany("insert or replace into streams values (?, ?)", rows)
                 self._database.execute("delete from outbox where batch <= ?", (confirmed,))
-                self._database.execute("insert into outbox values (?, ?)", (batch, json.dumps(outbox)))
+                if outbox:
+                    self._database.execute("insert into outbox values (?, ?)", (batch, json.dumps(outbox)))
                 self._database.execute("delete from unacknowledged")
                 self._database.executemany(
                     "insert or ignore into unacknowledged values (?)", ((message,) for message in unacknowledged)
                 )
-        except sqlite3.DatabaseError as error:
-            raise EdgeLstmError(
+                if self._history and readings:
+                    self._keep(batch, readings)
+        except sqlite3.OperationalError as error:
+            raise StoreFullError(
                 f"expected to commit states to {self._path}, found: {error}",
                 "free some space; nothing is lost: the broker keeps what is not committed",
             ) from None
+        except sqlite3.DatabaseError as error:
+            raise EdgeLstmError(
+                f"expected to commit states to {self._path}, found: {error}",
+                "start the service again: it moves the damaged file aside; check the disk",
+            ) from None
+
+    def _keep(self, batch: int, readings: Sequence[Reading]) -> None:
+        content = json.dumps([[one.stream, one.time, dict(one.values), one.sequence, one.partial] for one in readings])
+        self._database.execute("insert into history values (?, ?, ?)", (batch, len(readings), content))
+        self._kept += len(readings)
+        while self._kept > 2 * self._history:  # seldom, and then many at once
+            oldest = list(self._database.execute("select batch, count from history order by batch limit 100"))
+            for number, count in oldest:
+                if self._kept - count < self._history:
+                    return
+                self._database.execute("delete from history where batch = ?", (number,))
+                self._kept -= count
 
     def close(self, confirmed: int) -> None:
         """Drop the outgoing messages of all batches up to `confirmed`, and let go of the file, the log folded in."""
-        self._database.execute("delete from outbox where batch <= ?", (confirmed,))
+        try:
+            self._database.execute("delete from outbox where batch <= ?", (confirmed,))
+        except sqlite3.OperationalError as error:  # a full disk: they go out again at the next start, which is allowed
+            log.warning("confirmed predictions stay in the outbox error=%s", error)
         self._database.close()
 
     def _transaction(self) -> sqlite3.Connection:
         """A context: begun here, committed at its end, rolled back where it raises."""
         self._database.execute("begin immediate")
         return self._database
+
+
+def history(path: Path) -> Iterator[Reading]:
+    """The readings that a service kept, in the order in which it took them; the file is only read.
+
+    Raises EdgeLstmError where it is no state database, or a service holds it.
+    """
+    try:
+        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
+        try:
+            for (content,) in database.execute("select readings from history order by batch"):
+                for stream, moment, values, sequence, partial in json.loads(content):
+                    yield Reading(stream, moment, _numbers(values), sequence, partial)
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise EdgeLstmError(
+            f"expected a state database at {path}, found: {error}", "copy the file of a stopped service, and name that"
+        ) from None
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+def _was_ours(path: Path) -> bool:
+    """Whether the file begins as SQLite's do; anything else is somebody's own and stays where it is."""
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\x00"

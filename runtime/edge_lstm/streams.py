@@ -5,87 +5,192 @@ It knows names of streams and shapes of arrays, and nothing of what the numbers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.contract import Contract
 
-Array = NDArray[np.generic]
+Records = NDArray[np.void]
+Slots = NDArray[np.int64]
+Fetch = Callable[[str], "bytes | None"]
+
+
+_ALWAYS = 3  # the columns that every table keeps come first
 
 
 class StreamTable:
-    """Streams by name, each with a slot (a row) in every column.
+    """Streams by name, each with a slot: a row in every array.
 
-    Columns: `time` (the last sample's, seconds since 1970, NaN before the first), `step` and `warm_steps` (counts),
-    `held` (slots, features: the last value of each), and one float32 column (slots, *shape) a state tensor.
+    `now` (slots,) is the present of each stream: `time` of the last sample (seconds since 1970, NaN before the first),
+    `step` and `warm_steps` (counts), `held` (features: the last value of each), `state0`, `state1`, … (the contract's
+    tensors). `joining` (slots, features) are values that wait for the rest of their sample, NaN where none waits;
+    `said` (slots, outputs) are those published last, NaN where none were.
+
+    The trail is a stream's recent past, for readings that come late: `trail` (slots, 2 * depth) are the last samples
+    (`time`, `id`, `given` values, `revision`), `trail_length` says how many; `anchor` is the present as it was before
+    the first of them, `middle` as it was before number `depth`. `seen` (slots, window) are identities of readings.
     """
 
-    def __init__(self, contract: Contract, capacity: int = 16) -> None:
+    def __init__(self, contract: Contract, depth: int = 0, window: int = 0, fetch: Fetch = lambda stream: None) -> None:
+        """`depth`: how many samples the trail holds at least; `window`: how many identities are remembered;
+        `fetch` gives the row of a stream that is not in the table, or None where there never was one."""
+        features = len(contract.features)
+        tensors = [(f"state{index}", "f4", tuple(state.shape)) for index, state in enumerate(contract.states)]
+        now = np.dtype([("time", "f8"), ("step", "i8"), ("warm_steps", "i8"), ("held", "f4", (features,)), *tensors])
+        past = np.dtype([("time", "f8"), ("id", "u8"), ("given", "f4", (features,)), ("revision", "u2")])
+        self._fresh = np.zeros(1, now)
+        self._fresh["time"] = np.nan
+        self._fresh["held"] = [feature.mean for feature in contract.features]
+        self._fetch = fetch
         self._slots: dict[str, int] = {}
-        self._names: list[str] = []
-        self._never_seen = np.array([feature.mean for feature in contract.features])
-        self.time = np.full(capacity, np.nan)
-        self.step = np.zeros(capacity, np.int64)
-        self.warm_steps = np.zeros(capacity, np.int64)
-        self.held = np.tile(self._never_seen, (capacity, 1))  # (slots, features)
-        self.states = [np.zeros((capacity, *state.shape), np.float32) for state in contract.states]
+        self._names: list[str | None] = []
+        self._free: list[int] = []
+        self.state_fields = [name for name, _, _ in tensors]
+        self.depth = depth
+        self.now: Records = np.zeros(0, now)
+        self.joining: NDArray[np.float32] = np.zeros((0, features), np.float32)
+        self.said: NDArray[np.float32] = np.zeros((0, len(contract.outputs)), np.float32)
+        self.used: NDArray[np.int64] = np.zeros(0, np.int64)  # the last round that touched the slot; not kept
+        self.trail_length: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.trail: Records = np.zeros((0, 2 * depth), past)
+        self.anchor: Records = np.zeros(0, now)
+        self.middle: Records = np.zeros(0, now)
+        self.seen: NDArray[np.uint64] = np.zeros((0, window), np.uint64)
 
     def __len__(self) -> int:
         return len(self._slots)
 
     @property
-    def names(self) -> Sequence[str]:
-        """The streams' names, by slot."""
-        return self._names
+    def names(self) -> Iterable[str]:
+        """The streams in the table."""
+        return self._slots.keys()
+
+    def name(self, slot: int) -> str:
+        """The stream in a slot."""
+        name = self._names[slot]
+        assert name is not None
+        return name
 
     def slot(self, stream: str) -> int:
-        """The slot of `stream`; a stream not met before gets the next one, at its initial state."""
+        """The slot of `stream`: where it is, or a free one that gets what was kept of it, or its start."""
         slot = self._slots.get(stream)
-        if slot is None:
-            slot = self._slots[stream] = len(self._slots)
+        return slot if slot is not None else self._admit(stream)
+
+    def _admit(self, stream: str) -> int:
+        if self._free:
+            slot = self._free.pop()
+            self._names[slot] = stream
+        else:
+            slot = len(self._names)
             self._names.append(stream)
-            if slot == len(self.time):
-                self._grow()
+            if slot == len(self.now):
+                self._grow(max(16, slot))
+        self._slots[stream] = slot
+        self.now[slot] = self._fresh[0]
+        self.joining[slot] = np.nan
+        self.said[slot] = np.nan
+        self.trail_length[slot] = 0
+        self.seen[slot] = 0
+        row = self._fetch(stream)
+        if row is not None:
+            self.put_row(stream, row)
         return slot
 
-    def restart(self, slot: int) -> None:
-        """Put the stream's carried state back to its start; its step count and its last values stay."""
-        self.warm_steps[slot] = 0
-        for state in self.states:
-            state[slot] = 0.0
+    def evict(self, stream: str) -> None:
+        """Forget the stream here; whoever calls has its row."""
+        slot = self._slots.pop(stream)
+        self._names[slot] = None
+        self._free.append(slot)
+
+    def idle(self, count: int) -> list[str]:
+        """The `count` streams that were untouched for longest."""
+        slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
+        oldest = slots[np.argsort(self.used[slots], kind="stable")[:count]]
+        return [self.name(slot) for slot in oldest.tolist()]
+
+    def restart(self, slots: Slots) -> None:
+        """Put the states of these slots (n,) back to their start; step counts and last values stay."""
+        self.now["warm_steps"][slots] = 0
+        for field in self.state_fields:
+            self.now[field][slots] = 0.0
 
     def row(self, stream: str) -> bytes:
         """All that is carried for `stream`, as bytes that `put_row` takes back."""
         slot = self._slots[stream]
-        return b"".join(column[slot].tobytes() for column in self._columns())
+        return b"".join(column[slot].tobytes() for column in self._kept())
 
     def put_row(self, stream: str, row: bytes) -> None:
-        """Take back what `row` gave. Raises ValueError where it is of another layout."""
-        columns = self._columns()
-        size = sum(column[0].nbytes for column in columns)
-        if len(row) != size:
-            raise ValueError(f"expected {size} bytes for stream {stream!r}, found {len(row)}")
-        slot = self.slot(stream)
+        """Take back what `row` gave; from a table of another depth or window, all but the trail.
+
+        Raises ValueError where it is of another contract.
+        """
+        sizes = [_row_bytes(column) for column in self._kept()]
+        if len(row) != sum(sizes):
+            sizes = sizes[:_ALWAYS]
+        if len(row) < sum(sizes):
+            raise ValueError(f"expected at least {sum(sizes)} bytes for stream {stream!r}, found {len(row)}")
+        slot = self._slots.get(stream)
+        if slot is None:
+            slot = self._admit(stream)
         offset = 0
-        for column in self._columns():
-            one = column[slot]
-            column[slot] = np.frombuffer(row, column.dtype, one.size, offset).reshape(one.shape)
-            offset += one.nbytes
+        for column in self._kept()[: len(sizes)]:  # only now: to admit a stream may have made them grow
+            shape = column.shape[1:]
+            column[slot] = np.frombuffer(row, column.dtype, int(np.prod(shape)), offset).reshape(shape)
+            offset += _row_bytes(column)
 
-    def _columns(self) -> list[Array]:
-        return [self.time, self.step, self.warm_steps, self.held, *self.states]
+    def remember(
+        self,
+        slots: Slots,
+        times: NDArray[np.float64],
+        ids: NDArray[np.uint64],
+        given: NDArray[np.float32],
+        revisions: NDArray[np.uint16],
+    ) -> None:
+        """Put a sample for each slot (n,) at the end of its trail, before the slots step."""
+        if self.seen.shape[1]:
+            self.seen[slots, self.now["step"][slots] % self.seen.shape[1]] = ids
+        depth = self.depth
+        if not depth:
+            return
+        length = self.trail_length[slots]
+        full = slots[length == 2 * depth]
+        if full.size:
+            self.trail[full, :depth] = self.trail[full, depth:]
+            self.anchor[full] = self.middle[full]
+            length[length == 2 * depth] = depth
+        self.anchor[slots[length == 0]] = self.now[slots[length == 0]]
+        self.middle[slots[length == depth]] = self.now[slots[length == depth]]
+        entries = np.empty(len(slots), self.trail.dtype)
+        entries["time"], entries["id"], entries["given"], entries["revision"] = times, ids, given, revisions
+        self.trail[slots, length] = entries
+        self.trail_length[slots] = length + 1
 
-    def _grow(self) -> None:
-        more = len(self.time)
-        self.time = np.concatenate([self.time, np.full(more, np.nan)])
-        self.step = np.concatenate([self.step, np.zeros(more, np.int64)])
-        self.warm_steps = np.concatenate([self.warm_steps, np.zeros(more, np.int64)])
-        self.held = np.concatenate([self.held, np.tile(self._never_seen, (more, 1))])
-        self.states = [np.concatenate([state, np.zeros_like(state)]) for state in self.states]
+    def rewind(self, slot: int, position: int) -> Records:
+        """Go back to the latest kept present that lies before number `position` of the trail.
+
+        Returns the trail's samples from there on (n,), copies, for whoever steps them again.
+        """
+        length, depth = int(self.trail_length[slot]), self.depth
+        begin = depth if length > depth and position >= depth else 0
+        self.now[slot] = (self.middle if begin else self.anchor)[slot]
+        self.trail_length[slot] = begin
+        return self.trail[slot, begin:length].copy()
+
+    def _kept(self) -> list[NDArray[np.generic]]:
+        columns: list[NDArray[np.generic]] = [self.now, self.joining, self.said]
+        if self.depth:
+            columns += [self.trail_length, self.trail, self.anchor, self.middle]
+        if self.seen.shape[1]:
+            columns.append(self.seen)
+        return columns
+
+    def _grow(self, more: int) -> None:
+        for name in ("now", "joining", "said", "used", "trail_length", "trail", "anchor", "middle", "seen"):
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.zeros((more, *column.shape[1:]), column.dtype)]))
 
 
-def states_by_name(contract: Contract, states: Sequence[NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
-    """The state tensors (batch, *shape) under the names that the contract gives them."""
-    return {tensor.name: state for tensor, state in zip(contract.states, states, strict=True)}
+def _row_bytes(column: NDArray[np.generic]) -> int:
+    return column.dtype.itemsize * int(np.prod(column.shape[1:]))

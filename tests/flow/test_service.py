@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +173,167 @@ def test_sigterm_ends_it_within_a_second_and_the_state_is_whole(
     assert service.process.wait(5) == 0
     assert time.monotonic() - begun < 1.0
     assert "stopped samples=1" in service.log.read_text()
+
+
+def test_sighup_takes_a_new_config_and_keeps_the_state_and_a_bad_one_changes_nothing(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    readings = readings_of(streams=1, steps=6)
+    subscriber = subscribe(mosquitto.address, "+/tank-0")
+    service = start_service(bundle_path, mosquitto.address)
+    service.wait_connected()
+    config = bundle_path.parent / "service.toml"
+    whole = config.read_text()
+
+    def publish(some: list[Reading], count: int) -> None:
+        for reading in some:
+            subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+        wait_until(lambda: len(said()) == count, f"{count} predictions arrive")
+
+    def said() -> list[tuple[str, int]]:
+        heard = [message for message in subscriber.messages if not message.topic.startswith("sensors")]
+        return [(message.topic, json.loads(message.payload)["step"]) for message in heard]
+
+    publish(readings[:2], 2)
+    config.write_text(whole + "[output]\ntopic = 'forecasts/{stream}'\n")
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: service.log.read_text().count("connected") == 2, "the service is back")
+    publish(readings[2:4], 4)
+    config.write_text("bundel = 1")
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: service.log.read_text().count("connected") == 3, "the service is back")
+    publish(readings[4:], 6)
+    topics = ["predictions/tank-0"] * 2 + ["forecasts/tank-0"] * 4
+    assert said() == list(zip(topics, range(1, 7), strict=True))
+    assert "reload refused, going on as before" in service.log.read_text()
+    assert service.stop() == 0
+
+
+def test_shuffled_and_repeated_readings_and_kills_end_where_ordered_ones_do(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    rng = random.Random(2)
+    readings = readings_of(streams=4, steps=100)
+    place = [index + rng.uniform(0, 20) for index in range(len(readings))]
+    shuffled = [readings[index] for index in sorted(range(len(readings)), key=place.__getitem__)]
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address)
+    service.wait_connected()
+    for index, reading in enumerate(shuffled):
+        subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+        if index % 7 == 0:
+            again = shuffled[max(0, index - rng.randrange(10))]
+            subscriber.publish(f"sensors/{again.stream}", encode_reading(again))
+        if index % 90 == 80:
+            service.kill()
+            service = start_service(bundle_path, mosquitto.address)
+
+    def latest() -> dict[str, list[str]]:
+        known: dict[tuple[str, str], tuple[int, str]] = {}
+        for facts in subscriber.payloads():
+            revision = facts.pop("revision")
+            place = facts["stream"], facts["time"]
+            known[place] = max(known.get(place, (-1, "")), (revision, json.dumps(facts, separators=(",", ":"))))
+        published: dict[str, list[str]] = {}
+        for (stream, _), (_, payload) in sorted(known.items()):
+            published.setdefault(stream, []).append(payload)
+        return published
+
+    expected = {
+        stream: [one.replace('"revision":0,', "") for one in payloads]
+        for stream, payloads in undisturbed(bundle_path, readings).items()
+    }
+    wait_until(lambda: latest() == expected, "the last revisions are those of the ordered readings")
+    assert service.stop() == 0
+    assert "late=0" in service.log.read_text()
+
+
+def test_a_full_disk_stops_acknowledging_and_loses_nothing(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", disk]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    try:
+        readings = readings_of(streams=3, steps=60)
+        subscriber = subscribe(mosquitto.address, "predictions/+")
+        service = start_service(bundle_path, mosquitto.address, extra=f'state = "{disk}/state.db"')
+        service.wait_connected()
+        for reading in readings[:30]:
+            subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+        wait_until(lambda: len(subscriber.messages) == 30, "30 predictions arrive")
+        (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free))
+        for reading in readings[30:]:
+            subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+        wait_until(lambda: "commit refused" in service.log.read_text(), "the log says that the disk refuses")
+        assert len(subscriber.messages) < 180
+        (disk / "ballast").unlink()
+        wait_until(lambda: len(subscriber.messages) >= 180, "every reading is predicted")
+        assert by_stream_without_repeats(subscriber.messages) == undisturbed(bundle_path, readings)
+        assert "commit taken, going on" in service.log.read_text()
+        assert service.stop() == 0
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_status_and_stats_are_there_for_anybody_to_read(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address, extra="stats_interval_s = 0.2")
+    service.wait_connected()
+    for reading in readings_of(2, 5):
+        subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+    command = [sys.executable, "-m", "edge_lstm", "status", str(bundle_path.parent / "service.toml")]
+
+    def facts() -> dict[str, Any]:
+        return dict(json.loads(subprocess.run([*command, "--json"], capture_output=True, check=True).stdout))
+
+    wait_until(lambda: facts().get("samples") == 10, "the stats count ten samples")
+    told = facts()
+    assert (told["status"], told["streams"], told["predictions"], told["late"]) == ("online", 2, 10, 0)
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("status    online\nreadings  10 readings, 10 predictions in ")
+    assert service.stop() == 0
+    assert facts()["status"] == "offline"
+
+
+def test_streams_beyond_memory_are_evicted_and_come_back_exactly(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    readings = readings_of(streams=40, steps=6)
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address, extra="max_streams = 10")
+    service.wait_connected()
+    for reading in readings:
+        subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+    expected = undisturbed(bundle_path, readings)
+    wait_until(lambda: by_stream_without_repeats(subscriber.messages) == expected, "every step is as undisturbed")
+    assert service.stop() == 0
+
+
+def test_what_the_device_kept_replays_to_what_it_published(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    readings = readings_of(streams=2, steps=30)
+    readings[20], readings[24] = readings[24], readings[20]  # one comes late
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address)
+    service.wait_connected()
+    for reading in readings:
+        subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+    wait_until(lambda: len(subscriber.messages) >= 62, "every prediction and correction arrives")
+    assert service.stop() == 0
+    kept = bundle_path.parent / "state.db"
+    command = [sys.executable, "-m", "edge_lstm", "replay", str(bundle_path), "--history", str(kept)]
+    replayed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert sorted(replayed) == sorted(message.payload.decode() for message in subscriber.messages)
+    stopped = subprocess.run([*command, "--at", "1700000540"], capture_output=True, text=True, check=True).stdout
+    present = json.loads(stopped)["tank-0"]
+    assert (present["step"], present["time"]) == (10, "2023-11-14T22:22:20Z")
+    assert len(present["states"]["hidden_state_0"]) == 8
 
 
 def test_two_services_cannot_share_a_state(bundle_path: Path, mosquitto: Any, start_service: Make) -> None:

@@ -120,6 +120,7 @@ def test_a_prediction_is_json_with_stream_time_step_and_bundle_and_reads_back() 
         "time": "2023-11-14T22:13:20Z",
         "step": 12,
         "warm_steps": 3,
+        "revision": 0,
         "bundle": "0123456789ab",
         "predictions": {"level": {"1": 1.25, "5": -0.5}},
     }

@@ -75,7 +75,7 @@ def test_a_gap_longer_than_max_gap_restarts_only_that_stream() -> None:
     assert (after_gap.step, after_gap.warm_steps) == (2, 1)
     assert after_gap.values == predictor().feed([level("a", 10.5, 2.0)])[0].values
     assert (steady.step, steady.warm_steps) == (2, 2)
-    assert one.counts["gaps"] == 1
+    assert one.totals["gaps"] == 1
 
 
 def test_a_restart_in_the_middle_of_a_batch_comes_after_the_steps_before_it() -> None:
@@ -89,7 +89,7 @@ def test_late_and_repeated_readings_change_nothing_and_are_counted() -> None:
     one, other = predictor(), predictor()
     predictions = one.feed([level("a", 1, 1.0), level("a", 1, 9.0), level("a", 0, 9.0), level("a", 2, 2.0)])
     assert predictions == other.feed([level("a", 1, 1.0), level("a", 2, 2.0)])
-    assert (one.counts["duplicate"], one.counts["late"], one.counts["samples"]) == (1, 1, 2)
+    assert (one.totals["duplicate"], one.totals["late"], one.totals["samples"]) == (1, 1, 2)
 
 
 def test_a_missing_value_is_held_and_its_mask_says_so() -> None:
@@ -104,7 +104,7 @@ def test_a_missing_value_is_held_and_its_mask_says_so() -> None:
     again = spy.feed([Reading("a", time, {"level": 2.0, "flow": 3.0}), Reading("a", time + 60, {"flow": math.nan})])
     assert held == again
     assert [row.tolist() for row in np.concatenate(seen)] == [[2.0, 3.0, 0.0], [2.0, 3.0, 1.0]]
-    assert masked.counts["missing"] == 2
+    assert masked.totals["missing"] == 2
     first = Predictor(masked.contract, _Spy(backend, seen))
     first.feed([Reading("b", time, {"level": 7.0})])
     assert seen[-1].tolist() == [[7.0, 5.0, 0.0]]  # never seen: the training mean
@@ -128,7 +128,7 @@ def test_rows_survive_a_store_and_a_new_table_to_the_last_bit() -> None:
     for stream in first.table.names:
         second.table.put_row(stream, first.table.row(stream))
     assert second.feed(readings[80:]) == first.feed(readings[80:])
-    with pytest.raises(ValueError, match="expected 96 bytes for stream 'x', found 3"):
+    with pytest.raises(ValueError, match="expected at least 104 bytes for stream 'x', found 3"):
         second.table.put_row("x", b"abc")
 
 
@@ -143,3 +143,111 @@ def test_the_four_lines_of_the_readme(tmp_path: Path, make_bundle: Callable[...,
     (prediction,) = predictor.feed([Reading("tank-1", time=1_700_000_000, values={"level": 1.5})])
     assert set(prediction.values["level"]) == {1, 5}
     assert all(value == float(str(np.float32(value))) for value in prediction.values["level"].values())
+
+
+def latest(predictions: list[Prediction]) -> dict[tuple[str, float], tuple[int, int, object]]:
+    """What a subscriber knows that keeps the highest revision of each time."""
+    known: dict[tuple[str, float], Prediction] = {}
+    for one in predictions:
+        former = known.get((one.stream, one.time))
+        assert former is None or one.revision == former.revision + 1
+        known[one.stream, one.time] = one
+    return {place: (one.step, one.warm_steps, one.values) for place, one in known.items()}
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+@pytest.mark.parametrize("seed", range(6))
+def test_readings_shuffled_within_the_bound_end_where_ordered_ones_do(seed: int, batch: int) -> None:
+    rng = random.Random(seed)
+    ordered = [reading for reading in interleaved(streams=3, steps=60) if rng.random() > 0.1]
+    ordered += [level("s0", minute, rng.gauss(0, 1)) for minute in (100, 101, 111.5, 112)]  # gaps restart
+    place = [index + rng.uniform(0, 12) for index in range(len(ordered))]
+    shuffled = [ordered[index] for index in sorted(range(len(ordered)), key=place.__getitem__)]
+    shuffled += rng.sample(shuffled[-20:], 5)  # and some come again
+    network = random_network()
+    one = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=16)
+    predictions = [
+        said for start in range(0, len(shuffled), batch) for said in one.feed(shuffled[start : start + batch])
+    ]
+    assert one.totals["late"] == 0
+    assert one.totals["duplicate"] == 5
+    assert one.totals["rewound"] > 10
+    assert latest(predictions) == latest(predictor().feed(ordered))
+
+
+def test_a_reading_beyond_the_bound_is_dropped_and_changes_nothing() -> None:
+    network = random_network()
+    one = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=3)
+    ordered = [level("a", minute, minute) for minute in range(0, 40, 2)]
+    one.feed(ordered)
+    assert one.feed([level("a", 31, 5.0)]) == []
+    assert one.totals["late"] == 1
+    corrected = one.feed([level("a", 33, 5.0)])  # three samples are newer: 34, 36, 38
+    assert [(p.step, p.revision) for p in corrected] == [(18, 0), (19, 1), (20, 1), (21, 1)]
+    expected = predictor().feed(sorted([*ordered, level("a", 33, 5.0)], key=lambda reading: reading.time))
+    assert [p.values for p in corrected] == [p.values for p in expected[-4:]]
+
+
+def test_a_device_s_own_sequence_tells_repeats_where_times_do_not() -> None:
+    network = random_network()
+    one = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=4, window=64)
+    readings = [Reading("a", 1e9 + index, {"level": float(index)}, sequence=str(index)) for index in range(40)]
+    again = [Reading("a", 2e9, dict(r.values), sequence=r.sequence) for r in readings[5:]]  # other times of arrival
+    assert len(one.feed(readings)) == 40
+    assert one.feed(again) == []
+    assert one.totals["duplicate"] == 35
+    (same_time,) = one.feed([Reading("a", 1e9 + 39, {"level": 1.0}, sequence="new")])
+    assert same_time.step == 41
+
+
+def test_partial_readings_step_once_when_the_sample_is_whole() -> None:
+    features = [Feature("level"), Feature("flow")]
+    parts = predictor(features=features, clock=[], inputs=2)
+    whole = predictor(features=features, clock=[], inputs=2)
+    time = 1_700_000_000.0
+    said = parts.feed(
+        [Reading("a", time, {"level": 1.0}, partial=True), Reading("b", time, {"flow": 9.0}, partial=True)]
+    )
+    assert said == []
+    parts.table.put_row("a", parts.table.row("a"))  # what waits survives a restart
+    said = parts.feed(
+        [Reading("a", time, {"level": 2.0}, partial=True), Reading("a", time + 1, {"flow": 3.0}, partial=True)]
+    )
+    assert said == whole.feed([Reading("a", time + 1, {"level": 2.0, "flow": 3.0})])
+
+
+def test_a_state_that_runs_away_restarts_that_stream_alone(caplog: pytest.LogCaptureFixture) -> None:
+    one, undisturbed = predictor(), predictor()
+    before = [level("a", 0, 1.0), level("b", 0, 1.0)]
+    one.feed(before)
+    undisturbed.feed(before)
+    one.table.now["state1"][one.table.slot("a")] = np.nan
+    sick, well = one.feed([level("a", 1, 2.0), level("b", 1, 2.0)])
+    assert sick.values == predictor().feed([level("a", 1, 2.0)])[0].values
+    assert well == undisturbed.feed([level("a", 1, 2.0), level("b", 1, 2.0)])[1]
+    assert one.totals["runaway"] == 1
+    assert "its state ran away stream=a" in caplog.text
+
+
+def test_a_stream_that_was_evicted_comes_back_exactly() -> None:
+    rows: dict[str, bytes] = {}
+    network = random_network()
+    small = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=4, fetch=rows.get)
+    large = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=4)
+    for reading in interleaved(streams=30, steps=10):
+        assert small.feed([reading]) == large.feed([reading])
+        rows[reading.stream] = small.table.row(reading.stream)
+        for stream in small.table.idle(max(0, len(small.table) - 7)):
+            small.table.evict(stream)
+    assert len(small.table) == 7
+    assert len(small.table.now) <= 16
+
+
+def test_a_row_of_another_depth_keeps_the_state_and_leaves_the_trail() -> None:
+    network = random_network()
+    deep = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=6)
+    plain = predictor()
+    readings = [level("a", minute, minute) for minute in range(20)]
+    deep.feed(readings)
+    plain.table.put_row("a", deep.table.row("a"))
+    assert plain.feed([level("a", 20, 1.0)]) == deep.feed([level("a", 20, 1.0)])

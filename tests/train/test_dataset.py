@@ -63,7 +63,7 @@ def test_features_and_restarts_are_those_that_the_predictor_steps_on_a_messy_rec
     cold, rows = zip(*listener.rows, strict=True)
     np.testing.assert_array_equal(dataset.features, np.stack(rows))
     np.testing.assert_array_equal(dataset.restart, cold)
-    assert dataset.dropped == {"duplicate": 10, "late": 10, "gaps": 1, "missing": predictor.counts["missing"]}
+    assert dataset.dropped == {"duplicate": 10, "late": 10, "gaps": 1, "missing": predictor.totals["missing"]}
     assert dataset.dropped["missing"] > 5
     assert len(dataset) == 120
 

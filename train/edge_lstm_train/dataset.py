@@ -18,7 +18,7 @@ from edge_lstm.contract import Contract, Feature, StateTensor
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.features import feature_vectors
 from edge_lstm.recording import Recording, read_recording
-from edge_lstm.sampling import Sample, Sampler
+from edge_lstm.sampling import Sampler
 from edge_lstm.streams import StreamTable
 from edge_lstm_train.recipe import Recipe
 
@@ -63,6 +63,17 @@ class Dataset:
 
 
 @dataclass(frozen=True, eq=False)
+class _Samples:
+    """The samples of all streams, stream after stream."""
+
+    stream_of: NDArray[np.int64]  # (steps,): index into the recording's streams, which are in the order of their slots
+    times: NDArray[np.float64]  # (steps,)
+    values: NDArray[np.float32]  # (steps, features): missing ones held
+    missing: NDArray[np.bool_]  # (steps, features)
+    restart: NDArray[np.bool_]  # (steps,): the state started anew
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Stretches of steps side by side."""
 
@@ -87,19 +98,15 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
     unknown = _contract(recipe, [math.nan] * len(recipe.features), [1.0] * len(recipe.features))
     samples, dropped = _samples(unknown, recording)
-    times = np.array([sample.time for sample in samples])
-    values = np.stack([sample.values for sample in samples])
-    missing = np.stack([sample.missing for sample in samples])
-    streams = {name: index for index, name in enumerate(recording.streams)}
-    stream_of = np.array([streams[sample.stream] for sample in samples])
-    first = np.diff(stream_of, prepend=-1) != 0
-    restart = first | np.array([sample.restart for sample in samples])
+    times, missing, stream_of = samples.times, samples.missing, samples.stream_of
+    values = samples.values.astype(np.float64)
+    restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
     starts = _starts(recipe, recording, times)
     part_of = (times >= starts["validation"]).astype(np.int64) + (times >= starts["test"])
     mean, scale = _statistics(recording, values, missing, part_of == PARTS.index("train"))
     contract = _contract(recipe, mean.tolist(), scale.tolist())
     values = np.where(np.isnan(values), mean, values)
-    features = feature_vectors(contract, times, values, missing)
+    features = feature_vectors(contract, times, values.astype(np.float32), missing)
     targets = _targets(contract, values, missing, np.cumsum(restart), part_of)
     _refuse_empty_parts(recording, contract, targets, part_of)
     season = recipe.forecast.season
@@ -124,13 +131,24 @@ def _contract(recipe: Recipe, mean: list[float], scale: list[float]) -> Contract
     )
 
 
-def _samples(contract: Contract, recording: Recording) -> tuple[list[Sample], dict[str, int]]:
+def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[str, int]]:
     """The device's own samples, stream after stream, and what became of the other readings."""
-    sampler = Sampler(contract, StreamTable(contract, max(1, len(recording.streams))))
-    samples = [sample for reading in recording.readings() if (sample := sampler.sample(reading)) is not None]
-    samples.sort(key=lambda sample: sample.slot)  # stable: each stream keeps its order of time
-    counts = dict(sampler.counts)
-    return samples, {name: counts[name] for name in ("duplicate", "late", "gaps", "missing")}
+    table = StreamTable(contract)
+    sampler = Sampler(contract, table)
+    duplicate = late = 0
+    kept = []
+    for one in sampler.rounds(recording.readings()):
+        behind = sampler.behind(one)
+        if behind.any():
+            repeated = one.times[behind] == table.now["time"][one.slots[behind]]
+            duplicate, late = duplicate + int(repeated.sum()), late + int((~repeated).sum())
+            one = one.part(~behind)
+        samples = sampler.complete(one)
+        kept.append((one.slots, one.times, samples.values, samples.missing, samples.restart))
+    columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
+    order = np.argsort(columns[0], kind="stable")  # each stream keeps its order of time
+    counts = {"duplicate": duplicate, "late": late, "gaps": sampler.gaps, "missing": sampler.missing}
+    return _Samples(*(column[order] for column in columns)), counts
 
 
 def _starts(recipe: Recipe, recording: Recording, times: NDArray[np.float64]) -> dict[Part, float]:

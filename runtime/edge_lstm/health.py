@@ -1,0 +1,42 @@
+"""How a service does: rates, latencies and memory, in a few numbers."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import deque
+
+_REMEMBERED = 1000  # batches
+
+
+class Health:
+    """Collects what a service measures of itself, and says when to speak again."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._told_at = -float("inf")
+        self._readings = 0
+        self._batches_ms: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def processed(self, readings: int, seconds: float) -> None:
+        """A batch of `readings` took `seconds` from decoding to publishing."""
+        self._readings += readings
+        self._batches_ms.append(1000 * seconds)
+
+    def due(self, now: float, interval_s: float) -> bool:
+        """Whether it is time to speak (`now` in monotonic seconds); asking says that it is done."""
+        if now - self._told_at < interval_s:
+            return False
+        self._told_at = now
+        return True
+
+    def figures(self) -> dict[str, float]:
+        """Readings, uptime, milliseconds a batch (p50, p99 of the last 1000), memory."""
+        ordered = sorted(self._batches_ms) or [0.0]
+        return {
+            "readings": self._readings,
+            "uptime_s": round(time.monotonic() - self._begun, 1),
+            "batch_ms_p50": round(ordered[len(ordered) // 2], 3),
+            "batch_ms_p99": round(ordered[int(0.99 * len(ordered))], 3),
+            "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        }

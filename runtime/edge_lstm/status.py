@@ -1,0 +1,63 @@
+"""What a running service says of itself: its retained status and its stats, read from the broker as anybody could."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.mqtt import Address, Door
+
+_SPOKEN = (
+    ("readings", "{readings:,} readings, {predictions:,} predictions in {uptime_s:,.0f} s"),
+    ("streams", "{streams:,} streams, {streams_in_memory:,} in memory"),
+    ("order", "{rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
+    ("refused", "{refused:,} refused, {retained:,} retained"),
+    ("states", "{gaps:,} restarted after gaps, {runaway:,} ran away, {missing:,} values held"),
+    ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed"),
+    ("batches", "p50 {batch_ms_p50:.1f} ms, p99 {batch_ms_p99:.1f} ms"),
+    ("memory", "{rss_mb:.0f} MB"),
+    ("bundle", "{bundle} on {backend} {scheme}"),
+)
+
+
+def read_status(address: Address, client_id: str, timeout_s: float = 3.0) -> dict[str, Any]:
+    """`status` ("online" or "offline") and, where the service has spoken, its stats.
+
+    Raises EdgeLstmError where the broker is not there or knows no such service within `timeout_s`.
+    """
+    prefix = f"edge-lstm/{client_id}"
+    door = Door(address, topics=[f"{prefix}/status", f"{prefix}/stats"])
+    door.open()
+    facts: dict[str, Any] = {}
+    deadline = time.monotonic() + timeout_s
+    quiet = False
+    try:
+        while time.monotonic() < deadline and not (quiet and "status" in facts):
+            messages = door.poll(0.2)
+            quiet = not messages
+            for message in messages:
+                if message.topic.endswith("/status"):
+                    facts["status"] = message.payload.decode("utf-8", "replace")
+                else:
+                    facts.update(json.loads(message.payload))
+            door.acknowledge(messages)
+    except ValueError as error:
+        raise EdgeLstmError(f"expected a service's stats on {prefix}/stats, found: {error}") from None
+    finally:
+        door.close()
+    if "status" not in facts:
+        raise EdgeLstmError(
+            f"expected a service {client_id} at {address}, found no message on {prefix}/status",
+            "start it (edge-lstm run), or mend client_id",
+        )
+    return facts
+
+
+def status_text(facts: dict[str, Any]) -> str:
+    """The status for a person."""
+    lines = [f"{'status':<10}{facts['status']}"]
+    if "uptime_s" in facts:
+        lines += [f"{name:<10}{pattern.format(**facts)}" for name, pattern in _SPOKEN]
+    return "\n".join(lines)
