@@ -155,7 +155,7 @@ class Door:
     def publish(self, topic: str, payload: str, *, retain: bool = False) -> int:
         """Send at QoS 1; the packet id is in `unconfirmed` until the broker has it. It survives a reconnect."""
         info = self._client.publish(topic, payload, qos=1, retain=retain)
-        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN):
+        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN, paho.MQTT_ERR_CONN_LOST):
             raise EdgeLstmError(f"expected to publish to {topic}, found: {paho.error_string(info.rc)}")
         self._unconfirmed.add(info.mid)
         return info.mid

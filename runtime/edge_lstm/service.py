@@ -12,16 +12,16 @@ import hashlib
 import json
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import STREAM, Decoder, PayloadError, encode_prediction
 from edge_lstm.deadband import Deadband
 from edge_lstm.health import Health
-from edge_lstm.mqtt import Door, Message, parse_address
+from edge_lstm.mqtt import MOST_UNCONFIRMED, Door, Message, parse_address
+from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.service_config import ServiceConfig
@@ -36,16 +36,8 @@ _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
+_A_MOMENT_S = 1e-6
 _NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A committed batch whose predictions are on their way."""
-
-    number: int
-    packet_ids: frozenset[int]  # of its predictions
-    identities: frozenset[str]  # of its readings' messages
 
 
 class Service:
@@ -70,7 +62,7 @@ class Service:
         self._decoder = Decoder(config.input, [feature.name for feature in bundle.contract.features])
         self._deadband = Deadband(bundle.contract, config.output.deadband) if config.output.deadband else None
         self._store = Store(folder / config.state, bundle.id, config.history)
-        self._batch, self._outbox, self._known = self._store.load()
+        self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
         self._door = Door(
             parse_address(config.mqtt.url),
@@ -79,18 +71,21 @@ class Service:
             f"edge-lstm/{config.mqtt.client_id}/status",
             config.mqtt.session_expiry_s,
         )
-        self._sent: deque[_Sent] = deque()
+        self._outbox = Outbox(self._door, MOST_UNCONFIRMED, self._batch)
+        self._outbox.put(self._batch, unsent, known)
         self._waiting: list[Message] = []  # taken in, not processed yet
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
         self._saved_at = time.monotonic()
         self._stopping = False
         self._connection = 0
+        self._arrived = 0.0
+        self._clock_behind = False
         self._told_at = -_REFUSALS_TOLD_EVERY_S
         self.counts: Counter[str] = Counter(refused=0, retained=0, repeated=0, predictions=0)
         self.health = Health()
         backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
-        log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
+        log.info("state loaded streams=%d unsent=%d", self._store.count(), len(unsent))
 
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -98,12 +93,11 @@ class Service:
 
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
-        self._send(self._batch, self._outbox, frozenset(self._known))
         while not self._stopping:
-            free = len(self._door.unconfirmed) < _MOST_UNSENT
+            self._outbox.move()
+            free = len(self._outbox) < _MOST_UNSENT
             room = len(self._waiting) < _MOST_WAITING
-            self._take(self._door.poll(0.0 if self._waiting and free else _POLL_S, read=room))
-            self._forget_confirmed()
+            self._take(self._door.poll(0.0 if self._waiting and free else _POLL_S, read=room or not free))
             if self._waiting and free:
                 batch, self._waiting = self._waiting[:_MOST_A_BATCH], self._waiting[_MOST_A_BATCH:]
                 self._process(batch)
@@ -120,17 +114,17 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
-        arrival = time.time()
-        readings = [reading for message in messages if (reading := self._reading(message, arrival)) is not None]
+        readings = [reading for message in messages if (reading := self._reading(message)) is not None]
         predictions = self._predictor.feed(readings)
         said = predictions if self._deadband is None else self._deadband.moved(predictions, self._predictor.table)
         outbox = [(self._topic(prediction), encode_prediction(prediction, self._bundle_id)) for prediction in said]
-        identities = frozenset(map(_identity, messages)) if self._exactly_once else frozenset()
+        identities = [_identity(message) for message in messages] if self._exactly_once else []
         self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
         self._batch += 1
         if self._exactly_once and not self._commit(outbox, identities, readings):
             return
-        self._send(self._batch, outbox, identities)
+        self._outbox.put(self._batch, outbox, identities)
+        self._outbox.move()
         self._door.acknowledge(messages)
         self._evict()
         self.counts["predictions"] += len(predictions)
@@ -139,12 +133,24 @@ class Service:
     def _topic(self, prediction: Prediction) -> str:
         return self._config.output.topic.replace(STREAM, prediction.stream)
 
-    def _reading(self, message: Message, arrival: float) -> Reading | None:
+    def _arrival(self) -> float:
+        """Now, in seconds since 1970, and later than ever before: two messages of a moment are two, in their order,
+        and a clock that is set back makes nothing late."""
+        now = time.time()
+        behind = now < self._arrived - 1.0
+        if behind and not self._clock_behind:
+            log.warning("clock was set back by_s=%.1f", self._arrived - now)
+        self._clock_behind = behind
+        self._arrived = max(now, self._arrived + _A_MOMENT_S)
+        return self._arrived
+
+    def _reading(self, message: Message) -> Reading | None:
         """The reading in a message, or None after counting why it is none."""
+        arrival = self._arrival()
         if message.retained:
             self.counts["retained"] += 1  # what was true once, not a fresh reading
             return None
-        if message.repeated and _identity(message) in self._unacknowledged():
+        if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
             return None
         try:
@@ -170,20 +176,18 @@ class Service:
     def _row(self, stream: str) -> bytes | None:
         return self._store.row(stream)
 
-    def _commit(
-        self, outbox: Sequence[tuple[str, str]], identities: frozenset[str], readings: Sequence[Reading]
-    ) -> bool:
+    def _commit(self, outbox: Sequence[Outgoing], identities: Sequence[str], readings: Sequence[Reading]) -> bool:
         """Put the batch on the disk, however long the disk needs; False where `stop` came first.
 
         While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all.
         """
         table = self._predictor.table
         rows = [(stream, table.row(stream)) for stream in self._unsaved]
-        known = self._unacknowledged() | identities
+        confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
         told = False
         while True:
             try:
-                self._store.commit(self._batch, rows, outbox, self._confirmed(), known, readings)
+                self._store.commit(self._batch, rows, outbox, confirmed, identities, acknowledged, readings)
                 break
             except StoreFullError as error:
                 if not told:
@@ -212,7 +216,7 @@ class Service:
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
         if not self._exactly_once and self._unsaved and now - self._saved_at >= self._config.checkpoint_s:
-            self._commit((), frozenset(), ())
+            self._commit((), (), ())
         if self._door.connected and self.health.due(now, self._config.stats_interval_s):
             self._door.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 
@@ -225,7 +229,7 @@ class Service:
             "streams": self._store.count(),
             "streams_in_memory": len(self._predictor.table),
             "queue": len(self._waiting),
-            "unconfirmed": len(self._door.unconfirmed),
+            "unconfirmed": len(self._outbox),
             **self._predictor.totals,
             **self.counts,
             **self.health.figures(),
@@ -234,39 +238,16 @@ class Service:
     def _own_topic(self, name: str) -> str:
         return f"edge-lstm/{self._config.mqtt.client_id}/{name}"
 
-    def _confirmed(self) -> int:
-        """The last batch of which, and of all before it, the broker has every prediction."""
-        return self._sent[0].number - 1 if self._sent else self._batch - 1
-
-    def _unacknowledged(self) -> set[str]:
-        """The messages that are processed, and may still come again because their acknowledgement got lost."""
-        return self._known.union(*(sent.identities for sent in self._sent))
-
-    def _send(self, batch: int, outbox: Sequence[tuple[str, str]], identities: frozenset[str]) -> None:
-        packet_ids = frozenset(self._door.publish(topic, payload) for topic, payload in outbox)
-        self._sent.append(_Sent(batch, packet_ids, identities))
-
-    def _forget_confirmed(self) -> None:
-        """Let go of batches that the broker has.
-
-        A batch's acknowledgements went out before the next batch's predictions on the same connection, so once those
-        are confirmed its messages cannot come again.
-        """
-        unconfirmed = self._door.unconfirmed
-        while self._sent and not self._sent[0].packet_ids & unconfirmed:
-            sent = self._sent.popleft()
-            self._known = set(sent.identities) if sent.packet_ids else self._known | sent.identities
-
     def _finish(self) -> None:
         """What is committed gets out if the broker takes it within a second; else the next start sends it."""
         deadline = time.monotonic() + 0.5
-        while self._door.unconfirmed and self._door.connected and time.monotonic() < deadline:
+        while len(self._outbox) and self._door.connected and time.monotonic() < deadline:
             self._door.poll(0.05)
-        self._forget_confirmed()
+            self._outbox.move()
         if not self._exactly_once:
-            self._commit((), frozenset(), ())
+            self._commit((), (), ())
         self._door.close(timeout_s=0.3)
-        self._store.close(self._confirmed() if self._sent else self._batch)
+        self._store.close(self._outbox.confirmed)
         counts = {**self._predictor.totals, **self.counts}
         log.info("stopped %s", " ".join(f"{name}={count}" for name, count in counts.items()))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.outbox import Outgoing
 from edge_lstm.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,9 @@ _SCHEMA = """
 create table if not exists bundle (id text not null);
 create table if not exists streams (stream text primary key, row blob not null) without rowid;
 create table if not exists outbox (batch integer primary key, messages text not null);
-create table if not exists unacknowledged (message text primary key) without rowid;
+create table if not exists unacknowledged (message text primary key, batch integer not null) without rowid;
 create table if not exists history (batch integer primary key, count integer not null, readings text not null);
 """
-
-Outgoing = tuple[str, str]  # topic, payload
 
 
 class StoreFullError(EdgeLstmError):
@@ -93,11 +92,11 @@ class Store:
                 self._database.execute(f"delete from {table}")
             self._database.execute("insert into bundle values (?)", (bundle_id,))
 
-    def load(self) -> tuple[int, list[Outgoing], set[str]]:
+    def load(self) -> tuple[int, list[Outgoing], list[str]]:
         """The last batch's number, the outbox (oldest first), and the unacknowledged messages."""
         batches = list(self._database.execute("select batch, messages from outbox order by batch"))
         outbox = [(topic, payload) for _, messages in batches for topic, payload in json.loads(messages)]
-        unacknowledged = {message for (message,) in self._database.execute("select message from unacknowledged")}
+        unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
         (last,) = self._database.execute("select max(batch) from history").fetchone()
         return max([last or 0, *(batch for batch, _ in batches)]), outbox, unacknowledged
 
@@ -119,11 +118,12 @@ class Store:
         outbox: Sequence[Outgoing],
         confirmed: int,
         unacknowledged: Iterable[str],
+        acknowledged: int,
         readings: Sequence[Reading] = (),
     ) -> None:
-        """In one transaction: the rows of the streams that stepped, the batch's outgoing messages and its readings come
-        in; the outgoing messages of all batches up to `confirmed`, and history beyond its limit, leave; the
-        unacknowledged messages are replaced.
+        """In one transaction: the rows of the streams that stepped, the batch's outgoing and unacknowledged messages,
+        and its readings, come in; the outgoing messages of all batches up to `confirmed`, the unacknowledged ones of
+        those up to `acknowledged`, and history beyond its limit, leave.
 
         Raises StoreFullError where the disk refuses for now, EdgeLstmError where the file is damaged; nothing is done
         then.
@@ -134,9 +134,10 @@ class Store:
                 self._database.execute("delete from outbox where batch <= ?", (confirmed,))
                 if outbox:
                     self._database.execute("insert into outbox values (?, ?)", (batch, json.dumps(outbox)))
-                self._database.execute("delete from unacknowledged")
+                self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
                 self._database.executemany(
-                    "insert or ignore into unacknowledged values (?)", ((message,) for message in unacknowledged)
+                    "insert or replace into unacknowledged values (?, ?)",
+                    ((message, batch) for message in unacknowledged),
                 )
                 if self._history and readings:
                     self._keep(batch, readings)

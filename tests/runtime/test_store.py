@@ -22,37 +22,37 @@ def open_store(folder: Path, bundle: str = "bundle-1", kept: int = 0) -> Store:
 
 def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    store.commit(1, [("a", b"1"), ("b", b"5")], [("out/a", "1")], 0, ["7:x"])
-    store.commit(2, [("a", b"2")], [("out/a", "2"), ("out/b", "3")], 0, ["8:y"])
+    store.commit(1, [("a", b"1"), ("b", b"5")], [("out/a", "1")], 0, ["7:x"], 0)
+    store.commit(2, [("a", b"2")], [("out/a", "2"), ("out/b", "3")], 0, ["8:y"], 1)
     store.close(0)
     again = open_store(tmp_path)
-    assert again.load() == (2, [("out/a", "1"), ("out/a", "2"), ("out/b", "3")], {"8:y"})
+    assert again.load() == (2, [("out/a", "1"), ("out/a", "2"), ("out/b", "3")], ["8:y"])
     assert (again.row("a"), again.row("b"), again.row("c"), again.count()) == (b"2", b"5", None, 2)
-    again.commit(3, [], [], 2, [])
+    again.commit(3, [], [], 2, [], 2)
     again.close(3)
-    assert open_store(tmp_path).load() == (0, [], set())
+    assert open_store(tmp_path).load() == (0, [], [])
 
 
 def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from edge_lstm.store import Store\n"
-        "store = Store(Path(sys.argv[1]), 'bundle-1'); store.commit(1, [('a', b'x')], [('t', 'p')], 0, [])\n"
+        "store = Store(Path(sys.argv[1]), 'bundle-1'); store.commit(1, [('a', b'x')], [('t', 'p')], 0, [], 0)\n"
         "store._database.execute('begin'); store._database.execute('delete from streams')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "state.db")], check=False)
     assert killed.returncode == -signal.SIGKILL
     store = open_store(tmp_path)
-    assert store.load() == (1, [("t", "p")], set())
+    assert store.load() == (1, [("t", "p")], [])
     assert store.row("a") == b"x"
 
 
 def test_states_of_another_bundle_are_dropped_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(tmp_path)
-    store.commit(1, [("a", b"1")], [("out/a", "1")], 0, [])
+    store.commit(1, [("a", b"1")], [("out/a", "1")], 0, [], 0)
     store.close(0)
     again = open_store(tmp_path, "bundle-2")
-    assert (again.load(), again.row("a")) == ((0, [], set()), None)
+    assert (again.load(), again.row("a")) == ((0, [], []), None)
     assert "every stream starts cold was=bundle-1 is=bundle-2" in caplog.text
 
 
@@ -68,7 +68,7 @@ def test_a_damaged_database_is_moved_aside_and_every_stream_starts_cold(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(tmp_path)
-    store.commit(1, [(f"s{index}", bytes(500)) for index in range(400)], [], 0, [])
+    store.commit(1, [(f"s{index}", bytes(500)) for index in range(400)], [], 0, [], 0)
     store.close(0)
     path = tmp_path / "state.db"
     data = bytearray(path.read_bytes())
@@ -76,7 +76,7 @@ def test_a_damaged_database_is_moved_aside_and_every_stream_starts_cold(
     path.write_bytes(data)
     again = open_store(tmp_path)
     assert again.count() == 0
-    again.commit(1, [("a", b"1")], [], 0, [])
+    again.commit(1, [("a", b"1")], [], 0, [], 0)
     (aside,) = tmp_path.glob("state.db.damaged-*")
     assert aside.stat().st_size == len(data)
     assert "state database damaged, every stream starts cold" in caplog.text
@@ -91,14 +91,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_a_commit_is_named_and_nothing_of_it_stays(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    store.commit(1, [("a", b"1")], [], 0, [])
+    store.commit(1, [("a", b"1")], [], 0, [], 0)
     (pages,) = store._database.execute("pragma page_count").fetchone()
     store._database.execute(f"pragma max_page_count = {pages + 1}")  # what SQLite takes for a full disk
     with pytest.raises(StoreFullError, match=r"expected to commit states to .*found: database or disk is full"):
-        store.commit(2, [(f"s{index}", bytes(200)) for index in range(1000)], [], 0, [])
+        store.commit(2, [(f"s{index}", bytes(200)) for index in range(1000)], [], 0, [], 0)
     assert (store.row("a"), store.count()) == (b"1", 1)
     store._database.execute("pragma max_page_count = 100000")
-    store.commit(2, [(f"s{index}", bytes(200)) for index in range(1000)], [], 0, [])
+    store.commit(2, [(f"s{index}", bytes(200)) for index in range(1000)], [], 0, [], 0)
     assert store.count() == 1001
 
 
@@ -106,7 +106,7 @@ def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_p
     store = open_store(tmp_path, kept=50)
     readings = [Reading(f"s{index % 3}", 1e9 + index, {"level": index / 7}, str(index)) for index in range(400)]
     for batch in range(40):
-        store.commit(batch + 1, [], [], batch, [], readings[10 * batch : 10 * batch + 10])
+        store.commit(batch + 1, [], [], batch, [], 0, readings[10 * batch : 10 * batch + 10])
     store.close(40)
     kept = list(history(tmp_path / "state.db"))
     assert 50 <= len(kept) <= 110
@@ -117,7 +117,7 @@ def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_p
 
 def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    store.commit(1, [], [], 0, [])
+    store.commit(1, [], [], 0, [], 0)
     with pytest.raises(EdgeLstmError, match="database is locked"):
         open_store(tmp_path)
     store.close(0)

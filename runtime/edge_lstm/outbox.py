@@ -1,0 +1,98 @@
+"""Predictions on their way: handed to the broker a window at a time, and remembered until it has them.
+
+A batch is done when all its predictions are confirmed. What it knows of batches is what a store may forget.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Protocol
+
+Outgoing = tuple[str, str]  # topic, payload
+
+
+class Publisher(Protocol):
+    """What it needs of the door."""
+
+    @property
+    def unconfirmed(self) -> AbstractSet[int]: ...
+
+    def publish(self, topic: str, payload: str) -> int: ...
+
+
+class Outbox:
+    """Batches of outgoing messages, in order; the identities of the incoming messages that caused each.
+
+    A message that was acknowledged may come again as long as the acknowledgement could have got lost. Acknowledgements
+    of a batch go out before the predictions of the next on the same connection, so once one of those is confirmed, the
+    batches before it cannot come again.
+    """
+
+    def __init__(self, publisher: Publisher, window: int, batch: int) -> None:
+        """`window`: messages that may be unconfirmed at the broker; `batch`: the last batch's number."""
+        self._publisher = publisher
+        self._window = window
+        self._last = batch
+        self._unsent: deque[tuple[int, str, str]] = deque()
+        self._batch_of: dict[int, int] = {}  # packet id -> batch, of what is at the broker
+        self._open: dict[int, int] = {}  # batch -> messages not confirmed, in the order of batches
+        self._identities: dict[str, int] = {}  # -> batch
+        self._by_batch: deque[tuple[int, Sequence[str]]] = deque()
+        self._settled = batch  # the last batch whose predictions, at least one, were all confirmed
+
+    def __len__(self) -> int:
+        """Messages that the broker has not confirmed."""
+        return len(self._unsent) + len(self._batch_of)
+
+    def put(self, batch: int, messages: Sequence[Outgoing], identities: Sequence[str]) -> None:
+        """Add a committed batch."""
+        self._last = batch
+        self._unsent.extend((batch, topic, payload) for topic, payload in messages)
+        if messages:
+            self._open[batch] = len(messages)
+        self.know(batch, identities)
+
+    def know(self, batch: int, identities: Sequence[str]) -> None:
+        """Remember the incoming messages of a batch."""
+        self._identities.update(dict.fromkeys(identities, batch))
+        self._by_batch.append((batch, identities))
+
+    def knows(self, identity: str) -> bool:
+        """Whether this message was processed and may have come again."""
+        return identity in self._identities
+
+    def move(self) -> None:
+        """Take note of what was confirmed, and hand on as much as the window takes."""
+        unconfirmed = self._publisher.unconfirmed
+        for packet_id in [one for one in self._batch_of if one not in unconfirmed]:
+            self._confirm(self._batch_of.pop(packet_id))
+        while self._unsent and len(self._batch_of) < self._window:
+            batch, topic, payload = self._unsent.popleft()
+            self._batch_of[self._publisher.publish(topic, payload)] = batch
+
+    @property
+    def confirmed(self) -> int:
+        """The last batch of which, and of all before it, the broker has everything."""
+        return next(iter(self._open)) - 1 if self._open else self._last
+
+    @property
+    def forgettable(self) -> int:
+        """The last batch whose incoming messages cannot come again."""
+        return self._settled - 1
+
+    def _confirm(self, batch: int) -> None:
+        self._open[batch] -= 1
+        if self._open[batch]:
+            return
+        del self._open[batch]
+        self._settled = max(self._settled, batch)
+        while self._by_batch and self._by_batch[0][0] <= self.forgettable:
+            number, identities = self._by_batch.popleft()
+            self._forget(number, identities)
+
+    def _forget(self, batch: int, identities: Iterable[str]) -> None:
+        for identity in identities:
+            if self._identities.get(identity) == batch:  # a later batch may have had the same one
+                del self._identities[identity]
