@@ -172,22 +172,23 @@ class Predictor:
     def step_rows(self, slots: Slots, features: Floats) -> Floats:
         """The core: gather the states of `slots` (batch,), step `features` (batch, inputs), scatter; the outputs."""
         count = len(slots)
-        now, fields = self.table.now, self.table.state_fields
-        states = [now[field][slots] for field in fields]  # (batch, *shape) each, copies
+        columns = self.table.states
+        rows: Slots | slice = slots if count > 1 else slice(int(slots[0]), int(slots[0]) + 1)  # a view is quicker
+        states = [column[rows] for column in columns]  # (batch, *shape) each
         idle = self._smallest_batch - count
         if idle > 0:
             features = np.concatenate([features, np.zeros((idle, features.shape[1]), np.float32)])
             states = [np.concatenate([state, np.zeros((idle, *state.shape[1:]), np.float32)]) for state in states]
         prediction, following = self.backend.step(features, states)
-        for field, state in zip(fields, following, strict=True):
-            now[field][slots] = state[:count]
+        for column, state in zip(columns, following, strict=True):
+            column[rows] = state[:count]
         return prediction[:count]
 
     def _restarted_if_runaway(self, slots: Slots, features: Floats, raw: Floats) -> Floats:
         """The outputs (n, outputs), those of streams whose numbers left all bounds stepped again from a fresh start."""
         bad = ~np.isfinite(raw).all(axis=1)
-        for field in self.table.state_fields:
-            state = self.table.now[field][slots].reshape(len(slots), -1)
+        for column in self.table.states:
+            state = column[slots].reshape(len(slots), -1)
             bad |= ~(np.abs(state) < _RUNAWAY).all(axis=1)  # a NaN is not below anything
         if not bad.any():
             return raw

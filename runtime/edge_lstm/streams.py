@@ -48,6 +48,7 @@ class StreamTable:
         self._names: list[str | None] = []
         self._free: list[int] = []
         self.state_fields = [name for name, _, _ in tensors]
+        self.states: list[NDArray[np.float32]] = []  # views of these fields of `now`
         self.depth = depth
         self.now: Records = np.zeros(0, now)
         self.joining: NDArray[np.float32] = np.zeros((0, features), np.float32)
@@ -113,8 +114,8 @@ class StreamTable:
     def restart(self, slots: Slots) -> None:
         """Put the states of these slots (n,) back to their start; step counts and last values stay."""
         self.now["warm_steps"][slots] = 0
-        for field in self.state_fields:
-            self.now[field][slots] = 0.0
+        for state in self.states:
+            state[slots] = 0.0
 
     def row(self, stream: str) -> bytes:
         """All that is carried for `stream`, as bytes that `put_row` takes back."""
@@ -190,6 +191,7 @@ class StreamTable:
         for name in ("now", "joining", "said", "used", "trail_length", "trail", "anchor", "middle", "seen"):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, *column.shape[1:]), column.dtype)]))
+        self.states = [self.now[field] for field in self.state_fields]
 
 
 def _row_bytes(column: NDArray[np.generic]) -> int:
