@@ -61,6 +61,12 @@ class Service:
             [config.input.topic_filter],
             f"edge-lstm/{config.mqtt.client_id}/status",
             config.mqtt.session_expiry_s,
+            protocol=config.mqtt.protocol,
+            qos=config.mqtt.qos,
+            tls=config.mqtt.tls(folder),
+            login=config.mqtt.login(folder),
+            receive_maximum=config.mqtt.receive_maximum,
+            keepalive_s=config.mqtt.keepalive_s,
         )
         self._batch, self._outbox, self._known = self._store.load(self._predictor.table)
         self._sent: deque[_Sent] = deque()
