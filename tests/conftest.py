@@ -68,15 +68,18 @@ def bundle_path(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> Path:
 class Mosquitto:
     """A real mosquitto with persistence, on a free loopback port; it can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = "allow_anonymous true", tls: bool = False) -> None:
+        """`settings`: more lines of its configuration; with `tls` they must say what its listener needs for it."""
         with socket.socket() as free:
             free.bind((HOST, 0))
-            self.address = Address(HOST, free.getsockname()[1])
+            self.address = Address(HOST, free.getsockname()[1], tls)
+        self.folder = folder
         self._config = folder / "mosquitto.conf"
         # what a durable broker needs: the defaults drop queued messages after 1000 and save every 30 minutes
         self._config.write_text(
-            f"listener {self.address.port} {HOST}\nallow_anonymous true\npersistence true\n"
-            f"persistence_location {folder}/\nautosave_interval 1\nmax_queued_messages 0\nmax_inflight_messages 100\n"
+            f"listener {self.address.port} {HOST}\npersistence true\n"
+            f"persistence_location {folder}/\nautosave_interval 1\nmax_queued_messages 0\n"
+            f"max_inflight_messages 100\n{settings}\n"
         )
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,17 +106,29 @@ class Mosquitto:
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A running mosquitto; skips where it is not installed."""
+def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """start_mosquitto(settings="allow_anonymous true", tls=False): a running one; skips where it is not installed."""
     if not (shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists()):
         pytest.skip("mosquitto is not installed (Debian: apt-get install mosquitto)")
-    folder = tmp_path / "mosquitto"
-    folder.mkdir()
-    if os.geteuid() == 0:
-        folder.chmod(0o777)  # started by root it changes to its own user
-        for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    broker = Mosquitto(folder)
-    broker.start()
-    yield broker
-    broker.stop()
+    started: list[Mosquitto] = []
+
+    def start(settings: str = "allow_anonymous true", tls: bool = False) -> Mosquitto:
+        folder = tmp_path / f"mosquitto-{len(started)}"
+        folder.mkdir()
+        if os.geteuid() == 0:
+            folder.chmod(0o777)  # started by root it changes to its own user
+            for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+                parent.chmod(parent.stat().st_mode | 0o055)
+        started.append(Mosquitto(folder, settings, tls))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.stop()
+
+
+@pytest.fixture
+def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    """A running mosquitto that lets everybody in."""
+    return start_mosquitto()

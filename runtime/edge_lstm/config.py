@@ -31,10 +31,19 @@ _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 
 def key(
-    default: Any = dataclasses.MISSING, *, doc: str = "", least: float | None = None, most: float | None = None
+    default: Any = dataclasses.MISSING,
+    *,
+    doc: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    refused: str = "",
 ) -> Any:
-    """A field of a schema: its default (none: the key is required), its bounds (inclusive) and its meaning."""
-    metadata = {"doc": doc, "least": least, "most": most}
+    """A field of a schema: its default (none: the key is required), its bounds (inclusive) and its meaning.
+
+    `refused` is for a key that one would expect and must not write, a password for one: the reason, which is told
+    without the value.
+    """
+    metadata = {"doc": doc, "least": least, "most": most, "refused": refused}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -99,13 +108,16 @@ def _read_table(value: Any, schema: Any, where: str, faults: list[str]) -> Any:
     meant: set[str] = set()
     for name in value:
         if name not in fields:
-            near = difflib.get_close_matches(name, set(fields) - set(value), 1, 0.6)
+            allowed = [known for known in fields if not fields[known].metadata.get("refused")]
+            near = difflib.get_close_matches(name, set(allowed) - set(value), 1, 0.6)
             meant.update(near)
-            known = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(fields))}"
+            known = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(allowed))}"
             faults.append(f"{prefix}{name}: unknown key; {known}")
     arguments = {}
     for name, field in fields.items():
-        if name in value:
+        if name in value and field.metadata.get("refused"):
+            faults.append(f"{prefix}{name}: {field.metadata['refused']}")
+        elif name in value:
             arguments[name] = _read(value[name], hints[name], f"{prefix}{name}", faults, field.metadata)
         elif name in meant:
             continue  # it is there, misspelt, and told above

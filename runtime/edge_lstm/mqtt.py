@@ -1,63 +1,84 @@
-"""The one door to paho: connect, read, publish, acknowledge, from one thread, with no callback that can raise.
+"""The one door to a broker: connect, read, publish, acknowledge, from one thread, with no callback that can raise.
 
 It keeps its session at the broker, so that what arrives while the service is away waits there, and acknowledges a
-message only when told to. Bounded: the socket is read only when asked, so the broker holds what is too much.
+message only when told to. Bounded: the socket is read only when asked, so the broker holds what is too much; what is
+published beyond the broker's own bound waits here, in order, and its sender sees it in `unconfirmed`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import random
 import select
 import socket
+import ssl
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge_lstm.access import Login, Tls
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.paho_batching import LARGEST_PACKET, REFUSAL, BatchingClient
+from edge_lstm.paho_stock import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival, StockClient
 
 log = logging.getLogger(__name__)
 
-_KEEPALIVE_S = 30
+ClientKind = Literal["auto", "batching", "stock"]
+
 _CONNECT_TIMEOUT_S = 5.0
-_LONGEST_PAUSE_S = 5.0  # between attempts to reconnect
-_PACKETS_A_POLL = 200
-# paho looks through all that is outstanding at every PUBACK, so more than this costs more than it hides.
-MOST_UNCONFIRMED = 200
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to reconnect
+_UNREACHABLE_LOGGED_EVERY_S = 60.0
+_MOST_A_POLL = 1000  # messages, about
+_TOPICS_KEPT = 4096
+MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a broker listens."""
+    """Where a broker listens, and whether it speaks TLS there."""
 
     host: str
     port: int
+    tls: bool = False
 
     def __str__(self) -> str:
-        return f"mqtt://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
 
 def parse_address(url: str) -> Address:
-    """`mqtt://host[:port]`, port 1883 where it is left out. Raises EdgeLstmError otherwise."""
+    """`mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; port 1883 or 8883 where it is left out.
+
+    Raises EdgeLstmError otherwise, which does not repeat a password.
+    """
+    if "@" in url:
+        raise EdgeLstmError(
+            "expected an address without a user and password, found one with them",
+            "an address shows in logs and process lists: set username and password_file",
+        )
     try:
         parts = urlsplit(url)
-        if parts.scheme == "mqtt" and parts.hostname and not parts.username and not parts.path.strip("/"):
-            return Address(parts.hostname, parts.port or 1883)
+        if parts.scheme in ("mqtt", "mqtts") and parts.hostname and not (parts.path.strip("/") or parts.query):
+            tls = parts.scheme == "mqtts"
+            return Address(parts.hostname, parts.port or (8883 if tls else 1883), tls)
     except ValueError:
         pass  # a port that is no number: the same answer as to any other text
     raise EdgeLstmError(f'expected an address like mqtt://host:1883, found "{url}"', "mend the address")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message as it arrived; `connection` and `packet_id` say what to acknowledge."""
 
     topic: str
@@ -67,6 +88,26 @@ class Message:
     qos: int
     repeated: bool  # the DUP flag: sent before, which does not mean processed before
     retained: bool
+    properties: Mapping[str, str] = NO_PROPERTIES  # MQTT 5 user properties; of a name that repeats, the last
+
+
+@dataclass(frozen=True)
+class PublishProperties:
+    """What MQTT 5 lets a message say beside its payload; MQTT 3.1.1 leaves it out."""
+
+    expiry_s: int | None = None  # after which the broker gives it to nobody any more
+    content_type: str = ""  # as "application/json"
+    user: tuple[tuple[str, str], ...] = ()
+
+
+class _Waiting(NamedTuple):
+    """A message on its way to the broker's window."""
+
+    number: int
+    topic: bytes
+    payload: bytes
+    retain: bool
+    properties: PublishProperties | None
 
 
 class Door:
@@ -79,38 +120,84 @@ class Door:
         topics: Sequence[str] = (),
         status_topic: str | None = None,
         session_expiry_s: int = 0,
+        *,
+        protocol: Literal["5", "3.1.1"] = "5",
+        qos: Literal[0, 1] = 1,
+        tls: Tls | None = None,
+        login: Login | None = None,
+        receive_maximum: int = 1000,
+        keepalive_s: int = 30,
+        expect_session: bool = False,
+        client: ClientKind = "auto",
     ) -> None:
-        """`session_expiry_s` > 0 keeps the session (subscriptions, what was missed) under `client_id`.
+        """`topics` are the filters to subscribe to, at `qos`.
 
+        `session_expiry_s` > 0 keeps the session (subscriptions, what was missed) under `client_id`; MQTT 3.1.1 knows
+        no expiry, so there the broker keeps it for as long as it likes. `expect_session` says that there should be one
+        from before: a broker that lost it is told of in the log, at once and not only from the second connect on.
         `status_topic` gets "online" at every connect and "offline" when the connection ends, both retained.
+        `receive_maximum` bounds what the broker sends before the first acknowledgement (MQTT 5).
+        `client` chooses between paho's own hot path and ours: "auto" takes ours where the paho installed allows it.
+
+        Raises EdgeLstmError where a file of `tls` is unfit.
         """
         self.address = address
         self.connected = False  # and subscribed
-        self._topics = topics
+        # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
+        # malformed: messages with a topic that is no text; sessions_lost: as said in the log
+        self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
+        self._topics, self._qos = topics, qos
         self._status_topic = status_topic
         self._session_expiry_s = session_expiry_s
+        self._receive_maximum, self._keepalive_s = receive_maximum, keepalive_s
+        self._five = protocol == "5"
         self._connection = 0
-        self._expect_session = False
+        self._accepted = False  # between CONNACK and the end of the connection
+        self._broken = False  # its socket is of no use any more, though paho still holds it
+        self._expect_session = expect_session
         self._arrived: list[Message] = []
+        self._next_number = 1
         self._unconfirmed: set[int] = set()
+        self._backlog: deque[_Waiting] = deque()
+        self._sent: dict[int, int] = {}  # by packet id, the number in `_unconfirmed`
+        self._window = MOST_UNCONFIRMED
+        self._known_topics: dict[str, bytes] = {}
+        self._names: dict[bytes, str] = {}
         self._refused = ""
-        self._retry_at = 0.0
-        self._pause_s = 0.1
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, manual_ack=True
-        )
-        if log.isEnabledFor(logging.DEBUG):
-            self._client.enable_logger(log)  # every packet
+        self._since = self._retry_at = self._silent_until = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+        self._client = self._make_client(client, client_id)
         self._client.connect_timeout = _CONNECT_TIMEOUT_S
-        self._client.max_inflight_messages_set(MOST_UNCONFIRMED)
+        if log.isEnabledFor(logging.DEBUG):
+            self._client.enable_logger(log)  # every packet that paho itself handles
         self._client.on_socket_open = self._on_socket_open
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
-        self._client.on_publish = self._on_publish
+        if address.tls:
+            self._client.tls_set_context((tls or Tls()).context())
+        if login is not None:
+            self._client.username_pw_set(login.username, login.password)
         if status_topic is not None:
             self._client.will_set(status_topic, b"offline", qos=1, retain=True)
+
+    def _make_client(self, kind: ClientKind, client_id: str) -> StockClient:
+        if kind == "batching" and REFUSAL is not None:
+            raise EdgeLstmError(
+                f"expected a paho-mqtt that the batching client knows, found one without {REFUSAL}",
+                'install paho-mqtt 2.0 to 2.2, or choose client = "stock"',
+            )
+        if kind == "auto" and REFUSAL is not None:
+            _say_stock_once(REFUSAL)
+        chosen = StockClient if kind == "stock" or REFUSAL is not None else BatchingClient
+        return chosen(
+            client_id,
+            MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311,
+            self._session_expiry_s == 0,
+            self._on_arrivals,
+            self._on_confirmed,
+            self._on_refused,
+        )
 
     @property
     def connection(self) -> int:
@@ -119,72 +206,126 @@ class Door:
 
     @property
     def unconfirmed(self) -> AbstractSet[int]:
-        """The packet ids of messages published that the broker has not confirmed yet."""
+        """The numbers of messages published at QoS 1 that the broker has not confirmed yet."""
         return self._unconfirmed
 
     def open(self, timeout_s: float = 10.0) -> None:
         """Connect, or raise EdgeLstmError where the broker is not there or refuses. Afterwards `poll` reconnects."""
         try:
             self._connect()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise self._absent(error) from None
         deadline = time.monotonic() + timeout_s
         while not self.connected:
-            if self._refused or time.monotonic() > deadline:
-                found = self._refused or f"no answer within {timeout_s:.0f} s"
+            if self._refused or self._gone or time.monotonic() > deadline:
+                found = self._refused or (
+                    "it closed the connection" if self._gone else f"no answer within {timeout_s:.0f} s"
+                )
                 self._client.disconnect()
                 raise EdgeLstmError(
-                    f"expected the MQTT 5 broker at {self.address} to accept us, found: {found}",
-                    "check that it speaks MQTT 5 and allows this client",
+                    f"expected the MQTT {'5' if self._five else '3.1.1'} broker at {self.address} to accept us, "
+                    f"found: {found}",
+                    "check that it speaks this version of MQTT and allows this client",
                 )
             self._exchange(0.1, read=True)
 
     def poll(self, timeout_s: float, *, read: bool = True) -> list[Message]:
         """Do what is due on the connection, for at most `timeout_s`; return what arrived.
 
-        With `read` false nothing is taken from the socket but what keeps the connection alive is still sent.
-        Reconnects by itself, with growing pauses.
+        With `read` false nothing is taken from the socket, confirmations included, but what keeps the connection
+        alive is still sent. Reconnects by itself, with growing pauses; an attempt may take 5 s.
         """
-        if self._client.socket() is None:
+        if self._gone:
             self._reconnect(timeout_s)
         else:
             self._exchange(timeout_s, read)
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    def publish(self, topic: str, payload: str, *, retain: bool = False) -> int:
-        """Send at QoS 1; the packet id is in `unconfirmed` until the broker has it. It survives a reconnect."""
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
-        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN, paho.MQTT_ERR_CONN_LOST):
-            raise EdgeLstmError(f"expected to publish to {topic}, found: {paho.error_string(info.rc)}")
-        self._unconfirmed.add(info.mid)
-        return info.mid
+    def publish(
+        self,
+        topic: str,
+        payload: str | bytes,
+        *,
+        qos: Literal[0, 1] = 1,
+        retain: bool = False,
+        properties: PublishProperties | None = None,
+    ) -> int:
+        """`publish_many` of one message; return its number, or 0 at QoS 0."""
+        data = payload.encode() if isinstance(payload, str) else payload
+        numbers = self.publish_many([(topic, data)], qos=qos, retain=retain, properties=properties)
+        return numbers[0] if numbers else 0
+
+    def publish_many(
+        self,
+        items: Sequence[tuple[str, bytes]],
+        *,
+        qos: Literal[0, 1] = 1,
+        retain: bool = False,
+        properties: PublishProperties | None = None,
+    ) -> list[int]:
+        """Send (topic, payload) pairs, in order and in one write.
+
+        At QoS 1 each gets a number, which is in `unconfirmed` until the broker has it or refuses it (`counts`); it
+        survives a reconnect, and beyond the broker's window it waits. At QoS 0 there are no numbers, and what finds
+        no connection or a socket that takes nothing is shed and counted.
+        Raises EdgeLstmError, and sends nothing, where a topic is unfit.
+        """
+        encoded = [(self._known_topics.get(topic) or self._encode_topic(topic), payload) for topic, payload in items]
+        if qos == 0:
+            self._publish_unconfirmed(encoded, retain, properties)
+            return []
+        first = self._next_number
+        self._next_number += len(encoded)
+        numbers = list(range(first, self._next_number))
+        self._unconfirmed.update(numbers)
+        self._backlog += [
+            _Waiting(number, topic, payload, retain, properties)
+            for number, (topic, payload) in zip(numbers, encoded, strict=True)
+        ]
+        self._send()
+        return numbers
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """Tell the broker that these need not come again. Those of an earlier connection will come again anyway."""
-        for message in messages:
-            if message.connection == self._connection and message.qos:
-                self._client.ack(message.packet_id, message.qos)
+        if not self._accepted:
+            return
+        current = [message for message in messages if message.connection == self._connection and message.qos]
+        self._client.acknowledge_many(
+            [message.packet_id for message in current if message.qos == 1], self._client.connection
+        )
+        for message in current:
+            if message.qos == 2:  # more than we subscribed to, which a broker may do
+                self._client.ack(message.packet_id, 2)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Say goodbye: confirm what is under way, "offline" to the status topic, disconnect."""
-        if self.connected and self._status_topic is not None:
-            self.publish(self._status_topic, "offline", retain=True)
         deadline = time.monotonic() + timeout_s
+        if self.connected and self._status_topic is not None:
+            self.publish(self._status_topic, b"offline", retain=True)
         while self.connected and (self._unconfirmed or self._client.want_write()) and time.monotonic() < deadline:
             self._exchange(0.05, read=True)
         self._client.disconnect()
 
+    # the connection
+
+    @property
+    def _gone(self) -> bool:
+        return self._broken or self._client.socket() is None
+
     def _connect(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._session_expiry_s
-        self._client.connect(
-            self.address.host,
-            self.address.port,
-            keepalive=_KEEPALIVE_S,
-            clean_start=self._session_expiry_s == 0,
-            properties=properties,
-        )
+        """Open a socket and ask to be let in. Raises OSError, or UnicodeError for a host that no name can be."""
+        self._broken = self._accepted = self.connected = False
+        self._refused = ""
+        self._since = time.monotonic()
+        settings: dict[str, Any] = {}
+        if self._five:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = self._session_expiry_s
+            properties.ReceiveMaximum = self._receive_maximum
+            properties.MaximumPacketSize = LARGEST_PACKET
+            settings = {"clean_start": self._session_expiry_s == 0, "properties": properties}
+        self._client.connect(self.address.host, self.address.port, keepalive=self._keepalive_s, **settings)
 
     def _reconnect(self, timeout_s: float) -> None:
         now = time.monotonic()
@@ -193,43 +334,120 @@ class Door:
             return
         try:
             self._connect()
-        except OSError as error:
-            log.warning("broker unreachable address=%s error=%s retry_s=%.1f", self.address, error, self._pause_s)
+        except (OSError, UnicodeError) as error:
             self._wait_longer()
+            if now >= self._silent_until:
+                self._silent_until = now + _UNREACHABLE_LOGGED_EVERY_S
+                log.warning("broker unreachable address=%s error=%s", self.address, _reason(error))
 
     def _wait_longer(self) -> None:
-        self._retry_at = time.monotonic() + self._pause_s
+        """Random, so that a thousand devices do not come back to a broker at the same moment."""
+        self._retry_at = time.monotonic() + self._pause_s * random.uniform(0.5, 1.0)
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _exchange(self, timeout_s: float, read: bool) -> None:
         """One wait for the socket and what follows from it."""
-        connection = self._client.socket()
+        connection: Any = self._client.socket()
         if connection is None:
             return
+        held = read and _decrypted(connection)
+        readers = [connection] if read else []
         writers = [connection] if self._client.want_write() else []
-        readable, writable, _ = select.select([connection] if read else [], writers, [], timeout_s)
-        if readable:
-            self._read_packets()
-        if writable:
-            self._client.loop_write()
-        self._client.loop_misc()
+        readable, writable, _ = select.select(readers, writers, [], 0.0 if held else timeout_s)
+        try:
+            if readable or held:
+                self._read_packets(connection)
+            if writable:
+                self._client.loop_write()
+            if not read:
+                # the answer to our last ping lies unread in the socket, and its lateness says nothing
+                self._client._ping_t = 0.0
+            self._client.loop_misc()
+        except Exception:  # paho before 2.2 raises whatever a malformed packet makes of it
+            log.exception("connection dropped after a fault address=%s", self.address)
+            self._drop()
+        if self._backlog:
+            self._send()
 
-    def _read_packets(self) -> None:
-        for _ in range(_PACKETS_A_POLL):
+    def _read_packets(self, connection: Any) -> None:
+        while True:
             self._client.loop_read()
-            connection = self._client.socket()
-            if connection is None:
+            left: Any = self._client.socket()
+            if left is not connection:
                 return
-            if not select.select([connection], [], [], 0)[0]:
+            more = _decrypted(left) or select.select([left], [], [], 0)[0]
+            if not more or len(self._arrived) >= _MOST_A_POLL:
                 _acknowledge_at_once(connection)
                 return
 
-    def _absent(self, error: OSError) -> EdgeLstmError:
-        found = "no such host" if isinstance(error, socket.gaierror) else error.strerror or str(error)
-        return EdgeLstmError(
-            f"expected an MQTT broker at {self.address}, found: {found}",
-            "start one (edge-lstm broker), or mend the address",
-        )
+    def _drop(self) -> None:
+        """End this connection ourselves; `poll` makes another."""
+        connection: Any = self._client.socket()
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # the broker sends our last will
+        self._broken = True
+        self._end_connection()
+
+    def _end_connection(self) -> None:
+        self.connected = self._accepted = False
+        self._arrived.clear()  # unacknowledged, so the broker sends them again
+        if time.monotonic() - self._since < _LONGEST_PAUSE_S:
+            self._wait_longer()  # a broker that takes us in to throw us out is not asked without a pause
+        else:
+            self._retry_at, self._pause_s = 0.0, _FIRST_PAUSE_S
+
+    def _absent(self, error: Exception) -> EdgeLstmError:
+        hint = "start one (edge-lstm broker), or mend the address"
+        if isinstance(error, ssl.SSLError):
+            hint = "check ca_file, the host name in the broker's certificate, and that it speaks TLS on this port"
+        return EdgeLstmError(f"expected an MQTT broker at {self.address}, found: {_reason(error)}", hint)
+
+    # publishing
+
+    def _encode_topic(self, topic: str) -> bytes:
+        try:
+            encoded = topic.encode()
+        except UnicodeEncodeError:
+            encoded = b""
+        if not 0 < len(encoded) < 65536 or any(sign in topic for sign in "+#\x00"):
+            raise EdgeLstmError(
+                f"expected a topic to publish to, found {topic[:80]!r}", "no + # in it, and 65,535 bytes at most"
+            )
+        if len(self._known_topics) >= _TOPICS_KEPT:
+            self._known_topics.clear()
+        self._known_topics[topic] = encoded
+        return encoded
+
+    def _send(self) -> None:
+        """As much of the backlog as the broker's window takes."""
+        while self._backlog and self.connected and (room := self._window - len(self._sent)) > 0:
+            run = self._take_alike(room)
+            items = [(waiting.topic, waiting.payload) for waiting in run]
+            packet_ids = self._client.publish_many(items, 1, run[0].retain, self._packed(run[0].properties))
+            self._sent.update(zip(packet_ids, [waiting.number for waiting in run], strict=True))
+
+    def _take_alike(self, most: int) -> list[_Waiting]:
+        """Off the backlog's head, those that go with the same flags and properties."""
+        backlog = self._backlog
+        retain, properties = backlog[0].retain, backlog[0].properties
+        run: list[_Waiting] = []
+        while backlog and len(run) < most and backlog[0].retain == retain and backlog[0].properties is properties:
+            run.append(backlog.popleft())
+        return run
+
+    def _publish_unconfirmed(
+        self, items: list[tuple[bytes, bytes]], retain: bool, properties: PublishProperties | None
+    ) -> None:
+        if self.connected and self._client.want_write():
+            self._client.loop_write()
+        if self.connected and not self._client.want_write():
+            self._client.publish_many(items, 0, retain, self._packed(properties))
+        else:
+            self.counts["shed"] += len(items)
+
+    def _packed(self, properties: PublishProperties | None) -> Properties | None:
+        return _paho_properties(properties) if properties is not None and self._five else None
 
     # paho's callbacks. None of them may raise: paho would end its loop, or swallow it.
 
@@ -241,16 +459,19 @@ class Door:
         if reason.is_failure:
             self._refused = str(reason)
             log.error("broker refuses us address=%s reason=%s", self.address, reason)
-            self._wait_longer()
             return
         self._connection += 1
-        self._pause_s = 0.1
-        self._refused = ""
+        self._accepted = True
+        self._silent_until = 0.0
+        # one less than the broker allows, for the status message
+        self._window = max(1, min(MOST_UNCONFIRMED, getattr(properties, "ReceiveMaximum", 65_535) - 1))
         if self._expect_session and not flags.session_present:
+            self.counts["sessions_lost"] += 1
             log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
         self._expect_session = self._session_expiry_s > 0
         if self._topics:
-            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._topics])
+            wish: Any = SubscribeOptions(qos=self._qos) if self._five else self._qos
+            client.subscribe([(topic, wish) for topic in self._topics])
         else:
             self._ready()
 
@@ -259,6 +480,10 @@ class Door:
         if refused:
             self._refused = f"subscription refused: {', '.join(refused)}"
             log.error("broker refuses our subscription address=%s reason=%s", self.address, ", ".join(refused))
+            self._drop()
+            return
+        if any(reason.value < self._qos for reason in reasons):
+            log.error("broker grants QoS 0 only: readings may get lost address=%s", self.address)
         self._ready()
 
     def _ready(self) -> None:
@@ -267,23 +492,76 @@ class Door:
             self._client.publish(self._status_topic, b"online", qos=1, retain=True)
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if self.connected and reason.is_failure:
-            log.warning("connection lost address=%s reason=%s", self.address, reason)
-        self.connected = False
-        self._arrived.clear()  # unacknowledged, so the broker sends them again
+        if reason.is_failure:
+            if self._accepted:
+                log.warning("connection lost address=%s reason=%s", self.address, reason)
+            elif not self._refused:
+                log.warning("connection closed before it was accepted address=%s reason=%s", self.address, reason)
+        self._end_connection()
 
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+    def _on_arrivals(self, arrivals: Sequence[Arrival]) -> None:
+        connection, names, arrived = self._connection, self._names, self._arrived
+        for raw, payload, packet_id, first, properties in arrivals:
+            topic = names.get(raw) or self._name(raw)
+            if topic is None:  # not MQTT (5, 1.5.4), so a broker at fault; acknowledged, or it would come for ever
+                self.counts["malformed"] += 1
+                if first & QOS:
+                    self._client.ack(packet_id, (first & QOS) >> 1)
+                continue
+            qos, repeated, retained = (first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0
+            arrived.append(Message(topic, payload, packet_id, connection, qos, repeated, retained, properties))
+
+    def _name(self, raw: bytes) -> str | None:
         try:
-            topic = message.topic
-        except UnicodeDecodeError:  # not MQTT (5, 1.5.4), so a broker at fault; never a reading of ours
-            client.ack(message.mid, message.qos)
-            return
-        payload = bytes(message.payload)
-        connection = self._connection
-        self._arrived.append(Message(topic, payload, message.mid, connection, message.qos, message.dup, message.retain))
+            name = raw.decode()
+        except UnicodeDecodeError:
+            return None
+        if len(self._names) >= _TOPICS_KEPT:
+            self._names.clear()
+        self._names[raw] = name
+        return name
 
-    def _on_publish(self, client: paho.Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        self._unconfirmed.discard(mid)
+    def _on_confirmed(self, packet_ids: Sequence[int]) -> None:
+        sent = self._sent
+        self._unconfirmed.difference_update([sent.pop(packet_id) for packet_id in packet_ids if packet_id in sent])
+
+    def _on_refused(self, packet_id: int, reason: str) -> None:
+        if not self.counts["refused"]:
+            log.error("broker refuses what we publish address=%s reason=%s", self.address, reason)
+        self.counts["refused"] += 1
+        self._on_confirmed([packet_id])  # it would refuse it again
+
+
+@functools.lru_cache(maxsize=1)
+def _say_stock_once(missing: str) -> None:
+    log.warning("paho-mqtt is not as the batching client expects, stock paho is used missing=%s", missing)
+
+
+@functools.lru_cache(maxsize=64)
+def _paho_properties(properties: PublishProperties) -> Properties:
+    packed = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if properties.expiry_s is not None:
+        packed.MessageExpiryInterval = properties.expiry_s
+    if properties.content_type:
+        packed.ContentType = properties.content_type
+    if properties.user:
+        packed.UserProperty = list(properties.user)
+    return packed
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"a certificate that is refused ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS that fits ({error.reason or error})"
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return "no such host"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _decrypted(connection: Any) -> bool:
+    """Whether TLS holds what it took from the socket already, which select does not see."""
+    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
 
 def _acknowledge_at_once(connection: Any) -> None:

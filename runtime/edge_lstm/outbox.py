@@ -1,4 +1,4 @@
-"""Predictions on their way: handed to the broker a window at a time, and remembered until it has them.
+"""Predictions on their way: which of them the broker has, and which incoming messages may still come again.
 
 A batch is done when all its predictions are confirmed. What it knows of batches is what a store may forget.
 """
@@ -19,7 +19,7 @@ class Publisher(Protocol):
     @property
     def unconfirmed(self) -> AbstractSet[int]: ...
 
-    def publish(self, topic: str, payload: str) -> int: ...
+    def publish_many(self, items: Sequence[tuple[str, bytes]]) -> list[int]: ...
 
 
 class Outbox:
@@ -30,13 +30,11 @@ class Outbox:
     batches before it cannot come again.
     """
 
-    def __init__(self, publisher: Publisher, window: int, batch: int) -> None:
-        """`window`: messages that may be unconfirmed at the broker; `batch`: the last batch's number."""
+    def __init__(self, publisher: Publisher, batch: int) -> None:
+        """`batch`: the last batch's number."""
         self._publisher = publisher
-        self._window = window
         self._last = batch
-        self._unsent: deque[tuple[int, str, str]] = deque()
-        self._batch_of: dict[int, int] = {}  # packet id -> batch, of what is at the broker
+        self._batch_of: dict[int, int] = {}  # number of a message that is not confirmed -> batch
         self._open: dict[int, int] = {}  # batch -> messages not confirmed, in the order of batches
         self._identities: dict[str, int] = {}  # -> batch
         self._by_batch: deque[tuple[int, Sequence[str]]] = deque()
@@ -44,33 +42,27 @@ class Outbox:
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
-        return len(self._unsent) + len(self._batch_of)
+        return len(self._batch_of)
 
     def put(self, batch: int, messages: Sequence[Outgoing], identities: Sequence[str]) -> None:
-        """Add a committed batch."""
+        """Publish a committed batch, and remember the identities of the messages that caused it."""
         self._last = batch
-        self._unsent.extend((batch, topic, payload) for topic, payload in messages)
-        if messages:
-            self._open[batch] = len(messages)
-        self.know(batch, identities)
-
-    def know(self, batch: int, identities: Sequence[str]) -> None:
-        """Remember the incoming messages of a batch."""
         self._identities.update(dict.fromkeys(identities, batch))
         self._by_batch.append((batch, identities))
+        if messages:
+            numbers = self._publisher.publish_many([(topic, payload.encode()) for topic, payload in messages])
+            self._batch_of.update(dict.fromkeys(numbers, batch))
+            self._open[batch] = len(messages)
 
     def knows(self, identity: str) -> bool:
         """Whether this message was processed and may have come again."""
         return identity in self._identities
 
-    def move(self) -> None:
-        """Take note of what was confirmed, and hand on as much as the window takes."""
+    def settle(self) -> None:
+        """Take note of what the broker has confirmed."""
         unconfirmed = self._publisher.unconfirmed
-        for packet_id in [one for one in self._batch_of if one not in unconfirmed]:
-            self._confirm(self._batch_of.pop(packet_id))
-        while self._unsent and len(self._batch_of) < self._window:
-            batch, topic, payload = self._unsent.popleft()
-            self._batch_of[self._publisher.publish(topic, payload)] = batch
+        for number in [one for one in self._batch_of if one not in unconfirmed]:
+            self._confirm(self._batch_of.pop(number))
 
     @property
     def confirmed(self) -> int:

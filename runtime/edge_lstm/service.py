@@ -20,7 +20,7 @@ from edge_lstm.bundle import Bundle
 from edge_lstm.codec import STREAM, Decoder, PayloadError, encode_prediction
 from edge_lstm.deadband import Deadband
 from edge_lstm.health import Health
-from edge_lstm.mqtt import MOST_UNCONFIRMED, Door, Message, parse_address
+from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction, Reading
@@ -70,8 +70,15 @@ class Service:
             [config.input.topic_filter],
             f"edge-lstm/{config.mqtt.client_id}/status",
             config.mqtt.session_expiry_s,
+            protocol=config.mqtt.protocol,
+            qos=config.mqtt.qos if self._exactly_once else 0,
+            tls=config.mqtt.tls(folder),
+            login=config.mqtt.login(folder),
+            receive_maximum=config.mqtt.receive_maximum,
+            keepalive_s=config.mqtt.keepalive_s,
+            expect_session=self._batch > 0 and self._exactly_once,
         )
-        self._outbox = Outbox(self._door, MOST_UNCONFIRMED, self._batch)
+        self._outbox = Outbox(self._door, self._batch)
         self._outbox.put(self._batch, unsent, known)
         self._waiting: list[Message] = []  # taken in, not processed yet
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
@@ -94,7 +101,7 @@ class Service:
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
         while not self._stopping:
-            self._outbox.move()
+            self._outbox.settle()
             free = len(self._outbox) < _MOST_UNSENT
             room = len(self._waiting) < _MOST_WAITING
             self._take(self._door.poll(0.0 if self._waiting and free else _POLL_S, read=room or not free))
@@ -123,9 +130,11 @@ class Service:
         self._batch += 1
         if self._exactly_once and not self._commit(outbox, identities, readings):
             return
-        self._outbox.put(self._batch, outbox, identities)
-        self._outbox.move()
-        self._door.acknowledge(messages)
+        if self._exactly_once:
+            self._outbox.put(self._batch, outbox, identities)
+            self._door.acknowledge(messages)
+        else:
+            self._door.publish_many([(topic, payload.encode()) for topic, payload in outbox], qos=0)
         self._evict()
         self.counts["predictions"] += len(predictions)
         self.health.processed(len(readings), time.monotonic() - begun)
@@ -243,7 +252,7 @@ class Service:
         deadline = time.monotonic() + 0.5
         while len(self._outbox) and self._door.connected and time.monotonic() < deadline:
             self._door.poll(0.05)
-            self._outbox.move()
+            self._outbox.settle()
         if not self._exactly_once:
             self._commit((), (), ())
         self._door.close(timeout_s=0.3)

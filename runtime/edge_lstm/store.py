@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sqlite3
@@ -14,6 +15,8 @@ from edge_lstm.outbox import Outgoing
 from edge_lstm.reading import Reading
 
 log = logging.getLogger(__name__)
+
+_LOG_PAGES = 256  # 1 MB of write-ahead log at most, on disks that may be small
 
 _SCHEMA = """
 create table if not exists bundle (id text not null);
@@ -66,6 +69,7 @@ class Store:
             database.execute("pragma locking_mode = exclusive")  # a second service on it is an error
             database.execute("pragma journal_mode = wal")
             database.execute("pragma synchronous = full")
+            database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
             database.executescript(_SCHEMA)
             (verdict,) = database.execute("pragma quick_check(1)").fetchone()
             if verdict != "ok":
@@ -142,6 +146,7 @@ class Store:
                 if self._history and readings:
                     self._keep(batch, readings)
         except sqlite3.OperationalError as error:
+            self._fold()
             raise StoreFullError(
                 f"expected to commit states to {self._path}, found: {error}",
                 "free some space; nothing is lost: the broker keeps what is not committed",
@@ -151,6 +156,11 @@ class Store:
                 f"expected to commit states to {self._path}, found: {error}",
                 "start the service again: it moves the damaged file aside; check the disk",
             ) from None
+
+    def _fold(self) -> None:
+        """Fold the write-ahead log into the file, which may be what a full disk needs."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._database.execute("pragma wal_checkpoint(truncate)")
 
     def _keep(self, batch: int, readings: Sequence[Reading]) -> None:
         content = json.dumps([[one.stream, one.time, dict(one.values), one.sequence, one.partial] for one in readings])

@@ -17,7 +17,7 @@ import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
 from edge_lstm.codec import decode_prediction, encode_reading
-from edge_lstm.mqtt import MOST_UNCONFIRMED, Door
+from edge_lstm.mqtt import Door
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 
@@ -46,7 +46,7 @@ class Field:
         killed = set(self.rng.sample(range(1, len(messages)), kills))
         restarted = set(self.rng.sample(range(1, len(messages)), restarts))
         for index, (topic, payload) in enumerate(messages):
-            while len(self.publisher.unconfirmed) >= MOST_UNCONFIRMED:
+            while len(self.publisher.unconfirmed) >= 200:
                 self.publisher.poll(0.05)
             self.publisher.publish(topic, payload)
             if index % 20 == 0:

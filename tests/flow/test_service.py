@@ -253,7 +253,7 @@ def test_a_full_disk_stops_acknowledging_and_loses_nothing(
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "none", disk]
     if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
         pytest.skip("a small file system cannot be mounted here (needs root)")
     try:

@@ -1,0 +1,108 @@
+"""How a client and a broker prove who they are: certificates and passwords, read from files and from nowhere else."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_lstm.errors import EdgeLstmError
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user name, and the password if there is one; the password is in no text of this object."""
+
+    username: str
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Whom to trust (none: the authorities of the system), and the certificate to show (none: none)."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """A context that checks the broker's certificate and host name; TLS 1.2 or newer.
+
+        Raises EdgeLstmError where a file is missing, unreadable, no PEM, or does not fit the others.
+        """
+        faults = []
+        for path in (self.ca_file, self.cert_file, self.key_file):
+            try:
+                if path is not None:
+                    read_secret(path)
+            except EdgeLstmError as error:
+                faults.append(error)
+        if faults:
+            raise EdgeLstmError("\n  ".join(fault.message for fault in faults), faults[0].hint)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except (ssl.SSLError, OSError) as error:
+            raise _unfit(f"certificates in PEM at {self.ca_file}", error) from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.sslsocket_class = _TidySocket
+        if self.cert_file is not None:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file, _no_passphrase)
+            except (ssl.SSLError, OSError) as error:
+                raise _unfit(f"a certificate at {self.cert_file} and its key at {self.key_file}", error) from None
+        return context
+
+
+def read_secret(path: Path) -> str:
+    """The text of a file. Raises EdgeLstmError where it is missing, unreadable or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        found = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are no text"
+        raise EdgeLstmError(
+            f"expected to read {path}, found: {found}", "check the path, and that the service's user may read it"
+        ) from None
+
+
+def read_password(path: Path) -> str:
+    """The password in a file, without the line end that an editor adds. Raises EdgeLstmError where there is none."""
+    password = read_secret(path).rstrip("\r\n")
+    if not password:
+        raise EdgeLstmError(f"expected a password in {path}, found an empty file", "write it there")
+    return password
+
+
+def credential_path(name: str) -> Path:
+    """Where systemd puts the credential `name` of a unit (LoadCredential=). Raises EdgeLstmError outside of one."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise EdgeLstmError(
+            f'expected systemd to give the credential "{name}", found no $CREDENTIALS_DIRECTORY',
+            f"start it as a unit with LoadCredential={name}:PATH, or set password_file",
+        )
+    return Path(folder) / name
+
+
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself where the handshake fails; paho leaves that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
+def _no_passphrase() -> str:
+    # without this, OpenSSL asks on the terminal, and a service waits for ever
+    raise EdgeLstmError(
+        "expected a private key without a passphrase, found an encrypted one",
+        "decrypt it (openssl pkey), and let only the service's user read it",
+    )
+
+
+def _unfit(expected: str, error: OSError) -> EdgeLstmError:
+    found = getattr(error, "reason", None) or error.strerror or str(error)
+    return EdgeLstmError(f"expected {expected}, found: {found}", "check the paths and that the files belong together")

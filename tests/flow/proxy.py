@@ -1,0 +1,102 @@
+"""A TCP proxy that can do to a connection what networks do: cut it, close half of it, hold it up, swallow it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from types import TracebackType
+
+from edge_lstm.mqtt import Address
+
+
+class Proxy:
+    """Forwards to `target` from a port of its own, within a `with` block. Connections made later are whole again."""
+
+    def __init__(self, target: Address) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1], target.tls)
+        self.connections = 0
+        self.delay_s = 0.0  # before each chunk is passed on
+        self.cut_after: int | None = None  # bytes to the client, for each connection; then it is cut
+        self._swallowing = threading.Event()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Proxy:
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+        for pair in self._pairs:
+            for end in pair:
+                end.close()
+
+    def cut(self) -> None:
+        """Both directions, at once, wherever a packet stands."""
+        for pair in self._pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def half_close(self) -> None:
+        """The client hears that nothing more will come; what it sends still goes through."""
+        for client, _ in self._pairs:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_WR)
+
+    def swallow(self) -> None:
+        """Take everything that the connections of now send, and pass on nothing: a cable that was pulled."""
+        self._swallowing.set()
+
+    def _start(self, target: object, *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                broker = socket.create_connection((self._target.host, self._target.port), 5)
+            except OSError:
+                client.close()
+                continue
+            self.connections += 1
+            self._swallowing = threading.Event()
+            self._pairs.append((client, broker))
+            self._start(self._forward, client, broker, self._swallowing, None)
+            self._start(self._forward, broker, client, self._swallowing, self.cut_after)
+
+    def _forward(
+        self, source: socket.socket, target: socket.socket, swallowing: threading.Event, most: int | None
+    ) -> None:
+        passed = 0
+        while True:
+            try:
+                data = source.recv(65536)
+                if self.delay_s:
+                    time.sleep(self.delay_s)
+                if data and not swallowing.is_set():
+                    target.sendall(data if most is None else data[: most - passed])
+            except OSError:
+                data = b""
+            passed += len(data)
+            if not data or (most is not None and passed >= most):
+                for end in (source, target):
+                    with contextlib.suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
+                return

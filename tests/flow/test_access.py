@@ -1,0 +1,186 @@
+"""Certificates and passwords at a real broker: the wrong ones are refused, and nothing is said before that."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_lstm.access import Login, Tls
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.mqtt import Address, Door
+from edge_lstm.service_config import read_service_config
+
+Make = Callable[..., Any]
+
+
+class Authority:
+    """A certificate authority of its own, by the openssl command, in a folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self.certificate = folder / f"{name}.pem"
+        self._openssl(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2",
+            *("-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"),
+        )
+
+    def issue(self, name: str, host: str | None = None) -> tuple[Path, Path]:
+        """A certificate and its key, for a server at `host` or for a client."""
+        self._openssl(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes",
+            *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"),
+        )
+        extensions = self._folder / f"{name}.ext"
+        extensions.write_text(f"subjectAltName=IP:{host}\n" if host else "basicConstraints=CA:FALSE\n")
+        self._openssl(
+            f"x509 -req -days 2 -in {name}.csr -out {name}.pem -extfile {name}.ext",
+            *("-CA", f"{self._name}.pem", "-CAkey", f"{self._name}.key", "-CAcreateserial"),
+        )
+        (self._folder / f"{name}.key").chmod(0o644)  # started by root, mosquitto reads it as its own user
+        return self._folder / f"{name}.pem", self._folder / f"{name}.key"
+
+    def _openssl(self, command: str, *arguments: str) -> None:
+        done = subprocess.run(
+            ["openssl", *command.split(), *arguments], cwd=self._folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
+    """The one that everybody trusts here, and a stranger. Skips where openssl is not installed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed (Debian: apt-get install openssl)")
+    folder = tmp_path_factory.mktemp("certificates")
+    folder.chmod(0o755)
+    for parent in (folder.parent, folder.parent.parent):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    return Authority(folder, "ours"), Authority(folder, "strange")
+
+
+@pytest.fixture
+def tls_broker(start_mosquitto: Make, authorities: tuple[Authority, Authority]) -> Callable[..., Any]:
+    """tls_broker(host="127.0.0.1", more=""): a mosquitto whose certificate is for `host`."""
+
+    def start(host: str = "127.0.0.1", more: str = "allow_anonymous true") -> Any:
+        certificate, key = authorities[0].issue(f"server-{host}", host)
+        return start_mosquitto(f"certfile {certificate}\nkeyfile {key}\n{more}", tls=True)
+
+    return start
+
+
+@pytest.fixture(params=["batching", "stock"])
+def make_door(request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
+    """make_door(address, **settings): not connected yet; the test runs once for each client."""
+    made: list[Door] = []
+
+    def make(address: Address, **settings: Any) -> Door:
+        made.append(Door(address, client=request.param, **settings))
+        return made[-1]
+
+    yield make
+    for door in made:
+        door.close(0.2)
+
+
+def echo(door: Door, count: int, size: int = 100) -> None:
+    """Publish to itself and get it all back, in order."""
+    payloads = [b"%06d" % number + b" " * size for number in range(count)]
+    door.publish_many([("t/in", payload) for payload in payloads])
+    arrived: list[bytes] = []
+    deadline = time.monotonic() + 30
+    while len(arrived) < count:
+        assert time.monotonic() < deadline
+        messages = door.poll(0.05)
+        door.acknowledge(messages)
+        arrived += [message.payload for message in messages]
+    assert arrived == payloads
+
+
+def test_the_right_authority_lets_messages_through_also_those_that_tls_holds(
+    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make
+) -> None:
+    broker = tls_broker()
+    door = make_door(broker.address, topics=["t/+"], tls=Tls(authorities[0].certificate))
+    door.open()
+    echo(door, 2000)
+    echo(door, 3, size=300_000)
+
+
+@pytest.mark.parametrize("trusted", ["strange", "the system's"])
+def test_a_certificate_of_a_wrong_authority_is_refused_before_the_password_is_sent(
+    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make, trusted: str, caplog: Any
+) -> None:
+    broker = tls_broker(more="allow_anonymous false")
+    tls = Tls(authorities[1].certificate) if trusted == "strange" else None
+    door = make_door(broker.address, tls=tls, login=Login("pump", "secret"))
+    with pytest.raises(EdgeLstmError, match=r"found: a certificate that is refused .*") as caught:
+        door.open()
+    assert "check ca_file" in caught.value.hint
+    door.poll(0.0)
+    assert "a certificate that is refused" in caplog.text
+    assert door.connection == 0
+    assert "not authorised" not in (broker.folder / "mosquitto.log").read_text(), "no CONNECT came through"
+
+
+def test_a_certificate_for_another_host_is_refused(
+    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make
+) -> None:
+    broker = tls_broker(host="192.0.2.1")
+    with pytest.raises(EdgeLstmError, match="IP address mismatch"):
+        make_door(broker.address, tls=Tls(authorities[0].certificate)).open()
+
+
+def test_a_client_certificate_opens_a_broker_that_asks_for_one(
+    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make
+) -> None:
+    ours, strange = authorities
+    broker = tls_broker(more=f"cafile {ours.certificate}\nrequire_certificate true\nuse_identity_as_username true")
+    door = make_door(broker.address, topics=["t/+"], tls=Tls(ours.certificate, *ours.issue("pump")))
+    door.open()
+    echo(door, 10)
+    for certificate in ((), strange.issue("thief")):
+        with pytest.raises(EdgeLstmError, match=r"expected .* broker"):
+            make_door(broker.address, tls=Tls(ours.certificate, *certificate)).open(5)
+
+
+def test_plain_and_encrypted_ports_taken_for_each_other_are_refused(
+    tls_broker: Make, mosquitto: Any, authorities: tuple[Authority, Authority], make_door: Make
+) -> None:
+    plain = Address(mosquitto.address.host, mosquitto.address.port, tls=True)
+    with pytest.raises(EdgeLstmError, match=r"found: (no TLS that fits|.*reset|EOF occurred|timed out)"):
+        make_door(plain, tls=Tls(authorities[0].certificate)).open(5)
+    broker = tls_broker()
+    encrypted = Address(broker.address.host, broker.address.port)
+    with pytest.raises(EdgeLstmError, match="to accept us, found: it closed the connection"):
+        make_door(encrypted).open(5)
+
+
+def test_the_password_of_a_file_opens_the_broker_and_a_wrong_one_is_an_error(
+    start_mosquitto: Make, make_door: Make, tmp_path: Path
+) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
+    passwords.chmod(0o644)
+    broker = start_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    (tmp_path / "password").write_text("s3cret\n")
+    config = tmp_path / "service.toml"
+    config.write_text(
+        f'bundle = "x.elstm"\n[mqtt]\nurl = "{broker.address}"\nusername = "pump"\npassword_file = "password"\n'
+    )
+    login = read_service_config(config).mqtt.login(tmp_path)
+    door = make_door(broker.address, topics=["t/+"], login=login)
+    door.open()
+    echo(door, 10)
+    for wrong in (Login("pump", "guess"), Login("pump"), None):
+        with pytest.raises(EdgeLstmError, match=r"to accept us, found: (Not authorized|Bad user name or password)"):
+            make_door(broker.address, login=wrong).open(5)
+    again = make_door(broker.address, login=Login("pump", "guess"), protocol="3.1.1")
+    with pytest.raises(EdgeLstmError, match=r"3\.1\.1 broker .* found: (Not authorized|Bad user name or password)"):
+        again.open(5)

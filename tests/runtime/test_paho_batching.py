@@ -1,0 +1,208 @@
+"""The batching client's parser beside paho's own, over the same bytes, cut anywhere; and the guard of its members."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge_lstm.paho_batching import LARGEST_PACKET, BatchingClient, _header, _refusal, _variable
+from edge_lstm.paho_stock import Arrival, StockClient
+
+V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+MESSAGE_EXPIRY, CONTENT_TYPE, CORRELATION = 60, "application/json", b"\x00\x01"
+
+
+class Fed:
+    """A client on one end of a pair of sockets, and what it delivers."""
+
+    def __init__(self, kind: type[StockClient], protocol: MQTTProtocolVersion) -> None:
+        self.arrivals: list[Arrival] = []
+        self.confirmed: list[int] = []
+        self.refused: list[int] = []
+        self.client = kind(
+            "c",
+            protocol,
+            True,
+            self.arrivals.extend,
+            self.confirmed.extend,
+            lambda packet_id, reason: self.refused.append(packet_id),
+        )
+        self.broker, ours = socket.socketpair()
+        ours.setblocking(False)
+        self.client._sock = ours
+
+    def feed(self, *chunks: bytes) -> None:
+        for chunk in chunks:
+            self.broker.sendall(chunk)
+            before = None
+            while self.client.socket() is not None and before != (before := self._left()) and before:
+                self.client.loop_read()
+
+    def _left(self) -> int:
+        """Bytes that the client has not taken yet."""
+        try:
+            return len(self.client.socket().recv(1 << 20, socket.MSG_PEEK))  # type: ignore[union-attr,call-arg]
+        except BlockingIOError:
+            return 0
+
+
+@contextmanager
+def fed(kind: type[StockClient], protocol: MQTTProtocolVersion = V5) -> Iterator[Fed]:
+    one = Fed(kind, protocol)
+    try:
+        yield one
+    finally:
+        one.broker.close()
+        one.client._sock_close()
+
+
+def packed(user: list[tuple[str, str]], more: bool) -> bytes:
+    properties = Properties(PacketTypes.PUBLISH)
+    if user:
+        properties.UserProperty = user
+    if more:
+        properties.MessageExpiryInterval = MESSAGE_EXPIRY
+        properties.ContentType = CONTENT_TYPE
+        properties.CorrelationData = CORRELATION
+        properties.SubscriptionIdentifier = 300
+        properties.PayloadFormatIndicator = 1
+    return bytes(properties.pack())
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+
+
+@st.composite
+def publishes(draw: st.DrawFn) -> tuple[int, str, int, list[tuple[str, str]], bool, bytes]:
+    """Flags, topic, packet id, user properties, whether there are others, payload."""
+    flags = draw(st.sampled_from([0, 1, 2, 3, 10, 11]))
+    topic = draw(texts.filter(bool))
+    payload = draw(st.binary(max_size=300))
+    return (
+        flags,
+        topic,
+        draw(st.integers(1, 65535)),
+        draw(st.lists(st.tuples(texts, texts), max_size=3)),
+        False,
+        payload,
+    )
+
+
+def wire(message: tuple[int, str, int, list[tuple[str, str]], bool, bytes], protocol: int, more: bool) -> bytes:
+    flags, topic, packet_id, user, _, payload = message
+    body = len(topic.encode()).to_bytes(2, "big") + topic.encode()
+    body += packet_id.to_bytes(2, "big") if flags & 2 else b""
+    body += packed(user, more) if protocol == V5 else b""
+    body += payload
+    return _header(flags, len(body)) + body
+
+
+@given(st.lists(publishes(), min_size=1, max_size=6), st.sampled_from([V5, V311]), st.booleans(), st.data())
+@settings(deadline=None, max_examples=60)
+def test_any_stream_cut_anywhere_gives_what_paho_gives(
+    messages: list[Any], protocol: MQTTProtocolVersion, more: bool, data: st.DataObject
+) -> None:
+    stream = b"".join(wire(message, protocol, more) for message in messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    chunks = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    with fed(BatchingClient, protocol) as ours, fed(StockClient, protocol) as stock:
+        ours.feed(*chunks)
+        stock.feed(*chunks)
+        assert ours.arrivals == stock.arrivals
+        assert [(a[0].decode(), a[1], a[3]) for a in ours.arrivals] == [(m[1], m[5], 0x30 | m[0]) for m in messages]
+
+
+@given(st.binary(min_size=2, max_size=60), st.sampled_from([V5, V311]))
+@settings(deadline=None, max_examples=300)
+def test_no_bytes_raise_out_of_loop_read(garbage: bytes, protocol: MQTTProtocolVersion) -> None:
+    with fed(BatchingClient, protocol) as ours:
+        ours.feed(garbage)
+
+
+def test_confirmations_in_every_form_free_their_messages() -> None:
+    with fed(BatchingClient) as ours:
+        ids = ours.client.publish_many([(b"t", b"%d" % number) for number in range(5)], 1)
+        forms = [b"\x40\x02%b", b"\x40\x03%b\x00", b"\x40\x03%b\x10", b"\x40\x04%b\x00\x00", b"\x40\x03%b\x97"]
+        ours.feed(b"".join(form % packet_id.to_bytes(2, "big") for form, packet_id in zip(forms, ids, strict=True)))
+        assert ours.confirmed == ids[:4]
+        assert ours.refused == ids[4:]
+        assert not ours.client._out_messages
+        assert ours.client._inflight_messages == 0
+
+
+def test_ids_in_use_are_passed_over_and_65535_is_followed_by_1() -> None:
+    for kind in (BatchingClient, StockClient):
+        with fed(kind) as one:
+            first = one.client.publish_many([(b"t", b"")], 1)
+            one.client._last_mid = 65534
+            assert first == [1]
+            assert one.client.publish_many([(b"t", b"")] * 3, 1) == [65535, 2, 3]
+
+
+def test_what_stock_paho_sends_for_qos_0_confirms_no_message_of_the_same_id() -> None:
+    with fed(StockClient) as stock:
+        assert stock.client.publish_many([(b"t", b"")], 1) == [1]
+        stock.client._last_mid = 0
+        stock.client.publish_many([(b"t", b"")], 0)
+        assert stock.confirmed == []
+        stock.feed(b"\x40\x02\x00\x01")
+        assert stock.confirmed == [1]
+
+
+def test_both_clients_send_the_same_bytes() -> None:
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.UserProperty = [("k", "v")]
+    sent = []
+    for kind in (BatchingClient, StockClient):
+        with fed(kind) as one:
+            for qos in (0, 1):
+                one.client._last_mid = 0  # stock paho spends ids on QoS 0
+                for retain in (False, True):
+                    items = [(b"a/b", b"x"), (b"\xc3\xa4", b"y" * 200), (b"c", b"z" * 3000)]
+                    one.client.publish_many(items, qos, retain, properties if qos else None)
+            one.client.acknowledge_many([1, 300], one.client.connection)
+            sent.append(one.broker.recv(1 << 20))
+    assert sent[0] == sent[1]
+    assert len(sent[0]) == 12_958
+
+
+def test_a_packet_larger_than_agreed_ends_the_connection() -> None:
+    with fed(BatchingClient) as ours:
+        ours.feed(_header(0, LARGEST_PACKET + 1))
+        assert ours.client.socket() is None
+
+
+def test_lengths_are_whole_not_whole_or_malformed() -> None:
+    assert _variable(b"\xff\xff\xff\x7f", 0, 4) == (268_435_455, 4)
+    assert _variable(b"\x80\x80", 0, 2)[1] > 2
+    with pytest.raises(Exception, match="more than four bytes"):
+        _variable(b"\x80\x80\x80\x80\x01", 0, 5)
+
+
+def test_the_guard_names_the_first_member_that_differs() -> None:
+    class Renamed(paho.Client):
+        _packet_handle = None
+
+    class Longer(paho.Client):
+        def _packet_queue(self, command, packet, mid, qos, info=None, more=None):  # type: ignore[no-untyped-def]
+            return super()._packet_queue(command, packet, mid, qos, info)
+
+    class OtherState(paho.Client):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self._out_messages = []  # type: ignore[assignment]
+
+    assert _refusal() is None
+    assert _refusal(Renamed) == "Client._packet_handle(self)"
+    assert _refusal(Longer) == "Client._packet_queue(self, command, packet, mid, qos, info)"
+    assert _refusal(OtherState) == "Client._out_messages: dict"

@@ -1,0 +1,129 @@
+"""service.toml: how it says who the broker is, and what it refuses to hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_lstm.access import Login, Tls, read_password
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.mqtt import Address, parse_address
+from edge_lstm.service_config import MqttConfig, read_service_config
+
+
+def write(folder: Path, mqtt: str) -> Path:
+    path = folder / "service.toml"
+    path.write_text(f'bundle = "tank.elstm"\n[mqtt]\n{mqtt}\n')
+    return path
+
+
+def fault_of(folder: Path, mqtt: str) -> str:
+    with pytest.raises(EdgeLstmError) as caught:
+        read_service_config(write(folder, mqtt))
+    return str(caught.value)
+
+
+def test_the_shortest_config_is_an_address(tmp_path: Path) -> None:
+    mqtt = read_service_config(write(tmp_path, 'url = "mqtt://broker"')).mqtt
+    assert mqtt == MqttConfig("mqtt://broker")
+    assert (mqtt.protocol, mqtt.qos, mqtt.session_expiry_s) == ("5", 1, 604_800)
+    assert mqtt.tls(tmp_path) is None
+    assert mqtt.login(tmp_path) is None
+
+
+def test_addresses_have_the_ports_of_their_scheme() -> None:
+    assert parse_address("mqtt://broker") == Address("broker", 1883)
+    assert parse_address("mqtts://broker") == Address("broker", 8883, tls=True)
+    assert parse_address("mqtts://[::1]:1") == Address("::1", 1, tls=True)
+    for url in ("mqtt://broker:1884", "mqtts://broker:8884", "mqtt://[::1]:1883"):
+        assert str(parse_address(url)) == url
+    for url in ("broker", "http://broker", "mqtt://", "mqtt://broker:x", "mqtt://broker/topic", "mqtt://b?x=1"):
+        with pytest.raises(EdgeLstmError, match="expected an address like mqtt://host:1883, found"):
+            parse_address(url)
+
+
+def test_a_password_in_the_file_or_in_the_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    for mqtt in (
+        'url = "mqtt://b"\npassword = "s3cret"',
+        'url = "mqtt://b"\npassword = 5309',
+        'url = "mqtt://u:s3cret@b"',
+    ):
+        fault = fault_of(tmp_path, mqtt)
+        assert "password_file" in fault or "a user and password" in fault
+        assert "s3cret" not in fault
+        assert "5309" not in fault
+    misspelt = fault_of(tmp_path, 'url = "mqtt://b"\npasswort = "s3cret"')
+    assert 'did you mean "password"' not in misspelt
+    assert "s3cret" not in misspelt
+
+
+def test_all_faults_of_the_broker_are_told_at_once(tmp_path: Path) -> None:
+    mqtt = """
+        url = "mqtt://b"
+        protocol = "4"
+        qos = 2
+        receive_maximum = 0
+        password = "x"
+    """
+    assert set(fault_of(tmp_path, mqtt).splitlines()[1:-1]) == {
+        '  mqtt.protocol: expected one of "5", "3.1.1", found "4"',
+        "  mqtt.qos: expected one of 0, 1, found 2",
+        "  mqtt.receive_maximum: expected a whole number >= 1, found 0",
+        "  mqtt.password: a password does not belong into a file that is copied and shown: "
+        "set password_file or password_credential",
+    }
+    mqtt = """
+        url = "mqtt://b"
+        client_id = "a/b"
+        ca_file = "ca.pem"
+        key_file = "key.pem"
+        password_file = "p"
+        password_credential = "c"
+    """
+    assert set(fault_of(tmp_path, mqtt).splitlines()[1:-1]) == {
+        '  mqtt.client_id: expected a name without / + #, found "a/b"',
+        '  mqtt.ca_file: expected an address that begins with mqtts:// beside it, found "mqtt://b"',
+        '  mqtt.key_file: expected an address that begins with mqtts:// beside it, found "mqtt://b"',
+        "  mqtt.cert_file: expected a path, since key_file is set, found none",
+        "  mqtt.password_credential: expected this or password_file, found both",
+        "  mqtt.username: expected a name that goes with the password, found none",
+    }
+
+
+def test_files_that_are_missing_or_unfit_are_told_at_once_with_their_paths(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("no PEM")
+    (tmp_path / "cert.pem").write_text("no PEM either")
+    mqtt = 'url = "mqtts://b"\nusername = "u"\npassword_file = "p"\nca_file = "ca.pem"\n'
+    mqtt += 'cert_file = "none.pem"\nkey_file = "key.pem"'
+    fault = fault_of(tmp_path, mqtt)
+    for name in ("p", "ca.pem", "none.pem"):
+        assert f"expected to read {tmp_path / name}, found: No such file or directory" in fault
+    mqtt = 'url = "mqtts://b"\ncert_file = "cert.pem"\nkey_file = "key.pem"'
+    assert f"expected a certificate at {tmp_path / 'cert.pem'} and its key" in fault_of(tmp_path, mqtt)
+    assert f"expected certificates in PEM at {tmp_path / 'key.pem'}" in fault_of(
+        tmp_path, 'url = "mqtts://b"\nca_file = "key.pem"'
+    )
+
+
+def test_a_password_comes_from_its_file_or_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p").write_text(" with spaces \r\n")
+    assert read_password(tmp_path / "p") == " with spaces "
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(EdgeLstmError, match="found an empty file"):
+        read_password(tmp_path / "empty")
+    path = write(tmp_path, 'url = "mqtt://b"\nusername = "u"\npassword_credential = "broker"')
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(EdgeLstmError, match=r"found no \$CREDENTIALS_DIRECTORY") as caught:
+        read_service_config(path)
+    assert "LoadCredential=broker:PATH" in caught.value.hint
+    (tmp_path / "broker").write_text("s3cret")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    login = read_service_config(path).mqtt.login(tmp_path)
+    assert login == Login("u", "s3cret")
+    assert "s3cret" not in repr(login)
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    mqtt = MqttConfig("mqtts://b", ca_file="ca.pem", cert_file="/etc/c.pem", key_file="k.pem")
+    assert mqtt.tls(tmp_path) == Tls(tmp_path / "ca.pem", Path("/etc/c.pem"), tmp_path / "k.pem")
