@@ -53,6 +53,8 @@ def with_weights(model: Forecaster, network: Network) -> Forecaster:
     weights["head.bias"] = torch.from_numpy(network.head_bias)
     weights["output_scale"] = torch.ones_like(copied.output_scale)
     weights["output_offset"] = torch.zeros_like(copied.output_offset)
+    if network.highway is not None:  # its taps stand in the network's own units as well
+        weights["highway.weight"] = weights["highway.weight"] * model.output_scale[:, None]
     copied.load_state_dict(weights)
     return copied
 

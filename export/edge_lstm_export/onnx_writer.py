@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edge_lstm.contract import Contract
-from edge_lstm.network import CARRIED, GATES, Cell, Layer, Network, Quantized, Weight
+from edge_lstm.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
 from edge_lstm_export.labels import FEATURES, PREDICTION, facts, state_pairs
 
 OPSET = 17
@@ -59,12 +59,12 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
     graph.constant("mean", network.mean)
     graph.constant("inverse_scale", np.float32(1) / network.scale)
     x = graph.node("Sub", [FEATURES, "mean"], "centred")
-    x = graph.node("Mul", [x, "inverse_scale"], "standardized")
-    x = graph.node("Unsqueeze", [x, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): a sequence of one step
+    standardized = graph.node("Mul", [x, "inverse_scale"], "standardized")
+    x = graph.node("Unsqueeze", [standardized, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): one step
     for index, layer in enumerate(network.layers):
         x = _write_layer(graph, network, index, layer, x)  # (1, batch, hidden)
     x = graph.node("Squeeze", [x, _AXIS_OF_STEPS], "hidden")  # (batch, hidden)
-    _write_head(graph, network, x)
+    _write_head(graph, network, x, standardized)
     model = helper.make_model(
         _with_ports(graph, network, contract),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -98,12 +98,22 @@ def _write_layer(graph: _Graph, network: Network, index: int, layer: Layer, x: s
     return outputs[1]
 
 
-def _write_head(graph: _Graph, network: Network, hidden: str) -> None:
-    """The dense layer over hidden (batch, hidden), and the raw features that changes are added to."""
-    changes = network.change_of.size > 0
+def _write_head(graph: _Graph, network: Network, hidden: str, standardized: str) -> None:
+    """The dense layer over hidden (batch, hidden), the highway, and the raw features that changes are added to."""
+    changes, highway = network.change_of.size > 0, network.highway
+    full = "change" if changes else PREDICTION
     weight = graph.matrix("head.weight", network.head_weight, network.head_weight.shape)
     bias = graph.constant("head.bias", network.head_bias)
-    dense = graph.node("Gemm", [hidden, weight, bias], "change" if changes else PREDICTION, transB=1)
+    dense = graph.node("Gemm", [hidden, weight, bias], full if highway is None else "recurrent_part", transB=1)
+    if highway is not None:
+        samples = graph.node("Concat", [standardized, RECENT], "samples", axis=1)  # the newest first
+        bounds = [
+            graph.constant(name, np.array([value], np.int64))
+            for name, value in (("newest", 0), ("oldest", network.recent_size), ("axis_of_columns", 1))
+        ]
+        graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # the oldest falls out
+        taps = graph.constant("highway.weight", highway)
+        dense = graph.node("Gemm", [samples, taps, dense], full, transB=1)
     if changes:
         indices = graph.constant("change_of", network.change_of.astype(np.int64))
         level = graph.node("Gather", [FEATURES, indices], "level", axis=1)  # (batch, outputs)
@@ -118,9 +128,10 @@ def _with_ports(graph: _Graph, network: Network, contract: Contract) -> Any:
 
     pairs = state_pairs(network)
     inputs = [port(FEATURES, "batch", len(network.mean))]
-    inputs += [port(pair.input, 1, "batch", network.hidden) for pair in pairs]
+    shapes = [("batch", size) if name == RECENT else (1, "batch", size) for name, size in network.state_sizes.items()]
+    inputs += [port(pair.input, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
     outputs = [port(PREDICTION, "batch", len(network.head_bias))]
-    outputs += [port(pair.output, 1, "batch", network.hidden) for pair in pairs]
+    outputs += [port(pair.output, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
     return helper.make_graph(graph.nodes, contract.name, inputs, outputs, graph.constants)
 
 

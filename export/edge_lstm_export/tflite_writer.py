@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.contract import Contract
-from edge_lstm.network import CARRIED, GATES, Layer, Network, Quantized, Weight
+from edge_lstm.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
 from edge_lstm_export.flatmodel import FlatModel
 from edge_lstm_export.labels import FEATURES, PREDICTION, facts
 
@@ -26,15 +26,21 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
     """The network as a .tflite file; equal arguments give equal bytes."""
     graph = _Graph(network)
     features = graph.model.batched(FEATURES, len(network.mean))
-    states = [graph.model.batched(name, network.hidden) for name in network.state_names]
-    x = graph.standardized(features)
+    states = [graph.model.batched(name, size) for name, size in network.state_sizes.items()]
+    x = standardized = graph.standardized(features)
     step = graph.lstm if network.cell == "lstm" else graph.gru
     carried = len(CARRIED[network.cell])
     following: list[int] = []
     for index, layer in enumerate(network.layers):
         following += step(index, layer, x, states[index * carried : (index + 1) * carried])
         x = following[-carried]  # the layer's hidden state is the next layer's input
-    prediction = graph.head(features, x)
+    dense = graph.dense_head(x)
+    if network.highway is not None:
+        samples = graph.samples(standardized, states[-1])
+        dense = graph.highway(dense, samples, network.highway)
+    prediction = graph.changed(features, dense)
+    if network.highway is not None:
+        following.append(graph.newest(samples))
     note = json.dumps(facts(contract), ensure_ascii=False).encode()
     return graph.model.finish([features, *states], [prediction, *following], contract.name, note)
 
@@ -89,17 +95,51 @@ class _Graph:
         stays = self._pointwise("MUL", [z, over], f"{at}stays")
         return [self._pointwise("ADD", [n, stays], f"next_hidden_state_{index}")]
 
-    def head(self, features: int, hidden: int) -> int:
-        """The dense layer over hidden (batch, hidden), plus the raw features that changes are added to."""
+    def dense_head(self, hidden: int) -> int:
+        """The dense layer over hidden (batch, hidden), (batch, outputs)."""
         network = self._network
-        changes = network.change_of.size > 0
-        dense = self._dense(hidden, network.head_weight, network.head_bias, "change" if changes else PREDICTION)
-        if not changes:
+        name = self._full if network.highway is None else "recurrent_part"
+        return self._dense(hidden, network.head_weight, network.head_bias, name)
+
+    def samples(self, standardized: int, recent: int) -> int:
+        """The standardized sample and the shift register, the newest first."""
+        width = len(self._network.mean) + self._network.recent_size
+        return self._apply("CONCATENATION", [standardized, recent], "samples", width, Axis=1)
+
+    def highway(self, dense: int, samples: int, taps: Floats) -> int:
+        """dense (batch, outputs) plus the taps over the samples."""
+        outputs = len(taps)
+        linear = self._dense(samples, taps, np.zeros(outputs, np.float32), "highway")
+        return self._apply("ADD", [dense, linear], self._full, outputs)
+
+    def newest(self, samples: int) -> int:
+        """The next shift register: the samples without the oldest.
+
+        STRIDED_SLICE, since tflite-runtime's fast kernels know no SLICE; what it then leaves to the slow ones gives
+        rows other last bits in other batch sizes.
+        """
+        size = self._network.recent_size
+        bounds = [
+            self.model.constant("newest", np.array([0, 0], np.int32)),
+            self.model.constant("oldest", np.array([0, size], np.int32)),
+            self.model.constant("strides", np.array([1, 1], np.int32)),
+        ]
+        return self._apply("STRIDED_SLICE", [samples, *bounds], f"next_{RECENT}", size, BeginMask=1, EndMask=1)
+
+    def changed(self, features: int, dense: int) -> int:
+        """dense (batch, outputs), plus the raw features that changes are added to."""
+        network = self._network
+        if not network.change_of.size:
             return dense
         outputs = len(network.head_bias)
         indices = self.model.constant("change_of", network.change_of)
         level = self._apply("GATHER", [features, indices], "level", outputs, Axis=1)
         return self._apply("ADD", [dense, level], PREDICTION, outputs)
+
+    @property
+    def _full(self) -> str:
+        """What the sum of the head and the highway is called."""
+        return "change" if self._network.change_of.size else PREDICTION
 
     def _apply(self, operator: str, inputs: Sequence[int], name: str, width: int, **options: int) -> int:
         output = self.model.batched(name, width)

@@ -16,6 +16,8 @@ Cell = Literal["lstm", "gru"]
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3}
 # What a layer carries, each (batch, hidden).
 CARRIED: dict[Cell, tuple[str, ...]] = {"lstm": ("hidden_state", "cell_state"), "gru": ("hidden_state",)}
+# The highway's shift register: the last standardized samples, the newest first.
+RECENT = "recent_samples"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,10 @@ class Network:
 
     standardized = (features - mean) / scale; the layers; prediction = head_weight @ hidden + head_bias (already in the
     targets' units), plus the raw feature `change_of[o]` for each output o where the network predicts changes.
+
+    A highway adds highway @ samples: a linear path past the layers, over the standardized sample and the ones before
+    it, which a shift register carries. It stays float32 in every scheme: taps that take differences of neighbours
+    cancel to the last digit, and rounded ones would let the level through.
     """
 
     cell: Cell
@@ -66,6 +72,7 @@ class Network:
     head_weight: Weight  # (outputs, hidden)
     head_bias: Floats  # (outputs,)
     change_of: NDArray[np.int32]  # (outputs,), or empty where the outputs are absolute
+    highway: Floats | None = None  # (outputs, (1 + earlier samples) * inputs): the sample's taps, then older and older
 
     @property
     def hidden(self) -> int:
@@ -74,17 +81,34 @@ class Network:
     @property
     def state_names(self) -> list[str]:
         """The carried tensors in the order of every backend: layer by layer, hidden state before cell state."""
-        return [f"{name}_{layer}" for layer in range(len(self.layers)) for name in CARRIED[self.cell]]
+        return list(self.state_sizes)
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """How many numbers a stream carries in each tensor; the shift register comes last."""
+        return state_sizes(self.cell, len(self.layers), self.hidden, self.recent_size)
+
+    @property
+    def recent_size(self) -> int:
+        """Numbers in the highway's shift register, earlier samples * inputs; 0 without a highway."""
+        return 0 if self.highway is None else self.highway.shape[1] - len(self.mean)
 
     @property
     def parameters(self) -> int:
         """How many numbers training has set (mean and scale are statistics and do not count)."""
         sizes = [weight.shape[0] * weight.shape[1] for weight in self._weights()]
         biases = [layer.b_ih.size + layer.b_hh.size for layer in self.layers]
-        return sum(sizes) + sum(biases) + self.head_bias.size
+        taps = len(self.head_bias) * self.recent_size  # the newest sample's are their negative sum, or none
+        return sum(sizes) + sum(biases) + self.head_bias.size + taps
 
     def _weights(self) -> list[Weight]:
         return [weight for layer in self.layers for weight in (layer.w_ih, layer.w_hh)] + [self.head_weight]
+
+
+def state_sizes(cell: Cell, layers: int, hidden: int, recent: int) -> dict[str, int]:
+    """The carried tensors of such a network, by name, with the numbers of each for one stream."""
+    sizes = {f"{name}_{layer}": hidden for layer in range(layers) for name in CARRIED[cell]}
+    return {**sizes, RECENT: recent} if recent else sizes
 
 
 def to_npz(network: Network) -> bytes:
@@ -96,6 +120,8 @@ def to_npz(network: Network) -> bytes:
         "head_bias": network.head_bias,
         "change_of": network.change_of,
     }
+    if network.highway is not None:
+        arrays["highway"] = network.highway
     _put_weight(arrays, "head_weight", network.head_weight)
     for index, layer in enumerate(network.layers):
         _put_weight(arrays, f"layer{index}.w_ih", layer.w_ih)
@@ -131,6 +157,7 @@ def from_npz(content: bytes) -> Network:
             _get_weight(arrays, "head_weight"),
             arrays["head_bias"],
             arrays["change_of"],
+            arrays["highway"] if "highway" in arrays.files else None,
         )
 
 

@@ -41,6 +41,34 @@ def test_every_variant_gives_torchs_thousand_carried_steps_on_every_backend(
         assert verdict.drift <= (1e-5 if verdict.scheme == "float32" else 0.01), verdict
 
 
+@pytest.mark.parametrize("level_free", [True, False])
+@pytest.mark.parametrize(("cell", "highway"), [("lstm", 1), ("gru", 7)])
+def test_a_highway_is_one_more_state_and_every_backend_carries_it(
+    make_checkpoint: MakeCheckpoint, cell: Cell, highway: int, level_free: bool
+) -> None:
+    checkpoint = make_checkpoint(cell, 2, highway=highway, level_free=level_free)
+    bundle = bundle_of(checkpoint)
+    assert (bundle.contract.states[-1].name, bundle.contract.states[-1].shape) == ("recent_samples", [3 * highway])
+    for verdict in verify(bundle, runnable(bundle)):
+        assert verdict.error <= 1e-5, verdict
+        assert verdict.smallest_batch is not None, verdict
+    register = golden_of(bundle).expected["float32"].states[-1]  # (marks, highway * 3), the newest first
+    samples = (checkpoint.tape - checkpoint.model.mean.numpy()) / checkpoint.model.scale.numpy()
+    assert np.allclose(register[-1], samples[: -1 - highway : -1].ravel(), atol=1e-6)
+
+
+@pytest.mark.parametrize("level_free", [True, False])
+def test_only_level_free_taps_ignore_a_level_that_was_never_met(
+    make_checkpoint: MakeCheckpoint, level_free: bool
+) -> None:
+    model = make_checkpoint(highway=5, level_free=level_free).model
+    model.head.weight.detach().zero_()
+    constant = np.full((20, 3), 1e3, np.float32) * model.scale.numpy() + model.mean.numpy()
+    prediction, _ = model.stream(constant)
+    change = prediction[-1] - constant[-1, 0] - (model.head.bias * model.output_scale + model.output_offset).tolist()
+    assert bool(np.abs(change).max() < 1e-2) == level_free
+
+
 def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
     golden = golden_of(bundle_of(checkpoint))

@@ -86,17 +86,23 @@ class ReferenceBackend:
         self._carried = len(CARRIED[network.cell])
         self._layers = [LstmLayer(layer) if network.cell == "lstm" else GruLayer(layer) for layer in network.layers]
         self._head = np.ascontiguousarray(dense(network.head_weight).T)  # (hidden, outputs)
+        self._highway = None if network.highway is None else np.ascontiguousarray(network.highway.T)
         self._inverse_scale = _ONE / network.scale
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """features (batch, inputs) raw, states as `Network.state_names` -> predictions (batch, outputs), states."""
         x = (features - self._network.mean) * self._inverse_scale  # standardized
         following: list[Floats] = []
+        standardized = x
         for index, layer in enumerate(self._layers):
             state = states[index * self._carried : (index + 1) * self._carried]
             following += layer.step(x, state)
             x = following[-self._carried]  # the layer's hidden state is the next layer's input
         prediction = rows_times(x, self._head) + self._network.head_bias  # the dense output layer
+        if self._highway is not None:
+            samples = np.concatenate([standardized, states[-1]], axis=1)  # the newest first
+            prediction += rows_times(samples, self._highway)
+            following.append(samples[:, : self._network.recent_size])  # the oldest falls out
         if self._network.change_of.size:
             prediction = prediction + features[:, self._network.change_of]
         return prediction, following
