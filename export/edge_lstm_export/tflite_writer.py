@@ -19,6 +19,8 @@ from edge_lstm_export.flatmodel import FlatModel
 from edge_lstm_export.labels import FEATURES, PREDICTION, facts
 
 Floats = NDArray[np.float32]
+_HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6
+_DYNAMIC_PRODUCT = 9  # the first version of FULLY_CONNECTED whose dynamic inputs have zero points
 _PER_ROW_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row
 
 
@@ -45,6 +47,17 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
     return graph.model.finish([features, *states], [prediction, *following], contract.name, note)
 
 
+def side_by_side(left: Weight, right: Weight) -> Weight | None:
+    """One matrix of both, or None where they are stored with other scales: one product is faster than two."""
+    if isinstance(left, Quantized) and isinstance(right, Quantized):
+        if left.bits != right.bits or not np.array_equal(left.scales, right.scales):
+            return None
+        return Quantized(np.concatenate([left.values, right.values], axis=1), left.scales, left.bits)
+    if isinstance(left, Quantized) or isinstance(right, Quantized) or left.dtype != right.dtype:
+        return None
+    return np.concatenate([left, right], axis=1)
+
+
 class _Graph:
     """A model that grows by one sub-expression a call; every tensor is (batch, width) and named for what it holds."""
 
@@ -66,9 +79,15 @@ class _Graph:
         h, c = state
         at = f"layer_{index}/"
         width = GATES["lstm"] * self._network.hidden
-        from_x = self._dense(x, layer.w_ih, layer.b_ih, f"{at}from_x")
-        from_h = self._dense(h, layer.w_hh, layer.b_hh, f"{at}from_h")
-        i, f, g, o = self._gates(self._apply("ADD", [from_x, from_h], f"{at}gates", width), "ifgo", at)
+        joined = side_by_side(layer.w_ih, layer.w_hh) if self._network.arithmetic == "float32" else None
+        if joined is not None:
+            both = self._apply("CONCATENATION", [x, h], f"{at}x_and_h", joined.shape[1], Axis=1)
+            gates = self._dense(both, joined, layer.b_ih + layer.b_hh, f"{at}gates")
+        else:
+            from_x = self._dense(x, layer.w_ih, layer.b_ih, f"{at}from_x")
+            from_h = self._dense(h, layer.w_hh, layer.b_hh, f"{at}from_h")
+            gates = self._apply("ADD", [from_x, from_h], f"{at}gates", width)
+        i, f, g, o = self._gates(gates, "ifgo", at)
         i = self._pointwise("LOGISTIC", [i], f"{at}input_gate")
         f = self._pointwise("LOGISTIC", [f], f"{at}forget_gate")
         g = self._pointwise("TANH", [g], f"{at}candidate")
@@ -151,16 +170,35 @@ class _Graph:
 
     def _dense(self, x: int, weight: Weight, bias: Floats, name: str) -> int:
         """x (batch, columns) @ weight.T + bias, (batch, rows)."""
+        if self._network.arithmetic == "dynamic" and name.startswith("layer_"):
+            return self._dynamic(x, weight, bias, name)
         inputs = [x, self._matrix(f"{name}/weight", weight), self.model.constant(f"{name}/bias", bias)]
         return self._apply("FULLY_CONNECTED", inputs, name, weight.shape[0])
 
-    def _matrix(self, name: str, weight: Weight) -> int:
-        """The weight as a float32 tensor; int8 is dequantized once, when a runtime loads it."""
+    def _dynamic(self, x: int, weight: Weight, bias: Floats, name: str) -> int:
+        """The same in integers: LiteRT finds the scale of each row of x at each step."""
         if not isinstance(weight, Quantized):
-            return self.model.constant(name, weight)
-        stored = self.model.constant(f"{name}/int8", weight.values, weight.scales)
+            raise ValueError(f"expected int8 weights for dynamic kernels, found {weight.dtype}")
+        stored = self.model.constant(f"{name}/int8", weight.values, weight.scales[:1])
+        inputs = [x, stored, self.model.constant(f"{name}/bias", bias)]
+        output = self.model.batched(name, weight.shape[0])
+        self.model.operator(
+            "FULLY_CONNECTED", inputs, [output], version=_DYNAMIC_PRODUCT, AsymmetricQuantizeInputs=True
+        )
+        return output
+
+    def _matrix(self, name: str, weight: Weight) -> int:
+        """The weight as a float32 tensor; what is stored otherwise is dequantized once, when a runtime loads it."""
+        if not isinstance(weight, Quantized):
+            if weight.dtype == np.float32:
+                return self.model.constant(name, weight)
+            stored, version = self.model.constant(f"{name}/float16", weight), _HALF_DEQUANTIZE
+        elif weight.bits == 4:
+            stored, version = self.model.four_bits(f"{name}/int4", weight.values, weight.scales), _FOUR_BIT_DEQUANTIZE
+        else:
+            stored, version = self.model.constant(f"{name}/int8", weight.values, weight.scales), _PER_ROW_DEQUANTIZE
         matrix = self.model.fixed(name, weight.shape)
-        self.model.operator("DEQUANTIZE", [stored], [matrix], version=_PER_ROW_DEQUANTIZE)
+        self.model.operator("DEQUANTIZE", [stored], [matrix], version=version)
         return matrix
 
     def _gates(self, stacked: int, letters: str, prefix: str) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ RECENT = "recent_samples"
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """An int8 matrix with one float32 scale a row: the weight is `values * scales[:, None]`, its zero point 0."""
+    """A matrix of small integers with one float32 scale a row: `values * scales[:, None]`, its zero point 0."""
 
     values: NDArray[np.int8]  # (rows, columns)
     scales: Floats  # (rows,)
+    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,13 +35,30 @@ class Quantized:
     def dequantized(self) -> Floats:
         return self.values.astype(np.float32) * self.scales[:, None]
 
+    def packed(self) -> NDArray[np.uint8]:
+        """The values plus 8, two a byte: a row's first half in the low four bits, its second in the high ones."""
+        half = -(-self.shape[1] // 2)
+        shifted = np.full((self.shape[0], 2 * half), 8, np.uint8)
+        shifted[:, : self.shape[1]] = self.values + 8
+        return (shifted[:, :half] | shifted[:, half:] << 4).astype(np.uint8)
 
-Weight = Floats | Quantized
+
+def unpacked(packed: NDArray[np.uint8], scales: Floats, columns: int) -> Quantized:
+    """What `Quantized.packed` packed."""
+    shifted = np.concatenate([packed & 15, packed >> 4], axis=1)[:, :columns]
+    return Quantized(shifted.astype(np.int8) - np.int8(8), scales, 4)
+
+
+Weight = Floats | NDArray[np.float16] | Quantized
+
+# How the recurrent products are computed: float32; integers, with scales for the activations found at each step
+# (dynamic); or integers with scales found once, in calibration (static).
+Arithmetic = Literal["float32", "dynamic", "static"]
 
 
 def dense(weight: Weight) -> Floats:
     """The weight as a float32 matrix."""
-    return weight.dequantized() if isinstance(weight, Quantized) else weight
+    return weight.dequantized() if isinstance(weight, Quantized) else weight.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +69,9 @@ class Layer:
     w_hh: Weight  # (gates * hidden, hidden)
     b_ih: Floats  # (gates * hidden,)
     b_hh: Floats  # (gates * hidden,)
+    # in static arithmetic, the size of one int8 step of the layer's input and of its hidden state
+    x_step: float = 0.0
+    h_step: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +94,7 @@ class Network:
     head_bias: Floats  # (outputs,)
     change_of: NDArray[np.int32]  # (outputs,), or empty where the outputs are absolute
     highway: Floats | None = None  # (outputs, (1 + earlier samples) * inputs): the sample's taps, then older and older
+    arithmetic: Arithmetic = "float32"
 
     @property
     def hidden(self) -> int:
@@ -120,6 +142,9 @@ def to_npz(network: Network) -> bytes:
         "head_bias": network.head_bias,
         "change_of": network.change_of,
     }
+    if network.arithmetic != "float32":
+        arrays["arithmetic"] = np.array(network.arithmetic)
+        arrays["steps"] = np.array([[layer.x_step, layer.h_step] for layer in network.layers], np.float32)
     if network.highway is not None:
         arrays["highway"] = network.highway
     _put_weight(arrays, "head_weight", network.head_weight)
@@ -140,12 +165,15 @@ def from_npz(content: bytes) -> Network:
         if cell not in get_args(Cell):
             raise ValueError(f"expected a cell of {get_args(Cell)}, found {cell!r}")
         count = sum(name.endswith(".b_ih") for name in arrays.files)
+        arithmetic = str(arrays["arithmetic"]) if "arithmetic" in arrays.files else "float32"
+        steps = arrays["steps"].tolist() if arithmetic != "float32" else [(0.0, 0.0)] * count
         layers = tuple(
             Layer(
                 _get_weight(arrays, f"layer{index}.w_ih"),
                 _get_weight(arrays, f"layer{index}.w_hh"),
                 arrays[f"layer{index}.b_ih"],
                 arrays[f"layer{index}.b_hh"],
+                *steps[index],
             )
             for index in range(count)
         )
@@ -158,11 +186,15 @@ def from_npz(content: bytes) -> Network:
             arrays["head_bias"],
             arrays["change_of"],
             arrays["highway"] if "highway" in arrays.files else None,
+            cast(Arithmetic, arithmetic),
         )
 
 
 def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weight) -> None:
-    if isinstance(weight, Quantized):
+    if isinstance(weight, Quantized) and weight.bits == 4:
+        arrays[f"{name}.int4"], arrays[f"{name}.scales"] = weight.packed(), weight.scales
+        arrays[f"{name}.columns"] = np.array(weight.shape[1])
+    elif isinstance(weight, Quantized):
         arrays[f"{name}.int8"], arrays[f"{name}.scales"] = weight.values, weight.scales
     else:
         arrays[name] = weight
@@ -171,5 +203,7 @@ def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weigh
 def _get_weight(arrays: np.lib.npyio.NpzFile, name: str) -> Weight:
     if f"{name}.int8" in arrays.files:
         return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.scales"])
-    weight: Floats = arrays[name]
+    if f"{name}.int4" in arrays.files:
+        return unpacked(arrays[f"{name}.int4"], arrays[f"{name}.scales"], int(arrays[f"{name}.columns"]))
+    weight: Weight = arrays[name]
     return weight
