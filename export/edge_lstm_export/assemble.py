@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from edge_lstm.bundle import (
     Bundle,
     Format,
     Manifest,
-    Scheme,
     Variant,
     pack,
 )
@@ -29,12 +28,13 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm.golden import to_npz as golden_npz
 from edge_lstm.network import Network, to_npz
+from edge_lstm.schemes import Scheme
 from edge_lstm.selftest import Verdict, verify
-from edge_lstm_export.golden_tape import golden_vectors
+from edge_lstm_export.golden_tape import golden_inputs, golden_vectors
 from edge_lstm_export.labels import FEATURES, PREDICTION, state_pairs
 from edge_lstm_export.model_card import model_card
 from edge_lstm_export.onnx_writer import write_onnx
-from edge_lstm_export.quantize import SCHEMES, quantized
+from edge_lstm_export.quantize import DEFAULT_SCHEMES, quantized, unfit
 from edge_lstm_export.tflite_writer import write_tflite
 from edge_lstm_train.checkpoint import Checkpoint
 
@@ -48,8 +48,17 @@ FORMATS: tuple[Format, ...] = tuple(_WRITERS)
 
 # What a backend may add to the model in float32: the order of sums and its own exp and tanh.
 PARITY = 1e-5
-# What rounding may cost; int8 measures .003 to .004 (shares of the predictions' standard deviation).
-_DRIFT: Mapping[Scheme, float] = {"float32": 1e-4, "int8": 0.01}
+# Where activations are rounded too, a last bit decides now and then to which side; a wrong kernel is off by 1.
+_PARITY: Mapping[Scheme, float] = {"int8-dynamic": 0.05, "int8-static": 0.05}
+# What rounding may cost (shares of the predictions' standard deviation); int8 measures .003 to .004, int4 .06 to .1.
+_DRIFT: Mapping[Scheme, float] = {
+    "float32": 1e-4,
+    "float16": 2e-3,
+    "int8": 0.01,
+    "int8-dynamic": 0.02,
+    "int8-static": 0.1,
+    "int4": 0.2,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +73,7 @@ class Exported:
 def export_bundle(
     checkpoint: Checkpoint,
     path: Path,
-    schemes: Sequence[Scheme] = SCHEMES,
+    schemes: Sequence[Scheme] = DEFAULT_SCHEMES,
     formats: Sequence[Format] = FORMATS,
 ) -> Exported:
     """Write the checkpoint's bundle at `path`, whole or not at all; equal arguments give equal bytes.
@@ -82,21 +91,42 @@ def export_bundle(
 def bundle_bytes(checkpoint: Checkpoint, schemes: Sequence[Scheme], formats: Sequence[Format]) -> bytes:
     """The bundle as bytes, before anybody has proven it."""
     contract, original = checkpoint.contract, checkpoint.model.network()
-    networks = {scheme: quantized(original, scheme) for scheme in schemes}
+    tape = golden_inputs(checkpoint)
+    networks = {scheme: quantized(original, scheme, tape) for scheme in schemes}
     content: dict[str, bytes] = {}
     variants = []
     for scheme, network in networks.items():
-        for format in formats:
+        for format in _fit_formats(original, scheme, formats):
             pattern, write = _WRITERS[format]
             file = pattern.format(scheme=scheme)
             content[file] = write(network, contract)
             states = state_pairs(network)
-            variants.append(Variant(format, scheme, file, FEATURES, PREDICTION, states, PARITY, _DRIFT[scheme]))
+            variant = Variant(
+                format, scheme, file, FEATURES, PREDICTION, states, _PARITY.get(scheme, PARITY), _DRIFT[scheme]
+            )
+            if network.arithmetic == "dynamic" and format == "onnx":
+                variant = replace(variant, row_by_row=True)
+            if network.arithmetic == "static":
+                variant = replace(variant, least=tape.min(axis=0).tolist(), most=tape.max(axis=0).tolist())
+            variants.append(variant)
     content[GOLDEN] = golden_npz(golden_vectors(checkpoint, networks))
     architecture = Architecture(original.cell, len(original.layers), original.hidden, original.parameters)
     manifest = Manifest(FORMAT_VERSION, contract, architecture, variants, {}, _provenance(checkpoint))
     content[CARD] = model_card(manifest, content).encode()
     return pack(manifest, content)
+
+
+def _fit_formats(network: Network, scheme: Scheme, formats: Sequence[Format]) -> list[Format]:
+    """The formats that the scheme has for this network. Raises EdgeLstmError with the reasons where it has none."""
+    reasons = {format: unfit(network, scheme, format) for format in formats}
+    fit = [format for format in formats if reasons[format] is None]
+    if not fit:
+        found = "; ".join(f"{format}: {reason}" for format, reason in reasons.items())
+        raise EdgeLstmError(
+            f"expected a format for the scheme {scheme} among {', '.join(formats)}, found none: {found}",
+            "choose another scheme (int8 suits every network and backend), or add formats",
+        )
+    return fit
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, str]:

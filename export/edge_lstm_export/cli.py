@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from edge_lstm.backends import format_of
-from edge_lstm.bundle import Format, Scheme
+from edge_lstm.bundle import Format
 from edge_lstm.extras import require
+from edge_lstm.schemes import Scheme
 
 if TYPE_CHECKING:
     from edge_lstm_export.assemble import Exported
@@ -40,9 +41,9 @@ def _names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Paramete
     "schemes",
     metavar="NAME,NAME",
     callback=_names_of(_SCHEMES),
-    default=",".join(_SCHEMES),
+    default="float32,int8",
     show_default=True,
-    help="How weights are stored; int8 is a third of the size.",
+    help=f"How weights are stored: {', '.join(_SCHEMES)}; int8 is a third of the size.",
 )
 @click.option(
     "--format",

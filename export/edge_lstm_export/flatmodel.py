@@ -21,6 +21,7 @@ _ALIGNMENT = 16  # bytes: the runtimes map constants in place and load them with
 _NO_DATA = 0  # by the schema, buffer 0 is empty
 _ONE_BYTE_CODES = 127  # codes up to here are also written in the field that old runtimes read
 _TYPES = {np.dtype(np.float32): tflite.TensorType.FLOAT32, np.dtype(np.int8): tflite.TensorType.INT8,
+          np.dtype(np.float16): tflite.TensorType.FLOAT16,
           np.dtype(np.int32): tflite.TensorType.INT32}  # fmt: skip
 
 
@@ -43,6 +44,21 @@ class _Operator:
     options: Mapping[str, int]
 
 
+class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+    """A builder that writes equal vectors of numbers once: most tensors have one of two or three shapes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._vectors: dict[tuple[str, bytes], int] = {}
+
+    def shared_vector(self, values: NDArray[Any]) -> int:
+        """The place of a vector of these numbers."""
+        known = (values.dtype.str, values.tobytes())
+        if known not in self._vectors:
+            self._vectors[known] = self.CreateNumpyVector(values)
+        return self._vectors[known]
+
+
 class FlatModel:
     """Collects tensors (known by number) and operators in the order in which they run; `finish` gives the file."""
 
@@ -61,9 +77,16 @@ class FlatModel:
         return self._add(_Tensor(name, shape, tflite.TensorType.FLOAT32))
 
     def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None) -> int:
-        """A constant: float32, int32, or int8 with `scales` for its rows (zero points 0)."""
+        """A constant: float32, int32, float16, or int8 with `scales` for its rows (zero points 0)."""
         self._buffers.append(np.ascontiguousarray(array).tobytes())
         return self._add(_Tensor(name, array.shape, _TYPES[array.dtype], len(self._buffers) - 1, scales=scales))
+
+    def four_bits(self, name: str, values: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
+        """An INT4 constant of values within -8 to 7, two a byte, the first in the low half."""
+        flat = np.append(values.ravel(), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 15
+        self._buffers.append((flat[::2] | flat[1::2] << 4).tobytes())
+        tensor = _Tensor(name, values.shape, tflite.TensorType.INT4, len(self._buffers) - 1, scales=scales)
+        return self._add(tensor)
 
     def operator(
         self, name: str, inputs: Sequence[int], outputs: Sequence[int], *, version: int = 1, **options: int
@@ -79,7 +102,7 @@ class FlatModel:
 
     def finish(self, inputs: Sequence[int], outputs: Sequence[int], description: str, note: bytes) -> bytes:
         """The .tflite file; `note` becomes the metadata entry edge-lstm. Equal calls give equal bytes."""
-        builder = flatbuffers.Builder(1024 + sum(map(len, self._buffers)))
+        builder = _Builder(1024 + sum(map(len, self._buffers)))
         buffers = [_buffer(builder, data) for data in [*self._buffers, note]]
         subgraph = self._subgraph(builder, inputs, outputs)
         fields = {
@@ -111,7 +134,7 @@ class FlatModel:
         """Names for the inputs and outputs, for those who call `get_signature_runner`."""
 
         def port(number: int) -> int:
-            name = builder.CreateString(self._tensors[number].name)
+            name = builder.CreateSharedString(self._tensors[number].name)
             return _table(builder, "TensorMap", Name=name, TensorIndex=number)
 
         fields = {
@@ -139,9 +162,8 @@ def _vector(builder: Any, offsets: Sequence[int]) -> int:
     return end
 
 
-def _numbers(builder: Any, values: Sequence[int], type: type[np.generic] = np.int32) -> int:
-    end: int = builder.CreateNumpyVector(np.asarray(values, type))
-    return end
+def _numbers(builder: _Builder, values: Sequence[int], type: type[np.generic] = np.int32) -> int:
+    return builder.shared_vector(np.asarray(values, type))
 
 
 def _buffer(builder: Any, data: bytes) -> int:
@@ -152,7 +174,7 @@ def _buffer(builder: Any, data: bytes) -> int:
 
 
 def _tensor(builder: Any, tensor: _Tensor) -> int:
-    fields = {"Name": builder.CreateString(tensor.name), "Shape": _numbers(builder, tensor.shape)}
+    fields = {"Name": builder.CreateSharedString(tensor.name), "Shape": _numbers(builder, tensor.shape)}
     if tensor.batched:
         fields["ShapeSignature"] = _numbers(builder, (-1, *tensor.shape[1:]))
     if tensor.scales is not None:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_lstm.bundle import Scheme
+from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.golden import Expected, Golden
 from edge_lstm.network import Network, dense
+from edge_lstm.schemes import Scheme
+from edge_lstm.selftest import replay_tape
 from edge_lstm_train.checkpoint import Checkpoint
 from edge_lstm_train.model import Forecaster
 
@@ -26,16 +28,20 @@ MARKS = (1, 10, 100, 1000)
 def golden_vectors(checkpoint: Checkpoint, networks: Mapping[Scheme, Network]) -> Golden:
     """The golden vectors of `checkpoint` for each scheme of `networks`, and for float32 in any case.
 
-    float32 is the trained model as it is; another scheme is that model with the scheme's weights put back. Raises
+    float32 is the trained model as it is; another scheme is that model with the scheme's weights put back.
+    Static int8 rounds activations as well, which torch does not: its answers are those of the numpy reference. Raises
     EdgeLstmError where the tape is empty, of another width or not finite, or where a state does not move along it.
     """
-    tape = _tape(checkpoint)
-    models: dict[str, Forecaster] = {
-        scheme: with_weights(checkpoint.model, network) for scheme, network in networks.items()
-    }
-    models["float32"] = checkpoint.model
-    with _one_thread():
-        expected = {scheme: Expected(*model.stream(tape, MARKS)) for scheme, model in models.items()}
+    tape = golden_inputs(checkpoint)
+    expected: dict[str, Expected] = {}
+    with one_thread():
+        for scheme, network in networks.items():
+            if network.arithmetic == "static":
+                stream = replay_tape(ReferenceBackend(network), checkpoint.contract, tape, np.array(MARKS))
+            else:
+                stream = with_weights(checkpoint.model, network).stream(tape, MARKS)
+            expected[scheme] = Expected(*stream)
+        expected["float32"] = Expected(*checkpoint.model.stream(tape, MARKS))
     _refuse_what_proves_nothing(checkpoint, expected)
     return Golden(tape, np.array(MARKS), expected)
 
@@ -53,12 +59,14 @@ def with_weights(model: Forecaster, network: Network) -> Forecaster:
     weights["head.bias"] = torch.from_numpy(network.head_bias)
     weights["output_scale"] = torch.ones_like(copied.output_scale)
     weights["output_offset"] = torch.zeros_like(copied.output_offset)
+    if network.highway is not None:  # its taps stand in the network's own units as well
+        weights["highway.weight"] = weights["highway.weight"] * model.output_scale[:, None]
     copied.load_state_dict(weights)
     return copied
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Torch on one core: how many a machine has may change the last bits of a sum, and so bundles' bytes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -68,7 +76,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _tape(checkpoint: Checkpoint) -> Floats:
+def golden_inputs(checkpoint: Checkpoint) -> Floats:
     """The checkpoint's tape, (STEPS, inputs): cut where it is longer, repeated where it is shorter."""
     tape, width = checkpoint.tape, len(checkpoint.contract.inputs)
     if tape.ndim != 2 or tape.shape[1] != width or not len(tape):

@@ -6,21 +6,23 @@ state (1, batch, hidden); it gives `prediction` (batch, outputs) in the targets'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from edge_lstm.contract import Contract
-from edge_lstm.network import CARRIED, GATES, Cell, Layer, Network, Quantized, Weight
+from edge_lstm.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
 from edge_lstm_export.labels import FEATURES, PREDICTION, facts, state_pairs
+from edge_lstm_export.onnx_graph import Graph
+from edge_lstm_export.onnx_static import write_static_layers
 
 OPSET = 17
 IR_VERSION = 8
 _AXIS_OF_STEPS = "axis_of_steps"
+_CONTRIBUTED = "com.microsoft"  # the domain of operators that onnxruntime adds
 
 # Torch stacks i, f, g, o and r, z, n; ONNX stacks i, o, f, c and z, r, h: where each ONNX gate stands in torch's order.
 _GATE_ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
@@ -28,46 +30,28 @@ _GATE_ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 
 _ATTRIBUTES: dict[Cell, dict[str, int]] = {"lstm": {}, "gru": {"linear_before_reset": 1}}
 
 
-class _Graph:
-    """Nodes and constants in the order of writing; a node is named like what it gives."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, name: str, array: NDArray[Any]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def matrix(self, name: str, weight: Weight, shape: Sequence[int]) -> str:
-        """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows; int8 is dequantized."""
-        if not isinstance(weight, Quantized):
-            return self.constant(name, weight.reshape(shape))
-        stored = self.constant(f"{name}.int8", weight.values.reshape(shape))
-        scales = self.constant(f"{name}.scales", weight.scales)
-        return self.node("DequantizeLinear", [stored, scales], name, axis=len(shape) - 2)
-
-
 def write_onnx(network: Network, contract: Contract) -> bytes:
     """The network as an .onnx file, checked by onnx itself; equal arguments give equal bytes."""
-    graph = _Graph()
+    graph = Graph()
     graph.constant(_AXIS_OF_STEPS, np.array([0], np.int64))
     graph.constant("mean", network.mean)
     graph.constant("inverse_scale", np.float32(1) / network.scale)
     x = graph.node("Sub", [FEATURES, "mean"], "centred")
-    x = graph.node("Mul", [x, "inverse_scale"], "standardized")
-    x = graph.node("Unsqueeze", [x, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): a sequence of one step
-    for index, layer in enumerate(network.layers):
-        x = _write_layer(graph, network, index, layer, x)  # (1, batch, hidden)
-    x = graph.node("Squeeze", [x, _AXIS_OF_STEPS], "hidden")  # (batch, hidden)
-    _write_head(graph, network, x)
+    standardized = graph.node("Mul", [x, "inverse_scale"], "standardized")
+    if network.arithmetic == "static":
+        x = write_static_layers(graph, network, standardized)
+    else:
+        x = graph.node("Unsqueeze", [standardized, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): one step
+        for index, layer in enumerate(network.layers):
+            x = _write_layer(graph, network, index, layer, x)  # (1, batch, hidden)
+        x = graph.node("Squeeze", [x, _AXIS_OF_STEPS], "hidden")  # (batch, hidden)
+    _write_head(graph, network, x, standardized)
     model = helper.make_model(
         _with_ports(graph, network, contract),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[
+            helper.make_opsetid("", OPSET),
+            *([helper.make_opsetid(_CONTRIBUTED, 1)] if network.arithmetic == "dynamic" else []),
+        ],
         ir_version=IR_VERSION,
         producer_name="edge-lstm",
     )
@@ -77,11 +61,13 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
     return content
 
 
-def _write_layer(graph: _Graph, network: Network, index: int, layer: Layer, x: str) -> str:
+def _write_layer(graph: Graph, network: Network, index: int, layer: Layer, x: str) -> str:
     """One LSTM or GRU node over x (1, batch, inputs); the name of its next hidden state (1, batch, hidden)."""
     rows, name = GATES[network.cell] * network.hidden, f"layer_{index}"
     w_ih, w_hh = (_reordered(weight, network.cell) for weight in (layer.w_ih, layer.w_hh))
     biases = [_reorder_rows(bias, network.cell) for bias in (layer.b_ih, layer.b_hh)]
+    if network.arithmetic == "dynamic":
+        return _write_dynamic_layer(graph, network, index, (w_ih, w_hh), np.concatenate(biases)[None], x)
     inputs = [
         x,
         graph.matrix(f"{name}.w_ih", w_ih, (1, rows, w_ih.shape[1])),
@@ -98,19 +84,53 @@ def _write_layer(graph: _Graph, network: Network, index: int, layer: Layer, x: s
     return outputs[1]
 
 
-def _write_head(graph: _Graph, network: Network, hidden: str) -> None:
-    """The dense layer over hidden (batch, hidden), and the raw features that changes are added to."""
-    changes = network.change_of.size > 0
+def _write_dynamic_layer(
+    graph: Graph, network: Network, index: int, weights: tuple[Weight, Weight], bias: NDArray[np.float32], x: str
+) -> str:
+    """One DynamicQuantizeLSTM, onnxruntime's own: it finds the activations' scale at each step, over the batch."""
+    name = f"layer_{index}"
+    stored, found = [], []
+    for what, weight in zip(("w_ih", "w_hh"), weights, strict=True):
+        if not isinstance(weight, Quantized):
+            raise ValueError(f"expected int8 weights for dynamic kernels, found {weight.dtype}")
+        stored.append(graph.constant(f"{name}.{what}.int8", weight.values.T[None]))  # (1, columns, rows)
+        found += [
+            graph.constant(f"{name}.{what}.scale", weight.scales[:1]),
+            graph.constant(f"{name}.{what}.zero_point", np.zeros(1, np.int8)),
+        ]
+    states = [f"{state}_{index}" for state in CARRIED[network.cell]]
+    inputs = [x, *stored, graph.constant(f"{name}.bias", bias), "", *states, "", *found]
+    outputs = ["", *[f"next_{state}" for state in states]]
+    node = helper.make_node(
+        "DynamicQuantizeLSTM", inputs, outputs, name=name, domain=_CONTRIBUTED, hidden_size=network.hidden
+    )
+    graph.nodes.append(node)
+    return outputs[1]
+
+
+def _write_head(graph: Graph, network: Network, hidden: str, standardized: str) -> None:
+    """The dense layer over hidden (batch, hidden), the highway, and the raw features that changes are added to."""
+    changes, highway = network.change_of.size > 0, network.highway
+    full = "change" if changes else PREDICTION
     weight = graph.matrix("head.weight", network.head_weight, network.head_weight.shape)
     bias = graph.constant("head.bias", network.head_bias)
-    dense = graph.node("Gemm", [hidden, weight, bias], "change" if changes else PREDICTION, transB=1)
+    dense = graph.node("Gemm", [hidden, weight, bias], full if highway is None else "recurrent_part", transB=1)
+    if highway is not None:
+        samples = graph.node("Concat", [standardized, RECENT], "samples", axis=1)  # the newest first
+        bounds = [
+            graph.constant(name, np.array([value], np.int64))
+            for name, value in (("newest", 0), ("oldest", network.recent_size), ("axis_of_columns", 1))
+        ]
+        graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # the oldest falls out
+        taps = graph.constant("highway.weight", highway)
+        dense = graph.node("Gemm", [samples, taps, dense], full, transB=1)
     if changes:
         indices = graph.constant("change_of", network.change_of.astype(np.int64))
         level = graph.node("Gather", [FEATURES, indices], "level", axis=1)  # (batch, outputs)
         graph.node("Add", [dense, level], PREDICTION)
 
 
-def _with_ports(graph: _Graph, network: Network, contract: Contract) -> Any:
+def _with_ports(graph: Graph, network: Network, contract: Contract) -> Any:
     """The ONNX graph with its declared inputs and outputs; the batch has any size."""
 
     def port(name: str, *shape: int | str) -> Any:
@@ -118,15 +138,19 @@ def _with_ports(graph: _Graph, network: Network, contract: Contract) -> Any:
 
     pairs = state_pairs(network)
     inputs = [port(FEATURES, "batch", len(network.mean))]
-    inputs += [port(pair.input, 1, "batch", network.hidden) for pair in pairs]
+    flat = network.arithmetic == "static"  # without an LSTM node, nothing asks for an axis of directions
+    shapes = [
+        ("batch", size) if flat or name == RECENT else (1, "batch", size) for name, size in network.state_sizes.items()
+    ]
+    inputs += [port(pair.input, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
     outputs = [port(PREDICTION, "batch", len(network.head_bias))]
-    outputs += [port(pair.output, 1, "batch", network.hidden) for pair in pairs]
+    outputs += [port(pair.output, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
     return helper.make_graph(graph.nodes, contract.name, inputs, outputs, graph.constants)
 
 
 def _reordered(weight: Weight, cell: Cell) -> Weight:
     if isinstance(weight, Quantized):
-        return Quantized(_reorder_rows(weight.values, cell), _reorder_rows(weight.scales, cell))
+        return Quantized(_reorder_rows(weight.values, cell), _reorder_rows(weight.scales, cell), weight.bits)
     return _reorder_rows(weight, cell)
 
 

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.contract import Contract
-from edge_lstm.network import CARRIED, GATES, Layer, Network, Quantized, Weight
+from edge_lstm.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
 from edge_lstm_export.flatmodel import FlatModel
 from edge_lstm_export.labels import FEATURES, PREDICTION, facts
 
 Floats = NDArray[np.float32]
+_HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6
+_DYNAMIC_PRODUCT = 9  # the first version of FULLY_CONNECTED whose dynamic inputs have zero points
 _PER_ROW_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row
 
 
@@ -26,17 +28,34 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
     """The network as a .tflite file; equal arguments give equal bytes."""
     graph = _Graph(network)
     features = graph.model.batched(FEATURES, len(network.mean))
-    states = [graph.model.batched(name, network.hidden) for name in network.state_names]
-    x = graph.standardized(features)
+    states = [graph.model.batched(name, size) for name, size in network.state_sizes.items()]
+    x = standardized = graph.standardized(features)
     step = graph.lstm if network.cell == "lstm" else graph.gru
     carried = len(CARRIED[network.cell])
     following: list[int] = []
     for index, layer in enumerate(network.layers):
         following += step(index, layer, x, states[index * carried : (index + 1) * carried])
         x = following[-carried]  # the layer's hidden state is the next layer's input
-    prediction = graph.head(features, x)
+    dense = graph.dense_head(x)
+    if network.highway is not None:
+        samples = graph.samples(standardized, states[-1])
+        dense = graph.highway(dense, samples, network.highway)
+    prediction = graph.changed(features, dense)
+    if network.highway is not None:
+        following.append(graph.newest(samples))
     note = json.dumps(facts(contract), ensure_ascii=False).encode()
     return graph.model.finish([features, *states], [prediction, *following], contract.name, note)
+
+
+def side_by_side(left: Weight, right: Weight) -> Weight | None:
+    """One matrix of both, or None where they are stored with other scales: one product is faster than two."""
+    if isinstance(left, Quantized) and isinstance(right, Quantized):
+        if left.bits != right.bits or not np.array_equal(left.scales, right.scales):
+            return None
+        return Quantized(np.concatenate([left.values, right.values], axis=1), left.scales, left.bits)
+    if isinstance(left, Quantized) or isinstance(right, Quantized) or left.dtype != right.dtype:
+        return None
+    return np.concatenate([left, right], axis=1)
 
 
 class _Graph:
@@ -60,9 +79,15 @@ class _Graph:
         h, c = state
         at = f"layer_{index}/"
         width = GATES["lstm"] * self._network.hidden
-        from_x = self._dense(x, layer.w_ih, layer.b_ih, f"{at}from_x")
-        from_h = self._dense(h, layer.w_hh, layer.b_hh, f"{at}from_h")
-        i, f, g, o = self._gates(self._apply("ADD", [from_x, from_h], f"{at}gates", width), "ifgo", at)
+        joined = side_by_side(layer.w_ih, layer.w_hh) if self._network.arithmetic == "float32" else None
+        if joined is not None:
+            both = self._apply("CONCATENATION", [x, h], f"{at}x_and_h", joined.shape[1], Axis=1)
+            gates = self._dense(both, joined, layer.b_ih + layer.b_hh, f"{at}gates")
+        else:
+            from_x = self._dense(x, layer.w_ih, layer.b_ih, f"{at}from_x")
+            from_h = self._dense(h, layer.w_hh, layer.b_hh, f"{at}from_h")
+            gates = self._apply("ADD", [from_x, from_h], f"{at}gates", width)
+        i, f, g, o = self._gates(gates, "ifgo", at)
         i = self._pointwise("LOGISTIC", [i], f"{at}input_gate")
         f = self._pointwise("LOGISTIC", [f], f"{at}forget_gate")
         g = self._pointwise("TANH", [g], f"{at}candidate")
@@ -89,17 +114,51 @@ class _Graph:
         stays = self._pointwise("MUL", [z, over], f"{at}stays")
         return [self._pointwise("ADD", [n, stays], f"next_hidden_state_{index}")]
 
-    def head(self, features: int, hidden: int) -> int:
-        """The dense layer over hidden (batch, hidden), plus the raw features that changes are added to."""
+    def dense_head(self, hidden: int) -> int:
+        """The dense layer over hidden (batch, hidden), (batch, outputs)."""
         network = self._network
-        changes = network.change_of.size > 0
-        dense = self._dense(hidden, network.head_weight, network.head_bias, "change" if changes else PREDICTION)
-        if not changes:
+        name = self._full if network.highway is None else "recurrent_part"
+        return self._dense(hidden, network.head_weight, network.head_bias, name)
+
+    def samples(self, standardized: int, recent: int) -> int:
+        """The standardized sample and the shift register, the newest first."""
+        width = len(self._network.mean) + self._network.recent_size
+        return self._apply("CONCATENATION", [standardized, recent], "samples", width, Axis=1)
+
+    def highway(self, dense: int, samples: int, taps: Floats) -> int:
+        """dense (batch, outputs) plus the taps over the samples."""
+        outputs = len(taps)
+        linear = self._dense(samples, taps, np.zeros(outputs, np.float32), "highway")
+        return self._apply("ADD", [dense, linear], self._full, outputs)
+
+    def newest(self, samples: int) -> int:
+        """The next shift register: the samples without the oldest.
+
+        STRIDED_SLICE, since tflite-runtime's fast kernels know no SLICE; what it then leaves to the slow ones gives
+        rows other last bits in other batch sizes.
+        """
+        size = self._network.recent_size
+        bounds = [
+            self.model.constant("newest", np.array([0, 0], np.int32)),
+            self.model.constant("oldest", np.array([0, size], np.int32)),
+            self.model.constant("strides", np.array([1, 1], np.int32)),
+        ]
+        return self._apply("STRIDED_SLICE", [samples, *bounds], f"next_{RECENT}", size, BeginMask=1, EndMask=1)
+
+    def changed(self, features: int, dense: int) -> int:
+        """dense (batch, outputs), plus the raw features that changes are added to."""
+        network = self._network
+        if not network.change_of.size:
             return dense
         outputs = len(network.head_bias)
         indices = self.model.constant("change_of", network.change_of)
         level = self._apply("GATHER", [features, indices], "level", outputs, Axis=1)
         return self._apply("ADD", [dense, level], PREDICTION, outputs)
+
+    @property
+    def _full(self) -> str:
+        """What the sum of the head and the highway is called."""
+        return "change" if self._network.change_of.size else PREDICTION
 
     def _apply(self, operator: str, inputs: Sequence[int], name: str, width: int, **options: int) -> int:
         output = self.model.batched(name, width)
@@ -111,16 +170,35 @@ class _Graph:
 
     def _dense(self, x: int, weight: Weight, bias: Floats, name: str) -> int:
         """x (batch, columns) @ weight.T + bias, (batch, rows)."""
+        if self._network.arithmetic == "dynamic" and name.startswith("layer_"):
+            return self._dynamic(x, weight, bias, name)
         inputs = [x, self._matrix(f"{name}/weight", weight), self.model.constant(f"{name}/bias", bias)]
         return self._apply("FULLY_CONNECTED", inputs, name, weight.shape[0])
 
-    def _matrix(self, name: str, weight: Weight) -> int:
-        """The weight as a float32 tensor; int8 is dequantized once, when a runtime loads it."""
+    def _dynamic(self, x: int, weight: Weight, bias: Floats, name: str) -> int:
+        """The same in integers: LiteRT finds the scale of each row of x at each step."""
         if not isinstance(weight, Quantized):
-            return self.model.constant(name, weight)
-        stored = self.model.constant(f"{name}/int8", weight.values, weight.scales)
+            raise ValueError(f"expected int8 weights for dynamic kernels, found {weight.dtype}")
+        stored = self.model.constant(f"{name}/int8", weight.values, weight.scales[:1])
+        inputs = [x, stored, self.model.constant(f"{name}/bias", bias)]
+        output = self.model.batched(name, weight.shape[0])
+        self.model.operator(
+            "FULLY_CONNECTED", inputs, [output], version=_DYNAMIC_PRODUCT, AsymmetricQuantizeInputs=True
+        )
+        return output
+
+    def _matrix(self, name: str, weight: Weight) -> int:
+        """The weight as a float32 tensor; what is stored otherwise is dequantized once, when a runtime loads it."""
+        if not isinstance(weight, Quantized):
+            if weight.dtype == np.float32:
+                return self.model.constant(name, weight)
+            stored, version = self.model.constant(f"{name}/float16", weight), _HALF_DEQUANTIZE
+        elif weight.bits == 4:
+            stored, version = self.model.four_bits(f"{name}/int4", weight.values, weight.scales), _FOUR_BIT_DEQUANTIZE
+        else:
+            stored, version = self.model.constant(f"{name}/int8", weight.values, weight.scales), _PER_ROW_DEQUANTIZE
         matrix = self.model.fixed(name, weight.shape)
-        self.model.operator("DEQUANTIZE", [stored], [matrix], version=_PER_ROW_DEQUANTIZE)
+        self.model.operator("DEQUANTIZE", [stored], [matrix], version=version)
         return matrix
 
     def _gates(self, stacked: int, letters: str, prefix: str) -> list[int]:

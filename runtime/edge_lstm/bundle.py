@@ -20,6 +20,7 @@ from edge_lstm.config import from_mapping, key
 from edge_lstm.contract import Contract
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
+from edge_lstm.schemes import Scheme
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -29,7 +30,6 @@ _MOST_BYTES = 64 * 2**20  # far above any model for a small board, far below wha
 _MOST_ENTRIES = 64
 
 Format = Literal["onnx", "tflite", "numpy"]
-Scheme = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class Variant:
     states: list[TensorPair] = key(doc="one pair a state of the contract, in its order")
     parity: float = key(doc="largest relative difference from its golden vectors", least=0)
     drift: float = key(doc="largest drift from the float32 golden vectors", least=0)
+    row_by_row: bool = key(False, doc="whether its kernels couple the rows of a batch, so that rows go one at a time")
+    least: list[float] = key([], doc="smallest feature values in calibration, where it was calibrated")
+    most: list[float] = key([], doc="largest feature values in calibration")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Manifest:
                 yield f"variants[{index}].file", f'expected a name under "files", found "{variant.file}"'
             if [pair.state for pair in variant.states] != states:
                 yield f"variants[{index}].states", f"expected the contract's states {states}"
+            for name, bounds in (("least", variant.least), ("most", variant.most)):
+                if len(bounds) not in (0, len(self.contract.inputs)):
+                    yield f"variants[{index}].{name}", f"expected a number an input, found {len(bounds)}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,7 @@ def main(verbose: bool) -> None:
 _bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
 _recording_argument = click.argument("recording", type=click.Path(path_type=Path))
 _backend_option = click.option("--backend", type=click.Choice(NAMES), help="Who steps the network.")
-_scheme_option = click.option("--scheme", metavar="SCHEME", help="float32 or int8: how its weights are stored.")
+_scheme_option = click.option("--scheme", metavar="SCHEME", help="How its weights are stored: float32, int8, ...")
 _time_option = click.option("--time", "time_column", metavar="COLUMN", help="The column of times. Default: found.")
 _stream_column_option = click.option("--stream-column", metavar="COLUMN", help="The column that names the stream.")
 _stream_option = click.option("--stream", metavar="NAME", help="The only stream's name. Default: the file's.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,17 @@ Cell = Literal["lstm", "gru"]
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3}
 # What a layer carries, each (batch, hidden).
 CARRIED: dict[Cell, tuple[str, ...]] = {"lstm": ("hidden_state", "cell_state"), "gru": ("hidden_state",)}
+# The highway's shift register: the last standardized samples, the newest first.
+RECENT = "recent_samples"
 
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """An int8 matrix with one float32 scale a row: the weight is `values * scales[:, None]`, its zero point 0."""
+    """A matrix of small integers with one float32 scale a row: `values * scales[:, None]`, its zero point 0."""
 
     values: NDArray[np.int8]  # (rows, columns)
     scales: Floats  # (rows,)
+    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -32,13 +35,30 @@ class Quantized:
     def dequantized(self) -> Floats:
         return self.values.astype(np.float32) * self.scales[:, None]
 
+    def packed(self) -> NDArray[np.uint8]:
+        """The values plus 8, two a byte: a row's first half in the low four bits, its second in the high ones."""
+        half = -(-self.shape[1] // 2)
+        shifted = np.full((self.shape[0], 2 * half), 8, np.uint8)
+        shifted[:, : self.shape[1]] = self.values + 8
+        return (shifted[:, :half] | shifted[:, half:] << 4).astype(np.uint8)
 
-Weight = Floats | Quantized
+
+def unpacked(packed: NDArray[np.uint8], scales: Floats, columns: int) -> Quantized:
+    """What `Quantized.packed` packed."""
+    shifted = np.concatenate([packed & 15, packed >> 4], axis=1)[:, :columns]
+    return Quantized(shifted.astype(np.int8) - np.int8(8), scales, 4)
+
+
+Weight = Floats | NDArray[np.float16] | Quantized
+
+# How the recurrent products are computed: float32; integers, with scales for the activations found at each step
+# (dynamic); or integers with scales found once, in calibration (static).
+Arithmetic = Literal["float32", "dynamic", "static"]
 
 
 def dense(weight: Weight) -> Floats:
     """The weight as a float32 matrix."""
-    return weight.dequantized() if isinstance(weight, Quantized) else weight
+    return weight.dequantized() if isinstance(weight, Quantized) else weight.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +69,9 @@ class Layer:
     w_hh: Weight  # (gates * hidden, hidden)
     b_ih: Floats  # (gates * hidden,)
     b_hh: Floats  # (gates * hidden,)
+    # in static arithmetic, the size of one int8 step of the layer's input and of its hidden state
+    x_step: float = 0.0
+    h_step: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +80,10 @@ class Network:
 
     standardized = (features - mean) / scale; the layers; prediction = head_weight @ hidden + head_bias (already in the
     targets' units), plus the raw feature `change_of[o]` for each output o where the network predicts changes.
+
+    A highway adds highway @ samples: a linear path past the layers, over the standardized sample and the ones before
+    it, which a shift register carries. It stays float32 in every scheme: taps that take differences of neighbours
+    cancel to the last digit, and rounded ones would let the level through.
     """
 
     cell: Cell
@@ -66,6 +93,8 @@ class Network:
     head_weight: Weight  # (outputs, hidden)
     head_bias: Floats  # (outputs,)
     change_of: NDArray[np.int32]  # (outputs,), or empty where the outputs are absolute
+    highway: Floats | None = None  # (outputs, (1 + earlier samples) * inputs): the sample's taps, then older and older
+    arithmetic: Arithmetic = "float32"
 
     @property
     def hidden(self) -> int:
@@ -74,17 +103,34 @@ class Network:
     @property
     def state_names(self) -> list[str]:
         """The carried tensors in the order of every backend: layer by layer, hidden state before cell state."""
-        return [f"{name}_{layer}" for layer in range(len(self.layers)) for name in CARRIED[self.cell]]
+        return list(self.state_sizes)
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """How many numbers a stream carries in each tensor; the shift register comes last."""
+        return state_sizes(self.cell, len(self.layers), self.hidden, self.recent_size)
+
+    @property
+    def recent_size(self) -> int:
+        """Numbers in the highway's shift register, earlier samples * inputs; 0 without a highway."""
+        return 0 if self.highway is None else self.highway.shape[1] - len(self.mean)
 
     @property
     def parameters(self) -> int:
         """How many numbers training has set (mean and scale are statistics and do not count)."""
         sizes = [weight.shape[0] * weight.shape[1] for weight in self._weights()]
         biases = [layer.b_ih.size + layer.b_hh.size for layer in self.layers]
-        return sum(sizes) + sum(biases) + self.head_bias.size
+        taps = len(self.head_bias) * self.recent_size  # the newest sample's are their negative sum, or none
+        return sum(sizes) + sum(biases) + self.head_bias.size + taps
 
     def _weights(self) -> list[Weight]:
         return [weight for layer in self.layers for weight in (layer.w_ih, layer.w_hh)] + [self.head_weight]
+
+
+def state_sizes(cell: Cell, layers: int, hidden: int, recent: int) -> dict[str, int]:
+    """The carried tensors of such a network, by name, with the numbers of each for one stream."""
+    sizes = {f"{name}_{layer}": hidden for layer in range(layers) for name in CARRIED[cell]}
+    return {**sizes, RECENT: recent} if recent else sizes
 
 
 def to_npz(network: Network) -> bytes:
@@ -96,6 +142,11 @@ def to_npz(network: Network) -> bytes:
         "head_bias": network.head_bias,
         "change_of": network.change_of,
     }
+    if network.arithmetic != "float32":
+        arrays["arithmetic"] = np.array(network.arithmetic)
+        arrays["steps"] = np.array([[layer.x_step, layer.h_step] for layer in network.layers], np.float32)
+    if network.highway is not None:
+        arrays["highway"] = network.highway
     _put_weight(arrays, "head_weight", network.head_weight)
     for index, layer in enumerate(network.layers):
         _put_weight(arrays, f"layer{index}.w_ih", layer.w_ih)
@@ -114,12 +165,15 @@ def from_npz(content: bytes) -> Network:
         if cell not in get_args(Cell):
             raise ValueError(f"expected a cell of {get_args(Cell)}, found {cell!r}")
         count = sum(name.endswith(".b_ih") for name in arrays.files)
+        arithmetic = str(arrays["arithmetic"]) if "arithmetic" in arrays.files else "float32"
+        steps = arrays["steps"].tolist() if arithmetic != "float32" else [(0.0, 0.0)] * count
         layers = tuple(
             Layer(
                 _get_weight(arrays, f"layer{index}.w_ih"),
                 _get_weight(arrays, f"layer{index}.w_hh"),
                 arrays[f"layer{index}.b_ih"],
                 arrays[f"layer{index}.b_hh"],
+                *steps[index],
             )
             for index in range(count)
         )
@@ -131,11 +185,16 @@ def from_npz(content: bytes) -> Network:
             _get_weight(arrays, "head_weight"),
             arrays["head_bias"],
             arrays["change_of"],
+            arrays["highway"] if "highway" in arrays.files else None,
+            cast(Arithmetic, arithmetic),
         )
 
 
 def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weight) -> None:
-    if isinstance(weight, Quantized):
+    if isinstance(weight, Quantized) and weight.bits == 4:
+        arrays[f"{name}.int4"], arrays[f"{name}.scales"] = weight.packed(), weight.scales
+        arrays[f"{name}.columns"] = np.array(weight.shape[1])
+    elif isinstance(weight, Quantized):
         arrays[f"{name}.int8"], arrays[f"{name}.scales"] = weight.values, weight.scales
     else:
         arrays[name] = weight
@@ -144,5 +203,7 @@ def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weigh
 def _get_weight(arrays: np.lib.npyio.NpzFile, name: str) -> Weight:
     if f"{name}.int8" in arrays.files:
         return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.scales"])
-    weight: Floats = arrays[name]
+    if f"{name}.int4" in arrays.files:
+        return unpacked(arrays[f"{name}.int4"], arrays[f"{name}.scales"], int(arrays[f"{name}.columns"]))
+    weight: Weight = arrays[name]
     return weight

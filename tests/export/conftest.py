@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
-from edge_lstm.network import CARRIED, Cell
+from edge_lstm.network import Cell
 from edge_lstm_train.checkpoint import Checkpoint
 from edge_lstm_train.model import Forecaster, Shape
 
@@ -29,7 +29,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def make_checkpoint() -> Callable[..., Checkpoint]:
-    """make_checkpoint(cell, layers, hidden=16, changes=True, features=..., steps=1000): level from three features."""
+    """make_checkpoint(cell, layers, hidden=16, changes=True, features=..., steps=1000, highway=0): one target."""
 
     def make(
         cell: Cell = "lstm",
@@ -39,9 +39,14 @@ def make_checkpoint() -> Callable[..., Checkpoint]:
         changes: bool = True,
         features: list[Feature] = FEATURES,
         steps: int = 1000,
+        highway: int = 0,
+        level_free: bool = True,
     ) -> Checkpoint:
         torch.manual_seed(layers)
-        model = Forecaster(Shape(cell, len(features), hidden, layers, len(HORIZONS)))
+        shape = Shape(cell, len(features), hidden, layers, len(HORIZONS), highway=highway, level_free=level_free)
+        model = Forecaster(shape)
+        if highway:
+            torch.nn.init.normal_(model.highway.weight, std=0.3 / highway)
         mean = np.array([feature.mean for feature in features], np.float32)
         scale = np.array([feature.scale for feature in features], np.float32)
         model.mean.copy_(torch.from_numpy(mean))
@@ -53,7 +58,7 @@ def make_checkpoint() -> Callable[..., Checkpoint]:
         rng = np.random.default_rng(layers)
         walk = np.cumsum(rng.normal(0, 0.2, (steps, len(features))), axis=0)
         tape = (np.sin(walk) * scale + mean).astype(np.float32)
-        states = [StateTensor(f"{name}_{layer}", [hidden]) for layer in range(layers) for name in CARRIED[cell]]
+        states = [StateTensor(name, [size]) for name, size in shape.state_sizes.items()]
         sampling = Sampling(interval_s=600.0, max_gap_s=3600.0)
         contract = Contract("tank", "forecast", features, [features[0].name], HORIZONS, states, [], sampling)
         return Checkpoint(model, contract, tape, {"recipe": "none"})

@@ -51,7 +51,10 @@ def test_schemes_and_formats_can_be_left_out(run_dir: Path, tmp_path: Path) -> N
     assert [variant.file for variant in variants] == ["weights.int8.npz", "model.int8.onnx"]
 
 
-@pytest.mark.parametrize(("option", "known"), [("--scheme", "float32, int8"), ("--format", "onnx, tflite, numpy")])
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [("--scheme", "float32, float16, int8, int8-dynamic, int8-static, int4"), ("--format", "onnx, tflite, numpy")],
+)
 def test_an_unknown_name_is_wrong_usage_and_lists_the_known_ones(run_dir: Path, option: str, known: str) -> None:
     result = export(run_dir, option, "float32x")
     assert result.exit_code == 2

@@ -12,12 +12,15 @@ from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Feature
 from edge_lstm.golden import golden_of
 from edge_lstm.network import Cell
+from edge_lstm.schemes import Scheme, refused
 from edge_lstm.selftest import drift, relative_error, replay_tape, verify
 from edge_lstm_export.assemble import FORMATS, bundle_bytes
-from edge_lstm_export.quantize import SCHEMES
 from edge_lstm_train.checkpoint import Checkpoint
 
 MakeCheckpoint = Callable[..., Checkpoint]
+PARITY = {"int8-static": 0.05}  # a last bit decides which way an activation is rounded
+DRIFT = {"float32": 1e-5, "float16": 5e-4, "int8": 0.01, "int8-static": 0.05, "int4": 0.2}
+SCHEMES: tuple[Scheme, ...] = ("float32", "float16", "int8", "int8-static", "int4")
 
 
 def bundle_of(checkpoint: Checkpoint) -> Bundle:
@@ -32,13 +35,41 @@ def test_every_variant_gives_torchs_thousand_carried_steps_on_every_backend(
     bundle = bundle_of(make_checkpoint(cell, layers))
     verdicts = verify(bundle, runnable(bundle))
     assert {(verdict.backend, verdict.scheme) for verdict in verdicts} == {
-        (name, scheme) for name in installed() for scheme in SCHEMES
+        (name, scheme) for name in installed() for scheme in SCHEMES if refused(scheme, name) is None
     }
     for verdict in verdicts:
         assert verdict.steps == 1000
-        assert verdict.error <= 1e-5, verdict
+        assert verdict.error <= PARITY.get(verdict.scheme, 1e-5), verdict
         assert verdict.smallest_batch is not None, verdict
-        assert verdict.drift <= (1e-5 if verdict.scheme == "float32" else 0.01), verdict
+        assert verdict.drift <= DRIFT[verdict.scheme], verdict
+
+
+@pytest.mark.parametrize("level_free", [True, False])
+@pytest.mark.parametrize(("cell", "highway"), [("lstm", 1), ("gru", 7)])
+def test_a_highway_is_one_more_state_and_every_backend_carries_it(
+    make_checkpoint: MakeCheckpoint, cell: Cell, highway: int, level_free: bool
+) -> None:
+    checkpoint = make_checkpoint(cell, 2, highway=highway, level_free=level_free)
+    bundle = bundle_of(checkpoint)
+    assert (bundle.contract.states[-1].name, bundle.contract.states[-1].shape) == ("recent_samples", [3 * highway])
+    for verdict in verify(bundle, runnable(bundle)):
+        assert verdict.error <= PARITY.get(verdict.scheme, 1e-5), verdict
+        assert verdict.smallest_batch is not None, verdict
+    register = golden_of(bundle).expected["float32"].states[-1]  # (marks, highway * 3), the newest first
+    samples = (checkpoint.tape - checkpoint.model.mean.numpy()) / checkpoint.model.scale.numpy()
+    assert np.allclose(register[-1], samples[: -1 - highway : -1].ravel(), atol=1e-6)
+
+
+@pytest.mark.parametrize("level_free", [True, False])
+def test_only_level_free_taps_ignore_a_level_that_was_never_met(
+    make_checkpoint: MakeCheckpoint, level_free: bool
+) -> None:
+    model = make_checkpoint(highway=5, level_free=level_free).model
+    model.head.weight.detach().zero_()
+    constant = np.full((20, 3), 1e3, np.float32) * model.scale.numpy() + model.mean.numpy()
+    prediction, _ = model.stream(constant)
+    change = prediction[-1] - constant[-1, 0] - (model.head.bias * model.output_scale + model.output_offset).tolist()
+    assert bool(np.abs(change).max() < 1e-2) == level_free
 
 
 def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: MakeCheckpoint) -> None:

@@ -78,7 +78,7 @@ def test_an_onnx_file_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
 def test_tflite_operators_are_of_the_versions_that_old_runtimes_know(make_checkpoint: MakeCheckpoint) -> None:
     lstm = operators(tflite_of(make_checkpoint()))
     assert " ".join(name for name, _ in lstm) == (
-        "SUB MUL FULLY_CONNECTED FULLY_CONNECTED ADD SPLIT LOGISTIC LOGISTIC TANH LOGISTIC MUL MUL ADD TANH MUL"
+        "SUB MUL CONCATENATION FULLY_CONNECTED SPLIT LOGISTIC LOGISTIC TANH LOGISTIC MUL MUL ADD TANH MUL"
         " FULLY_CONNECTED GATHER ADD"
     )
     for cell in ("lstm", "gru"):

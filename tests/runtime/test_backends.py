@@ -15,9 +15,10 @@ import pytest
 from edge_lstm import backends
 from edge_lstm.backends import NAMES, Backend, format_of, refusal, tflite
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.bundle import Bundle, Scheme, TensorPair, Variant
+from edge_lstm.bundle import Bundle, TensorPair, Variant
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.network import CARRIED, Cell, Network, to_npz
+from edge_lstm.schemes import Scheme
 from edge_lstm.selftest import initial_states, relative_error, replay_tape, smallest_isolated_batch
 from edge_lstm_export.labels import FEATURES, PREDICTION, state_pairs
 from edge_lstm_export.quantize import quantized
@@ -185,7 +186,7 @@ def test_loading_writes_nothing_on_stderr(name: str, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(content_of(name, network))
     program = (
         f"import pathlib, {MODULES[name]} as backend\n"
-        "from edge_lstm.bundle import Bundle, Scheme, TensorPair, Variant\n"
+        "from edge_lstm.bundle import Bundle, TensorPair, Variant\n"
         f"pairs = [TensorPair(name, name, 'next_' + name) for name in {network.state_names}]\n"
         "variant = Variant('tflite', 'float32', 'model', 'features', 'prediction', pairs, 0.0, 0.0)\n"
         f"backend.load(variant, pathlib.Path({str(tmp_path / 'model')!r}).read_bytes())\n"

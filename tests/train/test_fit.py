@@ -132,3 +132,20 @@ def test_ctrl_c_keeps_the_best_so_far(recipe_of: Make, waves: Recording, monkeyp
     _, fitted = fitted_on(recipe_of(fit=QUICK, max_gap_s=600), waves)
     assert fitted.interrupted_at == 59  # the last update that was made
     assert fitted.best == best_of(fitted) >= 30
+
+
+def test_a_highway_carries_its_samples_across_chunks(recipe_of: Callable[..., Recipe], waves: Recording) -> None:
+    recipe = recipe_of(model=ModelSection(hidden=4, highway=6))
+    dataset = dataset_of(recipe, waves)
+    assert dataset.contract.states[-1].shape == [6]
+    model = fit(recipe, dataset, fit_baselines(dataset).residual).model
+    assert sum(parameter.numel() for parameter in model.parameters()) == recipe.parameters
+    features = torch.from_numpy(dataset.features[None, :50])
+    with torch.no_grad():
+        whole, _ = model(features, model.initial_state(1))
+        state, pieces = model.initial_state(1), []
+        for begin, end in ((0, 1), (1, 4), (4, 30), (30, 50)):
+            piece, state = model(features[:, begin:end], state)
+            pieces.append(piece)
+    assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-5)
+    assert model.highway.weight.abs().max() > 0

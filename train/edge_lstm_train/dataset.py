@@ -125,7 +125,7 @@ def _contract(recipe: Recipe, mean: list[float], scale: list[float]) -> Contract
         ],
         targets=recipe.forecast.targets,
         horizons=recipe.forecast.horizons,
-        states=[StateTensor(name, [recipe.model.hidden]) for name in recipe.state_names],
+        states=[StateTensor(name, [size]) for name, size in recipe.state_sizes.items()],
         clock=recipe.clock,
         sampling=recipe.sampling,
     )

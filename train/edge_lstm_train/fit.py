@@ -79,6 +79,8 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> 
             len(contract.outputs),
             section.dropout,
             section.recurrent_dropout,
+            section.highway,
+            section.level_free,
         )
     )
     features = len(contract.features)

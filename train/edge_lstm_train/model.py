@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edge_lstm.config import key
-from edge_lstm.network import CARRIED, Cell, Layer, Network
+from edge_lstm.network import CARRIED, Cell, Layer, Network, state_sizes
 
-# One (layers, batch, hidden) tensor for each name in CARRIED[cell]: [h, c] of an LSTM, [h] of a GRU.
+# One (layers, batch, hidden) tensor for each name in CARRIED[cell]: [h, c] of an LSTM, [h] of a GRU; then, with a
+# highway, its shift register (1, batch, highway * inputs).
 State = list[Tensor]
 Floats = NDArray[np.float32]
 
@@ -34,10 +35,21 @@ class Shape:
     recurrent_dropout: float = key(
         0.0, doc="share of the hidden-to-hidden weights dropped in training", least=0, most=0.95
     )
+    highway: int = key(0, doc="earlier samples that a linear path past the layers sees", least=0)
+    level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """The carried tensors by name, with the numbers of each for one stream."""
+        return state_sizes(self.cell, self.layers, self.hidden, self.highway * self.inputs)
 
 
 class Forecaster(nn.Module):
     """Standardization, recurrent layers, dropout, a dense layer, and the way back to the targets' units.
+
+    A highway is a linear path past the layers: taps over the last samples (Lai et al. 2018, LSTNet), which start at
+    zero. Level-free taps see differences from the newest sample alone, so that a level never met in training shifts
+    nothing.
 
     The head works on a scale where every output's typical size is one: prediction = head * output_scale +
     output_offset, plus the raw feature `change_of[o]` for each output o where changes are predicted.
@@ -57,6 +69,9 @@ class Forecaster(nn.Module):
         self.rnn = cell(shape.inputs, shape.hidden, shape.layers, batch_first=True, dropout=between)
         self.dropout = nn.Dropout(shape.dropout)
         self.head = nn.Linear(shape.hidden, shape.outputs)
+        if shape.highway:
+            self.highway = nn.Linear(shape.highway * shape.inputs, shape.outputs, bias=False)
+            nn.init.zeros_(self.highway.weight)
         self.register_buffer("mean", torch.zeros(shape.inputs))
         self.register_buffer("scale", torch.ones(shape.inputs))
         self.register_buffer("output_offset", torch.zeros(shape.outputs))
@@ -76,23 +91,45 @@ class Forecaster(nn.Module):
     def initial_state(self, batch: int) -> State:
         """Zeros: where every stream starts."""
         size = (self.shape.layers, batch, self.shape.hidden)
-        return [torch.zeros(size, device=self.mean.device) for _ in CARRIED[self.shape.cell]]
+        state = [torch.zeros(size, device=self.mean.device) for _ in CARRIED[self.shape.cell]]
+        if self.shape.highway:
+            state.append(torch.zeros((1, batch, self.shape.highway * self.shape.inputs), device=self.mean.device))
+        return state
 
     def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """features (batch, steps, inputs) raw -> predictions (batch, steps, outputs) raw, the next state."""
         x = (features - self.mean) / self.scale
-        hidden, state = self._recur(x, state)  # (batch, steps, hidden)
+        hidden, following = self._recur(x, state)  # (batch, steps, hidden)
         prediction = self.head(self.dropout(hidden)) * self.output_scale + self.output_offset
+        if self.shape.highway:
+            taps, recent = self._recent(x, state[-1])
+            prediction = prediction + self.highway(taps) * self.output_scale
+            following.append(recent)
         if self.change_of.numel():
             prediction = prediction + features[..., self.change_of]
-        return prediction, state
+        return prediction, following
+
+    def _recent(self, x: Tensor, register: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, steps, inputs) and the register (1, batch, highway * inputs), newest first.
+
+        Returns what the taps see at each step, (batch, steps, highway * inputs), and the next register.
+        """
+        batch, steps, inputs = x.shape
+        earlier = register[0].view(batch, self.shape.highway, inputs).flip(1)  # in the order of time
+        samples = torch.cat([earlier, x], dim=1)  # (batch, highway + steps, inputs)
+        taps = samples[:, :-1].unfold(1, self.shape.highway, 1).flip(3).transpose(2, 3)  # (batch, steps, highway, in)
+        if self.shape.level_free:
+            taps = taps - x[:, :, None]
+        register = samples[:, -self.shape.highway :].flip(1).reshape(1, batch, -1)
+        return taps.reshape(batch, steps, -1), register
 
     def _recur(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The layers over all steps at once, in torch's fused kernel."""
         shape = self.shape
         if shape.cell == "lstm":
             between = self.rnn.dropout
-            out, h, c = torch.lstm(x, state, self._weights(), True, shape.layers, between, self.training, False, True)
+            h_c, weights = state[:2], self._weights()
+            out, h, c = torch.lstm(x, h_c, weights, True, shape.layers, between, self.training, False, True)
             return out, [h, c]
         out, h = torch.gru(
             x, state[0], self._weights(), True, shape.layers, self.rnn.dropout, self.training, False, True
@@ -130,7 +167,19 @@ class Forecaster(nn.Module):
             arrays["head.weight"] * arrays["output_scale"][:, None],
             arrays["head.bias"] * arrays["output_scale"] + arrays["output_offset"],
             arrays["change_of"].astype(np.int32),
+            self._taps(),
         )
+
+    def _taps(self) -> Floats | None:
+        """The highway over plain samples, (outputs, (1 + highway) * inputs), in the targets' units."""
+        shape = self.shape
+        if not shape.highway:
+            return None
+        weight = self.highway.weight.detach().numpy() * self.output_scale.numpy()[:, None]
+        earlier = weight.reshape(shape.outputs, shape.highway, shape.inputs).astype(np.float64)
+        newest = -earlier.sum(axis=1, keepdims=True) if shape.level_free else np.zeros_like(earlier[:, :1])
+        taps = np.concatenate([newest, earlier], axis=1).reshape(shape.outputs, -1)
+        return cast(Floats, taps.astype(np.float32))
 
     def stream(self, tape: Floats, marks: Sequence[int] = ()) -> tuple[Floats, list[Floats]]:
         """Carry one stream over `tape` (steps, inputs), from mark to mark.
@@ -145,6 +194,12 @@ class Forecaster(nn.Module):
             for begin, end in pairwise(sorted({0, *marks, len(tape)})):
                 prediction, state = self(torch.from_numpy(tape[None, begin:end]), state)
                 predictions.append(prediction[0])
-                kept.append([tensor[layer, 0] for layer in range(self.shape.layers) for tensor in state])
+                kept.append([state[place][layer, 0] for place, layer in self._places()])
         states = [torch.stack(column).numpy() for column in zip(*kept[: len(marks)], strict=True)]
         return torch.cat(predictions).numpy(), states
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Where each tensor of `Network.state_names` lies in a `State`: (which tensor, which layer of it)."""
+        kinds = range(len(CARRIED[self.shape.cell]))
+        places = [(kind, layer) for layer in range(self.shape.layers) for kind in kinds]
+        return [*places, (len(kinds), 0)] if self.shape.highway else places

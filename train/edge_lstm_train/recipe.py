@@ -15,7 +15,7 @@ from typing import Any, Literal
 from edge_lstm.config import key, read_toml
 from edge_lstm.contract import ClockInput, Sampling
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.network import CARRIED, GATES, Cell
+from edge_lstm.network import GATES, Cell, state_sizes
 from edge_lstm.recording import Columns
 
 _BUNDLED = "edge_lstm_recipes"
@@ -83,6 +83,8 @@ class ModelSection:
     layers: int = key(1, doc="recurrent layers", least=1, most=3)
     dropout: float = key(0.0, doc="share of a layer's outputs dropped in training", least=0, most=0.95)
     recurrent_dropout: float = key(0.0, doc="share of hidden-to-hidden weights dropped in training", least=0, most=0.95)
+    highway: int = key(0, doc="earlier samples that a linear path past the layers sees; 0: none", least=0, most=1024)
+    level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
     most_parameters: int = key(20_000, doc="a larger network is refused", least=1)
 
 
@@ -148,17 +150,29 @@ class Recipe:
     @property
     def parameters(self) -> int:
         """How many numbers training would set."""
-        width = len(self.features) + sum(feature.mask for feature in self.features.values()) + 2 * len(self.clock)
-        total, hidden = 0, self.model.hidden
+        width, hidden = self._inputs, self.model.hidden
+        outputs = len(self.forecast.targets) * len(self.forecast.horizons)
+        total = outputs * self.model.highway * width
         for _ in range(self.model.layers):
             total += GATES[self.model.cell] * hidden * (width + hidden + 2)
             width = hidden
-        return total + (hidden + 1) * len(self.forecast.targets) * len(self.forecast.horizons)
+        return total + (hidden + 1) * outputs
+
+    @property
+    def _inputs(self) -> int:
+        """The width of the feature vector."""
+        return len(self.features) + sum(feature.mask for feature in self.features.values()) + 2 * len(self.clock)
 
     @property
     def state_names(self) -> list[str]:
         """The carried tensors, layer by layer, as the network names them."""
-        return [f"{name}_{layer}" for layer in range(self.model.layers) for name in CARRIED[self.model.cell]]
+        return list(self.state_sizes)
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """The carried tensors by name, with the numbers of each for one stream."""
+        model = self.model
+        return state_sizes(model.cell, model.layers, model.hidden, model.highway * self._inputs)
 
     @property
     def columns(self) -> Columns:

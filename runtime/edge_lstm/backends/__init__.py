@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.backends.calibrated import CalibratedBackend
+from edge_lstm.backends.protocol import Backend as Backend
 from edge_lstm.bundle import Bundle, Format, Variant
 from edge_lstm.errors import EdgeLstmError
-
-Floats = NDArray[np.float32]
-
-
-class Backend(Protocol):
-    """An immutable model; the state is a separate value that goes in and comes out."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def scheme(self) -> str: ...
-
-    def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
-        """features (batch, inputs) raw; states in the contract's order, (batch, *shape) each.
-
-        Returns predictions (batch, outputs) in the targets' units and the next states, in arrays that are the caller's.
-        """
-        ...
+from edge_lstm.schemes import refused
 
 
 @dataclass(frozen=True)
@@ -84,7 +65,7 @@ def runnable(bundle: Bundle) -> list[tuple[str, str]]:
         (name, variant.scheme)
         for name in installed()
         for variant in bundle.manifest.variants
-        if variant.format == _KINDS[name].format
+        if variant.format == _KINDS[name].format and refused(variant.scheme, name) is None
     ]
 
 
@@ -116,9 +97,20 @@ def load(bundle: Bundle, name: str, scheme: str) -> Backend:
         raise error
     kind = _KINDS[name]
     variant = bundle.variant(kind.format, scheme)
+    if (reason := refused(variant.scheme, name)) is not None:
+        raise EdgeLstmError(
+            f"{variant.file}: expected a backend for {scheme}, found {name}: {reason}",
+            f"use one of {', '.join(_allowed(variant))}, or another scheme",
+        )
     backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file])
     _refuse_other_shapes(backend, bundle, variant)
+    if variant.least and variant.most:
+        return CalibratedBackend(backend, bundle.contract.inputs, variant.least, variant.most)
     return backend
+
+
+def _allowed(variant: Variant) -> list[str]:
+    return [name for name in NAMES if refused(variant.scheme, name) is None]
 
 
 def _refuse_other_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.bundle import Variant
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.network import CARRIED, Layer, Network, dense, from_npz
+from edge_lstm.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
 
 Floats = NDArray[np.float32]
 _HALF, _ONE = np.float32(0.5), np.float32(1)
@@ -32,18 +32,40 @@ def rows_times(x: Floats, matrix: Floats) -> Floats:
     return products
 
 
+class Product:
+    """A layer's matrix, ready for rows: in float32, or in the integers of a static int8 step."""
+
+    def __init__(self, weight: Weight, step: float) -> None:
+        """`step`: the size of one int8 step of the rows, 0 for float32."""
+        self._step = np.float32(step)
+        if step and isinstance(weight, Quantized):
+            # whole numbers below 2**24, which float32 multiplies and adds without a fault
+            self._matrix = np.ascontiguousarray(weight.values.T.astype(np.float32))
+            self._scales = self._step * weight.scales
+        else:
+            self._matrix = np.ascontiguousarray(dense(weight).T)  # (n, m)
+
+    def __call__(self, x: Floats) -> Floats:
+        """x (batch, n) -> (batch, m)."""
+        if not self._step:
+            return rows_times(x, self._matrix)
+        whole = np.clip(np.rint(x / self._step), -128, 127)
+        scaled: Floats = rows_times(whole, self._matrix) * self._scales
+        return scaled
+
+
 class LstmLayer:
     """Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000; gate order i, f, g, o as in torch."""
 
     def __init__(self, layer: Layer) -> None:
-        self.w_x = np.ascontiguousarray(dense(layer.w_ih).T)  # (inputs, 4 * hidden)
-        self.w_h = np.ascontiguousarray(dense(layer.w_hh).T)  # (hidden, 4 * hidden)
+        self.w_x = Product(layer.w_ih, layer.x_step)  # (inputs, 4 * hidden)
+        self.w_h = Product(layer.w_hh, layer.h_step)  # (hidden, 4 * hidden)
         self.bias = layer.b_ih + layer.b_hh  # (4 * hidden,)
 
     def step(self, x: Floats, state: Sequence[Floats]) -> list[Floats]:
         """x (batch, inputs), state [h, c] each (batch, hidden) -> the next [h, c]."""
         h, c = state
-        gates = rows_times(x, self.w_x) + rows_times(h, self.w_h) + self.bias  # (batch, 4 * hidden)
+        gates = self.w_x(x) + self.w_h(h) + self.bias  # (batch, 4 * hidden)
         i, f, g, o = np.split(gates, 4, axis=1)  # (batch, hidden) each
         i = sigmoid(i)  # input gate: how much of the candidate enters the memory cell
         f = sigmoid(f)  # forget gate: how much of the memory cell stays
@@ -58,16 +80,16 @@ class GruLayer:
     """Cho et al. 2014, in the variant that resets after the product (as torch and cuDNN do); gate order r, z, n."""
 
     def __init__(self, layer: Layer) -> None:
-        self.w_x = np.ascontiguousarray(dense(layer.w_ih).T)  # (inputs, 3 * hidden)
-        self.w_h = np.ascontiguousarray(dense(layer.w_hh).T)  # (hidden, 3 * hidden)
+        self.w_x = Product(layer.w_ih, layer.x_step)  # (inputs, 3 * hidden)
+        self.w_h = Product(layer.w_hh, layer.h_step)  # (hidden, 3 * hidden)
         self.b_x = layer.b_ih  # (3 * hidden,)
         self.b_h = layer.b_hh  # (3 * hidden,): apart, since the reset gate multiplies the new gate's part of it
 
     def step(self, x: Floats, state: Sequence[Floats]) -> list[Floats]:
         """x (batch, inputs), state [h] (batch, hidden) -> the next [h]."""
         (h,) = state
-        x_r, x_z, x_n = np.split(rows_times(x, self.w_x) + self.b_x, 3, axis=1)  # (batch, hidden) each
-        h_r, h_z, h_n = np.split(rows_times(h, self.w_h) + self.b_h, 3, axis=1)
+        x_r, x_z, x_n = np.split(self.w_x(x) + self.b_x, 3, axis=1)  # (batch, hidden) each
+        h_r, h_z, h_n = np.split(self.w_h(h) + self.b_h, 3, axis=1)
         r = sigmoid(x_r + h_r)  # reset gate: how much of the past the new value sees
         z = sigmoid(x_z + h_z)  # update gate: how much of the past stays
         n = np.tanh(x_n + r * h_n)  # new: what could take its place
@@ -86,17 +108,23 @@ class ReferenceBackend:
         self._carried = len(CARRIED[network.cell])
         self._layers = [LstmLayer(layer) if network.cell == "lstm" else GruLayer(layer) for layer in network.layers]
         self._head = np.ascontiguousarray(dense(network.head_weight).T)  # (hidden, outputs)
+        self._highway = None if network.highway is None else np.ascontiguousarray(network.highway.T)
         self._inverse_scale = _ONE / network.scale
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """features (batch, inputs) raw, states as `Network.state_names` -> predictions (batch, outputs), states."""
         x = (features - self._network.mean) * self._inverse_scale  # standardized
         following: list[Floats] = []
+        standardized = x
         for index, layer in enumerate(self._layers):
             state = states[index * self._carried : (index + 1) * self._carried]
             following += layer.step(x, state)
             x = following[-self._carried]  # the layer's hidden state is the next layer's input
         prediction = rows_times(x, self._head) + self._network.head_bias  # the dense output layer
+        if self._highway is not None:
+            samples = np.concatenate([standardized, states[-1]], axis=1)  # the newest first
+            prediction += rows_times(samples, self._highway)
+            following.append(samples[:, : self._network.recent_size])  # the oldest falls out
         if self._network.change_of.size:
             prediction = prediction + features[:, self._network.change_of]
         return prediction, following

@@ -1,0 +1,50 @@
+"""A watch over a backend whose rounding was calibrated: it warns of features that calibration has never met."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.backends.protocol import Backend
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+_AGAIN_AFTER_S = 60.0
+
+
+class CalibratedBackend:
+    """Steps another backend; what lies outside its calibration is clipped in there, so it says so, once a minute."""
+
+    def __init__(self, backend: Backend, inputs: Sequence[str], least: Sequence[float], most: Sequence[float]) -> None:
+        """least, most (inputs,): the range of each component of the feature vector in calibration."""
+        self.name, self.scheme = backend.name, backend.scheme
+        self._backend = backend
+        self._inputs = inputs
+        self._least, self._most = np.array(least, np.float32), np.array(most, np.float32)
+        self._warned_at: dict[int, float] = {}
+
+    def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+        """As the backend that it watches."""
+        outside = (features < self._least) | (features > self._most)
+        if outside.any():
+            self._warn(features, outside)
+        return self._backend.step(features, states)
+
+    def _warn(self, features: Floats, outside: NDArray[np.bool_]) -> None:
+        now = time.monotonic()
+        for column in np.flatnonzero(outside.any(axis=0)).tolist():
+            if now - self._warned_at.get(column, -_AGAIN_AFTER_S) >= _AGAIN_AFTER_S:
+                self._warned_at[column] = now
+                log.warning(
+                    "input outside its calibration feature=%s value=%g calibrated=%g..%g scheme=%s",
+                    self._inputs[column],
+                    features[outside[:, column], column][0],
+                    self._least[column],
+                    self._most[column],
+                    self.scheme,
+                )

@@ -1,0 +1,28 @@
+"""What every backend is: an immutable model that steps states which others keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """An immutable model; the state is a separate value that goes in and comes out."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scheme(self) -> str: ...
+
+    def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+        """features (batch, inputs) raw; states in the contract's order, (batch, *shape) each.
+
+        Returns predictions (batch, outputs) in the targets' units and the next states, in arrays that are the caller's.
+        """
+        ...
