@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -36,6 +36,10 @@ lint: .venv/installed
 	$(DEVICE)/python -m pip install $(PIP_FLAGS) --constraint constraints-device.txt --find-links .venv-device/wheel \
 		'edge-lstm[onnx,tflite,broker]' pytest pytest-timeout hypothesis
 	@touch $@
+
+# Ten minutes of 500 streams: memory flat, no descriptor leaked, every prediction there.
+soak: .venv/installed
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv .venv-device build demo runs
