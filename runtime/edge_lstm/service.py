@@ -22,6 +22,7 @@ from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Reading
 from edge_lstm.service_config import ServiceConfig
+from edge_lstm.signing import refuse_untrusted
 from edge_lstm.store import Store
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Service:
         Raises EdgeLstmError where the bundle, its backend's self-test or the database refuses.
         """
         bundle = Bundle.open(folder / config.bundle)
+        if config.trust is not None:
+            refuse_untrusted(bundle, folder / config.trust)
         self._bundle_id = bundle.id
         self._predictor = Predictor.of(bundle, config.backend, config.scheme)
         self._decoder = Decoder(config.input, [feature.name for feature in bundle.contract.features])
