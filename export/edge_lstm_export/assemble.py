@@ -14,6 +14,7 @@ import edge_lstm
 from edge_lstm.backends import format_of, runnable
 from edge_lstm.bundle import (
     CARD,
+    CERTIFICATE,
     FORMAT_VERSION,
     GOLDEN,
     Architecture,
@@ -23,6 +24,8 @@ from edge_lstm.bundle import (
     Variant,
     pack,
 )
+from edge_lstm.certificate import Certificate
+from edge_lstm.certificate import to_json as certificate_json
 from edge_lstm.contract import Contract
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
@@ -30,6 +33,10 @@ from edge_lstm.golden import to_npz as golden_npz
 from edge_lstm.network import Network, to_npz
 from edge_lstm.schemes import Scheme
 from edge_lstm.selftest import Verdict, verify
+from edge_lstm.signing import signature
+from edge_lstm_export.budgets import UNLIMITED, Budgets, chosen, refuse_over
+from edge_lstm_export.certify import certify
+from edge_lstm_export.distill import DISTILLED, distilled
 from edge_lstm_export.golden_tape import golden_inputs, golden_vectors
 from edge_lstm_export.labels import FEATURES, PREDICTION, state_pairs
 from edge_lstm_export.model_card import model_card
@@ -70,29 +77,78 @@ class Exported:
     unproven: list[Variant]  # those that no installed backend runs
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What is done beyond the self-test before a bundle is written."""
+
+    distill: bool = False  # whether int8 and int4 are taught by the float32 model
+    certificate_steps: int | None = None  # carried steps a segment; None: no certificate
+    budgets: Budgets = UNLIMITED
+    choose: bool = False  # whether the best scheme within the budgets goes in, and no other
+    sign_with: Path | None = None  # a private key
+
+
+PLAIN = Proof()
+
+
 def export_bundle(
     checkpoint: Checkpoint,
     path: Path,
     schemes: Sequence[Scheme] = DEFAULT_SCHEMES,
     formats: Sequence[Format] = FORMATS,
+    proof: Proof = PLAIN,
 ) -> Exported:
     """Write the checkpoint's bundle at `path`, whole or not at all; equal arguments give equal bytes.
 
-    Raises EdgeLstmError, and leaves `path` as it was, where a variant fails its self-test on an installed backend.
+    Raises EdgeLstmError, and leaves `path` as it was, where a variant fails its self-test on an installed backend or
+    breaks a budget.
     """
-    data = bundle_bytes(checkpoint, schemes, formats)
+    networks = networks_of(checkpoint, schemes, proof.distill)
+    data = packed(checkpoint, networks, formats)
     bundle = Bundle.from_bytes(data, str(path))
     verdicts = verify(bundle, runnable(bundle))
     _refuse_failures(path, verdicts)
+    if proof.certificate_steps is not None:
+        certificate = certify(bundle, checkpoint, proof.certificate_steps)
+        if proof.choose:
+            best = chosen(bundle, certificate, schemes, proof.budgets)
+            networks = {best: networks[best]}
+            certificate = replace(certificate, variants=[one for one in certificate.variants if one.scheme == best])
+            verdicts = [verdict for verdict in verdicts if verdict.scheme == best]
+        else:
+            refuse_over(certificate, schemes, proof.budgets)
+        data = packed(checkpoint, networks, formats, certificate)
+        bundle = Bundle.from_bytes(data, str(path))
+    if proof.sign_with is not None:
+        data = bundle.signed(signature(bundle, proof.sign_with))
+        bundle = Bundle.from_bytes(data, str(path))
     write_file(path, data)
     return Exported(bundle, verdicts, _unproven(bundle, verdicts))
 
 
 def bundle_bytes(checkpoint: Checkpoint, schemes: Sequence[Scheme], formats: Sequence[Format]) -> bytes:
     """The bundle as bytes, before anybody has proven it."""
+    return packed(checkpoint, networks_of(checkpoint, schemes), formats)
+
+
+def networks_of(checkpoint: Checkpoint, schemes: Sequence[Scheme], distill: bool = False) -> dict[Scheme, Network]:
+    """The checkpoint's network in each scheme."""
+    original, tape = checkpoint.model.network(), golden_inputs(checkpoint)
+    return {
+        scheme: distilled(checkpoint, scheme) if distill and scheme in DISTILLED else quantized(original, scheme, tape)
+        for scheme in schemes
+    }
+
+
+def packed(
+    checkpoint: Checkpoint,
+    networks: Mapping[Scheme, Network],
+    formats: Sequence[Format],
+    certificate: Certificate | None = None,
+) -> bytes:
+    """The bundle of these networks as bytes."""
     contract, original = checkpoint.contract, checkpoint.model.network()
     tape = golden_inputs(checkpoint)
-    networks = {scheme: quantized(original, scheme, tape) for scheme in schemes}
     content: dict[str, bytes] = {}
     variants = []
     for scheme, network in networks.items():
@@ -110,7 +166,15 @@ def bundle_bytes(checkpoint: Checkpoint, schemes: Sequence[Scheme], formats: Seq
                 variant = replace(variant, least=tape.min(axis=0).tolist(), most=tape.max(axis=0).tolist())
             variants.append(variant)
     content[GOLDEN] = golden_npz(golden_vectors(checkpoint, networks))
-    architecture = Architecture(original.cell, len(original.layers), original.hidden, original.parameters)
+    if certificate is not None:
+        content[CERTIFICATE] = certificate_json(certificate)
+    architecture = Architecture(
+        original.cell,
+        len(original.layers),
+        original.hidden,
+        original.parameters,
+        original.multiply_accumulates,
+    )
     manifest = Manifest(FORMAT_VERSION, contract, architecture, variants, {}, _provenance(checkpoint))
     content[CARD] = model_card(manifest, content).encode()
     return pack(manifest, content)

@@ -11,20 +11,25 @@ import click
 from edge_lstm.backends import format_of
 from edge_lstm.bundle import Format
 from edge_lstm.extras import require
+from edge_lstm.files import write_file
 from edge_lstm.schemes import Scheme
 
 if TYPE_CHECKING:
     from edge_lstm_export.assemble import Exported
 
 
+_CERTIFICATE = "certificate.html"  # beside the training report
+_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # where --scheme auto is given no budget
 _SCHEMES, _FORMATS = get_args(Scheme), get_args(Format)
 
 
-def _names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Reads a comma list of known names, each once."""
 
     def read(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
         names = [name.strip() for name in text.split(",")]
+        if names == ["auto"] and "auto" in extra:
+            return names
         for name in names:
             if name not in known:
                 raise click.BadParameter(f"expected names of {', '.join(known)}, found {name!r}")
@@ -40,10 +45,10 @@ def _names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Paramete
     "--scheme",
     "schemes",
     metavar="NAME,NAME",
-    callback=_names_of(_SCHEMES),
+    callback=_names_of(_SCHEMES, "auto"),
     default="float32,int8",
     show_default=True,
-    help=f"How weights are stored: {', '.join(_SCHEMES)}; int8 is a third of the size.",
+    help=f"How weights are stored: {', '.join(_SCHEMES)}, or auto: the smallest within the budgets.",
 )
 @click.option(
     "--format",
@@ -54,17 +59,57 @@ def _names_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Paramete
     show_default=True,
     help="For which backends.",
 )
-def export(run_dir: Path, output: Path | None, schemes: list[Scheme], formats: list[Format]) -> None:
+@click.option("--distill", is_flag=True, help="Teach int8 and int4 by the float32 model, for less drift.")
+@click.option(
+    "--certificate/--no-certificate",
+    default=True,
+    show_default=True,
+    help="Measure every variant on every backend over 100,000 carried steps.",
+)
+@click.option("--max-drift", type=click.FloatRange(0), help="Refuse more drift than that, in standard deviations.")
+@click.option("--max-metric-loss", type=click.FloatRange(0), help="Refuse a larger relative loss than that, as .005.")
+@click.option("--max-bytes", type=click.IntRange(1), help="Refuse a variant's file that is larger.")
+@click.option("--sign-with", type=click.Path(path_type=Path), metavar="PRIVATE_KEY", help="Sign it (keys new).")
+def export(
+    run_dir: Path,
+    output: Path | None,
+    schemes: list[Scheme],
+    formats: list[Format],
+    distill: bool,
+    certificate: bool,
+    max_drift: float | None,
+    max_metric_loss: float | None,
+    max_bytes: int | None,
+    sign_with: Path | None,
+) -> None:
     """Make a bundle of a training run, proven on every backend that is installed here."""
+    limited = any(limit is not None for limit in (max_drift, max_metric_loss, max_bytes))
+    auto = schemes == ["auto"]
+    if (auto or limited) and not certificate:
+        raise click.UsageError("expected a certificate for --scheme auto and for budgets, found --no-certificate")
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
-    from edge_lstm_export.assemble import export_bundle
+    from edge_lstm.model_page import model_page
+    from edge_lstm_export.assemble import Proof, export_bundle
+    from edge_lstm_export.budgets import Budgets
+    from edge_lstm_export.certify import STEPS
+    from edge_lstm_export.quantize import unfit
     from edge_lstm_train.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(run_dir)
     path = output or Path(f"{checkpoint.contract.name}.elstm")
+    if auto:
+        network = checkpoint.model.network()
+        schemes = [one for one in get_args(Scheme) if not all(unfit(network, one, format) for format in formats)]
     click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and proving each on its backends", err=True)
-    exported = export_bundle(checkpoint, path, schemes, formats)
+    if auto and not limited:
+        max_drift, max_metric_loss = _AUTO_DRIFT, _AUTO_METRIC_LOSS
+    budgets = Budgets(max_drift, max_metric_loss, max_bytes)
+    proof = Proof(distill, STEPS if certificate else None, budgets, auto, sign_with)
+    exported = export_bundle(checkpoint, path, schemes, formats, proof)
+    if certificate:
+        write_file(run_dir / _CERTIFICATE, model_page(exported.bundle))
+        click.echo(f"wrote {run_dir / _CERTIFICATE}", err=True)
     click.echo(_table(exported, path))
     for variant in exported.unproven:
         click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is unproven", err=True)

@@ -26,6 +26,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CARD = "README.md"
+CERTIFICATE = "certificate.json"
+SIGNATURE = "manifest.sig"
 _MOST_BYTES = 64 * 2**20  # far above any model for a small board, far below what hurts one
 _MOST_ENTRIES = 64
 
@@ -70,6 +72,7 @@ class Architecture:
     layers: int = key(doc="recurrent layers", least=1)
     hidden: int = key(doc="units a layer", least=1)
     parameters: int = key(doc="trained numbers", least=1)
+    multiply_accumulates: int | None = key(None, doc="of one step of one stream; none: unknown", least=0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Bundle:
     content: Mapping[str, bytes]  # by entry name, without manifest.json
     id: str  # first 12 hex digits of the manifest's sha256
     source: str  # where it was read, for messages
+    manifest_bytes: bytes = b""  # manifest.json as it stands in the file: what a signature is of
+    signature: bytes | None = None  # manifest.sig, unchecked
 
     @staticmethod
     def open(path: str | Path) -> Bundle:
@@ -136,6 +141,7 @@ class Bundle:
                 f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {version}",
                 "export it again with this version of edge-lstm, or install the version that made it",
             )
+        signature = content.pop(SIGNATURE, None)
         manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}")
         if set(manifest.files) != set(content):
             odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
@@ -143,7 +149,11 @@ class Bundle:
         for name, expected in manifest.files.items():
             if hashlib.sha256(content[name]).hexdigest() != expected:
                 raise _damaged(source, f"{name} with another sha256 than its manifest says")
-        return Bundle(manifest, content, hashlib.sha256(raw).hexdigest()[:12], source)
+        return Bundle(manifest, content, hashlib.sha256(raw).hexdigest()[:12], source, raw, signature)
+
+    def signed(self, signature: bytes) -> bytes:
+        """The bytes of this bundle with that signature instead of its own."""
+        return _zip({MANIFEST: self.manifest_bytes, **self.content, SIGNATURE: signature})
 
     @property
     def contract(self) -> Contract:
@@ -182,6 +192,10 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
     files = {name: hashlib.sha256(content[name]).hexdigest() for name in sorted(content)}
     facts = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     entries = {MANIFEST: (json.dumps(facts, indent=1) + "\n").encode(), **{name: content[name] for name in files}}
+    return _zip(entries)
+
+
+def _zip(entries: Mapping[str, bytes]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, data in entries.items():

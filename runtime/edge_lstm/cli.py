@@ -32,7 +32,20 @@ _WORKSHOPS = {
     "export": "edge_lstm_export.cli",
     "demo": "edge_lstm_export.demo_cli",
 }
-_ORDER = ["demo", "train", "export", "inspect", "verify", "replay", "simulate", "run", "status", "broker"]
+_ORDER = [
+    "demo",
+    "train",
+    "export",
+    "keys",
+    "sign",
+    "inspect",
+    "verify",
+    "replay",
+    "simulate",
+    "run",
+    "status",
+    "broker",
+]
 
 
 class _Verbs(click.Group):
@@ -78,11 +91,17 @@ _stream_option = click.option("--stream", metavar="NAME", help="The only stream'
 @main.command()
 @_bundle_argument
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
-def inspect(bundle: Path, as_json: bool) -> None:
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Draw the model card as a web page.")
+def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
     """Show what a bundle takes, gives and carries."""
     from edge_lstm.data_sheet import data_sheet, facts
 
     opened = Bundle.open(bundle)
+    if html is not None:
+        from edge_lstm.model_page import model_page
+
+        write_file(html, model_page(opened))
+        click.echo(f"wrote {html}", err=True)
     click.echo(json.dumps(facts(opened), indent=2) if as_json else data_sheet(opened))
 
 
@@ -91,11 +110,17 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @_backend_option
 @_scheme_option
 @click.option("--json", "as_json", is_flag=True, help="A list of verdicts, for programs.")
-def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool) -> None:
+@click.option("--trust", type=click.Path(path_type=Path), metavar="PUBLIC_KEY", help="Who must have signed it.")
+def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool, trust: Path | None) -> None:
     """Replay a bundle's golden vectors on the backends that are installed here."""
     from edge_lstm.selftest import verify as verdicts_of
 
     opened = Bundle.open(bundle)
+    if trust is not None:
+        from edge_lstm.signing import refuse_untrusted
+
+        refuse_untrusted(opened, trust)
+        click.echo(f"signed by {trust}", err=True)
     if backend is not None and (error := refusal(backend)) is not None:
         raise error
     if scheme is not None and scheme not in opened.schemes:
@@ -123,6 +148,33 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool)
             f"{bundle}: expected every backend to give the golden vectors, found {len(failed)} that does not: {names}",
             "do not run the bundle on these; another version of the backend may do",
         )
+
+
+@main.group()
+def keys() -> None:
+    """Make the keys that bundles are signed with."""
+
+
+@keys.command("new")
+@click.argument("name", type=click.Path(path_type=Path))
+def new_keys_command(name: Path) -> None:
+    """Make a pair: NAME.key signs and stays secret, NAME.pub goes onto devices."""
+    from edge_lstm.signing import new_keys
+
+    private, public = new_keys(name)
+    click.echo(f"wrote {private} (keep it secret) and {public} (put it on devices)")
+
+
+@main.command()
+@_bundle_argument
+@click.option("--key", type=click.Path(path_type=Path), required=True, metavar="PRIVATE_KEY", help="From keys new.")
+def sign(bundle: Path, key: Path) -> None:
+    """Sign a bundle in its place; its id stays."""
+    from edge_lstm.signing import signature
+
+    opened = Bundle.open(bundle)
+    write_file(bundle, opened.signed(signature(opened, key)))
+    click.echo(f"signed {bundle}  id {opened.id}")
 
 
 def _verdict_facts(verdict: Any) -> dict[str, Any]:

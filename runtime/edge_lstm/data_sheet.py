@@ -7,6 +7,8 @@ from math import prod
 from typing import Any
 
 from edge_lstm.bundle import Bundle
+from edge_lstm.certificate import certificate_of
+from edge_lstm.signing import signer
 
 # Of the provenance, what a person asks for; `facts` has the rest.
 _TOLD = ("recording", "verdict", "exported by")
@@ -14,10 +16,13 @@ _TOLD = ("recording", "verdict", "exported by")
 
 def facts(bundle: Bundle) -> dict[str, Any]:
     """The manifest with the bundle's id, the bytes of each variant and the state bytes a stream needs; JSON-able."""
+    certificate = certificate_of(bundle)
     return {
         "id": bundle.id,
         "state_bytes_per_stream": state_bytes(bundle),
         "bytes": {name: len(data) for name, data in sorted(bundle.content.items())},
+        "certificate": None if certificate is None else dataclasses.asdict(certificate),
+        "signed_by": signer(bundle),
         **dataclasses.asdict(bundle.manifest),
     }
 
@@ -29,6 +34,31 @@ def state_bytes(bundle: Bundle) -> int:
 
 def data_sheet(bundle: Bundle) -> str:
     """The bundle's data sheet, ready to print."""
+    lines = [f"{name:<10}{text}" for name, text in rows_of(bundle)]
+    lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
+    for name, size, parity, drift in variant_rows(bundle):
+        lines.append(f"{name:<18}{size:>9}   {parity}  {drift}")
+    lines += [""] + [
+        f"{name:<18}{bundle.manifest.provenance[name]}" for name in _TOLD if name in bundle.manifest.provenance
+    ]
+    return "\n".join(lines)
+
+
+def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str]]:
+    """For each variant its format and scheme, bytes, and the limits of parity and drift."""
+    return [
+        (
+            f"{variant.format} {variant.scheme}",
+            f"{len(bundle.content[variant.file]):,}",
+            f"<={variant.parity:.0e}",
+            f"<={variant.drift:g}",
+        )
+        for variant in bundle.manifest.variants
+    ]
+
+
+def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
+    """The sheet's facts, a name and a text each."""
     contract, architecture = bundle.contract, bundle.manifest.architecture
     sampling = contract.sampling
     units = {feature.name: feature.unit for feature in contract.features}
@@ -53,16 +83,13 @@ def data_sheet(bundle: Bundle) -> str:
         ),
         ("carries", f"{', '.join(state.name for state in contract.states)}: {state_bytes(bundle)} bytes a stream"),
     ]
-    lines = [f"{name:<10}{text}" for name, text in rows]
-    lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
-    for variant in bundle.manifest.variants:
-        size = len(bundle.content[variant.file])
-        name = f"{variant.format} {variant.scheme}"
-        lines.append(f"{name:<18}{size:>9,}   <={variant.parity:.0e}  <={variant.drift:g}")
-    lines += [""] + [
-        f"{name:<18}{bundle.manifest.provenance[name]}" for name in _TOLD if name in bundle.manifest.provenance
-    ]
-    return "\n".join(lines)
+    if architecture.multiply_accumulates:
+        rows.append(("computes", f"{architecture.multiply_accumulates:,} multiply-accumulates a step"))
+    certificate = certificate_of(bundle)
+    rows.append(("certified", "no: exported without a certificate" if certificate is None else certificate.summary))
+    if (key := signer(bundle)) is not None:
+        rows.append(("signed", f"by the key {key} (edge-lstm verify --trust checks it)"))
+    return rows
 
 
 def duration(seconds: float) -> str:

@@ -123,6 +123,12 @@ class Network:
         taps = len(self.head_bias) * self.recent_size  # the newest sample's are their negative sum, or none
         return sum(sizes) + sum(biases) + self.head_bias.size + taps
 
+    @property
+    def multiply_accumulates(self) -> int:
+        """Of one step of one stream: one for each weight of each product."""
+        products = sum(weight.shape[0] * weight.shape[1] for weight in self._weights())
+        return products + (0 if self.highway is None else self.highway.size)
+
     def _weights(self) -> list[Weight]:
         return [weight for layer in self.layers for weight in (layer.w_ih, layer.w_hh)] + [self.head_weight]
 

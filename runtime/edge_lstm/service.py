@@ -25,6 +25,7 @@ from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.service_config import ServiceConfig
+from edge_lstm.signing import refuse_untrusted
 from edge_lstm.store import Store, StoreFullError
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Service:
         """
         self.config = self._config = config
         self.bundle = bundle = bundle or Bundle.open(folder / config.bundle)
+        if config.trust is not None:
+            refuse_untrusted(bundle, folder / config.trust)
         self._bundle_id = bundle.id
         self._predictor = Predictor.of(
             bundle,

@@ -12,6 +12,7 @@ from edge_lstm.codec import InputMapping, OutputMapping
 from edge_lstm.config import key, read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mqtt import parse_address
+from edge_lstm.schemes import Scheme
 
 _SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"
 
@@ -97,7 +98,8 @@ class ServiceConfig:
     bundle: str = key(doc="path of the .elstm file")
     mqtt: MqttConfig = key(doc="the broker")
     backend: Literal["litert", "onnx", "tflite-runtime", "numpy"] | None = key(None, doc="none: the first installed")
-    scheme: Literal["float32", "int8"] | None = key(None, doc="none: int8 where the bundle has it")
+    scheme: Scheme | None = key(None, doc="none: int8 where the bundle has it")
+    trust: str | None = key(None, doc="path of a public key: a bundle that it did not sign is refused")
     state: str = key("state.db", doc="path of the database that keeps the streams' states")
     durability: Literal["exactly-once", "at-most-once"] = key(
         "exactly-once", doc="at-most-once: QoS 0, states kept every checkpoint_s and at stop"

@@ -26,7 +26,7 @@ def run_dir(make_checkpoint: Callable[..., Checkpoint], tmp_path: Path) -> Path:
 
 
 def export(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["export", *map(str, arguments)])
+    return CliRunner().invoke(main, ["export", "--no-certificate", *map(str, arguments)])
 
 
 def test_a_run_becomes_a_bundle_and_a_table_of_what_was_proven(

@@ -36,7 +36,20 @@ def recording(tmp_path: Path) -> Path:
 def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
     lines = edge_lstm("--help").stdout.splitlines()
     verbs = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]
-    assert verbs == ["demo", "train", "export", "inspect", "verify", "replay", "simulate", "run", "status", "broker"]
+    assert verbs == [
+        "demo",
+        "train",
+        "export",
+        "keys",
+        "sign",
+        "inspect",
+        "verify",
+        "replay",
+        "simulate",
+        "run",
+        "status",
+        "broker",
+    ]
 
 
 @pytest.mark.parametrize("arguments", [("train", "solar"), ("export", "runs/solar"), ("demo",)])

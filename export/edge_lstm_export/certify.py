@@ -1,0 +1,158 @@
+"""Measures what the certificate says: every variant on every backend here, over long carried streams, against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_lstm.backends import format_of, load, runnable
+from edge_lstm.backends.protocol import Backend
+from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.bundle import Bundle
+from edge_lstm.certificate import Certificate, Certified
+from edge_lstm.contract import Contract
+from edge_lstm.network import CARRIED, Network, dense
+from edge_lstm.progress import progress
+from edge_lstm.selftest import initial_states, relative_error, smallest_isolated_batch
+from edge_lstm_export.golden_tape import golden_inputs, one_thread
+from edge_lstm_export.stress import SEGMENTS, stress_tapes
+from edge_lstm_train.checkpoint import Checkpoint
+
+Floats = NDArray[np.float32]
+
+STEPS = 20_000  # of each of the five segments: 100,000 in all
+_AT_ONCE = 2_000  # steps in one call of torch's fused kernel
+_AGREE = 1e-3  # standard deviations
+_SATURATED = 4.0  # where a sigmoid is below 0.018 or above 0.982
+_SATURATION_STEPS = 500
+
+
+def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certificate:
+    """The bundle's certificate, from `steps` carried steps a segment. Raises EdgeLstmError where a backend refuses."""
+    contract = checkpoint.contract
+    tape = np.ascontiguousarray(checkpoint.tape, np.float32)
+    tapes = stress_tapes(contract, tape, steps)  # (steps, segments, inputs)
+    expected = _torch_streams(checkpoint, tapes)  # (steps, segments, outputs)
+    metric_before = _rmse(contract, tape, expected[:, 0])
+    variants = []
+    runs = runnable(bundle)
+    with progress(len(runs), "certifying") as tick:
+        for name, scheme in runs:
+            backend = load(bundle, name, scheme)
+            found = _streams(backend, contract, tapes)
+            size = len(bundle.content[bundle.variant(format_of(name), scheme).file])
+            smallest = smallest_isolated_batch(backend, contract, golden_inputs(checkpoint))
+            variants.append(_measured(contract, tape, name, scheme, size, smallest, found, expected, metric_before))
+            tick("")
+    return Certificate(
+        steps,
+        list(SEGMENTS),
+        "rmse",
+        _digits(float(metric_before.mean())),
+        warm_up_steps(checkpoint),
+        saturation(checkpoint.model.network(), tapes[:_SATURATION_STEPS]),
+        variants,
+    )
+
+
+def _measured(
+    contract: Contract,
+    tape: Floats,
+    backend: str,
+    scheme: str,
+    size: int,
+    smallest: int | None,
+    found: Floats,
+    expected: Floats,
+    before: NDArray[np.float64],
+) -> Certified:
+    spread = np.maximum(expected[:, 0].std(axis=0, dtype=np.float64), 1e-12)  # (outputs,): a constant segment has none
+    rms = np.sqrt(((found.astype(np.float64) - expected) ** 2).mean(axis=0)) / spread  # (segments, outputs)
+    after = _rmse(contract, tape, found[:, 0])
+    tenth = max(1, len(found) // 10)
+    return Certified(
+        backend,
+        scheme,
+        size,
+        {segment: _digits(float(one)) for segment, one in zip(SEGMENTS, rms.max(axis=1), strict=True)},
+        _digits(max(relative_error(found[:, row], expected[:, row]) for row in range(len(SEGMENTS)))),
+        _digits(relative_error(found[:tenth, 0], expected[:tenth, 0])),
+        _digits(relative_error(found[-tenth:, 0], expected[-tenth:, 0])),
+        _digits(float(after.mean())),
+        _digits(float((after / np.maximum(before, 1e-12) - 1).max())),
+        smallest,
+    )
+
+
+def _torch_streams(checkpoint: Checkpoint, tapes: Floats) -> Floats:
+    """The trained model's predictions for each segment, its state carried over all steps."""
+    model, pieces = checkpoint.model.eval(), []
+    features = torch.from_numpy(tapes.swapaxes(0, 1).copy())  # (segments, steps, inputs)
+    state = model.initial_state(tapes.shape[1])
+    with one_thread(), torch.no_grad():
+        for begin in range(0, len(tapes), _AT_ONCE):
+            prediction, state = model(features[:, begin : begin + _AT_ONCE], state)
+            pieces.append(prediction.numpy())
+    predictions: Floats = np.concatenate(pieces, axis=1).swapaxes(0, 1)
+    return predictions
+
+
+def _streams(backend: Backend, contract: Contract, tapes: Floats) -> Floats:
+    states = initial_states(contract, tapes.shape[1])
+    predictions = np.empty((len(tapes), tapes.shape[1], len(contract.outputs)), np.float32)
+    for step, features in enumerate(tapes):
+        predictions[step], states = backend.step(features, states)
+    return predictions
+
+
+def _rmse(contract: Contract, tape: Floats, predictions: Floats) -> NDArray[np.float64]:
+    """(outputs,): the forecasts' RMSE over the tape once through, in standard deviations of the targets."""
+    names = [feature.name for feature in contract.features]
+    errors = []
+    for output, (target, horizon) in enumerate(contract.outputs):
+        values = tape[: len(predictions), names.index(target)].astype(np.float64)
+        said = predictions[: max(0, len(values) - horizon), output]
+        error = said - values[horizon:]
+        errors.append(np.sqrt((error**2).mean()) / max(values.std(), 1e-12) if error.size else np.nan)
+    return np.array(errors)
+
+
+def warm_up_steps(checkpoint: Checkpoint) -> int | None:
+    """After how many steps of the tape zeros and a far starting state give the same outputs to 1e-3 and stay so."""
+    model = checkpoint.model.eval()
+    tape = torch.from_numpy(np.stack([checkpoint.tape, checkpoint.tape]).astype(np.float32))
+    state = model.initial_state(2)
+    random = torch.Generator().manual_seed(0)
+    for tensor in state:
+        tensor[:, 1] = torch.rand(tensor[:, 1].shape, generator=random) * 2 - 1
+    with one_thread(), torch.no_grad():
+        one, other = model(tape, state)[0].numpy().astype(np.float64)
+    apart = (np.abs(one - other) > _AGREE * np.maximum(one.std(axis=0), 1e-12)).any(axis=1)
+    last = np.flatnonzero(apart)
+    if not last.size:
+        return 0
+    return int(last[-1]) + 1 if last[-1] + 1 < len(apart) else None
+
+
+def saturation(network: Network, tapes: Floats) -> dict[str, float]:
+    """By layer, the share of values at which a gate's sigmoid no longer answers, over tapes (steps, segments, in)."""
+    backend, carried = ReferenceBackend(network), len(CARRIED[network.cell])
+    states = [np.zeros((tapes.shape[1], size), np.float32) for size in network.state_sizes.values()]
+    gates = (0, 1, 3) if network.cell == "lstm" else (0, 1)  # the sigmoids among them
+    shares = np.zeros((len(tapes), len(network.layers)))
+    for step, features in enumerate(tapes):
+        _, following = backend.step(features, states)
+        x = (features - network.mean) / network.scale
+        for index, layer in enumerate(network.layers):
+            sums = x @ dense(layer.w_ih).T + states[index * carried] @ dense(layer.w_hh).T + layer.b_ih + layer.b_hh
+            stacked = np.split(sums, sums.shape[1] // network.hidden, axis=1)
+            shares[step, index] = np.mean([np.abs(stacked[gate]) > _SATURATED for gate in gates])
+            x = following[index * carried]
+        states = following
+    return {f"layer_{index}": _digits(float(share)) for index, share in enumerate(shares.mean(axis=0))}
+
+
+def _digits(value: float) -> float:
+    """Four digits: more would be noise, and JSON has no NaN."""
+    return float(f"{value:.4g}") if np.isfinite(value) else 1e9

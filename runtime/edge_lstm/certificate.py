@@ -1,0 +1,79 @@
+"""The certificate: what export measured of every variant on every backend it had, against the float32 torch model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from edge_lstm.bundle import CERTIFICATE, Bundle
+from edge_lstm.config import from_mapping, key
+from edge_lstm.errors import EdgeLstmError
+
+
+@dataclass(frozen=True)
+class Certified:
+    """One variant on one backend, after all steps of all segments."""
+
+    backend: str = key(doc="who stepped it")
+    scheme: str = key(doc="how its weights are stored")
+    bytes: int = key(doc="of its file")
+    drift: dict[str, float] = key(
+        doc="by segment: RMS difference, in standard deviations of the recording's predictions"
+    )
+    error: float = key(doc="largest difference over the largest magnitude, worst segment and output")
+    first_tenth: float = key(doc="the same in the first tenth of the recording's stream")
+    last_tenth: float = key(doc="and in its last tenth: an error that adds up would show here")
+    metric_after: float = key(doc="the task's metric; Certificate.metric_before is float32's")
+    metric_loss: float = key(doc="the worst output's relative loss in it, above 0 where it got worse")
+    smallest_batch: int | None = key(doc="rows agree bit for bit from this batch size on; none: it couples streams")
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The segment with the most drift, and that drift."""
+        segment = max(self.drift, key=lambda name: self.drift[name])
+        return segment, self.drift[segment]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What holds for all variants, and one entry for each of them on each backend."""
+
+    steps: int = key(doc="carried steps of each segment")
+    segments: list[str] = key(doc="what the model was fed with")
+    metric: str = key(doc="the task's metric, as in rmse")
+    metric_before: float = key(doc="of the float32 torch model, mean of outputs, in standard deviations")
+    warm_up_steps: int | None = key(doc="until two starting states agree to 1e-3; none: not within the recording")
+    saturation: dict[str, float] = key(doc="by layer: share of gate values below 0.018 or above 0.982")
+    variants: list[Certified] = key(doc="what was measured")
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        names = len({one.backend for one in self.variants})
+        worst = max(self.variants, key=lambda one: one.worst[1])
+        warm = "not within the recording" if self.warm_up_steps is None else f"after {self.warm_up_steps} steps"
+        return (
+            f"{self.steps:,} steps x {len(self.segments)} segments on {names} backends; worst drift "
+            f"{worst.worst[1]:.4f} ({worst.backend} {worst.scheme}, {worst.worst[0]}); starts agree {warm}"
+        )
+
+
+def certificate_of(bundle: Bundle) -> Certificate | None:
+    """The bundle's certificate, or None where it was exported without. Raises EdgeLstmError where it is not one."""
+    content = bundle.content.get(CERTIFICATE)
+    if content is None:
+        return None
+    where = f"{bundle.source}:{CERTIFICATE}"
+    try:
+        facts = json.loads(content)
+    except ValueError as error:
+        raise EdgeLstmError(f"{where}: expected JSON, found: {error}", "export the bundle again") from None
+    if not isinstance(facts, dict):
+        raise EdgeLstmError(f"{where}: expected a table, found another value", "export the bundle again")
+    return from_mapping(facts, Certificate, where)
+
+
+def to_json(certificate: Certificate) -> bytes:
+    """The certificate as certificate.json holds it; equal ones give equal bytes."""
+    return (json.dumps(dataclasses.asdict(certificate), indent=1) + "\n").encode()

@@ -1,0 +1,70 @@
+"""The model card as one HTML page: the data sheet and the certificate, for a browser without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from edge_lstm.bundle import Bundle
+from edge_lstm.certificate import Certificate, certificate_of
+from edge_lstm.data_sheet import rows_of, variant_rows
+
+
+def model_page(bundle: Bundle) -> str:
+    """The page; all texts of the bundle are plain and escaped here."""
+    certificate = certificate_of(bundle)
+    title = escape(bundle.contract.name)
+    sheet = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows_of(bundle))
+    features = [
+        [feature.name, feature.unit or "-", f"{feature.mean:.6g}", f"{feature.scale:.6g}"]
+        for feature in bundle.contract.features
+    ]
+    body = [
+        f"<h1>{title}</h1><dl>{sheet}</dl>",
+        _table("Features", ["feature", "unit", "mean", "standard deviation"], features),
+        _table("Variants", ["variant", "bytes", "parity", "drift"], variant_rows(bundle)),
+        *([] if certificate is None else _certificate(certificate)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><main>\n{''.join(body)}\n</main></body></html>\n"
+    )
+
+
+def _certificate(certificate: Certificate) -> list[str]:
+    measured = [
+        [
+            f"{one.backend} {one.scheme}",
+            f"{one.bytes:,}",
+            *(f"{drift:.2g}" for drift in one.drift.values()),
+            f"{one.error:.1e}",
+            f"{100 * one.metric_loss:+.2f} %",
+            str(one.smallest_batch) if one.smallest_batch else "never",
+        ]
+        for one in certificate.variants
+    ]
+    drifts = [f"drift, {segment}" for segment in certificate.segments]
+    head = ["variant", "bytes", *drifts, "largest error", f"{certificate.metric} change", "rows alike from a batch of"]
+    saturated = ", ".join(f"{name} {100 * share:.1f} %" for name, share in certificate.saturation.items())
+    note = (
+        f"{certificate.summary}. {certificate.metric} of the float32 model: {certificate.metric_before:.4g} standard "
+        f"deviations. Gates that no longer answer: {saturated}."
+    )
+    return [_table("Certificate", head, measured), f"<p>{escape(note)}</p>"]
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    header = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<h2>{escape(title)}</h2><div><table><tr>{header}</tr>{body}</table></div>"
+
+
+_STYLE = """
+body { margin: 0; background: #f6f7f9; color: #1d2530; font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 900px; margin: 0 auto; padding: 24px 16px; } div { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid #e4e7ec; }
+th:first-child, td:first-child { text-align: left; } th { color: #5b6675; font-weight: 500; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; } dt { color: #5b6675; } dd { margin: 0; }
+"""
