@@ -58,7 +58,7 @@ class Service:
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
-            [config.input.topic_filter],
+            config.input.topic_filters,
             f"edge-lstm/{config.mqtt.client_id}/status",
             config.mqtt.session_expiry_s,
         )
@@ -99,7 +99,7 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         arrival = time.time()
-        readings = [reading for message in messages if (reading := self._reading(message, arrival)) is not None]
+        readings = [reading for message in messages for reading in self._readings(message, arrival)]
         predictions = self._predictor.feed(readings)
         outbox = [
             (self._output_topic.replace(STREAM, prediction.stream), encode_prediction(prediction, self._bundle_id))
@@ -139,22 +139,22 @@ class Service:
             sent = self._sent.popleft()
             self._known = set(sent.identities) if sent.packet_ids else self._known | sent.identities
 
-    def _reading(self, message: Message, arrival: float) -> Reading | None:
-        """The reading in a message, or None after counting why it is none."""
+    def _readings(self, message: Message, arrival: float) -> list[Reading]:
+        """The readings in a message, or none after counting why."""
         if message.retained:
             self.counts["retained"] += 1  # what was true once, not a fresh reading
-            return None
+            return []
         if message.repeated and _identity(message) in self._unacknowledged():
             self.counts["repeated"] += 1
-            return None
+            return []
         try:
-            return self._decoder.reading(message.topic, message.payload, arrival)
+            return self._decoder.readings(message.topic, message.payload, {}, arrival)
         except PayloadError as error:
             self.counts["refused"] += 1
             if time.monotonic() - self._refused_at >= _REFUSALS_LOGGED_EVERY_S:
                 self._refused_at = time.monotonic()
                 log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], error)
-            return None
+            return error.readings
 
     def _finish(self) -> None:
         """What is committed gets out if the broker takes it within a second; else the next start sends it."""
