@@ -29,12 +29,27 @@ HOST = "127.0.0.1"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device-only", action="store_true", help="fail at once where torch could be imported")
+    parser.addoption(
+        "--data", type=Path, metavar="DIR", help="folder of recordings (or EDGE_LSTM_DATA; ../shared/data)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     present = [name for name in ("torch", "onnx", "tflite") if importlib.util.find_spec(name) is not None]
     if config.getoption("--device-only") and present:
         raise pytest.UsageError(f"expected an environment without the workshop's packages, found {', '.join(present)}")
+
+
+@pytest.fixture(scope="session")
+def data(request: pytest.FixtureRequest) -> Path:
+    """The folder of recordings and messages that others made; skips where it is not there."""
+    named = request.config.getoption("--data") or os.environ.get("EDGE_LSTM_DATA")
+    folder = Path(named or Path(__file__).parents[1] / "../shared/data").resolve()
+    if named and not folder.is_dir():
+        pytest.fail(f"expected a folder of recordings at {folder}, found none")
+    if not folder.is_dir():
+        pytest.skip(f"there are no recordings at {folder}; name their folder with --data or EDGE_LSTM_DATA")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,124 +1,349 @@
-"""Payload bytes to readings by a typed mapping, predictions to bytes; the only place that knows JSON and topics."""
+"""Messages to readings by a typed mapping, predictions to messages; what does not fit is refused, in words."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from edge_lstm.config import key
+from edge_lstm.config import suggestion
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.extras import require
+from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
+from edge_lstm.numerals import LARGEST, Numeral
+from edge_lstm.paths import ABSENT, Path
+from edge_lstm.payloads import Parse, PayloadError, csv_parser, load_json, parse_json, parse_msgpack, parse_text, shown
+from edge_lstm.presets import preset
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.times import format_time, parse_time
+from edge_lstm.topics import STREAM, TopicPattern, filled, name_fault, topic_faults
 
-STREAM = "{stream}"
-_UNFIT = re.compile(r"[/+#\x00]")  # what an MQTT topic level cannot hold
+__all__ = [
+    "STREAM",
+    "Decoder",
+    "Encoder",
+    "InputMapping",
+    "OutputMapping",
+    "PayloadError",
+    "decode_prediction",
+    "encode_prediction",
+    "encode_reading",
+    "topic_faults",
+]
 
-
-class PayloadError(ValueError):
-    """A message that the mapping does not fit: counted and reported, never fatal."""
-
-
-@dataclass(frozen=True)
-class InputMapping:
-    """Where a reading stands in a message: JSON objects, one a message."""
-
-    topic: str = key("sensors/{stream}", doc="topic pattern; {stream} is the stream's name, + any one level")
-    stream: str | None = key(None, doc="key that names the stream, where the topic does not")
-    time_from: Literal["payload", "arrival"] = key("payload", doc="whose clock says when")
-    time: str = key("time", doc="key of the time: ISO 8601, or seconds or milliseconds since 1970")
-    values: dict[str, str] = key({}, doc="feature = key; features not named here have a key of their own name")
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        yield from topic_faults(self.topic, wildcards=True)
-        named = self.topic.count(STREAM)
-        if named > 1 or (named == 0) != (self.stream is not None):
-            yield "topic", f'expected {STREAM} once in the topic, or none and stream = "key", found "{self.topic}"'
-
-    @property
-    def topic_filter(self) -> str:
-        """The MQTT topic filter that subscribes to it."""
-        return self.topic.replace(STREAM, "+")
+_MOST_PLACES = 4096  # topics whose meaning is kept; strangers can make up any number of them
+_CLOCK_WAS_SET = 946_684_800.0  # the year 2000: a device that never heard what time it is counts from 1970
+_UNKEPT = re.compile("[\ud800-\udfff]")  # lone surrogates, which no database stores
 
 
-@dataclass(frozen=True)
-class OutputMapping:
-    """Where predictions go."""
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """One feature in a message: `path` leads to what `numeral` reads (None: the reading itself is the value)."""
 
-    topic: str = key("predictions/{stream}", doc="topic pattern; {stream} is the stream's name")
-    publish_when: Literal["every", "change"] = key("every", doc="change: only where a value moved over its deadband")
-    deadband: dict[str, float] = key({}, doc="target = how far a value may move unsaid, in its unit", least=0)
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        yield from topic_faults(self.topic, wildcards=False)
-        if self.topic.count(STREAM) != 1:
-            yield "topic", f'expected {STREAM} once, so that streams do not mix, found "{self.topic}"'
+    feature: str
+    path: Path | None
+    numeral: Numeral
 
 
-def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
-    """What is wrong with a topic pattern, as (key, message)."""
-    for level in topic.split("/"):
-        plain = level.replace(STREAM, "")
-        wild = any(sign in plain for sign in "+#")
-        if (plain != level and plain) or (wild and not (wildcards and level == "+")) or set(plain) & set("{}\x00"):
-            yield "topic", f'expected levels of plain text, {STREAM}{" or +" if wildcards else ""}, found "{level}"'
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a topic says: the parts of the stream's name, the name where the topic alone says it, and which values."""
+
+    parts: Mapping[str, str]
+    stream: str | None
+    values: Sequence[_Value]
 
 
 class Decoder:
     """Messages to readings, by one mapping, for the given features."""
 
     def __init__(self, mapping: InputMapping, features: Sequence[str]) -> None:
+        """Raises EdgeLstmError where the mapping cannot serve these features, or needs a package that is not here."""
+        _check(mapping, features)
         self._mapping = mapping
-        self._keys = [(feature, mapping.values.get(feature, feature)) for feature in features]
-        levels = (re.escape(level).replace(r"\+", "[^/]+") for level in mapping.topic.split("/"))
-        pattern = "/".join(level.replace(re.escape(STREAM), "(?P<stream>[^/]+)") for level in levels)
-        self._topic = re.compile(pattern)
+        self._features = features
+        self._parse = _parser(mapping)
+        self._zone = mapping.zone()
+        self._stream, self._records = _path(mapping.stream), _path(mapping.readings)
+        self._time = _path(mapping.time) if mapping.time_from.startswith("payload") else None
+        self._sequence = _path(mapping.sequence) if mapping.sequence_from == "payload" else None
+        values = [_value(mapping, feature) for feature in features]
+        sources = [mapping.source(feature) for feature in features]
+        self._own = [
+            (TopicPattern(source.topic), value)
+            for source, value in zip(sources, values, strict=True)
+            if source.topic is not None
+        ]
+        shared = [(s.path or v.feature, v) for s, v in zip(sources, values, strict=True) if s.topic is None]
+        self._shared = [value for _, value in shared]
+        self._by_part: dict[str, list[_Value]] = {}
+        for part, value in shared:
+            at_value = _Value(value.feature, _path(mapping.value), value.numeral)
+            self._by_part.setdefault(part, []).append(at_value)
+        self._patterns = [TopicPattern(topic, self._by_part) for topic in mapping.topics if shared]
+        self._joins = mapping.join or bool(self._own) or any("{value}" in topic for topic in mapping.topics)
+        paths = [value.path for value in self._shared if value.path is not None]
+        self._is_list = mapping.format != "csv" and any(path.begins_with_a_position for path in paths)
+        self._places: dict[str, _Place | None] = {}
+        self._loads = load_json()
+        self._flat = self._flat_keys()
+        self._flat_time = self._time.key if self._time is not None else None
 
-    def reading(self, topic: str, payload: bytes, arrival: float) -> Reading:
-        """The reading in a message that came at `arrival` (seconds since 1970).
+    def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
+        """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
 
-        A value that is null, NaN or absent is missing. Raises PayloadError where the message is not a JSON object,
-        has no stream or time, a value that is no number, or none of the features.
+        None are in a message that is not for this mapping: another topic, an empty payload (which clears a retained
+        message), or no key of any feature. A value that is null, NaN or a word or number for it is missing: left out,
+        or NaN in a partial reading. Raises PayloadError where the message cannot be read: not in the mapping's format,
+        no stream or time, or something that is no number.
         """
+        place = self._places.get(topic)
+        if self._flat and place is not None and place.stream is not None:
+            # the usual message, all of it numbers, without the steps that it does not need; the long way does the same
+            try:
+                facts = self._loads(payload)
+                values = {}
+                for feature, name in self._flat:
+                    value = facts[name]
+                    if type(value) is not float:
+                        value = _whole(value)
+                    if not -LARGEST <= value <= LARGEST:
+                        raise ValueError
+                    values[feature] = value
+                return [Reading(place.stream, parse_time(facts[self._flat_time], self._zone), values)]
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                pass  # NaN, a missing value or a fault, for the long way to tell
+        return self._long(topic, payload, properties, arrival)
+
+    def _long(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
+        """`readings`, for whatever the mapping may say."""
         try:
-            facts = json.loads(payload)
-        except (ValueError, RecursionError) as error:
-            raise PayloadError(f"expected a JSON object, found {_shown(payload)} ({error})") from None
-        if not isinstance(facts, dict):
-            raise PayloadError(f"expected a JSON object, found {_shown(payload)}")
-        values = {}
-        for feature, name in self._keys:
-            if (value := _number(facts.get(name), name)) is not None:
-                values[feature] = value
+            place = self._places[topic]
+        except KeyError:
+            place = self._learn(topic)
+        if place is None or not payload:
+            return []
+        message = self._parse(payload)
+        readings: list[Reading] = []
+        refused, first = 0, None  # not all of them: a message may hold a million
+        records = self._split(message)
+        for record in records:
+            try:
+                reading = self._reading(place, record, message, properties, arrival)
+            except PayloadError as error:
+                refused, first = refused + 1, first or error
+            else:
+                if reading is not None:
+                    readings.append(reading)
+        if first is not None:
+            if len(records) == 1:
+                raise first
+            raise PayloadError(f"{refused} of {len(records)} readings do not fit, the first: {first}", readings)
+        return readings
+
+    def _flat_keys(self) -> list[tuple[str, str]]:
+        """(feature, key) of each value where a message is one JSON object with keys and nothing else to know."""
+        mapping = self._mapping
+        simple = mapping.format == "json" and mapping.time_from == "payload"
+        if not simple or self._joins or mapping.stream or mapping.readings or mapping.sequence:
+            return []
+        if self._time is None or self._time.key is None:
+            return []
+        flat = [(value.feature, value.path.key) for value in self._shared if value.path and value.numeral.plain]
+        named = [(feature, name) for feature, name in flat if name is not None]
+        return named if len(named) == len(self._features) else []
+
+    def _learn(self, topic: str) -> _Place | None:
+        """What the topic says, kept for the next message."""
+        if len(self._places) >= _MOST_PLACES:
+            self._places.clear()
+        self._places[topic] = place = self._place(topic)
+        return place
+
+    def _place(self, topic: str) -> _Place | None:
+        values: list[_Value] = []
+        parts: dict[str, str] = {}
+        for pattern, value in self._own:
+            if (found := pattern.match(topic)) is not None:
+                parts.update(found)
+                values.append(value)
+        for pattern in self._patterns:
+            if (found := pattern.match(topic)) is not None:
+                parts.update(found)
+                values += self._by_part.get(found["value"], []) if "value" in found else self._shared
+                break
         if not values:
-            expected = ", ".join(f'"{name}"' for _, name in self._keys)
-            raise PayloadError(f"expected a number under one of the keys {expected}, found none in {_shown(payload)}")
-        return Reading(self._stream(topic, facts), self._time(facts, arrival), values)
+            return None
+        if self._mapping.stream is not None:
+            return _Place(parts, None, values)
+        name = filled(STREAM if self._mapping.name is None else self._mapping.name, parts)
+        return None if name_fault(name) else _Place(parts, name, values)
 
-    def _stream(self, topic: str, facts: dict[str, Any]) -> str:
-        if self._mapping.stream is None:
-            match = self._topic.fullmatch(topic)
-            if match is None:
-                raise PayloadError(f"expected a topic like {self._mapping.topic}, found {topic}")
-            return match["stream"]
-        stream = facts.get(self._mapping.stream)
-        if not isinstance(stream, (str, int)) or isinstance(stream, bool):
-            raise PayloadError(f'expected the stream\'s name under "{self._mapping.stream}", found {stream!r}')
-        if not str(stream) or _UNFIT.search(str(stream)):
-            raise PayloadError(f"expected a stream's name without / + #, found {stream!r}")
-        return str(stream)
+    def _split(self, message: Any) -> list[Any]:
+        """The parts of a message that are readings."""
+        if self._records is not None:
+            message = self._records.find(message)
+            if message is ABSENT:
+                return []
+            return message if isinstance(message, list) else [message]
+        return message if isinstance(message, list) and not self._is_list else [message]
 
-    def _time(self, facts: dict[str, Any], arrival: float) -> float:
-        if self._mapping.time_from == "arrival":
+    def _reading(
+        self, place: _Place, record: Any, message: Any, properties: Mapping[str, str], arrival: float
+    ) -> Reading | None:
+        """The reading in one part of a message; None where no value is spoken of."""
+        values = {}
+        for value in place.values:
+            if value.path is None:
+                found = record
+            elif isinstance(record, (dict, list)):
+                found = value.path.find(record)
+            else:
+                raise PayloadError(f"expected an object with keys, found {shown(record)}")
+            if found is not ABSENT:
+                values[value.feature] = value.numeral.read(found)
+        if not values:
+            return None
+        partial = self._joins and len(values) < len(self._features)
+        if not partial:
+            values = {feature: number for feature, number in values.items() if not math.isnan(number)}
+        stream = place.stream if place.stream is not None else self._named(place, record, message)
+        time = self._moment(record, message, properties, arrival)
+        return Reading(stream, time, values, self._identity(record, message, properties), partial)
+
+    def _named(self, place: _Place, record: Any, message: Any) -> str:
+        """The stream's name where the payload says it."""
+        found = _find(self._stream, record, message)
+        label = _label(found)
+        if label is None:
+            raise PayloadError(f'expected the stream\'s name under "{self._mapping.stream}", found {_told(found)}')
+        name = filled(self._mapping.name or STREAM, {**place.parts, "stream": label})
+        if fault := name_fault(name):
+            raise PayloadError(f'"{self._mapping.stream}": expected {fault}')
+        return name
+
+    def _moment(self, record: Any, message: Any, properties: Mapping[str, str], arrival: float) -> float:
+        """Seconds since 1970 of a reading, from where the mapping says."""
+        mapping = self._mapping
+        if mapping.time_from == "arrival":
             return arrival
-        if self._mapping.time not in facts:
-            raise PayloadError(f'expected the time under "{self._mapping.time}", found none')
+        if mapping.time_from == "property":
+            found: Any = properties.get(mapping.time, ABSENT)
+        else:
+            found = _find(self._time, record, message)
+        either = mapping.time_from == "payload-or-arrival"
+        if either and (found is ABSENT or found is None):
+            return arrival
+        if found is ABSENT:
+            where = " in the user properties" if mapping.time_from == "property" else ""
+            raise PayloadError(f'expected the time under "{mapping.time}"{where}, found none')
         try:
-            return parse_time(facts[self._mapping.time])
+            time = parse_time(found, self._zone)
         except ValueError as error:
-            raise PayloadError(f'"{self._mapping.time}": {error}') from None
+            raise PayloadError(f'"{mapping.time}": {error}') from None
+        return arrival if either and time < _CLOCK_WAS_SET else time
+
+    def _identity(self, record: Any, message: Any, properties: Mapping[str, str]) -> str | None:
+        """What tells the reading from all others of its stream, where the device says so."""
+        name = self._mapping.sequence
+        if name is None:
+            return None
+        if self._mapping.sequence_from == "property":
+            found: Any = properties.get(name, ABSENT)
+        else:
+            found = _find(self._sequence, record, message)
+        if found is ABSENT or found is None:
+            return None
+        text = _label(found)
+        if text is None or not 0 < len(text) <= 200 or _UNKEPT.search(text):
+            raise PayloadError(f'expected a number or a short text under "{name}", found {shown(found)}')
+        return text
+
+
+def _check(mapping: InputMapping, features: Sequence[str]) -> None:
+    """Raise EdgeLstmError where the mapping does not fit the bundle's features, with all that is wrong."""
+    faults = []
+    from_preset = preset(mapping.preset).get("values", {}) if mapping.preset else {}
+    for name in mapping.values:
+        if name not in features and name not in from_preset:
+            faults.append(f"input.values.{name}: no feature of the bundle; {suggestion(name, features)}")
+    whole = [name for name in features if mapping.source(name).topic is None]
+    if mapping.format == "text" and len(whole) > 1:
+        several = [topic for topic in mapping.topics if "{value}" not in topic]
+        faults += [
+            f"input.topic: expected {{value}} in it, since a text is one value and the bundle takes {len(whole)} "
+            f'({", ".join(whole)}), found "{topic}"'
+            for topic in several
+        ]
+    if whole and not mapping.topics:
+        faults.append(f"input.topic: expected one that holds {', '.join(whole)}, found none")
+    if faults:
+        raise EdgeLstmError("the mapping does not fit the bundle:\n  " + "\n  ".join(faults), "mend the service config")
+
+
+def _parser(mapping: InputMapping) -> Parse:
+    if mapping.format == "msgpack":
+        require("msgpack", "msgpack")
+    csv = csv_parser(mapping.columns, mapping.separator)
+    parsers: dict[str, Parse] = {"json": parse_json, "text": parse_text, "csv": csv, "msgpack": parse_msgpack}
+    return parsers[mapping.format]
+
+
+def _whole(value: object) -> float:
+    if type(value) is int:
+        return float(value)
+    raise TypeError
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path.parse(text)
+
+
+def _value(mapping: InputMapping, feature: str) -> _Value:
+    source: ValueMapping = mapping.source(feature)
+    if mapping.format == "text":
+        path = None
+    elif source.topic is not None:
+        path = _path(source.path or mapping.value)
+    else:
+        path = Path.of_key(feature) if source.path is None else Path.parse(source.path)
+    words = {**dict.fromkeys(map(str.lower, mapping.missing), math.nan), **source.words}
+    numeral = Numeral(
+        path.text if path else feature,
+        scale=source.scale,
+        offset=source.offset,
+        least=source.least,
+        most=source.most,
+        ignore=[*mapping.ignore, *source.ignore],
+        words={word.lower(): number for word, number in words.items()},
+        decimal_comma=mapping.decimal == "comma",
+    )
+    return _Value(feature, path, numeral)
+
+
+def _find(path: Path | None, record: Any, message: Any) -> Any:
+    """What the path leads to in a reading, or else in the message around it."""
+    if path is None:
+        return ABSENT
+    found = path.find(record)
+    return path.find(message) if found is ABSENT and record is not message else found
+
+
+def _label(found: Any) -> str | None:
+    """A text, or a whole number as its digits; None for anything else."""
+    if isinstance(found, str):
+        return found
+    # beyond 64 bits orjson would give the digits of the nearest float
+    whole = isinstance(found, int) and not isinstance(found, bool) and -(2**63) <= found < 2**64
+    return str(found) if whole else None
+
+
+def _told(found: Any) -> str:
+    return "none" if found is ABSENT else shown(found)
 
 
 def encode_reading(reading: Reading) -> str:
@@ -126,18 +351,55 @@ def encode_reading(reading: Reading) -> str:
     return json.dumps({"time": format_time(reading.time), **reading.values}, separators=(",", ":"))
 
 
+class Encoder:
+    """Predictions to messages, by one mapping, for one bundle; docs/predictions.md is the contract with subscribers."""
+
+    def __init__(self, mapping: OutputMapping, bundle_id: str) -> None:
+        """Raises EdgeLstmError where the format needs a package that is not here."""
+        self._topic, self._bundle_id = mapping.topic, bundle_id
+        if mapping.format == "msgpack":
+            require("msgpack", "msgpack")
+        forms: dict[str, Callable[[Prediction, str], bytes]] = {
+            "nested": lambda prediction, bundle: encode_prediction(prediction, bundle).encode(),
+            "flat": lambda prediction, bundle: encode_flat(prediction, bundle).encode(),
+            "msgpack": encode_msgpack,
+        }
+        self._form = forms[mapping.format]
+
+    def topic(self, stream: str) -> str:
+        """Where a stream's predictions go."""
+        return self._topic.replace(STREAM, stream)
+
+    def payload(self, prediction: Prediction) -> bytes:
+        """What a subscriber gets."""
+        return self._form(prediction, self._bundle_id)
+
+
 def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
-    """A prediction as JSON; docs/predictions.md is its contract with subscribers."""
-    facts = {
-        "stream": prediction.stream,
-        "time": format_time(prediction.time),
-        "step": prediction.step,
-        "warm_steps": prediction.warm_steps,
-        "revision": prediction.revision,
-        "bundle": bundle_id,
-        "predictions": prediction.values,
-    }
-    return json.dumps(facts, separators=(",", ":"))
+    """A prediction as JSON, its numbers by target and horizon; a number that is none is null."""
+    targets = [
+        f"{_quoted(target)}:{{{_members([(str(horizon), value) for horizon, value in values.items()])}}}"
+        for target, values in prediction.values.items()
+    ]
+    return f'{_head(prediction, bundle_id)},"predictions":{{{",".join(targets)}}}}}'
+
+
+def encode_flat(prediction: Prediction, bundle_id: str) -> str:
+    """A prediction as JSON without a level below, its numbers under `target+horizon`."""
+    named = [
+        (f"{target}+{horizon}", value)
+        for target, values in prediction.values.items()
+        for horizon, value in values.items()
+    ]
+    return f"{_head(prediction, bundle_id)},{_members(named)}}}"
+
+
+def encode_msgpack(prediction: Prediction, bundle_id: str) -> bytes:
+    """A prediction as MessagePack, with the keys and values of `encode_prediction`."""
+    import msgpack
+
+    packed: bytes = msgpack.packb(json.loads(encode_prediction(prediction, bundle_id)))
+    return packed
 
 
 def decode_prediction(payload: str) -> Prediction:
@@ -145,7 +407,7 @@ def decode_prediction(payload: str) -> Prediction:
     try:
         facts = json.loads(payload)
         values = {
-            target: {int(horizon): float(value) for horizon, value in by_horizon.items()}
+            target: {int(horizon): math.nan if value is None else float(value) for horizon, value in by_horizon.items()}
             for target, by_horizon in facts["predictions"].items()
         }
         return Prediction(
@@ -160,24 +422,20 @@ def decode_prediction(payload: str) -> Prediction:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
 
 
-def _number(value: Any, name: str) -> float | None:
-    """The value as a float, or None where it is missing."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise PayloadError(f'expected a number under "{name}", found "{value}"') from None
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise PayloadError(f'expected a number under "{name}", found {value!r}')
-    try:
-        number = float(value)
-    except OverflowError:
-        raise PayloadError(f'expected a number under "{name}", found one of {len(str(value))} digits') from None
-    return number if math.isfinite(number) else None
+# Written by hand: json.dumps takes five times as long, and orjson writes some floats otherwise, so that what a
+# subscriber gets would depend on what is installed.
+def _head(prediction: Prediction, bundle_id: str) -> str:
+    return (
+        f'{{"stream":{_quoted(prediction.stream)},"time":"{format_time(prediction.time)}",'
+        f'"step":{prediction.step},"warm_steps":{prediction.warm_steps},"revision":{prediction.revision},'
+        f'"bundle":{_quoted(bundle_id)}'
+    )
 
 
-def _shown(payload: bytes) -> str:
-    text = payload[:60].decode("utf-8", "replace")
-    return f"{text!r}{'…' if len(payload) > 60 else ''}"
+def _members(named: Sequence[tuple[str, float]]) -> str:
+    return ",".join([f"{_quoted(name)}:{value if math.isfinite(value) else 'null'}" for name, value in named])
+
+
+@functools.lru_cache(4096)  # names of streams and targets: the same ones again and again
+def _quoted(text: str) -> str:
+    return json.dumps(text)

@@ -2,7 +2,8 @@
 
 A schema is a frozen dataclass; a field's type says what the file may hold (str, int, float, bool, Literal, list,
 dict, a nested dataclass, or `... | None`), and `key(...)` adds a default, bounds and the one line that explains it.
-A schema may have a method `faults()` that yields (key, message) for what no single field can know.
+A schema may have a method `faults()` that yields (key, message) for what no single field can know, and a static
+method `completed(data)` that gives its table with what the table implies (a preset's keys) filled in.
 The same reader checks manifest.json, which comes from strangers.
 """
 
@@ -14,7 +15,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -80,51 +81,76 @@ def _read(value: Any, expected: Any, where: str, faults: list[str], bounds: Mapp
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = [argument for argument in arguments if argument is not type(None)]
-        return _read(value, inner, where, faults, bounds)
+        members = [argument for argument in arguments if argument is not type(None)]
+        member = _member(value, members)
+        if member is None:
+            return _wrong(value, " or ".join(map(_named, members)), where, faults)
+        return _read(value, member, where, faults, bounds)
     if origin is Literal:
         return value if value in arguments else _wrong(value, _one_of(value, arguments), where, faults)
     if origin in (list, tuple):
         if not isinstance(value, list):
             return _wrong(value, "a list", where, faults)
         items = [_read(item, arguments[0], f"{where}[{index}]", faults, bounds) for index, item in enumerate(value)]
-        return origin(items)
+        return _ABSENT if any(item is _ABSENT for item in items) else origin(items)
     if origin is dict:
         if not isinstance(value, Mapping):
             return _wrong(value, "a table", where, faults)
-        return {name: _read(item, arguments[1], f"{where}.{name}", faults, bounds) for name, item in value.items()}
+        table = {name: _read(item, arguments[1], f"{where}.{name}", faults, bounds) for name, item in value.items()}
+        return _ABSENT if any(item is _ABSENT for item in table.values()) else table
     if dataclasses.is_dataclass(expected):
         return _read_table(value, expected, where, faults)
     return _read_scalar(value, expected, where, faults, bounds)
 
 
+def _member(value: Any, members: list[Any]) -> Any:
+    """The member of a union that `value` means to be, by its form; None where it has the form of none."""
+    if len(members) == 1:
+        return members[0]
+    forms: dict[str, Any] = {_named(member): member for member in members}
+    form = "a table" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else _NAMES.get(type(value))
+    return forms.get(form) if form is not None else None
+
+
+def _named(expected: Any) -> str:
+    """What an error calls values of a type."""
+    origin = typing.get_origin(expected) or expected
+    if origin in (list, tuple):
+        return "a list"
+    return "a table" if dataclasses.is_dataclass(origin) else _NAMES[origin]
+
+
 def _read_table(value: Any, schema: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(value, Mapping):
         return _wrong(value, "a table", where, faults)
+    if hasattr(schema, "completed"):
+        value = schema.completed(value)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     hints = typing.get_type_hints(schema)
     prefix = f"{where}." if where else ""
-    before = len(faults)
+    whole = True  # whether there is a value for every key: then what keys mean together is checked too
     meant: set[str] = set()
     for name in value:
         if name not in fields:
+            whole = False
             allowed = [known for known in fields if not fields[known].metadata.get("refused")]
-            near = difflib.get_close_matches(name, set(allowed) - set(value), 1, 0.6)
+            near = _near(name, set(allowed) - set(value))
             meant.update(near)
-            known = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(allowed))}"
-            faults.append(f"{prefix}{name}: unknown key; {known}")
+            faults.append(f"{prefix}{name}: unknown key; {_suggested(near, sorted(allowed))}")
     arguments = {}
     for name, field in fields.items():
         if name in value and field.metadata.get("refused"):
             faults.append(f"{prefix}{name}: {field.metadata['refused']}")
         elif name in value:
             arguments[name] = _read(value[name], hints[name], f"{prefix}{name}", faults, field.metadata)
+            whole = whole and arguments[name] is not _ABSENT
         elif name in meant:
             continue  # it is there, misspelt, and told above
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            whole = False
             doc = field.metadata.get("doc", "")
             faults.append(f"{prefix}{name}: missing" + (f" ({doc})" if doc else ""))
-    if len(faults) > before:
+    if not whole:
         return _ABSENT
     result = schema(**arguments)
     checks: Iterator[tuple[str, str]] = result.faults() if hasattr(result, "faults") else iter(())
@@ -147,9 +173,22 @@ def _read_scalar(value: Any, expected: Any, where: str, faults: list[str], bound
     return value
 
 
+def suggestion(name: str, known: Collection[str]) -> str:
+    """What an unknown name may have been meant to be, as the end of a fault."""
+    return _suggested(_near(name, known), known)
+
+
+def _near(name: str, known: Collection[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, 1, 0.6)
+
+
+def _suggested(near: list[str], known: Collection[str]) -> str:
+    return f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
+
+
 def _one_of(value: Any, choices: tuple[Any, ...]) -> str:
     listed = ", ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices)
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1, 0.6)
+    near = _near(str(value), [str(choice) for choice in choices])
     return f"one of {listed}" + (f' (did you mean "{near[0]}"?)' if near else "")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
-Outgoing = tuple[str, str]  # topic, payload
+Outgoing = tuple[str, bytes]  # topic, payload
 
 
 class Publisher(Protocol):
@@ -50,7 +50,7 @@ class Outbox:
         self._identities.update(dict.fromkeys(identities, batch))
         self._by_batch.append((batch, identities))
         if messages:
-            numbers = self._publisher.publish_many([(topic, payload.encode()) for topic, payload in messages])
+            numbers = self._publisher.publish_many(messages)
             self._batch_of.update(dict.fromkeys(numbers, batch))
             self._open[batch] = len(messages)
 

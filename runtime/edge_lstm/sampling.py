@@ -74,12 +74,13 @@ class Sampler:
         rounds: list[tuple[list[int], list[int], list[float], list[int], list[list[float]]]] = []
         for index, reading in enumerate(readings):
             slot = table.slot(reading.stream)
-            values = [reading.values.get(name, math.nan) for name in names]
             if reading.partial:
-                joined = self._joined(slot, values)
+                joined = self._joined(slot, reading)
                 if joined is None:
                     continue
                 values = joined
+            else:
+                values = [reading.values.get(name, math.nan) for name in names]
             number = numbers[slot] = numbers.get(slot, -1) + 1
             if number == len(rounds):
                 rounds.append(([], [], [], [], []))
@@ -99,14 +100,19 @@ class Sampler:
                 np.zeros(len(slots), np.uint16),
             )
 
-    def _joined(self, slot: int, values: list[float]) -> list[float] | None:
-        """The whole sample where these values complete it, else None."""
+    def _joined(self, slot: int, reading: Reading) -> list[float] | None:
+        """The whole sample where the reading completes it, else None.
+
+        Among what waits NaN is a value that has not come, and infinity one that came and is missing.
+        """
         waiting = self._table.joining[slot]
-        given = np.array(values, np.float32)
-        waiting[np.isfinite(given)] = given[np.isfinite(given)]
+        for index, name in enumerate(self._names):
+            if name in reading.values:
+                value = reading.values[name]
+                waiting[index] = value if math.isfinite(value) else math.inf
         if np.isnan(waiting).any():
             return None
-        whole: list[float] = waiting.tolist()
+        whole: list[float] = np.where(np.isinf(waiting), np.nan, waiting).tolist()
         waiting[:] = np.nan
         return whole
 

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_lstm.bundle import Bundle
-from edge_lstm.codec import STREAM, Decoder, PayloadError, encode_prediction
+from edge_lstm.codec import Decoder, Encoder, PayloadError
 from edge_lstm.deadband import Deadband
 from edge_lstm.health import Health
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Prediction, Reading
+from edge_lstm.reading import Reading
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
 from edge_lstm.store import Store, StoreFullError
@@ -49,7 +49,7 @@ class Service:
 
         Raises EdgeLstmError where the bundle, its backend's self-test or the database refuses.
         """
-        self.config = self._config = config
+        self.config = config
         self.bundle = bundle = bundle or Bundle.open(folder / config.bundle)
         if config.trust is not None:
             refuse_untrusted(bundle, folder / config.trust)
@@ -59,18 +59,21 @@ class Service:
             config.backend,
             config.scheme,
             max_rewind=config.max_rewind if config.late == "rewind" else 0,
-            window=_ID_WINDOW if getattr(config.input, "sequence", None) else 0,
+            window=_ID_WINDOW if config.input.sequence is not None else 0,
             fetch=self._row,
         )
         self._decoder = Decoder(config.input, [feature.name for feature in bundle.contract.features])
-        self._deadband = Deadband(bundle.contract, config.output.deadband) if config.output.deadband else None
+        self._encoder = Encoder(config.output, bundle.id)
+        self._deadband = (
+            Deadband(bundle.contract, config.output.deadband) if config.output.publish_when == "change" else None
+        )
         self._store = Store(folder / config.state, bundle.id, config.history)
         self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
-            [config.input.topic_filter],
+            config.input.topic_filters,
             f"edge-lstm/{config.mqtt.client_id}/status",
             config.mqtt.session_expiry_s,
             protocol=config.mqtt.protocol,
@@ -124,10 +127,10 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
-        readings = [reading for message in messages if (reading := self._reading(message)) is not None]
+        readings = [reading for message in messages for reading in self._readings(message)]
         predictions = self._predictor.feed(readings)
         said = predictions if self._deadband is None else self._deadband.moved(predictions, self._predictor.table)
-        outbox = [(self._topic(prediction), encode_prediction(prediction, self._bundle_id)) for prediction in said]
+        outbox = [(self._encoder.topic(one.stream), self._encoder.payload(one)) for one in said]
         identities = [_identity(message) for message in messages] if self._exactly_once else []
         self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
         self._batch += 1
@@ -137,13 +140,10 @@ class Service:
             self._outbox.put(self._batch, outbox, identities)
             self._door.acknowledge(messages)
         else:
-            self._door.publish_many([(topic, payload.encode()) for topic, payload in outbox], qos=0)
+            self._door.publish_many(outbox, qos=0)
         self._evict()
         self.counts["predictions"] += len(predictions)
         self.health.processed(len(readings), time.monotonic() - begun)
-
-    def _topic(self, prediction: Prediction) -> str:
-        return self._config.output.topic.replace(STREAM, prediction.stream)
 
     def _arrival(self) -> float:
         """Now, in seconds since 1970, and later than ever before: two messages of a moment are two, in their order,
@@ -156,33 +156,45 @@ class Service:
         self._arrived = max(now, self._arrived + _A_MOMENT_S)
         return self._arrived
 
-    def _reading(self, message: Message) -> Reading | None:
-        """The reading in a message, or None after counting why it is none."""
-        arrival = self._arrival()
+    def _readings(self, message: Message) -> list[Reading]:
+        """The readings in a message, or none after counting why."""
         if message.retained:
             self.counts["retained"] += 1  # what was true once, not a fresh reading
-            return None
+            return []
         if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
-            return None
+            return []
         try:
-            reading = self._decoder.reading(message.topic, message.payload, arrival)
-            if reading.time - arrival > self._config.max_ahead_s and arrival > _NO_CLOCK:
-                raise PayloadError(f"expected a time up to now, found one {reading.time - arrival:.0f} s ahead")
+            readings = self._decoder.readings(message.topic, message.payload, message.properties, self._arrival())
         except PayloadError as error:
-            self._refuse(message, error)
-            return None
-        return reading
+            self._refuse(message, str(error))
+            readings = error.readings
+        return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
 
-    def _refuse(self, message: Message, error: PayloadError) -> None:
+    def _plausible(self, message: Message, reading: Reading) -> bool:
+        """Whether its time is not absurdly far ahead; counted and told where it is."""
+        ahead = reading.time - self._arrived
+        if ahead > self.config.max_ahead_s and self._arrived > _NO_CLOCK:
+            self._refuse(message, f"expected a time up to now, found one {ahead:.0f} s ahead")
+            return False
+        return True
+
+    def _timed(self, reading: Reading) -> Reading:
+        """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
+        if reading.time != self._arrived:
+            return reading
+        moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
+        return reading._replace(time=moment)
+
+    def _refuse(self, message: Message, found: str) -> None:
         """Count it, and say so on the log and the errors topic, but not more than once in a while."""
         self.counts["refused"] += 1
         now = time.monotonic()
         if now - self._told_at < _REFUSALS_TOLD_EVERY_S:
             return
         self._told_at = now
-        log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], error)
-        facts = {"topic": message.topic, "refused": self.counts["refused"], "error": str(error)}
+        log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], found)
+        facts = {"topic": message.topic, "refused": self.counts["refused"], "error": found}
         self._door.publish(self._own_topic("errors"), json.dumps(facts))
 
     def _row(self, stream: str) -> bytes | None:
@@ -219,17 +231,17 @@ class Service:
     def _evict(self) -> None:
         """Let the longest idle streams go, beyond what memory is meant for; the database has them."""
         table = self._predictor.table
-        over = len(table) - self._config.max_streams
+        over = len(table) - self.config.max_streams
         if over > 0:
-            for stream in table.idle(over + self._config.max_streams // 10):  # many at once, so seldom
+            for stream in table.idle(over + self.config.max_streams // 10):  # many at once, so seldom
                 if stream not in self._unsaved:
                     table.evict(stream)
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
-        if not self._exactly_once and self._unsaved and now - self._saved_at >= self._config.checkpoint_s:
+        if not self._exactly_once and self._unsaved and now - self._saved_at >= self.config.checkpoint_s:
             self._commit((), (), ())
-        if self._door.connected and self.health.due(now, self._config.stats_interval_s):
+        if self._door.connected and self.health.due(now, self.config.stats_interval_s):
             self._door.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 
     def _stats(self) -> dict[str, object]:
@@ -248,7 +260,7 @@ class Service:
         }
 
     def _own_topic(self, name: str) -> str:
-        return f"edge-lstm/{self._config.mqtt.client_id}/{name}"
+        return f"edge-lstm/{self.config.mqtt.client_id}/{name}"
 
     def _finish(self) -> None:
         """What is committed gets out if the broker takes it within a second; else the next start sends it."""

@@ -16,6 +16,7 @@ from edge_lstm.reading import Reading
 
 log = logging.getLogger(__name__)
 
+_CACHE_KIB = 512  # of pages; what is read is seldom read again
 _LOG_PAGES = 256  # 1 MB of write-ahead log at most, on disks that may be small
 
 _SCHEMA = """
@@ -70,6 +71,7 @@ class Store:
             database.execute("pragma journal_mode = wal")
             database.execute("pragma synchronous = full")
             database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+            database.execute(f"pragma cache_size = -{_CACHE_KIB}")
             database.executescript(_SCHEMA)
             (verdict,) = database.execute("pragma quick_check(1)").fetchone()
             if verdict != "ok":
@@ -99,7 +101,9 @@ class Store:
     def load(self) -> tuple[int, list[Outgoing], list[str]]:
         """The last batch's number, the outbox (oldest first), and the unacknowledged messages."""
         batches = list(self._database.execute("select batch, messages from outbox order by batch"))
-        outbox = [(topic, payload) for _, messages in batches for topic, payload in json.loads(messages)]
+        outbox = [
+            (topic, payload.encode("latin-1")) for _, messages in batches for topic, payload in json.loads(messages)
+        ]
         unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
         (last,) = self._database.execute("select max(batch) from history").fetchone()
         return max([last or 0, *(batch for batch, _ in batches)]), outbox, unacknowledged
@@ -137,7 +141,9 @@ class Store:
                 self._database.executemany("insert or replace into streams values (?, ?)", rows)
                 self._database.execute("delete from outbox where batch <= ?", (confirmed,))
                 if outbox:
-                    self._database.execute("insert into outbox values (?, ?)", (batch, json.dumps(outbox)))
+                    # latin-1 has a character for every byte, which JSON needs and MessagePack has no other way to get
+                    text = json.dumps([(topic, payload.decode("latin-1")) for topic, payload in outbox])
+                    self._database.execute("insert into outbox values (?, ?)", (batch, text))
                 self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
                 self._database.executemany(
                     "insert or replace into unacknowledged values (?, ?)",

@@ -1,51 +1,107 @@
-"""Times as devices write them, to seconds since 1970 (UTC) and back; a time without a zone is UTC."""
+"""Times as devices write them, to seconds since 1970 (UTC) and back; a time without a zone is in the zone asked for."""
 
 from __future__ import annotations
 
-import math
-from datetime import datetime, timedelta, timezone
+import functools
+import re
+from datetime import date, datetime, timezone, tzinfo
 
-# Seconds since 1970 stay below this until the year 5138; the same instants in milliseconds lie above it from 1973 on.
-_FIRST_MILLISECONDS = 1e11
+# Seconds since 1970 stay below 1e11 until the year 5138; the same instants in milliseconds lie above it from 1973 on,
+# and so on by thousands: one number says its own unit.
+_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
+_FIRST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
+_LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
+_DAY_OF_1970 = date(1970, 1, 1).toordinal()
+_EXPECTED = "expected ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970"
+# What fromisoformat of Python 3.10 does not read: slashes, Z, +02 and +0200, and fractions but of 3 or 6 digits.
+_LOOSE_ISO = re.compile(
+    r"(\d{4})[-/](\d\d)[-/](\d\d)"
+    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,12}))?)?\s*(?:([Zz]|UTC)|([+-]\d\d)(?::?(\d\d))?)?)?"
+)
 
 
-def parse_time(value: object) -> float:
-    """Seconds since 1970 for ISO 8601 text, epoch seconds or epoch milliseconds (as numbers or as text).
+def parse_time(value: object, zone: tzinfo = timezone.utc) -> float:
+    """Seconds since 1970 for ISO 8601 text or an epoch number (as a number or as text).
 
-    Raises ValueError where `value` is none of them.
+    A time without a zone is in `zone`; where clocks go back, an hour that happens twice is taken as its first.
+    Raises ValueError where `value` is no time, or not one of the years 1 to 9999.
     """
     if isinstance(value, str):
-        text = value.strip()
-        try:
-            return _from_number(float(text))
-        except ValueError:
-            return _from_iso(text)
+        if value[4:5] == "-":  # without this look 1612010112345 would be a date of 1612 to fromisoformat
+            try:  # contextlib.suppress would cost more than the parsing
+                return _seconds(datetime.fromisoformat(value), zone)
+            except (ValueError, OverflowError):
+                pass  # the loose reading below, or the words of its error
+        return _from_text(value.strip(), zone)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _from_number(float(value))
-    raise ValueError(f"{value!r} is not a time: expected ISO 8601, or seconds or milliseconds since 1970")
+        try:
+            return _from_number(float(value))
+        except OverflowError:
+            raise ValueError(f"a number of more than 300 digits is not a time: {_EXPECTED}") from None
+    raise ValueError(f"{_shown(value)} is not a time: {_EXPECTED}")
 
 
 def _from_number(number: float) -> float:
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is not a time: expected a finite number")
-    return number / 1000.0 if abs(number) >= _FIRST_MILLISECONDS else number
+    size = abs(number)
+    for most, divisor in _UNITS:
+        if size < most:
+            if number / divisor >= _FIRST:
+                return number / divisor
+            break
+    raise ValueError(f"{number} is not a time: {_EXPECTED}")
 
 
-def _from_iso(text: str) -> float:
-    iso = text.replace("/", "-")
-    if iso.endswith(("Z", "z")):  # fromisoformat takes the Z from Python 3.11 on
-        iso = iso[:-1] + "+00:00"
+def _from_text(text: str, zone: tzinfo) -> float:
     try:
-        moment = datetime.fromisoformat(iso)
+        number = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a time: expected ISO 8601, or seconds or milliseconds since 1970") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return moment.timestamp()
+        pass
+    else:
+        return _from_number(number)
+    try:
+        return _seconds(_loose(text), zone)
+    except OverflowError:  # a zone's offset at either end of the calendar
+        raise ValueError(f"{_shown(text)} is not a time of the years 1 to 9999") from None
+
+
+def _seconds(moment: datetime, zone: tzinfo) -> float:
+    seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
+    if _FIRST <= seconds < _LAST:
+        return seconds
+    raise OverflowError
+
+
+def _loose(text: str) -> datetime:
+    found = _LOOSE_ISO.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{_shown(text)} is not a time: {_EXPECTED}")
+    year, month, day, hour, minute, second, fraction, utc, offset_hours, offset_minutes = found.groups()
+    iso = f"{year}-{month}-{day}T{hour or '00'}:{minute or '00'}:{second or '00'}.{(fraction or '')[:6]:0<6}"
+    zone = "+00:00" if utc else f"{offset_hours}:{offset_minutes or '00'}" if offset_hours else ""
+    try:
+        return datetime.fromisoformat(iso + zone)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a time: {error}") from None
+
+
+def _shown(value: object) -> str:
+    """A value in a message: whatever a device sends there, it stays short and on its line."""
+    if isinstance(value, (list, dict)):  # repr of a deep one would exceed the recursion limit
+        return "a list" if isinstance(value, list) else "an object"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def format_time(seconds: float) -> str:
     """ISO 8601 in UTC, with milliseconds only where there are any: `2016-10-13T10:45:00Z`."""
-    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=round(seconds * 1000))
-    precision = "milliseconds" if moment.microsecond else "seconds"
-    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    days, second = divmod(whole, 86_400)
+    minute, second = divmod(second, 60)
+    hour, minute = divmod(minute, 60)
+    fraction = f".{milliseconds:03d}" if milliseconds else ""
+    return f"{_date(days)}T{hour:02d}:{minute:02d}:{second:02d}{fraction}Z"
+
+
+@functools.lru_cache(64)  # predictions of one moment are of one day
+def _date(days: int) -> str:
+    return date.fromordinal(_DAY_OF_1970 + days).isoformat()

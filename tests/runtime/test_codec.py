@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_lstm import EdgeLstmError, payloads
 from edge_lstm.codec import (
     Decoder,
-    InputMapping,
+    Encoder,
     PayloadError,
     decode_prediction,
     encode_prediction,
     encode_reading,
-    topic_faults,
 )
+from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.times import format_time, parse_time
+from tests.device_messages import DeviceMessage, decoders, device_messages
 
 DECODER = Decoder(InputMapping(), ["level", "flow"])
 
 
+def reading_in(payload: bytes, decoder: Decoder = DECODER, topic: str = "sensors/a") -> Reading:
+    """The one reading in a message that came at 0."""
+    (reading,) = decoder.readings(topic, payload, {}, 0.0)
+    return reading
+
+
 def test_a_reading_survives_the_way_there_and_back() -> None:
     reading = Reading("tank-1", 1_700_000_000.25, {"level": 1.5, "flow": -2e-7})
-    assert DECODER.reading("sensors/tank-1", encode_reading(reading).encode(), 0.0) == reading
+    assert reading_in(encode_reading(reading).encode(), topic="sensors/tank-1") == reading
+    assert reading_in(encode_reading(reading).encode(), topic="sensors/tank-1") == reading  # the short way
 
 
 @pytest.mark.parametrize(
@@ -37,94 +47,274 @@ def test_a_reading_survives_the_way_there_and_back() -> None:
         (1467356400, 1467356400.0),
         ("1467356400.5", 1467356400.5),
         (1467356400123, 1467356400.123),
+        (1467356400123456, 1467356400.123456),
+        ("1467356400123456789", 1467356400.1234567),
+        ("2016-07-01T07:00:00.123456789Z", 1467356400.123456),
+        ("2016-07-01 07:00:00,5 UTC", 1467356400.5),
+        ("2016-07-01T09:00+02", 1467356400.0),
+        ("2016-07-01T09:00:00+0200", 1467356400.0),
     ],
 )
 def test_times_as_devices_write_them(time: object, seconds: float) -> None:
     payload = json.dumps({"time": time, "level": 1}).encode()
-    assert DECODER.reading("sensors/a", payload, 0.0).time == seconds
+    assert reading_in(payload).time == seconds
 
 
-def test_null_nan_and_absent_values_are_missing_and_numeric_text_is_a_number() -> None:
-    payload = b'{"time": 1, "level": "21.5", "flow": NaN}'
-    assert DECODER.reading("sensors/a", payload, 0.0).values == {"level": 21.5}
-    assert DECODER.reading("sensors/a", b'{"time": 1, "level": null, "flow": 3}', 0.0).values == {"flow": 3.0}
+def test_null_nan_words_and_absent_values_are_missing_and_numeric_text_is_a_number() -> None:
+    assert reading_in(b'{"time": 1, "level": "21.5", "flow": NaN}').values == {"level": 21.5}
+    assert reading_in(b'{"time": 1, "level": null, "flow": 3}').values == {"flow": 3.0}
+    assert reading_in(b'{"time": 1, "level": "Unavailable", "flow": " 3e2 "}').values == {"flow": 300.0}
+    assert reading_in(b'{"time": 1, "level": ""}').values == {}
+
+
+def test_switches_are_one_and_zero() -> None:
+    for yes, no in (
+        ("true", "false"),
+        ('"ON"', '"OFF"'),
+        ('"open"', '"closed"'),
+        ('"True"', '"False"'),
+        ('"yes"', '"no"'),
+    ):
+        assert reading_in(f'{{"time": 1, "level": {yes}, "flow": {no}}}'.encode()).values == {"level": 1.0, "flow": 0.0}
 
 
 @pytest.mark.parametrize(
     ("payload", "found"),
     [
-        (b"21.5", "expected a JSON object, found '21.5'"),
-        (b"\xff\xfe\x00", "expected a JSON object"),
-        (b"[" * 100_000, "expected a JSON object"),
+        (b"21.5", "expected an object with keys, found 21.5"),
+        (b"\xff\xfe\x00", "expected JSON, found"),
+        (b"[" * 100_000, "expected JSON, found"),
+        (b"", None),
+        (b'{"time": 1, "temperature": 4}', None),
         (b'{"time": 1, "level": "warm"}', 'expected a number under "level", found "warm"'),
-        (b'{"time": 1, "level": true}', 'expected a number under "level", found True'),
+        (b'{"time": 1, "level": "1_000"}', 'expected a number under "level", found "1_000"'),
+        (b'{"time": 1, "level": "' + b"1" * 70 + b'"}', 'expected a number under "level", found "1111'),
+        (b'{"time": 1, "level": "a\\nb"}', r'expected a number under "level", found "a\\nb"'),
         (b'{"time": 1, "level": [1]}', r'expected a number under "level", found \[1\]'),
-        (b'{"time": 1, "temperature": 4}', 'expected a number under one of the keys "level", "flow"'),
         (b'{"level": 1}', 'expected the time under "time", found none'),
         (b'{"level": 1, "time": "noon"}', "\"time\": 'noon' is not a time"),
         (b'{"level": 1, "time": Infinity}', '"time": inf is not a time'),
-        (b'{"time": 1, "level": 1' + b"0" * 400 + b"}", "found one of 401 digits"),
+        (b'{"level": 1, "time": 1e300}', '"time": 1e\\+300 is not a time'),
+        (b'{"level": 1, "time": "0001-01-01T00:00:00+23:00"}', "is not a time of the years 1 to 9999"),
+        (b'{"level": 1, "time": {"a": 1}}', "an object is not a time"),
+        (b'{"time": 1, "level": 1e39}', 'expected a number under "level" that float32 holds, found 1e\\+39'),
+        (b'{"time": 1, "level": 1e400}', "that float32 holds, found inf"),
+        (b'{"time": 1, "level": 1' + b"0" * 400 + b"}", "that float32 holds, found 10000"),
     ],
 )
-def test_a_payload_that_does_not_fit_is_refused_with_what_was_found(payload: bytes, found: str) -> None:
-    with pytest.raises(PayloadError, match=found):
-        DECODER.reading("sensors/a", payload, 0.0)
+def test_a_payload_that_does_not_fit_is_refused_with_what_was_found_or_ignored(
+    payload: bytes, found: str | None
+) -> None:
+    for _ in range(2):  # the second time the topic is known
+        if found is None:
+            assert DECODER.readings("sensors/b", payload, {}, 0.0) == []
+        else:
+            with pytest.raises(PayloadError, match=found):
+                DECODER.readings("sensors/b", payload, {}, 0.0)
 
 
 def test_keys_stream_and_clock_can_be_mapped() -> None:
     mapping = InputMapping("plant/+/all", stream="device", time_from="arrival", values={"level": "lvl"})
     decoder = Decoder(mapping, ["level"])
-    assert decoder.reading("plant/x/all", b'{"device": 7, "lvl": 2}', 99.0) == Reading("7", 99.0, {"level": 2.0})
+    found = decoder.readings("plant/x/all", b'{"device": 7, "lvl": 2}', {}, 99.0)
+    assert found == [Reading("7", 99.0, {"level": 2.0})]
     with pytest.raises(PayloadError, match="expected a stream's name without"):
-        decoder.reading("plant/x/all", b'{"device": "a/b", "lvl": 2}', 99.0)
-    assert mapping.topic_filter == "plant/+/all"
+        decoder.readings("plant/x/all", b'{"device": "a/b", "lvl": 2}', {}, 99.0)
+    assert mapping.topic_filters == ["plant/+/all"]
 
 
-def test_a_topic_pattern_that_mixes_streams_is_refused() -> None:
-    assert [fault for _, fault in InputMapping("sensors/all").faults()] == [
-        'expected {stream} once in the topic, or none and stream = "key", found "sensors/all"'
+def test_a_time_without_a_zone_is_in_the_zone_of_the_mapping_and_an_hour_that_happens_twice_is_its_first() -> None:
+    decoder = Decoder(InputMapping(timezone="Europe/Berlin"), ["level"])
+    times = ("2024-07-01T14:00:00", "2024-07-01T14:00:00Z", "2024-01-01 13:00", "2024-10-27T02:30:00")
+    found = [reading_in(f'{{"level": 1, "time": "{time}"}}'.encode(), decoder).time for time in times]
+    assert [format_time(time) for time in found] == [
+        "2024-07-01T12:00:00Z",
+        "2024-07-01T14:00:00Z",
+        "2024-01-01T12:00:00Z",
+        "2024-10-27T00:30:00Z",
     ]
-    assert list(topic_faults("a/{stream}/b", wildcards=False)) == []
-    assert len(list(topic_faults("a/x{stream}/#/{b}", wildcards=True))) == 3
 
 
-@given(st.binary(max_size=200))
-def test_no_payload_does_more_than_be_refused(payload: bytes) -> None:
+def test_values_come_in_the_bundles_unit_and_what_cannot_be_is_missing() -> None:
+    kelvin = ValueMapping("k", offset=-273.15, least=-40, most=60, ignore=[0])
+    decoder = Decoder(
+        InputMapping(values={"level": kelvin, "flow": ValueMapping(scale=0.001)}, ignore=[999]), ["level", "flow"]
+    )
+    assert reading_in(b'{"time": 1, "k": 293.15, "flow": 1500}', decoder).values == {"level": 20.0, "flow": 1.5}
+    for code in (0, 999, 100, 400):
+        payload = f'{{"time": 1, "k": {code}, "flow": 1500}}'.encode()
+        assert reading_in(payload, decoder).values == {"flow": 1.5}, code
+    assert reading_in(b'{"time": 1, "k": "0.0", "flow": 999.0}', decoder).values == {}
+
+
+def test_a_reading_that_does_not_fit_leaves_its_neighbours_in_the_message() -> None:
+    decoder = Decoder(InputMapping(), ["level"])
+    payload = (
+        b'[{"time": 1, "level": 1}, {"time": 2, "level": "much"}, 3, {"time": 4, "uptime": 1}, {"time": 5, "level": 5}]'
+    )
+    with pytest.raises(PayloadError, match=r'2 of 5 readings do not fit, the first: .* found "much"') as caught:
+        decoder.readings("sensors/a", payload, {}, 0.0)
+    assert caught.value.readings == [Reading("a", 1.0, {"level": 1.0}), Reading("a", 5.0, {"level": 5.0})]
+
+
+def test_identity_is_a_number_or_a_short_text_and_the_time_where_there_is_none() -> None:
+    decoder = Decoder(InputMapping(sequence="n"), ["level"])
+    found = [
+        reading_in(f'{{"time": 1, "level": 1, "n": {n}}}'.encode(), decoder).sequence for n in ("7", '"x"', "null")
+    ]
+    assert found == ["7", "x", None]
+    for wrong in ("1.5", "true", '""', '"\\ud800"', "[]"):
+        with pytest.raises(PayloadError, match='expected a number or a short text under "n"'):
+            decoder.readings("sensors/a", f'{{"time": 1, "level": 1, "n": {wrong}}}'.encode(), {}, 0.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\n", "\x7f", "\ud800", "\ufdd0", "\uffff", "\U0001fffe", "$SYS", "a+", "", "x" * 201]
+)
+def test_a_name_that_a_broker_would_close_the_connection_for_is_refused(name: str) -> None:
+    decoder = Decoder(InputMapping("all", stream="device"), ["level"])
+    with pytest.raises(PayloadError, match="expected a stream's name"):
+        decoder.readings("all", json.dumps({"device": name, "level": 1, "time": 1}).encode(), {}, 0.0)
+    assert (
+        reading_in(b'{"device": "\xc3\xa4 \xf0\x9f\x98\x80", "level": 1, "time": 1}', decoder, "all").stream == "ä 😀"
+    )
+
+
+def test_a_mapping_that_cannot_serve_the_bundle_is_refused_with_all_that_is_wrong() -> None:
+    mapping = InputMapping(format="text", time_from="arrival", values={"levle": "a", "x": "b"})
+    with pytest.raises(EdgeLstmError) as caught:
+        Decoder(mapping, ["level", "flow"])
+    assert caught.value.message.splitlines()[1:] == [
+        '  input.values.levle: no feature of the bundle; did you mean "level"?',
+        "  input.values.x: no feature of the bundle; known here: level, flow",
+        "  input.topic: expected {value} in it, since a text is one value and the bundle takes 2 (level, flow), "
+        'found "sensors/{stream}"',
+    ]
+
+
+def test_any_number_of_topics_takes_no_more_memory_than_some() -> None:
+    decoder = Decoder(InputMapping(), ["level"])
+    for number in range(10_000):
+        decoder.readings(f"sensors/{number}", b'{"time": 1, "level": 1}', {}, 0.0)
+    assert len(decoder._places) < 5000
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("2024-03-01T00:00:00"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["time", "level", "flow", "x"]), inner),
+    max_leaves=8,
+)
+SHAPED = st.fixed_dictionaries(
+    {"time": st.floats(0, 1e10) | ANY_JSON, "level": st.floats() | ANY_JSON, "flow": ANY_JSON}
+)
+
+
+def outcome(decoder: Decoder, payload: bytes) -> str:
     try:
-        reading = DECODER.reading("sensors/a", payload, 0.0)
-    except PayloadError:
-        return
-    assert set(reading.values) <= {"level", "flow"}
+        return repr(decoder.readings("sensors/a", payload, {}, 0.0))
+    except PayloadError as error:
+        return f"refused, but for {error.readings}"
+
+
+def without_orjson() -> Decoder:
+    decoder = Decoder(InputMapping(), ["level", "flow"])
+    decoder._loads = json.loads
+    return decoder
+
+
+def the_long_way() -> Decoder:
+    decoder = Decoder(InputMapping(), ["level", "flow"])
+    decoder._flat = []
+    return decoder
+
+
+@given(st.binary(max_size=200) | st.builds(lambda facts: json.dumps(facts).encode(), ANY_JSON | SHAPED))
+def test_no_payload_does_more_than_be_refused_and_every_way_says_the_same(payload: bytes) -> None:
+    said = outcome(DECODER, payload)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(payloads, "_fast_loads", None)
+        assert outcome(without_orjson(), payload) == said
+        assert outcome(the_long_way(), payload) == said
+    assert outcome(the_long_way(), payload) == said
+
+
+FUZZED = decoders()
+PIECES = [message.payload[at : at + 24] for message in device_messages() for at in range(0, len(message.payload), 24)]
 
 
 @given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["time", "level", "x"]), inner),
-        max_leaves=8,
-    )
+    st.sampled_from(device_messages()),
+    st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=6),
+    st.integers(0, 400),
+    st.text(max_size=6),
 )
-def test_no_json_does_more_than_be_refused(facts: object) -> None:
-    try:
-        reading = DECODER.reading("sensors/a", json.dumps(facts).encode(), 0.0)
-    except PayloadError:
-        return
-    assert reading.stream == "a"
+def test_no_device_message_torn_and_mended_does_more_than_be_refused(
+    message: DeviceMessage, pieces: list[bytes], at: int, level: str
+) -> None:
+    payload = message.payload[:at] + b"".join(pieces) + message.payload[at:]
+    for topic in (message.topic, f"{message.topic}{level}"):
+        try:
+            readings = FUZZED[message.mapping].readings(topic, payload, message.properties, 1.7e9)
+        except PayloadError as error:
+            assert len(str(error)) < 1000  # noqa: PT017
+            readings = error.readings
+        for reading in readings:
+            format_time(reading.time)
+            (reading.stream + (reading.sequence or "")).encode()
+
+
+def a_prediction(value: float = 1.25) -> Prediction:
+    return Prediction("tank-1", 1_700_000_000.0, 12, 3, {"level": {1: value, 5: -0.5}})
+
+
+NESTED = {
+    "stream": "tank-1",
+    "time": "2023-11-14T22:13:20Z",
+    "step": 12,
+    "warm_steps": 3,
+    "revision": 0,
+    "bundle": "0123456789ab",
+    "predictions": {"level": {"1": 1.25, "5": -0.5}},
+}
 
 
 def test_a_prediction_is_json_with_stream_time_step_and_bundle_and_reads_back() -> None:
-    prediction = Prediction("tank-1", 1_700_000_000.0, 12, 3, {"level": {1: 1.25, 5: -0.5}})
-    payload = encode_prediction(prediction, "0123456789ab")
-    assert json.loads(payload) == {
-        "stream": "tank-1",
-        "time": "2023-11-14T22:13:20Z",
-        "step": 12,
-        "warm_steps": 3,
-        "revision": 0,
-        "bundle": "0123456789ab",
-        "predictions": {"level": {"1": 1.25, "5": -0.5}},
-    }
-    assert decode_prediction(payload) == prediction
+    payload = encode_prediction(a_prediction(), "0123456789ab")
+    assert payload == json.dumps(NESTED, separators=(",", ":"))
+    assert decode_prediction(payload) == a_prediction()
+    assert Encoder(OutputMapping(), "0123456789ab").payload(a_prediction()) == payload.encode()
+
+
+def test_a_flat_prediction_has_its_numbers_beside_the_rest() -> None:
+    payload = Encoder(OutputMapping(format="flat"), "0123456789ab").payload(a_prediction())
+    rest = {name: fact for name, fact in NESTED.items() if name != "predictions"}
+    assert json.loads(payload) == {**rest, "level+1": 1.25, "level+5": -0.5}
+
+
+def test_a_prediction_in_messagepack_says_what_the_json_says() -> None:
+    msgpack = pytest.importorskip("msgpack")
+    encoder = Encoder(OutputMapping("out/{stream}/next", format="msgpack"), "0123456789ab")
+    assert msgpack.unpackb(encoder.payload(a_prediction())) == NESTED
+    assert encoder.topic("tank-1") == "out/tank-1/next"
+
+
+@given(st.text(max_size=20), st.floats(), st.integers(-(10**12), 10**12))
+def test_any_prediction_is_the_text_that_json_would_write_and_never_a_nan(name: str, value: float, step: int) -> None:
+    prediction = Prediction(name, 1.7e9, step, 1, {name: {1: value}})
+    text = encode_prediction(prediction, "b")
+    if math.isfinite(value):
+        facts = {
+            **NESTED,
+            "stream": name,
+            "step": step,
+            "warm_steps": 1,
+            "bundle": "b",
+            "predictions": {name: {"1": value}},
+        }
+        assert text == json.dumps(facts, separators=(",", ":"))
+    else:
+        assert json.loads(text)["predictions"] == {name: {"1": None}}
+        assert math.isnan(decode_prediction(text).values[name][1])
 
 
 @given(st.integers(-(10**12), 10**13))

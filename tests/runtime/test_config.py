@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -69,6 +69,53 @@ def test_numbers_that_are_no_numbers_are_refused() -> None:
 
 def test_what_no_single_field_can_know_is_checked_too() -> None:
     assert message_of({"name": "a", "limits": [2, 1]}) == "plant.toml: limits: expected rising numbers"
+
+
+@dataclass(frozen=True)
+class Valve:
+    size: int = key(doc="mm")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.size % 5:
+            yield "size", f"expected a multiple of 5, found {self.size}"
+
+
+@dataclass(frozen=True)
+class Line:
+    valves: dict[str, str | Valve] = key({})
+    names: str | list[str] = key("")
+
+    @staticmethod
+    def completed(data: Mapping[str, object]) -> Mapping[str, object]:
+        return {"names": "from the valves", **data}
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not self.names:
+            yield "names", "expected some"
+
+
+def test_a_key_that_may_have_two_forms_is_read_by_the_form_it_has() -> None:
+    line = from_mapping({"valves": {"a": "ball", "b": {"size": 15}}, "names": ["x", "y"]}, Line, "line.toml")
+    assert line == Line({"a": "ball", "b": Valve(15)}, ["x", "y"])
+    with pytest.raises(EdgeLstmError) as caught:
+        from_mapping({"valves": {"a": 3}, "names": {}}, Line, "line.toml")
+    assert caught.value.message.splitlines()[1:] == [
+        "  valves.a: expected a text or a table, found 3",
+        "  names: expected a text or a list, found a table",
+    ]
+
+
+def test_what_a_table_implies_is_filled_in_before_it_is_read() -> None:
+    assert from_mapping({}, Line, "line.toml").names == "from the valves"
+
+
+def test_a_fault_within_hides_no_fault_around_it() -> None:
+    with pytest.raises(EdgeLstmError) as caught:
+        from_mapping({"valves": {"b": {"size": 7}}, "names": []}, Line, "line.toml")
+    assert caught.value.message.splitlines()[1:] == [
+        "  valves.b.size: expected a multiple of 5, found 7",
+        "  names: expected some",
+    ]
 
 
 def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path) -> None:

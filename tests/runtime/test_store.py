@@ -22,11 +22,11 @@ def open_store(folder: Path, bundle: str = "bundle-1", kept: int = 0) -> Store:
 
 def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    store.commit(1, [("a", b"1"), ("b", b"5")], [("out/a", "1")], 0, ["7:x"], 0)
-    store.commit(2, [("a", b"2")], [("out/a", "2"), ("out/b", "3")], 0, ["8:y"], 1)
+    store.commit(1, [("a", b"1"), ("b", b"5")], [("out/a", b"1")], 0, ["7:x"], 0)
+    store.commit(2, [("a", b"2")], [("out/a", b"2"), ("out/b", b"\xff3")], 0, ["8:y"], 1)
     store.close(0)
     again = open_store(tmp_path)
-    assert again.load() == (2, [("out/a", "1"), ("out/a", "2"), ("out/b", "3")], ["8:y"])
+    assert again.load() == (2, [("out/a", b"1"), ("out/a", b"2"), ("out/b", b"\xff3")], ["8:y"])
     assert (again.row("a"), again.row("b"), again.row("c"), again.count()) == (b"2", b"5", None, 2)
     again.commit(3, [], [], 2, [], 2)
     again.close(3)
@@ -36,20 +36,20 @@ def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from edge_lstm.store import Store\n"
-        "store = Store(Path(sys.argv[1]), 'bundle-1'); store.commit(1, [('a', b'x')], [('t', 'p')], 0, [], 0)\n"
+        "store = Store(Path(sys.argv[1]), 'bundle-1'); store.commit(1, [('a', b'x')], [('t', b'p')], 0, [], 0)\n"
         "store._database.execute('begin'); store._database.execute('delete from streams')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "state.db")], check=False)
     assert killed.returncode == -signal.SIGKILL
     store = open_store(tmp_path)
-    assert store.load() == (1, [("t", "p")], [])
+    assert store.load() == (1, [("t", b"p")], [])
     assert store.row("a") == b"x"
 
 
 def test_states_of_another_bundle_are_dropped_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(tmp_path)
-    store.commit(1, [("a", b"1")], [("out/a", "1")], 0, [], 0)
+    store.commit(1, [("a", b"1")], [("out/a", b"1")], 0, [], 0)
     store.close(0)
     again = open_store(tmp_path, "bundle-2")
     assert (again.load(), again.row("a")) == ((0, [], []), None)

@@ -1,0 +1,187 @@
+"""The typed mapping: where a reading stands in a message, and where and in what form predictions go."""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timezone, tzinfo
+from typing import Any, Literal
+
+from edge_lstm.config import key
+from edge_lstm.paths import Path
+from edge_lstm.presets import preset
+from edge_lstm.topics import STREAM, TopicPattern, filled, name_fault, parts_of, topic_faults
+
+PresetName = Literal["esphome", "homeassistant", "shelly", "shelly-gen1", "tasmota", "zigbee2mqtt"]
+
+
+@dataclass(frozen=True)
+class ValueMapping:
+    """Where one value stands in a message, and what its numbers mean."""
+
+    path: str | None = key(None, doc="path of the value; none: a key of the feature's own name")
+    topic: str | None = key(None, doc="topic pattern of this value alone, where it has a topic of its own")
+    scale: float = key(1.0, doc="what the number is multiplied with, to be in the bundle's unit")
+    offset: float = key(0.0, doc="what is added after that")
+    least: float | None = key(None, doc="a smaller value, in the bundle's unit, is missing")
+    most: float | None = key(None, doc="a larger value, in the bundle's unit, is missing")
+    ignore: list[float] = key([], doc="numbers, as they come, that mean a missing value")
+    words: dict[str, float] = key({}, doc="texts that mean a number, like words = {dry = 0, wet = 1}")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from _path_faults("path", self.path)
+        if self.topic is not None:
+            yield from topic_faults(self.topic, wildcards=True)
+            if "{value}" in self.topic:
+                yield "topic", f'expected a topic of one value, so without {{value}}, found "{self.topic}"'
+        if self.scale == 0:
+            yield "scale", "expected a number other than 0, found 0"
+        if self.least is not None and self.most is not None and self.least > self.most:
+            yield "least", f"expected at most `most` ({self.most}), found {self.least}"
+
+
+@dataclass(frozen=True)
+class InputMapping:
+    """Where a reading stands in a message.
+
+    A preset's keys are filled in where the mapping is read from a table (`config.from_mapping`, a service.toml).
+    """
+
+    topic: str | list[str] = key(
+        "sensors/{stream}", doc="topic pattern, or a list: {stream}, {value} or any {name} is what a level says"
+    )
+    preset: PresetName | None = key(None, doc="a well-known device software, whose keys stand where none are given")
+    name: str | None = key(None, doc="the stream's name from the topic's parts, like {line}-{stream}; or a fixed one")
+    stream: str | None = key(None, doc="path of the stream's name, where the topic does not say it")
+    format: Literal["json", "text", "csv", "msgpack"] = key("json", doc="what a payload is")
+    columns: list[str] = key([], doc="names of the columns of a CSV payload, in order")
+    separator: str = key(",", doc="what stands between the columns")
+    readings: str | None = key(None, doc="path of the reading in a message, or of a list of them")
+    value: str | None = key(
+        None, doc="path of the value, where the topic says which one it is; none: the whole payload"
+    )
+    values: dict[str, str | ValueMapping] = key({}, doc="feature = path; others have a key of their own name")
+    join: bool = key(False, doc="whether a message may hold only some of the values that belong together")
+    time_from: Literal["payload", "property", "arrival", "payload-or-arrival"] = key("payload", doc="who says when")
+    time: str = key("time", doc="path (or user property) of the time: ISO 8601, or a number since 1970")
+    timezone: str = key("UTC", doc="zone of times that name none, like Europe/Berlin")
+    sequence: str | None = key(None, doc="path (or user property) of what tells a reading from all others")
+    sequence_from: Literal["payload", "property"] = key("payload", doc="who says so")
+    ignore: list[float] = key([], doc="numbers, as they come, that mean a missing value, whichever value it is")
+    missing: list[str] = key([], doc="texts that mean a missing value, besides unavailable, unknown, nan and such")
+    decimal: Literal["point", "comma"] = key("point", doc="what numbers that are texts have before their fraction")
+
+    @staticmethod
+    def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The table with its preset's keys where it has none of its own."""
+        name = data.get("preset")
+        base = preset(name) if isinstance(name, str) else {}
+        values = data.get("values", {})
+        if isinstance(values, Mapping):
+            values = {**base.get("values", {}), **values}
+        return {**base, **data, "values": values}
+
+    @property
+    def topics(self) -> list[str]:
+        """The patterns of the topics that hold any values."""
+        return [self.topic] if isinstance(self.topic, str) else self.topic
+
+    @property
+    def topic_filters(self) -> list[str]:
+        """The MQTT topic filters that subscribe to all of it."""
+        own = [value.topic for value in self.values.values() if isinstance(value, ValueMapping) and value.topic]
+        return list(dict.fromkeys(TopicPattern(pattern).filter for pattern in [*self.topics, *own]))
+
+    def zone(self) -> tzinfo:
+        """The zone of times that name none. Raises what zoneinfo does where this machine does not know it."""
+        return timezone.utc if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
+
+    def source(self, feature: str) -> ValueMapping:
+        """Where a feature's value stands."""
+        value = self.values.get(feature, ValueMapping())
+        return ValueMapping(value) if isinstance(value, str) else value
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from self._topic_faults()
+        for name in ("stream", "readings", "value"):
+            yield from _path_faults(name, getattr(self, name))
+        for name, value in self.values.items():
+            if isinstance(value, str):
+                yield from _path_faults(f"values.{name}", value)
+        if self.time_from in ("payload", "payload-or-arrival"):
+            yield from _path_faults("time", self.time)
+        if self.sequence_from == "payload":
+            yield from _path_faults("sequence", self.sequence)
+        yield from self._format_faults()
+        try:
+            self.zone()
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            expected = "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata)"
+            yield "timezone", f'{expected}, found "{self.timezone}"'
+
+    def _topic_faults(self) -> Iterator[tuple[str, str]]:
+        patterns = [("topic", topic) for topic in self.topics]
+        for topic in self.topics:
+            yield from topic_faults(topic, wildcards=True)
+        for name, value in self.values.items():
+            if isinstance(value, ValueMapping) and value.topic is not None:
+                patterns.append((f"values.{name}.topic", value.topic))
+        if not patterns:
+            yield "topic", "expected at least one, or values that have a topic of their own, found none"
+        in_name = parts_of(STREAM if self.name is None else self.name)
+        needed = set(in_name) - ({"stream"} if self.stream is not None else set())
+        for where, topic in patterns:
+            parts = set(parts_of(topic))
+            if self.stream is not None and "stream" in parts:
+                yield where, f'expected {STREAM} in the topic or stream = "{self.stream}", found both in "{topic}"'
+            if needed - parts:
+                lacking = ", ".join(f"{{{part}}}" for part in sorted(needed - parts))
+                otherwise = ' (or stream = "path")' if lacking == STREAM else ""
+                yield where, f'expected {lacking} in the topic{otherwise}, found "{topic}"'
+        if self.stream is not None and "stream" not in in_name:
+            yield "name", f'expected {STREAM} in it, since stream = "{self.stream}", found "{self.name}"'
+        if self.name is not None and (fault := name_fault(filled(self.name, dict.fromkeys(in_name, "x")))):
+            yield "name", f"expected {fault}"
+
+    def _format_faults(self) -> Iterator[tuple[str, str]]:
+        if (self.format == "csv") != bool(self.columns):
+            yield "columns", f'expected with format = "csv", and only there, found {self.columns}'
+        if self.format == "csv" and len(set(self.columns)) < len(self.columns):
+            yield "columns", f"expected different names, found {', '.join(self.columns)}"
+        if len(self.separator) != 1 or self.separator in '"\r\n\0':
+            yield "separator", f'expected one sign, found "{self.separator}"'
+        if self.format == "text":
+            for name in ("stream", "readings", "value"):
+                if getattr(self, name) is not None:
+                    yield name, "expected none, since a text has no parts: the topic says what it is"
+            if self.time_from.startswith("payload"):
+                expected = 'expected "arrival" or "property", since a text holds no time'
+                yield "time_from", f'{expected}, found "{self.time_from}"'
+            if self.sequence is not None and self.sequence_from == "payload":
+                yield "sequence_from", 'expected "property", since a text has no parts, found "payload"'
+
+
+@dataclass(frozen=True)
+class OutputMapping:
+    """Where predictions go, and in what form."""
+
+    topic: str = key("predictions/{stream}", doc="topic pattern; {stream} is the stream's name")
+    format: Literal["nested", "flat", "msgpack"] = key(
+        "nested", doc="what a payload is; docs/predictions.md shows each"
+    )
+    publish_when: Literal["every", "change"] = key("every", doc="change: only where a value moved over its deadband")
+    deadband: dict[str, float] = key({}, doc="target = how far a value may move unsaid, in its unit", least=0)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from topic_faults(self.topic, wildcards=False)
+        if STREAM not in self.topic:
+            yield "topic", f'expected {STREAM} once, so that streams do not mix, found "{self.topic}"'
+
+
+def _path_faults(name: str, text: str | None) -> Iterator[tuple[str, str]]:
+    if text is not None:
+        try:
+            Path.parse(text)
+        except ValueError as error:
+            yield name, str(error)

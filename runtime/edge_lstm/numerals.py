@@ -1,0 +1,85 @@
+"""Numbers as devices write them: numbers, numeric texts, switches and words, to floats; codes to missing values."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Collection, Mapping
+
+from edge_lstm.payloads import PayloadError, shown
+
+LARGEST = 3.4028234663852886e38  # of float32, which is what a network computes in
+_LONGEST = 60  # characters of a number; a longer text is none
+_SWITCHES = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
+_MISSING = ("", "nan", "null", "none", "unavailable", "unknown", "err", "error", "n/a", "na", "-", "--")
+WORDS: Mapping[str, float] = {**_SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
+
+
+class Numeral:
+    """How one value is read: from whatever a message holds under `name` to a float, NaN where it is missing."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        scale: float = 1.0,
+        offset: float = 0.0,
+        least: float | None = None,
+        most: float | None = None,
+        ignore: Collection[float] = (),
+        words: Mapping[str, float] | None = None,
+        decimal_comma: bool = False,
+    ) -> None:
+        """The number is what came times `scale` plus `offset`, missing where that is not within `least` and `most`.
+
+        `ignore` are numbers that mean a missing value, as they come; `words` (lower case) what texts mean.
+        """
+        self._name = name
+        self._scale, self._offset = scale, offset
+        self._least = -math.inf if least is None else least
+        self._most = math.inf if most is None else most
+        self._ignore = frozenset(ignore)
+        self._words = {**WORDS, **(words or {})}
+        self._decimal_comma = decimal_comma
+        # whether a float or an int is its own value, so that a caller may skip the call
+        self.plain = (scale, offset, least, most) == (1.0, 0.0, None, None) and not self._ignore
+
+    def read(self, found: object) -> float:
+        """The number, or NaN. Raises PayloadError where `found` is neither a number nor known to mean a missing one."""
+        number = self._number(found)
+        if math.isnan(number) or number in self._ignore:
+            return math.nan
+        if self.plain:
+            scaled = number
+        else:
+            scaled = number * self._scale + self._offset
+            if not self._least <= scaled <= self._most and abs(number) <= LARGEST:
+                return math.nan
+        if abs(scaled) <= LARGEST:
+            return scaled
+        raise PayloadError(f'expected a number under "{self._name}" that float32 holds, found {shown(found)}')
+
+    def _number(self, found: object) -> float:
+        if isinstance(found, (int, float)):  # true and false are 1 and 0
+            try:
+                return float(found)
+            except OverflowError:
+                return math.inf
+        if found is None:
+            return math.nan
+        if isinstance(found, str) and len(found) <= _LONGEST:
+            text = found.strip()
+            if (meant := self._words.get(text.lower())) is not None:
+                return meant
+            with contextlib.suppress(ValueError):
+                return float(self._pointed(text))
+        raise PayloadError(f'expected a number under "{self._name}", found {shown(found)}')
+
+    def _pointed(self, text: str) -> str:
+        if "_" in text:
+            raise ValueError  # Python's digit grouping; no device's
+        if not self._decimal_comma:
+            return text
+        if "." in text:
+            raise ValueError  # 1.234 may be a thousand here
+        return text.replace(",", ".")

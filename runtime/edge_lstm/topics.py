@@ -1,0 +1,106 @@
+"""Topic patterns: what they subscribe to, which topics they match and what their named parts say; stream names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+STREAM = "{stream}"
+_PART = re.compile(r"\{([A-Za-z_]\w*)\}")
+_MOST_LEVEL = 255  # characters: a longer level of a topic is no device's, and would take long to search
+_MOST_NAME = 200
+# What the topic of a prediction cannot hold, or what a broker answers by closing the connection (MQTT 5, 1.5.4):
+# separators, wildcards, control characters, lone surrogates, and the code points that are no characters.
+_NO_CHARACTERS = "".join(chr((plane << 16) + low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+_UNFIT = re.compile(rf"^\$|[/+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NO_CHARACTERS}]")
+
+
+class TopicPattern:
+    """A pattern like `site/{line}/{stream}/+`: `{name}` is what a level, or part of one, says; `+` is any one level.
+
+    `#` at the end is any further levels.
+    """
+
+    def __init__(self, pattern: str, choices: Collection[str] = ()) -> None:
+        """`choices`: what the part `{value}` may be (none: anything)."""
+        levels = pattern.split("/")
+        self.filter = "/".join("+" if _PART.search(level) else level for level in levels)
+        self._tail = levels[-1] == "#"
+        self._levels = [_compiled(level, choices) for level in (levels[:-1] if self._tail else levels)]
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """What each named part is in `topic`, or None where it does not fit."""
+        levels = topic.split("/")
+        if len(levels) != len(self._levels) and not (self._tail and len(levels) > len(self._levels)):
+            return None
+        named: dict[str, str] = {}
+        # level by level, so that what one level could be never multiplies with what another could be
+        for found, expected in zip(levels, self._levels, strict=False):
+            if isinstance(expected, str):
+                if found != expected:
+                    return None
+            elif len(found) > _MOST_LEVEL or (match := expected.fullmatch(found)) is None:
+                return None
+            else:
+                named.update(match.groupdict())
+        return named
+
+
+def parts_of(pattern: str) -> list[str]:
+    """The names of the parts in a pattern."""
+    return _PART.findall(pattern)
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """The template with each of its parts replaced."""
+    return _PART.sub(lambda part: parts[part[1]], template)
+
+
+def _compiled(level: str, choices: Collection[str]) -> str | re.Pattern[str]:
+    """A level's own text, or the expression that it has to match."""
+    if level == "+":
+        return re.compile(r".+", re.DOTALL)
+    if not _PART.search(level):
+        return level
+    pieces = _PART.split(level)  # text, name, text, name, …, text
+    for at in range(0, len(pieces), 2):
+        pieces[at] = re.escape(pieces[at])
+    for at in range(1, len(pieces), 2):
+        # the first part is as short as can be: in attic_air_quality, air_quality is the value rather than quality
+        one_of = "|".join(map(re.escape, choices)) if pieces[at] == "value" and choices else ".+?"
+        pieces[at] = f"(?P<{pieces[at]}>{one_of})"
+    return re.compile("".join(pieces), re.DOTALL)
+
+
+def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
+    """What is wrong with a topic pattern, as (key, message).
+
+    Without `wildcards` it is a topic to publish to, so its only part is {stream}.
+    """
+    levels = topic.split("/")
+    if levels[0] == "$share":
+        yield "topic", f'expected a topic of one subscriber, since readings have an order, found "{topic}"'
+    names = _PART.findall(topic)
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        yield "topic", f'expected different parts, found {{{repeated[0]}}} twice in "{topic}"'
+    for at, level in enumerate(levels):
+        if wildcards and (level == "+" or (level == "#" and at == len(levels) - 1)):
+            continue
+        texts, parts = _PART.split(level)[::2], _PART.findall(level)
+        strange = any(set(text) & set("{}+#\x00") for text in texts)
+        if wildcards and (strange or not topic):
+            yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{level}"'
+        elif wildcards and (len(parts) > 2 or (len(parts) == 2 and not texts[1])):
+            yield "topic", f'expected at most two {{parts}} a level, with text between them, found "{level}"'
+        elif not wildcards and (strange or not topic or set(parts) - {"stream"}):
+            yield "topic", f'expected levels of plain text and {STREAM}, found "{level}"'
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with a stream's name, which becomes part of a topic; None where it is fit."""
+    if not name or len(name) > _MOST_NAME:
+        return f"a stream's name of 1 to {_MOST_NAME} characters, found {len(name)}"
+    if found := _UNFIT.search(name):
+        sign = found.group().encode("unicode_escape").decode()
+        return f'a stream\'s name without / + #, a first $, or control characters, found "{sign}" in it'
+    return None

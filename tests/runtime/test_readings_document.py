@@ -1,0 +1,54 @@
+"""docs/readings.md: every key is in it, its examples are read, and its sample messages give readings."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_lstm.config import from_mapping
+from edge_lstm.mapping import InputMapping, ValueMapping
+from edge_lstm.presets import preset_names
+from tests.device_messages import decoder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/readings.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+
+
+def test_every_key_and_every_preset_is_in_the_document() -> None:
+    for schema in (InputMapping, ValueMapping):
+        for field in dataclasses.fields(schema):
+            assert re.search(rf"`{field.name}`|`{field.name} = |^{field.name} = |, {field.name} =", DOCUMENT, re.M), (
+                field
+            )
+    for name in preset_names():
+        assert f"\n**{name}**: " in DOCUMENT
+        assert f'preset = "{name}"' in DOCUMENT
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_is_a_mapping(example: str) -> None:
+    table = tomllib.loads(example)
+    table = table.get("input", table)
+    whole = {"topic": "x/{stream}", **table} if "preset" not in table else table
+    from_mapping(whole, InputMapping, "docs/readings.md")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_the_sample_message_of_a_preset_gives_a_reading(name: str) -> None:
+    (example,) = (text for text in EXAMPLES if f'preset = "{name}"' in text)
+    sample = re.search(r"preset = .*# (\S+)  (.*)", example)
+    assert sample is not None
+    table = tomllib.loads(example)["input"]
+    (reading,) = decoder(table, ["temperature", *(set(table.get("values", {})) - {"temperature"})]).readings(
+        sample[1], sample[2].encode(), {}, 1.7e9
+    )
+    assert reading.values["temperature"] in (22.25, 26.5, 18.4, 17.5, 19.75, 21.5)
