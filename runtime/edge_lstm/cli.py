@@ -28,9 +28,23 @@ if TYPE_CHECKING:
 _WORKSHOPS = {
     "train": "edge_lstm_train.cli",
     "export": "edge_lstm_export.cli",
+    "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
 }
-_ORDER = ["demo", "train", "export", "keys", "sign", "inspect", "verify", "replay", "simulate", "run", "broker"]
+_ORDER = [
+    "demo",
+    "train",
+    "export",
+    "adopt",
+    "keys",
+    "sign",
+    "inspect",
+    "verify",
+    "replay",
+    "simulate",
+    "run",
+    "broker",
+]
 
 
 class _Verbs(click.Group):
@@ -200,7 +214,12 @@ def replay(
 
     opened = Bundle.open(bundle)
     names = {feature.name: feature.name for feature in opened.contract.features}
-    read = read_recording(recording, Columns(_renamed(names, columns), time_column, stream_column, stream))
+    if recording.suffix.lower() == ".wav":
+        from edge_lstm.sound import read_sound
+
+        read = read_sound(recording, list(names), stream)
+    else:
+        read = read_recording(recording, Columns(_renamed(names, columns), time_column, stream_column, stream))
     predictor = Predictor.of(opened, backend, scheme)
     begun = time.perf_counter()
     predictions = list(run_through(predictor, read.readings()))

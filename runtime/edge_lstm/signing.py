@@ -99,7 +99,8 @@ def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
 
 
 def _raw(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes_raw()
+    raw: bytes = key.public_bytes_raw()
+    return raw
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
