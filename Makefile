@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test test-compat lint soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -12,6 +12,23 @@ demo: .venv/installed
 test: lint .venv/installed .venv-device/installed
 	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow --device-only
 	$(BIN)/python -m pytest
+
+# Bundles of every kind, made here, verified by the oldest and the newest runtimes in environments of their own.
+test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/installed
+	rm -rf build/compat
+	$(BIN)/python -m tests.compat.make_bundles build/compat
+	PYTHONPATH=runtime .venv-compat-old/bin/python -m tests.compat.verify_bundles build/compat onnx tflite-runtime numpy
+	PYTHONPATH=runtime .venv-compat-new/bin/python -m tests.compat.verify_bundles build/compat onnx litert numpy
+
+.venv-compat-old/installed: constraints-compat-old.txt
+	$(PYTHON) -m venv .venv-compat-old
+	.venv-compat-old/bin/python -m pip install $(PIP_FLAGS) --constraint $< onnxruntime tflite-runtime numpy click
+	@touch $@
+
+.venv-compat-new/installed: constraints-compat-new.txt
+	$(PYTHON) -m venv .venv-compat-new
+	.venv-compat-new/bin/python -m pip install $(PIP_FLAGS) --constraint $< onnxruntime ai-edge-litert numpy click
+	@touch $@
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -42,4 +59,4 @@ soak: .venv/installed
 	$(BIN)/python benchmarks/soak.py
 
 clean:
-	rm -rf .venv .venv-device build demo runs
+	rm -rf .venv .venv-device .venv-compat-old .venv-compat-new build demo runs

@@ -68,7 +68,7 @@ class Variant:
 class Architecture:
     """What the network is, for people."""
 
-    cell: Literal["lstm", "gru"] = key(doc="the recurrent cell")
+    cell: Literal["lstm", "gru", "foreign"] = key(doc="the recurrent cell; foreign: somebody else's")
     layers: int = key(doc="recurrent layers", least=1)
     hidden: int = key(doc="units a layer", least=1)
     parameters: int = key(doc="trained numbers", least=1)

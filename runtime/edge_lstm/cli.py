@@ -30,12 +30,14 @@ _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
 _WORKSHOPS = {
     "train": "edge_lstm_train.cli",
     "export": "edge_lstm_export.cli",
+    "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
 }
 _ORDER = [
     "demo",
     "train",
     "export",
+    "adopt",
     "keys",
     "sign",
     "inspect",
@@ -221,7 +223,11 @@ def replay(
     if (recording is None) == (store is None):
         raise click.UsageError("expected either a RECORDING or --history STATE.db")
     opened = Bundle.open(bundle)
-    if recording is not None:
+    if recording is not None and recording.suffix.lower() == ".wav":
+        from edge_lstm.sound import read_sound
+
+        readings = list(read_sound(recording, [one.name for one in opened.contract.features], stream).readings())
+    elif recording is not None:
         names = {feature.name: feature.name for feature in opened.contract.features}
         where = Columns(_renamed(names, columns), time_column, stream_column, stream)
         readings = list(read_recording(recording, where).readings())

@@ -52,9 +52,9 @@ class Contract:
     """
 
     name: str = key(doc="the model's name")
-    task: Literal["forecast"] = key(doc="what the numbers mean")
+    task: Literal["forecast", "estimate"] = key(doc="what the numbers mean: what comes, or what is")
     features: list[Feature] = key(doc="measured inputs, in order")
-    targets: list[str] = key(doc="the features that are predicted")
+    targets: list[str] = key(doc="what is predicted: features, or in an estimate anything")
     horizons: list[int] = key(doc="steps ahead of each prediction")
     states: list[StateTensor] = key(doc="what is carried")
     clock: list[ClockInput] = key([], doc="inputs computed from the reading's time (UTC)")
@@ -69,10 +69,11 @@ class Contract:
         if not self.targets:
             yield "targets", "expected at least one"
         for target in self.targets:
-            if target not in names:
+            if target not in names and self.task == "forecast":
                 yield "targets", f'expected names of features, found "{target}"'
-        if not self.horizons or any(horizon < 1 for horizon in self.horizons):
-            yield "horizons", f"expected steps of at least 1, found {self.horizons}"
+        least = 1 if self.task == "forecast" else 0
+        if not self.horizons or any(horizon < least for horizon in self.horizons):
+            yield "horizons", f"expected steps of at least {least}, found {self.horizons}"
         if not self.states:
             yield "states", "expected at least one"
         if len({state.name for state in self.states}) < len(self.states):

@@ -65,7 +65,7 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     rows = [
         ("bundle", f"{contract.name}, id {bundle.id}"),
         ("task", contract.task),
-        ("takes", ", ".join(_with_unit(feature.name, feature.unit) for feature in contract.features)),
+        ("takes", _shortened([_with_unit(feature.name, feature.unit) for feature in contract.features])),
     ]
     if contract.clock:
         rows.append(("clock", ", ".join(name.replace("_", " ") for name in contract.clock) + " (UTC)"))
@@ -74,7 +74,7 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     if sampling.max_gap_s:
         rows.append(("restarts", f"a stream that was silent for more than {duration(sampling.max_gap_s)}"))
     rows += [
-        ("gives", ", ".join(_with_unit(target, units[target]) for target in contract.targets)),
+        ("gives", ", ".join(_with_unit(target, units.get(target, "")) for target in contract.targets)),
         ("ahead", ", ".join(map(str, contract.horizons)) + (" step" if contract.horizons == [1] else " steps")),
         (
             "network",
@@ -98,6 +98,11 @@ def duration(seconds: float) -> str:
         if seconds >= size and (seconds / size).is_integer():
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
+
+
+def _shortened(names: list[str]) -> str:
+    """All of them, or of very many the first, the last and the count."""
+    return ", ".join(names) if len(names) <= 24 else f"{names[0]} to {names[-1]}, {len(names)} in all"
 
 
 def _with_unit(name: str, unit: str) -> str:

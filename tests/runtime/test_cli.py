@@ -40,6 +40,7 @@ def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
         "demo",
         "train",
         "export",
+        "adopt",
         "keys",
         "sign",
         "inspect",

@@ -23,7 +23,7 @@ class CalibratedBackend:
     def __init__(self, backend: Backend, inputs: Sequence[str], least: Sequence[float], most: Sequence[float]) -> None:
         """least, most (inputs,): the range of each component of the feature vector in calibration."""
         self.name, self.scheme = backend.name, backend.scheme
-        self._backend = backend
+        self.watched = backend
         self._inputs = inputs
         self._least, self._most = np.array(least, np.float32), np.array(most, np.float32)
         self._warned_at: dict[int, float] = {}
@@ -33,7 +33,7 @@ class CalibratedBackend:
         outside = (features < self._least) | (features > self._most)
         if outside.any():
             self._warn(features, outside)
-        return self._backend.step(features, states)
+        return self.watched.step(features, states)
 
     def _warn(self, features: Floats, outside: NDArray[np.bool_]) -> None:
         now = time.monotonic()

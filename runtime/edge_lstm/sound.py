@@ -1,0 +1,42 @@
+"""A WAV file as a recording: every reading is a frame of samples, one a feature; for models that listen."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.recording import Recording
+
+_FULL_SCALE = 32_768.0
+
+
+def read_sound(path: Path, features: Sequence[str], stream: str | None = None) -> Recording:
+    """16-bit mono PCM at `path`, in frames of as many samples as there are features, within -1 to 1; times from 0.
+
+    A last frame that is not full is left out. Raises EdgeLstmError where the file is of another kind or too short.
+    """
+    try:
+        with wave.open(str(path), "rb") as sound:
+            channels, width, rate = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
+            content = sound.readframes(sound.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise EdgeLstmError(f"expected a WAV file at {path}, found: {error}", "name a PCM WAV file") from None
+    if (channels, width) != (1, 2):
+        raise EdgeLstmError(
+            f"{path}: expected 16-bit mono PCM, found {8 * width}-bit with {channels} channels", "convert it first"
+        )
+    samples = np.frombuffer(content[: len(content) // 2 * 2], "<i2") / _FULL_SCALE
+    frames = len(samples) // len(features)
+    if not frames:
+        raise EdgeLstmError(
+            f"{path}: expected at least {len(features)} samples, found {len(samples)}", "name a longer file"
+        )
+    values = samples[: frames * len(features)].reshape(frames, len(features))
+    times = np.arange(frames) * len(features) / rate
+    return Recording(
+        str(path), list(features), [stream or path.stem], np.zeros(frames, np.int64), times, values.astype(np.float64)
+    )

@@ -1,0 +1,126 @@
+"""A model that others made is adopted whole, streams like its own wrapper, or is refused with the reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper
+
+from edge_lstm.bundle import Bundle
+from edge_lstm.cli import main
+from edge_lstm.predictor import Predictor
+from edge_lstm.replay import replay
+from edge_lstm.sound import read_sound
+from edge_lstm_export.foreign import tone_and_noise
+from edge_lstm_export.onnx_writer import write_onnx
+from edge_lstm_train.checkpoint import Checkpoint
+
+
+def adopt(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["adopt", *map(str, arguments)])
+
+
+def small_model(path: Path, *, moves: bool = True, listens: bool = True) -> None:
+    """y = x[:, :1] (+ h), next_h = h + x[:, :1] (or h)."""
+    port = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Add", ["mean", "h"], ["sum"]),
+        helper.make_node("Tanh", ["sum"], ["squashed"]),
+        helper.make_node("Identity", ["squashed" if moves else "h"], ["next_h"]),
+        helper.make_node("Identity", ["squashed" if listens else "mean"], ["y"]),
+    ]
+    ports = [port(name, TensorProto.FLOAT, ["batch", size]) for name, size in (("x", 4), ("h", 1))]
+    outputs = [port(name, TensorProto.FLOAT, ["batch", 1]) for name in ("y", "next_h")]
+    model = helper.make_model(helper.make_graph(nodes, "small", ports, outputs), ir_version=8)
+    model.opset_import[0].version = 17
+    onnx.save(model, path)
+
+
+def test_a_model_with_explicit_states_becomes_a_bundle_that_verifies(tmp_path: Path) -> None:
+    small_model(tmp_path / "small.onnx")
+    result = adopt(tmp_path / "small.onnx", "-o", tmp_path / "small.elstm", "--every", "0.5")
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.open(tmp_path / "small.elstm")
+    assert [(state.name, state.shape) for state in bundle.contract.states] == [("h", [1])]
+    assert bundle.contract.outputs == [("y", 0)]
+    assert CliRunner().invoke(main, ["verify", str(tmp_path / "small.elstm")]).exit_code == 0
+    assert "adopted" not in CliRunner().invoke(main, ["inspect", str(tmp_path / "small.elstm")]).stderr
+
+
+def test_our_own_graph_is_adopted_too(make_checkpoint: Callable[..., Checkpoint], tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("gru", 2)
+    content = write_onnx(checkpoint.model.network(), checkpoint.contract).replace(b"features", b"readings")
+    (tmp_path / "ours.onnx").write_bytes(content)
+    result = adopt(tmp_path / "ours.onnx", "-o", tmp_path / "ours.elstm")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "found"),
+    [
+        ((), {"moves": False}, "expected the state h to move"),
+        ((), {"listens": False}, "this model ignores its state"),
+        (("--state", "h=nowhere"), {}, "expected tensors named nowhere"),
+        (("--state", "h=y", "--constant", "x=1"), {}, "expected one float input besides the states, found none"),
+    ],
+)
+def test_a_model_that_cannot_be_proven_is_refused_and_leaves_no_file(
+    tmp_path: Path, arguments: tuple[str, ...], changes: dict[str, Any], found: str
+) -> None:
+    small_model(tmp_path / "small.onnx", **changes)
+    result = adopt(tmp_path / "small.onnx", "-o", tmp_path / "small.elstm", *arguments)
+    assert result.exit_code == 1, result.output
+    assert found in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
+
+
+def test_a_model_without_states_is_refused(tmp_path: Path) -> None:
+    port = helper.make_tensor_value_info
+    ports = [port("x", TensorProto.FLOAT, ["batch", 4])], [port("y", TensorProto.FLOAT, ["batch", 4])]
+    graph = helper.make_graph([helper.make_node("Tanh", ["x"], ["y"])], "plain", *ports)
+    onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "plain.onnx")
+    result = adopt(tmp_path / "plain.onnx")
+    assert result.exit_code == 1
+    assert "expected states that go in and come out, found none among inputs x and outputs y" in result.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="the package silero-vad is not installed")
+def test_the_real_voice_detector_gives_its_own_wrappers_probabilities(tmp_path: Path) -> None:
+    package = importlib.util.find_spec("silero_vad")
+    assert package is not None
+    assert package.origin is not None
+    model = Path(package.origin).parent / "data" / "silero_vad.onnx"
+    told = ["--constant", "sr=16000", "--width", "512", "--context", "64", "--every", ".032"]
+    result = adopt(model, "-o", tmp_path / "voice.elstm", *told)
+    assert result.exit_code == 0, result.output
+    signal = (tone_and_noise(512 * 200) * 32767).astype("<i2")
+    with wave.open(str(tmp_path / "voice.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(signal.tobytes())
+    bundle = Bundle.open(tmp_path / "voice.elstm")
+    read = read_sound(tmp_path / "voice.wav", bundle.contract.inputs)
+    found = [one.values["output"][0] for one in replay(Predictor.of(bundle), read.readings())]
+    expected = _wrapper(model, (signal / 32768).astype(np.float32))
+    assert len(found) == 200
+    assert np.ptp(expected) > 1e-3
+    assert np.abs(np.array(found) - expected).max() <= 1e-4
+
+
+def _wrapper(model: Path, signal: Any) -> Any:
+    """The package's own streaming wrapper, frame after frame."""
+    import torch
+    from silero_vad.utils_vad import OnnxWrapper
+
+    wrapper = OnnxWrapper(str(model), force_onnx_cpu=True)
+    return np.array([wrapper(torch.from_numpy(frame.copy()), 16_000).item() for frame in signal.reshape(-1, 512)])
