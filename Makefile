@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-compat lint soak clean
+.PHONY: demo test test-compat lint fuzz soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -35,6 +35,11 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A million strange messages into the decoder; not part of the tests, since it takes minutes.
+fuzz: .venv/installed
+	$(BIN)/python -m pip install $(PIP_FLAGS) atheris==3.0.0
+	$(BIN)/python tests/fuzz/decoder.py
 
 # The workshop: everything, with the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt

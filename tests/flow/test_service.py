@@ -145,6 +145,25 @@ def test_a_retained_reading_is_not_a_fresh_one(
     assert "retained=1" in service.log.read_text()
 
 
+def test_a_device_is_read_as_it_speaks_and_what_it_says_besides_is_left_alone(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    mapping = '[input]\npreset = "tasmota"\ntimezone = "Europe/Berlin"\nvalues = { level = "SR04.Distance" }'
+    service = start_service(bundle_path, mosquitto.address, mapping)
+    service.wait_connected()
+    subscriber.publish("tele/cistern/LWT", "Online", retain=True)
+    subscriber.publish("tele/cistern/STATE", '{"Time":"2024-07-01T14:00:00","Uptime":"0T00:05:00"}')
+    subscriber.publish("tele/cistern/SENSOR", '{"Time":"2024-07-01T14:00:00","SR04":{"Distance":"1.25"}}')
+    subscriber.publish("tele/cistern/SENSOR", '{"Time":"2024-07-01T14:01:00","SR04":{"Distance":nan}}')
+    subscriber.publish("tele/cistern/SENSOR", '{"Time":"2024-07-01T14:02:00","SR04":{"Distance":1.5}}')
+    wait_until(lambda: len(subscriber.messages) >= 2, "two predictions arrive")
+    assert service.stop() == 0
+    said = [(facts["stream"], facts["time"], facts["step"]) for facts in subscriber.payloads()]
+    assert said == [("cistern", "2024-07-01T12:00:00Z", 1), ("cistern", "2024-07-01T12:02:00Z", 2)]
+    assert "refused=1" in service.log.read_text()
+
+
 def test_the_service_waits_for_a_broker_that_is_not_there_and_says_so_when_it_goes(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:

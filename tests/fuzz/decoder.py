@@ -1,0 +1,130 @@
+"""A million strange messages into every mapping of the fixtures: nothing but a reading or a refusal, and flat memory.
+
+`make fuzz` runs it with atheris, which steers its inputs by what they reach in the codec. Half of the inputs are a
+payload for a mapping and topic that their first bytes choose, the other half a good message with a piece replaced. Any
+other exception, a reading that could not be stored or published, or an input that takes longer than ten seconds ends
+the run, and build/fuzz holds the input that did it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import atheris
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "build/fuzz"
+sys.path.insert(0, str(ROOT))  # the repository, so that tests.device_messages is found
+
+with atheris.instrument_imports(include=["edge_lstm"]):
+    from edge_lstm.codec import PayloadError
+    from edge_lstm.times import format_time
+    from tests.device_messages import decoders, device_messages
+
+DECODERS = decoders()
+NAMES = list(DECODERS)
+MESSAGES = device_messages()
+TOPICS = {name: [message.topic for message in MESSAGES if message.mapping == name] for name in NAMES}
+PROPERTIES = {"sent": "2024-03-01T00:00:00Z", "seq": "17"}
+_STEADY = 0.1  # of the run, after which caches and the corpus are what they will be
+
+
+def decode(data: bytes) -> str:
+    """One input through one decoder; what became of it."""
+    if len(data) < 4:
+        return "ignored"
+    if data[0] >= 128:
+        message = MESSAGES[data[1] % len(MESSAGES)]
+        name, topic, payload = message.mapping, message.topic, message.payload
+        at = data[2] * len(payload) // 256
+        payload = payload[:at] + data[4:] + payload[at + data[3] % 16 :]
+    else:
+        name, payload = NAMES[data[0] % len(NAMES)], data[4:]
+        topic = TOPICS[name][data[1] % len(TOPICS[name])]
+        if data[2] >= 250:  # now and then a level that was made up
+            topic = f"{topic.rpartition('/')[0]}/{data[4:14].decode('utf-8', 'surrogateescape')}"
+    try:
+        readings = DECODERS[name].readings(topic, payload, PROPERTIES, 1.7e9)
+        became = "read" if readings else "ignored"
+    except PayloadError as error:
+        readings, became = error.readings, "refused"
+        str(error).encode()
+    for reading in readings:
+        format_time(reading.time)
+        (reading.stream + (reading.sequence or "")).encode()
+        if any(type(value) is not float for value in reading.values.values()):
+            raise TypeError(reading)
+    return became
+
+
+class Tally:
+    """Counts inputs; says at the end how fast they went and what became of the memory."""
+
+    def __init__(self, runs: int) -> None:
+        self._runs, self._done = runs, 0
+        self._begun, self._first_mib = time.monotonic(), rss_mib()
+        self._steady_mib = self._first_mib
+        self._became: Counter[str] = Counter()
+
+    def __call__(self, data: bytes) -> None:
+        self._became[decode(data)] += 1
+        self._done += 1
+        if self._done == int(_STEADY * self._runs):
+            self._steady_mib = rss_mib()
+        if self._done == self._runs:
+            rate = self._done / (time.monotonic() - self._begun)
+            memory = (
+                f"{self._first_mib:.0f} MiB at first, {self._steady_mib:.0f} after a tenth, {rss_mib():.0f} at the end"
+            )
+            became = ", ".join(f"{count:,} {name}" for name, count in sorted(self._became.items()))
+            print(f"{self._done:,} inputs ({became}), {rate:,.0f} inputs/s, RSS {memory}", flush=True)
+
+
+def rss_mib() -> float:
+    """What the process holds in memory now, in MiB."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux: the most that it ever held
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def words() -> str:
+    """What payloads are made of, as libFuzzer's dictionary: signs, and every quoted key and number of the fixtures."""
+    found = {"{", "}", "[", "]", ",", "null", "true", "NaN", "-Infinity", "1e400", "85.0", "unavailable", "1709251200"}
+    for message in MESSAGES:
+        found.update(re.findall(r'"[^"\\\\]+":?|-?[\d.]+', message.payload.decode("ascii", "ignore")))
+    quoted = (word.replace('"', r"\"") for word in sorted(found))
+    return "".join(f'"{word}"\n' for word in quoted)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=1_000_000, help="inputs (default: %(default)s)")
+    runs = parser.parse_args().runs
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    corpus = FOLDER / "corpus"
+    corpus.mkdir(parents=True)
+    for number, message in enumerate(MESSAGES):
+        topic = TOPICS[message.mapping].index(message.topic)
+        (corpus / f"{number}").write_bytes(bytes([NAMES.index(message.mapping), topic, 0, 0]) + message.payload)
+        for at in range(0, 256, 16):
+            (corpus / f"{number}-{at}").write_bytes(bytes([128, number, at, 0]))
+    (FOLDER / "words").write_text(words())
+    limits = [f"-runs={runs}", "-max_len=600", "-timeout=10", "-verbosity=0"]
+    atheris.Setup(
+        [sys.argv[0], str(corpus), *limits, f"-dict={FOLDER}/words", f"-artifact_prefix={FOLDER}/"], Tally(runs)
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
