@@ -15,7 +15,7 @@ import select
 import socket
 import ssl
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from edge_lstm.access import Login, Tls
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.paho_batching import LARGEST_PACKET, REFUSAL, BatchingClient
 from edge_lstm.paho_stock import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival, StockClient
+from edge_lstm.publishing import PublishProperties, SendWindow, paho_properties
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to reconnect
 _UNREACHABLE_LOGGED_EVERY_S = 60.0
 _MOST_A_POLL = 1000  # messages, about
 _TOPICS_KEPT = 4096
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
 
@@ -91,25 +93,6 @@ class Message(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES  # MQTT 5 user properties; of a name that repeats, the last
 
 
-@dataclass(frozen=True)
-class PublishProperties:
-    """What MQTT 5 lets a message say beside its payload; MQTT 3.1.1 leaves it out."""
-
-    expiry_s: int | None = None  # after which the broker gives it to nobody any more
-    content_type: str = ""  # as "application/json"
-    user: tuple[tuple[str, str], ...] = ()
-
-
-class _Waiting(NamedTuple):
-    """A message on its way to the broker's window."""
-
-    number: int
-    topic: bytes
-    payload: bytes
-    retain: bool
-    properties: PublishProperties | None
-
-
 class Door:
     """A client of one broker, driven by whoever calls `poll`."""
 
@@ -156,11 +139,7 @@ class Door:
         self._broken = False  # its socket is of no use any more, though paho still holds it
         self._expect_session = expect_session
         self._arrived: list[Message] = []
-        self._next_number = 1
-        self._unconfirmed: set[int] = set()
-        self._backlog: deque[_Waiting] = deque()
-        self._sent: dict[int, int] = {}  # by packet id, the number in `_unconfirmed`
-        self._window = MOST_UNCONFIRMED
+        self._outgoing = SendWindow(MOST_UNCONFIRMED)
         self._known_topics: dict[str, bytes] = {}
         self._names: dict[bytes, str] = {}
         self._refused = ""
@@ -177,6 +156,8 @@ class Door:
         if address.tls:
             self._client.tls_set_context((tls or Tls()).context())
         if login is not None:
+            if login.password and not (address.tls or address.host in _LOOPBACK):
+                log.warning("password goes to the broker unencrypted; use mqtts:// address=%s", address)
             self._client.username_pw_set(login.username, login.password)
         if status_topic is not None:
             self._client.will_set(status_topic, b"offline", qos=1, retain=True)
@@ -207,7 +188,7 @@ class Door:
     @property
     def unconfirmed(self) -> AbstractSet[int]:
         """The numbers of messages published at QoS 1 that the broker has not confirmed yet."""
-        return self._unconfirmed
+        return self._outgoing.unconfirmed
 
     def open(self, timeout_s: float = 10.0) -> None:
         """Connect, or raise EdgeLstmError where the broker is not there or refuses. Afterwards `poll` reconnects."""
@@ -275,14 +256,7 @@ class Door:
         if qos == 0:
             self._publish_unconfirmed(encoded, retain, properties)
             return []
-        first = self._next_number
-        self._next_number += len(encoded)
-        numbers = list(range(first, self._next_number))
-        self._unconfirmed.update(numbers)
-        self._backlog += [
-            _Waiting(number, topic, payload, retain, properties)
-            for number, (topic, payload) in zip(numbers, encoded, strict=True)
-        ]
+        numbers = self._outgoing.add(encoded, retain, properties)
         self._send()
         return numbers
 
@@ -301,11 +275,16 @@ class Door:
     def close(self, timeout_s: float = 1.0) -> None:
         """Say goodbye: confirm what is under way, "offline" to the status topic, disconnect."""
         deadline = time.monotonic() + timeout_s
-        if self.connected and self._status_topic is not None:
-            self.publish(self._status_topic, b"offline", retain=True)
-        while self.connected and (self._unconfirmed or self._client.want_write()) and time.monotonic() < deadline:
+        while self.connected and self.unconfirmed and time.monotonic() < deadline:
             self._exchange(0.05, read=True)
+        if self.connected and self._status_topic is not None:
+            # past the window, since a goodbye that waits for its turn would not be said
+            self._client.publish(self._status_topic, b"offline", qos=1, retain=True)
         self._client.disconnect()
+        while self._client.want_write() and not self._gone and time.monotonic() < deadline:
+            self._exchange(0.05, read=False)
+        if not self._gone:
+            self._drop()  # it takes nothing any more; the broker says "offline" for us
 
     # the connection
 
@@ -366,8 +345,7 @@ class Door:
         except Exception:  # paho before 2.2 raises whatever a malformed packet makes of it
             log.exception("connection dropped after a fault address=%s", self.address)
             self._drop()
-        if self._backlog:
-            self._send()
+        self._send()
 
     def _read_packets(self, connection: Any) -> None:
         while True:
@@ -420,21 +398,11 @@ class Door:
         return encoded
 
     def _send(self) -> None:
-        """As much of the backlog as the broker's window takes."""
-        while self._backlog and self.connected and (room := self._window - len(self._sent)) > 0:
-            run = self._take_alike(room)
+        """As much as the broker's window takes."""
+        while self.connected and (run := self._outgoing.take()):
             items = [(waiting.topic, waiting.payload) for waiting in run]
             packet_ids = self._client.publish_many(items, 1, run[0].retain, self._packed(run[0].properties))
-            self._sent.update(zip(packet_ids, [waiting.number for waiting in run], strict=True))
-
-    def _take_alike(self, most: int) -> list[_Waiting]:
-        """Off the backlog's head, those that go with the same flags and properties."""
-        backlog = self._backlog
-        retain, properties = backlog[0].retain, backlog[0].properties
-        run: list[_Waiting] = []
-        while backlog and len(run) < most and backlog[0].retain == retain and backlog[0].properties is properties:
-            run.append(backlog.popleft())
-        return run
+            self._outgoing.note_sent(run, packet_ids)
 
     def _publish_unconfirmed(
         self, items: list[tuple[bytes, bytes]], retain: bool, properties: PublishProperties | None
@@ -447,7 +415,7 @@ class Door:
             self.counts["shed"] += len(items)
 
     def _packed(self, properties: PublishProperties | None) -> Properties | None:
-        return _paho_properties(properties) if properties is not None and self._five else None
+        return paho_properties(properties) if properties is not None and self._five else None
 
     # paho's callbacks. None of them may raise: paho would end its loop, or swallow it.
 
@@ -464,7 +432,7 @@ class Door:
         self._accepted = True
         self._silent_until = 0.0
         # one less than the broker allows, for the status message
-        self._window = max(1, min(MOST_UNCONFIRMED, getattr(properties, "ReceiveMaximum", 65_535) - 1))
+        self._outgoing.size = max(1, min(MOST_UNCONFIRMED, getattr(properties, "ReceiveMaximum", 65_535) - 1))
         if self._expect_session and not flags.session_present:
             self.counts["sessions_lost"] += 1
             log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
@@ -522,8 +490,7 @@ class Door:
         return name
 
     def _on_confirmed(self, packet_ids: Sequence[int]) -> None:
-        sent = self._sent
-        self._unconfirmed.difference_update([sent.pop(packet_id) for packet_id in packet_ids if packet_id in sent])
+        self._outgoing.confirm(packet_ids)
 
     def _on_refused(self, packet_id: int, reason: str) -> None:
         if not self.counts["refused"]:
@@ -535,18 +502,6 @@ class Door:
 @functools.lru_cache(maxsize=1)
 def _say_stock_once(missing: str) -> None:
     log.warning("paho-mqtt is not as the batching client expects, stock paho is used missing=%s", missing)
-
-
-@functools.lru_cache(maxsize=64)
-def _paho_properties(properties: PublishProperties) -> Properties:
-    packed = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    if properties.expiry_s is not None:
-        packed.MessageExpiryInterval = properties.expiry_s
-    if properties.content_type:
-        packed.ContentType = properties.content_type
-    if properties.user:
-        packed.UserProperty = list(properties.user)
-    return packed
 
 
 def _reason(error: Exception) -> str:

@@ -12,9 +12,10 @@ import pytest
 
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Address, Door, Message, PublishProperties
+from edge_lstm.mqtt import Address, Door, Message
 from edge_lstm.paho_batching import REFUSAL, BatchingClient
 from edge_lstm.paho_stock import StockClient
+from edge_lstm.publishing import PublishProperties
 from tests.flow.proxy import Proxy
 from tests.flow.scripted_broker import (
     CONNACK_311,
@@ -432,6 +433,25 @@ def test_the_client_itself_drops_acknowledgements_of_another_connection(make_doo
         door._client.acknowledge_many([3], door._client.connection)
         drive(door, lambda: broker.received(PUBACK) != [], "an acknowledgement is sent")
         assert broker.received(PUBACK) == [b"\x40\x00\x03"]
+
+
+def test_a_goodbye_is_said_even_with_a_full_window_and_by_the_broker_where_nothing_goes_out(
+    mosquitto: Any, make_door: Make
+) -> None:
+    watcher = connect(make_door(mosquitto.address, topics=["status"]))
+    with Proxy(mosquitto.address) as proxy:
+        for stuck in (False, True):
+            door = connect(make_door(proxy.address, status_topic="status"))
+            door._outgoing.size = 0
+            door.publish("t/in", "which nobody takes")
+            assert [m.payload for m in take(watcher, 1)] == [b"online"]
+            if stuck:
+                proxy.swallow()
+                door._client.loop_write = lambda: None
+            door.close(0.1)
+            if stuck:
+                proxy.cut()  # as the network would in the end
+            assert [m.payload for m in take(watcher, 1)] == [b"offline"]
 
 
 # packets that are no packets
