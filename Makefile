@@ -11,7 +11,7 @@ demo: .venv/installed
 
 test: lint .venv/installed .venv-device/installed
 	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow --device-only
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/train tests/export tests/runtime tests/flow/test_demo.py
 
 # Bundles of every kind, made here, verified by the oldest and the newest runtimes in environments of their own.
 test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/installed
