@@ -6,8 +6,9 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any
 
 from edge_lstm.config import suggestion
@@ -89,9 +90,7 @@ class Decoder:
         paths = [value.path for value in self._shared if value.path is not None]
         self._is_list = mapping.format != "csv" and any(path.begins_with_a_position for path in paths)
         self._places: dict[str, _Place | None] = {}
-        self._loads = load_json()
-        self._flat = self._flat_keys()
-        self._flat_time = self._time.key if self._time is not None else None
+        self._short = self._short_way()
 
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
@@ -102,19 +101,20 @@ class Decoder:
         no stream or time, or something that is no number.
         """
         place = self._places.get(topic)
-        if self._flat and place is not None and place.stream is not None:
+        if self._short is not None and place is not None and place.stream is not None:
             # the usual message, all of it numbers, without the steps that it does not need; the long way does the same
+            load, keys, time, zone = self._short
             try:
-                facts = self._loads(payload)
+                facts = load(payload)
                 values = {}
-                for feature, name in self._flat:
+                for feature, name in keys:
                     value = facts[name]
                     if type(value) is not float:
                         value = _whole(value)
                     if not -LARGEST <= value <= LARGEST:
                         raise ValueError
                     values[feature] = value
-                return [Reading(place.stream, parse_time(facts[self._flat_time], self._zone), values)]
+                return [Reading(place.stream, parse_time(facts[time], zone), values)]
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 pass  # NaN, a missing value or a fault, for the long way to tell
         return self._long(topic, payload, properties, arrival)
@@ -145,17 +145,20 @@ class Decoder:
             raise PayloadError(f"{refused} of {len(records)} readings do not fit, the first: {first}", readings)
         return readings
 
-    def _flat_keys(self) -> list[tuple[str, str]]:
-        """(feature, key) of each value where a message is one JSON object with keys and nothing else to know."""
+    def _short_way(self) -> tuple[Parse, list[tuple[str, str]], str, tzinfo] | None:
+        """How to load, (feature, key) of each value, key and zone of the time, where a message is one flat JSON object.
+
+        None where the mapping asks for anything else.
+        """
         mapping = self._mapping
-        simple = mapping.format == "json" and mapping.time_from == "payload"
-        if not simple or self._joins or mapping.stream or mapping.readings or mapping.sequence:
-            return []
-        if self._time is None or self._time.key is None:
-            return []
-        flat = [(value.feature, value.path.key) for value in self._shared if value.path and value.numeral.plain]
-        named = [(feature, name) for feature, name in flat if name is not None]
-        return named if len(named) == len(self._features) else []
+        asked = mapping.stream or mapping.readings or mapping.sequence or self._joins
+        if mapping.format != "json" or mapping.time_from != "payload" or asked:
+            return None
+        plain = [(value.feature, value.path) for value in self._shared if value.numeral.plain]
+        keys = [(feature, path.key) for feature, path in plain if path is not None and path.key is not None]
+        if len(keys) < len(self._features) or self._time is None or self._time.key is None:
+            return None
+        return load_json(), keys, self._time.key, self._zone
 
     def _learn(self, topic: str) -> _Place | None:
         """What the topic says, kept for the next message."""
@@ -377,16 +380,13 @@ class Encoder:
 
 def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
     """A prediction as JSON, its numbers by target and horizon; a number that is none is null."""
-    targets = [
-        f"{_quoted(target)}:{{{_members([(str(horizon), value) for horizon, value in values.items()])}}}"
-        for target, values in prediction.values.items()
-    ]
+    targets = [f"{_key(target)}{{{_members(values.items())}}}" for target, values in prediction.values.items()]
     return f'{_head(prediction, bundle_id)},"predictions":{{{",".join(targets)}}}}}'
 
 
 def encode_flat(prediction: Prediction, bundle_id: str) -> str:
     """A prediction as JSON without a level below, its numbers under `target+horizon`."""
-    named = [
+    named: list[tuple[str | int, float]] = [
         (f"{target}+{horizon}", value)
         for target, values in prediction.values.items()
         for horizon, value in values.items()
@@ -422,7 +422,7 @@ def decode_prediction(payload: str) -> Prediction:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
 
 
-# Written by hand: json.dumps takes five times as long, and orjson writes some floats otherwise, so that what a
+# Written by hand: json.dumps takes twice as long, and orjson writes some floats otherwise, so that what a
 # subscriber gets would depend on what is installed.
 def _head(prediction: Prediction, bundle_id: str) -> str:
     return (
@@ -432,10 +432,15 @@ def _head(prediction: Prediction, bundle_id: str) -> str:
     )
 
 
-def _members(named: Sequence[tuple[str, float]]) -> str:
-    return ",".join([f"{_quoted(name)}:{value if math.isfinite(value) else 'null'}" for name, value in named])
+def _members(named: Iterable[tuple[str | int, float]]) -> str:
+    return ",".join([f"{_key(name)}{value if math.isfinite(value) else 'null'}" for name, value in named])
 
 
-@functools.lru_cache(4096)  # names of streams and targets: the same ones again and again
+@functools.lru_cache(4096)  # targets and horizons: the same ones again and again
+def _key(name: str | int) -> str:
+    return f"{json.dumps(str(name))}:"
+
+
+@functools.lru_cache(4096)  # so are streams
 def _quoted(text: str) -> str:
     return json.dumps(text)

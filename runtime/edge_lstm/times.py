@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from datetime import date, datetime, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 
 # Seconds since 1970 stay below 1e11 until the year 5138; the same instants in milliseconds lie above it from 1973 on,
 # and so on by thousands: one number says its own unit.
 _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
 _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
 _LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
-_DAY_OF_1970 = date(1970, 1, 1).toordinal()
+_EPOCH = datetime(1970, 1, 1)  # naive, so that its text ends where the zone would begin
 _EXPECTED = "expected ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970"
 # What fromisoformat of Python 3.10 does not read: slashes, Z, +02 and +0200, and fractions but of 3 or 6 digits.
 _LOOSE_ISO = re.compile(
@@ -29,7 +29,10 @@ def parse_time(value: object, zone: tzinfo = timezone.utc) -> float:
     if isinstance(value, str):
         if value[4:5] == "-":  # without this look 1612010112345 would be a date of 1612 to fromisoformat
             try:  # contextlib.suppress would cost more than the parsing
-                return _seconds(datetime.fromisoformat(value), zone)
+                moment = datetime.fromisoformat(value)
+                seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
+                if _FIRST <= seconds < _LAST:
+                    return seconds
             except (ValueError, OverflowError):
                 pass  # the loose reading below, or the words of its error
         return _from_text(value.strip(), zone)
@@ -42,6 +45,8 @@ def parse_time(value: object, zone: tzinfo = timezone.utc) -> float:
 
 
 def _from_number(number: float) -> float:
+    if 0 <= number < _UNITS[0][0]:
+        return number
     size = abs(number)
     for most, divisor in _UNITS:
         if size < most:
@@ -95,13 +100,9 @@ def _shown(value: object) -> str:
 def format_time(seconds: float) -> str:
     """ISO 8601 in UTC, with milliseconds only where there are any: `2016-10-13T10:45:00Z`."""
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    days, second = divmod(whole, 86_400)
-    minute, second = divmod(second, 60)
-    hour, minute = divmod(minute, 60)
-    fraction = f".{milliseconds:03d}" if milliseconds else ""
-    return f"{_date(days)}T{hour:02d}:{minute:02d}:{second:02d}{fraction}Z"
+    return f"{_second(whole)}.{milliseconds:03d}Z" if milliseconds else f"{_second(whole)}Z"
 
 
-@functools.lru_cache(64)  # predictions of one moment are of one day
-def _date(days: int) -> str:
-    return date.fromordinal(_DAY_OF_1970 + days).isoformat()
+@functools.lru_cache(1024)  # many streams are predicted in the same second
+def _second(whole: int) -> str:
+    return (_EPOCH + timedelta(seconds=whole)).isoformat()
