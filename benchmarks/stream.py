@@ -1,0 +1,253 @@
+"""Messages a second and CPU a message, through a real mosquitto: stock paho, the door over both clients, and Node.js.
+
+    python benchmarks/stream.py [--messages 20000] [--windows 200,1000] [--rounds 5]
+    python benchmarks/stream.py --instructions
+
+Every way runs as a process of its own, in turn, round after round, and the medians are shown: what else the machine
+does meets all of them alike. Ratios travel; absolute numbers do not, since broker, load and echo share the cores.
+The peers in benchmarks/peers are measured where `npm install --ignore-scripts` was run there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from echoes import ECHOES
+
+from edge_lstm.bundle import Bundle
+from edge_lstm.mqtt import Address, Door
+
+HERE = Path(__file__).parent
+BUNDLE = HERE.parent / "tests" / "fixtures" / "pump-lstm.elstm"
+PEERS = HERE / "peers"
+STREAMS = 64
+WARM_UP = 2000  # messages
+PAYLOAD = b'{"time": 1767225600.25, "pressure": 4.217, "flow": 12.84}'
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to echo: its name, and the command that does it."""
+
+    name: str
+    command: list[str]
+
+
+def main() -> None:
+    options = _options()
+    _print_machine()
+    windows = [int(text) for text in options.windows.split(",")]
+    with tempfile.TemporaryDirectory() as folder, _mosquitto(Path(folder)) as port:
+        if options.instructions:
+            _print_instructions(port)
+            return
+        for qos in (0, 1):
+            for window in windows if qos else windows[-1:]:
+                print(
+                    f"\nQoS {qos}, {window} messages on their way, {options.messages} messages, {options.rounds} rounds"
+                )
+                ways = _ways(port, qos, window, Path(folder))
+                measured: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+                for _ in range(options.rounds):
+                    for way in ways:
+                        measured[way.name].append(_measure(way, port, qos, window, options.messages))
+                _print_table(measured)
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--windows", default="200,1000", help="messages on their way; QoS 0 runs with the last")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--instructions", action="store_true", help="count instructions a message under callgrind instead"
+    )
+    return parser.parse_args()
+
+
+def _print_machine() -> None:
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    print(
+        f"{platform.system()} {platform.machine()}, {model[1] if model else 'CPU unknown'}, {os.cpu_count()} cores, ",
+        end="",
+    )
+    print(f"load {os.getloadavg()[0]:.1f} before")
+    broker = subprocess.run(["mosquitto", "-h"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    print(f"Python {platform.python_version()}, paho-mqtt {version('paho-mqtt')}, {broker}", end="")
+    if shutil.which("node"):
+        print(
+            f", node {subprocess.run(['node', '-v'], capture_output=True, text=True, check=True).stdout.strip()}",
+            end="",
+        )
+        for name in ("mqtt", "onnxruntime-node"):
+            manifest = PEERS / "node_modules" / name / "package.json"
+            if manifest.exists():
+                print(f", {name} {json.loads(manifest.read_text())['version']}", end="")
+    print()
+
+
+def _ways(port: int, qos: int, window: int, folder: Path) -> list[Way]:
+    arguments = [str(port), str(qos), str(window)]
+    ways = [Way(name, [sys.executable, str(HERE / "echoes.py"), name, *arguments]) for name in ECHOES]
+    if shutil.which("node") and (PEERS / "node_modules" / "mqtt").exists():
+        settings: dict[str, Any] = {"port": port, "qos": qos}
+        ways.append(Way("MQTT.js", ["node", str(PEERS / "echo.mjs"), json.dumps(settings)]))
+        if (PEERS / "node_modules" / "onnxruntime-node").exists():
+            settings |= _model(folder)
+            ways.append(Way("MQTT.js + onnxruntime-node", ["node", str(PEERS / "echo.mjs"), json.dumps(settings)]))
+    return ways
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    """The fixture's model as a file, and what the peer must know of it."""
+    bundle = Bundle.open(BUNDLE)
+    (variant,) = [v for v in bundle.manifest.variants if (v.format, v.scheme) == ("onnx", "float32")]
+    path = folder / variant.file
+    with zipfile.ZipFile(BUNDLE) as archive:
+        path.write_bytes(archive.read(variant.file))
+    sizes = {state.name: state.shape[0] for state in bundle.contract.states}
+    states = [[pair.input, pair.output, sizes[pair.state]] for pair in variant.states]
+    return {"model": str(path), "inputs": len(bundle.contract.inputs), "states": states}
+
+
+@contextmanager
+def _mosquitto(folder: Path) -> Iterator[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    config = folder / "mosquitto.conf"
+    # the defaults drop what queues after 1000 messages and keep 20 on their way
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 2000\n"
+    )
+    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("mosquitto does not listen")
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Load:
+    """Keeps a window of messages on their way through an echo, and counts those that come back."""
+
+    def __init__(self, port: int, qos: Literal[0, 1]) -> None:
+        self._qos = qos
+        self._door = Door(Address("127.0.0.1", port), topics=["out/#", "ready"], qos=0, client="batching")
+        self._door.open()
+        self._topics = [f"in/pump-{number}" for number in range(STREAMS)]
+        self._sent = 0
+
+    def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 60
+        while not any(message.topic == "ready" for message in self._door.poll(0.1)):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the echo did not get ready")
+
+    def run(self, count: int, window: int) -> float:
+        """Seconds until `count` messages have come back."""
+        begun = heard_at = time.monotonic()
+        back = out = 0
+        while back < count:
+            more = min(window - (out - back), count - out)
+            if more > 0:
+                topics = [self._topics[(self._sent + number) % STREAMS] for number in range(more)]
+                self._door.publish_many([(topic, PAYLOAD) for topic in topics], qos=self._qos)
+                self._sent += more
+                out += more
+            heard = len(self._door.poll(0.2))
+            back += heard
+            if heard:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > 60:
+                raise RuntimeError(f"{count - back} of {count} messages did not come back")
+        return time.monotonic() - begun
+
+    def close(self) -> None:
+        self._door.close()
+
+
+def _measure(way: Way, port: int, qos: Any, window: int, count: int) -> tuple[float, float]:
+    """Messages a second, and CPU µs a message of the echo's process."""
+    load = Load(port, qos)
+    process = subprocess.Popen(way.command, cwd=HERE)
+    try:
+        load.wait_ready(process)
+        load.run(WARM_UP, window)
+        before = _cpu_s(process.pid)
+        seconds = load.run(count, window)
+        return count / seconds, 1e6 * (_cpu_s(process.pid) - before) / count
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        load.close()
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of a process and its threads so far, to the nanosecond."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def _print_table(measured: dict[str, list[tuple[float, float]]]) -> None:
+    reference = statistics.median(rate for rate, _ in measured["paho own loop"])
+    print(f"{'':<28}{'messages/s':>12}{'of stock':>10}{'CPU µs':>9}")
+    for name, values in measured.items():
+        rate, cpu = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"{name:<28}{rate:>12,.0f}{rate / reference:>9.1f}×{cpu:>9.1f}")
+
+
+def _print_instructions(port: int) -> None:
+    """The difference between a long and a short run, so that starting up does not count."""
+    if shutil.which("valgrind") is None:
+        print("\ninstructions: not counted; valgrind is not installed")
+        return
+    print("\nInstructions a message under callgrind (user space), 200 messages on their way")
+    for name in ("paho own loop", "door stock", "door batching"):
+        for qos in (0, 1):
+            short, long = (_instructions(name, port, qos, count) for count in (1000, 3000))
+            print(f"{name:<28}QoS {qos}{(long - short) / 2000:>12,.0f}", flush=True)
+
+
+def _instructions(name: str, port: int, qos: Any, count: int) -> int:
+    load = Load(port, qos)
+    command = [sys.executable, str(HERE / "echoes.py"), name, str(port), str(qos), "200"]
+    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    process = subprocess.Popen([*valgrind, *command], cwd=HERE, stderr=subprocess.PIPE)
+    load.wait_ready(process)
+    load.run(count, 200)
+    process.terminate()
+    _, report = process.communicate(timeout=60)
+    load.close()
+    collected = re.search(rb"Collected : (\d+)", report)
+    if collected is None:
+        raise RuntimeError(report.decode())
+    return int(collected[1])
+
+
+if __name__ == "__main__":
+    main()
