@@ -4,13 +4,19 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-compat lint fuzz soak clean
+.PHONY: demo test test-device test-workshop test-compat lint fuzz soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
 
-test: lint .venv/installed .venv-device/installed
+# The device's tests mostly wait for brokers and the workshop's mostly compute, so they go side by side.
+test: lint .venv-device/installed
+	$(MAKE) --no-print-directory -j2 -Otarget test-device test-workshop
+
+test-device: .venv-device/installed
 	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow --device-only
+
+test-workshop: .venv/installed
 	$(BIN)/python -m pytest tests/train tests/export tests/runtime tests/flow/test_demo.py
 
 # Bundles of every kind, made here, verified by the oldest and the newest runtimes in environments of their own.
