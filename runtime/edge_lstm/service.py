@@ -22,6 +22,7 @@ from edge_lstm.deadband import Deadband
 from edge_lstm.health import Health
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
+from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Reading
 from edge_lstm.service_config import ServiceConfig
@@ -36,6 +37,7 @@ _MOST_WAITING = 1000  # messages taken in and not processed, before the socket i
 _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
+_IGNORED_TOLD_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 _A_MOMENT_S = 1e-6
 _NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
@@ -94,7 +96,8 @@ class Service:
         self._arrived = 0.0
         self._clock_behind = False
         self._told_at = -_REFUSALS_TOLD_EVERY_S
-        self.counts: Counter[str] = Counter(refused=0, retained=0, repeated=0, predictions=0)
+        self._ignored_at = -_IGNORED_TOLD_EVERY_S
+        self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0, predictions=0)
         self.health = Health()
         backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
@@ -169,6 +172,9 @@ class Service:
         except PayloadError as error:
             self._refuse(message, str(error))
             readings = error.readings
+        else:
+            if not readings:
+                self._ignore(message)
         return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
@@ -185,6 +191,19 @@ class Service:
             return reading
         moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
         return reading._replace(time=moment)
+
+    def _ignore(self, message: Message) -> None:
+        """Count a message without any key of the mapping: devices send such, but so does a mistyped key, so say it."""
+        self.counts["ignored"] += 1
+        now = time.monotonic()
+        if now - self._ignored_at >= _IGNORED_TOLD_EVERY_S:
+            self._ignored_at = now
+            log.warning(
+                "message ignored, it has no key of [input] topic=%s ignored=%d payload=%s",
+                message.topic,
+                self.counts["ignored"],
+                shown_bytes(message.payload),
+            )
 
     def _refuse(self, message: Message, found: str) -> None:
         """Count it, and say so on the log and the errors topic, but not more than once in a while."""

@@ -13,7 +13,7 @@ _SPOKEN = (
     ("readings", "{readings:,} readings, {predictions:,} predictions in {uptime_s:,.0f} s"),
     ("streams", "{streams:,} streams, {streams_in_memory:,} in memory"),
     ("order", "{rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
-    ("refused", "{refused:,} refused, {retained:,} retained"),
+    ("refused", "{refused:,} refused, {ignored:,} ignored, {retained:,} retained"),
     ("states", "{gaps:,} restarted after gaps, {runaway:,} ran away, {missing:,} values held"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed"),
     ("batches", "p50 {batch_ms_p50:.1f} ms, p99 {batch_ms_p99:.1f} ms"),

@@ -127,6 +127,8 @@ def test_a_payload_that_the_mapping_does_not_fit_is_logged_once_and_costs_nothin
     log = service.log.read_text()
     assert log.count("payload refused") == 1
     assert "refused=5" in log
+    assert log.count("message ignored, it has no key of [input]") == 1
+    assert "ignored=2" in log
     assert "Traceback" not in log
 
 
