@@ -72,7 +72,7 @@ def run_demo(folder: Path) -> None:
     begun = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe("solar")
-    with _station("1/6", f"training on {Path(recipe.recording.path).name}"):
+    with _station("1/6", f"training on {recipe.recording.name}"):
         run = train(recipe, folder / "run")
     bundle = folder / "solar.elstm"
     with _station("2/6", f"exporting {bundle}"):

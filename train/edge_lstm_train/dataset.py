@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,7 @@ from edge_lstm.recording import Recording, read_recording
 from edge_lstm.sampling import Sampler
 from edge_lstm.streams import StreamTable
 from edge_lstm_train.recipe import Recipe
-
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
+from edge_lstm_train.split import PARTS, Part, parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +37,8 @@ class Dataset:
     restart: NDArray[np.bool_]  # (steps,): the state starts anew before this step
     features: NDArray[np.float32]  # (steps, inputs): what the network sees, raw units
     targets: NDArray[np.float64]  # (steps, outputs): NaN where unknown
-    part_of: NDArray[np.int64]  # (steps,): index into PARTS
-    starts: dict[Part, float]  # the time at which each part begins, seconds since 1970
+    part_of: NDArray[np.int64]  # (steps,): index into PARTS; -1: of no part
+    starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
 
     def __len__(self) -> int:
         return len(self.times)
@@ -49,6 +46,14 @@ class Dataset:
     def steps(self, part: Part) -> NDArray[np.int64]:
         """The indices of the part's steps, in order."""
         return np.flatnonzero(self.part_of == PARTS.index(part))
+
+    def until(self, part: Part) -> NDArray[np.bool_]:
+        """(steps,): whether a step is needed to come to the part's last step of its stream."""
+        last = np.full(len(self.recording.streams), -1)
+        chosen = self.steps(part)
+        np.maximum.at(last, self.stream_of[chosen], chosen)
+        needed: NDArray[np.bool_] = np.arange(len(self)) <= last[self.stream_of]
+        return needed
 
     @property
     def run_start(self) -> NDArray[np.int64]:
@@ -101,8 +106,8 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
     values = samples.values.astype(np.float64)
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
-    starts = _starts(recipe, recording, times)
-    part_of = (times >= starts["validation"]).astype(np.int64) + (times >= starts["test"])
+    part_of = parts(recipe.split, recipe.recording, recording, stream_of, times)
+    starts: dict[Part, float] = {part: times[part_of == index].min() for index, part in enumerate(PARTS)}
     mean, scale = _statistics(recording, values, missing, part_of == PARTS.index("train"))
     contract = _contract(recipe, mean.tolist(), scale.tolist())
     values = np.where(np.isnan(values), mean, values)
@@ -149,19 +154,6 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
     order = np.argsort(columns[0], kind="stable")  # each stream keeps its order of time
     counts = {"duplicate": duplicate, "late": late, "gaps": sampler.gaps, "missing": sampler.missing}
     return _Samples(*(column[order] for column in columns)), counts
-
-
-def _starts(recipe: Recipe, recording: Recording, times: NDArray[np.float64]) -> dict[Part, float]:
-    """One cut in time for all streams, so that no stream's test part is another's training part."""
-    ordered = np.sort(times)
-    first_validation = round(recipe.split.train * len(times))
-    first_test = round((recipe.split.train + recipe.split.validation) * len(times))
-    if not 0 < first_validation < first_test < len(times):
-        raise EdgeLstmError(
-            f"{recording.source}: expected readings for training, validation and test, found {len(times)} in all",
-            "record more, or change [split] in the recipe",
-        )
-    return {"train": ordered[0], "validation": ordered[first_validation], "test": ordered[first_test]}
 
 
 def _statistics(

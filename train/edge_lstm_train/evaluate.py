@@ -20,7 +20,8 @@ from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction
 from edge_lstm.recording import Recording
 from edge_lstm_train.baselines import NAIVE, Baselines
-from edge_lstm_train.dataset import Dataset, Part
+from edge_lstm_train.dataset import Dataset
+from edge_lstm_train.split import Part
 
 MODEL = "model"
 _READINGS_AT_ONCE = 1024

@@ -21,6 +21,7 @@ from edge_lstm.progress import Tick, progress
 from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, target_columns, windows
 from edge_lstm_train.model import Forecaster, Shape, State
 from edge_lstm_train.recipe import FitSection, Recipe
+from edge_lstm_train.split import Part
 
 _VALIDATIONS = 8
 _WARM_UP = 0.1  # share of the updates in which the learning rate rises
@@ -194,16 +195,16 @@ def _loss(section: FitSection, predictions: Tensor, targets: Tensor, scale: Tens
     return each[known].sum() / known.sum().clamp(min=1)
 
 
-def streamed(model: Forecaster, dataset: Dataset, last: str = "test") -> NDArray[np.float64]:
+def streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -> NDArray[np.float64]:
     """(steps, outputs): what the network says at every step up to the end of the part `last`, its state carried.
 
-    The same as one step at a time, in the kernel that takes whole sequences; NaN after that part.
+    The same as one step at a time, in the kernel that takes whole sequences; NaN after that part in each stream.
     """
     predictions = np.full(dataset.targets.shape, np.nan)
-    end = dataset.starts["test"] if last == "validation" else math.inf
+    needed = dataset.until(last)
     begins = np.flatnonzero(dataset.restart)
     runs = np.split(np.arange(len(dataset)), begins[1:])
-    runs = [run[dataset.times[run] < end] for run in runs]
+    runs = [run[needed[run]] for run in runs]
     runs = sorted((run for run in runs if run.size), key=len)
     model.eval()
     with torch.no_grad():

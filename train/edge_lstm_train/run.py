@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm.reading import Prediction
+from edge_lstm.tables import recording_files
 from edge_lstm_train import plots
 from edge_lstm_train.baselines import Baselines, fit_baselines
 from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
-from edge_lstm_train.dataset import PARTS, Dataset, read_dataset
+from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluate import (
     Score,
     aligned,
@@ -38,6 +39,7 @@ from edge_lstm_train.evaluate import (
 from edge_lstm_train.fit import Fitted, fit
 from edge_lstm_train.recipe import Recipe, recipe_toml
 from edge_lstm_train.report import Block, Facts, Paragraph, Picture, Section, Table, write_report
+from edge_lstm_train.split import PARTS
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 
@@ -111,12 +113,15 @@ def _tape(dataset: Dataset) -> NDArray[np.float32]:
 
 
 def _provenance(recipe: Recipe, scores: list[Score], words: str) -> dict[str, str]:
-    recording = Path(recipe.recording.path)
-    nameless = dataclasses.replace(recipe.recording, path=recording.name)  # where it lay here is nobody's business
+    recording = recipe.recording
+    nameless = dataclasses.replace(recording, path=recording.name)
+    digest = hashlib.sha256()
+    for file in recording_files(recording.path):
+        digest.update(file.read_bytes())
     return {
         "recipe": recipe_toml(dataclasses.replace(recipe, recording=nameless)),
         "recording": recording.name,
-        "recording_sha256": hashlib.sha256(recording.read_bytes()).hexdigest(),
+        "recording_sha256": digest.hexdigest(),
         "test_rmse": json.dumps([_score_numbers(one) for one in scores]),
         "verdict": words,
         "torch": str(torch.__version__),
@@ -249,7 +254,7 @@ def _settings(run: Run) -> Facts:
     )
     return Facts(
         {
-            "recording": Path(recipe.recording.path).name,
+            "recording": recipe.recording.name,
             "streams": str(len(dataset.recording.streams)),
             "steps": ", ".join(f"{len(dataset.steps(part)):,} {part}" for part in PARTS),
             "readings": ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count) or "all used",
