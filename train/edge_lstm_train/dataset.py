@@ -19,6 +19,7 @@ from edge_lstm.features import feature_vectors
 from edge_lstm.recording import Recording, read_recording
 from edge_lstm.sampling import Sampler
 from edge_lstm.streams import StreamTable
+from edge_lstm_train.leaks import refuse_leaks
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.split import PARTS, Part, parts
 
@@ -113,6 +114,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     values = np.where(np.isnan(values), mean, values)
     features = feature_vectors(contract, times, values.astype(np.float32), missing)
     targets = _targets(contract, values, missing, np.cumsum(restart), part_of)
+    refuse_leaks(recording.source, contract, values, missing, targets)
     _refuse_empty_parts(recording, contract, targets, part_of)
     season = recipe.forecast.season
     return Dataset(
@@ -159,8 +161,9 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
 def _statistics(
     recording: Recording, values: NDArray[np.float64], missing: NDArray[np.bool_], chosen: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each feature where it was measured; 1 for a feature that never changes."""
+    """Mean and standard deviation of each feature where it was measured, refusing those that teach nothing."""
     mean, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
+    constant = []
     for column, name in enumerate(recording.features):
         seen = values[chosen & ~missing[:, column], column]
         if not seen.size:
@@ -170,7 +173,15 @@ def _statistics(
             )
         mean[column] = seen.mean()
         spread = seen.std()
-        scale[column] = spread if spread > 1e-9 * max(1.0, abs(mean[column])) else 1.0
+        scale[column] = spread
+        if spread <= 1e-9 * max(1.0, abs(mean[column])):
+            constant.append(f"{name} ({seen[0]:g})")
+    if constant:
+        raise EdgeLstmError(
+            f"{recording.source}: expected features that change in the training part, found constant ones: "
+            f"{', '.join(constant)}",
+            "remove them: a network learns nothing from them, and nobody knows what it does when they change",
+        )
     return mean, scale
 
 
