@@ -82,7 +82,8 @@ def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) ->
     values = np.random.default_rng(0).normal(0, 1, 600)
     recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
     recipe = of_task(recipe_of(), regress=RegressSection("power", "W", cap=3.0))
-    dataset = dataset_of(recipe, with_label(recording, "power", 2 * values + 1))
+    power = 2 * values + 1 + np.random.default_rng(1).normal(0, 0.1, 600)
+    dataset = dataset_of(recipe, with_label(recording, "power", power))
     assert np.nanmax(dataset.targets) == 3.0
     baselines = fit_baselines(dataset)
     fitted = fit(recipe, dataset, baselines.residual)

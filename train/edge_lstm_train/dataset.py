@@ -20,6 +20,7 @@ from edge_lstm.features import Features, carried
 from edge_lstm.recording import Recording, read_recording
 from edge_lstm.sampling import Sampler
 from edge_lstm.streams import StreamTable
+from edge_lstm_train.leaks import refuse_leaks
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.split import PARTS, Part, parts
 
@@ -121,6 +122,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     values = seen.astype(np.float64)
     labels = {name: _at_steps(recording, samples, known) for name, known in recording.labels.items()}
     targets = _targets(recipe, contract, recording, labels, values, missing, np.cumsum(restart), part_of)
+    refuse_leaks(recording.source, contract, values, missing, targets)
     _refuse_empty_parts(recording, contract, targets, part_of)
     return Dataset(
         recording,
@@ -199,12 +201,13 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
 def _statistics(
     recipe: Recipe, recording: Recording, samples: _Samples, chosen: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation (features,) of what was measured in the training part; 1 where nothing changes.
+    """Mean and standard deviation (features,) of what was measured in the training part, refusing those that teach nothing.
 
     Of categories -1 and 1: a category that was never seen is none of them.
     """
     values = Features(recipe.contract([0.0] * len(recipe.features), [math.inf] * len(recipe.features)))
     measured = values.conditioned(samples.values).astype(np.float64)
+    constant = []
     mean, scale = np.zeros(measured.shape[1]), np.ones(measured.shape[1])
     for column, (name, section) in enumerate(recipe.features.items()):
         if section.categories:
@@ -218,7 +221,15 @@ def _statistics(
             )
         mean[column] = seen.mean()
         spread = float(seen.std())
-        scale[column] = spread if spread > 1e-9 * max(1.0, abs(mean[column])) else 1.0
+        scale[column] = spread
+        if spread <= 1e-9 * max(1.0, abs(mean[column])):
+            constant.append(f"{name} ({seen[0]:g})")
+    if constant:
+        raise EdgeLstmError(
+            f"{recording.source}: expected features that change in the training part, found constant ones: "
+            f"{', '.join(constant)}",
+            "remove them: a network learns nothing from them, and nobody knows what it does when they change",
+        )
     return mean, scale
 
 
