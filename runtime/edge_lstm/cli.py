@@ -32,6 +32,7 @@ _WORKSHOPS = {
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
+    "device": "edge_lstm.device_cli",  # no workshop: a room of its own for its verbs
 }
 _ORDER = [
     "demo",
@@ -46,6 +47,7 @@ _ORDER = [
     "simulate",
     "run",
     "status",
+    "device",
     "broker",
 ]
 

@@ -49,6 +49,7 @@ def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
         "simulate",
         "run",
         "status",
+        "device",
         "broker",
     ]
 
