@@ -32,7 +32,8 @@ _WORKSHOPS = {
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
-    "device": "edge_lstm.device_cli",  # no workshop: a room of its own for its verbs
+    "device": "edge_lstm.device_cli",  # no workshops: rooms of their own for their verbs
+    "bench": "edge_lstm.bench_cli",
 }
 _ORDER = [
     "demo",
@@ -43,6 +44,7 @@ _ORDER = [
     "sign",
     "inspect",
     "verify",
+    "bench",
     "replay",
     "simulate",
     "run",
