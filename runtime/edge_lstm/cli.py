@@ -34,6 +34,7 @@ _WORKSHOPS = {
     "demo": "edge_lstm_export.demo_cli",
     "device": "edge_lstm.device_cli",  # no workshops: rooms of their own for their verbs
     "bench": "edge_lstm.bench_cli",
+    "doctor": "edge_lstm.doctor_cli",
 }
 _ORDER = [
     "demo",
@@ -47,6 +48,7 @@ _ORDER = [
     "bench",
     "replay",
     "simulate",
+    "doctor",
     "run",
     "status",
     "device",

@@ -28,6 +28,7 @@ from edge_lstm.reading import Reading
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
 from edge_lstm.store import Store, StoreFullError
+from edge_lstm.times import NO_CLOCK
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ _REFUSALS_TOLD_EVERY_S = 60.0
 _IGNORED_TOLD_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 _A_MOMENT_S = 1e-6
-_NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
 
 
 class Service:
@@ -180,7 +180,7 @@ class Service:
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
         ahead = reading.time - self._arrived
-        if ahead > self.config.max_ahead_s and self._arrived > _NO_CLOCK:
+        if ahead > self.config.max_ahead_s and self._arrived > NO_CLOCK:
             self._refuse(message, f"expected a time up to now, found one {ahead:.0f} s ahead")
             return False
         return True

@@ -48,6 +48,7 @@ def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
         "bench",
         "replay",
         "simulate",
+        "doctor",
         "run",
         "status",
         "device",
