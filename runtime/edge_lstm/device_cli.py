@@ -1,4 +1,4 @@
-"""The verbs under `edge-lstm device`: the boards that are known, and which one this is."""
+"""The verbs under `edge-lstm device`: the boards that are known, which one this is, and the service on it."""
 
 from __future__ import annotations
 
@@ -62,3 +62,48 @@ def detect(root: Path) -> None:
             "leave device out of the service's config, and set backend, threads and memory_max_mb there",
         )
     click.echo(name)
+
+
+@device.command()
+@click.argument("service", type=click.Path(path_type=Path))
+@root_option
+@click.option("--dry-run", is_flag=True, help="Check all, show the unit, write nothing.")
+@click.option("--start", is_flag=True, help="Start it too, or restart it, and wait until it is ready.")
+def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
+    """Install the service of a config, SERVICE.toml, under systemd."""
+    from edge_lstm.install import install as put
+    from edge_lstm.install import plan, systemctl
+
+    if start and root.resolve() != Path("/"):
+        raise click.UsageError("expected --start on the running system, found --root beside it")
+    wanted = plan(service, root)
+    if dry_run:
+        for name in wanted.files:
+            click.echo(f"would write {wanted.folder / name}", err=True)
+        click.echo(f"would write {wanted.unit_path}:", err=True)
+        click.echo(wanted.unit, nl=False)
+        return
+    for line in put(wanted):
+        click.echo(line)
+    if start:
+        systemctl("restart", wanted.unit_path.name)
+        click.echo(f"{wanted.name} is ready")
+    elif root.resolve() == Path("/"):
+        click.echo(f"start it: systemctl restart {wanted.name}", err=True)
+
+
+@device.command()
+@click.argument("service")
+@root_option
+@click.option("--with-state", is_flag=True, help="Also remove what the service remembers of its streams.")
+def uninstall(service: str, root: Path, with_state: bool) -> None:
+    """Remove an installed service, SERVICE: its config's path, or its name."""
+    from edge_lstm.config import read_toml
+    from edge_lstm.install import service_name
+    from edge_lstm.install import uninstall as take_away
+    from edge_lstm.service_config import ServiceConfig
+
+    if service.endswith(".toml"):
+        service = service_name(read_toml(Path(service), ServiceConfig).mqtt.client_id)
+    for line in take_away(service, root, with_state):
+        click.echo(line)

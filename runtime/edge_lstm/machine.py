@@ -1,4 +1,4 @@
-"""What machine this is: architecture, Python, C library, memory and device tree, under `/` or another root."""
+"""What machine this is, under `/` or another root, and which of its cores we run on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from edge_lstm.errors import EdgeLstmError
 
 _TREE = Path("proc/device-tree")
 _ARCHITECTURES = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}
@@ -43,6 +45,20 @@ def prepared_machine(root: Path) -> Machine:
         return this_machine()
     found = this_machine(root)
     return Machine(None, None, None, found.memory_mb, found.model, found.compatible)
+
+
+def run_on(cores: list[int]) -> None:
+    """Keep this process and its threads to these cores. Raises EdgeLstmError where they are not there or not ours."""
+    if os.sched_getaffinity(0) == set(cores):
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, ValueError, OverflowError) as error:
+        raise EdgeLstmError(
+            f"expected to run on the cores {', '.join(map(str, cores))}, found: {error}; "
+            f"this machine has 0 to {(os.cpu_count() or 1) - 1}",
+            "mend cores, or leave it out",
+        ) from None
 
 
 def memory_mb(root: Path = Path("/")) -> int | None:
