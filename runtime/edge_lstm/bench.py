@@ -26,6 +26,17 @@ _BAR = 12
 
 
 @dataclass(frozen=True)
+class Place:
+    """The threads of a step, and the cores that they may run on (None: all)."""
+
+    threads: int = 1
+    cores: list[int] | None = None
+
+
+ANYWHERE = Place()
+
+
+@dataclass(frozen=True)
 class Line:
     """One backend × scheme: what was measured, or why nothing was."""
 
@@ -54,14 +65,16 @@ def bench(
     path: Path,
     board: str | None = None,
     budget: Budget | None = None,
+    place: Place = ANYWHERE,
     seconds: float = 0.5,
     root: Path = Path("/"),
     tell: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measure the bundle, which lies at `path`: each batch size of each variant for `seconds`.
 
-    `budget` is that of the `board`, which is a name for people; `root` holds sys/, for the power rails; `tell` hears
-    the name of what was measured. Raises EdgeLstmError where no backend here runs any of it.
+    `budget` is that of the `board`, which is a name for people; `place` is where a service would run; `root` holds
+    sys/, for the power rails; `tell` hears the name of what was measured. Raises EdgeLstmError where no backend here
+    runs any of it.
     """
     runs = runnable(bundle)
     if not runs:
@@ -72,18 +85,22 @@ def bench(
         )
     lines = []
     for backend, scheme in runs:
-        lines.append(_line(path, backend, scheme, budget, seconds, root))
+        lines.append(_line(path, backend, scheme, budget, place, seconds, root))
         tell(f"{backend} {scheme}")
     choice, reason = _choice(lines, board)
     absent = [f"{name}: {error.message}" for name in NAMES if (error := refusal(name)) is not None]
     return Report(bundle, board, budget, lines, choice, reason, absent)
 
 
-def _line(path: Path, backend: str, scheme: str, budget: Budget | None, seconds: float, root: Path) -> Line:
+def _line(
+    path: Path, backend: str, scheme: str, budget: Budget | None, place: Place, seconds: float, root: Path
+) -> Line:
     asked = {
         "bundle": str(path.absolute()),
         "backend": backend,
         "scheme": scheme,
+        "threads": 1 if backend == "numpy" else place.threads,  # which steps rows one by one
+        "cores": place.cores,
         "seconds": seconds,
         "root": str(root.absolute()),
     }

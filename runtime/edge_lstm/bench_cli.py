@@ -27,28 +27,30 @@ from edge_lstm.errors import EdgeLstmError
 def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write: Path | None, root: Path) -> None:
     """Measure every backend and scheme that runs here, and recommend one."""
     from edge_lstm.backends import runnable
+    from edge_lstm.bench import ANYWHERE, Place, facts, table
     from edge_lstm.bench import bench as measure
-    from edge_lstm.bench import facts, table
     from edge_lstm.boards import detected, read_board
     from edge_lstm.machine import this_machine
     from edge_lstm.progress import progress
 
     opened = Bundle.open(bundle)
-    if write is not None:
-        _refuse_another_bundle(write, opened)
+    named = _board_of(write, opened) if write is not None else None
     machine = this_machine(root)
-    board = device or detected(machine)
-    budget = None
+    board = device or named or detected(machine)
+    budget, place = None, ANYWHERE
     if board is not None:
         known = read_board(board)
         budget = known.budget
-        for reason, _ in known.refusals(machine):
-            click.echo(f"this machine is no {known.title}, and its figures are its own: {reason}", err=True)
+        if refusals := known.refusals(machine):
+            reasons = "; ".join(reason for reason, _ in refusals)
+            click.echo(f"this machine is no {known.title}, and its figures are its own: {reasons}", err=True)
+        else:
+            place = Place(known.service.threads, known.service.cores)
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores / 2:
         click.echo(f"this machine is busy (load {load:.1f}, {cores} cores): p99 above all is too high", err=True)
     with progress(len(runnable(opened)), "measured") as tick:
-        report = measure(opened, bundle, board, budget, seconds, root, tick)
+        report = measure(opened, bundle, board, budget, place, seconds, root, tick)
     click.echo(json.dumps(facts(report), indent=2) if as_json else table(report, _bar()))
     for absent in report.absent:
         click.echo(f"not here {absent}", err=True)
@@ -56,23 +58,28 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
         return
     if report.choice is None:
         raise EdgeLstmError(f"{write}: expected something to recommend, found {report.reason}", "nothing was written")
+    from edge_lstm.config import from_mapping
     from edge_lstm.config_edit import set_keys
+    from edge_lstm.service_config import ServiceConfig
 
-    set_keys(write, {"backend": report.choice.backend, "scheme": report.choice.scheme})
+    chosen = {"backend": report.choice.backend, "scheme": report.choice.scheme}
+    set_keys(write, chosen, lambda table: from_mapping(table, ServiceConfig, f"{write}, as it would be"))
     click.echo(f'wrote backend = "{report.choice.backend}", scheme = "{report.choice.scheme}" to {write}', err=True)
 
 
-def _refuse_another_bundle(config: Path, measured: Bundle) -> None:
-    """What was measured of one bundle says nothing about another."""
+def _board_of(config: Path, measured: Bundle) -> str | None:
+    """The board that the config names. Raises EdgeLstmError where it serves another bundle than was measured."""
     from edge_lstm.service_config import read_service_config
 
-    served = Bundle.open(config.parent / read_service_config(config).bundle)
+    service = read_service_config(config)
+    served = Bundle.open(config.parent / service.bundle)
     if served.id != measured.id:
         raise EdgeLstmError(
             f"{config}: expected a service of the bundle {measured.id} ({measured.source}), found {served.id} "
             f"({served.source})",
             "measure the bundle that it serves",
         )
+    return service.device
 
 
 def _bar() -> str:

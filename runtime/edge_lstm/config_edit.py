@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from edge_lstm.files import write_file
 _TABLE = re.compile(r"[ \t]*\[")
 
 
-def set_keys(path: Path, values: Mapping[str, str]) -> None:
+def set_keys(path: Path, values: Mapping[str, str], check: Callable[[Mapping[str, Any]], object]) -> None:
     """Give the top-level keys of the TOML file at `path` these texts, in their place or below its first key.
 
-    Raises EdgeLstmError, and leaves the file alone, where that would change anything else.
+    Raises EdgeLstmError, and leaves the file alone, where that would change anything else, or `check` does.
     """
     path = path.resolve()  # a link stays a link
     try:
@@ -31,13 +31,14 @@ def set_keys(path: Path, values: Mapping[str, str]) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise EdgeLstmError(f"expected to read TOML from {path}, found: {error}", "name a TOML text file") from None
     after = edited(before, values)
-    held = _read(before)
-    if held is None or _read(after) != {**held, **values}:
+    held, wanted = _read(before), _read(after)
+    if held is None or wanted != {**held, **values}:
         lines = ", ".join(f"{name} = {json.dumps(text)}" for name, text in values.items())
         raise EdgeLstmError(
             f"{path}: expected a file in which these keys can be set line by line, found another form",
             f"write them yourself, above the first [table]: {lines}",
         )
+    check(wanted)
     old = path.stat()
     write_file(path, after, mode=old.st_mode & 0o777)
     if os.geteuid() == 0:

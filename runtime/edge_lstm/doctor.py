@@ -24,6 +24,7 @@ from edge_lstm.codec import Decoder, Encoder
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
 from edge_lstm.reading import Prediction
+from edge_lstm.service import state_path
 from edge_lstm.service_config import ServiceConfig, read_service_config
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
@@ -46,7 +47,7 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         yield finding
         if opened is not None:
             yield mapping(config, opened)
-    yield from software(this_machine(root), None)
+    yield from software(this_machine(root), None if config is None else config.device)
     yield from model.backends(chosen)
     yield from clock([path, *([folder / config.bundle] if config is not None else [])], root)
     yield from board(root)
@@ -54,7 +55,7 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         for check in ("bundle", "disk", "broker"):
             yield Finding(check, "unknown", "not looked at, since the config is not valid", "mend the config first")
         return
-    yield from disk((folder / config.state).absolute(), root)
+    yield from disk(state_path(folder, config.state).absolute(), root)
     yield from broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened))
 
 

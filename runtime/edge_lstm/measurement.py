@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import format_of, load
+from edge_lstm.backends import Means, format_of, load
 from edge_lstm.bundle import Bundle
 from edge_lstm.child import answer, question, refuse
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.golden import golden_of
+from edge_lstm.machine import run_on
 from edge_lstm.power import Rail, power_w, rails
 from edge_lstm.predictor import Predictor
 from edge_lstm.selftest import judge
@@ -70,13 +71,13 @@ class Measurement:
         return next(pace for pace in self.paces if pace.batch == batch)
 
 
-def measure(bundle: Bundle, name: str, scheme: str, seconds: float, root: Path) -> Measurement:
+def measure(bundle: Bundle, name: str, scheme: str, means: Means, seconds: float, root: Path) -> Measurement:
     """Each batch size for `seconds`; `root` holds sys/, where the power rails are.
 
     Raises EdgeLstmError where the backend cannot load the variant, or its rows depend on one another.
     """
     begun = time.perf_counter()
-    backend = load(bundle, name, scheme)
+    backend = load(bundle, name, scheme, means)
     load_ms = 1000 * (time.perf_counter() - begun)
     golden = golden_of(bundle)
     verdict = judge(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
@@ -149,8 +150,11 @@ def main() -> None:
     """Answer one question of bench."""
     asked = question()
     try:
+        if asked["cores"] is not None:
+            run_on(asked["cores"])
         bundle = Bundle.open(asked["bundle"])
-        measurement = measure(bundle, asked["backend"], asked["scheme"], asked["seconds"], Path(asked["root"]))
+        means = Means(asked["threads"])
+        measurement = measure(bundle, asked["backend"], asked["scheme"], means, asked["seconds"], Path(asked["root"]))
     except EdgeLstmError as error:
         refuse(error)
     else:

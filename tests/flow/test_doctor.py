@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from edge_lstm.boards import read_board
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.checks import broker as room
 from edge_lstm.checks.broker import broker
 from edge_lstm.checks.finding import Finding
+from edge_lstm.machine import this_machine
 from edge_lstm.mqtt import Address, Door
 from edge_lstm.service_config import MqttConfig
 from tests.flow.scripted_broker import CONNECT, ScriptedBroker
@@ -186,6 +188,19 @@ def test_every_fault_of_a_config_is_told_and_the_rest_is_looked_at_all_the_same(
         assert fault in by_check["config"]["found"]
     assert by_check["python"]["light"] == "green"
     assert [by_check[check]["light"] for check in ("bundle", "disk", "broker")] == ["unknown"] * 3
+
+
+def test_a_config_for_another_board_is_red(bundle_path: Path, mosquitto: Any) -> None:
+    other = "raspberry-pi-4" if this_machine().architecture == "x86_64" else "generic-x86_64"
+    config = bundle_path.parent / "service.toml"
+    config.write_text(
+        f'bundle = "tank.elstm"\ndevice = "{other}"\nbackend = "numpy"\nscheme = "float32"\ncores = [0]\n'
+        f'[mqtt]\nurl = "{mosquitto.address}"\n'
+    )
+    done = doctor(config, "--json", code=1)
+    red = [finding for finding in json.loads(done.stdout)["findings"] if finding["light"] == "red"]
+    assert [finding["check"] for finding in red] == ["board"]
+    assert red[0]["found"].startswith(f"{read_board(other).title}, but: expected ")
 
 
 def test_a_mapping_that_does_not_fit_the_bundle_is_red(bundle_path: Path, mosquitto: Any) -> None:

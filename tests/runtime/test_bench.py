@@ -32,6 +32,7 @@ from edge_lstm.predictor import Predictor
 from tests.networks import contract_of, random_network
 
 PUMP = Path(__file__).parents[1] / "fixtures" / "pump-lstm.elstm"
+BRIEF = {"seconds": 0.01, "root": "/none"}
 QUICK = ("--seconds", "0.02")
 
 
@@ -91,7 +92,7 @@ def test_every_backend_and_scheme_that_runs_here_is_measured_and_one_is_recommen
 
 def test_memory_is_the_childs_own_and_not_its_parents(bundle_path: Path) -> None:
     ballast = np.ones(400 * 2**20, np.uint8)  # which getrusage would give to a child that began as a copy of us
-    asked = {"bundle": str(bundle_path), "backend": "numpy", "scheme": "float32", "seconds": 0.01, "root": "/none"}
+    asked = {"bundle": str(bundle_path), "backend": "numpy", "scheme": "float32", "threads": 1, "cores": None, **BRIEF}
     facts = ask("edge_lstm.measurement", asked, 60)
     assert ballast.nbytes > 400e6
     assert 20 < facts["rss_mb"] < 200
@@ -114,9 +115,9 @@ def test_a_wheel_that_dies_is_a_line_and_the_others_are_measured(
 def test_a_backend_that_hangs_or_answers_nothing_is_a_line_too(bundle_path: Path) -> None:
     with pytest.raises(ChildError, match="no answer within 0 s"):
         ask("edge_lstm.measurement", {}, 0.01)
-    with pytest.raises(ChildError, match="KeyError: 'bundle'"):
+    with pytest.raises(ChildError, match="KeyError: 'cores'"):
         ask("edge_lstm.measurement", {}, 60)
-    asked = {"bundle": str(bundle_path), "backend": "onnx", "scheme": "float32", "seconds": 0.01, "root": "/none"}
+    asked = {"bundle": str(bundle_path), "backend": "onnx", "scheme": "float32", "threads": 1, "cores": None, **BRIEF}
     with pytest.raises(ChildError, match=r"expected (a variant onnx float32|the package onnxruntime)"):
         ask("edge_lstm.measurement", asked, 60)
 
@@ -127,7 +128,7 @@ def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path) -> None
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     code = "from edge_lstm.child import ask; ask('edge_lstm.measurement', {}, 60)"
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert "ChildError: KeyError: 'bundle'" in done.stderr  # so it read the question
+    assert "ChildError: KeyError: 'cores'" in done.stderr  # so it read the question
 
 
 def test_a_variant_that_fails_its_golden_vectors_is_never_recommended(bundle_path: Path) -> None:
@@ -184,6 +185,28 @@ def test_a_board_that_this_machine_is_not_lends_its_budget_and_is_said_to_be_ano
     assert f"budget of {name}: p99 {read_board(name).budget.step_p99_ms:g} ms" in result.stdout
     result = run_bench(bundle_path, *QUICK, "--device", "raspberry-pi4", code=1)
     assert 'did you mean "raspberry-pi-4"?' in result.stderr
+
+
+def test_a_config_names_the_board_and_one_that_would_not_be_valid_is_left_alone(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = "generic-x86_64" if this_machine().architecture == "x86_64" else "generic-arm64"
+    config = tmp_path / "service.toml"
+    text = f'bundle = "tank.elstm"\ndevice = "{architecture}"\nbackend = "onnx"\n'
+    text += 'providers = ["CPUExecutionProvider"]\n[mqtt]\nurl = "mqtt://localhost"\n'
+    config.write_text(text)
+    roomy = dataclasses.replace(read_board(architecture), budget=Budget(1000, 1000))
+    monkeypatch.setattr("edge_lstm.boards.read_board", lambda name: roomy)
+    result = run_bench(bundle_path, *QUICK, "--write", config, code=1)
+    assert f"budget of {architecture}: p99 1000 ms, 1000 MB" in result.stdout
+    assert f'{config}, as it would be: providers: expected backend = "onnx" beside it, found numpy' in result.stderr
+    assert config.read_text() == text
+
+
+def test_cores_that_are_not_there_are_a_line(bundle_path: Path) -> None:
+    asked = {"bundle": str(bundle_path), "backend": "numpy", "scheme": "float32", "threads": 1, "cores": [999]}
+    with pytest.raises(ChildError, match="expected to run on the cores 999"):
+        ask("edge_lstm.measurement", {**asked, **BRIEF}, 60)
 
 
 def test_bars_are_as_long_as_the_steps_are_fast(benched: Callable[..., Report]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import time
@@ -19,6 +20,8 @@ from edge_lstm.golden import to_npz as golden_npz
 from edge_lstm.machine import Machine
 from edge_lstm.service_config import MqttConfig, ServiceConfig
 from edge_lstm.times import NO_CLOCK
+
+PUMP = Path(__file__).parents[1] / "fixtures" / "pump-lstm.elstm"
 
 
 def written(path: Path, text: str) -> None:
@@ -153,6 +156,23 @@ def test_a_bundle_that_fails_or_cannot_run_or_be_read_is_red_with_the_reason(bun
     assert damaged.light == "red"
     assert "expected a whole bundle" in damaged.found
     assert nothing is None
+
+
+def test_a_service_that_cannot_have_its_cores_or_providers_is_red(bundle_path: Path) -> None:
+    cores = dataclasses.replace(config_for(bundle_path), cores=[999])
+    finding, _, _ = model.bundle(bundle_path, cores, bundle_path.parent)
+    assert finding.light == "red"
+    assert "expected to run on the cores 999" in finding.found
+    assert finding.remedy == "mend cores, or leave it out"
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    config = ServiceConfig(
+        PUMP.name, MqttConfig("mqtt://localhost"), backend="onnx", providers=["CUDAExecutionProvider"]
+    )
+    finding, _, _ = model.bundle(PUMP, config, PUMP.parent)
+    assert finding.light == "red"
+    assert "expected onnxruntime to have CUDAExecutionProvider, found" in finding.found
 
 
 # the clock

@@ -41,10 +41,10 @@ def test_the_keys_are_set_and_nothing_else_changes_or_the_file_is_left_alone(
     path.write_bytes(before.encode())
     if after is None:
         with pytest.raises(EdgeLstmError) as caught:
-            set_keys(path, CHOSEN)
+            set_keys(path, CHOSEN, dict)
         assert 'write them yourself, above the first [table]: backend = "onnx", scheme = "int8"' in caught.value.hint
     else:
-        set_keys(path, CHOSEN)
+        set_keys(path, CHOSEN, dict)
     assert path.read_bytes().decode() == (before if after is None else after)
     assert [one.name for one in tmp_path.iterdir()] == ["service.toml"]
 
@@ -54,7 +54,7 @@ def test_a_link_stays_a_link_and_the_mode_stays_too(tmp_path: Path) -> None:
     real.write_text('bundle = "x"\n')
     real.chmod(0o640)
     (tmp_path / "service.toml").symlink_to(real)
-    set_keys(tmp_path / "service.toml", {"backend": "numpy"})
+    set_keys(tmp_path / "service.toml", {"backend": "numpy"}, dict)
     assert (tmp_path / "service.toml").is_symlink()
     assert real.read_text() == 'bundle = "x"\nbackend = "numpy"\n'
     assert real.stat().st_mode & 0o777 == 0o640

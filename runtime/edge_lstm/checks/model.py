@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bu
         return Finding("bundle", "red", error.message, error.hint), None, None
     try:
         name, scheme = preferred(opened, config.backend, config.scheme)
-        facts = ask(_TRIAL, {"bundle": str(path.absolute()), "backend": name, "scheme": scheme}, _GOLDEN_TIMEOUT_S)
+        asked = {"bundle": str(path.absolute()), "backend": name, "scheme": scheme, "cores": config.cores}
+        facts = ask(_TRIAL, {**asked, **dataclasses.asdict(config.means)}, _GOLDEN_TIMEOUT_S)
     except EdgeLstmError as error:
         found = error.message
         if isinstance(error, ChildError):

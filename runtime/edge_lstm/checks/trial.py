@@ -6,11 +6,13 @@ import importlib
 import time
 from typing import Any
 
-from edge_lstm.backends import module_of, package_of
+from edge_lstm.backends import Means, format_of, load, module_of, package_of
 from edge_lstm.bundle import Bundle
 from edge_lstm.child import answer, question, refuse
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.selftest import verify
+from edge_lstm.golden import golden_of
+from edge_lstm.machine import run_on
+from edge_lstm.selftest import judge
 
 
 def imported(backend: str) -> dict[str, Any]:
@@ -22,9 +24,15 @@ def imported(backend: str) -> dict[str, Any]:
     return {"version": str(version), "import_ms": took_ms}
 
 
-def proven(bundle: str, backend: str, scheme: str) -> dict[str, Any]:
-    """Whether the bundle at that path passes its self-test there, and what was found."""
-    (verdict,) = verify(Bundle.open(bundle), [(backend, scheme)])
+def proven(
+    bundle: str, backend: str, scheme: str, threads: int, providers: list[str], cores: list[int] | None
+) -> dict[str, Any]:
+    """Whether the bundle at that path passes its self-test there, by these means, and what was found."""
+    if cores is not None:
+        run_on(cores)
+    opened = Bundle.open(bundle)
+    loaded = load(opened, backend, scheme, Means(threads, tuple(providers)))
+    verdict = judge(loaded, opened.contract, golden_of(opened), opened.variant(format_of(backend), scheme))
     return {"passed": verdict.passed, "finding": verdict.finding}
 
 
