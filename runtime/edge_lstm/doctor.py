@@ -15,17 +15,18 @@ from typing import Any
 from edge_lstm.bundle import Bundle
 from edge_lstm.checks import model
 from edge_lstm.checks.board import board
-from edge_lstm.checks.broker import broker
+from edge_lstm.checks.broker import broker, credentials
 from edge_lstm.checks.clock import clock
 from edge_lstm.checks.disk import disk
 from edge_lstm.checks.finding import Finding, Light
 from edge_lstm.checks.software import software
 from edge_lstm.codec import Decoder, Encoder
+from edge_lstm.config import read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
 from edge_lstm.reading import Prediction
 from edge_lstm.service import state_path
-from edge_lstm.service_config import ServiceConfig, read_service_config
+from edge_lstm.service_config import ServiceConfig
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
 _LONG_NAME = "x" * 64
@@ -34,15 +35,17 @@ _HEADER_BYTES = 5  # of an MQTT packet, with the length of its topic and its num
 
 def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
     """A line for each thing, as it is found, about the service config at `path`; `root` holds proc/, run/ and sys/."""
-    config, opened, chosen = None, None, None
+    config, opened, chosen, reachable = None, None, None, False
+    folder = path.parent
     try:
-        config = read_service_config(path)
+        config = read_toml(path, ServiceConfig)
     except EdgeLstmError as error:
         yield Finding("config", "red", error.message, error.hint)
     else:
         yield Finding("config", "green", f"{path}: every key is understood")
-    folder = path.parent
-    if config is not None:
+        access = credentials(config.mqtt, folder)
+        reachable = access.light == "green"
+        yield access
         finding, opened, chosen = model.bundle(folder / config.bundle, config, folder)
         yield finding
         if opened is not None:
@@ -56,7 +59,11 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
             yield Finding(check, "unknown", "not looked at, since the config is not valid", "mend the config first")
         return
     yield from disk(state_path(folder, config.state).absolute(), root)
-    yield from broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened))
+    if reachable:
+        yield from broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened))
+    else:
+        found = "not looked at, without what proves who we are"
+        yield Finding("broker", "unknown", found, "see the line of access")
 
 
 def mapping(config: ServiceConfig, opened: Bundle) -> Finding:

@@ -16,6 +16,7 @@ from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.checks import broker as room
 from edge_lstm.checks.broker import broker
 from edge_lstm.checks.finding import Finding
+from edge_lstm.doctor import examine
 from edge_lstm.machine import this_machine
 from edge_lstm.mqtt import Address, Door
 from edge_lstm.service_config import MqttConfig
@@ -201,6 +202,36 @@ def test_a_config_for_another_board_is_red(bundle_path: Path, mosquitto: Any) ->
     red = [finding for finding in json.loads(done.stdout)["findings"] if finding["light"] == "red"]
     assert [finding["check"] for finding in red] == ["board"]
     assert red[0]["found"].startswith(f"{read_board(other).title}, but: expected ")
+
+
+def test_a_password_that_cannot_be_read_is_red_and_a_credential_outside_of_its_unit_unknown(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_mosquitto: Make
+) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
+    passwords.chmod(0o644)
+    address = start_mosquitto(f"allow_anonymous false\npassword_file {passwords}").address
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    config = bundle_path.parent / "service.toml"
+    head = f'bundle = "tank.elstm"\n[mqtt]\nurl = "{address}"\nusername = "pump"\n'
+
+    def examined(line: str) -> dict[str, Finding]:
+        config.write_text(head + line)
+        return {finding.check: finding for finding in examine(config)}
+
+    missing = examined('password_file = "none"\n')
+    assert (missing["access"].light, missing["broker"].light) == ("red", "unknown")
+    assert "expected to read" in missing["access"].found
+    assert missing["bundle"].light == "green"
+    hidden = examined('password_credential = "broker"\n')
+    assert (hidden["access"].light, hidden["broker"].light) == ("unknown", "unknown")
+    assert "LoadCredential=broker:PATH" in hidden["access"].remedy
+    (tmp_path / "broker").write_text("s3cret")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    known = examined('password_credential = "broker"\n')
+    assert (known["access"].light, known["broker"].light) == ("green", "green")
+    assert known["access"].found == "we show a password"
+    assert not any("s3cret" in finding.found + finding.remedy for finding in known.values())
 
 
 def test_a_mapping_that_does_not_fit_the_bundle_is_red(bundle_path: Path, mosquitto: Any) -> None:

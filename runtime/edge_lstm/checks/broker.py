@@ -5,6 +5,7 @@ It never connects under the service's client id, which would end the service's o
 
 from __future__ import annotations
 
+import os
 import secrets
 import ssl
 import time
@@ -30,6 +31,27 @@ class _Visit:
     granted: Granted
     granted_qos: Sequence[int]
     encryption: tuple[str, str] | None
+
+
+def credentials(config: MqttConfig, folder: Path) -> Finding:
+    """Whether certificates and the password can be read; a systemd credential is there within its unit only."""
+    name = config.password_credential
+    if name is not None and not os.environ.get("CREDENTIALS_DIRECTORY"):
+        return Finding(
+            "access",
+            "unknown",
+            f"the password is the credential {name} of systemd, which exists within the unit only",
+            f"systemd-run --pipe -p LoadCredential={name}:PATH edge-lstm doctor SERVICE.toml; or edge-lstm status",
+        )
+    try:
+        config.check_files(folder)
+    except EdgeLstmError as error:
+        return Finding("access", "red", error.message, error.hint)
+    means = [
+        "a password" if config.password_file or name else "a user name" if config.username else "",
+        "a certificate" if config.cert_file else "",
+    ]
+    return Finding("access", "green", f"we show {' and '.join(filter(None, means)) or 'nothing: anonymous'}")
 
 
 def broker(config: MqttConfig, folder: Path, topics: Sequence[str], prediction_bytes: int) -> Iterator[Finding]:
