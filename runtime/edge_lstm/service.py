@@ -8,6 +8,7 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -20,10 +21,13 @@ from edge_lstm.bundle import Bundle
 from edge_lstm.codec import Decoder, Encoder, PayloadError
 from edge_lstm.deadband import Deadband
 from edge_lstm.health import Health
+from edge_lstm.intake import Intake
+from edge_lstm.mapping import OutputMapping
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictor import Predictor
+from edge_lstm.publishing import PublishProperties
 from edge_lstm.reading import Reading
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
@@ -32,8 +36,6 @@ from edge_lstm.store import Store, StoreFullError
 log = logging.getLogger(__name__)
 
 _MOST_UNSENT = 5000  # predictions that the broker has not confirmed, before readings are left with it
-_MOST_A_BATCH = 200
-_MOST_WAITING = 1000  # messages taken in and not processed, before the socket is left unread
 _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
@@ -86,9 +88,13 @@ class Service:
             keepalive_s=config.mqtt.keepalive_s,
             expect_session=self._batch > 0 and self._exactly_once,
         )
-        self._outbox = Outbox(self._door, self._batch)
+        say = functools.partial(
+            self._door.publish_many, retain=config.output.retain, properties=_said_beside(config.output)
+        )
+        self._say_unconfirmed = functools.partial(say, qos=0)
+        self._outbox = Outbox(say, lambda: self._door.unconfirmed, self._batch)
         self._outbox.put(self._batch, unsent, known)
-        self._waiting: list[Message] = []  # taken in, not processed yet
+        self._intake = Intake()
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
         self._saved_at = time.monotonic()
         self._stopping = False
@@ -112,11 +118,11 @@ class Service:
         while not self._stopping:
             self._outbox.settle()
             free = len(self._outbox) < _MOST_UNSENT
-            room = len(self._waiting) < _MOST_WAITING
-            self._take(self._door.poll(0.0 if self._waiting and free else _POLL_S, read=room or not free))
-            if self._waiting and free:
-                batch, self._waiting = self._waiting[:_MOST_A_BATCH], self._waiting[_MOST_A_BATCH:]
-                self._process(batch)
+            # confirmations come over the same socket, so with too few of them it is read on, come what may
+            read = not self._intake.full or not free
+            self._take(self._door.poll(0.0 if self._intake and free else _POLL_S, read=read))
+            if self._intake and free:
+                self._process(self._intake.batch())
             self._do_what_is_due()
         self._finish()
 
@@ -124,9 +130,8 @@ class Service:
         if self._door.connection != self._connection and self._door.connected:
             self._connection = self._door.connection
             log.info("connected address=%s", self._door.address)
-            # what the former connection left unacknowledged comes again
-            self._waiting = [message for message in self._waiting if message.connection == self._connection]
-        self._waiting += messages
+            self._intake.keep_only(self._connection)
+        self._intake.add(messages)
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
@@ -143,7 +148,7 @@ class Service:
             self._outbox.put(self._batch, outbox, identities)
             self._door.acknowledge(messages)
         else:
-            self._door.publish_many(outbox, qos=0)
+            self._say_unconfirmed(outbox)
         self._evict()
         self.counts["predictions"] += len(predictions)
         self.health.processed(len(readings), time.monotonic() - begun)
@@ -271,11 +276,23 @@ class Service:
             "scheme": self._predictor.backend.scheme,
             "streams": self._store.count(),
             "streams_in_memory": len(self._predictor.table),
-            "queue": len(self._waiting),
+            "queue": len(self._intake),
             "unconfirmed": len(self._outbox),
+            "unsaved": len(self._unsaved),
+            **self._totals(),
+            **self.health.figures(),
+        }
+
+    def _totals(self) -> dict[str, int]:
+        """What became of readings, messages and predictions, from the start on."""
+        door = self._door.counts
+        return {
             **self._predictor.totals,
             **self.counts,
-            **self.health.figures(),
+            "malformed": door["malformed"],
+            "shed": door["shed"],
+            "unwanted": door["refused"],
+            "sessions_lost": door["sessions_lost"],
         }
 
     def _own_topic(self, name: str) -> str:
@@ -291,8 +308,14 @@ class Service:
             self._commit((), (), ())
         self._door.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)
-        counts = {**self._predictor.totals, **self.counts}
-        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in counts.items()))
+        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self._totals().items()))
+
+
+def _said_beside(output: OutputMapping) -> PublishProperties | None:
+    """What goes with every prediction beside its payload; None where nothing does."""
+    if not output.needs_mqtt_5:
+        return None
+    return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
 
 
 def _identity(message: Message) -> str:
