@@ -173,7 +173,9 @@ class OutputMapping:
     format: Literal["nested", "flat", "msgpack"] = key(
         "nested", doc="what a payload is; docs/predictions.md shows each"
     )
-    publish_when: Literal["every", "change"] = key("every", doc="change: only where a value moved over its deadband")
+    publish_when: Literal["every", "change", "alarm"] = key(
+        "every", doc="change: only where a value moved over its deadband; alarm: where an alarm or a label turned"
+    )
     deadband: dict[str, float] = key({}, doc="target = how far a value may move unsaid, in its unit", least=0)
     retain: bool = key(False, doc="whether the broker keeps each stream's last prediction for who subscribes later")
     expiry_s: int | None = key(
