@@ -28,11 +28,16 @@ class Graph:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
-    def matrix(self, name: str, weight: Weight, shape: Sequence[int]) -> str:
-        """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows.
+    def matrix(
+        self, name: str, weight: Weight, shape: Sequence[int], columns: NDArray[np.float32] | None = None
+    ) -> str:
+        """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows, times `columns`.
 
         onnxruntime computes it from what is stored once, when it loads the graph.
         """
+        if columns is not None:
+            plain = self.matrix(f"{name}.standardized", weight, shape)
+            return self.node("Mul", [plain, self.constant(f"{name}.columns", columns)], name)
         if not isinstance(weight, Quantized):
             if weight.dtype == np.float32:
                 return self.constant(name, weight.reshape(shape))
