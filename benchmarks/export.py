@@ -144,6 +144,7 @@ def stepper(content: bytes) -> Callable[[], None]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     shapes = {port.name: [size if isinstance(size, int) else 1 for size in port.shape] for port in session.get_inputs()}
     feed = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
@@ -203,6 +204,7 @@ def print_steps(hidden: int) -> None:
         made, far = (random_checkpoint(hidden, changes=changes, far=far) for far in (False, True))
         graphs = {
             "ours": write_onnx(made.model.network(), made.contract),
+            "ours, int8": write_onnx(quantized(made.model.network(), "int8"), made.contract),
             "ours, features far from zero": write_onnx(far.model.network(), far.contract),
             "hand-built, standardized outside": hand_built(made),
             "hand-built, raw": hand_built(made, raw=True),

@@ -35,8 +35,8 @@ def entry_of(network: Network, *, columns_at_load: bool) -> Entry:
     """How the network takes raw features; `columns_at_load`: whether the format can scale stored columns once.
 
     Rounded weights are those of standardized features, so their columns are scaled after rounding and not before:
-    features of different units in one row would leave the small ones nothing. A highway and integer arithmetic want
-    standardized features.
+    features of different units in one row would leave the small ones nothing. Where each column has a scale already,
+    that scale takes it over. A highway and integer arithmetic want standardized features.
     """
     inverse_scale = np.float32(1) / network.scale
     least, most = _PLAIN_SCALES
@@ -48,7 +48,11 @@ def entry_of(network: Network, *, columns_at_load: bool) -> Entry:
     offset = np.where(far, network.mean, np.float32(0)) if far.any() else None
     near = np.where(far, 0, network.mean).astype(np.float64) / network.scale  # (inputs,)
     first = replace(first, b_ih=(first.b_ih - dense(first.w_ih).astype(np.float64) @ near).astype(np.float32))
-    if not isinstance(first.w_ih, Quantized) and first.w_ih.dtype == np.float32:
+    if isinstance(first.w_ih, Quantized):
+        if first.w_ih.axis == 1:
+            scales = np.maximum(first.w_ih.scales * inverse_scale, np.finfo(np.float32).tiny)
+            return Entry(replace(first, w_ih=replace(first.w_ih, scales=scales)), offset)
+    elif first.w_ih.dtype == np.float32:
         return Entry(replace(first, w_ih=dense(first.w_ih) * inverse_scale), offset)
     if columns_at_load:
         return Entry(first, offset, columns=inverse_scale)

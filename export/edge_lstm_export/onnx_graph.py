@@ -47,7 +47,7 @@ class Graph:
             return self._unpacked(name, weight, shape)
         stored = self.constant(f"{name}.int8", weight.values.reshape(shape))
         scales = self.constant(f"{name}.scales", weight.scales)
-        return self.node("DequantizeLinear", [stored, scales], name, axis=len(shape) - 2)
+        return self.node("DequantizeLinear", [stored, scales], name, axis=len(shape) - 2 + weight.axis)
 
     def _unpacked(self, name: str, weight: Quantized, shape: Sequence[int]) -> str:
         """Two values a byte, taken apart in float32: ONNX has four-bit tensors only since opset 21."""

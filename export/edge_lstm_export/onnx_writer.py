@@ -6,6 +6,7 @@ state (1, batch, hidden); it gives `prediction` (batch, outputs) in the targets'
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -165,7 +166,8 @@ def _with_ports(graph: Graph, network: Network, contract: Contract) -> Any:
 
 def _reordered(weight: Weight, cell: Cell) -> Weight:
     if isinstance(weight, Quantized):
-        return Quantized(_reorder_rows(weight.values, cell), _reorder_rows(weight.scales, cell), weight.bits)
+        scales = weight.scales if weight.axis else _reorder_rows(weight.scales, cell)
+        return replace(weight, values=_reorder_rows(weight.values, cell), scales=scales)
     return _reorder_rows(weight, cell)
 
 

@@ -22,7 +22,7 @@ from edge_lstm_export.labels import FEATURES, PREDICTION, facts
 Floats = NDArray[np.float32]
 _HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6
 _DYNAMIC_PRODUCT = 9  # the first version of FULLY_CONNECTED whose dynamic inputs have zero points
-_PER_ROW_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row
+_SCALES_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row or column
 
 
 def write_tflite(network: Network, contract: Contract) -> bytes:
@@ -50,11 +50,12 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
 
 
 def side_by_side(left: Weight, right: Weight) -> Weight | None:
-    """One matrix of both, or None where they are stored with other scales: one product is faster than two."""
+    """One matrix of both, or None where they have a scale a row each: one product is faster than two."""
     if isinstance(left, Quantized) and isinstance(right, Quantized):
-        if left.bits != right.bits or not np.array_equal(left.scales, right.scales):
+        if (left.bits, left.axis) != (8, 1) or (right.bits, right.axis) != (8, 1):
             return None
-        return Quantized(np.concatenate([left.values, right.values], axis=1), left.scales, left.bits)
+        values, scales = ([left.values, right.values], [left.scales, right.scales])
+        return Quantized(np.concatenate(values, axis=1), np.concatenate(scales), axis=1)
     if isinstance(left, Quantized) or isinstance(right, Quantized) or left.dtype != right.dtype:
         return None
     return np.concatenate([left, right], axis=1)
@@ -199,7 +200,8 @@ class _Graph:
         elif weight.bits == 4:
             stored, version = self.model.four_bits(f"{name}/int4", weight.values, weight.scales), _FOUR_BIT_DEQUANTIZE
         else:
-            stored, version = self.model.constant(f"{name}/int8", weight.values, weight.scales), _PER_ROW_DEQUANTIZE
+            stored = self.model.constant(f"{name}/int8", weight.values, weight.scales, weight.axis)
+            version = _SCALES_DEQUANTIZE
         matrix = self.model.fixed(name, weight.shape)
         self.model.operator("DEQUANTIZE", [stored], [matrix], version=version)
         return matrix

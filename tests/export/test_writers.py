@@ -62,21 +62,21 @@ def test_an_onnx_file_passes_the_checker_and_strict_shape_inference(
     assert (model.ir_version, model.opset_import[0].version) == (8, 17)
 
 
+@pytest.mark.parametrize(("scheme", "matrices"), [("int8", 3), ("float16", 4)])
 def test_an_onnx_step_is_the_least_graph_and_rounded_weights_add_to_loading_alone(
-    make_checkpoint: MakeCheckpoint,
+    make_checkpoint: MakeCheckpoint, scheme: str, matrices: int
 ) -> None:
-
     levels = make_checkpoint(features=FEATURES, changes=False)
     assert [node.op_type for node in onnx_of(levels).graph.node] == ["Unsqueeze", "LSTM", "Squeeze", "Gemm"]
     changes = [node.op_type for node in onnx_of(make_checkpoint(features=FEATURES)).graph.node]
     assert changes == ["Unsqueeze", "LSTM", "Squeeze", "Gemm", "Gemm"]
-    nodes = onnx_of(make_checkpoint(features=FEATURES), "int8").graph.node
+    nodes = onnx_of(make_checkpoint(features=FEATURES), scheme).graph.node
     computed: set[str] = set()  # from constants, once, when the graph is loaded
     for node in nodes:
-        if node.op_type in ("DequantizeLinear", "Mul"):
+        if node.op_type in ("DequantizeLinear", "Cast", "Mul"):
             assert not {"features", "sequence", "hidden"} & set(node.input)
             computed |= set(node.output)
-    assert len(computed) == 4
+    assert len(computed) == matrices
     assert [node.op_type for node in nodes if not computed & set(node.output)] == changes
 
 
