@@ -33,6 +33,7 @@ _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
 # The workshops' commands, reached by name: a device has neither torch nor what makes bundles.
 _WORKSHOPS = {
     "train": "edge_lstm_train.cli",
+    "tune": "edge_lstm_train.cli",
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
@@ -43,6 +44,7 @@ _WORKSHOPS = {
 _ORDER = [
     "demo",
     "train",
+    "tune",
     "export",
     "adopt",
     "keys",

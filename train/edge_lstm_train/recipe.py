@@ -336,6 +336,26 @@ class FitSection:
 
 
 @dataclass(frozen=True)
+class Range:
+    """The values that `edge-lstm tune` may give a key: some of a list, or numbers between two."""
+
+    choices: list[float] = key([], doc="numbers to choose from")
+    texts: list[str] = key([], doc="texts to choose from")
+    least: float | None = key(None, doc="the smallest number")
+    most: float | None = key(None, doc="the largest number")
+    log: bool = key(False, doc="whether small numbers are tried as often as large ones")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        between = self.least is not None or self.most is not None
+        if bool(self.choices) + bool(self.texts) + between != 1:
+            yield "choices", "expected one of choices, texts, and least with most"
+        elif between and (self.least is None or self.most is None or self.least >= self.most):
+            yield "least", f"expected least < most, found {self.least} and {self.most}"
+        elif between and self.log and self.least is not None and self.least <= 0:
+            yield "least", f"expected a number above 0 where log = true, found {self.least:g}"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that training needs to know. `recording.path` is absolute once `read_recipe` has read it."""
 
@@ -355,6 +375,7 @@ class Recipe:
     model: ModelSection = key(ModelSection(), doc="the network")
     fit: FitSection = key(FitSection(), doc="the search for weights")
     augment: AugmentSection = key(AugmentSection(), doc="what each chunk of training is changed by")
+    tune: dict[str, Range] = key({}, doc='key = what edge-lstm tune may give it, e.g. "model.hidden"')
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
