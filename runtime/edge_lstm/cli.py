@@ -33,9 +33,11 @@ _ELSEWHERE = {
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
     "record": "edge_lstm.record_cli",
+    "init": "edge_lstm_train.init_cli",
 }
 _ORDER = [
     "demo",
+    "init",
     "record",
     "train",
     "export",
