@@ -17,7 +17,17 @@ from edge_lstm.extras import require
 from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
 from edge_lstm.numerals import LARGEST, Numeral
 from edge_lstm.paths import ABSENT, Path
-from edge_lstm.payloads import Parse, PayloadError, csv_parser, load_json, parse_json, parse_msgpack, parse_text, shown
+from edge_lstm.payloads import (
+    Parse,
+    PayloadError,
+    csv_parser,
+    load_json,
+    parse_json,
+    parse_msgpack,
+    parse_text,
+    shown,
+    shown_bytes,
+)
 from edge_lstm.presets import preset
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.times import format_time, parse_time
@@ -72,6 +82,7 @@ class Decoder:
         _check(mapping, features)
         self._mapping = mapping
         self._features = features
+        self._most_bytes = mapping.max_bytes
         self._parse = _parser(mapping)
         self._zone = mapping.zone()
         self._stream, self._records = _path(mapping.stream), _path(mapping.readings)
@@ -106,9 +117,10 @@ class Decoder:
         no stream or time, or something that is no number.
         """
         place = self._places.get(topic)
-        if self._short is not None and place is not None and place.stream is not None:
+        short = self._short
+        if short is not None and place is not None and place.stream is not None and len(payload) <= self._most_bytes:
             # the usual message, all of it numbers, without the steps that it does not need; the long way does the same
-            load, keys, time, zone = self._short
+            load, keys, time, zone = short
             try:
                 facts = load(payload)
                 values = {}
@@ -132,6 +144,9 @@ class Decoder:
             place = self._learn(topic)
         if place is None or not payload:
             return []
+        if len(payload) > self._most_bytes:
+            expected = f"expected at most {self._most_bytes} bytes (max_bytes)"
+            raise PayloadError(f"{expected}, found {len(payload)}: {shown_bytes(payload)}")
         message = self._parse(payload)
         readings: list[Reading] = []
         refused, first = 0, None  # not all of them: a message may hold a million

@@ -22,18 +22,19 @@ RECENT = "recent_samples"
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A matrix of small integers with one float32 scale a row: `values * scales[:, None]`, its zero point 0."""
+    """A matrix of small integers with one float32 scale a row, or one a column; its zero point is 0."""
 
     values: NDArray[np.int8]  # (rows, columns)
-    scales: Floats  # (rows,)
-    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7
+    scales: Floats  # (rows,) or (columns,)
+    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7, a scale a row
+    axis: Literal[0, 1] = 0  # 0: a scale a row; 1: a scale a column
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
 
     def dequantized(self) -> Floats:
-        return self.values.astype(np.float32) * self.scales[:, None]
+        return self.values.astype(np.float32) * (self.scales if self.axis else self.scales[:, None])
 
     def packed(self) -> NDArray[np.uint8]:
         """The values plus 8, two a byte: a row's first half in the low four bits, its second in the high ones."""
@@ -210,13 +211,16 @@ def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weigh
         arrays[f"{name}.int4"], arrays[f"{name}.scales"] = weight.packed(), weight.scales
         arrays[f"{name}.columns"] = np.array(weight.shape[1])
     elif isinstance(weight, Quantized):
-        arrays[f"{name}.int8"], arrays[f"{name}.scales"] = weight.values, weight.scales
+        arrays[f"{name}.int8"] = weight.values
+        arrays[f"{name}.column_scales" if weight.axis else f"{name}.scales"] = weight.scales
     else:
         arrays[name] = weight
 
 
 def _get_weight(arrays: np.lib.npyio.NpzFile, name: str) -> Weight:
     if f"{name}.int8" in arrays.files:
+        if f"{name}.column_scales" in arrays.files:
+            return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.column_scales"], axis=1)
         return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.scales"])
     if f"{name}.int4" in arrays.files:
         return unpacked(arrays[f"{name}.int4"], arrays[f"{name}.scales"], int(arrays[f"{name}.columns"]))
