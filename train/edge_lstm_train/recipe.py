@@ -599,26 +599,26 @@ def _toml_lines(section: Any, prefix: str) -> Iterator[str]:
             tables.append((f"{prefix}{field.name}", value, doc))
         elif isinstance(value, Mapping) and not any(dataclasses.is_dataclass(item) for item in value.values()):
             if value:
-                yield f"{field.name} = {_toml_value(value)}" + (f"  # {doc}" if doc else "")
+                yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
         elif isinstance(value, Mapping):
-            tables += [(f"{prefix}{field.name}.{_toml_key(name)}", item, doc) for name, item in value.items()]
+            tables += [(f"{prefix}{field.name}.{toml_key(name)}", item, doc) for name, item in value.items()]
         elif value is not None:
-            yield f"{field.name} = {_toml_value(value)}" + (f"  # {doc}" if doc else "")
+            yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
     for header, value, doc in tables:
         yield ""
         yield f"[{header}]" + (f"  # {doc}" if doc else "")
         yield from _toml_lines(value, f"{header}.")
 
 
-def _toml_key(name: str) -> str:
+def toml_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_toml_key(name)} = {_toml_value(item)}' for name, item in value.items())}}}"
+        return f"{{{', '.join(f'{toml_key(name)} = {toml_value(item)}' for name, item in value.items())}}}"
     if isinstance(value, float):
         return repr(value)
     return json.dumps(value, ensure_ascii=False)  # JSON's texts, whole numbers and booleans are TOML's as well
