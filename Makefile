@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-workshop test-compat lint fuzz soak clean
+.PHONY: demo test test-device test-workshop test-compat test-systemd lint fuzz soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -35,6 +35,10 @@ test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/install
 	$(PYTHON) -m venv .venv-compat-new
 	.venv-compat-new/bin/python -m pip install $(PIP_FLAGS) --constraint $< onnxruntime ai-edge-litert numpy click
 	@touch $@
+
+# The installed unit under a real systemd, booted beside this machine's; needs root, and skips with a reason elsewhere.
+test-systemd: .venv-device/installed
+	$(DEVICE)/python -m pytest tests/systemd --device-only -rsP
 
 lint: .venv/installed
 	$(BIN)/ruff check .
