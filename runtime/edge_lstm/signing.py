@@ -44,6 +44,11 @@ def new_keys(path: Path) -> tuple[Path, Path]:
     return private, public
 
 
+def refuse_no_key(key: Path) -> None:
+    """Raise EdgeLstmError unless the file `key` holds a private key: before long work that ends in a signature."""
+    _private_key(key)
+
+
 def signature(bundle: Bundle, key: Path) -> bytes:
     """The entry manifest.sig for the bundle, by the private key in the file `key`; equal arguments give equal bytes."""
     private = _private_key(key)
