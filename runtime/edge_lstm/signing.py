@@ -96,7 +96,7 @@ def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
     try:
         facts = json.loads(bundle.signature or b"")
         return bytes.fromhex(facts["public_key"]), bytes.fromhex(facts["signature"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise EdgeLstmError(
             f"{bundle.source}: expected a public key and a signature in manifest.sig, found something else",
             "sign the bundle again",
