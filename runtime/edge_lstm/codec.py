@@ -62,8 +62,13 @@ class _Place:
 class Decoder:
     """Messages to readings, by one mapping, for the given features."""
 
-    def __init__(self, mapping: InputMapping, features: Sequence[str]) -> None:
-        """Raises EdgeLstmError where the mapping cannot serve these features, or needs a package that is not here."""
+    def __init__(
+        self, mapping: InputMapping, features: Sequence[str], categories: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """`categories`: by feature, the texts that its values stand for.
+
+        Raises EdgeLstmError where the mapping cannot serve these features, or needs a package that is not here.
+        """
         _check(mapping, features)
         self._mapping = mapping
         self._features = features
@@ -72,7 +77,7 @@ class Decoder:
         self._stream, self._records = _path(mapping.stream), _path(mapping.readings)
         self._time = _path(mapping.time) if mapping.time_from.startswith("payload") else None
         self._sequence = _path(mapping.sequence) if mapping.sequence_from == "payload" else None
-        values = [_value(mapping, feature) for feature in features]
+        values = [_value(mapping, feature, (categories or {}).get(feature, ())) for feature in features]
         sources = [mapping.source(feature) for feature in features]
         self._own = [
             (TopicPattern(source.topic), value)
@@ -306,7 +311,7 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path.parse(text)
 
 
-def _value(mapping: InputMapping, feature: str) -> _Value:
+def _value(mapping: InputMapping, feature: str, categories: Sequence[str]) -> _Value:
     source: ValueMapping = mapping.source(feature)
     if mapping.format == "text":
         path = None
@@ -324,6 +329,7 @@ def _value(mapping: InputMapping, feature: str) -> _Value:
         ignore=[*mapping.ignore, *source.ignore],
         words={word.lower(): number for word, number in words.items()},
         decimal_comma=mapping.decimal == "comma",
+        categories=categories,
     )
     return _Value(feature, path, numeral)
 
@@ -349,9 +355,14 @@ def _told(found: Any) -> str:
     return "none" if found is ABSENT else shown(found)
 
 
-def encode_reading(reading: Reading) -> str:
-    """A reading as `InputMapping()` takes it: {"time": "2016-07-01T07:00:00Z", "ac_power": -2.86}."""
-    return json.dumps({"time": format_time(reading.time), **reading.values}, separators=(",", ":"))
+def encode_reading(reading: Reading, categories: Mapping[str, Sequence[str]] | None = None) -> str:
+    """A reading as `InputMapping()` takes it: {"time": "2016-07-01T07:00:00Z", "ac_power": -2.86}.
+
+    `categories`: by feature, the texts that its values stand for.
+    """
+    known = categories or {}
+    values = {name: known[name][int(value)] if name in known else value for name, value in reading.values.items()}
+    return json.dumps({"time": format_time(reading.time), **values}, separators=(",", ":"))
 
 
 class Encoder:
@@ -417,6 +428,8 @@ def decode_prediction(payload: str) -> Prediction:
             int(facts["warm_steps"]),
             values,
             int(facts["revision"]),
+            facts.get("label"),
+            None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
@@ -425,11 +438,18 @@ def decode_prediction(payload: str) -> Prediction:
 # Written by hand: json.dumps takes twice as long, and orjson writes some floats otherwise, so that what a
 # subscriber gets would depend on what is installed.
 def _head(prediction: Prediction, bundle_id: str) -> str:
-    return (
+    head = (
         f'{{"stream":{_quoted(prediction.stream)},"time":"{format_time(prediction.time)}",'
         f'"step":{prediction.step},"warm_steps":{prediction.warm_steps},"revision":{prediction.revision},'
         f'"bundle":{_quoted(bundle_id)}'
     )
+    if prediction.label is not None:
+        head += f',"label":{_quoted(prediction.label)}'
+    if prediction.score is not None:
+        judged = math.isfinite(prediction.score)
+        score = float(f"{prediction.score:.6g}") if judged else "null"
+        head += f',"score":{score},"alarm":{"true" if prediction.alarm else "false"}'
+    return head
 
 
 def _members(named: Iterable[tuple[str | int, float]]) -> str:

@@ -170,7 +170,9 @@ class OutputMapping:
     format: Literal["nested", "flat", "msgpack"] = key(
         "nested", doc="what a payload is; docs/predictions.md shows each"
     )
-    publish_when: Literal["every", "change"] = key("every", doc="change: only where a value moved over its deadband")
+    publish_when: Literal["every", "change", "alarm"] = key(
+        "every", doc="change: only where a value moved over its deadband; alarm: where an alarm or a label turned"
+    )
     deadband: dict[str, float] = key({}, doc="target = how far a value may move unsaid, in its unit", least=0)
 
     def faults(self) -> Iterator[tuple[str, str]]:

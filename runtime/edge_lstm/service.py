@@ -27,7 +27,7 @@ from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Reading
+from edge_lstm.reading import Prediction, Reading
 from edge_lstm.refusal import refusal_payload, refusal_topic
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
@@ -83,7 +83,15 @@ class Service:
             window=_ID_WINDOW if config.input.sequence is not None else 0,
             fetch=self._row,
         )
-        self._decoder = Decoder(config.input, [feature.name for feature in bundle.contract.features])
+        features = bundle.contract.features
+        categories = {feature.name: feature.categories for feature in features if feature.categories}
+        self._decoder = Decoder(config.input, [feature.name for feature in features], categories)
+        if config.output.publish_when == "alarm" and bundle.contract.task not in ("classify", "anomaly"):
+            raise EdgeLstmError(
+                f'expected a bundle with labels or alarms for publish_when = "alarm", found the task '
+                f"{bundle.contract.task}",
+                'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
+            )
         self._encoder = Encoder(config.output, bundle.id)
         self._deadband = (
             Deadband(bundle.contract, config.output.deadband) if config.output.publish_when == "change" else None
@@ -163,7 +171,7 @@ class Service:
         begun = time.monotonic()
         readings = [reading for message in messages for reading in self._readings(message)]
         predictions = self._predictor.feed(readings)
-        said = predictions if self._deadband is None else self._deadband.moved(predictions, self._predictor.table)
+        said = self._worth_saying(predictions)
         outbox = [(self._encoder.topic(one.stream), self._encoder.payload(one)) for one in said]
         identities = [_identity(message) for message in messages] if self._exactly_once else []
         self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
@@ -178,6 +186,14 @@ class Service:
         self._evict()
         self.counts["predictions"] += len(predictions)
         self.health.processed(len(readings), time.monotonic() - begun)
+
+    def _worth_saying(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Those that are published; corrections always are."""
+        if self._deadband is not None:
+            return self._deadband.moved(predictions, self._predictor.table)
+        if self.config.output.publish_when == "alarm":
+            return [prediction for prediction in predictions if prediction.turned or prediction.revision]
+        return predictions
 
     def _arrival(self) -> float:
         """Now, in seconds since 1970, and later than ever before: two messages of a moment are two, in their order,
