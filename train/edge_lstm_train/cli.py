@@ -13,19 +13,26 @@ from edge_lstm.extras import require
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="[default: runs/NAME]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Where the recording's path begins, instead of beside the recipe.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's seed.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What trains.")
 @click.option("--resume", is_flag=True, help="Go on from where a training into RUN_DIR was stopped.")
-def train(recipe: str, output: Path | None, seed: int | None, device: str, resume: bool) -> None:
+def train(recipe: str, output: Path | None, data: Path | None, seed: int | None, device: str, resume: bool) -> None:
     """Train a model from a recording.
 
-    RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm (solar, weather). The run folder gets
-    checkpoint.pt (for edge-lstm export), report.html, metrics.json and recipe.toml (with every default written out).
+    RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm: solar and weather bring their recordings,
+    the others take them from --data (docs/accuracy.md). The run folder gets checkpoint.pt (for edge-lstm export),
+    report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
     from edge_lstm_train.recipe import read_recipe
 
-    chosen = read_recipe(recipe)
+    chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
     from edge_lstm_train.evaluate import as_text

@@ -43,7 +43,9 @@ T = TypeVar("T")
 class RecordingSection:
     """Where the readings are, and how to read them."""
 
-    path: str | list[str] = key(doc="CSV or Parquet, relative to the recipe: a file, a pattern like logs/*.csv, a list")
+    path: str | list[str] = key(
+        doc="CSV or Parquet, relative to the recipe or to --data: a file, a pattern like logs/*.csv, a list"
+    )
     time: str | list[str] | None = key(
         None, doc="column of times, or those of date and hour; none: the first that holds times"
     )
@@ -554,14 +556,30 @@ def _only(kind: type[T], section: Any) -> T:
     return kind(**{field.name: getattr(section, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
-def read_recipe(path_or_name: str | Path) -> Recipe:
-    """The recipe in a TOML file, or the bundled one of that name. Raises EdgeLstmError with every fault at once."""
+def read_recipe(path_or_name: str | Path, data: Path | None = None) -> Recipe:
+    """The recipe in a TOML file, or the bundled one of that name. Raises EdgeLstmError with every fault at once.
+
+    The recording's path is relative to `data`, and where that is None to the recipe.
+    """
     path = _recipe_path(path_or_name)
     recipe = read_toml(path, Recipe)
     named = recipe.recording.path
-    paths = [str((path.parent / one).resolve()) for one in ([named] if isinstance(named, str) else named)]
+    asked = [named] if isinstance(named, str) else named
+    if data is None and path in bundled_recipes().values():
+        _refuse_without_data(recipe.name, path.parent, asked)
+    paths = [str(((data or path.parent) / one).resolve()) for one in asked]
     recording = dataclasses.replace(recipe.recording, path=paths[0] if isinstance(named, str) else paths)
     return dataclasses.replace(recipe, recording=recording)
+
+
+def _refuse_without_data(name: str, folder: Path, asked: Sequence[str]) -> None:
+    """Recipes come with the package, most of their recordings do not."""
+    for one in asked:
+        if not (folder / Path(one).parts[0]).exists():
+            raise EdgeLstmError(
+                f'expected --data DIR beside the recipe "{name}": the folder that holds {one}, found none',
+                "that recording does not come with edge-lstm; docs/accuracy.md says where it is from",
+            )
 
 
 def bundled_recipes() -> dict[str, Path]:
