@@ -116,7 +116,8 @@ def _unseen(dataset: Dataset) -> NDArray[np.int64]:
     """Steps of the stream with most of them after the training part, from that part's end on: the checkpoint's tape."""
     unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
     stream = np.bincount(dataset.stream_of[unseen]).argmax()
-    return unseen[dataset.stream_of[unseen] == stream][:_TAPE_STEPS]
+    own: NDArray[np.int64] = unseen[dataset.stream_of[unseen] == stream]
+    return own[:_TAPE_STEPS]
 
 
 def _provenance(recipe: Recipe, judgement: Judgement) -> dict[str, str]:
