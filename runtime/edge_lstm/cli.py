@@ -33,6 +33,7 @@ _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
 # Commands in files of their own, reached by name; the workshops': a device has neither torch nor what makes bundles.
 _ELSEWHERE = {
     "train": "edge_lstm_train.cli",
+    "tune": "edge_lstm_train.cli",
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
@@ -47,6 +48,7 @@ _ORDER = [
     "init",
     "record",
     "train",
+    "tune",
     "export",
     "adopt",
     "keys",

@@ -92,6 +92,24 @@ def test_a_written_recipe_reads_back_as_it_was(tmp_path: Path, name: str) -> Non
     assert read_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
 
 
+def test_a_path_begins_at_the_data_that_were_named_or_else_at_the_recipe(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    assert read_recipe(path).recording.path == str(tmp_path / "pump.csv")
+    assert read_recipe(path, tmp_path / "data").recording.path == str(tmp_path / "data" / "pump.csv")
+
+
+@pytest.mark.parametrize("name", sorted(bundled_recipes()))
+def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, name: str) -> None:
+    if name in ("solar", "weather"):
+        assert Path(str(read_recipe(name).recording.path)).is_file()
+        return
+    with pytest.raises(EdgeLstmError, match=f'expected --data DIR beside the recipe "{name}": the folder') as caught:
+        read_recipe(name)
+    assert caught.value.hint == "that recording does not come with edge-lstm; docs/accuracy.md says where it is from"
+    paths = read_recipe(name, tmp_path).recording.path
+    assert all(path.startswith(str(tmp_path)) for path in ([paths] if isinstance(paths, str) else paths))
+
+
 def test_a_written_recipe_keeps_names_that_need_quotes(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, MINIMAL))
     odd = {'flow "north" °C': dataclasses.replace(recipe.features["flow"], column="a\\b")}

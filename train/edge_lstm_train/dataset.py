@@ -202,9 +202,10 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
 def _statistics(
     recipe: Recipe, recording: Recording, samples: _Samples, chosen: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation (features,) of what the training part measured; what never changes is refused.
+    """Mean and standard deviation (features,) of what was measured in the training part.
 
-    Of categories -1 and 1: a category that was never seen is none of them.
+    Features that never change there teach nothing, and are refused. Of categories -1 and 1: a category
+    that was never seen is none of them.
     """
     values = Features(recipe.contract([0.0] * len(recipe.features), [math.inf] * len(recipe.features)))
     measured = values.conditioned(samples.values).astype(np.float64)
