@@ -218,15 +218,16 @@ class Service:
         if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
             return []
+        arrival = self._arrival()
         try:
-            readings = self._decoder.readings(message.topic, message.payload, message.properties, self._arrival())
+            readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
             self._refuse(message, str(error))
             readings = error.readings
         else:
             if not readings:
                 self._ignore(message)
-        return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
+        return [self._timed(reading, arrival) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
@@ -236,9 +237,9 @@ class Service:
             return False
         return True
 
-    def _timed(self, reading: Reading) -> Reading:
+    def _timed(self, reading: Reading, arrival: float) -> Reading:
         """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
-        if reading.time != self._arrived:
+        if reading.time != arrival:
             return reading
         moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
         return reading._replace(time=moment)
