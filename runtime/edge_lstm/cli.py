@@ -36,7 +36,9 @@ _WORKSHOPS = {
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
-    "device": "edge_lstm.device_cli",  # no workshop: a room of its own for its verbs
+    "device": "edge_lstm.device_cli",  # no workshops: rooms of their own for their verbs
+    "bench": "edge_lstm.bench_cli",
+    "doctor": "edge_lstm.doctor_cli",
 }
 _ORDER = [
     "demo",
@@ -47,8 +49,10 @@ _ORDER = [
     "sign",
     "inspect",
     "verify",
+    "bench",
     "replay",
     "simulate",
+    "doctor",
     "run",
     "status",
     "device",

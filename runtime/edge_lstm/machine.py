@@ -32,7 +32,7 @@ def this_machine(root: Path = Path("/")) -> Machine:
     return Machine(
         _architecture(),
         platform.python_version(),
-        platform.libc_ver()[1] or None,
+        _glibc(),
         memory_mb(root),
         _text(root / _TREE / "model"),
         tuple(filter(None, (_text(root / _TREE / "compatible") or "").split("\0"))),
@@ -76,6 +76,15 @@ def _architecture() -> str:
     if machine == "aarch64" and struct.calcsize("P") == 4:  # the kernel's answer, not the userland's
         return "armv7l"
     return "i686" if machine == "x86_64" and sys.maxsize < 2**32 else machine
+
+
+def _glibc() -> str | None:
+    """Its version; None with another C library, for which there are no wheels, whatever its number."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        return None
+    return version if name == "glibc" else None
 
 
 def _text(path: Path) -> str | None:

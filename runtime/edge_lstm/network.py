@@ -22,18 +22,19 @@ RECENT = "recent_samples"
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A matrix of small integers with one float32 scale a row: `values * scales[:, None]`, its zero point 0."""
+    """A matrix of small integers with one float32 scale a row, or one a column; its zero point is 0."""
 
     values: NDArray[np.int8]  # (rows, columns)
-    scales: Floats  # (rows,)
-    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7
+    scales: Floats  # (rows,) or (columns,)
+    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7, a scale a row
+    axis: Literal[0, 1] = 0  # 0: a scale a row; 1: a scale a column
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
 
     def dequantized(self) -> Floats:
-        return self.values.astype(np.float32) * self.scales[:, None]
+        return self.values.astype(np.float32) * (self.scales if self.axis else self.scales[:, None])
 
     def packed(self) -> NDArray[np.uint8]:
         """The values plus 8, two a byte: a row's first half in the low four bits, its second in the high ones."""
@@ -120,8 +121,17 @@ class Network:
         """How many numbers training has set (mean and scale are statistics and do not count)."""
         sizes = [weight.shape[0] * weight.shape[1] for weight in self._weights()]
         biases = [layer.b_ih.size + layer.b_hh.size for layer in self.layers]
-        taps = len(self.head_bias) * self.recent_size  # the newest sample's are their negative sum, or none
+        taps = 0 if self.highway is None else self.highway.size
+        if self.highway is not None and self._level_free:
+            taps = len(self.head_bias) * self.recent_size  # the newest sample's follow from the others
         return sum(sizes) + sum(biases) + self.head_bias.size + taps
+
+    @property
+    def _level_free(self) -> bool:
+        """Whether the highway's taps on each input sum to nothing, so that its level does not matter."""
+        assert self.highway is not None  # who asks has one
+        taps = self.highway.reshape(len(self.head_bias), -1, len(self.mean)).astype(np.float64)
+        return bool(np.all(np.abs(taps.sum(axis=1)) <= 1e-5 * (1e-12 + np.abs(taps).sum(axis=1))))
 
     @property
     def multiply_accumulates(self) -> int:
@@ -201,13 +211,16 @@ def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weigh
         arrays[f"{name}.int4"], arrays[f"{name}.scales"] = weight.packed(), weight.scales
         arrays[f"{name}.columns"] = np.array(weight.shape[1])
     elif isinstance(weight, Quantized):
-        arrays[f"{name}.int8"], arrays[f"{name}.scales"] = weight.values, weight.scales
+        arrays[f"{name}.int8"] = weight.values
+        arrays[f"{name}.column_scales" if weight.axis else f"{name}.scales"] = weight.scales
     else:
         arrays[name] = weight
 
 
 def _get_weight(arrays: np.lib.npyio.NpzFile, name: str) -> Weight:
     if f"{name}.int8" in arrays.files:
+        if f"{name}.column_scales" in arrays.files:
+            return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.column_scales"], axis=1)
         return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.scales"])
     if f"{name}.int4" in arrays.files:
         return unpacked(arrays[f"{name}.int4"], arrays[f"{name}.scales"], int(arrays[f"{name}.columns"]))

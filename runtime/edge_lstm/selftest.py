@@ -66,7 +66,7 @@ class SelfTestError(EdgeLstmError):
 
 def initial_states(contract: Contract, batch: int) -> list[Floats]:
     """The states that `batch` streams start from, (batch, *shape) each."""
-    return [np.zeros((batch, *state.shape), np.float32) for state in contract.states]
+    return [np.repeat(state.initial[None], batch, axis=0) for state in contract.states]
 
 
 def replay_tape(

@@ -19,7 +19,7 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm_train.model import Forecaster, Shape
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE = "checkpoint.pt"
 
 

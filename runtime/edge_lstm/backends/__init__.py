@@ -56,6 +56,16 @@ def format_of(name: str) -> Format:
     return _KINDS[name].format
 
 
+def module_of(name: str) -> str:
+    """Our module that drives the backend."""
+    return _KINDS[name].module
+
+
+def package_of(name: str) -> str:
+    """The package that the backend needs, as it is imported."""
+    return _KINDS[name].package
+
+
 def installed() -> list[str]:
     """The names of the backends that can run here, the preferred one first."""
     return [name for name in NAMES if refusal(name) is None]
