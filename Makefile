@@ -57,7 +57,7 @@ fuzz: .venv/installed
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv, a few minutes on a first run" >&2
 	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt \
-		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,export,dev]'
+		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,tune,export,adopt-test,dev]'
 	@touch $@
 
 # A device: the wheel and a backend, no torch, numpy 2; the runtime's tests run here too.

@@ -84,8 +84,9 @@ def prediction_bytes(config: ServiceConfig, opened: Bundle | None) -> int:
         encoder = Encoder(config.output, opened.id)
     except EdgeLstmError:
         return 0
-    contract = opened.contract
-    values = {target: dict.fromkeys(contract.horizons, -1.2345678e-12) for target in contract.targets}
+    values: dict[str, dict[int, float]] = {}
+    for name, horizon in opened.contract.outputs:
+        values.setdefault(name, {})[horizon] = -1.2345678e-12
     prediction = Prediction(_LONG_NAME, time.time(), 10**9, 10**9, values, 0)
     return _HEADER_BYTES + len(encoder.topic(_LONG_NAME).encode()) + len(encoder.payload(prediction))
 
