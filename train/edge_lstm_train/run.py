@@ -75,11 +75,11 @@ def train(
     if fitted.interrupted_at is not None:
         kept = f"weights of update {fitted.best} kept; go on with --resume"
         click.echo(f"interrupted at update {fitted.interrupted_at}: {kept}", err=True)
-    contract = _started(dataset.contract, fitted.model)
+    contract = started(dataset.contract, fitted.model)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     judgement = judge(recipe, dataset, baselines, predictions)
     provenance = _provenance(recipe, judgement)
-    unseen = _unseen(dataset)
+    unseen = unseen_steps(dataset)
     truth = dataset.targets[unseen].astype(np.float32)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
     run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
@@ -96,7 +96,7 @@ def train(
     return run
 
 
-def _started(contract: Contract, model: Forecaster) -> Contract:
+def started(contract: Contract, model: Forecaster) -> Contract:
     """The contract, its states starting where training has found best."""
     starts = model.started()
     states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
@@ -112,7 +112,7 @@ def _make(run_dir: Path) -> None:
         ) from None
 
 
-def _unseen(dataset: Dataset) -> NDArray[np.int64]:
+def unseen_steps(dataset: Dataset) -> NDArray[np.int64]:
     """Steps of the stream with most of them after the training part, from that part's end on: the checkpoint's tape."""
     unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
     stream = np.bincount(dataset.stream_of[unseen]).argmax()
