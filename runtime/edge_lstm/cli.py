@@ -30,19 +30,25 @@ if TYPE_CHECKING:
 
 _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
 
-# The workshops' commands, reached by name: a device has neither torch nor what makes bundles.
-_WORKSHOPS = {
+# Commands in files of their own, reached by name; the workshops': a device has neither torch nor what makes bundles.
+_ELSEWHERE = {
     "train": "edge_lstm_train.cli",
+    "tune": "edge_lstm_train.cli",
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
-    "device": "edge_lstm.device_cli",  # no workshops: rooms of their own for their verbs
+    "init": "edge_lstm_train.init_cli",
+    "record": "edge_lstm.record_cli",
+    "device": "edge_lstm.device_cli",
     "bench": "edge_lstm.bench_cli",
     "doctor": "edge_lstm.doctor_cli",
 }
 _ORDER = [
     "demo",
+    "init",
+    "record",
     "train",
+    "tune",
     "export",
     "adopt",
     "keys",
@@ -67,8 +73,8 @@ class _Verbs(click.Group):
         return _ORDER
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name in _WORKSHOPS:
-            command: click.Command = getattr(importlib.import_module(_WORKSHOPS[name]), name)
+        if name in _ELSEWHERE:
+            command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name)
             return command
         return super().get_command(context, name)
 
@@ -224,6 +230,7 @@ def replay(
 ) -> None:
     """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
     from edge_lstm.codec import encode_prediction
+    from edge_lstm.columns import Quantity
     from edge_lstm.predictor import Predictor
     from edge_lstm.recording import Columns, read_recording
     from edge_lstm.replay import predictions_csv, states, until
@@ -238,8 +245,9 @@ def replay(
 
         readings = list(read_sound(recording, [one.name for one in opened.contract.features], stream).readings())
     elif recording is not None:
-        names = {feature.name: feature.name for feature in opened.contract.features}
-        where = Columns(_renamed(names, columns), time_column, stream_column, stream)
+        names = _renamed({feature.name: feature.name for feature in opened.contract.features}, columns)
+        values = {one.name: Quantity(names[one.name], categories=one.categories) for one in opened.contract.features}
+        where = Columns(values, time_column, stream_column, stream)
         readings = list(read_recording(recording, where).readings())
     elif store is not None:
         readings = list(history(store))
@@ -373,7 +381,7 @@ def run(config: Path) -> None:
         service.stop()
 
     signal.signal(signal.SIGHUP, hang_up)
-    with _ended_by_signals(end) as ended:
+    with ended_by_signals(end) as ended:
         service.run()
         while hangups and not ended:
             hangups.clear()
@@ -418,7 +426,7 @@ def broker(port: int) -> None:
     """Run a small MQTT broker on loopback, for a first try without mosquitto."""
     from edge_lstm.broker import EmbeddedBroker
 
-    with _ended_by_signals(lambda: None) as ended, EmbeddedBroker(port) as embedded:
+    with ended_by_signals(lambda: None) as ended, EmbeddedBroker(port) as embedded:
         click.echo(f"MQTT 5 at {embedded.address}, MQTT 3.1.1 at {embedded.address_311}; end with Ctrl-C", err=True)
         while embedded.running and not ended:
             time.sleep(0.2)
@@ -427,7 +435,7 @@ def broker(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_signals(end: Callable[[], object]) -> Iterator[list[int]]:
+def ended_by_signals(end: Callable[[], object]) -> Iterator[list[int]]:
     """Within the block SIGTERM and Ctrl-C call `end()` and add to the list that it gives."""
     ended: list[int] = []
 

@@ -16,13 +16,7 @@ def write_file(path: Path, content: bytes | str, mode: int | None = None) -> Non
     Raises EdgeLstmError where the folder is missing or cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    try:
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise EdgeLstmError(
-            f"expected a folder that can be written at {path.parent}, found: {error.strerror}",
-            "make the folder, or name another place with -o",
-        ) from None
+    descriptor, beside = _beside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -43,6 +37,23 @@ def write_file(path: Path, content: bytes | str, mode: int | None = None) -> Non
         os.fsync(folder)  # the rename itself has to reach the disk
     finally:
         os.close(folder)
+
+
+def refuse_no_folder(path: Path) -> None:
+    """Raise EdgeLstmError where `path` could not be written: before long work whose end it is."""
+    descriptor, beside = _beside(path)
+    os.close(descriptor)
+    Path(beside).unlink()
+
+
+def _beside(path: Path) -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise EdgeLstmError(
+            f"expected a folder that can be written at {path.parent}, found: {error.strerror}",
+            "make the folder, or name another place with -o",
+        ) from None
 
 
 def _umask() -> int:

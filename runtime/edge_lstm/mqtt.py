@@ -40,8 +40,9 @@ ClientKind = Literal["auto", "batching", "stock"]
 
 _CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to reconnect
-_UNREACHABLE_LOGGED_EVERY_S = 60.0
+_UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = 60.0
 _MOST_A_POLL = 1000  # messages, about
+_MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
 _TOPICS_KEPT = 4096
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
@@ -168,11 +169,12 @@ class Door:
         self._broken = False  # its socket is of no use any more, though paho still holds it
         self._expect_session = expect_session
         self._arrived: list[Message] = []
+        self._arrived_bytes = 0
         self._outgoing = SendWindow(MOST_UNCONFIRMED)
         self._known_topics: dict[str, bytes] = {}
         self._names: dict[bytes, str] = {}
         self._refused = ""
-        self._since = self._retry_at = self._silent_until = 0.0
+        self._since = self._retry_at = self._silent_until = self._shed_silent_until = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._client = self._make_client(client, client_id)
         self._client.connect_timeout = _CONNECT_TIMEOUT_S
@@ -258,7 +260,7 @@ class Door:
             self._reconnect(timeout_s)
         else:
             self._exchange(timeout_s, read)
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived, self._arrived_bytes = self._arrived, [], 0
         return arrived
 
     def publish(
@@ -392,7 +394,8 @@ class Door:
             if left is not connection:
                 return
             more = _decrypted(left) or select.select([left], [], [], 0)[0]
-            if not more or len(self._arrived) >= _MOST_A_POLL:
+            enough = len(self._arrived) >= _MOST_A_POLL or self._arrived_bytes >= _MOST_A_POLL_BYTES
+            if enough or not more:
                 _acknowledge_at_once(connection)
                 return
 
@@ -407,7 +410,8 @@ class Door:
 
     def _end_connection(self) -> None:
         self.connected = self._accepted = False
-        self._arrived.clear()  # unacknowledged, so the broker sends them again
+        # what was not acknowledged the broker sends again
+        self._arrived = [message for message in self._arrived if not message.qos]
         if time.monotonic() - self._since < _LONGEST_PAUSE_S:
             self._wait_longer()  # a broker that takes us in to throw us out is not asked without a pause
         else:
@@ -449,8 +453,13 @@ class Door:
             self._client.loop_write()
         if self.connected and not self._client.want_write():
             self._client.publish_many(items, 0, retain, self._packed(properties))
-        else:
-            self.counts["shed"] += len(items)
+            return
+        self.counts["shed"] += len(items)
+        if self.connected and time.monotonic() >= self._shed_silent_until:
+            self._shed_silent_until = time.monotonic() + _SHED_LOGGED_EVERY_S
+            log.warning(
+                "broker does not keep up, messages are shed address=%s shed=%d", self.address, self.counts["shed"]
+            )
 
     def _packed(self, properties: PublishProperties | None) -> Properties | None:
         return paho_properties(properties) if properties is not None and self._five else None
@@ -517,6 +526,7 @@ class Door:
                     self._client.ack(packet_id, (first & QOS) >> 1)
                 continue
             qos, repeated, retained = (first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0
+            self._arrived_bytes += len(payload)
             arrived.append(Message(topic, payload, packet_id, connection, qos, repeated, retained, properties))
 
     def _name(self, raw: bytes) -> str | None:

@@ -8,6 +8,7 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -22,11 +23,14 @@ from edge_lstm.codec import Decoder, Encoder, PayloadError
 from edge_lstm.deadband import Deadband
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.health import Health
+from edge_lstm.intake import Intake
 from edge_lstm.machine import run_on
+from edge_lstm.mapping import OutputMapping
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictor import Predictor
+from edge_lstm.publishing import PublishProperties
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.refusal import refusal_payload, refusal_topic
 from edge_lstm.service_config import ServiceConfig
@@ -38,8 +42,6 @@ from edge_lstm.times import NO_CLOCK
 log = logging.getLogger(__name__)
 
 _MOST_UNSENT = 5000  # predictions that the broker has not confirmed, before readings are left with it
-_MOST_A_BATCH = 200
-_MOST_WAITING = 1000  # messages taken in and not processed, before the socket is left unread
 _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
@@ -87,6 +89,8 @@ class Service:
         self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync)
         self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
+        # a reading that comes again is known by its own time; else its message has to be
+        self._by_message = self._exactly_once and not self._decoder.timed
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
@@ -101,9 +105,13 @@ class Service:
             keepalive_s=config.mqtt.keepalive_s,
             expect_session=self._batch > 0 and self._exactly_once,
         )
-        self._outbox = Outbox(self._door, self._batch)
+        say = functools.partial(
+            self._door.publish_many, retain=config.output.retain, properties=_said_beside(config.output)
+        )
+        self._say_unconfirmed = functools.partial(say, qos=0)
+        self._outbox = Outbox(say, lambda: self._door.unconfirmed, self._batch)
         self._outbox.put(self._batch, unsent, known)
-        self._waiting: list[Message] = []  # taken in, not processed yet
+        self._intake = Intake()
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
         self._saved_at = time.monotonic()
         self._stopping = False
@@ -130,18 +138,17 @@ class Service:
             self._manager.alive()
             self._outbox.settle()
             free = len(self._outbox) < _MOST_UNSENT
-            room = len(self._waiting) < _MOST_WAITING
-            pause = self._pause_s() if self._waiting and free else _POLL_S
-            self._take(self._door.poll(pause, read=room or not free))
-            if self._waiting and free and self._pause_s() == 0:
-                batch, self._waiting = self._waiting[:_MOST_A_BATCH], self._waiting[_MOST_A_BATCH:]
-                self._process(batch)
+            # confirmations come over the same socket, so with too few of them it is read on, come what may
+            read = not self._intake.full or not free
+            self._take(self._door.poll(self._pause_s() if self._intake and free else _POLL_S, read=read))
+            if self._intake and free and self._pause_s() == 0:
+                self._process(self._intake.batch())
             self._do_what_is_due()
         self._finish()
 
     def _pause_s(self) -> float:
         """How long what waits has to: commits keep their distance, unless a whole batch waits."""
-        if not self._exactly_once or len(self._waiting) >= _MOST_A_BATCH:
+        if not self._exactly_once or self._intake.has_a_whole_batch:
             return 0.0
         return min(max(self._saved_at + self.config.commit_interval_s - time.monotonic(), 0.0), _POLL_S)
 
@@ -151,17 +158,17 @@ class Service:
             log.info("connected address=%s", self._door.address)
             self._manager.status(f"connected to {self._door.address}, bundle {self._bundle_id}")
             self._door.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
-            # what the former connection left unacknowledged comes again
-            self._waiting = [message for message in self._waiting if message.connection == self._connection]
-        self._waiting += messages
+            self._intake.keep_only(self._connection)
+        self._intake.add(messages)
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
+        self._arrival()
         readings = [reading for message in messages for reading in self._readings(message)]
         predictions = self._predictor.feed(readings)
         said = self._worth_saying(predictions)
         outbox = [(self._encoder.topic(one.stream), self._encoder.payload(one)) for one in said]
-        identities = [_identity(message) for message in messages] if self._exactly_once else []
+        identities = [_identity(message) for message in messages] if self._by_message else []
         self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
         self._batch += 1
         if self._exactly_once and not self._commit(outbox, identities, readings):
@@ -170,7 +177,7 @@ class Service:
             self._outbox.put(self._batch, outbox, identities)
             self._door.acknowledge(messages)
         else:
-            self._door.publish_many(outbox, qos=0)
+            self._say_unconfirmed(outbox)
         self._evict()
         self.counts["predictions"] += len(predictions)
         self.health.processed(len(readings), time.monotonic() - begun)
@@ -202,15 +209,18 @@ class Service:
         if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
             return []
+        arrival = self._arrived if self._decoder.timed else self._arrival()
         try:
-            readings = self._decoder.readings(message.topic, message.payload, message.properties, self._arrival())
+            readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
             self._refuse(message, str(error))
             readings = error.readings
         else:
             if not readings:
                 self._ignore(message)
-        return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
+            if len(readings) == 1 and readings[0].time < arrival:
+                return readings  # the usual message, without what could be wrong with another
+        return [self._timed(reading, arrival) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
@@ -220,9 +230,9 @@ class Service:
             return False
         return True
 
-    def _timed(self, reading: Reading) -> Reading:
+    def _timed(self, reading: Reading, arrival: float) -> Reading:
         """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
-        if reading.time != self._arrived:
+        if reading.time != arrival:
             return reading
         moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
         return reading._replace(time=moment)
@@ -260,7 +270,7 @@ class Service:
         While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all.
         """
         table = self._predictor.table
-        rows = [(stream, table.row(stream)) for stream in self._unsaved]
+        rows = list(zip(self._unsaved, table.rows(self._unsaved), strict=True))
         confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
         told = False
         while True:
@@ -307,11 +317,23 @@ class Service:
             "scheme": self._predictor.backend.scheme,
             "streams": self._store.count(),
             "streams_in_memory": len(self._predictor.table),
-            "queue": len(self._waiting),
+            "queue": len(self._intake),
             "unconfirmed": len(self._outbox),
+            "unsaved": len(self._unsaved),
+            **self._totals(),
+            **self.health.figures(),
+        }
+
+    def _totals(self) -> dict[str, int]:
+        """What became of readings, messages and predictions, from the start on."""
+        door = self._door.counts
+        return {
             **self._predictor.totals,
             **self.counts,
-            **self.health.figures(),
+            "malformed": door["malformed"],
+            "shed": door["shed"],
+            "unwanted": door["refused"],
+            "sessions_lost": door["sessions_lost"],
         }
 
     def _own_topic(self, name: str) -> str:
@@ -327,8 +349,14 @@ class Service:
             self._commit((), (), ())
         self._door.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)
-        counts = {**self._predictor.totals, **self.counts}
-        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in counts.items()))
+        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self._totals().items()))
+
+
+def _said_beside(output: OutputMapping) -> PublishProperties | None:
+    """What goes with every prediction beside its payload; None where nothing does."""
+    if not output.needs_mqtt_5:
+        return None
+    return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
 
 
 def translators(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:

@@ -15,6 +15,7 @@ from edge_lstm.config import key, read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mqtt import parse_address
 from edge_lstm.schemes import Scheme
+from edge_lstm.topics import STREAM, lies_inside, parts_of
 
 _SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"
 
@@ -156,11 +157,24 @@ class ServiceConfig:
             yield "providers", f'expected backend = "onnx" beside it, found {self.backend or "none"}'
         if self.threads > 1 and self.backend == "numpy":
             yield "threads", "expected 1, since the backend numpy steps rows one by one, found more"
+        for wish in self.input.topic_filters:
+            if lies_inside(self._published, wish):
+                expected = f'expected a topic outside of [input], which subscribes to "{wish}": a service that hears'
+                yield "output.topic", f'{expected} itself never comes to an end; found "{self.output.topic}"'
+        if self.mqtt.protocol != "5":
+            for name in self.output.needs_mqtt_5:
+                yield f"output.{name}", f'expected with mqtt.protocol = "5" only, found with "{self.mqtt.protocol}"'
 
     @property
     def means(self) -> Means:
         """What its backend may use of the machine."""
         return Means(self.threads) if self.providers is None else Means(self.threads, tuple(self.providers))
+
+    @property
+    def _published(self) -> str:
+        """The topic of predictions; whole where all streams have one name."""
+        name = self.input.name
+        return self.output.topic if name is None or parts_of(name) else self.output.topic.replace(STREAM, name)
 
 
 def read_service_config(path: Path) -> ServiceConfig:

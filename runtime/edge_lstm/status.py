@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from typing import Any
 
 from edge_lstm.errors import EdgeLstmError
@@ -15,6 +16,7 @@ _SPOKEN = (
     ("order", "{rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
     ("refused", "{refused:,} refused, {ignored:,} ignored, {retained:,} retained"),
     ("states", "{gaps:,} restarted after gaps, {runaway:,} ran away, {missing:,} values held"),
+    ("broker", "{sessions_lost:,} sessions lost, {malformed:,} malformed, {unwanted:,} unwanted, {shed:,} shed"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed"),
     ("batches", "p50 {batch_ms_p50:.1f} ms, p99 {batch_ms_p99:.1f} ms"),
     ("memory", "{rss_mb:.0f} MB"),
@@ -64,6 +66,7 @@ def status_text(facts: dict[str, Any]) -> str:
     lines = [f"{'status':<10}{facts['status']}"]
     if facts.get("refusal"):
         lines.append(f"{'refusal':<10}{facts['refusal']['error']}")
+    counted = defaultdict(int, facts)  # a service of another version may know fewer of them
     if "uptime_s" in facts:
-        lines += [f"{name:<10}{pattern.format(**facts)}" for name, pattern in _SPOKEN]
+        lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _SPOKEN]
     return "\n".join(lines)

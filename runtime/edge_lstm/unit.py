@@ -63,7 +63,11 @@ def _devices(config: ServiceConfig) -> Iterable[str]:
 
 def _home(program: Program) -> Iterable[str]:
     hidden = sorted({folder for folder in program.folders if any(folder.is_relative_to(one) for one in HIDDEN)})
-    yield "ProtectHome=tmpfs" if hidden else "ProtectHome=yes"
+    if not hidden:
+        yield "ProtectHome=yes"
+        return
+    # by itself systemd 252 makes them writable for everybody
+    yield from ("ProtectHome=tmpfs", "TemporaryFileSystem=/home:ro /root:ro /run/user:ro")
     for folder in hidden:
         yield f"BindReadOnlyPaths={_quoted(folder)}"
 
@@ -121,6 +125,8 @@ StateDirectoryMode=0700
 UMask=0077
 {credentials}
 ProtectSystem=strict
+# strict leaves it out where the unit has a view of /proc of its own (seen with 252)
+ReadOnlyPaths=/run
 {home}
 PrivateTmp=yes
 {devices}

@@ -250,7 +250,10 @@ def test_a_python_under_home_is_bound_into_what_the_service_sees(config: Path, r
     unit = lines_of(plan(config, root, home).unit)
     assert 'ExecStart="/home/me/venv 1/bin/python" -m edge_lstm run /etc/edge-lstm/edge-lstm-tank/service.toml' in unit
     place = unit.index("ProtectHome=tmpfs")
-    assert unit[place + 1] == 'BindReadOnlyPaths="/home/me/venv 1"'
+    assert unit[place + 1 : place + 3] == [
+        "TemporaryFileSystem=/home:ro /root:ro /run/user:ro",
+        'BindReadOnlyPaths="/home/me/venv 1"',
+    ]
     assert "ProtectHome=yes" in lines_of(plan(config, root, PROGRAM).unit)
 
 

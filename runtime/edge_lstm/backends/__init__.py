@@ -151,7 +151,7 @@ def _refuse_other_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> 
     try:
         prediction, following = backend.step(features, states)
         found = str([array.shape for array in (prediction, *following)])
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         found = str(error)
     if found != str(expected):
         raise EdgeLstmError(
