@@ -42,17 +42,18 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A million strange messages into the decoder; not part of the tests, since it takes minutes.
+# A million strange messages into the decoder, and 200,000 into the whole service; not part of the tests, since it takes minutes.
 fuzz: .venv/installed
 	$(BIN)/python -m pip install $(PIP_FLAGS) atheris==3.0.0
 	$(BIN)/python tests/fuzz/decoder.py
+	$(BIN)/python tests/fuzz/service.py
 
 # The workshop: everything, with the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv, a few minutes on a first run" >&2
 	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt \
-		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,signing,train,export,adopt-test,dev]'
+		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,export,adopt-test,dev]'
 	@touch $@
 
 # A device: the wheel and a backend, no torch, numpy 2; the runtime's tests run here too.

@@ -33,9 +33,10 @@ from edge_lstm.recording import Recording, recording_csv
 from edge_lstm.simulate import simulate
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.evaluate import Score, score, table_text, verdict
+from edge_lstm_train.judgement import forecast_pictures, score_tables
 from edge_lstm_train.recipe import read_recipe
 from edge_lstm_train.report import Facts, Paragraph, Section, write_report
-from edge_lstm_train.run import REPORT, Run, forecast_pictures, score_tables, train, training_sections
+from edge_lstm_train.run import REPORT, Run, train, training_sections
 
 _READINGS_A_SECOND = 400  # slow enough that latency is the service's own and not a queue's
 _SILENCE_S = 15.0  # without a prediction for so long, the demo has failed
@@ -72,7 +73,7 @@ def run_demo(folder: Path) -> None:
     begun = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe("solar")
-    with _station("1/6", f"training on {Path(recipe.recording.path).name}"):
+    with _station("1/6", f"training on {recipe.recording.name}"):
         run = train(recipe, folder / "run")
     bundle = folder / "solar.elstm"
     with _station("2/6", f"exporting {bundle}"):
@@ -91,6 +92,7 @@ def run_demo(folder: Path) -> None:
     with _station("5/6", "replaying the same file"):
         replayed = _replayed(bundle, held_out)
     predictions = [decode_prediction(payload) for payload in streamed.received]
+    assert run.baselines is not None  # the demo forecasts
     scores = score(run.dataset, run.baselines, predictions)
     with _station("6/6", f"writing {folder / REPORT}"):
         _report(folder / REPORT, run, streamed, predictions, scores)

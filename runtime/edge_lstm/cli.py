@@ -1,4 +1,7 @@
-"""The command line: results on stdout, everything else on stderr; exit 0 good, 1 refused or failed, 2 wrong usage."""
+"""The command line: results on stdout, everything else on stderr.
+
+Exit 0 good, 1 refused or failed, 2 wrong usage, 65 a bundle that fails its self-test here.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from edge_lstm.files import write_file
 
 if TYPE_CHECKING:
     from edge_lstm.service import Service
+    from edge_lstm.systemd import Manager
 
 _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
 
@@ -32,6 +36,9 @@ _WORKSHOPS = {
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
+    "device": "edge_lstm.device_cli",  # no workshops: rooms of their own for their verbs
+    "bench": "edge_lstm.bench_cli",
+    "doctor": "edge_lstm.doctor_cli",
 }
 _ORDER = [
     "demo",
@@ -42,10 +49,13 @@ _ORDER = [
     "sign",
     "inspect",
     "verify",
+    "bench",
     "replay",
     "simulate",
+    "doctor",
     "run",
     "status",
+    "device",
     "broker",
 ]
 
@@ -67,7 +77,7 @@ class _Verbs(click.Group):
             return super().invoke(context)
         except EdgeLstmError as error:
             click.echo(f"error: {error}", err=True)
-            context.exit(1)
+            context.exit(error.exit_code)
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -336,38 +346,54 @@ def simulate(
 @click.argument("config", type=click.Path(path_type=Path))
 def run(config: Path) -> None:
     """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    from edge_lstm.refusal import announce
+    from edge_lstm.selftest import SelfTestError
     from edge_lstm.service import Service
     from edge_lstm.service_config import read_service_config
+    from edge_lstm.systemd import Manager
 
-    service = Service(read_service_config(config), config.parent)
+    manager = Manager()
+    try:
+        settings = read_service_config(config)
+        service = Service(settings, config.parent, manager=manager)
+    except EdgeLstmError as error:
+        manager.status(f"refused: {error.message}")
+        if isinstance(error, SelfTestError):
+            announce(settings.mqtt, config.parent, error)
+        raise
     hangups: list[int] = []
 
     def hang_up(number: int, frame: object) -> None:
         hangups.append(number)
+        manager.reloading()
+        service.stop()
+
+    def end() -> None:
+        manager.stopping()
         service.stop()
 
     signal.signal(signal.SIGHUP, hang_up)
-    with _ended_by_signals(lambda: service.stop()) as ended:
+    with _ended_by_signals(end) as ended:
         service.run()
         while hangups and not ended:
             hangups.clear()
-            service = _reloaded(service, config)
+            service = _reloaded(service, config, manager)
             if ended:
                 service.stop()  # the signal came while there was nobody to tell
             service.run()
 
 
-def _reloaded(former: Service, config: Path) -> Service:
+def _reloaded(former: Service, config: Path, manager: Manager) -> Service:
     """A service by the config and bundle as they are now; by the former ones where those are refused."""
     from edge_lstm.service import Service
     from edge_lstm.service_config import read_service_config
 
     log = logging.getLogger(__name__)
     try:
-        service = Service(read_service_config(config), config.parent)
+        service = Service(read_service_config(config), config.parent, manager=manager)
     except EdgeLstmError as error:
         log.error("reload refused, going on as before: %s", str(error).replace("\n", " "))
-        return Service(former.config, config.parent, former.bundle)
+        return Service(former.config, config.parent, former.bundle, manager=manager, refused=error)
     log.info("reloaded config=%s", config)
     return service
 

@@ -17,7 +17,17 @@ from edge_lstm.extras import require
 from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
 from edge_lstm.numerals import LARGEST, Numeral
 from edge_lstm.paths import ABSENT, Path
-from edge_lstm.payloads import Parse, PayloadError, csv_parser, load_json, parse_json, parse_msgpack, parse_text, shown
+from edge_lstm.payloads import (
+    Parse,
+    PayloadError,
+    csv_parser,
+    load_json,
+    parse_json,
+    parse_msgpack,
+    parse_text,
+    shown,
+    shown_bytes,
+)
 from edge_lstm.presets import preset
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.times import format_time, parse_time
@@ -62,17 +72,23 @@ class _Place:
 class Decoder:
     """Messages to readings, by one mapping, for the given features."""
 
-    def __init__(self, mapping: InputMapping, features: Sequence[str]) -> None:
-        """Raises EdgeLstmError where the mapping cannot serve these features, or needs a package that is not here."""
+    def __init__(
+        self, mapping: InputMapping, features: Sequence[str], categories: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """`categories`: by feature, the texts that its values stand for.
+
+        Raises EdgeLstmError where the mapping cannot serve these features, or needs a package that is not here.
+        """
         _check(mapping, features)
         self._mapping = mapping
         self._features = features
+        self._most_bytes = mapping.max_bytes
         self._parse = _parser(mapping)
         self._zone = mapping.zone()
         self._stream, self._records = _path(mapping.stream), _path(mapping.readings)
         self._time = _path(mapping.time) if mapping.time_from.startswith("payload") else None
         self._sequence = _path(mapping.sequence) if mapping.sequence_from == "payload" else None
-        values = [_value(mapping, feature) for feature in features]
+        values = [_value(mapping, feature, (categories or {}).get(feature, ())) for feature in features]
         sources = [mapping.source(feature) for feature in features]
         self._own = [
             (TopicPattern(source.topic), value)
@@ -101,9 +117,10 @@ class Decoder:
         no stream or time, or something that is no number.
         """
         place = self._places.get(topic)
-        if self._short is not None and place is not None and place.stream is not None:
+        short = self._short
+        if short is not None and place is not None and place.stream is not None and len(payload) <= self._most_bytes:
             # the usual message, all of it numbers, without the steps that it does not need; the long way does the same
-            load, keys, time, zone = self._short
+            load, keys, time, zone = short
             try:
                 facts = load(payload)
                 values = {}
@@ -127,6 +144,9 @@ class Decoder:
             place = self._learn(topic)
         if place is None or not payload:
             return []
+        if len(payload) > self._most_bytes:
+            expected = f"expected at most {self._most_bytes} bytes (max_bytes)"
+            raise PayloadError(f"{expected}, found {len(payload)}: {shown_bytes(payload)}")
         message = self._parse(payload)
         readings: list[Reading] = []
         refused, first = 0, None  # not all of them: a message may hold a million
@@ -306,7 +326,7 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path.parse(text)
 
 
-def _value(mapping: InputMapping, feature: str) -> _Value:
+def _value(mapping: InputMapping, feature: str, categories: Sequence[str]) -> _Value:
     source: ValueMapping = mapping.source(feature)
     if mapping.format == "text":
         path = None
@@ -324,6 +344,7 @@ def _value(mapping: InputMapping, feature: str) -> _Value:
         ignore=[*mapping.ignore, *source.ignore],
         words={word.lower(): number for word, number in words.items()},
         decimal_comma=mapping.decimal == "comma",
+        categories=categories,
     )
     return _Value(feature, path, numeral)
 
@@ -349,9 +370,14 @@ def _told(found: Any) -> str:
     return "none" if found is ABSENT else shown(found)
 
 
-def encode_reading(reading: Reading) -> str:
-    """A reading as `InputMapping()` takes it: {"time": "2016-07-01T07:00:00Z", "ac_power": -2.86}."""
-    return json.dumps({"time": format_time(reading.time), **reading.values}, separators=(",", ":"))
+def encode_reading(reading: Reading, categories: Mapping[str, Sequence[str]] | None = None) -> str:
+    """A reading as `InputMapping()` takes it: {"time": "2016-07-01T07:00:00Z", "ac_power": -2.86}.
+
+    `categories`: by feature, the texts that its values stand for.
+    """
+    known = categories or {}
+    values = {name: known[name][int(value)] if name in known else value for name, value in reading.values.items()}
+    return json.dumps({"time": format_time(reading.time), **values}, separators=(",", ":"))
 
 
 class Encoder:
@@ -417,6 +443,8 @@ def decode_prediction(payload: str) -> Prediction:
             int(facts["warm_steps"]),
             values,
             int(facts["revision"]),
+            facts.get("label"),
+            None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
@@ -425,11 +453,18 @@ def decode_prediction(payload: str) -> Prediction:
 # Written by hand: json.dumps takes twice as long, and orjson writes some floats otherwise, so that what a
 # subscriber gets would depend on what is installed.
 def _head(prediction: Prediction, bundle_id: str) -> str:
-    return (
+    head = (
         f'{{"stream":{_quoted(prediction.stream)},"time":"{format_time(prediction.time)}",'
         f'"step":{prediction.step},"warm_steps":{prediction.warm_steps},"revision":{prediction.revision},'
         f'"bundle":{_quoted(bundle_id)}'
     )
+    if prediction.label is not None:
+        head += f',"label":{_quoted(prediction.label)}'
+    if prediction.score is not None:
+        judged = math.isfinite(prediction.score)
+        score = float(f"{prediction.score:.6g}") if judged else "null"
+        head += f',"score":{score},"alarm":{"true" if prediction.alarm else "false"}'
+    return head
 
 
 def _members(named: Iterable[tuple[str | int, float]]) -> str:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_lstm.config import key
 
-ClockInput = Literal["time_of_day", "day_of_week", "day_of_year"]
+ClockInput = Literal["time_of_day", "day_of_week", "day_of_year", "elapsed"]
+Aggregate = Literal["mean", "last", "sum", "least", "most"]
+Task = Literal["forecast", "estimate", "classify", "anomaly"]
+
+# What derived inputs are called, with how many spans (in steps) each takes; `derived.py` computes them.
+DERIVED: dict[str, int] = {"difference": 0, "mean": 1, "deviation": 1, "from_mean": 1, "slope": 2}
 
 
 @dataclass(frozen=True)
@@ -20,45 +29,127 @@ class Feature:
     mean: float = key(0.0, doc="mean over the training part; stands in for a value that was never seen")
     scale: float = key(1.0, least=1e-30, doc="standard deviation over the training part")
     mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
+    derived: list[str] = key([], doc='inputs computed from it, e.g. "difference", "mean 10", "slope 10 40"')
+    categories: list[str] = key([], doc="the texts that its values stand for, where they are no numbers")
+    mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
+    aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        for text in self.derived:
+            if (fault := derived_fault(text)) is not None:
+                yield "derived", fault
+        if self.categories and (self.derived or self.mirrored_by):
+            yield "categories", "expected none beside derived or mirrored_by: they are for numbers"
+        if len(set(self.categories)) < len(self.categories):
+            yield "categories", f"expected each once, found {', '.join(self.categories)}"
+
+
+def derived_fault(text: str) -> str | None:
+    """What is wrong with the text of a derived input, or None."""
+    name, *spans = text.split()[:4] or [""]
+    if name not in DERIVED or len(spans) != DERIVED[name]:
+        forms = ", ".join(f'"{known}{" STEPS" * count}"' for known, count in DERIVED.items())
+        return f'expected one of {forms}, found "{text}"'
+    if not all(span.isdecimal() and 2 <= int(span) <= 1_000_000 for span in spans):
+        return f'expected spans of 2 to 1,000,000 steps, found "{text}"'
+    return None
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How readings become steps. Every reading is a step."""
+    """How readings become steps: every reading is one, or the readings of each interval of a grid are."""
 
-    interval_s: float | None = key(None, least=1e-6, doc="the usual time between readings; horizons are counted in it")
+    interval_s: float | None = key(None, least=1e-6, doc="the usual time between steps; horizons are counted in it")
     max_gap_s: float | None = key(None, least=1e-6, doc="a longer silence restarts the stream's state")
+    grid: bool = key(
+        False, doc="whether the readings of each interval_s make one step, and an empty interval a missing"
+    )
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not self.grid:
+            return
+        if self.interval_s is None:
+            yield "interval_s", "missing (seconds of each step, where grid = true)"
+        if self.max_gap_s is None:
+            yield (
+                "max_gap_s",
+                "missing (where grid = true, a longer silence restarts the state, a shorter one is filled)",
+            )
+        elif self.interval_s is not None and self.max_gap_s > 10_000 * self.interval_s:
+            yield "max_gap_s", f"expected at most 10,000 intervals, found {self.max_gap_s:g} s"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a classifier's probabilities become one label."""
+
+    label: str = key("label", doc="what is told apart, e.g. activity")
+    hold_steps: int = key(1, least=1, most=1_000_000, doc="steps for which another label must win before it is taken")
+    pool: bool = key(False, doc="whether all steps since the state's start vote, or else the last one alone")
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """How the residual of a forecast becomes an alarm, calibrated on each stream's own first steps.
+
+    The residuals (of all targets, as a vector) are averaged exponentially, and the Mahalanobis distance of that
+    average from what it was in the stream's first steps is compared with `factor` times its `quantile` there.
+    """
+
+    span_steps: int = key(40, least=1, most=1_000_000, doc="of the exponential average of the residuals")
+    settle_steps: int = key(20, least=0, most=1_000_000, doc="steps after a (re)start that are not judged")
+    calibrate_steps: int = key(400, least=20, most=10_000, doc="a stream's first steps that say what is usual")
+    quantile: float = key(0.99, least=0.5, most=1.0, doc="of the distances in calibration")
+    factor: float = key(3.0, least=0.01, doc="how far beyond that quantile an alarm begins")
+    shrinkage: float = key(0.1, least=0.0, most=1.0, doc="share of the covariance that is its diagonal alone")
 
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One array that is carried from step to step, for each stream; it starts as zeros."""
+    """One array that is carried from step to step, for each stream."""
 
     name: str = key(doc="e.g. hidden_state_0")
     shape: list[int] = key(doc="for one stream, so without the batch axis")
+    start: list[float] = key([], doc="its numbers where a stream starts, row after row; none: zeros")
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        if self.start and len(self.start) != math.prod(self.shape):
+            yield "start", f"expected {math.prod(self.shape)} numbers or none, found {len(self.start)}"
         if not self.shape or any(size < 1 for size in self.shape):
             yield "shape", f"expected sizes of at least 1, found {self.shape}"
+
+    @property
+    def initial(self) -> NDArray[np.float32]:
+        """Where a stream starts, of this shape."""
+        return np.array(self.start or [0.0] * math.prod(self.shape), np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Contract:
     """What a predictor needs to know of a model besides its arithmetic.
 
-    The feature vector (float32, raw units) is: every feature's value in order, then the masks of the features that
-    have one, then a sine and a cosine for each clock input. The prediction vector is target-major: every horizon of
-    the first target, then of the second.
+    The feature vector (float32, raw units) is: every feature's value in order (a category's index), then the masks of
+    the features that have one, then what is derived of each feature (for categories: a 1 for the one that it is), then
+    a sine and a cosine for each clock input, and for `elapsed` log(1 + seconds since the last step).
+
+    The prediction vector is target-major: every horizon of the first target, then of the second; with quantiles, each
+    target is followed by them as targets of their own ("power p10"). A classifier's targets are its classes and its
+    vector holds logits.
     """
 
     name: str = key(doc="the model's name")
-    task: Literal["forecast", "estimate"] = key(doc="what the numbers mean: what comes, or what is")
+    task: Task = key(doc="what the numbers mean: what comes, what is, which class it is, or what is usual")
     features: list[Feature] = key(doc="measured inputs, in order")
-    targets: list[str] = key(doc="what is predicted: features, or in an estimate anything")
+    targets: list[str] = key(doc="what is predicted: features, classes, or in an estimate anything")
     horizons: list[int] = key(doc="steps ahead of each prediction")
     states: list[StateTensor] = key(doc="what is carried")
     clock: list[ClockInput] = key([], doc="inputs computed from the reading's time (UTC)")
     sampling: Sampling = key(Sampling(), doc="readings to steps")
+    clip: float | None = key(None, least=1.0, doc="standard deviations from the mean at which values are cut off")
+    quantiles: list[float] = key([], least=0.001, most=0.999, doc="predicted beside each target")
+    units: dict[str, str] = key({}, doc="of targets that are no features, for people")
+    decision: Decision | None = key(None, doc="of a classifier")
+    alarm: Alarm | None = key(None, doc="of a detector of anomalies")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         names = [feature.name for feature in self.features]
@@ -69,8 +160,19 @@ class Contract:
         if not self.targets:
             yield "targets", "expected at least one"
         for target in self.targets:
-            if target not in names and self.task == "forecast":
+            if target not in names and self.task in ("forecast", "anomaly"):
                 yield "targets", f'expected names of features, found "{target}"'
+        for feature in self.features:
+            if feature.mirrored_by is not None and feature.mirrored_by not in names:
+                yield "features", f'expected the name of a feature in mirrored_by, found "{feature.mirrored_by}"'
+        if (self.decision is not None) != (self.task == "classify"):
+            yield "decision", "expected it in a classifier, and there alone"
+        if (self.alarm is not None) != (self.task == "anomaly"):
+            yield "alarm", "expected it where the task is anomaly, and there alone"
+        if self.task in ("classify", "anomaly") and len(self.horizons) != 1:
+            yield "horizons", f"expected one, found {self.horizons}"
+        if self.quantiles and self.task not in ("forecast", "estimate"):
+            yield "quantiles", f"expected none where the task is {self.task}"
         least = 1 if self.task == "forecast" else 0
         if not self.horizons or any(horizon < least for horizon in self.horizons):
             yield "horizons", f"expected steps of at least {least}, found {self.horizons}"
@@ -83,10 +185,39 @@ class Contract:
     def inputs(self) -> list[str]:
         """The names of the feature vector's components, in order."""
         masks = [f"{feature.name} missing" for feature in self.features if feature.mask]
-        clock = [f"{name} {wave}" for name in self.clock for wave in ("sin", "cos")]
-        return [feature.name for feature in self.features] + masks + clock
+        derived = [
+            name
+            for feature in self.features
+            for name in (
+                *(f"{feature.name} {text}" for text in feature.derived),
+                *(f"{feature.name} is {text}" for text in feature.categories),
+            )
+        ]
+        waves = [f"{name} {wave}" for name in self.clock if name != "elapsed" for wave in ("sin", "cos")]
+        elapsed = ["elapsed"] if "elapsed" in self.clock else []
+        return [feature.name for feature in self.features] + masks + derived + waves + elapsed
+
+    @property
+    def said(self) -> list[str]:
+        """What predictions are named by: each target, and after it its quantiles."""
+        return [name for target in self.targets for name in (target, *(_percentile(target, q) for q in self.quantiles))]
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
-        """(target, horizon) of the prediction vector's components, in order."""
-        return [(target, horizon) for target in self.targets for horizon in self.horizons]
+        """(name, horizon) of the prediction vector's components, in order."""
+        return [(name, horizon) for name in self.said for horizon in self.horizons]
+
+    @property
+    def target_units(self) -> dict[str, str]:
+        """The unit of everything that is said, by name."""
+        units = {**{feature.name: feature.unit for feature in self.features}, **self.units}
+        named = [(name, target) for target in self.targets for name in self.said_of(target)]
+        return {name: units.get(target, "") for name, target in named}
+
+    def said_of(self, target: str) -> list[str]:
+        """The target itself, and its quantiles."""
+        return [target, *(_percentile(target, quantile) for quantile in self.quantiles)]
+
+
+def _percentile(target: str, quantile: float) -> str:
+    return f"{target} p{100 * quantile:g}"

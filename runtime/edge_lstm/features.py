@@ -1,4 +1,4 @@
-"""Samples to feature vectors: values, masks of missing values, and the clock; the same code trains and runs."""
+"""Samples to feature vectors: values, masks of missing values, what is derived, and the clock; training runs it too."""
 
 from __future__ import annotations
 
@@ -8,34 +8,93 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.contract import ClockInput, Contract
+from edge_lstm.derived import Derived
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Slots = NDArray[np.int64]
 
 DAY_S = 86_400.0
 _FIRST_SUNDAY_S = 3 * DAY_S  # 1970-01-04, so that a week starts on Sunday
 YEAR_S = 365.2425 * DAY_S
 
 # Each clock input's phase, in turns.
-_PHASES: dict[ClockInput, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+_PHASES: dict[ClockInput, Callable[[Doubles], Doubles]] = {
     "time_of_day": lambda time: time / DAY_S,
     "day_of_week": lambda time: (time - _FIRST_SUNDAY_S) / (7 * DAY_S),
     "day_of_year": lambda time: time / YEAR_S,
 }
 
 
-def feature_vectors(
-    contract: Contract, times: NDArray[np.float64], values: NDArray[np.float32], missing: NDArray[np.bool_]
-) -> Floats:
-    """The network's input for `samples` samples.
+class Features:
+    """The feature vectors of a contract, for many streams at once."""
 
-    times (samples,) in seconds since 1970; values (samples, features) with missing ones already held;
-    missing (samples, features). Returns (samples, inputs) float32 in the order of `contract.inputs`, raw units.
-    """
-    masked = [index for index, feature in enumerate(contract.features) if feature.mask]
-    columns = [values, missing[:, masked].astype(np.float32)]
-    for name in contract.clock:
-        turns = _PHASES[name](times)
-        angle = 2 * np.pi * (turns - np.floor(turns))  # small angles: the same bits on every libm that is exact there
-        columns += [np.sin(angle)[:, None], np.cos(angle)[:, None]]
-    vectors: Floats = np.concatenate(columns, axis=1).astype(np.float32)
-    return vectors
+    def __init__(self, contract: Contract) -> None:
+        features = contract.features
+        names = [feature.name for feature in features]
+        self._masked = [index for index, feature in enumerate(features) if feature.mask]
+        self._clock = [name for name in contract.clock if name != "elapsed"]
+        self._elapsed = "elapsed" in contract.clock
+        self._derived = Derived(contract)
+        self._mirrored = [
+            (index, names.index(feature.mirrored_by)) for index, feature in enumerate(features) if feature.mirrored_by
+        ]
+        self._bounds: tuple[Floats, Floats] | None = None
+        if contract.clip is not None:
+            measured = [0.0 if feature.categories else contract.clip for feature in features]
+            reach = [bound * feature.scale or np.inf for bound, feature in zip(measured, features, strict=True)]
+            means = np.array([feature.mean for feature in features])
+            self._bounds = (means - reach).astype(np.float32), (means + reach).astype(np.float32)
+
+    def conditioned(self, values: Floats) -> Floats:
+        """Values (n, features) as the network is to see them: mirrored, and cut off at the contract's `clip`."""
+        if self._mirrored:
+            values = values.copy()
+            for feature, by in self._mirrored:
+                values[:, feature] *= np.where(values[:, by] > 0, np.float32(-1), np.float32(1))
+        if self._bounds is not None:
+            values = np.clip(values, *self._bounds)
+        return values
+
+    def vectors(
+        self,
+        now: NDArray[np.void],
+        slots: Slots,
+        times: Doubles,
+        since: Doubles,
+        values: Floats,
+        missing: NDArray[np.bool_],
+    ) -> Floats:
+        """The network's input for one sample of each of the streams `slots` (n,), which `now` knows.
+
+        times (n,) in seconds since 1970; since (n,) seconds since the step before, NaN where there was none; values
+        (n, features) conditioned, missing ones held; missing (n, features). Returns (n, inputs) float32 in the order of
+        `contract.inputs`, raw units. What is derived moves on in `now`.
+        """
+        columns = [values]
+        if self._masked:
+            columns.append(missing[:, self._masked].astype(np.float32))
+        if self._derived:
+            before = now["before"][slots]
+            columns += self._derived.step(now, slots, values, before)
+            now["before"][slots] = values
+        for name in self._clock:
+            turns = _PHASES[name](times)
+            angle = 2 * np.pi * (turns - np.floor(turns))  # small: the same bits on every libm that is exact there
+            columns += [np.sin(angle)[:, None], np.cos(angle)[:, None]]
+        if self._elapsed:
+            fresh = now["warm_steps"][slots] == 0
+            columns.append(np.log1p(np.where(fresh, 0.0, np.maximum(since, 0.0)))[:, None])
+        if len(columns) == 1:
+            return values
+        vectors: Floats = np.concatenate(columns, axis=1).astype(np.float32)
+        return vectors
+
+
+def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) that a stream's present needs for its derived inputs."""
+    derived = Derived(contract)
+    if not derived:
+        return []
+    averages = (derived.averages,)
+    return [("before", "f4", (len(contract.features),)), ("average", "f8", averages), ("variance", "f8", averages)]

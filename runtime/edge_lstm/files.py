@@ -9,9 +9,10 @@ from pathlib import Path
 from edge_lstm.errors import EdgeLstmError
 
 
-def write_file(path: Path, content: bytes | str) -> None:
+def write_file(path: Path, content: bytes | str, mode: int | None = None) -> None:
     """Put `content` at `path`, so that a crash at any moment leaves the old file or the new one, never half of one.
 
+    `mode`: who may read and write it; None: as the umask says.
     Raises EdgeLstmError where the folder is missing or cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
@@ -21,7 +22,7 @@ def write_file(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).chmod(0o666 & ~_umask())
+        Path(beside).chmod(0o666 & ~_umask() if mode is None else mode)
         Path(beside).replace(path)
     except OSError as error:
         Path(beside).unlink()

@@ -124,8 +124,17 @@ class Network:
         """How many numbers training has set (mean and scale are statistics and do not count)."""
         sizes = [weight.shape[0] * weight.shape[1] for weight in self._weights()]
         biases = [layer.b_ih.size + layer.b_hh.size for layer in self.layers]
-        taps = len(self.head_bias) * self.recent_size  # the newest sample's are their negative sum, or none
+        taps = 0 if self.highway is None else self.highway.size
+        if self.highway is not None and self._level_free:
+            taps = len(self.head_bias) * self.recent_size  # the newest sample's follow from the others
         return sum(sizes) + sum(biases) + self.head_bias.size + taps
+
+    @property
+    def _level_free(self) -> bool:
+        """Whether the highway's taps on each input sum to nothing, so that its level does not matter."""
+        assert self.highway is not None  # who asks has one
+        taps = self.highway.reshape(len(self.head_bias), -1, len(self.mean)).astype(np.float64)
+        return bool(np.all(np.abs(taps.sum(axis=1)) <= 1e-5 * (1e-12 + np.abs(taps).sum(axis=1))))
 
     @property
     def multiply_accumulates(self) -> int:

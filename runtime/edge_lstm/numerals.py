@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from edge_lstm.payloads import PayloadError, shown
 
@@ -29,10 +29,12 @@ class Numeral:
         ignore: Collection[float] = (),
         words: Mapping[str, float] | None = None,
         decimal_comma: bool = False,
+        categories: Sequence[str] = (),
     ) -> None:
         """The number is what came times `scale` plus `offset`, missing where that is not within `least` and `most`.
 
-        `ignore` are numbers that mean a missing value, as they come; `words` (lower case) what texts mean.
+        `ignore` are numbers that mean a missing value, as they come; `words` (lower case) what texts mean. With
+        `categories` the number is the place of the text that came among them, and anything else is missing.
         """
         self._name = name
         self._scale, self._offset = scale, offset
@@ -41,11 +43,15 @@ class Numeral:
         self._ignore = frozenset(ignore)
         self._words = {**WORDS, **(words or {})}
         self._decimal_comma = decimal_comma
+        self._categories = {text.strip().lower(): float(place) for place, text in enumerate(categories)}
         # whether a float or an int is its own value, so that a caller may skip the call
-        self.plain = (scale, offset, least, most) == (1.0, 0.0, None, None) and not self._ignore
+        self.plain = (scale, offset, least, most) == (1.0, 0.0, None, None) and not self._ignore and not categories
 
     def read(self, found: object) -> float:
         """The number, or NaN. Raises PayloadError where `found` is neither a number nor known to mean a missing one."""
+        if self._categories:
+            known = isinstance(found, (str, int))
+            return self._categories.get(str(found).strip().lower(), math.nan) if known else math.nan
         number = self._number(found)
         if math.isnan(number) or number in self._ignore:
             return math.nan

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import Backend, preferred
+from edge_lstm.backends import ONE_THREAD, Backend, Means, preferred
 from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Contract
-from edge_lstm.features import feature_vectors
+from edge_lstm.decisions import Decided, decider
+from edge_lstm.features import Features
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.sampling import Round, Sampler
 from edge_lstm.selftest import accepted
@@ -37,7 +38,12 @@ class Steps:
     steps: NDArray[np.int64]  # (n,)
     warm_steps: NDArray[np.int64]  # (n,)
     revisions: NDArray[np.uint16]  # (n,)
-    values: Floats  # (n, outputs)
+    decided: Decided
+
+    @property
+    def values(self) -> Floats:
+        """(n, outputs): what is published."""
+        return self.decided.values
 
 
 class Predictor:
@@ -72,6 +78,8 @@ class Predictor:
         self.counts: Counter[str] = Counter(samples=0, duplicate=0, late=0, rewound=0, runaway=0)
         self._max_rewind = max_rewind
         self._sampler = Sampler(contract, self.table)
+        self._features = Features(contract)
+        self._decide = decider(contract)
         self._smallest_batch = smallest_batch
         self._round = 0
 
@@ -81,22 +89,26 @@ class Predictor:
         backend: str | None = None,
         scheme: str | None = None,
         *,
+        means: Means = ONE_THREAD,
         max_rewind: int = 0,
         window: int = 0,
         fetch: Fetch = lambda stream: None,
     ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
+        `means`: what the backend may use; without it one thread of the CPU.
         Without `backend`: the first installed of litert, onnx, tflite-runtime, numpy; without `scheme`: int8 where the
         bundle has it. Raises EdgeLstmError where the backend is not here or fails the self-test.
         """
-        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme))
+        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme), means)
         return Predictor(bundle.contract, loaded, smallest_batch, max_rewind=max_rewind, window=window, fetch=fetch)
 
     @property
     def totals(self) -> dict[str, int]:
         """What became of the readings: samples, duplicate, late, rewound, runaway, gaps, missing."""
-        return {**self.counts, "gaps": self._sampler.gaps, "missing": self._sampler.missing}
+        found = Counter(self.counts)
+        found.update(self._sampler.totals)  # adds what both count
+        return dict(found)
 
     def feed(self, readings: Iterable[Reading]) -> list[Prediction]:
         """Step the readings' streams; predictions in the order of the readings that caused them."""
@@ -157,15 +169,18 @@ class Predictor:
         table, slots = self.table, one.slots
         table.remember(slots, one.times, one.ids, one.given, one.revisions)
         samples = self._sampler.complete(one)
-        features = feature_vectors(self.contract, one.times, samples.values, samples.missing)
+        now = table.now
+        values = self._features.conditioned(samples.values)
+        features = self._features.vectors(now, slots, one.times, samples.since, values, samples.missing)
         raw = self.step_rows(slots, features)  # (n, outputs)
         raw = self._restarted_if_runaway(slots, features, raw)
-        now = table.now
         now["step"][slots] += 1
         now["warm_steps"][slots] += 1
+        decided = self._decide(now, table.usual, slots, values, samples.missing, raw)
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
-        steps = Steps(one.order, streams, one.times, now["step"][slots], now["warm_steps"][slots], one.revisions, raw)
+        counts = now["step"][slots], now["warm_steps"][slots]
+        steps = Steps(one.order, streams, one.times, *counts, one.revisions, decided)
         fit = np.isfinite(raw).all(axis=1)
         yield steps if fit.all() else _part(steps, fit)
 
@@ -202,13 +217,16 @@ class Predictor:
 
     def _predictions(self, steps: Steps) -> Iterator[tuple[int, Prediction]]:
         outputs = self.contract.outputs
-        columns = (steps.times, steps.steps, steps.warm_steps, steps.revisions)
-        rows = zip(steps.order, steps.streams, *(column.tolist() for column in columns), steps.values, strict=True)
-        for index, stream, time, step, warm_steps, revision, row in rows:
-            values: dict[str, dict[int, float]] = {target: {} for target in self.contract.targets}
+        decided = steps.decided
+        columns = (steps.times, steps.steps, steps.warm_steps, steps.revisions, decided.turned)
+        scores = [None] * len(steps.order) if decided.scores is None else decided.scores.tolist()
+        texts = (steps.order, steps.streams, decided.labels, scores)
+        rows = zip(*texts, *(column.tolist() for column in columns), steps.values, strict=True)
+        for index, stream, label, score, time, step, warm_steps, revision, turned, row in rows:
+            values: dict[str, dict[int, float]] = {name: {} for name in self.contract.said}
             for (target, horizon), value in zip(outputs, row, strict=True):
                 values[target][horizon] = float(str(value))  # 812.4 and not 812.4000244140625: the float32's own digits
-            yield index, Prediction(stream, time, step, warm_steps, values, revision)
+            yield index, Prediction(stream, time, step, warm_steps, values, revision, label, score, turned)
 
 
 def _round_of(one: Round, sample: np.void, more: int) -> Round:
@@ -232,5 +250,5 @@ def _part(steps: Steps, chosen: NDArray[np.bool_]) -> Steps:
         steps.steps[chosen],
         steps.warm_steps[chosen],
         steps.revisions[chosen],
-        steps.values[chosen],
+        steps.decided.part(chosen),
     )

@@ -30,7 +30,9 @@ class Prediction:
     `time` is the reading's time in seconds since 1970; `step` counts the stream's steps from 1 and never restarts;
     `warm_steps` counts them since the state last started from its initial value; `values` maps each target to its
     prediction by horizon (in steps ahead), in the target's unit; `revision` counts how often it was corrected because
-    an earlier reading came late.
+    an earlier reading came late. A classifier gives its `label`, and probabilities in `values`. A detector of anomalies
+    gives a `score`, above 1 where there is an alarm, NaN while the stream is not judged yet. `turned` says that label
+    or alarm is another one than at the step before.
     """
 
     stream: str
@@ -39,3 +41,11 @@ class Prediction:
     warm_steps: int
     values: Mapping[str, Mapping[int, float]]
     revision: int = 0
+    label: str | None = None
+    score: float | None = None
+    turned: bool = False
+
+    @property
+    def alarm(self) -> bool | None:
+        """Whether the score is beyond the threshold; None where the task knows no alarms."""
+        return None if self.score is None else self.score > 1.0

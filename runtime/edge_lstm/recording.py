@@ -1,38 +1,45 @@
-"""A recording: readings of one or more streams in a CSV file; every fault is named by file, row and column."""
+"""A recording: readings of one or more streams, from CSV or Parquet; faults are named by file, row and column."""
 
 from __future__ import annotations
 
 import csv
-import gzip
+import dataclasses
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_lstm.columns import NumberReader, Quantity, TimeReader, Times, Words, fault, in_order, texts_of
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.labels import Countdown, Windows
+from edge_lstm.numerals import WORDS
 from edge_lstm.reading import Reading
+from edge_lstm.tables import Block, Layout, Table, column_index, open_table, recording_files
 from edge_lstm.times import format_time, parse_time
-
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "unavailable", "unknown"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where in the file things stand. Column names are those of its first row."""
+    """Where in the files things stand, and how they are written. Column names are those of the first row."""
 
-    values: Mapping[str, str]  # feature name -> column
-    time: str | None = None  # None: the first column that holds times
-    stream_column: str | None = None  # None: all rows are one stream,
-    stream: str | None = None  # of this name; None: the file's
+    values: Mapping[str, str | Quantity]  # feature name -> column, or how its cells are numbers
+    time: str | Times | None = None  # None: the first column that holds times
+    stream_column: str | None = None  # None: each file is one stream,
+    stream: str | None = None  # or all of them are the one of this name
+    labels: Mapping[str, str | Quantity | Windows | Countdown] = field(default_factory=dict)  # known, and no input
+    group_column: str | None = None  # what streams have in common
+    layout: Layout = field(default_factory=Layout)
+    words: Words = field(default_factory=Words)
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Readings in the order of the file; missing values are NaN."""
+    """Readings in the order of the files; missing values are NaN."""
 
     source: str
     features: list[str]
@@ -40,6 +47,11 @@ class Recording:
     stream_of: NDArray[np.int64]  # (rows,): index into `streams`
     times: NDArray[np.float64]  # (rows,): seconds since 1970
     values: NDArray[np.float64]  # (rows, features)
+    labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (rows,) each: known, and no input
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of features and labels: value = index
+    groups: Sequence[str] = ()  # of each stream; none: each is its own
+    files: Sequence[Path] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)  # values by reason: sentinels, implausible, unknown
 
     def __len__(self) -> int:
         return len(self.times)
@@ -52,61 +64,168 @@ class Recording:
 
     def rows(self, chosen: NDArray[np.bool_] | slice) -> Recording:
         """A part of the recording, with the same streams."""
-        return Recording(
-            self.source, self.features, self.streams, self.stream_of[chosen], self.times[chosen], self.values[chosen]
+        return dataclasses.replace(
+            self,
+            stream_of=self.stream_of[chosen],
+            times=self.times[chosen],
+            values=self.values[chosen],
+            labels={name: values[chosen] for name, values in self.labels.items()},
         )
 
 
-@dataclass
-class _Table:
-    """A CSV file: its header and its rows with the line on which each ends."""
+def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) -> Recording:
+    """The recording in a file (CSV, .csv.gz or Parquet), in those of a pattern, or in a list of either.
 
-    source: str
-    header: list[str]
-    rows: list[tuple[int, list[str]]] = field(default_factory=list)
-
-    def index(self, column: str) -> int:
-        if column not in self.header:
-            raise EdgeLstmError(
-                f'{self.source}: expected a column "{column}", found {", ".join(self.header)}',
-                "name the column as the first row of the file does",
-            )
-        return self.header.index(column)
-
-
-def read_recording(path: str | Path, columns: Columns) -> Recording:
-    """The recording in a CSV file (or .csv.gz) with a header row. Raises EdgeLstmError that names row and column."""
-    table = _read_table(Path(path))
-    time_at = table.index(columns.time) if columns.time else _time_column(table)
-    value_at = [(name, column, table.index(column)) for name, column in columns.values.items()]
-    stream_at = table.index(columns.stream_column) if columns.stream_column else None
-    only = columns.stream or stream_name(path)
-    streams: dict[str, int] = {}
-    stream_of, times, values = [], [], []
-    for line, row in table.rows:
-        name = only if stream_at is None else row[stream_at].strip()
-        stream_of.append(streams.setdefault(name, len(streams)))
-        try:
-            times.append(parse_time(row[time_at]))
-        except ValueError as error:
-            raise _fault(table, line, table.header[time_at], str(error)) from None
-        values.append([_number(table, line, column, row[at]) for _, column, at in value_at])
-    return Recording(
-        table.source,
-        [name for name, _, _ in value_at],
-        list(streams),
-        np.array(stream_of, np.int64),
-        np.array(times, np.float64),
-        np.array(values, np.float64).reshape(len(times), len(value_at)),
-    )
+    Where no column names the streams and there are several files, each is a stream, by as much of its path as tells
+    it from the others. Raises EdgeLstmError that names file, row and column.
+    """
+    files = recording_files(path)
+    if columns.stream is not None:
+        names = [columns.stream] * len(files)
+    else:  # where a column names the streams, files may well be named alike
+        names = [""] * len(files) if columns.stream_column is not None else stream_names(files)
+    reader = _Reader(columns)
+    for file, name in zip(files, names, strict=True):
+        reader.read(open_table(file, columns.layout), name)
+    source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
+    return reader.recording(source, files)
 
 
-def numeric_columns(path: str | Path, columns: Columns) -> list[str]:
+class _Reader:
+    """A recording as it grows, file by file and block by block."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, Quantity))}
+        self._label_names = list(labels)
+        self._quantities = [_quantity(one) for one in (*columns.values.values(), *labels.values())]
+        self._numbers = [NumberReader(quantity, columns.words) for quantity in self._quantities]
+        self._times = columns.time if isinstance(columns.time, Times) else Times([columns.time] if columns.time else [])
+        self._time_reader = TimeReader(self._times)
+        self._streams: dict[str, int] = {}
+        self._rows_of: Counter[int] = Counter()  # by stream
+        self._group_of: dict[int, str] = {}  # by stream
+        self._read: list[tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.float64]]]] = []
+
+    def read(self, table: Table, only: str) -> None:
+        """Add a file; `only` is its stream's name where no column names it."""
+        columns = self._columns
+        value_at = [column_index(table, quantity.column) for quantity in self._quantities]
+        stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
+        group_at = column_index(table, columns.group_column) if columns.group_column else None
+        time_at = [] if self._times.interval_s is not None else time_columns(table, self._times)
+        names = [table.header[at] for at in time_at]
+        asked = [*value_at, *time_at, *(at for at in (stream_at, group_at) if at is not None)]
+        for block in table.blocks(asked):
+            stream_of = self._stream_of(table, block, stream_at, only)
+            if group_at is not None:
+                self._group(table, block, stream_of, texts_of(block.cells[group_at]))
+            if time_at:
+                times = self._time_reader.read(table, block, [block.cells[at] for at in time_at], names)
+            else:
+                times = self._counted(stream_of)
+            numbers = [one.read(table, block, block.cells[at]) for one, at in zip(self._numbers, value_at, strict=True)]
+            self._read.append((stream_of, times, numbers))
+
+    def recording(self, source: str, files: Sequence[Path]) -> Recording:
+        columns = self._columns
+        stream_of = np.concatenate([part[0] for part in self._read])
+        times = np.concatenate([part[1] for part in self._read])
+        numbers = [np.concatenate(parts) for parts in zip(*(part[2] for part in self._read), strict=True)]
+        categories: dict[str, Sequence[str]] = {}
+        left_out: Counter[str] = Counter()
+        names = [*columns.values, *self._label_names]
+        for at, (name, reader, quantity) in enumerate(zip(names, self._numbers, self._quantities, strict=True)):
+            left_out += reader.left_out
+            if quantity.text:
+                categories[name], numbers[at] = in_order(reader.categories, numbers[at])
+            elif quantity.categories:
+                categories[name] = quantity.categories
+        width = len(columns.values)
+        values = np.stack(numbers[:width], axis=1) if width else np.empty((len(times), 0))
+        known = dict(zip(self._label_names, numbers[width:], strict=True))
+        streams = list(self._streams)
+        for name, label in columns.labels.items():
+            if isinstance(label, (Windows, Countdown)):
+                known[name] = label.of(streams, stream_of, times)
+        return Recording(
+            source,
+            list(columns.values),
+            streams,
+            stream_of,
+            times,
+            values,
+            {name: known[name] for name in columns.labels},
+            categories,
+            [self._group_of[index] for index in range(len(self._streams))] if columns.group_column else [],
+            files,
+            dict(left_out),
+        )
+
+    def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> NDArray[np.int64]:
+        streams = self._streams
+        if at is None:
+            return np.full(len(block.rows), streams.setdefault(only, len(streams)))
+        names = texts_of(block.cells[at])
+        if "" in names:
+            raise fault(table, block, names.index(""), table.header[at], "expected a stream's name, found nothing")
+        for name in dict.fromkeys(names):
+            streams.setdefault(name, len(streams))
+        return np.fromiter(map(streams.__getitem__, names), np.int64, len(names))
+
+    def _group(self, table: Table, block: Block, stream_of: NDArray[np.int64], groups: list[str]) -> None:
+        for index, group in dict.fromkeys(zip(stream_of.tolist(), groups, strict=True)):
+            known = self._group_of.setdefault(index, group)
+            if known != group:
+                row = list(zip(stream_of.tolist(), groups, strict=True)).index((index, group))
+                stream = list(self._streams)[index]
+                raise fault(
+                    table,
+                    block,
+                    row,
+                    str(self._columns.group_column),
+                    f'expected the stream "{stream}" in one group, found it in "{known}" and "{group}"',
+                )
+
+    def _counted(self, stream_of: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Times of rows that have none: each stream's next ones."""
+        times = np.empty(len(stream_of))
+        for index in np.unique(stream_of).tolist():
+            chosen = stream_of == index
+            count = int(chosen.sum())
+            times[chosen] = self._rows_of[index] + np.arange(count)
+            self._rows_of[index] += count
+        return self._times.start + times * (self._times.interval_s or 0.0)
+
+
+def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> list[str]:
     """The columns whose first value that is not missing is a number, without those of time and stream."""
-    table = _read_table(Path(path))
-    time_at = table.index(columns.time) if columns.time else _time_column(table)
-    taken = {table.header[time_at], columns.stream_column}
+    table = open_table(recording_files(path)[0], columns.layout)
+    times = columns.time if isinstance(columns.time, Times) else Times([columns.time] if columns.time else [])
+    time_at = [] if times.interval_s is not None else time_columns(table, times)
+    taken = {*(table.header[at] for at in time_at), columns.stream_column, ""}
     return [name for at, name in enumerate(table.header) if name not in taken and _looks_numeric(table, at)]
+
+
+def time_columns(table: Table, times: Times) -> list[int]:
+    """Where the times stand. Found, it is the first column that looks like it: by name where there are numbers."""
+    if times.columns:
+        return [column_index(table, column) for column in times.columns]
+    first = _first_row(table)
+    for at, (name, cell) in enumerate(zip(table.header, first, strict=True)):
+        named = any(word in name.lower() for word in ("time", "date", "stamp", "measured"))
+        if named or not _is_number(cell):
+            try:
+                parse_time(cell)
+            except ValueError:
+                continue
+            return [at]
+    found = ", ".join(name for name in table.header if name)
+    raise EdgeLstmError(
+        f"{table.source}: expected a column of times, found none among {found}",
+        'name it (--time COLUMN, or time = "..." under [recording] in a recipe, with time_format where it is neither '
+        "ISO 8601 nor a number; interval_s where there is none)",
+    )
 
 
 def recording_csv(recording: Recording) -> str:
@@ -121,65 +240,32 @@ def recording_csv(recording: Recording) -> str:
     return file.getvalue()
 
 
-def stream_name(path: str | Path) -> str:
-    """The stream's name for a file that holds one: the file's name without its endings."""
-    return Path(path).name.split(".")[0]
-
-
-def _read_table(path: Path) -> _Table:
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise EdgeLstmError(f"expected a recording at {path}, found no file", "check the path") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise EdgeLstmError(f"expected a CSV file at {path}, found: {error}", "name a CSV text file") from None
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        table = _Table(str(path), [name.strip() for name in next(reader, [])])
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(table.header):
-                raise EdgeLstmError(
-                    f"{path}, row {reader.line_num}: expected {len(table.header)} columns, found {len(row)}",
-                    "mend or remove that row",
-                )
-            table.rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise EdgeLstmError(
-            f"{path}, row {reader.line_num}: expected CSV, found: {error}", "mend or remove that row"
-        ) from None
-    if not table.rows:
-        found = "only a header" if table.header else "nothing"
-        raise EdgeLstmError(
-            f"{path}: expected a header row and rows of readings, found {found}",
-            "record some readings first",
-        )
-    return table
-
-
-def _time_column(table: _Table) -> int:
-    """The first column that looks like times: by its name where the values are numbers, else by its values."""
-    for at, name in enumerate(table.header):
-        first = table.rows[0][1][at]
-        named = any(word in name.lower() for word in ("time", "date", "stamp", "measured"))
-        if named or not _is_number(first):
-            try:
-                parse_time(first)
-            except ValueError:
-                continue
-            return at
+def stream_names(files: Sequence[Path]) -> list[str]:
+    """A stream's name for each file: its name without endings, after as many folders as tell it from the others."""
+    stems = [(*file.absolute().parts[1:-1], file.name.split(".")[0]) for file in files]
+    for depth in range(1, max(map(len, stems)) + 1):
+        names = ["-".join(parts[-depth:]) for parts in stems]
+        if len(set(names)) == len(files):
+            return names
     raise EdgeLstmError(
-        f"{table.source}: expected a column of times, found none among {', '.join(table.header)}",
-        'name it (--time COLUMN, or time = "..." under [recording] in a recipe)',
+        f"expected files whose names differ before their endings, found {', '.join(map(str, files))}", "rename some"
     )
 
 
-def _looks_numeric(table: _Table, at: int) -> bool:
-    for _, row in table.rows:
-        if row[at].strip().lower() not in _MISSING:
-            return _is_number(row[at])
+def _quantity(column: str | Quantity) -> Quantity:
+    return Quantity(column) if isinstance(column, str) else column
+
+
+def _first_row(table: Table) -> list[str]:
+    block = next(iter(table.blocks(range(len(table.header)), 1)))
+    return [texts_of(block.cells[at])[0] for at in range(len(table.header))]
+
+
+def _looks_numeric(table: Table, at: int) -> bool:
+    for block in table.blocks([at]):
+        for text in texts_of(block.cells[at]):
+            if not math.isnan(WORDS.get(text.lower(), 0.0)):
+                return _is_number(text)
     return False
 
 
@@ -188,16 +274,3 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def _number(table: _Table, line: int, column: str, text: str) -> float:
-    if text.strip().lower() in _MISSING:
-        return math.nan
-    try:
-        return float(text)
-    except ValueError:
-        raise _fault(table, line, column, f"{text!r} is not a number") from None
-
-
-def _fault(table: _Table, line: int, column: str, found: str) -> EdgeLstmError:
-    return EdgeLstmError(f'{table.source}, row {line}, column "{column}": {found}', "mend or remove that row")

@@ -48,14 +48,19 @@ def states(predictor: Predictor) -> dict[str, Any]:
 
 
 def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> str:
-    """A CSV text with a row a prediction: stream, time, step, warm_steps, and a column `target+horizon` an output."""
+    """A CSV text with a row a prediction: stream, time, step, warm_steps, and a column `target+horizon` an output.
+
+    A classifier's has its label as well, a detector's of anomalies its score and alarm.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     outputs = contract.outputs
-    writer.writerow(["stream", "time", "step", "warm_steps", *[f"{target}+{horizon}" for target, horizon in outputs]])
+    decided = {"classify": ["label"], "anomaly": ["score", "alarm"]}.get(contract.task, [])
+    columns = [f"{target}+{horizon}" for target, horizon in outputs]
+    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns])
     for prediction in predictions:
         values = [prediction.values[target][horizon] for target, horizon in outputs]
-        writer.writerow(
-            [prediction.stream, format_time(prediction.time), prediction.step, prediction.warm_steps, *values]
-        )
+        counts = [prediction.step, prediction.warm_steps]
+        facts = [getattr(prediction, name) for name in decided]
+        writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *values])
     return file.getvalue()

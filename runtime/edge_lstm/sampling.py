@@ -1,6 +1,6 @@
-"""Readings to samples, a round at a time: joins partial readings, holds missing values, restarts after a gap.
+"""Readings to samples, a round at a time: joins partial readings, fills a grid, holds missing values, restarts at gaps.
 
-A round holds at most one reading a stream, so that one reading and a thousand go the same way, as arrays.
+A round holds at most one sample a stream, so that one reading and a thousand go the same way, as arrays.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """Readings of different streams, as arrays over them; a missing value is NaN."""
+    """Samples of different streams, as arrays over them; a missing value is NaN."""
 
-    order: list[int]  # which of the readings fed they are
+    order: list[int]  # which of the readings fed they came with
     slots: Slots  # (n,)
     times: NDArray[np.float64]  # (n,): seconds since 1970
     ids: NDArray[np.uint64]  # (n,): of the device's own sequence, 0 where the time is the identity
@@ -51,6 +51,7 @@ class Samples:
 
     values: NDArray[np.float32]  # (n, features): complete, missing ones held
     missing: NDArray[np.bool_]  # (n, features): where they were
+    since: NDArray[np.float64]  # (n,): seconds since the sample before, NaN where there was none
     restart: NDArray[np.bool_]  # (n,): whether the state started anew
 
 
@@ -61,13 +62,21 @@ class Sampler:
         self._names = [feature.name for feature in contract.features]
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
+        self._grid = Grid(contract, table) if contract.sampling.grid else None
         self.gaps = 0  # silences over `max_gap_s`
         self.missing = 0  # values held
 
-    def rounds(self, readings: Iterable[Reading]) -> Iterator[Round]:
-        """The readings in rounds: a stream's first reading in the first, its second in the second.
+    @property
+    def totals(self) -> dict[str, int]:
+        """What became of readings and values here."""
+        grid = {} if self._grid is None else {"duplicate": self._grid.duplicate, "late": self._grid.late}
+        return {"gaps": self.gaps, "missing": self.missing, **grid}
 
-        A partial reading only becomes part of a round when it completes its sample.
+    def rounds(self, readings: Iterable[Reading]) -> Iterator[Round]:
+        """The samples in rounds: a stream's first sample in the first, its second in the second.
+
+        A partial reading only becomes part of a round when it completes its sample; on a grid, a reading brings the
+        samples of the intervals that ended before it.
         """
         names, table = self._names, self._table
         numbers: dict[int, int] = {}
@@ -81,15 +90,20 @@ class Sampler:
                 values = joined
             else:
                 values = [reading.values.get(name, math.nan) for name in names]
-            number = numbers[slot] = numbers.get(slot, -1) + 1
-            if number == len(rounds):
-                rounds.append(([], [], [], [], []))
-            order, slots, times, ids, given = rounds[number]
-            order.append(index)
-            slots.append(slot)
-            times.append(reading.time)
-            ids.append(0 if reading.sequence is None else identity(reading.sequence))
-            given.append(values)
+            if self._grid is None:
+                found = [(reading.time, 0 if reading.sequence is None else identity(reading.sequence), values)]
+            else:
+                found = [(time, 0, sample) for time, sample in self._grid.take(slot, reading.time, values)]
+            for sample_time, sample_id, sample in found:
+                number = numbers[slot] = numbers.get(slot, -1) + 1
+                if number == len(rounds):
+                    rounds.append(([], [], [], [], []))
+                order, slots, times, ids, given = rounds[number]
+                order.append(index)
+                slots.append(slot)
+                times.append(sample_time)
+                ids.append(sample_id)
+                given.append(sample)
         for order, slots, times, ids, given in rounds:
             yield Round(
                 order,
@@ -141,7 +155,73 @@ class Sampler:
             values = np.where(missing, now["held"][slots], one.given)
         now["held"][slots] = values
         now["time"][slots] = one.times
-        return Samples(values, missing, gap)
+        return Samples(values, missing, since, gap)
+
+
+class Grid:
+    """Readings to one sample an interval: what the interval's readings come to, and missing values where none came.
+
+    An interval is closed by the first reading after it: nothing here looks at a clock, so that a recording and the
+    service make the same samples. Its sample has the time of the interval's end. A reading that is not newer than its
+    stream's newest one is dropped and counted, since what is already in a sum cannot be told from what is not. After a
+    silence over the contract's `max_gap_s` the intervals between are left out, and the state starts anew.
+    """
+
+    def __init__(self, contract: Contract, table: StreamTable) -> None:
+        assert contract.sampling.interval_s is not None  # its faults() say so
+        assert contract.sampling.max_gap_s is not None
+        self._interval_s = contract.sampling.interval_s
+        self._max_gap_s = contract.sampling.max_gap_s
+        self._how = [feature.aggregate for feature in contract.features]
+        self._categorical = [bool(feature.categories) for feature in contract.features]
+        self._table = table
+        self.duplicate = 0
+        self.late = 0
+
+    def take(self, slot: int, time: float, values: list[float]) -> list[tuple[float, list[float]]]:
+        """The samples (time, values) of the intervals that this reading of a stream closes, oldest first."""
+        filling = self._table.filling[slot]
+        newest = float(filling["newest"])
+        if time <= newest:  # not where that is NaN: the stream's first reading
+            self.duplicate += time == newest
+            self.late += time < newest
+            return []
+        number = math.floor(time / self._interval_s)
+        begun = float(filling["interval"])
+        closed: list[tuple[float, list[float]]] = []
+        if not math.isnan(begun) and number > begun:
+            closed.append(((begun + 1) * self._interval_s, self._sample(filling)))
+            if (number - begun) * self._interval_s <= self._max_gap_s:
+                empty = [math.nan] * len(values)
+                closed += [((skipped + 1) * self._interval_s, empty) for skipped in range(int(begun) + 1, number)]
+        if math.isnan(begun) or number > begun:
+            filling["interval"], filling["count"], filling["value"] = number, 0, 0.0
+        filling["newest"] = time
+        for column, value in enumerate(values):
+            if math.isfinite(value):
+                self._add(filling, column, value)
+        return closed
+
+    def _add(self, filling: np.void, column: int, value: float) -> None:
+        so_far, count, how = filling["value"][column], filling["count"][column], self._how[column]
+        if not count or how == "last" or self._categorical[column]:
+            filling["value"][column] = value
+        elif how == "least":
+            filling["value"][column] = min(so_far, value)
+        elif how == "most":
+            filling["value"][column] = max(so_far, value)
+        else:
+            filling["value"][column] = so_far + value
+        filling["count"][column] = count + 1
+
+    def _sample(self, filling: np.void) -> list[float]:
+        sample = []
+        for value, count, how, label in zip(
+            filling["value"].tolist(), filling["count"].tolist(), self._how, self._categorical, strict=True
+        ):
+            mean = how == "mean" and not label
+            sample.append(math.nan if not count else value / count if mean else value)
+        return sample
 
 
 def identity(sequence: str) -> int:

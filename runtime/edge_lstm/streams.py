@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.contract import Contract
+from edge_lstm.decisions import calibration_shape
+from edge_lstm.decisions import carried as decision_fields
+from edge_lstm.decisions import starts as decision_starts
+from edge_lstm.features import carried as feature_fields
 
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]
 Fetch = Callable[[str], "bytes | None"]
-
-
-_ALWAYS = 3  # the columns that every table keeps come first
 
 
 class StreamTable:
@@ -25,8 +26,12 @@ class StreamTable:
 
     `now` (slots,) is the present of each stream: `time` of the last sample (seconds since 1970, NaN before the first),
     `step` and `warm_steps` (counts), `held` (features: the last value of each), `state0`, `state1`, … (the contract's
-    tensors). `joining` (slots, features) are values that wait for the rest of their sample, NaN where none waits;
-    `said` (slots, outputs) are those published last, NaN where none were.
+    tensors), and what derived inputs and decisions carry (`features.carried`, `decisions.carried`).
+
+    `joining` (slots, features) are values that wait for the rest of their sample, NaN where none waits; `said` (slots,
+    outputs) are those published last, NaN where none were. On a grid, `filling` (slots,) is the interval that is not
+    over yet. `usual` (slots, calibrate_steps, targets) are the residuals that a detector of anomalies is calibrated on;
+    `now["calibrated"]` says how many of them there are.
 
     The trail is a stream's recent past, for readings that come late: `trail` (slots, 2 * depth) are the last samples
     (`time`, `id`, `given` values, `revision`), `trail_length` says how many; `anchor` is the present as it was before
@@ -38,11 +43,18 @@ class StreamTable:
         `fetch` gives the row of a stream that is not in the table, or None where there never was one."""
         features = len(contract.features)
         tensors = [(f"state{index}", "f4", tuple(state.shape)) for index, state in enumerate(contract.states)]
-        now = np.dtype([("time", "f8"), ("step", "i8"), ("warm_steps", "i8"), ("held", "f4", (features,)), *tensors])
+        present = [("time", "f8"), ("step", "i8"), ("warm_steps", "i8"), ("held", "f4", (features,)), *tensors]
+        now = np.dtype([*present, *feature_fields(contract), *decision_fields(contract)])
+        filling = [("interval", "f8"), ("newest", "f8"), ("value", "f8", (features,)), ("count", "u4", (features,))]
         past = np.dtype([("time", "f8"), ("id", "u8"), ("given", "f4", (features,)), ("revision", "u2")])
         self._fresh = np.zeros(1, now)
         self._fresh["time"] = np.nan
         self._fresh["held"] = [feature.mean for feature in contract.features]
+        for name, start in decision_starts(contract).items():
+            self._fresh[name] = start
+        self._initial = [state.initial for state in contract.states]
+        for (name, _, _), initial in zip(tensors, self._initial, strict=True):
+            self._fresh[name] = initial
         self._fetch = fetch
         self._slots: dict[str, int] = {}
         self._names: list[str | None] = []
@@ -53,6 +65,10 @@ class StreamTable:
         self.now: Records = np.zeros(0, now)
         self.joining: NDArray[np.float32] = np.zeros((0, features), np.float32)
         self.said: NDArray[np.float32] = np.zeros((0, len(contract.outputs)), np.float32)
+        self.filling: Records = np.zeros(0, np.dtype(filling))
+        self._grid = contract.sampling.grid
+        self._always = 4 if self._grid else 3  # the columns that each table of a contract keeps come first
+        self.usual: NDArray[np.float32] = np.zeros((0, *calibration_shape(contract)), np.float32)
         self.used: NDArray[np.int64] = np.zeros(0, np.int64)  # the last round that touched the slot; not kept
         self.trail_length: NDArray[np.int64] = np.zeros(0, np.int64)
         self.trail: Records = np.zeros((0, 2 * depth), past)
@@ -92,6 +108,7 @@ class StreamTable:
         self.now[slot] = self._fresh[0]
         self.joining[slot] = np.nan
         self.said[slot] = np.nan
+        self.filling[slot] = (np.nan, np.nan, 0.0, 0)
         self.trail_length[slot] = 0
         self.seen[slot] = 0
         row = self._fetch(stream)
@@ -114,29 +131,43 @@ class StreamTable:
     def restart(self, slots: Slots) -> None:
         """Put the states of these slots (n,) back to their start; step counts and last values stay."""
         self.now["warm_steps"][slots] = 0
-        for state in self.states:
-            state[slots] = 0.0
+        for state, initial in zip(self.states, self._initial, strict=True):
+            state[slots] = initial
 
     def row(self, stream: str) -> bytes:
         """All that is carried for `stream`, as bytes that `put_row` takes back."""
         slot = self._slots[stream]
-        return b"".join(column[slot].tobytes() for column in self._kept())
+        parts = [column[slot].tobytes() for column in self._kept()]
+        return b"".join([*parts, self.usual[slot, : self._calibrating(slot)].tobytes()])
+
+    def _calibrating(self, slot: int) -> int:
+        """How many residuals a stream still has to keep: all so far, and none once they have said what is usual."""
+        size = self.usual.shape[1]
+        count = int(self.now["calibrated"][slot]) if size else 0
+        return count if count < size else 0
 
     def put_row(self, stream: str, row: bytes) -> None:
         """Take back what `row` gave; from a table of another depth or window, all but the trail.
 
         Raises ValueError where it is of another contract.
         """
-        sizes = [_row_bytes(column) for column in self._kept()]
-        if len(row) != sum(sizes):
-            sizes = sizes[:_ALWAYS]
-        if len(row) < sum(sizes):
-            raise ValueError(f"expected at least {sum(sizes)} bytes for stream {stream!r}, found {len(row)}")
+        least = sum(map(_row_bytes, self._kept()[: self._always]))
+        if len(row) < least:
+            raise ValueError(f"expected at least {least} bytes for stream {stream!r}, found {len(row)}")
         slot = self._slots.get(stream)
         if slot is None:
             slot = self._admit(stream)
+        self.now[slot] = np.frombuffer(row, self.now.dtype, 1)[0]
+        count = self._calibrating(slot)
+        end = len(row) - 4 * count * self.usual.shape[2]
+        columns = self._kept()
+        if end != sum(map(_row_bytes, columns)):
+            columns = columns[: self._always]
+        if end < least:
+            raise ValueError(f"expected {least - end} bytes more for stream {stream!r}, found {len(row)}")
+        self.usual[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
         offset = 0
-        for column in self._kept()[: len(sizes)]:  # only now: to admit a stream may have made them grow
+        for column in columns:
             shape = column.shape[1:]
             column[slot] = np.frombuffer(row, column.dtype, int(np.prod(shape)), offset).reshape(shape)
             offset += _row_bytes(column)
@@ -181,6 +212,8 @@ class StreamTable:
 
     def _kept(self) -> list[NDArray[np.generic]]:
         columns: list[NDArray[np.generic]] = [self.now, self.joining, self.said]
+        if self._grid:
+            columns.append(self.filling)
         if self.depth:
             columns += [self.trail_length, self.trail, self.anchor, self.middle]
         if self.seen.shape[1]:
@@ -188,7 +221,19 @@ class StreamTable:
         return columns
 
     def _grow(self, more: int) -> None:
-        for name in ("now", "joining", "said", "used", "trail_length", "trail", "anchor", "middle", "seen"):
+        for name in (
+            "now",
+            "joining",
+            "said",
+            "filling",
+            "usual",
+            "used",
+            "trail_length",
+            "trail",
+            "anchor",
+            "middle",
+            "seen",
+        ):
             column = getattr(self, name)
             setattr(self, name, np.concatenate([column, np.zeros((more, *column.shape[1:]), column.dtype)]))
         self.states = [self.now[field] for field in self.state_fields]

@@ -45,10 +45,13 @@ def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
         "sign",
         "inspect",
         "verify",
+        "bench",
         "replay",
         "simulate",
+        "doctor",
         "run",
         "status",
+        "device",
         "broker",
     ]
 

@@ -94,3 +94,60 @@ def test_a_written_recipe_keeps_names_that_need_quotes(tmp_path: Path) -> None:
 
 def test_the_recording_is_found_from_the_recipe_and_not_from_the_working_folder(tmp_path: Path) -> None:
     assert read_recipe(write(tmp_path, MINIMAL)).recording.path == str(tmp_path / "pump.csv")
+
+
+def test_keys_of_recordings_labels_and_splits_read_back_as_they_were(tmp_path: Path) -> None:
+    text = MINIMAL.replace(
+        'path = "pump.csv"',
+        'path = ["a/*.csv", "b.parquet"]\ntime = ["day", "hour"]\ntime_format = "%d.%m.%Y %H"\nseparator = ";"\n'
+        'decimal = "comma"\nsentinels = [-200]\nmissing = ["?"]\ngroups = {"hall 1" = ["p1", "p2"], "2" = ["p3"]}',
+    )
+    text += (
+        '[features.sky]\ncategories = ["sun", "rain"]\n'
+        '[labels.broken]\nwindows = [["2024-01-01", "2024-01-02", "p1"]]\n'
+        '[labels.left]\ncountdown = true\n[split]\nby = "group"\nleave_out = ["hall*"]\n'
+    )
+    recipe = read_recipe(write(tmp_path, text))
+    assert recipe.recording.path == [str(tmp_path / "a/*.csv"), str(tmp_path / "b.parquet")]
+    assert recipe.recording.name == "*.csv, b.parquet"
+    assert read_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
+
+
+def test_keys_of_recordings_labels_and_splits_that_contradict_are_all_named(tmp_path: Path) -> None:
+    text = MINIMAL.replace(
+        'path = "pump.csv"',
+        'path = "pump.csv"\ntime = "when"\ntimezone = "Mars/North"\ninterval_s = 5\nseparator = ", "\n'
+        'groups = {a = ["p1"], b = ["p1"]}',
+    )
+    text += (
+        '[features.sky]\ncategories = ["sun", "sun"]\nleast = 3\n[features.x]\nleast = 3\nmost = 2\n'
+        '[labels.broken]\ncolumn = "b"\nwindows = [["2024-01-01"], ["2024-01-02", "2024-01-01"]]\n'
+        '[split]\nvalidate_on = ["p1"]\ntest_from = "soon"\n'
+    )
+    with pytest.raises(EdgeLstmError) as caught:
+        read_recipe(write(tmp_path, text))
+    assert [line.strip().partition(": ")[::2] for line in caught.value.message.splitlines()[1:]] == [
+        ("recording.separator", 'expected one sign, found ", "'),
+        ("recording.groups", 'expected each stream in one group, found "p1" in several'),
+        ("recording.time", "expected none beside interval_s, which is for rows without times"),
+        (
+            "recording.timezone",
+            "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata), "
+            'found "Mars/North"',
+        ),
+        ("features.sky.categories", "expected different texts, found sun, sun"),
+        ("features.sky.categories", "expected no sentinels, least or most beside them: those are for numbers"),
+        ("features.x.least", "expected at most `most` (2), found 3"),
+        ("labels.broken.column", "expected one of a column, windows and countdown, found several"),
+        ("labels.broken.windows[0]", "expected [from, to] or [from, to, stream], found 1 texts"),
+        (
+            "labels.broken.windows[1]",
+            'expected an end after its begin, found "2024-01-02" to "2024-01-01"',
+        ),
+        ("split.validation_from", "expected both validation_from and test_from, found one"),
+        ("split.validate_on", 'expected by = "stream" or "group" beside it, found "time"'),
+        (
+            "split.test_from",
+            "'soon' is not a time: expected ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970",
+        ),
+    ]

@@ -49,19 +49,19 @@ def test_solar_beats_both_naive_baselines_at_every_horizon(solar: Path) -> None:
 
 def test_weather_reaches_its_mark_and_beats_ridge(tmp_path: Path) -> None:
     run = train(read_recipe("weather"), tmp_path)
-    high, low = (one.rmse for one in run.scores)
+    high, low = (one.rmse for one in run.judgement.scores)
     assert high["model"] < 2.85
     assert low["model"] < 1.65
     assert high["model"] < high["ridge"]
     assert low["model"] < low["ridge"]
-    assert run.verdict.startswith("The model beats every baseline on every output")
+    assert run.judgement.verdict.startswith("The model beats every baseline on every output")
 
 
 def test_a_checkpoint_carries_a_tape_that_was_not_trained_on(solar: Path) -> None:
     checkpoint = load_checkpoint(solar)
     assert checkpoint.tape.shape == (2000, 3)
     assert checkpoint.tape[0, 0] == pytest.approx(read_first_validation_value(), rel=1e-6)
-    assert json.loads(checkpoint.provenance["test_rmse"])[0]["horizon"] == 1
+    assert json.loads(checkpoint.provenance["test"])[0]["horizon"] == 1
     assert len(checkpoint.provenance["recording_sha256"]) == 64
 
 
@@ -80,7 +80,7 @@ def test_the_report_fetches_nothing_and_names_every_baseline(solar: Path) -> Non
     page = (solar / "report.html").read_text()
     assert not re.search(r"https?://|<script|<link|@import|url\(", page)
     sources = re.findall(r'src="([^"]{0,30})', page)
-    assert len(sources) == 4  # three horizons and the learning curve
+    assert len(sources) == 7  # a forecast and its residuals for three horizons, and the learning curve
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     for name in ("persistence", "seasonal-naive", "ridge", "skill"):
         assert name in page

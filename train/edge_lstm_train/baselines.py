@@ -14,8 +14,8 @@ from edge_lstm_train.dataset import Dataset, target_columns
 
 Array = NDArray[np.float64]
 
-PERSISTENCE, SEASONAL, RIDGE = "persistence", "seasonal-naive", "ridge"
-NAIVE = (PERSISTENCE, SEASONAL)
+PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
+NAIVE = (PERSISTENCE, SEASONAL, MEAN)
 
 _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of the standardized lags, a row
 _SHORT_LAGS = (4, 12)
@@ -45,15 +45,18 @@ class Baselines:
 
 
 def fit_baselines(dataset: Dataset) -> Baselines:
-    """Persistence, seasonal-naive (where the dataset has a season) and ridge for `dataset`."""
-    predictions = {PERSISTENCE: dataset.newest}
+    """Persistence, seasonal-naive (where the dataset has a season) and ridge for `dataset`.
+
+    Where the target is no feature, the mean takes the place of persistence.
+    """
+    predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: dataset.newest}
     if dataset.season is not None:
         predictions[SEASONAL] = seasonal_naive(dataset, dataset.season)
     predictions[RIDGE], choices = ridge(dataset)
     train = dataset.steps("train")
     error = predictions[RIDGE][train] - dataset.targets[train]
     residual = np.sqrt(np.nanmean(error**2, axis=0))
-    floor = 1e-6 * np.array([dataset.contract.features[column].scale for column in target_columns(dataset.contract)])
+    floor = 1e-6 * np.maximum(np.nanstd(dataset.targets[train], axis=0), 1e-12)
     return Baselines(predictions, choices, np.maximum(residual, floor))
 
 
@@ -81,7 +84,7 @@ def ridge(dataset: Dataset) -> tuple[Array, list[RidgeChoice]]:
     choices = [RidgeChoice(1, True, np.inf)] * outputs
     validation = dataset.steps("validation")
     for lags in _lag_counts(dataset):
-        for level_free in (True, False):
+        for level_free in (True, False) if _is_forecast(dataset) else (False,):
             for penalty, candidate in zip(_PENALTIES, _ridge_path(dataset, lags, level_free), strict=True):
                 error = np.nanmean((candidate[validation] - dataset.targets[validation]) ** 2, axis=0)
                 for output in np.flatnonzero(error < best):
@@ -91,15 +94,24 @@ def ridge(dataset: Dataset) -> tuple[Array, list[RidgeChoice]]:
     return predictions, choices
 
 
+def _is_forecast(dataset: Dataset) -> bool:
+    """Whether the targets are features, so that a model without levels can say anything of them."""
+    return dataset.contract.task in ("forecast", "anomaly")
+
+
 def _lag_counts(dataset: Dataset) -> list[int]:
     longest = (dataset.season or 0) + 1
     fits = longest * len(dataset.contract.features) <= _MOST_COLUMNS
-    return sorted({*_SHORT_LAGS, *([longest] if dataset.season and fits else [])})
+    shortest = () if _is_forecast(dataset) else (1,)
+    return sorted({*shortest, *_SHORT_LAGS, *([longest] if dataset.season and fits else [])})
 
 
 def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Array]:
     """Predictions (steps, outputs) for each penalty, fitted on the training part."""
     newest, train = dataset.newest, dataset.steps("train")
+    # lags from before a run are made up, and a fit that sees them is a worse opponent
+    whole = train[train - dataset.run_start[train] >= lags - 1]
+    train = whole if 2 * len(whole) >= len(train) else train
     blocks = [train[first : first + _BLOCK] for first in range(0, len(train), _BLOCK)]
     outputs = dataset.targets.shape[1]
     solutions: list[list[Array]] = [[] for _ in _PENALTIES]  # by penalty, by output: (columns + 1,)

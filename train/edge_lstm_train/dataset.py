@@ -7,23 +7,22 @@ target that is missing, past a gap or in another part of the split is unknown (N
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract, Feature, StateTensor
+from edge_lstm.contract import Contract
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.features import feature_vectors
+from edge_lstm.features import Features, carried
 from edge_lstm.recording import Recording, read_recording
 from edge_lstm.sampling import Sampler
 from edge_lstm.streams import StreamTable
+from edge_lstm_train.leaks import refuse_leaks
 from edge_lstm_train.recipe import Recipe
-
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
+from edge_lstm_train.split import PARTS, Part, parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +38,10 @@ class Dataset:
     values: NDArray[np.float64]  # (steps, features): missing ones held, as on a device
     restart: NDArray[np.bool_]  # (steps,): the state starts anew before this step
     features: NDArray[np.float32]  # (steps, inputs): what the network sees, raw units
-    targets: NDArray[np.float64]  # (steps, outputs): NaN where unknown
-    part_of: NDArray[np.int64]  # (steps,): index into PARTS
-    starts: dict[Part, float]  # the time at which each part begins, seconds since 1970
+    targets: NDArray[np.float64]  # (steps, outputs): NaN where unknown; a classifier's are 1 for the class that it is
+    labels: dict[str, NDArray[np.float64]]  # (steps,) each: what else is known of a step, NaN where it is not
+    part_of: NDArray[np.int64]  # (steps,): index into PARTS; -1: of no part
+    starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
 
     def __len__(self) -> int:
         return len(self.times)
@@ -49,6 +49,14 @@ class Dataset:
     def steps(self, part: Part) -> NDArray[np.int64]:
         """The indices of the part's steps, in order."""
         return np.flatnonzero(self.part_of == PARTS.index(part))
+
+    def until(self, part: Part) -> NDArray[np.bool_]:
+        """(steps,): whether a step is needed to come to the part's last step of its stream."""
+        last = np.full(len(self.recording.streams), -1)
+        chosen = self.steps(part)
+        np.maximum.at(last, self.stream_of[chosen], chosen)
+        needed: NDArray[np.bool_] = np.arange(len(self)) <= last[self.stream_of]
+        return needed
 
     @property
     def run_start(self) -> NDArray[np.int64]:
@@ -58,8 +66,11 @@ class Dataset:
 
     @property
     def newest(self) -> NDArray[np.float64]:
-        """(steps, outputs): the value that each output's target has at the step itself."""
-        return self.values[:, target_columns(self.contract)]
+        """(steps, outputs): what is known of each output at the step itself: its target's value, or its usual one."""
+        if self.contract.task in ("forecast", "anomaly"):
+            return self.values[:, target_columns(self.contract)]
+        usual = np.nanmean(self.targets[self.steps("train")], axis=0)
+        return np.repeat(usual[None], len(self), axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +81,7 @@ class _Samples:
     times: NDArray[np.float64]  # (steps,)
     values: NDArray[np.float32]  # (steps, features): missing ones held
     missing: NDArray[np.bool_]  # (steps, features)
+    since: NDArray[np.float64]  # (steps,): seconds since the step before, NaN at a stream's first
     restart: NDArray[np.bool_]  # (steps,): the state started anew
 
 
@@ -83,9 +95,10 @@ class Batch:
 
 
 def target_columns(contract: Contract) -> list[int]:
-    """For each output, the index of its target among the features."""
+    """For each output, the index of its target among the features; a quantile's is that of what it is a quantile of."""
     names = [feature.name for feature in contract.features]
-    return [names.index(target) for target, _ in contract.outputs]
+    target_of = {name: target for target in contract.targets for name in contract.said_of(target)}
+    return [names.index(target_of[name]) for name, _ in contract.outputs]
 
 
 def read_dataset(recipe: Recipe) -> Dataset:
@@ -96,39 +109,72 @@ def read_dataset(recipe: Recipe) -> Dataset:
 def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     """The recording as a dataset; statistics come from its training part alone."""
     # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
-    unknown = _contract(recipe, [math.nan] * len(recipe.features), [1.0] * len(recipe.features))
+    unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
     samples, dropped = _samples(unknown, recording)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
-    values = samples.values.astype(np.float64)
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
-    starts = _starts(recipe, recording, times)
-    part_of = (times >= starts["validation"]).astype(np.int64) + (times >= starts["test"])
-    mean, scale = _statistics(recording, values, missing, part_of == PARTS.index("train"))
-    contract = _contract(recipe, mean.tolist(), scale.tolist())
-    values = np.where(np.isnan(values), mean, values)
-    features = feature_vectors(contract, times, values.astype(np.float32), missing)
-    targets = _targets(contract, values, missing, np.cumsum(restart), part_of)
+    part_of = parts(recipe.split, recipe.recording, recording, stream_of, times)
+    starts: dict[Part, float] = {part: times[part_of == index].min() for index, part in enumerate(PARTS)}
+    mean, scale = _statistics(recipe, recording, samples, part_of == PARTS.index("train"))
+    contract = recipe.contract(mean.tolist(), scale.tolist())
+    held = np.where(np.isnan(samples.values), mean, samples.values).astype(np.float32)
+    seen, features = _vectors(contract, samples, held, restart)
+    values = seen.astype(np.float64)
+    labels = {name: _at_steps(recording, samples, known) for name, known in recording.labels.items()}
+    targets = _targets(recipe, contract, recording, labels, values, missing, np.cumsum(restart), part_of)
+    refuse_leaks(recording.source, contract, values, missing, targets)
     _refuse_empty_parts(recording, contract, targets, part_of)
-    season = recipe.forecast.season
     return Dataset(
-        recording, contract, season, dropped, stream_of, times, values, restart, features, targets, part_of, starts
+        recording,
+        contract,
+        recipe.season,
+        dropped,
+        stream_of,
+        times,
+        values,
+        restart,
+        features,
+        targets,
+        labels,
+        part_of,
+        starts,
     )
 
 
-def _contract(recipe: Recipe, mean: list[float], scale: list[float]) -> Contract:
-    return Contract(
-        name=recipe.name,
-        task=recipe.task,
-        features=[
-            Feature(name, section.unit, mean[index], scale[index], section.mask)
-            for index, (name, section) in enumerate(recipe.features.items())
-        ],
-        targets=recipe.forecast.targets,
-        horizons=recipe.forecast.horizons,
-        states=[StateTensor(name, [size]) for name, size in recipe.state_sizes.items()],
-        clock=recipe.clock,
-        sampling=recipe.sampling,
-    )
+def _vectors(
+    contract: Contract, samples: _Samples, held: NDArray[np.float32], restart: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Conditioned values (steps, features) and feature vectors (steps, inputs), as the device makes them."""
+    made = Features(contract)
+    values = made.conditioned(held)
+    steps = np.arange(len(values))
+    if not any(feature.derived for feature in contract.features):  # nothing is carried: all steps at once
+        now = np.zeros(len(values), [("warm_steps", "i8"), *carried(contract)])
+        now["warm_steps"] = ~restart
+        return values, made.vectors(now, steps, samples.times, samples.since, values, samples.missing)
+    vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
+    runs = np.flatnonzero(restart)  # the first step of each run of the state: they go side by side
+    lengths = np.diff(runs, append=len(values))
+    runs, lengths = runs[np.argsort(-lengths)], np.sort(lengths)[::-1]
+    now = np.zeros(len(runs), [("warm_steps", "i8"), *carried(contract)])
+    for step in range(int(lengths[0])):
+        slots = np.arange(int(np.searchsorted(-lengths, -step)))
+        at = runs[slots] + step
+        found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
+        vectors[at] = made.vectors(now, slots, *found)
+        now["warm_steps"][slots] += 1
+    return values, vectors
+
+
+def _at_steps(recording: Recording, samples: _Samples, known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(steps,): what is known of the newest reading that each step holds, of its own stream."""
+    found = np.full(len(samples.times), np.nan)
+    for stream in range(len(recording.streams)):
+        rows, steps = np.flatnonzero(recording.stream_of == stream), np.flatnonzero(samples.stream_of == stream)
+        rows = rows[np.argsort(recording.times[rows], kind="stable")]
+        newest = np.searchsorted(recording.times[rows], samples.times[steps], side="right") - 1
+        found[steps] = np.where(newest >= 0, known[rows[newest]], np.nan)
+    return found
 
 
 def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[str, int]]:
@@ -144,59 +190,126 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
             duplicate, late = duplicate + int(repeated.sum()), late + int((~repeated).sum())
             one = one.part(~behind)
         samples = sampler.complete(one)
-        kept.append((one.slots, one.times, samples.values, samples.missing, samples.restart))
+        kept.append((one.slots, one.times, samples.values, samples.missing, samples.since, samples.restart))
     columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
     order = np.argsort(columns[0], kind="stable")  # each stream keeps its order of time
-    counts = {"duplicate": duplicate, "late": late, "gaps": sampler.gaps, "missing": sampler.missing}
-    return _Samples(*(column[order] for column in columns)), counts
-
-
-def _starts(recipe: Recipe, recording: Recording, times: NDArray[np.float64]) -> dict[Part, float]:
-    """One cut in time for all streams, so that no stream's test part is another's training part."""
-    ordered = np.sort(times)
-    first_validation = round(recipe.split.train * len(times))
-    first_test = round((recipe.split.train + recipe.split.validation) * len(times))
-    if not 0 < first_validation < first_test < len(times):
-        raise EdgeLstmError(
-            f"{recording.source}: expected readings for training, validation and test, found {len(times)} in all",
-            "record more, or change [split] in the recipe",
-        )
-    return {"train": ordered[0], "validation": ordered[first_validation], "test": ordered[first_test]}
+    counts = Counter({"duplicate": duplicate, "late": late})
+    counts.update(sampler.totals)  # adds what both count
+    return _Samples(*(column[order] for column in columns)), dict(counts)
 
 
 def _statistics(
-    recording: Recording, values: NDArray[np.float64], missing: NDArray[np.bool_], chosen: NDArray[np.bool_]
+    recipe: Recipe, recording: Recording, samples: _Samples, chosen: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each feature where it was measured; 1 for a feature that never changes."""
-    mean, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
-    for column, name in enumerate(recording.features):
-        seen = values[chosen & ~missing[:, column], column]
+    """Mean and standard deviation (features,) of what the training part measured; what never changes is refused.
+
+    Of categories -1 and 1: a category that was never seen is none of them.
+    """
+    values = Features(recipe.contract([0.0] * len(recipe.features), [math.inf] * len(recipe.features)))
+    measured = values.conditioned(samples.values).astype(np.float64)
+    constant = []
+    mean, scale = np.zeros(measured.shape[1]), np.ones(measured.shape[1])
+    for column, (name, section) in enumerate(recipe.features.items()):
+        if section.categories:
+            mean[column] = -1.0
+            continue
+        seen = measured[chosen & ~samples.missing[:, column], column]
         if not seen.size:
             raise EdgeLstmError(
                 f'{recording.source}: expected values of "{name}" in the training part, found none',
                 "remove the feature, or change [split] in the recipe",
             )
         mean[column] = seen.mean()
-        spread = seen.std()
-        scale[column] = spread if spread > 1e-9 * max(1.0, abs(mean[column])) else 1.0
+        spread = float(seen.std())
+        scale[column] = spread
+        if spread <= 1e-9 * max(1.0, abs(mean[column])):
+            constant.append(f"{name} ({seen[0]:g})")
+    if constant:
+        raise EdgeLstmError(
+            f"{recording.source}: expected features that change in the training part, found constant ones: "
+            f"{', '.join(constant)}",
+            "remove them: a network learns nothing from them, and nobody knows what it does when they change",
+        )
     return mean, scale
 
 
 def _targets(
+    recipe: Recipe,
     contract: Contract,
+    recording: Recording,
+    labels: dict[str, NDArray[np.float64]],
     values: NDArray[np.float64],
     missing: NDArray[np.bool_],
     run: NDArray[np.int64],
     part_of: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """(steps, outputs): the value `horizon` steps on, where it was measured in the same run and the same part."""
+    """(steps, outputs): what each step should have said, known in the same run and the same part, else NaN."""
+    if recipe.classify is not None:
+        label, classes = _classes(recipe, recording, labels, values, missing)
+        there = _ahead(label[:, None], contract.horizons[0], run, part_of)
+        truth: NDArray[np.float64] = (there == np.arange(len(classes))).astype(np.float64)
+        truth[np.isnan(there[:, 0])] = np.nan
+        return truth
+    if recipe.regress is not None:
+        known = _label(recording, labels, recipe.regress.target)
+        known = known if recipe.regress.cap is None else np.minimum(known, recipe.regress.cap)
+        return np.repeat(known[:, None], len(contract.outputs), axis=1)
+    measured = np.where(missing, np.nan, values)
+    columns = target_columns(contract)
+    outputs = [
+        _ahead(measured[:, column], horizon, run, part_of)
+        for column, (_, horizon) in zip(columns, contract.outputs, strict=True)
+    ]
+    return np.stack(outputs, axis=1)
+
+
+def _ahead(
+    values: NDArray[np.float64], horizon: int, run: NDArray[np.int64], part_of: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The values (steps, ...) of `horizon` steps on, NaN where that step is of another run or part."""
     count = len(values)
-    targets = np.full((count, len(contract.outputs)), np.nan)
-    for output, (column, (_, horizon)) in enumerate(zip(target_columns(contract), contract.outputs, strict=True)):
-        here, there = np.arange(max(0, count - horizon)), np.arange(horizon, max(count, horizon))
-        known = (run[here] == run[there]) & (part_of[here] == part_of[there]) & ~missing[there, column]
-        targets[here[known], output] = values[there[known], column]
-    return targets
+    here, there = np.arange(max(0, count - horizon)), np.arange(horizon, max(count, horizon))
+    known = (run[here] == run[there]) & (part_of[here] == part_of[there])
+    found = np.full(values.shape, np.nan)
+    found[here[known]] = values[there[known]]
+    return found
+
+
+def _classes(
+    recipe: Recipe,
+    recording: Recording,
+    labels: dict[str, NDArray[np.float64]],
+    values: NDArray[np.float64],
+    missing: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], list[str]]:
+    """(steps,) the index of each step's class, NaN where it is unknown; and the classes."""
+    assert recipe.classify is not None  # asked for its classes
+    name, classes = recipe.classify.label, recipe.classify.classes
+    names = list(recipe.features)
+    if name in names and recipe.features[name].categories:
+        column = names.index(name)
+        found = np.where(missing[:, column], np.nan, values[:, column])
+        texts = recipe.features[name].categories
+    else:
+        found = _label(recording, labels, name)
+        texts = list(recording.categories.get(name, ()))
+    place_of = {text: classes.index(text) if text in classes else math.nan for text in texts}
+    if texts:
+        places = np.array([*(place_of[text] for text in texts), math.nan])
+        index = np.where((found >= 0) & (found < len(texts)), found, len(texts)).astype(np.int64)
+        by_text: NDArray[np.float64] = places[index]
+        return by_text, classes
+    numbers = {float(text): place for place, text in enumerate(classes)}  # a label of numbers: classes are their texts
+    return np.array([numbers.get(value, math.nan) for value in found.tolist()]), classes
+
+
+def _label(recording: Recording, labels: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:
+    if name not in labels:
+        raise EdgeLstmError(
+            f'{recording.source}: expected a label "{name}", found {", ".join(labels) or "none"}',
+            f"add [labels.{name}] to the recipe",
+        )
+    return labels[name]
 
 
 def _refuse_empty_parts(
@@ -232,6 +345,33 @@ def carried_chunks(dataset: Dataset, segments: int, chunk: int, random: np.rando
             chosen = turned[:, columns]  # (segments, steps)
             targets = dataset.targets[chosen].astype(np.float32)
             yield Batch(dataset.features[chosen], targets, restart[:, columns])
+
+
+def cropped_runs(dataset: Dataset, segments: int, chunk: int, random: np.random.Generator) -> Iterator[Batch]:
+    """Without end: runs of the training part, `segments` side by side, each from a random step of its first half on.
+
+    A run is what lies between two restarts. Whoever trains on whole runs alone learns to count their age.
+    """
+    train = dataset.steps("train")
+    breaks = np.flatnonzero(dataset.restart[train] | (np.diff(train, prepend=-2) != 1))
+    runs = np.split(train, breaks[1:])
+    width, outputs = dataset.features.shape[1], dataset.targets.shape[1]
+    while True:
+        order = random.permutation(len(runs))
+        for first in range(0, len(runs), segments):
+            group = [runs[place] for place in order[first : first + segments]]
+            group = [run[int(random.integers(len(run) // 2 + 1)) :] for run in group]
+            longest = max(map(len, group))
+            chosen = np.full((len(group), longest), -1)
+            for row, run in zip(chosen, group, strict=True):
+                row[: len(run)] = run
+            for columns in np.array_split(np.arange(longest), math.ceil(longest / chunk)):
+                at = chosen[:, columns]  # (segments, steps); -1 behind the end of a run
+                features, targets = np.zeros((*at.shape, width), np.float32), np.full((*at.shape, outputs), np.nan)
+                features[at >= 0], targets[at >= 0] = dataset.features[at[at >= 0]], dataset.targets[at[at >= 0]]
+                restart = np.zeros(at.shape, bool)
+                restart[:, 0] = columns[0] == 0
+                yield Batch(features, targets.astype(np.float32), restart)
 
 
 def window_ends(dataset: Dataset, window: int, part: Part = "train") -> NDArray[np.int64]:

@@ -20,7 +20,8 @@ from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction
 from edge_lstm.recording import Recording
 from edge_lstm_train.baselines import NAIVE, Baselines
-from edge_lstm_train.dataset import Dataset, Part
+from edge_lstm_train.dataset import Dataset
+from edge_lstm_train.split import Part
 
 MODEL = "model"
 _READINGS_AT_ONCE = 1024
@@ -36,6 +37,7 @@ class Score:
     pairs: int  # predictions compared with what was measured
     rmse: dict[str, float]  # by name ("model", "persistence", ...), in `unit`
     mae: dict[str, float]
+    r2: dict[str, float]  # 1 - MSE / variance of the target over the same steps
 
     def skill(self, name: str = MODEL) -> float:
         """1 - RMSE / RMSE of the better naive baseline: 0 is no better than that, 1 is perfect."""
@@ -64,35 +66,76 @@ def predict(contract: Contract, network: Network, recording: Recording) -> list[
 
 
 def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> NDArray[np.float64]:
-    """(steps, outputs): the predictions at the dataset's steps, by stream and time (to the millisecond); else NaN."""
+    """(steps, outputs): the predictions at the dataset's steps, NaN where there is none."""
+    table = np.full(dataset.targets.shape, np.nan)
+    for row, prediction in rows_of(dataset, predictions):
+        table[row] = [prediction.values[target][horizon] for target, horizon in dataset.contract.outputs]
+    return table
+
+
+def rows_of(dataset: Dataset, predictions: Iterable[Prediction]) -> Iterator[tuple[int, Prediction]]:
+    """Each prediction with the dataset's step that it was made at, by stream and time (to the millisecond)."""
     row_of = {
         (dataset.recording.streams[stream], round(time * 1000)): row
         for row, (stream, time) in enumerate(zip(dataset.stream_of.tolist(), dataset.times.tolist(), strict=True))
     }
-    table = np.full(dataset.targets.shape, np.nan)
     for prediction in predictions:
         row = row_of.get((prediction.stream, round(prediction.time * 1000)))
         if row is not None:
-            table[row] = [prediction.values[target][horizon] for target, horizon in dataset.contract.outputs]
-    return table
+            yield row, prediction
 
 
 def score(
     dataset: Dataset, baselines: Baselines, predictions: Iterable[Prediction], part: Part = "test"
 ) -> list[Score]:
-    """A score for each output, over the part's steps that have a prediction and a measured target."""
+    """A score for each output but quantiles, over the part's steps that have a prediction and a measured target."""
     said = {MODEL: aligned(dataset, predictions), **baselines.predictions}  # (steps, outputs) each
-    units = {feature.name: feature.unit for feature in dataset.contract.features}
+    units = dataset.contract.target_units
     asked = dataset.steps(part)
     scores = []
     for output, (target, horizon) in enumerate(dataset.contract.outputs):
+        if target not in dataset.contract.targets:
+            continue
         known = asked[np.isfinite(dataset.targets[asked, output]) & np.isfinite(said[MODEL][asked, output])]
         truth = dataset.targets[known, output]
         errors = {name: table[known, output] - truth for name, table in said.items()}
         rmse = {name: _mean(error**2) ** 0.5 for name, error in errors.items()}
         mae = {name: _mean(np.abs(error)) for name, error in errors.items()}
-        scores.append(Score(target, units[target], horizon, len(known), rmse, mae))
+        variance = float(truth.var()) if truth.size else math.nan
+        r2 = {name: 1 - _mean(error**2) / variance if variance > 0 else math.nan for name, error in errors.items()}
+        scores.append(Score(target, units[target], horizon, len(known), rmse, mae, r2))
     return scores
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often the truth lay below a quantile, beside how often it should have."""
+
+    target: str
+    horizon: int
+    level: float
+    below: float  # share of the pairs
+    pairs: int
+
+
+def coverage(dataset: Dataset, predictions: Iterable[Prediction], part: Part = "test") -> list[Coverage]:
+    """The calibration of each quantile output, over the part's steps."""
+    contract = dataset.contract
+    level_of = {
+        said: (target, level)
+        for target in contract.targets
+        for said, level in zip(contract.said_of(target)[1:], contract.quantiles, strict=True)
+    }
+    said = aligned(dataset, predictions)
+    asked = dataset.steps(part)
+    found = []
+    for output, (name, horizon) in enumerate(contract.outputs):
+        if name in level_of:
+            target, level = level_of[name]
+            known = asked[np.isfinite(dataset.targets[asked, output]) & np.isfinite(said[asked, output])]
+            below = dataset.targets[known, output] < said[known, output]
+            found.append(Coverage(target, horizon, level, float(below.mean()) if known.size else math.nan, len(known)))
+    return found
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -122,7 +165,7 @@ def verdict(scores: Sequence[Score]) -> str:
 def _defeat(one: Score) -> str:
     name = one.best_baseline
     model, best = rounded([one.rmse[MODEL], one.rmse[name]])
-    where = f"{one.target} {steps_ahead(one.horizon)}"
+    where = f"{one.target} {steps_ahead(one.horizon)}".strip()
     return f"{where}, {name} has an RMSE of {best} and the model {model} {one.unit}".strip()
 
 
@@ -131,7 +174,7 @@ def steps(horizon: int) -> str:
 
 
 def steps_ahead(horizon: int) -> str:
-    return f"{steps(horizon)} ahead"
+    return f"{steps(horizon)} ahead" if horizon else ""
 
 
 def labelled(target: str, unit: str) -> str:
@@ -152,20 +195,26 @@ def rounded(values: Sequence[float]) -> list[str]:
 def table(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts: RMSE of the model and of each baseline, and the model's skill."""
     names = list(scores[0].rmse)
-    header = ["target", "steps ahead", *names, "skill", "pairs"]
-    return header, list(_rows(scores, names))
+    estimates = not any(one.horizon for one in scores)
+    header = ["target", "steps ahead", *names, "skill", *(["R²"] if estimates else []), "pairs"]
+    return header, list(_rows(scores, names, estimates))
 
 
-def _rows(scores: Sequence[Score], names: Sequence[str]) -> Iterator[list[str]]:
+def _rows(scores: Sequence[Score], names: Sequence[str], estimates: bool) -> Iterator[list[str]]:
     for one in scores:
         rmse = rounded([one.rmse[name] for name in names])
         label = labelled(one.target, one.unit)
-        yield [label, str(one.horizon), *rmse, percent(one.skill()), str(one.pairs)]
+        r2 = [f"{one.r2[MODEL]:.3f}" if math.isfinite(one.r2[MODEL]) else "none"] if estimates else []
+        yield [label, str(one.horizon), *rmse, percent(one.skill()), *r2, str(one.pairs)]
 
 
 def table_text(scores: Sequence[Score]) -> str:
-    """`table` for a terminal: names to the left, numbers to the right."""
-    header, rows = table(scores)
+    """`table` for a terminal."""
+    return as_text(*table(scores))
+
+
+def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: names to the left, numbers to the right."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = []
     for first, *numbers in [header, *rows]:

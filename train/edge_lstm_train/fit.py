@@ -6,26 +6,36 @@ It keeps the best of all validations, the untrained start among them, and so nev
 from __future__ import annotations
 
 import copy
+import io
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.files import write_file
 from edge_lstm.progress import Tick, progress
-from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, target_columns, windows
+from edge_lstm_train.augment import Augment
+from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, cropped_runs, target_columns, windows
+from edge_lstm_train.highway import started_at_ridge
+from edge_lstm_train.losses import Objective, objective
 from edge_lstm_train.model import Forecaster, Shape, State
-from edge_lstm_train.recipe import FitSection, Recipe
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.split import Part
 
 _VALIDATIONS = 8
 _WARM_UP = 0.1  # share of the updates in which the learning rate rises
 _THREADS = 1  # networks this small lose more to a second thread's hand-over than they gain
 _RUNS_AT_ONCE = 64
+PROGRESS = "progress.pt"
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Point:
 
     update: int
     training_loss: float  # mean since the last validation; NaN before the first update
-    validation_error: float  # RMSE over the ridge's, mean of all outputs
+    validation_error: float  # by task: RMSE over the ridge's (mean of all outputs), or cross-entropy
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +58,49 @@ class Fitted:
     diverged_at: int | None = None  # the update whose loss was not finite
 
 
-def fit(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> Fitted:
+def fit(
+    recipe: Recipe,
+    dataset: Dataset,
+    spread: NDArray[np.float64],
+    *,
+    device: str = "cpu",
+    run_dir: Path | None = None,
+    resume: bool = False,
+) -> Fitted:
     """Train a network on the dataset's training part; equal arguments give equal weights.
 
     spread (outputs,): each output's typical error in its target's unit, by which its loss is divided. Ctrl-C or a
-    loss that is not finite ends the search early; what was best by then is kept.
+    loss that is not finite ends the search early; what was best by then is kept. At each validation all of the search
+    goes into `run_dir`, and with `resume` it goes on from there to what it would have come to.
+
+    Raises EdgeLstmError where the device is not here, or what is there to resume is of another recipe.
     """
     with _repeatable(recipe.fit.seed):
-        model = untrained(recipe, dataset, spread)
-        search = _Search(model, dataset, spread)
+        model = untrained(recipe, dataset, spread).to(_device(device))
+        search = _Search(model, dataset, objective(recipe, dataset, spread), recipe, run_dir)
         with progress(recipe.fit.updates, "training") as tick:
             try:
-                search.validate(0, math.nan)
-                diverged_at = _descend(model, recipe.fit, dataset, spread, search, tick)
+                if not (resume and search.resumed()):
+                    search.validate(0, math.nan)
+                diverged_at = _descend(model, recipe, dataset, search, tick)
                 return search.result(diverged_at=diverged_at)
             except KeyboardInterrupt:
                 return search.result(interrupted_at=search.update)
 
 
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EdgeLstmError(
+            f"expected a CUDA device that torch {torch.__version__} can use, found none", "train with --device cpu"
+        )
+    if name == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not repeatable
+    return torch.device(name)
+
+
 def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> Forecaster:
-    """The network before its first update: persistence where it predicts changes, else each target's mean."""
+    """The network before its first update: the highway's ridge, or else persistence, each target's mean, or how
+    frequent each class is."""
     contract = dataset.contract
     section = recipe.model
     model = Forecaster(
@@ -81,30 +114,61 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> 
             section.recurrent_dropout,
             section.highway,
             section.level_free,
+            section.learned_start,
         )
     )
-    features = len(contract.features)
+    train = dataset.steps("train")
+    mean, scale = input_statistics(dataset)
     with torch.no_grad():
-        model.mean[:features] = torch.tensor([feature.mean for feature in contract.features])
-        model.scale[:features] = torch.tensor([feature.scale for feature in contract.features])
+        model.mean[:] = torch.from_numpy(mean)
+        model.scale[:] = torch.from_numpy(scale)
+        model.seen[: len(recipe.unseen)] = torch.tensor([not unseen for unseen in recipe.unseen]).float()
         model.output_scale[:] = torch.from_numpy(spread)
         nn.init.zeros_(model.head.weight)
         nn.init.zeros_(model.head.bias)
-        if recipe.forecast.change:
+        if recipe.change:
             model.change_of = torch.tensor(target_columns(contract), dtype=torch.int64)
         else:
-            model.output_offset[:] = model.mean[target_columns(contract)]
+            usual = np.nanmean(dataset.targets[train], axis=0)
+            usual = np.log(np.maximum(usual, 1e-4)) if recipe.classify is not None else usual
+            model.output_offset[:] = torch.from_numpy(usual)
+        if section.highway and recipe.classify is None:
+            started_at_ridge(model, dataset)
     return model
+
+
+def input_statistics(dataset: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation (inputs,) that the network standardizes by; 0 and 1 for masks, classes and clock."""
+    contract = dataset.contract
+    inputs = contract.inputs
+    mean, scale = np.zeros(len(inputs), np.float32), np.ones(len(inputs), np.float32)
+    features = dataset.features[dataset.steps("train")]
+    for column, feature in enumerate(contract.features):
+        mean[column], scale[column] = feature.mean, feature.scale
+        for text in feature.derived:
+            at = inputs.index(f"{feature.name} {text}")
+            values = features[:, at].astype(np.float64)
+            mean[at] = values.mean()
+            scale[at] = values.std() if values.std() > 1e-6 * feature.scale else feature.scale
+    if "elapsed" in inputs:
+        values = features[:, inputs.index("elapsed")].astype(np.float64)
+        mean[-1], scale[-1] = values.mean(), max(values.std(), 1e-3)
+    return mean, scale
 
 
 class _Search:
     """The best weights so far and the way to them."""
 
-    def __init__(self, model: Forecaster, dataset: Dataset, spread: NDArray[np.float64]) -> None:
+    def __init__(
+        self, model: Forecaster, dataset: Dataset, aim: Objective, recipe: Recipe, run_dir: Path | None
+    ) -> None:
         self.update = 0
+        self.aim = aim
+        self.extra: dict[str, Any] = {}  # of the optimizer, where the search was resumed
         self._model = model
         self._dataset = dataset
-        self._spread = spread
+        self._recipe = repr(recipe)
+        self._run_dir = run_dir
         self._curve: list[Point] = []
         self._best = Point(0, math.nan, math.inf)
         self._weights = copy.deepcopy(model.state_dict())
@@ -112,8 +176,7 @@ class _Search:
     def validate(self, update: int, training_loss: float) -> Point:
         predictions = streamed(self._model, self._dataset, "validation")
         chosen = self._dataset.steps("validation")
-        error = np.sqrt(np.nanmean((predictions[chosen] - self._dataset.targets[chosen]) ** 2, axis=0))  # (outputs,)
-        point = Point(update, training_loss, float((error / self._spread).mean()))
+        point = Point(update, training_loss, self.aim.error(predictions[chosen], self._dataset.targets[chosen]))
         self._curve.append(point)
         if point.validation_error < self._best.validation_error:
             self._best, self._weights = point, copy.deepcopy(self._model.state_dict())
@@ -121,27 +184,74 @@ class _Search:
 
     def result(self, interrupted_at: int | None = None, diverged_at: int | None = None) -> Fitted:
         self._model.load_state_dict(self._weights)
-        self._model.eval()
+        self._model.to("cpu").eval()
         return Fitted(self._model, self._curve, self._best.update, interrupted_at, diverged_at)
 
+    def keep(self, optimizer: Any, schedule: Any, state: State | None) -> None:
+        """Write down all that the search needs to go on from here."""
+        if self._run_dir is None:
+            return
+        content = {
+            "recipe": self._recipe,
+            "update": self.update,
+            "curve": [(point.update, point.training_loss, point.validation_error) for point in self._curve],
+            "best": self._best.update,
+            "best_weights": self._weights,
+            "weights": self._model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "state": state,
+            "random": torch.get_rng_state(),
+        }
+        file = io.BytesIO()
+        torch.save(content, file)
+        write_file(self._run_dir / PROGRESS, file.getvalue())
 
-def _descend(
-    model: Forecaster, section: FitSection, dataset: Dataset, spread: NDArray[np.float64], search: _Search, tick: Tick
-) -> int | None:
+    def resumed(self) -> bool:
+        """Whether there was something to go on from, and all is as it was then."""
+        assert self._run_dir is not None  # who resumes says where
+        path = self._run_dir / PROGRESS
+        if not path.exists():
+            return False
+        content = torch.load(path, map_location=self._model.mean.device, weights_only=True)
+        if content["recipe"] != self._recipe:
+            raise EdgeLstmError(
+                f"{path}: expected the progress of this recipe, found that of another one",
+                f"train without --resume, or into another folder than {self._run_dir}",
+            )
+        self.update = content["update"]
+        self._curve = [Point(*one) for one in content["curve"]]
+        self._best = next(point for point in self._curve if point.update == content["best"])
+        self._weights = content["best_weights"]
+        self._model.load_state_dict(content["weights"])
+        torch.set_rng_state(content["random"].cpu())
+        self.extra = content
+        return True
+
+
+def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Search, tick: Tick) -> int | None:
     """All the updates, with a validation after every eighth of them. Returns the update whose loss was not finite."""
+    section = recipe.fit
     optimizer = torch.optim.AdamW(model.parameters(), section.learning_rate, weight_decay=section.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, section.learning_rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
     )
-    scale = torch.from_numpy(spread.astype(np.float32))
     marks = {math.ceil(section.updates * part / _VALIDATIONS) for part in range(1, _VALIDATIONS + 1)}
     losses: list[float] = []
     state: State | None = None
-    for update, batch in zip(range(1, section.updates + 1), _batches(dataset, section), strict=False):
+    if search.extra:
+        optimizer.load_state_dict(search.extra["optimizer"])
+        schedule.load_state_dict(search.extra["schedule"])
+        state = search.extra["state"]
+    done = search.update
+    batches = _batches(dataset, recipe, model.scale.cpu().numpy())
+    for update, batch in zip(range(1, section.updates + 1), batches, strict=False):
+        if update <= done:
+            continue  # what came before the search was resumed
         search.update = update
         model.train()
         predictions, state = _carry(model, batch, state)
-        loss = _loss(section, predictions, torch.from_numpy(batch.targets), scale)
+        loss = search.aim.loss(predictions, torch.from_numpy(batch.targets).to(predictions.device))
         if not math.isfinite(loss.item()):
             return update
         optimizer.zero_grad(set_to_none=True)
@@ -155,16 +265,23 @@ def _descend(
             point = search.validate(update, float(np.mean(losses)))
             text = f"loss {point.training_loss:.3f}  validation {point.validation_error:.3f}"
             losses.clear()
+            search.keep(optimizer, schedule, state)
         tick(text)
     return None
 
 
-def _batches(dataset: Dataset, section: FitSection) -> Iterator[Batch]:
+def _batches(dataset: Dataset, recipe: Recipe, scale: NDArray[np.float32]) -> Iterator[Batch]:
+    section = recipe.fit
     random = np.random.default_rng(section.seed)
     if section.method == "windows":
         assert section.window is not None  # the recipe says so
-        return windows(dataset, section.window, section.segments, random)
-    return carried_chunks(dataset, section.segments, section.chunk, random)
+        batches = windows(dataset, section.window, section.segments, random)
+    elif recipe.augment.crop:
+        batches = cropped_runs(dataset, section.segments, section.chunk, random)
+    else:
+        batches = carried_chunks(dataset, section.segments, section.chunk, random)
+    augment = Augment.of(recipe.augment, dataset, scale)
+    return (augment(batch, random) for batch in batches) if augment else batches
 
 
 def _carry(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor, State]:
@@ -172,39 +289,35 @@ def _carry(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor
 
     The fused kernel cannot restart a state midway, so the batch goes in pieces that begin where any segment restarts.
     """
-    features = torch.from_numpy(batch.features)
+    device = model.mean.device
+    features = torch.from_numpy(batch.features).to(device)
     segments, steps = batch.restart.shape
+    start = model.initial_state(segments)
     if state is None or state[0].shape[1] != segments:
-        state = model.initial_state(segments)
+        state = start
     state = [tensor.detach() for tensor in state]
     cuts = sorted({0, *np.flatnonzero(batch.restart.any(axis=0)).tolist()})
     pieces = []
     for first, last in zip(cuts, [*cuts[1:], steps], strict=True):
-        stays = torch.from_numpy(~batch.restart[:, first].copy()).to(torch.float32)[:, None]  # (segments, 1)
-        state = [tensor * stays for tensor in state]  # (layers, segments, hidden)
+        anew = torch.from_numpy(batch.restart[:, first].copy()).to(device)[:, None]  # (segments, 1)
+        state = [torch.where(anew, fresh, tensor) for fresh, tensor in zip(start, state, strict=True)]
         prediction, state = model(features[:, first:last], state)
         pieces.append(prediction)
     return torch.cat(pieces, dim=1), state
 
 
-def _loss(section: FitSection, predictions: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    known = torch.isfinite(targets)
-    error = (predictions - targets.nan_to_num()) / scale  # (segments, steps, outputs)
-    each = F.huber_loss(error, torch.zeros_like(error), reduction="none") if section.loss == "huber" else error**2
-    return each[known].sum() / known.sum().clamp(min=1)
-
-
-def streamed(model: Forecaster, dataset: Dataset, last: str = "test") -> NDArray[np.float64]:
+def streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -> NDArray[np.float64]:
     """(steps, outputs): what the network says at every step up to the end of the part `last`, its state carried.
 
-    The same as one step at a time, in the kernel that takes whole sequences; NaN after that part.
+    The same as one step at a time, in the kernel that takes whole sequences; NaN after that part in each stream.
     """
     predictions = np.full(dataset.targets.shape, np.nan)
-    end = dataset.starts["test"] if last == "validation" else math.inf
+    needed = dataset.until(last)
     begins = np.flatnonzero(dataset.restart)
     runs = np.split(np.arange(len(dataset)), begins[1:])
-    runs = [run[dataset.times[run] < end] for run in runs]
+    runs = [run[needed[run]] for run in runs]
     runs = sorted((run for run in runs if run.size), key=len)
+    device = model.mean.device
     model.eval()
     with torch.no_grad():
         for first in range(0, len(runs), _RUNS_AT_ONCE):
@@ -212,8 +325,9 @@ def streamed(model: Forecaster, dataset: Dataset, last: str = "test") -> NDArray
             features = np.zeros((len(group), len(group[-1]), dataset.features.shape[1]), np.float32)
             for row, run in zip(features, group, strict=True):
                 row[: len(run)] = dataset.features[run]
-            said, _ = model(torch.from_numpy(features), model.initial_state(len(group)))
-            for row, run in zip(said.numpy(), group, strict=True):
+            state = [tensor.contiguous() for tensor in model.initial_state(len(group))]
+            said, _ = model(torch.from_numpy(features).to(device), state)
+            for row, run in zip(said.cpu().numpy(), group, strict=True):
                 predictions[run] = row[: len(run)]
     return predictions
 

@@ -37,19 +37,25 @@ class Shape:
     )
     highway: int = key(0, doc="earlier samples that a linear path past the layers sees", least=0)
     level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
+    learned_start: bool = key(False, doc="whether the layers' state starts where training found best, and not at zero")
 
     @property
     def state_sizes(self) -> dict[str, int]:
         """The carried tensors by name, with the numbers of each for one stream."""
         return state_sizes(self.cell, self.layers, self.hidden, self.highway * self.inputs)
 
+    @property
+    def taps(self) -> int:
+        """How many numbers the highway sees at a step: earlier samples, and where levels matter the newest as well."""
+        return (self.highway if self.level_free else self.highway + 1) * self.inputs
+
 
 class Forecaster(nn.Module):
     """Standardization, recurrent layers, dropout, a dense layer, and the way back to the targets' units.
 
-    A highway is a linear path past the layers: taps over the last samples (Lai et al. 2018, LSTNet), which start at
-    zero. Level-free taps see differences from the newest sample alone, so that a level never met in training shifts
-    nothing.
+    A highway is a linear path past the layers: taps over the last samples (Lai et al. 2018, LSTNet). Level-free taps
+    see differences from the newest sample alone, so that a level never met in training shifts nothing. Inputs that are
+    not `seen` go past the layers, and reach the output by the highway or as what a change is added to.
 
     The head works on a scale where every output's typical size is one: prediction = head * output_scale +
     output_offset, plus the raw feature `change_of[o]` for each output o where changes are predicted.
@@ -57,6 +63,7 @@ class Forecaster(nn.Module):
 
     mean: Tensor  # (inputs,)
     scale: Tensor  # (inputs,)
+    seen: Tensor  # (inputs,): 1 where the layers see an input, else 0
     output_offset: Tensor  # (outputs,)
     output_scale: Tensor  # (outputs,)
     change_of: Tensor  # (outputs,) int64, or empty
@@ -70,13 +77,16 @@ class Forecaster(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.head = nn.Linear(shape.hidden, shape.outputs)
         if shape.highway:
-            self.highway = nn.Linear(shape.highway * shape.inputs, shape.outputs, bias=False)
+            self.highway = nn.Linear(shape.taps, shape.outputs, bias=False)
             nn.init.zeros_(self.highway.weight)
         self.register_buffer("mean", torch.zeros(shape.inputs))
         self.register_buffer("scale", torch.ones(shape.inputs))
+        self.register_buffer("seen", torch.ones(shape.inputs))
         self.register_buffer("output_offset", torch.zeros(shape.outputs))
         self.register_buffer("output_scale", torch.ones(shape.outputs))
         self.register_buffer("change_of", torch.zeros(0, dtype=torch.int64))
+        carried = CARRIED[shape.cell] if shape.learned_start else ()
+        self.start = nn.ParameterList([torch.zeros(shape.layers, shape.hidden) for _ in carried])
         if shape.cell == "lstm":
             self._open_forget_gates()
 
@@ -89,9 +99,11 @@ class Forecaster(nn.Module):
                 getattr(self.rnn, f"bias_hh_l{layer}")[hidden : 2 * hidden] = 0.0
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: where every stream starts."""
+        """Where every stream starts: zeros, or what was learned."""
         size = (self.shape.layers, batch, self.shape.hidden)
         state = [torch.zeros(size, device=self.mean.device) for _ in CARRIED[self.shape.cell]]
+        if self.shape.learned_start:
+            state = [start[:, None].expand(size) for start in self.start]
         if self.shape.highway:
             state.append(torch.zeros((1, batch, self.shape.highway * self.shape.inputs), device=self.mean.device))
         return state
@@ -112,14 +124,14 @@ class Forecaster(nn.Module):
     def _recent(self, x: Tensor, register: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, steps, inputs) and the register (1, batch, highway * inputs), newest first.
 
-        Returns what the taps see at each step, (batch, steps, highway * inputs), and the next register.
+        Returns what the taps see at each step, (batch, steps, taps), and the next register.
         """
         batch, steps, inputs = x.shape
         earlier = register[0].view(batch, self.shape.highway, inputs).flip(1)  # in the order of time
         samples = torch.cat([earlier, x], dim=1)  # (batch, highway + steps, inputs)
         taps = samples[:, :-1].unfold(1, self.shape.highway, 1).flip(3).transpose(2, 3)  # (batch, steps, highway, in)
-        if self.shape.level_free:
-            taps = taps - x[:, :, None]
+        newest = x[:, :, None]
+        taps = taps - newest if self.shape.level_free else torch.cat([newest, taps], dim=2)
         register = samples[:, -self.shape.highway :].flip(1).reshape(1, batch, -1)
         return taps.reshape(batch, steps, -1), register
 
@@ -149,12 +161,14 @@ class Forecaster(nn.Module):
                 w_hh = F.dropout(w_hh, self.shape.recurrent_dropout, self.training)
             rest = (getattr(self.rnn, f"{name}_l{layer}") for name in ("weight_ih", "bias_ih", "bias_hh"))
             w_ih, b_ih, b_hh = rest
+            w_ih = w_ih * self.seen if layer == 0 else w_ih
             weights += [w_ih, w_hh, b_ih, b_hh]
         return cast(list[Tensor], weights)
 
     def network(self) -> Network:
         """The same network as arrays, the way back to the targets' units folded into the head."""
         arrays = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
+        arrays["rnn.weight_ih_l0"] = arrays["rnn.weight_ih_l0"] * arrays["seen"]
         layers = tuple(
             Layer(*(arrays[f"rnn.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")))
             for layer in range(self.shape.layers)
@@ -175,10 +189,11 @@ class Forecaster(nn.Module):
         shape = self.shape
         if not shape.highway:
             return None
-        weight = self.highway.weight.detach().numpy() * self.output_scale.numpy()[:, None]
-        earlier = weight.reshape(shape.outputs, shape.highway, shape.inputs).astype(np.float64)
-        newest = -earlier.sum(axis=1, keepdims=True) if shape.level_free else np.zeros_like(earlier[:, :1])
-        taps = np.concatenate([newest, earlier], axis=1).reshape(shape.outputs, -1)
+        weight = self.highway.weight.detach().cpu().numpy() * self.output_scale.cpu().numpy()[:, None]
+        taps = weight.reshape(shape.outputs, -1, shape.inputs).astype(np.float64)
+        if shape.level_free:
+            taps = np.concatenate([-taps.sum(axis=1, keepdims=True), taps], axis=1)
+        taps = taps.reshape(shape.outputs, -1)
         return cast(Floats, taps.astype(np.float32))
 
     def stream(self, tape: Floats, marks: Sequence[int] = ()) -> tuple[Floats, list[Floats]]:
@@ -197,6 +212,14 @@ class Forecaster(nn.Module):
                 kept.append([state[place][layer, 0] for place, layer in self._places()])
         states = [torch.stack(column).numpy() for column in zip(*kept[: len(marks)], strict=True)]
         return torch.cat(predictions).numpy(), states
+
+    def started(self) -> list[list[float]]:
+        """Per tensor of `Network.state_names`, where a stream starts: (hidden,) numbers, or none for zeros."""
+        starts = [place[0] < len(self.start) for place in self._places()]
+        return [
+            self.start[kind][layer].detach().tolist() if learned else []
+            for (kind, layer), learned in zip(self._places(), starts, strict=True)
+        ]
 
     def _places(self) -> list[tuple[int, int]]:
         """Where each tensor of `Network.state_names` lies in a `State`: (which tensor, which layer of it)."""

@@ -49,18 +49,69 @@ def forecast_plot(
         return _svg(figure)
 
 
-def learning_plot(updates: Sequence[int], training: Sequence[float], validation: Sequence[float], best: int) -> bytes:
-    """The training loss and the validation error (both relative to ridge) over the updates; `best` is the one kept."""
+def learning_plot(
+    updates: Sequence[int], training: Sequence[float], validation: Sequence[float], best: int, relative: bool = True
+) -> bytes:
+    """The training loss and the validation error over the updates, `relative` to ridge; `best` is the one kept."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.4), layout="constrained")
         axes = figure.add_subplot()
         axes.plot(updates, training, color=_TRUTH, linewidth=1.8, marker="o", markersize=3, label="training")
         axes.plot(updates, validation, color=_FORECAST, linewidth=1.8, marker="o", markersize=3, label="validation")
-        axes.axhline(1.0, color=_OTHER, linewidth=1, linestyle=(0, (4, 3)), label="ridge on training")
+        if relative:
+            axes.axhline(1.0, color=_OTHER, linewidth=1, linestyle=(0, (4, 3)), label="ridge on training")
         axes.axvline(best, color=_FAINT, linewidth=4, zorder=0)
         axes.set_xlabel("updates (the band marks the weights that were kept)")
         axes.set_ylabel("error")
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+        figure.legend(loc="outside upper right", ncols=3)
+        return _svg(figure)
+
+
+def residual_plot(errors: NDArray[np.float64], quantity: str) -> bytes:
+    """How often errors (pairs,) of which size occur."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.8, 2.0), layout="constrained")
+        axes = figure.add_subplot()
+        low, high = np.quantile(errors, [0.005, 0.995])
+        axes.hist(errors, bins=60, range=(low, high) if high > low else None, color=_FORECAST)
+        axes.axvline(0.0, color=_INK, linewidth=0.8)
+        axes.set_xlabel(quantity)
+        axes.set_ylabel("predictions")
+        axes.margins(x=0.01)
+        return _svg(figure)
+
+
+def calibration_plot(levels: Sequence[float], found: Sequence[float]) -> bytes:
+    """The share of the truth found below each quantile, over its level."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.4, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.5)
+        axes.plot(levels, found, color=_FORECAST, linewidth=0, marker="o", markersize=5)
+        axes.set_xlabel("level")
+        axes.set_ylabel("share below")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        return _svg(figure)
+
+
+def score_plot(times: NDArray[np.float64], scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> bytes:
+    """Scores (samples,) over times (seconds since 1970), the threshold 1, and where the truth says anomalous."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.8, 2.2), layout="constrained")
+        axes = figure.add_subplot()
+        moments = (times * 1000).astype("datetime64[ms]")
+        top = max(1.5, float(np.quantile(scores, 0.99)) * 1.2)
+        if truth.any():
+            axes.fill_between(moments, 0, top, where=truth.tolist(), color=_FAINT, linewidth=0, label="anomaly")
+        axes.plot(moments, np.minimum(scores, top), color=_FORECAST, linewidth=1.2, label="score")
+        axes.axhline(1.0, color=_OTHER, linewidth=1, linestyle=(0, (4, 3)), label="alarm")
+        locator = dates.AutoDateLocator(minticks=3, maxticks=6)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+        axes.set_ylim(0, top)
+        axes.margins(x=0.01)
         figure.legend(loc="outside upper right", ncols=3)
         return _svg(figure)
 

@@ -6,33 +6,112 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import zoneinfo
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timezone, tzinfo
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from edge_lstm.config import key, read_toml
-from edge_lstm.contract import ClockInput, Sampling
+from edge_lstm.columns import Quantity, Times, Words
+from edge_lstm.config import key, read_toml, suggestion
+from edge_lstm.contract import (
+    Aggregate,
+    Alarm,
+    ClockInput,
+    Contract,
+    Decision,
+    Feature,
+    Sampling,
+    StateTensor,
+    Task,
+    derived_fault,
+)
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.network import GATES, Cell, state_sizes
+from edge_lstm.labels import Countdown, Window, Windows
+from edge_lstm.network import CARRIED, GATES, Cell, state_sizes
 from edge_lstm.recording import Columns
+from edge_lstm.tables import Layout
+from edge_lstm.times import parse_time
 
 _BUNDLED = "edge_lstm_recipes"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RecordingSection:
     """Where the readings are, and how to read them."""
 
-    path: str = key(doc="CSV file, relative to the recipe")
-    time: str | None = key(None, doc="column of times; none: the first that holds times")
-    stream: str | None = key(None, doc="name of the one stream; none: the file's name")
-    stream_column: str | None = key(None, doc="column of stream names, where the file holds several")
+    path: str | list[str] = key(doc="CSV or Parquet, relative to the recipe: a file, a pattern like logs/*.csv, a list")
+    time: str | list[str] | None = key(
+        None, doc="column of times, or those of date and hour; none: the first that holds times"
+    )
+    time_format: str | None = key(None, doc="how times are written, like %d.%m.%Y %H:%M; none: ISO 8601 or a number")
+    time_unit: Literal["s", "ms"] | None = key(None, doc="of times that are numbers; none: told by their size")
+    timezone: str = key("UTC", doc="zone of times that name none, like Europe/Berlin")
+    interval_s: float | None = key(None, doc="no times: a stream's rows are this far apart", least=1e-6)
+    start: str | None = key(None, doc="time of the first row where there are no times; none: 1970")
+    stream: str | None = key(None, doc="name of the one stream; none: each file is one, by its name")
+    stream_column: str | None = key(None, doc="column of stream names, where a file holds several")
+    group_column: str | None = key(None, doc="column that says which streams belong together, for [split]")
+    groups: dict[str, list[str]] = key({}, doc="group = its streams, where no column says so")
+    separator: str | None = key(None, doc="between columns; a space: any run of spaces; none: found")
+    header: list[str] = key([], doc="names of the columns, where the first row holds none")
+    decimal: Literal["point", "comma"] = key("point", doc="what numbers have before their fraction")
+    sentinels: list[float] = key([], doc="numbers that mean a missing value, whichever feature")
+    missing: list[str] = key([], doc="texts that mean a missing value, besides NA, null, unavailable and such")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.stream is not None and self.stream_column is not None:
             yield "stream_column", "expected either stream or stream_column, found both"
+        if self.group_column is not None and self.groups:
+            yield "groups", "expected either group_column or groups, found both"
+        if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n\0'):
+            yield "separator", f'expected one sign, found "{self.separator}"'
+        if len(set(self.header)) < len(self.header):
+            yield "header", f"expected different names, found {', '.join(self.header)}"
+        members = [stream for streams in self.groups.values() for stream in streams]
+        for stream in sorted({stream for stream in members if members.count(stream) > 1}):
+            yield "groups", f'expected each stream in one group, found "{stream}" in several'
+        yield from self._time_faults()
+
+    def _time_faults(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.time, list) and not self.time:
+            yield "time", "expected at least one column, found none"
+        if self.interval_s is not None:
+            for name in ("time", "time_format", "time_unit"):
+                if getattr(self, name) is not None:
+                    yield name, "expected none beside interval_s, which is for rows without times"
+        elif self.start is not None:
+            yield "start", "expected interval_s beside it: it is for rows without times"
+        if self.time_format is not None and self.time_unit is not None:
+            yield "time_unit", "expected either time_format or time_unit, found both"
+        try:
+            self.zone()
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            expected = "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata)"
+            yield "timezone", f'{expected}, found "{self.timezone}"'
+        else:
+            if self.start is not None:
+                yield from _time_faults("start", self.start, self.zone())
+
+    def zone(self) -> tzinfo:
+        """The zone of times that name none. Raises what zoneinfo does where this machine does not know it."""
+        return timezone.utc if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
+
+    @property
+    def name(self) -> str:
+        """The files by their names alone: where they lay here is nobody's business."""
+        named = [self.path] if isinstance(self.path, str) else self.path
+        return ", ".join(Path(one).name for one in named)
+
+    @property
+    def times(self) -> Times:
+        """Where the times stand and how they are written."""
+        columns = [self.time] if isinstance(self.time, str) else self.time or []
+        start = 0.0 if self.start is None else parse_time(self.start, self.zone())
+        return Times(columns, self.time_format, self.time_unit, self.zone(), self.interval_s, start)
 
 
 @dataclass(frozen=True)
@@ -42,6 +121,72 @@ class FeatureSection:
     column: str | None = key(None, doc="column of the recording; none: the feature's name")
     unit: str = key("", doc="physical unit, for people")
     mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
+    level: bool = key(True, doc="whether the layers see the value itself, and not what is derived of it alone")
+    derived: list[str] = key(
+        [], doc='inputs computed from it: "difference", "mean N", "deviation N", "from_mean N", "slope N M", N in steps'
+    )
+    mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
+    aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
+    categories: list[str] = key([], doc="texts of the column, each an input; another text is missing")
+    sentinels: list[float] = key([], doc="numbers that mean a missing value")
+    least: float | None = key(None, doc="a smaller value is missing")
+    most: float | None = key(None, doc="a larger value is missing")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from _quantity_faults(self)
+        for text in self.derived:
+            if (fault := derived_fault(text)) is not None:
+                yield "derived", fault
+        if self.categories and (self.derived or self.mirrored_by):
+            yield "categories", "expected no derived or mirrored_by beside them: those are for numbers"
+
+
+@dataclass(frozen=True)
+class LabelSection:
+    """What is known of each row beside the features, and is no input: a class, a truth, a target."""
+
+    column: str | None = key(None, doc="column of the recording; none: the label's name")
+    unit: str = key("", doc="physical unit, for people")
+    text: bool = key(False, doc="whether it is a text: the categories are those found, by the alphabet")
+    categories: list[str] = key([], doc="texts of the column: a value is the index of its text, another is missing")
+    sentinels: list[float] = key([], doc="numbers that mean a missing value")
+    least: float | None = key(None, doc="a smaller value is missing")
+    most: float | None = key(None, doc="a larger value is missing")
+    windows: list[list[str]] = key([], doc="no column: 1 within these [from, to] or [from, to, stream], else 0")
+    countdown: bool = key(False, doc="no column: how many rows of its stream follow, the remaining life")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from _quantity_faults(self)
+        if self.text and self.categories:
+            yield "text", "expected this or categories, found both"
+        sources = [self.column is not None or self.text or bool(self.categories), bool(self.windows), self.countdown]
+        if sum(sources) > 1:
+            yield "column", "expected one of a column, windows and countdown, found several"
+        for index, window in enumerate(self.windows):
+            where = f"windows[{index}]"
+            if len(window) not in (2, 3):
+                yield where, f"expected [from, to] or [from, to, stream], found {len(window)} texts"
+                continue
+            faults = [*_time_faults(where, window[0], timezone.utc), *_time_faults(where, window[1], timezone.utc)]
+            yield from faults
+            if not faults and parse_time(window[0]) > parse_time(window[1]):
+                yield where, f'expected an end after its begin, found "{window[0]}" to "{window[1]}"'
+
+
+def _quantity_faults(section: FeatureSection | LabelSection) -> Iterator[tuple[str, str]]:
+    if len(set(section.categories)) < len(section.categories):
+        yield "categories", f"expected different texts, found {', '.join(section.categories)}"
+    if section.categories and (section.sentinels or section.least is not None or section.most is not None):
+        yield "categories", "expected no sentinels, least or most beside them: those are for numbers"
+    if section.least is not None and section.most is not None and section.least > section.most:
+        yield "least", f"expected at most `most` ({section.most:g}), found {section.least:g}"
+
+
+def _time_faults(name: str, text: str, zone: tzinfo) -> Iterator[tuple[str, str]]:
+    try:
+        parse_time(text, zone)
+    except ValueError as error:
+        yield name, str(error)
 
 
 @dataclass(frozen=True)
@@ -52,6 +197,7 @@ class ForecastSection:
     horizons: list[int] = key(doc="how many steps ahead", least=1)
     change: bool = key(True, doc="predict the change from the newest value, or else the value itself")
     season: int | None = key(None, doc="steps a season has, for the seasonal-naive baseline", least=2)
+    quantiles: list[float] = key([], doc="predicted beside each target, e.g. 0.1 and 0.9", least=0.001, most=0.999)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for name, listed in (("targets", self.targets), ("horizons", self.horizons)):
@@ -62,16 +208,94 @@ class ForecastSection:
 
 
 @dataclass(frozen=True)
-class SplitSection:
-    """The recording by time, oldest first: shares for training and validation; the rest is the test part."""
+class AnomalySection(Alarm):
+    """What is usual, and how far from it is an alarm: the residual of a forecast of the next step."""
 
-    train: float = key(0.6, doc="share that weights and statistics come from", least=0.01, most=0.98)
+    targets: list[str] = key([], doc="features whose residuals are judged; none: all that are numbers")
+    reconstruct: bool = key(False, doc="judge how well the same step is reconstructed, and not the forecast of it")
+    truth: str | None = key(None, doc="a label of the recording, 1 where there is an anomaly, to score against")
+    change: bool = key(True, doc="forecast the change from the newest value, or else the value itself")
+
+
+@dataclass(frozen=True)
+class ClassifySection(Decision):
+    """What to tell apart."""
+
+    classes: list[str] = key([], doc="what there is to tell apart, as the recording's label says it")
+    ahead: int = key(0, doc="how many steps ahead the label is; 1: the next symbol of an event stream", least=0)
+    balance: bool = key(False, doc="whether rare classes weigh as much as frequent ones")
+    smoothing: float = key(0.0, doc="share of the label that goes to all classes alike", least=0, most=0.5)
+
+
+@dataclass(frozen=True)
+class RegressSection:
+    """What to estimate: a label of the recording that no sensor on the device measures, or what is left of a life."""
+
+    target: str = key(doc="a label of the recording")
+    unit: str = key("", doc="its physical unit, for people")
+    cap: float | None = key(None, doc="a larger target is this much", least=1e-9)
+    quantiles: list[float] = key([], doc="estimated beside the target, e.g. 0.1 and 0.9", least=0.001, most=0.999)
+
+
+@dataclass(frozen=True)
+class AugmentSection:
+    """What each chunk of training is changed by, so that the network learns what does not matter."""
+
+    noise: float = key(0.0, doc="random noise on the inputs, in standard deviations of each", least=0, most=10)
+    crop: bool = key(False, doc="start each stream at a random step")
+    scale: float = key(0.0, doc="a random factor of 1 +- this on each stretch", least=0, most=0.9)
+    warp: float = key(0.0, doc="a random pace of 1 +- this on each stretch", least=0, most=0.9)
+    rotate_degrees: float = key(0.0, doc="a random turn of each group of axes", least=0, most=180)
+    axes: list[list[str]] = key([], doc="groups of three features that are axes of one sensor")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        for group in self.axes:
+            if len(group) != 3:
+                yield "axes", f"expected groups of three features, found {', '.join(group)}"
+        if self.rotate_degrees and not self.axes:
+            yield "axes", "missing (groups of three features, where rotate_degrees is above 0)"
+
+
+@dataclass(frozen=True)
+class SplitSection:
+    """Shares for training and validation; the rest is the test part. By time the oldest come first."""
+
+    train: float = key(0.6, doc="share that weights and statistics come from", least=0.01, most=0.99)
     validation: float = key(0.2, doc="share that picks the best weights and ridge", least=0.01, most=0.98)
+    by: Literal["time", "stream", "group"] = key("time", doc="what goes whole into a part; time cuts all streams")
+    validation_from: str | None = key(None, doc="instead of shares: the time at which the validation part begins")
+    test_from: str | None = key(None, doc="instead of shares: the time at which the test part begins")
+    leave_out: list[str] = key(
+        [], doc="streams, or groups where there are any, or patterns like valve2-*: for testing alone"
+    )
+    leave_out_time: Literal["test", "all"] = key("test", doc="by time: which of their time is the test part")
+    validate_on: list[str] = key([], doc="by stream or group: those of the validation part; none: drawn")
+    seed: int = key(1, doc="by stream or group: another seed draws others", least=0, most=2**31 - 1)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         both = self.train + self.validation
-        if both > 0.99:
-            yield "validation", f"expected train + validation <= 0.99, found {both:g}: nothing is left to test on"
+        if both > (1.0 + 1e-9 if self.leave_out else 0.99) and self.test_from is None:
+            most, why = ("1", "more than there is") if self.leave_out else ("0.99", "nothing is left to test on")
+            yield "validation", f"expected train + validation <= {most}, found {both:g}: {why}"
+        if (self.validation_from is None) != (self.test_from is None):
+            missing = "validation_from" if self.validation_from is None else "test_from"
+            if not (missing == "test_from" and self.leave_out):
+                yield missing, "expected both validation_from and test_from, found one"
+        if self.by != "time":
+            for name in ("validation_from", "test_from"):
+                if getattr(self, name) is not None:
+                    yield name, f'expected by = "time" beside it, found "{self.by}"'
+        elif self.validate_on:
+            yield "validate_on", 'expected by = "stream" or "group" beside it, found "time"'
+        moments = []
+        for name in ("validation_from", "test_from"):
+            text = getattr(self, name)
+            if text is not None:
+                faults = list(_time_faults(name, text, timezone.utc))
+                yield from faults
+                moments += [] if faults else [parse_time(text)]
+        if len(moments) == 2 and moments[0] >= moments[1]:
+            yield "test_from", f'expected a time after validation_from, found "{self.test_from}"'
 
 
 @dataclass(frozen=True)
@@ -85,6 +309,7 @@ class ModelSection:
     recurrent_dropout: float = key(0.0, doc="share of hidden-to-hidden weights dropped in training", least=0, most=0.95)
     highway: int = key(0, doc="earlier samples that a linear path past the layers sees; 0: none", least=0, most=1024)
     level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
+    learned_start: bool = key(False, doc="whether the state of a stream starts where training found best, not at zero")
     most_parameters: int = key(20_000, doc="a larger network is refused", least=1)
 
 
@@ -100,7 +325,7 @@ class FitSection:
     chunk: int = key(96, doc="steps that a gradient reaches back (carried)", least=1)
     window: int | None = key(None, doc="steps in a window (windows)", least=1)
     clip: float = key(1.0, doc="largest norm of the gradient", least=1e-6)
-    loss: Literal["mse", "huber"] = key("mse", doc="huber cares less about outliers")
+    loss: Literal["mse", "huber"] = key("mse", doc="of numbers; huber cares less about outliers")
     seed: int = key(1, doc="the same seed gives the same weights", least=0, most=2**31 - 1)
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -117,51 +342,146 @@ class Recipe:
     name: str = key(doc="the model's name: letters, digits, - and _")
     recording: RecordingSection = key(doc="where the readings are")
     features: dict[str, FeatureSection] = key(doc="measured inputs, in order")
-    forecast: ForecastSection = key(doc="what to predict")
-    task: Literal["forecast"] = key("forecast", doc="what to learn")
+    forecast: ForecastSection | None = key(None, doc="what to predict")
+    anomaly: AnomalySection | None = key(None, doc="what is usual")
+    classify: ClassifySection | None = key(None, doc="what to tell apart")
+    regress: RegressSection | None = key(None, doc="what to estimate")
+    labels: dict[str, LabelSection] = key({}, doc="known beside the features, and no input")
+    task: Literal["forecast", "anomaly", "classify", "regress"] = key("forecast", doc="what to learn")
+    clip: float | None = key(None, doc="standard deviations from the mean at which values are cut off", least=1.0)
     clock: list[ClockInput] = key([], doc="inputs computed from the reading's time (UTC)")
     sampling: Sampling = key(Sampling(), doc="readings to steps")
     split: SplitSection = key(SplitSection(), doc="training, validation and test part")
     model: ModelSection = key(ModelSection(), doc="the network")
     fit: FitSection = key(FitSection(), doc="the search for weights")
+    augment: AugmentSection = key(AugmentSection(), doc="what each chunk of training is changed by")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             yield "name", f'expected letters, digits, - and _, found "{self.name}"'
         if not self.features:
             yield "features", "expected at least one, as [features.NAME]"
-        for target in self.forecast.targets:
-            if target not in self.features:
-                near = difflib.get_close_matches(target, self.features, 1, 0.6)
-                known = f'did you mean "{near[0]}"?' if near else f"features here: {', '.join(self.features)}"
-                yield "forecast.targets", f'expected names of features, found "{target}"; {known}'
+        for task in ("forecast", "anomaly", "classify", "regress"):
+            if (getattr(self, task) is None) == (task == self.task):
+                yield task, f"missing [{task}]" if task == self.task else f'expected none where task = "{self.task}"'
+        for where, named in self._features_named():
+            for name in named:
+                if name not in self.features:
+                    yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
+        if self.classify is not None and len(self.classify.classes) < 2:
+            yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
+        if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
+            yield "split.by", 'expected "group", since streams of one group must not be on both sides, found "stream"'
         if len(set(self.clock)) < len(self.clock):
             yield "clock", f"expected each once, found {', '.join(self.clock)}"
         interval_s, max_gap_s = self.sampling.interval_s, self.sampling.max_gap_s
         if interval_s and max_gap_s and max_gap_s < interval_s:
             yield "sampling.max_gap_s", f"expected at least interval_s ({interval_s:g}), found {max_gap_s:g}"
-        if self.features and self.parameters > self.model.most_parameters:
+        if self.features and self.task_section is not None and self.parameters > self.model.most_parameters:
             yield (
                 "model.hidden",
                 f"expected at most {self.model.most_parameters:,} parameters, found {self.parameters:,}; "
                 "a smaller hidden or fewer layers, or else a larger most_parameters",
             )
 
+    def _features_named(self) -> Iterator[tuple[str, list[str]]]:
+        """Where the recipe names features, and which."""
+        if self.forecast is not None:
+            yield "forecast.targets", self.forecast.targets
+        if self.anomaly is not None:
+            yield "anomaly.targets", self.anomaly.targets
+        for group in self.augment.axes:
+            yield "augment.axes", group
+        for name, feature in self.features.items():
+            if feature.mirrored_by is not None:
+                yield f"features.{name}.mirrored_by", [feature.mirrored_by]
+
+    @property
+    def task_section(self) -> ForecastSection | AnomalySection | ClassifySection | RegressSection | None:
+        """What the recipe says about its task."""
+        return self.forecast or self.anomaly or self.classify or self.regress
+
+    @property
+    def season(self) -> int | None:
+        """Steps a season has."""
+        return None if self.forecast is None else self.forecast.season
+
+    @property
+    def change(self) -> bool:
+        """Whether the network predicts changes from the newest value."""
+        section = self.forecast or self.anomaly
+        return section is not None and section.change and not (self.anomaly is not None and self.anomaly.reconstruct)
+
+    def contract(self, mean: Sequence[float], scale: Sequence[float]) -> Contract:
+        """The contract of such a model, with the statistics (features,) of the training part."""
+        features = [
+            Feature(
+                name,
+                section.unit,
+                mean[index],
+                scale[index],
+                section.mask,
+                section.derived,
+                section.categories,
+                section.mirrored_by,
+                section.aggregate,
+            )
+            for index, (name, section) in enumerate(self.features.items())
+        ]
+        targets, horizons, task = self._predicted()
+        return Contract(
+            name=self.name,
+            task=task,
+            features=features,
+            targets=targets,
+            horizons=horizons,
+            states=[StateTensor(name, [size]) for name, size in self.state_sizes.items()],
+            clock=self.clock,
+            sampling=self.sampling,
+            clip=self.clip,
+            quantiles=getattr(self.task_section, "quantiles", []),
+            units={} if self.regress is None else {self.regress.target: self.regress.unit},
+            decision=None if self.classify is None else _only(Decision, self.classify),
+            alarm=None if self.anomaly is None else _only(Alarm, self.anomaly),
+        )
+
+    def _predicted(self) -> tuple[list[str], list[int], Task]:
+        """Targets, horizons and task of the contract."""
+        if self.anomaly is not None:
+            numbers = [name for name, feature in self.features.items() if not feature.categories]
+            return self.anomaly.targets or numbers, [0 if self.anomaly.reconstruct else 1], "anomaly"
+        if self.classify is not None:
+            return self.classify.classes, [self.classify.ahead], "classify"
+        if self.regress is not None:
+            return [self.regress.target], [0], "estimate"
+        assert self.forecast is not None  # faults() says so
+        return self.forecast.targets, self.forecast.horizons, "forecast"
+
     @property
     def parameters(self) -> int:
         """How many numbers training would set."""
         width, hidden = self._inputs, self.model.hidden
-        outputs = len(self.forecast.targets) * len(self.forecast.horizons)
-        total = outputs * self.model.highway * width
+        targets, horizons, _ = self._predicted()
+        outputs = len(targets) * len(horizons) * (1 + len(getattr(self.task_section, "quantiles", [])))
+        free = 0 if self.model.level_free or not self.model.highway else 1
+        total = outputs * (self.model.highway + free) * width
         for _ in range(self.model.layers):
             total += GATES[self.model.cell] * hidden * (width + hidden + 2)
             width = hidden
+        if self.model.learned_start:
+            total += self.model.layers * hidden * len(CARRIED[self.model.cell])
         return total + (hidden + 1) * outputs
 
     @property
     def _inputs(self) -> int:
         """The width of the feature vector."""
-        return len(self.features) + sum(feature.mask for feature in self.features.values()) + 2 * len(self.clock)
+        own = [1 + one.mask + len(one.derived) + len(one.categories) for one in self.features.values()]
+        return sum(own) + sum(1 if name == "elapsed" else 2 for name in self.clock)
+
+    @property
+    def unseen(self) -> list[bool]:
+        """(features,): the values that the layers do not see: levels that may drift, and the numbers of categories."""
+        return [not feature.level or bool(feature.categories) for feature in self.features.values()]
 
     @property
     def state_names(self) -> list[str]:
@@ -178,16 +498,49 @@ class Recipe:
     def columns(self) -> Columns:
         """Where the recording's file holds what."""
         source = self.recording
-        values = {name: feature.column or name for name, feature in self.features.items()}
-        return Columns(values, source.time, source.stream_column, source.stream)
+        return Columns(
+            {name: self._quantity(name, feature) for name, feature in self.features.items()},
+            source.times,
+            source.stream_column,
+            source.stream,
+            {name: self._label(name, label) for name, label in self.labels.items()},
+            source.group_column,
+            Layout(source.separator, source.header),
+            Words(source.decimal == "comma", source.missing),
+        )
+
+    def _label(self, name: str, label: LabelSection) -> Quantity | Windows | Countdown:
+        if label.countdown:
+            return Countdown()
+        if label.windows:
+            zone = self.recording.zone()
+            return Windows(
+                [
+                    Window(parse_time(window[0], zone), parse_time(window[1], zone), *window[2:])
+                    for window in label.windows
+                ]
+            )
+        return self._quantity(name, label, label.text)
+
+    def _quantity(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> Quantity:
+        numbers = not (text or section.categories)
+        sentinels = [*self.recording.sentinels, *section.sentinels] if numbers else []
+        return Quantity(section.column or name, sentinels, section.least, section.most, section.categories, text)
+
+
+def _only(kind: type[T], section: Any) -> T:
+    """The part of a recipe's section that goes into the contract."""
+    return kind(**{field.name: getattr(section, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
 def read_recipe(path_or_name: str | Path) -> Recipe:
     """The recipe in a TOML file, or the bundled one of that name. Raises EdgeLstmError with every fault at once."""
     path = _recipe_path(path_or_name)
     recipe = read_toml(path, Recipe)
-    recording = (path.parent / recipe.recording.path).resolve()
-    return dataclasses.replace(recipe, recording=dataclasses.replace(recipe.recording, path=str(recording)))
+    named = recipe.recording.path
+    paths = [str((path.parent / one).resolve()) for one in ([named] if isinstance(named, str) else named)]
+    recording = dataclasses.replace(recipe.recording, path=paths[0] if isinstance(named, str) else paths)
+    return dataclasses.replace(recipe, recording=recording)
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -223,6 +576,9 @@ def _toml_lines(section: Any, prefix: str) -> Iterator[str]:
         doc = field.metadata.get("doc", "")
         if dataclasses.is_dataclass(value):
             tables.append((f"{prefix}{field.name}", value, doc))
+        elif isinstance(value, Mapping) and not any(dataclasses.is_dataclass(item) for item in value.values()):
+            if value:
+                yield f"{field.name} = {_toml_value(value)}" + (f"  # {doc}" if doc else "")
         elif isinstance(value, Mapping):
             tables += [(f"{prefix}{field.name}.{_toml_key(name)}", item, doc) for name, item in value.items()]
         elif value is not None:
@@ -240,6 +596,8 @@ def _toml_key(name: str) -> str:
 def _toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml_key(name)} = {_toml_value(item)}' for name, item in value.items())}}}"
     if isinstance(value, float):
         return repr(value)
     return json.dumps(value, ensure_ascii=False)  # JSON's texts, whole numbers and booleans are TOML's as well

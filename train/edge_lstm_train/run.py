@@ -16,35 +16,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge_lstm.contract import Contract
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm.reading import Prediction
+from edge_lstm.tables import recording_files
 from edge_lstm_train import plots
 from edge_lstm_train.baselines import Baselines, fit_baselines
 from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
-from edge_lstm_train.dataset import PARTS, Dataset, read_dataset
-from edge_lstm_train.evaluate import (
-    Score,
-    aligned,
-    labelled,
-    percent,
-    predict,
-    rounded,
-    score,
-    steps,
-    steps_ahead,
-    verdict,
-)
+from edge_lstm_train.dataset import Dataset, read_dataset
+from edge_lstm_train.evaluate import predict, steps_ahead
 from edge_lstm_train.fit import Fitted, fit
+from edge_lstm_train.judgement import Judgement, judge
+from edge_lstm_train.model import Forecaster
 from edge_lstm_train.recipe import Recipe, recipe_toml
-from edge_lstm_train.report import Block, Facts, Paragraph, Picture, Section, Table, write_report
+from edge_lstm_train.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.split import PARTS
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 
 _TAPE_STEPS = 2000
-_MOST_PLOTS = 6
-_PLOTTED_STEPS = 120  # where no season says how long a few periods are
-_PLOTTED_SEASONS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,31 +45,34 @@ class Run:
     run_dir: Path
     recipe: Recipe
     dataset: Dataset
-    baselines: Baselines
+    baselines: Baselines | None  # of numbers; none where the task is another
     fitted: Fitted
     checkpoint: Checkpoint
     predictions: list[Prediction]  # for the whole recording, as a device would have published them
-    scores: list[Score]  # of the test part
-    verdict: str
+    judgement: Judgement  # of the test part
 
 
-def train(recipe: Recipe, run_dir: Path) -> Run:
+def train(recipe: Recipe, run_dir: Path, *, device: str = "cpu", resume: bool = False) -> Run:
     """Train as the recipe says, evaluate as a device runs, and write the run folder; progress goes to stderr.
+
+    With `resume`, go on from where a former training of the same recipe into the same folder was stopped.
 
     Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
     """
     dataset = read_dataset(recipe)
     _make(run_dir)
-    baselines = fit_baselines(dataset)
-    fitted = fit(recipe, dataset, baselines.residual)
+    baselines = None if recipe.classify is not None else fit_baselines(dataset)
+    spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
+    fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
-        click.echo(f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept", err=True)
-    predictions = predict(dataset.contract, fitted.model.network(), dataset.recording)
-    scores = score(dataset, baselines, predictions)
-    words = verdict(scores)
-    provenance = _provenance(recipe, scores, words)
-    checkpoint = Checkpoint(fitted.model, dataset.contract, _tape(dataset), provenance)
-    run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, scores, words)
+        kept = f"weights of update {fitted.best} kept; go on with --resume"
+        click.echo(f"interrupted at update {fitted.interrupted_at}: {kept}", err=True)
+    contract = _started(dataset.contract, fitted.model)
+    predictions = predict(contract, fitted.model.network(), dataset.recording)
+    judgement = judge(recipe, dataset, baselines, predictions)
+    provenance = _provenance(recipe, judgement)
+    checkpoint = Checkpoint(fitted.model, contract, _tape(dataset), provenance)
+    run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
     save_checkpoint(run_dir, checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
@@ -90,6 +84,13 @@ def train(recipe: Recipe, run_dir: Path) -> Run:
             "lower learning_rate under [fit] in the recipe, or look for absurd values in the recording",
         )
     return run
+
+
+def _started(contract: Contract, model: Forecaster) -> Contract:
+    """The contract, its states starting where training has found best."""
+    starts = model.started()
+    states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
+    return dataclasses.replace(contract, states=states)
 
 
 def _make(run_dir: Path) -> None:
@@ -110,15 +111,18 @@ def _tape(dataset: Dataset) -> NDArray[np.float32]:
     return tape
 
 
-def _provenance(recipe: Recipe, scores: list[Score], words: str) -> dict[str, str]:
-    recording = Path(recipe.recording.path)
-    nameless = dataclasses.replace(recipe.recording, path=recording.name)  # where it lay here is nobody's business
+def _provenance(recipe: Recipe, judgement: Judgement) -> dict[str, str]:
+    recording = recipe.recording
+    nameless = dataclasses.replace(recording, path=recording.name)
+    digest = hashlib.sha256()
+    for file in recording_files(recording.path):
+        digest.update(file.read_bytes())
     return {
         "recipe": recipe_toml(dataclasses.replace(recipe, recording=nameless)),
         "recording": recording.name,
-        "recording_sha256": hashlib.sha256(recording.read_bytes()).hexdigest(),
-        "test_rmse": json.dumps([_score_numbers(one) for one in scores]),
-        "verdict": words,
+        "recording_sha256": digest.hexdigest(),
+        "test": json.dumps(judgement.figures["test"]),
+        "verdict": judgement.verdict,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -130,8 +134,8 @@ def _metrics(run: Run) -> dict[str, Any]:
     return {
         "name": run.recipe.name,
         "task": run.recipe.task,
-        "verdict": run.verdict,
-        "test": [_score_numbers(one) for one in run.scores],
+        "verdict": run.judgement.verdict,
+        **run.judgement.figures,
         "steps": {part: len(run.dataset.steps(part)) for part in PARTS},
         "dropped": run.dataset.dropped,
         "parameters": run.recipe.parameters,
@@ -150,106 +154,50 @@ def _metrics(run: Run) -> dict[str, Any]:
     }
 
 
-def _score_numbers(one: Score) -> dict[str, Any]:
-    return {
-        "target": one.target,
-        "unit": one.unit,
-        "horizon": one.horizon,
-        "pairs": one.pairs,
-        "rmse": {name: _known(value) for name, value in one.rmse.items()},
-        "mae": {name: _known(value) for name, value in one.mae.items()},
-        "skill": _known(one.skill()),
-    }
-
-
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
 def _report_sections(run: Run) -> list[Section]:
     return [
-        Section("", [Paragraph(run.verdict, "lead")]),
-        Section("Error on the test part", score_tables(run.scores)),
-        Section("The end of the test part (times in UTC)", forecast_pictures(run.dataset, run.predictions)),
+        Section("", [Paragraph(run.judgement.verdict, "lead")]),
+        *run.judgement.sections,
         *training_sections(run),
     ]
 
 
 def training_sections(run: Run) -> list[Section]:
     """How the model came about: its learning curve and its settings."""
-    return [Section("Learning", [_learning_picture(run.fitted)]), Section("Settings", [_settings(run)])]
+    return [Section("Learning", [_learning_picture(run)]), Section("Settings", [_settings(run)])]
 
 
-def score_tables(scores: list[Score]) -> list[Block]:
-    """RMSE of the model and the baselines, the best in bold: a table for each target with several horizons."""
-    targets = list(dict.fromkeys(one.target for one in scores))
-    several = len(scores) > len(targets)
-    groups = [[one for one in scores if one.target == target] for target in targets] if several else [list(scores)]
-    return [*(_score_table(group, several) for group in groups), Paragraph(_how_to_read(scores), "note")]
-
-
-def _score_table(scores: list[Score], one_target: bool) -> Table:
-    names = list(scores[0].rmse)
-    head = labelled(scores[0].target, scores[0].unit) if one_target else steps_ahead(scores[0].horizon)
-    rows, strong = [], set()
-    for row, one in enumerate(scores):
-        name = steps(one.horizon) if one_target else labelled(one.target, one.unit)
-        rows.append([name, *rounded([one.rmse[name] for name in names]), percent(one.skill())])
-        strong.add((row, 1 + names.index(min(names, key=lambda name: one.rmse[name]))))
-    return Table([head, *names, "skill"], rows, frozenset(strong))
-
-
-def _how_to_read(scores: list[Score]) -> str:
-    fewest, most = min(one.pairs for one in scores), max(one.pairs for one in scores)
-    pairs = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    return (
-        f"RMSE over {pairs} predictions, the best of each row in bold; the state is carried from reading to reading. "
-        "Skill is how far the model's RMSE lies below that of the better naive baseline."
-    )
-
-
-def forecast_pictures(dataset: Dataset, predictions: list[Prediction]) -> list[Block]:
-    """For each output, what was measured and what had been forecast, over the last few seasons of the test part."""
-    said = aligned(dataset, predictions)
-    test = dataset.steps("test")
-    stream = np.bincount(dataset.stream_of[test]).argmax()
-    shown = test[dataset.stream_of[test] == stream]
-    season = dataset.season
-    plotted = _PLOTTED_SEASONS * season if season and season <= _PLOTTED_STEPS else _PLOTTED_STEPS
-    units = {feature.name: feature.unit for feature in dataset.contract.features}
-    blocks: list[Block] = []
-    for output, (target, horizon) in enumerate(dataset.contract.outputs[:_MOST_PLOTS]):
-        known = shown[np.isfinite(dataset.targets[shown, output]) & np.isfinite(said[shown, output])][-plotted:]
-        if not known.size:
-            continue
-        times = dataset.times[known + horizon]
-        quantity = labelled(target, units[target])
-        svg = plots.forecast_plot(times, dataset.targets[known, output], said[known, output], quantity)
-        blocks.append(Picture(svg, f"{target}, forecast {steps_ahead(horizon)}"))
-    return blocks
-
-
-def _learning_picture(fitted: Fitted) -> Picture:
+def _learning_picture(run: Run) -> Picture:
+    curve = run.fitted.curve
+    relative = run.recipe.classify is None and not getattr(run.recipe.task_section, "quantiles", [])
+    losses = [point.training_loss if point.training_loss >= 0 else math.nan for point in curve]
     svg = plots.learning_plot(
-        [point.update for point in fitted.curve],
-        [math.sqrt(point.training_loss) if point.training_loss >= 0 else math.nan for point in fitted.curve],
-        [point.validation_error for point in fitted.curve],
-        fitted.best,
+        [point.update for point in curve],
+        [math.sqrt(loss) for loss in losses] if relative else losses,
+        [point.validation_error for point in curve],
+        run.fitted.best,
+        relative,
     )
-    return Picture(svg, "Error over the updates, in units of the ridge's error on the training part")
+    what = "Error over the updates, in units of the ridge's error on the training part" if relative else "Loss"
+    return Picture(svg, what)
 
 
 def _settings(run: Run) -> Facts:
     recipe, dataset = run.recipe, run.dataset
     model, section = recipe.model, recipe.fit
     how = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
+    choices = [] if run.baselines is None else run.baselines.ridge
     ridge = "; ".join(
         f"{target} {steps_ahead(horizon)}: {choice}"
-        for (target, horizon), choice in zip(dataset.contract.outputs, run.baselines.ridge, strict=True)
+        for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
     )
     return Facts(
         {
-            "recording": Path(recipe.recording.path).name,
+            "recording": recipe.recording.name,
             "streams": str(len(dataset.recording.streams)),
             "steps": ", ".join(f"{len(dataset.steps(part)):,} {part}" for part in PARTS),
             "readings": ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count) or "all used",
@@ -260,6 +208,6 @@ def _settings(run: Run) -> Facts:
             "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
             "loss": section.loss,
             "seed": str(section.seed),
-            "ridge": ridge,
+            **({"ridge": ridge} if ridge else {}),
         }
     )

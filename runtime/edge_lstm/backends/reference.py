@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.arrays import NO_ARRAYS
+from edge_lstm.backends.protocol import ONE_THREAD, Means
 from edge_lstm.bundle import Variant
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
@@ -130,7 +131,7 @@ class ReferenceBackend:
         return prediction, following
 
 
-def load(variant: Variant, content: bytes) -> ReferenceBackend:
+def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> ReferenceBackend:
     """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)

@@ -1,0 +1,121 @@
+"""Forecast residuals to a score and an alarm, calibrated on each stream's own first steps: no two pumps are alike.
+
+The residual vector is averaged exponentially, and what is judged is the Mahalanobis distance of that average from its
+values during calibration (Mahalanobis 1936): one sensor that is off for long, or several that are off together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.contract import Contract
+
+Records = NDArray[np.void]
+Slots = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+STARTS = {"expected": float("nan")}
+_LEAST_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
+
+
+class Detect:
+    """The scores of many streams at once.
+
+    Each stream carries the forecast of its next sample (`expected`), the average of the standardized residuals
+    (`smoothed`), how many steps have `calibrated` it, and from then on `center`, `whitening` and `threshold`.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        alarm = contract.alarm
+        assert alarm is not None  # a detector's contract has one
+        names = [feature.name for feature in contract.features]
+        self._alarm = alarm
+        self._columns = [names.index(target) for target in contract.targets]
+        self._scale = np.array([contract.features[column].scale for column in self._columns])
+        self._same_step = contract.horizons == [0]  # a reconstruction; else a forecast of the next step
+        self._rate = 2.0 / (alarm.span_steps + 1.0)
+
+    def step(
+        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+    ) -> tuple[Doubles, NDArray[np.bool_]]:
+        """Scores (n,), NaN where a stream is not judged yet, 1 where an alarm begins; and whether the alarm turned.
+
+        usual (slots, calibrate_steps, targets): the residuals kept for calibration; values, missing (n, features):
+        the sample; raw (n, targets): what the network says after it. `now["warm_steps"]` counts the step already.
+        """
+        steps = now["warm_steps"][slots]
+        expected = raw if self._same_step else now["expected"][slots]
+        residuals = (values[:, self._columns].astype(np.float64) - expected) / self._scale
+        residuals_known = steps - (0 if self._same_step else 1)  # since the start, this one included
+        fresh = residuals_known <= 0
+        smoothed = np.where((residuals_known <= 1)[:, None], 0.0, now["smoothed"][slots])
+        silent = missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
+        rate = np.maximum(self._rate, 1.0 / np.maximum(residuals_known, 1))[:, None]  # at first the plain mean
+        smoothed = np.where(silent, smoothed, smoothed + rate * (residuals - smoothed))
+        now["smoothed"][slots] = smoothed
+        now["expected"][slots] = raw
+        judged = ~fresh & (steps > self._alarm.settle_steps)
+        self._calibrate(now, usual, slots, smoothed, judged)
+        ready = judged & (now["calibrated"][slots] == self._alarm.calibrate_steps)
+        ready &= now["threshold"][slots] > 0
+        scores = np.full(len(slots), np.nan)
+        if ready.any():
+            chosen = slots[ready]
+            away = distance(smoothed[ready], now["center"][chosen], now["whitening"][chosen])
+            scores[ready] = away / now["threshold"][chosen]
+        alarms = scores > 1.0
+        turned = alarms != now["alarm"][slots]
+        now["alarm"][slots] = alarms
+        return scores, turned
+
+    def _calibrate(
+        self, now: Records, usual: Floats, slots: Slots, smoothed: Doubles, judged: NDArray[np.bool_]
+    ) -> None:
+        """Keep the averages of streams whose calibration is not over; where it ends, find what is usual."""
+        size = self._alarm.calibrate_steps
+        count = now["calibrated"][slots]
+        places = np.flatnonzero(judged & (count < size))
+        if not places.size:
+            return
+        usual[slots[places], count[places]] = smoothed[places]
+        now["calibrated"][slots[places]] += 1
+        for slot in slots[places[count[places] + 1 == size]].tolist():
+            center, whitening, threshold = self._fitted(usual[slot].astype(np.float64))
+            now["center"][slot], now["whitening"][slot], now["threshold"][slot] = center, whitening, threshold
+
+    def _fitted(self, rows: Doubles) -> tuple[Doubles, Doubles, float]:
+        """Center (targets,), whitening (targets, targets) and threshold of a stream's averages (steps, targets)."""
+        alarm = self._alarm
+        center = rows.mean(axis=0)
+        covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
+        diagonal = np.diag(np.maximum(np.diag(covariance), _LEAST_VARIANCE))
+        covariance = (
+            (1 - alarm.shrinkage) * covariance + alarm.shrinkage * diagonal + _LEAST_VARIANCE * np.eye(len(center))
+        )
+        whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+        repeated = np.broadcast_to(center, rows.shape), np.broadcast_to(whitening, (len(rows), *whitening.shape))
+        usual = max(1.0, float(np.quantile(distance(rows, *repeated), alarm.quantile)))  # 1: what never changed
+        return center, whitening, alarm.factor * usual
+
+
+def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
+    """Mahalanobis distance of rows (n, d) from centers (n, d), by the inverse Cholesky factors (n, d, d). (n,)"""
+    white = (whitening * (rows - center)[:, None, :]).sum(axis=2)
+    found: Doubles = np.sqrt((white**2).sum(axis=1))
+    return found
+
+
+def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) that a stream's present needs."""
+    size = len(contract.targets)
+    return [
+        ("expected", "f4", (size,)),
+        ("smoothed", "f8", (size,)),
+        ("calibrated", "i8", ()),
+        ("center", "f8", (size,)),
+        ("whitening", "f8", (size, size)),
+        ("threshold", "f8", ()),
+        ("alarm", "?", ()),
+    ]

@@ -1,0 +1,66 @@
+"""Logits to one label a step: the likeliest class, or the one that all steps since the start speak for.
+
+A label changes only after another one has won for `hold_steps` steps in a row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.contract import Contract
+
+Records = NDArray[np.void]
+Slots = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+_NONE = -1
+STARTS = {"label": float(_NONE), "rival": float(_NONE)}
+
+
+class Classify:
+    """The labels of many streams at once. Each carries its `label`, the `rival` that may follow it, and the votes."""
+
+    def __init__(self, contract: Contract) -> None:
+        assert contract.decision is not None  # a classifier's contract has one
+        self._hold_steps = contract.decision.hold_steps
+        self._pool = contract.decision.pool
+
+    def step(self, now: Records, slots: Slots, logits: Floats) -> tuple[Floats, Slots, NDArray[np.bool_]]:
+        """Probabilities (n, classes), the index of each stream's label (n,), and where that is another one (n,).
+
+        logits (n, classes) are those of the step that `now["warm_steps"]` counts already.
+        """
+        steps = now["warm_steps"][slots]
+        first = steps == 1
+        probabilities = softmax(logits)
+        if self._pool:
+            votes = np.where(first[:, None], 0.0, now["votes"][slots]) + probabilities
+            now["votes"][slots] = votes
+            probabilities = votes / steps[:, None]
+        label = np.where(first, _NONE, now["label"][slots])
+        rival = np.where(first, _NONE, now["rival"][slots])
+        best = probabilities.argmax(axis=1)
+        rival_steps = np.where(best == rival, now["rival_steps"][slots] + 1, 1)
+        taken = (label == _NONE) | (rival_steps >= self._hold_steps) | (best == label)
+        turned = taken & (best != label)
+        label = np.where(taken, best, label)
+        now["label"][slots] = label
+        now["rival"][slots] = np.where(taken, _NONE, best)
+        now["rival_steps"][slots] = np.where(taken, 0, rival_steps)
+        return probabilities.astype(np.float32), label.astype(np.int64), turned
+
+
+def softmax(logits: Floats) -> Doubles:
+    """Logits (n, classes) to probabilities."""
+    shifted = logits.astype(np.float64)
+    powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    probabilities: Doubles = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) that a stream's present needs."""
+    votes = len(contract.targets) if contract.decision is not None and contract.decision.pool else 0
+    return [("label", "i4", ()), ("rival", "i4", ()), ("rival_steps", "i4", ()), ("votes", "f8", (votes,))]

@@ -1,0 +1,106 @@
+"""What a step comes to beyond numbers: a label of a classifier, a score and an alarm of a detector of anomalies.
+
+What must be remembered from step to step lies in the stream's present, so that a decision is rewound, evicted and
+restored with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm import anomaly, classify
+from edge_lstm.contract import Contract
+
+Records = NDArray[np.void]
+Slots = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """Decisions for a round of streams."""
+
+    values: Floats  # (n, outputs): what is published; a classifier's probabilities
+    labels: list[str | None]  # None where the task knows none
+    scores: NDArray[np.float64] | None  # (n,): 1 is where an alarm begins; NaN while a stream is not judged
+    turned: NDArray[np.bool_]  # (n,): whether label or alarm is another one than at the step before
+
+    def part(self, chosen: NDArray[np.bool_]) -> Decided:
+        """Some of the decisions."""
+        labels = [label for label, take in zip(self.labels, chosen.tolist(), strict=True) if take]
+        scores = None if self.scores is None else self.scores[chosen]
+        return Decided(self.values[chosen], labels, scores, self.turned[chosen])
+
+
+class Decide(Protocol):
+    """One task's way from what the network gave to a decision."""
+
+    def __call__(
+        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+    ) -> Decided:
+        """Decide for streams that have just stepped, `now` counting the step already.
+
+        `usual`: the table's column of calibration; values, missing (n, features): the sample; raw (n, outputs).
+        """
+        ...
+
+
+def decider(contract: Contract) -> Decide:
+    """The contract's way to decide."""
+    if contract.decision is not None:
+        return _Classifier(contract)
+    if contract.alarm is not None:
+        return _Detector(contract)
+    return _undecided
+
+
+def _undecided(
+    now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+) -> Decided:
+    return Decided(raw, [None] * len(slots), None, np.zeros(len(slots), np.bool_))
+
+
+class _Classifier:
+    def __init__(self, contract: Contract) -> None:
+        self._classes: list[str | None] = [*contract.targets]
+        self._classify = classify.Classify(contract)
+
+    def __call__(
+        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+    ) -> Decided:
+        probabilities, labels, turned = self._classify.step(now, slots, raw)
+        return Decided(probabilities, [self._classes[label] for label in labels.tolist()], None, turned)
+
+
+class _Detector:
+    def __init__(self, contract: Contract) -> None:
+        self._detect = anomaly.Detect(contract)
+
+    def __call__(
+        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+    ) -> Decided:
+        scores, turned = self._detect.step(now, usual, slots, values, missing, raw)
+        return Decided(raw, [None] * len(slots), scores, turned)
+
+
+def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) that a stream's present needs for its decisions."""
+    if contract.decision is not None:
+        return classify.carried(contract)
+    return anomaly.carried(contract) if contract.alarm is not None else []
+
+
+def starts(contract: Contract) -> dict[str, float]:
+    """Where these fields start, other than at 0."""
+    if contract.decision is not None:
+        return classify.STARTS
+    return anomaly.STARTS if contract.alarm is not None else {}
+
+
+def calibration_shape(contract: Contract) -> tuple[int, int]:
+    """(steps, targets) of the residuals that a stream keeps until it is calibrated."""
+    return (0, 0) if contract.alarm is None else (contract.alarm.calibrate_steps, len(contract.targets))

@@ -1,0 +1,97 @@
+"""Inputs derived of the values of a stream's earlier steps: differences, running means and deviations, slopes.
+
+Everything is an exponential average that moves on with each step, so that a stream carries a few numbers and no window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.contract import Contract
+
+Records = NDArray[np.void]
+Slots = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+
+
+class Derived:
+    """The derived inputs of a contract, in its order, for many streams at once.
+
+    An average of span s moves by 2 / (s + 1) of the way to each new value, and is the plain mean of a run's first
+    values until that is less. The variance beside it follows Finch (2009), "Incremental calculation of weighted mean
+    and variance". What is carried lies in two fields of the table's `now`: `average` and `variance`.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self._averaged: list[tuple[int, int]] = []  # (feature, span) of each average
+        self._columns: list[tuple[str, int, list[int]]] = []  # (kind, feature, its averages) of each derived input
+        self._categories = [
+            (column, len(feature.categories)) for column, feature in enumerate(contract.features) if feature.categories
+        ]
+        for column, feature in enumerate(contract.features):
+            for text in feature.derived:
+                kind, *spans = text.split()
+                self._columns.append((kind, column, [self._average(column, int(span)) for span in spans]))
+            if feature.categories:
+                self._columns.append(("categories", column, [len(feature.categories)]))
+        self._sources = np.array([column for column, _ in self._averaged], np.int64)
+        self._rates = 2.0 / (np.array([span for _, span in self._averaged], np.float64) + 1.0)
+
+    def _average(self, column: int, span: int) -> int:
+        wanted = (column, span)
+        if wanted not in self._averaged:
+            self._averaged.append(wanted)
+        return self._averaged.index(wanted)
+
+    def __bool__(self) -> bool:
+        return bool(self._columns)
+
+    @property
+    def averages(self) -> int:
+        """How many averages a stream carries, each with its variance."""
+        return len(self._averaged)
+
+    def step(
+        self, now: Records, slots: Slots, values: NDArray[np.float32], before: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        """Columns (n, 1) or (n, categories) for streams that step with `values` (n, features).
+
+        `before` (n, features) are the values of the step before. `now` says how many steps the run has had, and moves
+        on to the averages with this step in them.
+        """
+        first = now["warm_steps"][slots] == 0
+        averages, deviations = self._moved(now, slots, values.astype(np.float64))
+        columns: list[NDArray[np.float32]] = []
+        for kind, feature, parts in self._columns:
+            value = values[:, feature]
+            if kind == "categories":
+                columns.append((value[:, None] == np.arange(parts[0])).astype(np.float32))
+                continue
+            if kind == "difference":
+                column = np.where(first, np.float32(0.0), value - before[:, feature])
+            elif kind == "mean":
+                column = averages[:, parts[0]]
+            elif kind == "deviation":
+                column = deviations[:, parts[0]]
+            elif kind == "from_mean":
+                column = value - averages[:, parts[0]]
+            else:
+                column = averages[:, parts[0]] - averages[:, parts[1]]
+            columns.append(column.astype(np.float32)[:, None])
+        return columns
+
+    def _moved(self, now: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles]:
+        """The averages and standard deviations with `values` (n, features) in them, (n, averages) each."""
+        if not self._averaged:
+            return np.zeros((len(slots), 0)), np.zeros((len(slots), 0))
+        earlier = now["warm_steps"][slots].astype(np.float64)  # steps of the run before this one
+        rate = np.maximum(self._rates, 1.0 / (earlier[:, None] + 1.0))  # 1 at a run's first step
+        away = values[:, self._sources] - now["average"][slots]
+        away = np.where(rate == 1.0, values[:, self._sources], away)  # what was carried before the run is nothing
+        old = np.where(rate == 1.0, 0.0, now["average"][slots])
+        variance = np.where(rate == 1.0, 0.0, (1.0 - rate) * (now["variance"][slots] + rate * away**2))
+        average = old + rate * away
+        now["average"][slots] = average
+        now["variance"][slots] = variance
+        return average, np.sqrt(variance)

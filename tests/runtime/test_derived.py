@@ -1,0 +1,162 @@
+"""Derived inputs, and what values go through before a network sees them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.config import from_mapping
+from edge_lstm.contract import Contract, Feature, Sampling
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.predictor import Predictor
+from edge_lstm.reading import Reading
+from tests.networks import contract_of, random_network
+
+
+class Seen(ReferenceBackend):
+    """The reference, keeping the feature vectors that it is given, without padding rows."""
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__(random_network(inputs=len(contract.inputs)))
+        self.rows: list[np.ndarray] = []
+
+    def step(self, features: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        self.rows += [row.copy() for row in features]
+        return super().step(features, states)
+
+
+def fed(
+    contract: Contract, rows: list[tuple[float, dict[str, float]]], batch: int = 1000
+) -> tuple[np.ndarray, Predictor]:
+    """The feature vectors (steps, inputs) of readings (minute, values) of one stream."""
+    backend = Seen(contract)
+    predictor = Predictor(contract, backend, max_rewind=8)
+    readings = [Reading("s", 60.0 * minute, values) for minute, values in rows]
+    for start in range(0, len(readings), batch):
+        predictor.feed(readings[start : start + batch])
+    return np.array(backend.rows), predictor
+
+
+def contract(*features: Feature, **changes: object) -> Contract:
+    facts = {"features": list(features), "targets": [features[0].name], "clock": [], **changes}
+    return contract_of(random_network(), **facts)
+
+
+def test_derived_inputs_are_what_their_names_say() -> None:
+    asked = contract(Feature("x", derived=["difference", "mean 3", "deviation 3", "from_mean 3", "slope 2 4"]))
+    assert asked.inputs == ["x", "x difference", "x mean 3", "x deviation 3", "x from_mean 3", "x slope 2 4"]
+    values = [2.0, 4.0, 8.0, 8.0, 1.0]
+    rows, _ = fed(asked, [(minute, {"x": value}) for minute, value in enumerate(values)])
+
+    def average(span: int) -> list[float]:
+        found, kept = [], 0.0
+        for count, value in enumerate(values, 1):
+            kept += max(2 / (span + 1), 1 / count) * (value - kept)
+            found.append(kept)
+        return found
+
+    np.testing.assert_allclose(rows[:, 1], [0, 2, 4, 0, -7], rtol=1e-6)
+    np.testing.assert_allclose(rows[:, 2], average(3), rtol=1e-6)
+    np.testing.assert_allclose(rows[:2, 3], [0, 1], rtol=1e-6)  # of 2 and 4 about their mean
+    np.testing.assert_allclose(rows[:, 4], np.array(values) - average(3), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rows[:, 5], np.array(average(2)) - average(4), rtol=1e-5, atol=1e-6)
+
+
+def test_a_running_deviation_comes_to_that_of_its_values() -> None:
+    values = np.random.default_rng(3).normal(5, 2, 4000)
+    rows, _ = fed(contract(Feature("x", derived=["deviation 1000"])), [(i, {"x": v}) for i, v in enumerate(values)])
+    assert rows[-1, 1] == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_gap_starts_derived_inputs_anew() -> None:
+    asked = contract(Feature("x", derived=["difference", "mean 10"]))
+    rows, _ = fed(asked, [(0, {"x": 5.0}), (1, {"x": 6.0}), (60, {"x": 9.0}), (61, {"x": 10.0})])
+    np.testing.assert_allclose(rows[2:, 1:], [[0, 9], [1, 9.5]])
+
+
+def test_a_late_reading_finds_the_derived_inputs_as_they_were() -> None:
+    asked = contract(Feature("x", derived=["difference", "mean 10", "deviation 4"]))
+    rows = [(minute, {"x": float(minute**2 % 7)}) for minute in range(9)]
+    straight, first = fed(asked, rows)
+    late, second = fed(asked, [*rows[:5], *rows[6:], rows[5]])
+    np.testing.assert_array_equal(late[-4:], straight[-4:])
+    assert second.totals["rewound"] == 1
+    np.testing.assert_array_equal(first.table.now[0], second.table.now[0])
+
+
+def test_categories_are_inputs_of_their_own_and_an_unknown_one_is_none_of_them() -> None:
+    asked = contract(Feature("door", "", -1.0, categories=["open", "shut"]), Feature("x"))
+    assert asked.inputs == ["door", "x", "door is open", "door is shut"]
+    rows, _ = fed(asked, [(0, {"x": 1.0}), (1, {"x": 1.0, "door": 1.0}), (2, {"x": 1.0})])
+    np.testing.assert_array_equal(rows[:, 2:], [[0, 0], [0, 1], [0, 1]])  # held where it is missing
+
+
+def test_a_sign_is_turned_where_the_other_feature_says_so() -> None:
+    side = Feature("side", "", -1.0, categories=["left", "right"])
+    rows, _ = fed(contract(Feature("ax", mirrored_by="side"), side), [(0, {"ax": 2.0, "side": 0.0})])
+    assert rows[0, 0] == 2.0
+    rows, _ = fed(contract(Feature("ax", mirrored_by="side"), side), [(0, {"ax": 2.0, "side": 1.0})])
+    assert rows[0, 0] == -2.0
+
+
+def test_values_are_cut_off_at_the_clip_and_held_whole() -> None:
+    asked = contract(Feature("x", "", 10.0, 2.0, derived=["difference"]), clip=8.0)
+    rows, predictor = fed(asked, [(0, {"x": 10.0}), (1, {"x": 1000.0})])
+    assert rows[1].tolist() == [26.0, 16.0]
+    assert predictor.table.now["held"][0, 0] == 1000.0
+
+
+def test_the_time_since_the_last_step_is_an_input() -> None:
+    rows, _ = fed(contract(Feature("x"), clock=["elapsed"]), [(0, {"x": 1.0}), (2, {"x": 1.0}), (60, {"x": 1.0})])
+    np.testing.assert_allclose(rows[:, 1], [0, math.log1p(120), 0], rtol=1e-6)  # the last begins anew, after a gap
+
+
+@pytest.mark.parametrize("batch", [1, 3, 1000])
+def test_a_grid_gives_one_step_an_interval_whatever_the_batches(batch: int) -> None:
+    sampling = Sampling(60.0, 600.0, grid=True)
+    features = [Feature(how, aggregate=how, mask=how == "sum") for how in ("mean", "last", "sum", "least", "most")]
+    asked = contract(*features, sampling=sampling)
+    given = [(0.1, 1.0), (0.5, 5.0), (0.9, 3.0), (1.2, 7.0), (4.0, 2.0), (30.0, 1.0), (31.0, 1.0)]
+    rows, predictor = fed(asked, [(minute, {one.name: value for one in features}) for minute, value in given], batch)
+    np.testing.assert_allclose(
+        rows,
+        [
+            [3, 3, 9, 1, 5, 0],  # the first minute
+            [7, 7, 7, 7, 7, 0],
+            [7, 7, 7, 7, 7, 1],  # two minutes without a reading: held, and masked
+            [7, 7, 7, 7, 7, 1],
+            [2, 2, 2, 2, 2, 0],
+            [1, 1, 1, 1, 1, 0],  # after a silence over max_gap_s nothing is filled
+        ],
+    )
+    assert predictor.table.now["time"][0] == 31 * 60.0  # the end of its interval
+    assert predictor.totals["gaps"] == 1
+    assert predictor.table.now["warm_steps"][0] == 1
+
+
+def test_a_reading_that_a_grid_has_passed_is_counted_and_changes_nothing() -> None:
+    asked = contract(Feature("x", aggregate="sum"), sampling=Sampling(60.0, 600.0, grid=True))
+    rows, predictor = fed(asked, [(0.5, {"x": 1.0}), (0.5, {"x": 1.0}), (0.2, {"x": 1.0}), (1.5, {"x": 1.0})])
+    assert rows[0, 0] == 1.0
+    assert (predictor.totals["duplicate"], predictor.totals["late"]) == (1, 1)
+
+
+def test_a_half_filled_interval_survives_a_store() -> None:
+    asked = contract(Feature("x", aggregate="sum"), sampling=Sampling(60.0, 600.0, grid=True))
+    _, first = fed(asked, [(0.2, {"x": 1.0}), (0.4, {"x": 2.0})])
+    backend = Seen(asked)
+    second = Predictor(asked, backend, max_rewind=8, fetch=first.table.row)
+    second.feed([Reading("s", 45.0, {"x": 4.0}), Reading("s", 61.0, {"x": 0.0})])
+    assert backend.rows[0][0] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("mean", 'expected one of "difference"'), ("mean 1", "expected spans of 2"), ("mean 10 20", 'found "mean 10 20"')],
+)
+def test_a_derived_input_that_is_none_is_refused(text: str, found: str) -> None:
+    with pytest.raises(EdgeLstmError, match=found):
+        from_mapping({"name": "x", "derived": [text]}, Feature, "manifest")

@@ -1,0 +1,263 @@
+"""Training for each task: what a recipe says becomes targets, a loss, baselines and a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from edge_lstm.recording import Recording
+from edge_lstm_train.augment import Augment
+from edge_lstm_train.baselines import fit_baselines
+from edge_lstm_train.classification import MARKOV, class_baselines, true_classes
+from edge_lstm_train.dataset import carried_chunks, cropped_runs, dataset_of
+from edge_lstm_train.evaluate import aligned, coverage, predict
+from edge_lstm_train.fit import fit, streamed, untrained
+from edge_lstm_train.judgement import judge
+from edge_lstm_train.recipe import (
+    AnomalySection,
+    AugmentSection,
+    ClassifySection,
+    FeatureSection,
+    FitSection,
+    ModelSection,
+    Recipe,
+    RegressSection,
+)
+
+Make = Callable[..., Recipe]
+
+
+def of_task(recipe: Recipe, **sections: object) -> Recipe:
+    (task,) = sections
+    return dataclasses.replace(recipe, task=task, forecast=None, **sections)
+
+
+def with_label(recording: Recording, name: str, values: np.ndarray, categories: tuple[str, ...] = ()) -> Recording:
+    found = {name: categories} if categories else {}
+    return dataclasses.replace(recording, labels={name: values}, categories=found)
+
+
+def test_a_network_that_remembers_tells_classes_apart_that_no_single_step_can(
+    recipe_of: Make, recording_of: Make
+) -> None:
+    random = np.random.default_rng(0)
+    signs = np.repeat(random.choice([-1.0, 1.0], 150), 20)  # blocks of 20 steps, their sign only in the first
+    values = np.where(np.arange(3000) % 20 == 0, signs, 0.0) + random.normal(0, 0.05, 3000)
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+    labelled = with_label(recording, "sign", (signs > 0).astype(float), ("minus", "plus"))
+    section = ClassifySection("sign", classes=["minus", "plus"])
+    recipe = of_task(
+        recipe_of(fit=FitSection(updates=250, segments=16, chunk=60, learning_rate=0.01)), classify=section
+    )
+    dataset = dataset_of(recipe, labelled)
+    fitted = fit(recipe, dataset, np.ones(2))
+    predictions = predict(dataset.contract, fitted.model.network(), dataset.recording)
+    judged = judge(recipe, dataset, None, predictions)
+    (figures,) = judged.figures["test"]
+    assert figures["accuracy"]["model"] > 0.95
+    assert figures["accuracy"]["logistic"] < 0.7
+    assert judged.verdict.startswith("The model beats every baseline")
+
+
+def test_the_next_symbol_has_a_markov_chain_beside_it(recipe_of: Make, recording_of: Make) -> None:
+    pattern = [0.0, 1.0, 2.0, 1.0]  # after 1 comes 0 or 2: a chain cannot know which
+    recording = recording_of([("s", 60.0 * index, [pattern[index % 4]]) for index in range(600)])
+    recording = dataclasses.replace(recording, categories={"x": ("a", "b", "c")})
+    section = ClassifySection("x", classes=["a", "b", "c"], ahead=1)
+    recipe = of_task(recipe_of(), classify=section)
+    recipe = dataclasses.replace(recipe, features={"x": FeatureSection(categories=["a", "b", "c"])})
+    dataset = dataset_of(recipe, recording)
+    truth, test = true_classes(dataset), dataset.steps("test")[:-1]
+    assert truth[:4].tolist() == [1, 2, 1, 0]
+    assert (class_baselines(dataset)[MARKOV][test] == truth[test]).mean() == pytest.approx(0.75, abs=0.02)
+    assert untrained(recipe, dataset, np.ones(3)).seen.tolist() == [0, 1, 1, 1]  # the number of a class means nothing
+
+
+def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 600)
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+    recipe = of_task(recipe_of(), regress=RegressSection("power", "W", cap=3.0))
+    power = 2 * values + 1 + np.random.default_rng(1).normal(0, 0.1, 600)
+    dataset = dataset_of(recipe, with_label(recording, "power", power))
+    assert np.nanmax(dataset.targets) == 3.0
+    baselines = fit_baselines(dataset)
+    fitted = fit(recipe, dataset, baselines.residual)
+    judged = judge(recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording))
+    assert set(judged.scores[0].rmse) == {"model", "mean", "ridge"}
+    assert judged.scores[0].r2["ridge"] > 0.8
+    assert judged.scores[0].unit == "W"
+
+
+def test_quantiles_lie_where_they_should(recipe_of: Make, recording_of: Make) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 2000)
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+    recipe = recipe_of(fit=FitSection(updates=150, segments=8, chunk=50, learning_rate=0.01))
+    recipe = dataclasses.replace(
+        recipe, forecast=dataclasses.replace(recipe.forecast, quantiles=[0.1, 0.9], change=False)
+    )
+    dataset = dataset_of(recipe, recording)
+    assert [name for name, _ in dataset.contract.outputs] == ["x", "x p10", "x p90"]
+    fitted = fit(recipe, dataset, fit_baselines(dataset).residual)
+    found = coverage(dataset, predict(dataset.contract, fitted.model.network(), recording))
+    assert [one.level for one in found] == [0.1, 0.9]
+    assert [one.below for one in found] == pytest.approx([0.1, 0.9], abs=0.06)
+
+
+def test_an_anomaly_is_scored_against_its_truth(recipe_of: Make, recording_of: Make) -> None:
+    random = np.random.default_rng(0)
+    values = np.sin(np.arange(1500) / 5) + random.normal(0, 0.05, 1500)
+    values[1350:1420] += np.linspace(0, 3, 70) * random.choice([-1, 1], 70)
+    truth = np.zeros(1500)
+    truth[1350:1420] = 1
+    recording = with_label(
+        recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)]), "bad", truth
+    )
+    section = AnomalySection(span_steps=10, calibrate_steps=300, truth="bad")
+    recipe = of_task(recipe_of(model=ModelSection(hidden=8, highway=6)), anomaly=section)
+    dataset = dataset_of(recipe, recording)
+    baselines = fit_baselines(dataset)
+    fitted = fit(recipe, dataset, baselines.residual)
+    judged = judge(recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording))
+    (figures,) = judged.figures["test"]
+    assert figures["f1"]["model"] > 0.7
+    assert figures["false_alarms"]["model"] < 0.1
+    assert figures["false_alarms"]["always"] == 1.0
+
+
+def test_an_untrained_highway_is_the_ridge_over_its_taps(recipe_of: Make, waves: Recording) -> None:
+    recipe = recipe_of(model=ModelSection(hidden=4, highway=11, level_free=False))
+    dataset = dataset_of(recipe, waves)
+    baselines = fit_baselines(dataset)
+    said = streamed(untrained(recipe, dataset, baselines.residual), dataset)
+    test = dataset.steps("test")[12:]
+    own, ridge = (
+        float(np.nanstd(one[test, 0] - dataset.targets[test, 0])) for one in (said, baselines.predictions["ridge"])
+    )
+    assert own == pytest.approx(ridge, rel=0.01)
+
+
+def test_layers_do_not_see_a_level_that_the_recipe_keeps_from_them(recipe_of: Make, waves: Recording) -> None:
+    recipe = recipe_of(fit=FitSection(updates=20, segments=4, chunk=20))
+    hidden = dataclasses.replace(recipe, features={"x": FeatureSection(level=False, derived=["difference"])})
+    dataset = dataset_of(hidden, waves)
+    network = fit(hidden, dataset, np.ones(1)).model.network()
+    assert not network.layers[0].w_ih[:, 0].any()
+    assert network.layers[0].w_ih[:, 1].any()
+    shifted = dataclasses.replace(waves, values=waves.values + 1000.0)
+    said = aligned(dataset, predict(dataset.contract, network, waves))
+    other = aligned(dataset, predict(dataset.contract, network, shifted))
+    np.testing.assert_allclose(other - 1000.0, said, atol=2e-3)
+
+
+def test_a_learned_start_is_where_every_stream_starts_on_a_device(recipe_of: Make, waves: Recording) -> None:
+    recipe = recipe_of(
+        model=ModelSection(hidden=4, learned_start=True), fit=FitSection(updates=30, segments=4, chunk=20)
+    )
+    dataset = dataset_of(recipe, waves)
+    model = fit(recipe, dataset, np.ones(1)).model
+    starts = model.started()
+    assert [len(start) for start in starts] == [4, 4]
+    assert any(abs(number) > 1e-4 for start in starts for number in start)
+    states = [dataclasses.replace(one, start=start) for one, start in zip(dataset.contract.states, starts, strict=True)]
+    contract = dataclasses.replace(dataset.contract, states=states)
+    runtime = aligned(dataset, predict(contract, model.network(), waves))
+    np.testing.assert_allclose(streamed(model, dataset), runtime, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["recordings", "one at a time"])
+def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
+    part: str, recipe_of: Make, recording_of: Make
+) -> None:
+    random = np.random.default_rng(7)
+    rows = []
+    for stream in ("a", "b", "c"):
+        time = 1_700_000_000.0
+        for _ in range(300):
+            time += float(random.choice([5, 20, 61, 130, 2000], p=[0.4, 0.3, 0.2, 0.09, 0.01]))
+            values = [float(random.normal(20, 3)), float(random.integers(0, 2)), float(random.normal())]
+            rows.append((stream, time, [math.nan if random.random() < 0.2 else value for value in values]))
+    rows += rows[40:60]  # repeated and late
+    recipe = recipe_of(clock=["time_of_day", "elapsed"], fit=FitSection(updates=4, segments=4, chunk=20))
+    recipe = dataclasses.replace(
+        recipe,
+        features={
+            "x": FeatureSection(mask=True, derived=["difference", "mean 10", "deviation 5", "slope 3 9"]),
+            "side": FeatureSection(categories=["left", "right"]),
+            "y": FeatureSection(mirrored_by="side", aggregate="most"),
+        },
+        clip=2.0,
+        sampling=dataclasses.replace(recipe.sampling, interval_s=60.0, max_gap_s=600.0, grid=part == "recordings"),
+    )
+    recording = recording_of(rows, ("x", "side", "y"))
+    dataset = dataset_of(recipe, recording)
+    model = fit(recipe, dataset, np.ones(1)).model
+    runtime = aligned(dataset, predict(dataset.contract, model.network(), recording))
+    assert np.isfinite(runtime).all()
+    np.testing.assert_allclose(runtime, streamed(model, dataset), rtol=1e-4, atol=1e-4)
+
+
+def test_a_search_that_was_stopped_goes_on_to_the_same_weights(
+    recipe_of: Make, waves: Recording, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(model=ModelSection(hidden=4, layers=2, dropout=0.3, recurrent_dropout=0.2))
+    recipe = dataclasses.replace(recipe, augment=AugmentSection(noise=0.1))
+    dataset = dataset_of(recipe, waves)
+    whole = fit(recipe, dataset, np.ones(1))
+    stopped = {"update": 9}
+
+    real = torch.nn.utils.clip_grad_norm_
+
+    def loss(*arguments: object) -> object:
+        stopped["update"] -= 1
+        if stopped["update"] == 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.nn.utils.clip_grad_norm_", loss)
+        assert fit(recipe, dataset, np.ones(1), run_dir=tmp_path).interrupted_at == 9
+    resumed = fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    assert resumed.best == whole.best
+    for name, value in whole.model.state_dict().items():
+        np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
+    assert [point.update for point in resumed.curve] == [point.update for point in whole.curve]
+
+
+def test_crops_begin_anywhere_in_the_first_half_of_a_run(recipe_of: Make, waves: Recording) -> None:
+    dataset = dataset_of(recipe_of(), waves)
+    batches = cropped_runs(dataset, 2, 50, np.random.default_rng(0))
+    firsts = set()
+    for _ in range(200):
+        batch = next(batches)
+        if batch.restart[:, 0].all():
+            firsts |= {round(float(row[0, 0]), 4) for row in batch.features}
+        assert np.isnan(batch.targets).all(axis=2)[batch.features[..., 0] == 0].all()
+    assert len(firsts) > 20
+
+
+def test_augmentation_changes_inputs_as_asked_and_no_targets(recipe_of: Make, recording_of: Make) -> None:
+    rows = [("s", 60.0 * index, [3.0 + index / 1e4, index / 1e4, 4.0 - index / 1e4]) for index in range(200)]
+    recipe = recipe_of(features={"x": False, "y": False, "z": True})
+    dataset = dataset_of(recipe, recording_of(rows, ("x", "y", "z")))
+    batch = next(carried_chunks(dataset, 4, 20, np.random.default_rng(0)))
+
+    def changed(**section: object) -> np.ndarray:
+        augment = Augment.of(AugmentSection(**section), dataset, np.array([1.0, 2.0, 3.0, 1.0], np.float32))
+        found = augment(batch, np.random.default_rng(1))
+        np.testing.assert_array_equal(found.targets, batch.targets)
+        return found.features
+
+    turned = changed(rotate_degrees=30.0, axes=[["x", "y", "z"]])
+    lengths = np.linalg.norm(batch.features[..., :3], axis=2)
+    np.testing.assert_allclose(np.linalg.norm(turned[..., :3], axis=2), lengths, rtol=1e-5)
+    assert np.abs(turned[..., 1]).max() > 0.1
+    scaled = changed(scale=0.2)
+    assert len(np.unique(np.round(scaled[:, :, 0] / batch.features[:, :, 0], 4))) == 4  # one factor a segment
+    noisy = changed(noise=0.5)
+    assert (noisy - batch.features)[..., 1].std() == pytest.approx(1.0, rel=0.3)
+    np.testing.assert_array_equal(noisy[..., 3], batch.features[..., 3])  # a mask stays a mask

@@ -1,0 +1,181 @@
+"""How well labels are told apart: a device's labels beside those of the majority, a Markov chain and a linear model.
+
+It refuses to flatter: where a baseline is as good, `verdict` says so in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from edge_lstm_train.dataset import Dataset
+from edge_lstm_train.fit import input_statistics
+from edge_lstm_train.split import Part
+
+Places = NDArray[np.int64]
+
+MODEL = "model"
+MAJORITY, SAME, MARKOV, LOGISTIC = "majority", "the same again", "Markov chain", "logistic"
+UNKNOWN = -1
+_PENALTIES = (1e-4, 1e-2)
+_LOGISTIC_STEPS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScore:
+    """How the model and each baseline did over the same steps."""
+
+    label: str
+    classes: list[str]
+    pairs: int
+    accuracy: dict[str, float]  # by name ("model", "majority", ...)
+    f1: dict[str, float]  # mean over the classes that occur
+    confusion: Places  # (classes, classes): true class by said class, of the model
+
+    @property
+    def best_baseline(self) -> str:
+        return max((name for name in self.accuracy if name != MODEL), key=lambda name: self.accuracy[name])
+
+    @property
+    def margin(self) -> float:
+        """How far the model's accuracy lies above that of the best baseline."""
+        return self.accuracy[MODEL] - self.accuracy[self.best_baseline]
+
+
+def true_classes(dataset: Dataset) -> Places:
+    """(steps,): the index of what each step should have said, `UNKNOWN` where that is not known."""
+    known = np.isfinite(dataset.targets[:, 0])
+    return np.where(known, np.nan_to_num(dataset.targets).argmax(axis=1), UNKNOWN)
+
+
+def class_baselines(dataset: Dataset) -> dict[str, Places]:
+    """What each baseline says at every step, (steps,), learned from the training part alone."""
+    truth, train = true_classes(dataset), dataset.steps("train")
+    classes = dataset.targets.shape[1]
+    known = train[truth[train] != UNKNOWN]
+    majority = int(np.bincount(truth[known], minlength=classes).argmax())
+    baselines = {MAJORITY: np.full(len(dataset), majority)}
+    if dataset.contract.horizons[0] > 0:
+        before = _before(dataset, truth)
+        baselines[SAME] = np.where(before == UNKNOWN, majority, before)
+        counts = np.ones((classes, classes)) * 1e-6
+        counts[majority] += 1e-3
+        followed = known[before[known] != UNKNOWN]
+        np.add.at(counts, (before[followed], truth[followed]), 1)
+        baselines[MARKOV] = np.where(before == UNKNOWN, majority, counts.argmax(axis=1)[before])
+    baselines[LOGISTIC] = _logistic(dataset, truth)
+    return baselines
+
+
+def _before(dataset: Dataset, truth: Places) -> Places:
+    """(steps,): the class that a step itself has, where the target is a later one's."""
+    ahead = dataset.contract.horizons[0]
+    found = np.full(len(dataset), UNKNOWN)
+    found[ahead:] = truth[:-ahead]
+    found[np.arange(len(dataset)) - dataset.run_start < ahead] = UNKNOWN
+    return found
+
+
+def _logistic(dataset: Dataset, truth: Places) -> Places:
+    """Multinomial logistic regression on the feature vector of the step alone; its penalty from the validation part."""
+    mean, scale = input_statistics(dataset)
+    x = torch.from_numpy((dataset.features - mean) / scale).double()
+    train, validation = (
+        steps[truth[steps] != UNKNOWN] for steps in (dataset.steps("train"), dataset.steps("validation"))
+    )
+    y = torch.from_numpy(truth)
+    best, said = -1.0, np.zeros(len(dataset), np.int64)
+    for penalty in _PENALTIES:
+        weight = torch.zeros((x.shape[1], dataset.targets.shape[1]), dtype=torch.float64, requires_grad=True)
+        bias = torch.zeros(dataset.targets.shape[1], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=_LOGISTIC_STEPS, line_search_fn="strong_wolfe")
+
+        def loss(weight: torch.Tensor = weight, bias: torch.Tensor = bias, penalty: float = penalty) -> torch.Tensor:
+            found = F.cross_entropy(x[train] @ weight + bias, y[train]) + penalty * (weight**2).sum()
+            weight.grad = bias.grad = None
+            found.backward()  # type: ignore[no-untyped-call]
+            return found
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            candidate = (x @ weight + bias).argmax(dim=1).numpy()
+        right = float((candidate[validation] == truth[validation]).mean())
+        if right > best:
+            best, said = right, candidate
+    return said
+
+
+def class_score(
+    dataset: Dataset, baselines: dict[str, Places], said: Places, label: str, part: Part = "test"
+) -> ClassScore:
+    """The score over the part's steps; `said` (steps,) is what a device said, `UNKNOWN` where it said nothing."""
+    truth = true_classes(dataset)
+    asked = dataset.steps(part)
+    asked = asked[(truth[asked] != UNKNOWN) & (said[asked] != UNKNOWN)]
+    named = {MODEL: said, **baselines}
+    classes = dataset.contract.targets
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (truth[asked], said[asked]), 1)
+    accuracy = {name: float((one[asked] == truth[asked]).mean()) for name, one in named.items()}
+    f1 = {name: _macro_f1(truth[asked], one[asked], len(classes)) for name, one in named.items()}
+    return ClassScore(label, classes, len(asked), accuracy, f1, confusion)
+
+
+def _macro_f1(truth: Places, said: Places, classes: int) -> float:
+    found = []
+    for one in range(classes):
+        hits = ((truth == one) & (said == one)).sum()
+        if (truth == one).any():
+            found.append(2 * hits / ((truth == one).sum() + (said == one).sum()))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def verdict(score: ClassScore) -> str:
+    """In words, whether the model is worth having."""
+    name = score.best_baseline
+    model, best = 100 * score.accuracy[MODEL], 100 * score.accuracy[name]
+    if score.margin <= 0:
+        return (
+            f"The model does not beat the baselines: {name} is right in {best:.1f} % of {score.pairs:,} steps, the "
+            f"model in {model:.1f} %. Use the baseline, which needs no network."
+        )
+    right = f"it is right in {model:.1f} % of {score.pairs:,} steps, {name} in {best:.1f} %"
+    return f"The model beats every baseline: {right}."
+
+
+def table(score: ClassScore) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts: accuracy and mean F1 of the model and of each baseline."""
+    names = list(score.accuracy)
+    return (
+        [score.label, *names],
+        [
+            ["accuracy", *(f"{100 * score.accuracy[name]:.1f} %" for name in names)],
+            ["mean F1", *(f"{score.f1[name]:.3f}" for name in names)],
+        ],
+    )
+
+
+def confusion_table(score: ClassScore) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts: how often each true class (rows) was said to be which (columns)."""
+    rows = [[name, *map(str, counts)] for name, counts in zip(score.classes, score.confusion.tolist(), strict=True)]
+    return ["true, said:", *score.classes], rows
+
+
+def numbers(scores: Sequence[ClassScore]) -> list[dict[str, object]]:
+    """The figures, JSON-able."""
+    return [
+        {
+            "label": score.label,
+            "pairs": score.pairs,
+            "accuracy": score.accuracy,
+            "f1": score.f1,
+            "classes": score.classes,
+            "confusion": score.confusion.tolist(),
+        }
+        for score in scores
+    ]

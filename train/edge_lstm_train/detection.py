@@ -1,0 +1,159 @@
+"""How well alarms meet the truth: a device's alarms beside "always" and a ridge forecast judged by the same rule.
+
+F1 alone means little where most steps are anomalous, so false-alarm and missed-alarm rates stand beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.decisions import calibration_shape, carried, decider, starts
+from edge_lstm_train.dataset import Dataset
+from edge_lstm_train.split import Part
+
+Flags = NDArray[np.bool_]
+
+MODEL = "model"
+ALWAYS, RIDGE = "always", "ridge"
+
+
+@dataclass(frozen=True, eq=False)
+class AlarmScore:
+    """How the model and each baseline did over the same steps; rates are NaN where the truth is not known."""
+
+    steps: int  # judged
+    anomalous: float  # share of them, NaN where the truth is not known
+    f1: dict[str, float]  # by name ("model", "always", "ridge")
+    false_alarms: dict[str, float]  # share of the normal steps
+    missed: dict[str, float]  # share of the anomalous steps
+    alarms: dict[str, float]  # share of all steps
+    episodes: dict[str, int]  # how often an alarm began
+
+    @property
+    def best_baseline(self) -> str:
+        return max((name for name in self.f1 if name != MODEL), key=lambda name: self.f1[name])
+
+
+def judged_alike(dataset: Dataset, forecasts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(steps,): the scores that the contract's own rule gives to any forecasts (steps, outputs) of a dataset."""
+    contract = dataset.contract
+    decide = decider(contract)
+    runs = np.flatnonzero(np.diff(dataset.stream_of, prepend=-1))
+    lengths = np.diff(runs, append=len(dataset))
+    now = np.zeros(len(runs), [("warm_steps", "i8"), *carried(contract)])
+    for name, start in starts(contract).items():
+        now[name] = start
+    usual = np.zeros((len(runs), *calibration_shape(contract)), np.float32)
+    scores = np.full(len(dataset), math.nan)
+    values = dataset.values.astype(np.float32)
+    missing = np.zeros(values.shape, bool)
+    for step in range(int(lengths.max())):
+        slots = np.flatnonzero(lengths > step)
+        at = runs[slots] + step
+        now["warm_steps"][slots] = np.where(dataset.restart[at], 1, now["warm_steps"][slots] + 1)
+        decided = decide(now, usual, slots, values[at], missing[at], forecasts[at].astype(np.float32))
+        assert decided.scores is not None  # a detector's always has
+        scores[at] = decided.scores
+    return scores
+
+
+def alarm_score(
+    dataset: Dataset,
+    scores: dict[str, NDArray[np.float64]],
+    truth: NDArray[np.float64] | None,
+    part: Part = "test",
+) -> AlarmScore:
+    """scores (steps,) by name, above 1 where there is an alarm, NaN where a stream was not judged; truth (steps,).
+
+    Over the part's steps that the model judged.
+    """
+    asked = dataset.steps(part)
+    asked = asked[np.isfinite(scores[MODEL][asked])]
+    real = np.zeros(len(asked), bool) if truth is None else truth[asked] > 0
+    alarms = {name: np.nan_to_num(one[asked]) > 1 for name, one in scores.items()}
+    alarms[ALWAYS] = np.ones(len(asked), bool)
+    known = truth is not None and len(asked) > 0
+    return AlarmScore(
+        len(asked),
+        float(real.mean()) if known else math.nan,
+        {name: f1(real, one) if known else math.nan for name, one in alarms.items()},
+        {name: _share(one[~real]) for name, one in alarms.items()},
+        {name: _share(~one[real]) for name, one in alarms.items()},
+        {name: _share(one) for name, one in alarms.items()},
+        {name: int((np.diff(one.astype(int), prepend=0) > 0).sum()) for name, one in alarms.items()},
+    )
+
+
+def f1(truth: Flags, said: Flags) -> float:
+    """The harmonic mean of precision and recall; 0 where nothing was hit."""
+    both = truth.sum() + said.sum()
+    return float(2 * (truth & said).sum() / both) if both else 0.0
+
+
+def _share(flags: Flags) -> float:
+    return float(flags.mean()) if flags.size else math.nan
+
+
+def verdict(score: AlarmScore) -> str:
+    """In words, whether the model is worth having."""
+    if not score.steps:
+        return "No step was judged: the test part is shorter than the calibration of its streams."
+    if math.isnan(score.anomalous):
+        return (
+            f"The truth is not known here. The model raised {score.episodes[MODEL]} alarms, over "
+            f"{100 * score.alarms[MODEL]:.1f} % of {score.steps:,} steps; ridge {score.episodes[RIDGE]}, over "
+            f"{100 * score.alarms[RIDGE]:.1f} %."
+        )
+    name = score.best_baseline
+    said = (
+        f"F1 {score.f1[MODEL]:.3f} at {100 * score.false_alarms[MODEL]:.1f} % false and "
+        f"{100 * score.missed[MODEL]:.1f} % missed alarms"
+    )
+    other = (
+        f"{name} has {score.f1[name]:.3f} at {100 * score.false_alarms[name]:.1f} % false and "
+        f"{100 * score.missed[name]:.1f} % missed"
+    )
+    if score.f1[MODEL] > score.f1[name]:
+        return f"The model beats every baseline: {said}; {other}."
+    return f"The model does not beat the baselines: {said}; {other}. Use the baseline, which needs no network."
+
+
+def table(score: AlarmScore) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts, of the model and of each baseline."""
+    names = list(score.f1)
+    rows = [
+        ["F1", *(_number(score.f1[name]) for name in names)],
+        ["false alarms", *(_percent(score.false_alarms[name]) for name in names)],
+        ["missed", *(_percent(score.missed[name]) for name in names)],
+        ["alarm episodes", *(str(score.episodes[name]) for name in names)],
+    ]
+    return ["alarms", *names], rows
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "unknown"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "unknown"
+
+
+def numbers(score: AlarmScore) -> dict[str, object]:
+    """The figures, JSON-able: what is not known is null."""
+
+    def known(values: dict[str, float]) -> dict[str, float | None]:
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+    return {
+        "steps": score.steps,
+        "anomalous": score.anomalous if math.isfinite(score.anomalous) else None,
+        "f1": known(score.f1),
+        "false_alarms": known(score.false_alarms),
+        "missed": known(score.missed),
+        "alarms": known(score.alarms),
+        "episodes": score.episodes,
+    }

@@ -1,0 +1,156 @@
+"""The split: which step is for training, validation or testing, by time, by whole streams or by groups of them.
+
+It refuses a split that leaves a part empty; streams of one group never come on both sides of `leave_out`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.config import suggestion
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.recording import Recording
+from edge_lstm.times import format_time, parse_time
+from edge_lstm_train.recipe import RecordingSection, SplitSection
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+NO_PART = -1
+
+_CHANGE = "change [split] in the recipe"
+
+
+def parts(
+    split: SplitSection,
+    section: RecordingSection,
+    recording: Recording,
+    stream_of: NDArray[np.int64],
+    times: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """(steps,): the index into PARTS of each step, given its stream and time, or NO_PART.
+
+    Raises EdgeLstmError where a part would be empty, or a name is of no group (nor of a stream where there are none).
+    """
+    groups = groups_of(section, recording)
+    left_out = _named("leave_out", split.leave_out, recording, groups)
+    if split.by == "time":
+        part_of = _by_time(split, section, recording, left_out[stream_of], times)
+    else:
+        part_of = _by_name(split, recording, groups, left_out)[stream_of]
+    _refuse_empty(split, recording, part_of, times)
+    return part_of
+
+
+def groups_of(section: RecordingSection, recording: Recording) -> list[str]:
+    """The group of each stream; a stream that no column or key puts into one is its own."""
+    if recording.groups:
+        return list(recording.groups)
+    group_of = {stream: group for group, streams in section.groups.items() for stream in streams}
+    for stream in group_of:
+        if stream not in recording.streams:
+            raise EdgeLstmError(
+                f'{recording.source}: expected groups of its streams, found "{stream}"',
+                f"mend groups under [recording] in the recipe; {suggestion(stream, recording.streams)}",
+            )
+    return [group_of.get(stream, stream) for stream in recording.streams]
+
+
+def _named(key: str, patterns: Sequence[str], recording: Recording, groups: Sequence[str]) -> NDArray[np.bool_]:
+    """(streams,): whether one of the names or patterns is its group's; a stream without a group is its own."""
+    chosen = np.zeros(len(groups), bool)
+    for pattern in patterns:
+        matched = [group == pattern or fnmatchcase(group, pattern) for group in groups]
+        if not any(matched):
+            known = list(dict.fromkeys(groups))
+            hint = suggestion(pattern, known)
+            if pattern in recording.streams:
+                hint = f'the stream "{pattern}" goes with its group "{groups[recording.streams.index(pattern)]}"'
+            what = "streams" if known == recording.streams else "groups"
+            raise EdgeLstmError(
+                f'{recording.source}: expected {what} in {key}, found "{pattern}"', f"{_CHANGE}; {hint}"
+            )
+        chosen |= matched
+    return chosen
+
+
+def _by_time(
+    split: SplitSection,
+    section: RecordingSection,
+    recording: Recording,
+    left_out: NDArray[np.bool_],
+    times: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """One cut in time for all streams, so that no stream's test part is another's training part."""
+    if split.validation_from is not None:
+        validation = parse_time(split.validation_from, section.zone())
+        test = math.inf if split.test_from is None else parse_time(split.test_from, section.zone())
+    else:
+        ordered = np.sort(times[~left_out])
+        count = len(ordered)
+        first_validation = round(split.train * count)
+        first_test = round((split.train + split.validation) * count)
+        tested = first_test < count or (split.leave_out and split.leave_out_time == "all")
+        if not (0 < first_validation < first_test and tested):
+            raise EdgeLstmError(
+                f"{recording.source}: expected readings for training, validation and test, found {count} in all",
+                f"record more, or {_CHANGE}",
+            )
+        validation = float(ordered[first_validation])
+        test = float(ordered[first_test]) if first_test < count else math.inf
+    part_of = (times >= validation).astype(np.int64) + (times >= test)
+    if split.leave_out:
+        part_of[~left_out & (part_of == PARTS.index("test"))] = NO_PART
+        others = left_out & (part_of != PARTS.index("test"))
+        part_of[others] = PARTS.index("test") if split.leave_out_time == "all" else NO_PART
+    return part_of
+
+
+def _by_name(
+    split: SplitSection, recording: Recording, groups: Sequence[str], left_out: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """(streams,): the part that each stream goes into as a whole, with its group."""
+    validated = _named("validate_on", split.validate_on, recording, groups)
+    both = np.flatnonzero(left_out & validated)
+    if both.size:
+        raise EdgeLstmError(
+            f'{recording.source}: expected "{recording.streams[both[0]]}" in leave_out or in validate_on, '
+            "found it in both",
+            _CHANGE,
+        )
+    part_of = np.zeros(len(groups), np.int64)
+    part_of[left_out] = PARTS.index("test")
+    part_of[validated] = PARTS.index("validation")
+    whole = np.array(groups)
+    units = list(dict.fromkeys(whole[~left_out & ~validated].tolist()))
+    drawn = [units[index] for index in np.random.default_rng(split.seed).permutation(len(units))]
+    rest = len(drawn)
+    tested = 0 if split.leave_out else max(1, round(rest * (1 - split.train - split.validation)))
+    share = split.validation / (split.train + split.validation)
+    chosen = 0 if split.validate_on else max(1, round((rest - tested) * share))
+    if rest - tested - chosen < 1:
+        raise EdgeLstmError(
+            f"{recording.source}: expected a {split.by} for each of training, validation and test that leave_out and "
+            f"validate_on do not fill, found {rest} to choose from",
+            f'record more, or {_CHANGE}: by = "time" needs only one stream',
+        )
+    part_of[np.isin(whole, drawn[:tested])] = PARTS.index("test")
+    part_of[np.isin(whole, drawn[tested : tested + chosen])] = PARTS.index("validation")
+    return part_of
+
+
+def _refuse_empty(
+    split: SplitSection, recording: Recording, part_of: NDArray[np.int64], times: NDArray[np.float64]
+) -> None:
+    for index, part in enumerate(PARTS):
+        if not (part_of == index).any():
+            span = f"{format_time(times.min())} to {format_time(times.max())}"
+            raise EdgeLstmError(
+                f"{recording.source}: expected readings in the {part} part, found none of {len(times)} ({span})",
+                _CHANGE,
+            )
