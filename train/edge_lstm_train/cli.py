@@ -48,9 +48,7 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
-@click.option(
-    "--trials", type=click.IntRange(1), default=30, show_default=True, help="In all processes."
-)
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="In all processes.")
 @click.option("--storage", metavar="URL", help="Where trials are kept and shared.  [default: sqlite, in RUN_DIR]")
 @click.option("--study", metavar="NAME", help="The search's name in the storage.  [default: the recipe's name]")
 @click.option("--max-parameters", type=click.IntRange(1), help="A larger network is not tried.")
