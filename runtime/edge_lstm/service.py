@@ -83,6 +83,8 @@ class Service:
         self._store = Store(folder / config.state, bundle.id, config.history)
         self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
+        # a reading that comes again is known by its own time; else its message has to be
+        self._by_message = self._exactly_once and not self._decoder.timed
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
@@ -144,11 +146,12 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
+        self._arrival()
         readings = [reading for message in messages for reading in self._readings(message)]
         predictions = self._predictor.feed(readings)
         said = self._worth_saying(predictions)
         outbox = [(self._encoder.topic(one.stream), self._encoder.payload(one)) for one in said]
-        identities = [_identity(message) for message in messages] if self._exactly_once else []
+        identities = [_identity(message) for message in messages] if self._by_message else []
         self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
         self._batch += 1
         if self._exactly_once and not self._commit(outbox, identities, readings):
@@ -189,14 +192,17 @@ class Service:
         if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
             return []
+        arrival = self._arrived if self._decoder.timed else self._arrival()
         try:
-            readings = self._decoder.readings(message.topic, message.payload, message.properties, self._arrival())
+            readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
             self._refuse(message, str(error))
             readings = error.readings
         else:
             if not readings:
                 self._ignore(message)
+            if len(readings) == 1 and readings[0].time < arrival:
+                return readings  # the usual message, without what could be wrong with another
         return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
@@ -247,7 +253,7 @@ class Service:
         While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all.
         """
         table = self._predictor.table
-        rows = [(stream, table.row(stream)) for stream in self._unsaved]
+        rows = list(zip(self._unsaved, table.rows(self._unsaved), strict=True))
         confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
         told = False
         while True:
