@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-workshop test-compat lint fuzz soak clean
+.PHONY: demo test test-device test-workshop test-compat test-systemd lint fuzz soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -36,6 +36,10 @@ test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/install
 	.venv-compat-new/bin/python -m pip install $(PIP_FLAGS) --constraint $< onnxruntime ai-edge-litert numpy click
 	@touch $@
 
+# The installed unit under a real systemd, booted beside this machine's; needs root, and skips with a reason elsewhere.
+test-systemd: .venv-device/installed
+	$(DEVICE)/python -m pytest tests/systemd --device-only -rsP
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +57,7 @@ fuzz: .venv/installed
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv, a few minutes on a first run" >&2
 	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt \
-		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,export,dev]'
+		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,tune,export,adopt-test,dev]'
 	@touch $@
 
 # A device: the wheel and a backend, no torch, numpy 2; the runtime's tests run here too.

@@ -65,6 +65,7 @@ class NumberReader:
         self._quantity = quantity
         self._comma = words.decimal_comma
         self._words = {**WORDS, **dict.fromkeys(map(str.lower, words.missing), math.nan)}
+        self._meant: dict[str, str | float] = {}  # words as they stood in cells
         self._index = {name: float(index) for index, name in enumerate(quantity.categories)}
 
     def read(self, table: Table, block: Block, cells: Cells) -> NDArray[np.float64]:
@@ -99,30 +100,22 @@ class NumberReader:
     def _numbers(self, table: Table, block: Block, cells: Cells) -> NDArray[np.float64]:
         if isinstance(cells, np.ndarray):
             return cells.copy()
-        together = "\0".join(cells)
-        # float() reads 1_000, and 1.234 may be a thousand beside a decimal comma: cell by cell where any may be there
-        if not ("_" in together or (self._comma and "." in together)):
-            plain = together.replace(",", ".").split("\0") if self._comma else cells
+        column, together = self._quantity.column, "".join(cells)
+        if "_" in together or (self._comma and "." in together):
+            # float() would read 1_000, and beside a decimal comma 1.234 may be a thousand
+            for row, text in enumerate(cells):
+                if ("_" in text or (self._comma and "." in text)) and text.strip().lower() not in self._words:
+                    raise fault(table, block, row, column, f"{_shown(text)} is not a number")
+        texts = [text.replace(",", ".") for text in cells] if self._comma else cells
+        while True:
             try:
-                return np.fromiter(map(float, plain), np.float64, len(cells))
+                return np.fromiter(map(float, map(self._meant.get, texts, texts)), np.float64, len(texts))
             except ValueError:
-                pass  # a missing value, a word or a fault, for the long way to tell
-        values = np.empty(len(cells))
-        for row, text in enumerate(cells):
-            try:
-                values[row] = self._number(text)
-            except ValueError:
-                raise fault(table, block, row, self._quantity.column, f"{_shown(text)} is not a number") from None
-        return values
-
-    def _number(self, text: str) -> float:
-        text = text.strip()
-        meant = self._words.get(text.lower())
-        if meant is not None:
-            return meant
-        if "_" in text or (self._comma and "." in text):
-            raise ValueError
-        return float(text.replace(",", ".") if self._comma else text)
+                row = next(row for row, text in enumerate(texts) if not _is_number(self._meant.get(text, text)))
+            meant = self._words.get(texts[row].strip().lower())
+            if meant is None:
+                raise fault(table, block, row, column, f"{_shown(cells[row])} is not a number")
+            self._meant[texts[row]] = meant
 
     def _categories(self, cells: Cells) -> NDArray[np.float64]:
         texts = texts_of(cells)
@@ -179,6 +172,14 @@ def fault(table: Table, block: Block, row: int, column: str, found: str) -> Edge
     return EdgeLstmError(
         f'{table.source}, row {block.rows[row]}, column "{column}": {found}', "mend or remove that row"
     )
+
+
+def _is_number(cell: str | float) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(cell: str | float) -> str:

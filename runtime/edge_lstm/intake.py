@@ -28,6 +28,11 @@ class Intake:
         """Whether nothing more is to be taken in for now."""
         return len(self._messages) >= _MOST_WAITING or self._bytes >= _MOST_WAITING_BYTES
 
+    @property
+    def has_a_whole_batch(self) -> bool:
+        """Whether a batch would not grow by waiting."""
+        return len(self._messages) >= _MOST_A_BATCH or self._bytes >= _MOST_BATCH_BYTES
+
     def add(self, messages: Iterable[Message]) -> None:
         """What the door gave; it may be more than there is room for, by what one poll takes."""
         for message in messages:

@@ -44,7 +44,7 @@ _UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = 60.0
 _MOST_A_POLL = 1000  # messages, about
 _MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
 _TOPICS_KEPT = 4096
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
 
@@ -94,6 +94,33 @@ class Message(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES  # MQTT 5 user properties; of a name that repeats, the last
 
 
+@dataclass(frozen=True)
+class Granted:
+    """What the broker said when it took us in (MQTT 5, 3.2.2.3): the standard's value where it said nothing."""
+
+    session_present: bool
+    session_expiry_s: int | None  # None: as we asked
+    receive_maximum: int
+    maximum_qos: int
+    maximum_packet_size: int | None  # None: no limit
+    retains: bool
+    wildcards: bool
+
+    @staticmethod
+    def of(session_present: bool, properties: Any) -> Granted:
+        """From paho's CONNACK properties, or None of them (MQTT 3.1.1)."""
+        said = functools.partial(getattr, properties)
+        return Granted(
+            session_present,
+            said("SessionExpiryInterval", None),
+            said("ReceiveMaximum", 65_535),
+            said("MaximumQoS", 2),
+            said("MaximumPacketSize", None),
+            bool(said("RetainAvailable", 1)),
+            bool(said("WildcardSubscriptionAvailable", 1)),
+        )
+
+
 class Door:
     """A client of one broker, driven by whoever calls `poll`."""
 
@@ -130,6 +157,8 @@ class Door:
         # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
         # malformed: messages with a topic that is no text; sessions_lost: as said in the log
         self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
+        self.granted: Granted | None = None  # by the latest connection
+        self.granted_qos: Sequence[int] = ()  # of each topic, by the latest subscription; 128 and above: refused
         self._topics, self._qos = topics, qos
         self._status_topic = status_topic
         self._session_expiry_s = session_expiry_s
@@ -158,7 +187,7 @@ class Door:
         if address.tls:
             self._client.tls_set_context((tls or Tls()).context())
         if login is not None:
-            if login.password and not (address.tls or address.host in _LOOPBACK):
+            if login.password and not (address.tls or address.host in LOOPBACK):
                 log.warning("password goes to the broker unencrypted; use mqtts:// address=%s", address)
             self._client.username_pw_set(login.username, login.password)
         if status_topic is not None:
@@ -186,6 +215,15 @@ class Door:
     def connection(self) -> int:
         """Counts the connections made; it changes when everything unacknowledged will come again."""
         return self._connection
+
+    @property
+    def encryption(self) -> tuple[str, str] | None:
+        """(version of TLS, when the broker's certificate ends); None: nothing is encrypted, or nothing connected."""
+        connection: Any = self._client.socket()
+        if not isinstance(connection, ssl.SSLSocket):
+            return None
+        certificate: Any = connection.getpeercert() or {}
+        return connection.version() or "TLS", str(certificate.get("notAfter", ""))
 
     @property
     def unconfirmed(self) -> AbstractSet[int]:
@@ -439,9 +477,10 @@ class Door:
             return
         self._connection += 1
         self._accepted = True
+        self.granted = Granted.of(flags.session_present, properties)
         self._silent_until = 0.0
         # one less than the broker allows, for the status message
-        self._outgoing.size = max(1, min(MOST_UNCONFIRMED, getattr(properties, "ReceiveMaximum", 65_535) - 1))
+        self._outgoing.size = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))
         if self._expect_session and not flags.session_present:
             self.counts["sessions_lost"] += 1
             log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
@@ -453,6 +492,7 @@ class Door:
             self._ready()
 
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self.granted_qos = [reason.value for reason in reasons]
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             self._refused = f"subscription refused: {', '.join(refused)}"

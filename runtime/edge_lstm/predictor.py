@@ -11,7 +11,7 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import Backend, preferred
+from edge_lstm.backends import ONE_THREAD, Backend, Means, preferred
 from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Contract
 from edge_lstm.decisions import Decided, decider
@@ -91,16 +91,18 @@ class Predictor:
         backend: str | None = None,
         scheme: str | None = None,
         *,
+        means: Means = ONE_THREAD,
         max_rewind: int = 0,
         window: int = 0,
         fetch: Fetch = lambda stream: None,
     ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
+        `means`: what the backend may use; without it one thread of the CPU.
         Without `backend`: the first installed of litert, onnx, tflite-runtime, numpy; without `scheme`: int8 where the
         bundle has it. Raises EdgeLstmError where the backend is not here or fails the self-test.
         """
-        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme))
+        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme), means)
         return Predictor(bundle.contract, loaded, smallest_batch, max_rewind=max_rewind, window=window, fetch=fetch)
 
     @property

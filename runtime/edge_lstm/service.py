@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from edge_lstm.deadband import Deadband
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.health import Health
 from edge_lstm.intake import Intake
+from edge_lstm.machine import run_on
 from edge_lstm.mapping import OutputMapping
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
@@ -30,9 +32,12 @@ from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictor import Predictor
 from edge_lstm.publishing import PublishProperties
 from edge_lstm.reading import Prediction, Reading
+from edge_lstm.refusal import refusal_payload, refusal_topic
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
 from edge_lstm.store import Store, StoreFullError
+from edge_lstm.systemd import Manager
+from edge_lstm.times import NO_CLOCK
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +48,22 @@ _REFUSALS_TOLD_EVERY_S = 60.0
 _IGNORED_TOLD_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 _A_MOMENT_S = 1e-6
-_NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
 
 
 class Service:
     """One bundle between two topics of a broker. It owns its state database; one thread does everything."""
 
-    def __init__(self, config: ServiceConfig, folder: Path, bundle: Bundle | None = None) -> None:
-        """`folder`: where relative paths of the config start; `bundle`: instead of the config's.
+    def __init__(
+        self,
+        config: ServiceConfig,
+        folder: Path,
+        bundle: Bundle | None = None,
+        *,
+        manager: Manager | None = None,
+        refused: EdgeLstmError | None = None,
+    ) -> None:
+        """`folder`: where relative paths of the config start; `bundle`: instead of the config's; `manager`: who hears
+        that it is ready and alive; `refused`: what was refused before this one was made, told to the broker.
 
         Raises EdgeLstmError where the bundle, its backend's self-test or the database refuses.
         """
@@ -59,10 +72,15 @@ class Service:
         if config.trust is not None:
             refuse_untrusted(bundle, folder / config.trust)
         self._bundle_id = bundle.id
+        self._manager = manager or Manager({})
+        self._refused: EdgeLstmError | None = refused
+        if config.cores is not None:
+            run_on(config.cores)
         self._predictor = Predictor.of(
             bundle,
             config.backend,
             config.scheme,
+            means=config.means,
             max_rewind=config.max_rewind if config.late == "rewind" else 0,
             window=_ID_WINDOW if config.input.sequence is not None else 0,
             fetch=self._row,
@@ -80,7 +98,7 @@ class Service:
         self._deadband = (
             Deadband(bundle.contract, config.output.deadband) if config.output.publish_when == "change" else None
         )
-        self._store = Store(folder / config.state, bundle.id, config.history)
+        self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync)
         self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
         # a reading that comes again is known by its own time; else its message has to be
@@ -126,21 +144,32 @@ class Service:
 
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
+        self._manager.status(f"connecting to {self._door.address}")
+        self._manager.ready()
         while not self._stopping:
+            self._manager.alive()
             self._outbox.settle()
             free = len(self._outbox) < _MOST_UNSENT
             # confirmations come over the same socket, so with too few of them it is read on, come what may
             read = not self._intake.full or not free
-            self._take(self._door.poll(0.0 if self._intake and free else _POLL_S, read=read))
-            if self._intake and free:
+            self._take(self._door.poll(self._pause_s() if self._intake and free else _POLL_S, read=read))
+            if self._intake and free and self._pause_s() == 0:
                 self._process(self._intake.batch())
             self._do_what_is_due()
         self._finish()
+
+    def _pause_s(self) -> float:
+        """How long what waits has to: commits keep their distance, unless a whole batch waits."""
+        if not self._exactly_once or self._intake.has_a_whole_batch:
+            return 0.0
+        return min(max(self._saved_at + self.config.commit_interval_s - time.monotonic(), 0.0), _POLL_S)
 
     def _take(self, messages: Sequence[Message]) -> None:
         if self._door.connection != self._connection and self._door.connected:
             self._connection = self._door.connection
             log.info("connected address=%s", self._door.address)
+            self._manager.status(f"connected to {self._door.address}, bundle {self._bundle_id}")
+            self._door.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
             self._intake.keep_only(self._connection)
         self._intake.add(messages)
 
@@ -208,7 +237,7 @@ class Service:
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
         ahead = reading.time - self._arrived
-        if ahead > self.config.max_ahead_s and self._arrived > _NO_CLOCK:
+        if ahead > self.config.max_ahead_s and self._arrived > NO_CLOCK:
             self._refuse(message, f"expected a time up to now, found one {ahead:.0f} s ahead")
             return False
         return True
@@ -269,6 +298,7 @@ class Service:
                 if self._stopping:
                     return False
                 self._door.poll(0.05, read=False)
+                self._manager.alive()  # a disk that is full is waited for; one that never answers is not
         if told:
             log.warning("commit taken, going on batch=%d", self._batch)
         self._unsaved.clear()
@@ -339,6 +369,11 @@ def _said_beside(output: OutputMapping) -> PublishProperties | None:
     if not output.needs_mqtt_5:
         return None
     return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
+
+
+def state_path(folder: Path, state: str) -> Path:
+    """Where the database lies: beside the config, or in the unit's StateDirectory= where systemd gives one."""
+    return Path(os.environ.get("STATE_DIRECTORY") or folder) / state
 
 
 def _identity(message: Message) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edge_lstm.boards import Sync
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.outbox import Outgoing
 from edge_lstm.payloads import dump_json
@@ -36,9 +37,12 @@ class StoreFullError(EdgeLstmError):
 
 
 class Store:
-    """A database file that one service owns. Every commit is on the disk when it returns (WAL, synchronous = FULL)."""
+    """A database file that one service owns. Every commit is on the disk when it returns (WAL, synchronous = full).
 
-    def __init__(self, path: Path, bundle_id: str, history: int = 0) -> None:
+    With sync = "normal" it is only with the kernel: a process that dies loses nothing, a power cut the last commits.
+    """
+
+    def __init__(self, path: Path, bundle_id: str, history: int = 0, sync: Sync = "full") -> None:
         """Open or make the database; `history`: how many readings are kept for a replay, at least.
 
         A damaged file is moved aside and states of another bundle are dropped; both are said loudly. Raises
@@ -46,6 +50,7 @@ class Store:
         """
         self._path = path
         self._history = history
+        self._sync = sync
         try:
             self._database = self._opened()
         except sqlite3.OperationalError as error:
@@ -72,7 +77,7 @@ class Store:
         try:
             database.execute("pragma locking_mode = exclusive")  # a second service on it is an error
             database.execute("pragma journal_mode = wal")
-            database.execute("pragma synchronous = full")
+            database.execute(f"pragma synchronous = {self._sync}")
             database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
             database.execute(f"pragma cache_size = -{_CACHE_KIB}")
             database.executescript(_SCHEMA)

@@ -25,8 +25,9 @@ Cells = Sequence[str] | NDArray[np.float64]  # texts as they stand in a file, or
 
 SPACES = " "  # the separator that means any run of spaces or tabs
 _SEPARATORS = ";\t|,"  # a comma last: it may be a decimal comma
-_BLOCK = 65_536  # rows
+_BLOCK = 2048  # rows; larger ones cost the garbage collector more than they save
 _PARQUET = (".parquet", ".pq")
+_PARQUET_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Table(Protocol):
     source: str
     header: list[str]
 
-    def blocks(self, columns: Sequence[int], size: int = _BLOCK) -> Iterator[Block]:
+    def blocks(self, columns: Sequence[int], size: int = ...) -> Iterator[Block]:
         """The rows of these columns, in order, those without any content left out; raises EdgeLstmError by row."""
 
 
@@ -228,7 +229,7 @@ class _Parquet:
         if not self._file.metadata.num_rows:
             raise EdgeLstmError(f"{path}: expected rows of readings, found none", "record some readings first")
 
-    def blocks(self, columns: Sequence[int], size: int = _BLOCK) -> Iterator[Block]:
+    def blocks(self, columns: Sequence[int], size: int = _PARQUET_BLOCK) -> Iterator[Block]:
         names = {at: self.header[at] for at in columns}
         begin = 1
         try:

@@ -91,9 +91,32 @@ def test_statistics_come_from_what_was_measured_in_the_training_part(recipe_of: 
     assert feature.scale == pytest.approx(np.std([0, 2, 3, 4, 5]))
 
 
+def test_features_that_never_change_in_the_training_part_are_refused_together(
+    recipe_of: Make, recording_of: Make
+) -> None:
+    rows = [("s", 60.0 * index, [index % 5, 7.0, -1e6, float(index > 20)]) for index in range(30)]
+    with pytest.raises(EdgeLstmError, match=r"found constant ones: b \(7\), c \(-1e\+06\), d \(0\)"):
+        dataset_of(recipe_of(features=dict.fromkeys("abcd", False)), recording_of(rows, list("abcd")))
+
+
+def test_a_feature_that_tells_a_target_beforehand_is_refused(recipe_of: Make, recording_of: Make) -> None:
+    random = np.random.default_rng(4).normal(1013, 8, 200)
+    rows = [("s", 60.0 * index, [random[index], 1.8 * random[index + 2] + 32]) for index in range(190)]
+    recording = recording_of(rows, ["hPa", "tomorrow"])
+    dataset_of(recipe_of(features={"hPa": False, "tomorrow": False}, horizons=[1]), recording)
+    with pytest.raises(EdgeLstmError) as caught:
+        dataset_of(recipe_of(features={"hPa": False, "tomorrow": False}, horizons=[1, 2]), recording)
+    assert '"tomorrow" to say no more than a device knows, found that it tells "hPa" 2 steps ahead' in str(caught.value)
+
+
+def test_what_runs_like_clockwork_is_no_leak(recipe_of: Make, recording_of: Make) -> None:
+    rows = [("s", 60.0 * index, [2.0 * index, 5.0 - index]) for index in range(100)]
+    assert len(dataset_of(recipe_of(features={"x": False, "y": False}), recording_of(rows, ["x", "y"]))) == 100
+
+
 def test_every_stream_is_split_at_the_same_moment(recipe_of: Make, recording_of: Make) -> None:
     offsets = {"a": 0.0, "b": 7.0}
-    rows = [(name, 60.0 * index + offset, [1.0]) for index in range(40) for name, offset in offsets.items()]
+    rows = [(name, 60.0 * index + offset, [index % 7.0]) for index in range(40) for name, offset in offsets.items()]
     dataset = dataset_of(recipe_of(), recording_of(rows, ["x"]))
     for stream in (0, 1):
         parts = dataset.part_of[dataset.stream_of == stream]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm_train.recipe import bundled_recipes, read_recipe, recipe_toml
+from edge_lstm_train.recipe import (
+    LabelSection,
+    RecordingSection,
+    SplitSection,
+    bundled_recipes,
+    read_recipe,
+    recipe_toml,
+)
 
 MINIMAL = """
 name = "pump"
@@ -84,6 +92,24 @@ def test_a_written_recipe_reads_back_as_it_was(tmp_path: Path, name: str) -> Non
     assert read_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
 
 
+def test_a_path_begins_at_the_data_that_were_named_or_else_at_the_recipe(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    assert read_recipe(path).recording.path == str(tmp_path / "pump.csv")
+    assert read_recipe(path, tmp_path / "data").recording.path == str(tmp_path / "data" / "pump.csv")
+
+
+@pytest.mark.parametrize("name", sorted(bundled_recipes()))
+def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, name: str) -> None:
+    if name in ("solar", "weather"):
+        assert Path(str(read_recipe(name).recording.path)).is_file()
+        return
+    with pytest.raises(EdgeLstmError, match=f'expected --data DIR beside the recipe "{name}": the folder') as caught:
+        read_recipe(name)
+    assert caught.value.hint == "that recording does not come with edge-lstm; docs/accuracy.md says where it is from"
+    paths = read_recipe(name, tmp_path).recording.path
+    assert all(path.startswith(str(tmp_path)) for path in ([paths] if isinstance(paths, str) else paths))
+
+
 def test_a_written_recipe_keeps_names_that_need_quotes(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, MINIMAL))
     odd = {'flow "north" °C': dataclasses.replace(recipe.features["flow"], column="a\\b")}
@@ -111,6 +137,13 @@ def test_keys_of_recordings_labels_and_splits_read_back_as_they_were(tmp_path: P
     assert recipe.recording.path == [str(tmp_path / "a/*.csv"), str(tmp_path / "b.parquet")]
     assert recipe.recording.name == "*.csv, b.parquet"
     assert read_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
+
+
+def test_every_key_of_recordings_labels_and_splits_is_in_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs/recordings.md").read_text(encoding="utf-8")
+    for section in (RecordingSection, LabelSection, SplitSection):
+        for field in dataclasses.fields(section):
+            assert re.search(rf"\b{field.name}\b", text), field.name
 
 
 def test_keys_of_recordings_labels_and_splits_that_contradict_are_all_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edge_lstm.features import Features, carried
 from edge_lstm.recording import Recording, read_recording
 from edge_lstm.sampling import Sampler
 from edge_lstm.streams import StreamTable
+from edge_lstm_train.leaks import refuse_leaks
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.split import PARTS, Part, parts
 
@@ -31,7 +32,7 @@ class Dataset:
     recording: Recording
     contract: Contract
     season: int | None  # steps
-    dropped: dict[str, int]  # readings that were no step, and values held: duplicate, late, gaps, missing
+    dropped: dict[str, int]  # readings that were no step, values held and values left out, by reason
     stream_of: NDArray[np.int64]  # (steps,): index into recording.streams
     times: NDArray[np.float64]  # (steps,): seconds since 1970
     values: NDArray[np.float64]  # (steps, features): missing ones held, as on a device
@@ -110,6 +111,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
     samples, dropped = _samples(unknown, recording)
+    dropped.update(recording.left_out)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
     part_of = parts(recipe.split, recipe.recording, recording, stream_of, times)
@@ -121,6 +123,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     values = seen.astype(np.float64)
     labels = {name: _at_steps(recording, samples, known) for name, known in recording.labels.items()}
     targets = _targets(recipe, contract, recording, labels, values, missing, np.cumsum(restart), part_of)
+    refuse_leaks(recording.source, contract, values, missing, targets)
     _refuse_empty_parts(recording, contract, targets, part_of)
     return Dataset(
         recording,
@@ -199,12 +202,14 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
 def _statistics(
     recipe: Recipe, recording: Recording, samples: _Samples, chosen: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation (features,) of what was measured in the training part; 1 where nothing changes.
+    """Mean and standard deviation (features,) of what was measured in the training part.
 
-    Of categories -1 and 1: a category that was never seen is none of them.
+    Features that never change there teach nothing, and are refused. Of categories -1 and 1: a category
+    that was never seen is none of them.
     """
     values = Features(recipe.contract([0.0] * len(recipe.features), [math.inf] * len(recipe.features)))
     measured = values.conditioned(samples.values).astype(np.float64)
+    constant = []
     mean, scale = np.zeros(measured.shape[1]), np.ones(measured.shape[1])
     for column, (name, section) in enumerate(recipe.features.items()):
         if section.categories:
@@ -218,7 +223,15 @@ def _statistics(
             )
         mean[column] = seen.mean()
         spread = float(seen.std())
-        scale[column] = spread if spread > 1e-9 * max(1.0, abs(mean[column])) else 1.0
+        scale[column] = spread
+        if spread <= 1e-9 * max(1.0, abs(mean[column])):
+            constant.append(f"{name} ({seen[0]:g})")
+    if constant:
+        raise EdgeLstmError(
+            f"{recording.source}: expected features that change in the training part, found constant ones: "
+            f"{', '.join(constant)}",
+            "remove them: a network learns nothing from them, and nobody knows what it does when they change",
+        )
     return mean, scale
 
 

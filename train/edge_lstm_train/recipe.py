@@ -43,7 +43,9 @@ T = TypeVar("T")
 class RecordingSection:
     """Where the readings are, and how to read them."""
 
-    path: str | list[str] = key(doc="CSV or Parquet, relative to the recipe: a file, a pattern like logs/*.csv, a list")
+    path: str | list[str] = key(
+        doc="CSV or Parquet, relative to the recipe or to --data: a file, a pattern like logs/*.csv, a list"
+    )
     time: str | list[str] | None = key(
         None, doc="column of times, or those of date and hour; none: the first that holds times"
     )
@@ -336,6 +338,26 @@ class FitSection:
 
 
 @dataclass(frozen=True)
+class Range:
+    """The values that `edge-lstm tune` may give a key: some of a list, or numbers between two."""
+
+    choices: list[float] = key([], doc="numbers to choose from")
+    texts: list[str] = key([], doc="texts to choose from")
+    least: float | None = key(None, doc="the smallest number")
+    most: float | None = key(None, doc="the largest number")
+    log: bool = key(False, doc="whether small numbers are tried as often as large ones")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        between = self.least is not None or self.most is not None
+        if bool(self.choices) + bool(self.texts) + between != 1:
+            yield "choices", "expected one of choices, texts, and least with most"
+        elif between and (self.least is None or self.most is None or self.least >= self.most):
+            yield "least", f"expected least < most, found {self.least} and {self.most}"
+        elif between and self.log and self.least is not None and self.least <= 0:
+            yield "least", f"expected a number above 0 where log = true, found {self.least:g}"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that training needs to know. `recording.path` is absolute once `read_recipe` has read it."""
 
@@ -355,6 +377,7 @@ class Recipe:
     model: ModelSection = key(ModelSection(), doc="the network")
     fit: FitSection = key(FitSection(), doc="the search for weights")
     augment: AugmentSection = key(AugmentSection(), doc="what each chunk of training is changed by")
+    tune: dict[str, Range] = key({}, doc='key = what edge-lstm tune may give it, e.g. "model.hidden"')
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
@@ -533,14 +556,30 @@ def _only(kind: type[T], section: Any) -> T:
     return kind(**{field.name: getattr(section, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
-def read_recipe(path_or_name: str | Path) -> Recipe:
-    """The recipe in a TOML file, or the bundled one of that name. Raises EdgeLstmError with every fault at once."""
+def read_recipe(path_or_name: str | Path, data: Path | None = None) -> Recipe:
+    """The recipe in a TOML file, or the bundled one of that name. Raises EdgeLstmError with every fault at once.
+
+    The recording's path is relative to `data`, and where that is None to the recipe.
+    """
     path = _recipe_path(path_or_name)
     recipe = read_toml(path, Recipe)
     named = recipe.recording.path
-    paths = [str((path.parent / one).resolve()) for one in ([named] if isinstance(named, str) else named)]
+    asked = [named] if isinstance(named, str) else named
+    if data is None and path in bundled_recipes().values():
+        _refuse_without_data(recipe.name, path.parent, asked)
+    paths = [str(((data or path.parent) / one).resolve()) for one in asked]
     recording = dataclasses.replace(recipe.recording, path=paths[0] if isinstance(named, str) else paths)
     return dataclasses.replace(recipe, recording=recording)
+
+
+def _refuse_without_data(name: str, folder: Path, asked: Sequence[str]) -> None:
+    """Recipes come with the package, most of their recordings do not."""
+    for one in asked:
+        if not (folder / Path(one).parts[0]).exists():
+            raise EdgeLstmError(
+                f'expected --data DIR beside the recipe "{name}": the folder that holds {one}, found none',
+                "that recording does not come with edge-lstm; docs/accuracy.md says where it is from",
+            )
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -578,26 +617,26 @@ def _toml_lines(section: Any, prefix: str) -> Iterator[str]:
             tables.append((f"{prefix}{field.name}", value, doc))
         elif isinstance(value, Mapping) and not any(dataclasses.is_dataclass(item) for item in value.values()):
             if value:
-                yield f"{field.name} = {_toml_value(value)}" + (f"  # {doc}" if doc else "")
+                yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
         elif isinstance(value, Mapping):
-            tables += [(f"{prefix}{field.name}.{_toml_key(name)}", item, doc) for name, item in value.items()]
+            tables += [(f"{prefix}{field.name}.{toml_key(name)}", item, doc) for name, item in value.items()]
         elif value is not None:
-            yield f"{field.name} = {_toml_value(value)}" + (f"  # {doc}" if doc else "")
+            yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
     for header, value, doc in tables:
         yield ""
         yield f"[{header}]" + (f"  # {doc}" if doc else "")
         yield from _toml_lines(value, f"{header}.")
 
 
-def _toml_key(name: str) -> str:
+def toml_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_toml_key(name)} = {_toml_value(item)}' for name, item in value.items())}}}"
+        return f"{{{', '.join(f'{toml_key(name)} = {toml_value(item)}' for name, item in value.items())}}}"
     if isinstance(value, float):
         return repr(value)
     return json.dumps(value, ensure_ascii=False)  # JSON's texts, whole numbers and booleans are TOML's as well

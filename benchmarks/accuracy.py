@@ -1,0 +1,246 @@
+"""Prints how good the recipes are: trained with several seeds, exported to int8, streamed one reading at a time.
+
+    python benchmarks/accuracy.py --data DIR [--only NAME,NAME] [--seeds 3] [--folder DIR]
+
+A row is a recipe, a measure and its marks. To add one, append a `Row` to ROWS:
+
+- `recipe`: its name in train/recipes. Where each of several groups is left out in turn, `folds` lists what `leave_out`
+  under [split] says in each; the recipe trains once a fold, and the measure sees all of them together.
+- `measure`: takes the folds' `Streamed` (the training run, and what the int8 bundle said to each of its readings) and
+  gives `Figures`: the model's, and those of what it is held against, each a list of as many numbers as the marks.
+- `marks`: what to reach, `Marks(passed, stretch, more)`, `more` where a larger figure is the better one.
+
+A figure is rounded as it is printed before it is held against its mark, and the median of the seeds is what counts.
+Results are kept in --folder, so that rows may be measured one by one; the table shows all that lies there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from edge_lstm.predictor import Predictor
+from edge_lstm.reading import Prediction
+from edge_lstm.recording import Recording
+from edge_lstm_export.assemble import export_bundle
+from edge_lstm_train.baselines import PERSISTENCE, RIDGE
+from edge_lstm_train.dataset import Dataset
+from edge_lstm_train.evaluate import MODEL, Score, score
+from edge_lstm_train.recipe import Recipe, read_recipe
+from edge_lstm_train.run import Run, train
+
+FOLDER = Path("runs/accuracy")
+PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """One training, and what its int8 bundle said to the streams that have a test part, reading by reading."""
+
+    run: Run
+    predictions: Sequence[Prediction]
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.run.dataset
+
+    @property
+    def scores(self) -> list[Score]:
+        """Of a task whose targets are numbers: one an output, on the test part."""
+        assert self.run.baselines is not None
+        return score(self.dataset, self.run.baselines, self.predictions)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a row comes to: the model's figures, and by name those of what it is held against."""
+
+    model: list[float]
+    beside: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What to reach, a number a figure; None: no such mark."""
+
+    passed: list[float]
+    stretch: list[float] | None
+    more: bool  # whether more is better
+    decimals: int = 0
+
+    def reached(self, figures: Sequence[float]) -> str:
+        """In a word, for all figures together."""
+        for word, marks in (("stretch", self.stretch), ("pass", self.passed)):
+            if marks is not None and all(
+                round(figure, self.decimals) >= mark if self.more else round(figure, self.decimals) <= mark
+                for figure, mark in zip(figures, marks, strict=True)
+            ):
+                return word
+        return "missed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    name: str
+    task: str  # for people, with the unit of its figures
+    recipe: str
+    measure: Callable[[Sequence[Streamed]], Figures]
+    marks: Marks
+    folds: Sequence[Sequence[str]] = ()  # what is left out in turn; none: as the recipe says, once
+
+
+def skill(folds: Sequence[Streamed]) -> Figures:
+    """Percent that the RMSE lies below that of the better naive baseline, a figure an output."""
+    (one,) = folds
+    return Figures(
+        [100 * each.skill() for each in one.scores], {RIDGE: [100 * each.skill(RIDGE) for each in one.scores]}
+    )
+
+
+def rmse(folds: Sequence[Streamed]) -> Figures:
+    """Root mean square error in the target's unit, a figure an output."""
+    (one,) = folds
+    names = [name for name in (PERSISTENCE, RIDGE) if name in one.scores[0].rmse]
+    return Figures(
+        [each.rmse[MODEL] for each in one.scores], {name: [each.rmse[name] for each in one.scores] for name in names}
+    )
+
+
+def r2(folds: Sequence[Streamed]) -> Figures:
+    """Share of the target's variance that is explained, a figure an output."""
+    (one,) = folds
+    return Figures([each.r2[MODEL] for each in one.scores], {RIDGE: [each.r2[RIDGE] for each in one.scores]})
+
+
+ROWS = [
+    Row(
+        "solar",
+        "forecast photovoltaic power, skill % at 1 / 6 / 24 steps",
+        "solar",
+        skill,
+        Marks([14, 37, 20], [17, 40, 24], more=True),
+    ),
+    Row(
+        "weather",
+        "forecast tomorrow's high / low, RMSE °C",
+        "weather",
+        rmse,
+        Marks([2.85, 1.65], [2.75, 1.60], more=False, decimals=2),
+    ),
+]
+
+
+def main() -> None:
+    options = _options()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    only = options.only.split(",") if options.only else [row.name for row in ROWS]
+    if unknown := set(only) - {row.name for row in ROWS}:
+        sys.exit(f"expected rows among {', '.join(row.name for row in ROWS)}, found {', '.join(sorted(unknown))}")
+    for row in ROWS:
+        if row.name in only:
+            began = time.monotonic()
+            figures = [_measured(row, options.data, seed) for seed in range(1, options.seeds + 1)]
+            _keep(options.folder, row, figures, time.monotonic() - began)
+    print(_table(options.folder))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the recordings (docs/accuracy.md)")
+    parser.add_argument("--only", help=f"rows to measure, of {', '.join(row.name for row in ROWS)}")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where results are kept")
+    return parser.parse_args()
+
+
+def _measured(row: Row, data: Path, seed: int) -> Figures:
+    with tempfile.TemporaryDirectory() as folder:
+        folds = [_streamed(_recipe(row, data, seed, fold), Path(folder)) for fold in row.folds or [None]]
+        figures = row.measure(folds)
+    print(f"{row.name} seed {seed}: {_said(figures.model, row.marks)}", file=sys.stderr, flush=True)
+    return figures
+
+
+def _recipe(row: Row, data: Path, seed: int, fold: Sequence[str] | None) -> Recipe:
+    brought = row.recipe in ("solar", "weather")
+    recipe = read_recipe(row.recipe, None if brought else data)
+    split = recipe.split if fold is None else dataclasses.replace(recipe.split, leave_out=list(fold))
+    return dataclasses.replace(recipe, split=split, fit=dataclasses.replace(recipe.fit, seed=seed))
+
+
+def _streamed(recipe: Recipe, folder: Path) -> Streamed:
+    run = train(recipe, folder / "run")
+    bundle = export_bundle(run.checkpoint, folder / "bundle.elstm", schemes=["int8"]).bundle
+    predictor = Predictor.of(bundle, scheme="int8")
+    predictions = [one for reading in _tested(run.dataset).readings() for one in predictor.feed([reading])]
+    return Streamed(run, predictions)
+
+
+def _tested(dataset: Dataset) -> Recording:
+    """The recording without the streams that have no step in the test part: a stream never feels its neighbours."""
+    tested = np.unique(dataset.stream_of[dataset.steps("test")])
+    return dataset.recording.rows(np.isin(dataset.recording.stream_of, tested))
+
+
+def _keep(folder: Path, row: Row, figures: Sequence[Figures], seconds: float) -> None:
+    kept = {
+        "seeds": [dataclasses.asdict(one) for one in figures],
+        "seconds": round(seconds),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    (folder / f"{row.name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def _table(folder: Path) -> str:
+    """All that was measured, as Markdown."""
+    lines = [
+        "| task | held against | pass | stretch | int8, median | seeds | reached |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    stamps = []
+    for row in ROWS:
+        path = folder / f"{row.name}.json"
+        if not path.exists():
+            continue
+        kept = json.loads(path.read_text())
+        seeds = [one["model"] for one in kept["seeds"]]
+        median = _median(seeds)
+        beside = "; ".join(
+            f"{name} {_said(_median([one['beside'][name] for one in kept['seeds']]), row.marks)}"
+            for name in kept["seeds"][0]["beside"]
+        )
+        lowest, highest = (_said([one(each) for each in zip(*seeds, strict=True)], row.marks) for one in (min, max))
+        stretch = "" if row.marks.stretch is None else _said(row.marks.stretch, row.marks)
+        cells = [row.task, beside, _said(row.marks.passed, row.marks), stretch, _said(median, row.marks)]
+        lines.append(f"| {' | '.join([*cells, f'{lowest} to {highest}', row.marks.reached(median)])} |")
+        packages = ", ".join(f"{name} {number}" for name, number in kept["versions"].items())
+        stamps.append(f"{kept['date']}, {kept['machine']}, {packages}")
+    return "\n".join([*lines, "", *(f"Measured {stamp}." for stamp in dict.fromkeys(stamps))])
+
+
+def _median(seeds: Sequence[Sequence[float]]) -> list[float]:
+    return [statistics.median(each) for each in zip(*seeds, strict=True)]
+
+
+def _said(figures: Sequence[float], marks: Marks) -> str:
+    return " / ".join(f"{figure:.{marks.decimals}f}" for figure in figures)
+
+
+if __name__ == "__main__":
+    main()
