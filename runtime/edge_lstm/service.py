@@ -85,19 +85,7 @@ class Service:
             window=_ID_WINDOW if config.input.sequence is not None else 0,
             fetch=self._row,
         )
-        features = bundle.contract.features
-        categories = {feature.name: feature.categories for feature in features if feature.categories}
-        self._decoder = Decoder(config.input, [feature.name for feature in features], categories)
-        if config.output.publish_when == "alarm" and bundle.contract.task not in ("classify", "anomaly"):
-            raise EdgeLstmError(
-                f'expected a bundle with labels or alarms for publish_when = "alarm", found the task '
-                f"{bundle.contract.task}",
-                'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
-            )
-        self._encoder = Encoder(config.output, bundle.id)
-        self._deadband = (
-            Deadband(bundle.contract, config.output.deadband) if config.output.publish_when == "change" else None
-        )
+        self._decoder, self._encoder, self._deadband = translators(config, bundle)
         self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync)
         self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
@@ -232,7 +220,7 @@ class Service:
                 self._ignore(message)
             if len(readings) == 1 and readings[0].time < arrival:
                 return readings  # the usual message, without what could be wrong with another
-        return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
+        return [self._timed(reading, arrival) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
@@ -242,9 +230,9 @@ class Service:
             return False
         return True
 
-    def _timed(self, reading: Reading) -> Reading:
+    def _timed(self, reading: Reading, arrival: float) -> Reading:
         """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
-        if reading.time != self._arrived:
+        if reading.time != arrival:
             return reading
         moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
         return reading._replace(time=moment)
@@ -369,6 +357,23 @@ def _said_beside(output: OutputMapping) -> PublishProperties | None:
     if not output.needs_mqtt_5:
         return None
     return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
+
+
+def translators(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:
+    """Messages to readings, predictions to messages, and which of them to say (None: all).
+
+    Raises EdgeLstmError where [input] or [output] do not fit what the bundle takes and gives.
+    """
+    contract, output = bundle.contract, config.output
+    categories = {feature.name: feature.categories for feature in contract.features if feature.categories}
+    decoder = Decoder(config.input, [feature.name for feature in contract.features], categories)
+    if output.publish_when == "alarm" and contract.task not in ("classify", "anomaly"):
+        raise EdgeLstmError(
+            f'expected a bundle with labels or alarms for publish_when = "alarm", found the task {contract.task}',
+            'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
+        )
+    deadband = Deadband(contract, output.deadband) if output.publish_when == "change" else None
+    return decoder, Encoder(output, bundle.id), deadband
 
 
 def state_path(folder: Path, state: str) -> Path:
