@@ -27,13 +27,15 @@ class Decided:
     values: Floats  # (n, outputs): what is published; a classifier's probabilities
     labels: list[str | None]  # None where the task knows none
     scores: NDArray[np.float64] | None  # (n,): 1 is where an alarm begins; NaN while a stream is not judged
+    alarms: NDArray[np.bool_] | None  # (n,)
     turned: NDArray[np.bool_]  # (n,): whether label or alarm is another one than at the step before
 
     def part(self, chosen: NDArray[np.bool_]) -> Decided:
         """Some of the decisions."""
         labels = [label for label, take in zip(self.labels, chosen.tolist(), strict=True) if take]
         scores = None if self.scores is None else self.scores[chosen]
-        return Decided(self.values[chosen], labels, scores, self.turned[chosen])
+        alarms = None if self.alarms is None else self.alarms[chosen]
+        return Decided(self.values[chosen], labels, scores, alarms, self.turned[chosen])
 
 
 class Decide(Protocol):
@@ -61,7 +63,7 @@ def decider(contract: Contract) -> Decide:
 def _undecided(
     now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
 ) -> Decided:
-    return Decided(raw, [None] * len(slots), None, np.zeros(len(slots), np.bool_))
+    return Decided(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
 
 
 class _Classifier:
@@ -73,7 +75,7 @@ class _Classifier:
         self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
     ) -> Decided:
         probabilities, labels, turned = self._classify.step(now, slots, raw)
-        return Decided(probabilities, [self._classes[label] for label in labels.tolist()], None, turned)
+        return Decided(probabilities, [self._classes[label] for label in labels.tolist()], None, None, turned)
 
 
 class _Detector:
@@ -83,8 +85,8 @@ class _Detector:
     def __call__(
         self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
     ) -> Decided:
-        scores, turned = self._detect.step(now, usual, slots, values, missing, raw)
-        return Decided(raw, [None] * len(slots), scores, turned)
+        scores, alarms, turned = self._detect.step(now, usual, slots, values, missing, raw)
+        return Decided(raw, [None] * len(slots), scores, alarms, turned)
 
 
 def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
