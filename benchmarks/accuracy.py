@@ -6,8 +6,8 @@ A row is a recipe, a measure and its marks. To add one, append a `Row` to ROWS:
 
 - `recipe`: its name in train/recipes. Where each of several groups is left out in turn, `folds` lists what `leave_out`
   under [split] says in each; the recipe trains once a fold, and the measure sees all of them together.
-- `measure`: takes the folds' `Streamed` (the training run, and what the int8 bundle said to each of its readings) and
-  gives `Figures`: the model's, and those of what it is held against, each a list of as many numbers as the marks.
+- `measure`: takes the folds' `Streamed` (dataset, baselines, and what the int8 bundle said to each reading) and gives
+  `Figures`: the model's, and those of what it is held against, each a list of as many numbers as the marks.
 - `marks`: what to reach, `Marks(passed, stretch, more)`, `more` where a larger figure is the better one.
 
 A figure is rounded as it is printed before it is held against its mark, and the median of the seeds is what counts.
@@ -35,11 +35,13 @@ from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction
 from edge_lstm.recording import Recording
 from edge_lstm_export.assemble import export_bundle
-from edge_lstm_train.baselines import PERSISTENCE, RIDGE
-from edge_lstm_train.dataset import Dataset
+from edge_lstm_train.baselines import PERSISTENCE, RIDGE, Baselines, fit_baselines
+from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluate import MODEL, Score, score
+from edge_lstm_train.fit import fit
 from edge_lstm_train.recipe import Recipe, read_recipe
-from edge_lstm_train.run import Run, train
+from edge_lstm_train.run import started, tape
 
 FOLDER = Path("runs/accuracy")
 PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
@@ -47,20 +49,18 @@ PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
 
 @dataclass(frozen=True)
 class Streamed:
-    """One training, and what its int8 bundle said to the streams that have a test part, reading by reading."""
+    """A dataset, and what an int8 bundle said to its streams that have a test part, reading by reading."""
 
-    run: Run
+    recipe: Recipe
+    dataset: Dataset
+    baselines: Baselines | None  # of numbers; none where the task is another
     predictions: Sequence[Prediction]
-
-    @property
-    def dataset(self) -> Dataset:
-        return self.run.dataset
 
     @property
     def scores(self) -> list[Score]:
         """Of a task whose targets are numbers: one an output, on the test part."""
-        assert self.run.baselines is not None
-        return score(self.dataset, self.run.baselines, self.predictions)
+        assert self.baselines is not None
+        return score(self.dataset, self.baselines, self.predictions)
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,7 @@ def main() -> None:
         sys.exit(f"expected rows among {', '.join(row.name for row in ROWS)}, found {', '.join(sorted(unknown))}")
     for row in ROWS:
         if row.name in only:
-            began = time.monotonic()
-            figures = [_measured(row, options.data, seed) for seed in range(1, options.seeds + 1)]
-            _keep(options.folder, row, figures, time.monotonic() - began)
+            _keep(options.folder, row, _measured(row, options.data, range(1, options.seeds + 1)))
     print(_table(options.folder))
 
 
@@ -167,27 +165,41 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(row: Row, data: Path, seed: int) -> Figures:
-    with tempfile.TemporaryDirectory() as folder:
-        folds = [_streamed(_recipe(row, data, seed, fold), Path(folder)) for fold in row.folds or [None]]
-        figures = row.measure(folds)
-    print(f"{row.name} seed {seed}: {_said(figures.model, row.marks)}", file=sys.stderr, flush=True)
-    return figures
+def _measured(row: Row, data: Path, seeds: Sequence[int]) -> list[Figures]:
+    """By seed. What is the same for all seeds, the dataset and the baselines of each fold, is made once."""
+    found: dict[int, list[Streamed]] = {seed: [] for seed in seeds}
+    for fold in row.folds or [None]:
+        recipe = _recipe(row, data, fold)
+        dataset = read_dataset(recipe)
+        baselines = None if recipe.classify is not None else fit_baselines(dataset)
+        for seed, folds in found.items():
+            seeded = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=seed))
+            folds.append(_streamed(seeded, dataset, baselines))
+            if len(folds) == max(1, len(row.folds)):
+                print(f"{row.name} seed {seed}: {_said(row.measure(folds).model, row.marks)}", file=sys.stderr)
+    return [row.measure(folds) for folds in found.values()]
 
 
-def _recipe(row: Row, data: Path, seed: int, fold: Sequence[str] | None) -> Recipe:
+def _recipe(row: Row, data: Path, fold: Sequence[str] | None) -> Recipe:
     brought = row.recipe in ("solar", "weather")
     recipe = read_recipe(row.recipe, None if brought else data)
-    split = recipe.split if fold is None else dataclasses.replace(recipe.split, leave_out=list(fold))
-    return dataclasses.replace(recipe, split=split, fit=dataclasses.replace(recipe.fit, seed=seed))
+    return (
+        recipe
+        if fold is None
+        else dataclasses.replace(recipe, split=dataclasses.replace(recipe.split, leave_out=list(fold)))
+    )
 
 
-def _streamed(recipe: Recipe, folder: Path) -> Streamed:
-    run = train(recipe, folder / "run")
-    bundle = export_bundle(run.checkpoint, folder / "bundle.elstm", schemes=["int8"]).bundle
-    predictor = Predictor.of(bundle, scheme="int8")
-    predictions = [one for reading in _tested(run.dataset).readings() for one in predictor.feed([reading])]
-    return Streamed(run, predictions)
+def _streamed(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> Streamed:
+    """Trained and exported as the verbs do it, then fed as the service does it."""
+    spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
+    model = fit(recipe, dataset, spread).model
+    checkpoint = Checkpoint(model, started(dataset.contract, model), tape(dataset), {})
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle
+        predictor = Predictor.of(bundle, scheme="int8")
+    predictions = [one for reading in _tested(dataset).readings() for one in predictor.feed([reading])]
+    return Streamed(recipe, dataset, baselines, predictions)
 
 
 def _tested(dataset: Dataset) -> Recording:
@@ -196,10 +208,9 @@ def _tested(dataset: Dataset) -> Recording:
     return dataset.recording.rows(np.isin(dataset.recording.stream_of, tested))
 
 
-def _keep(folder: Path, row: Row, figures: Sequence[Figures], seconds: float) -> None:
+def _keep(folder: Path, row: Row, figures: Sequence[Figures]) -> None:
     kept = {
         "seeds": [dataclasses.asdict(one) for one in figures],
-        "seconds": round(seconds),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "versions": {package: version(package) for package in PACKAGES},

@@ -11,7 +11,7 @@ import pytest
 from edge_lstm.reading import Prediction
 from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.dataset import dataset_of
-from edge_lstm_train.evaluate import score, table_text, verdict
+from edge_lstm_train.evaluate import Score, score, table_text, verdict
 
 Make = Callable[..., Any]
 
@@ -85,3 +85,22 @@ def test_the_verdict_says_plainly_where_a_baseline_is_better(recipe_of: Make, re
     absurd = [Prediction("s", one.time, 1, 1, {"x": {1: 1e3, 2: 1e3}}) for one in predictions]
     words = verdict(score(dataset, baselines, absurd))
     assert words.startswith("The model does not beat the baselines: x 1 step ahead, ")
+
+
+def test_the_verdict_says_that_a_model_adds_nothing_where_it_is_within_one_percent_of_a_baseline() -> None:
+    def scored(horizon: int, model: float) -> Score:
+        rmse = {"model": model, "persistence": 2.0, "ridge": 1.0}
+        return Score("x", "°C", horizon, 100, rmse, rmse, rmse)
+
+    nothing = "adds nothing to ridge for x 1 step ahead (RMSE 0.99 and 1.00 °C); to ridge for x 6 steps ahead "
+    nothing += "(RMSE 1.01 and 1.00 °C)."
+    assert verdict([scored(1, 0.991), scored(6, 1.009)]) == (
+        f"The model {nothing} Use the baseline, which needs no network."
+    )
+    assert verdict([scored(1, 0.991), scored(6, 1.009), scored(24, 0.9)]) == (
+        f"The model beats every baseline on 1 of 3 outputs (RMSE 10 % below the best of them). It {nothing}"
+    )
+    assert verdict([scored(1, 0.991), scored(6, 1.009), scored(24, 1.2)]) == (
+        f"The model {nothing} The model does not beat the baselines: x 24 steps ahead, ridge has an RMSE of 1.00 and "
+        "the model 1.20 °C. Use the baseline, which needs no network."
+    )

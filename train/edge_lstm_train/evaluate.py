@@ -25,6 +25,7 @@ from edge_lstm_train.split import Part
 
 MODEL = "model"
 _READINGS_AT_ONCE = 1024
+_NOTHING = 0.01  # a margin that another seed or another month would turn round is no gain
 
 
 @dataclass(frozen=True)
@@ -146,20 +147,29 @@ def verdict(scores: Sequence[Score]) -> str:
     """In words, whether the model is worth having: against the best baseline of each output."""
     if not all(one.pairs for one in scores):
         return "There were no predictions to judge for some outputs."
-    beaten = [one for one in scores if one.margin > 0]
-    lost = [one for one in scores if not one.margin > 0]
-    if not beaten:
-        worse = "; ".join(_defeat(one) for one in lost)
-        return f"The model does not beat the baselines: {worse}. Use the baseline, which needs no network."
-    low, high = (round(100 * choose(one.margin for one in beaten)) for choose in (min, max))
-    span = "less than 1 %" if high < 1 else f"{high} %" if low == high else f"{low} to {high} %"
-    if not lost:
-        return f"The model beats every baseline on every output: its RMSE is {span} below the best of them."
+    beaten = [one for one in scores if one.margin > _NOTHING]
+    level = [one for one in scores if abs(one.margin) <= _NOTHING]
+    lost = [one for one in scores if not one.margin >= -_NOTHING]
+    nothing = f"adds nothing {'; '.join(_draw(one) for one in level)}"
     worse = "; ".join(_defeat(one) for one in lost)
-    return (
-        f"The model beats every baseline on {len(beaten)} of {len(scores)} outputs (RMSE {span} below the best of "
-        f"them), but not on the rest: {worse}."
-    )
+    if not beaten:
+        said = [f"The model {nothing}."] if level else []
+        said += [f"The model does not beat the baselines: {worse}."] if lost else []
+        return " ".join([*said, "Use the baseline, which needs no network."])
+    low, high = (round(100 * choose(one.margin for one in beaten)) for choose in (min, max))
+    span = f"{high} %" if low == high else f"{low} to {high} %"
+    if len(beaten) == len(scores):
+        return f"The model beats every baseline on every output: its RMSE is {span} below the best of them."
+    where = f"on {len(beaten)} of {len(scores)} outputs (RMSE {span} below the best of them)"
+    said = [f"The model beats every baseline {where}{f', but not on the rest: {worse}' if lost else ''}."]
+    return " ".join([*said, *([f"It {nothing}."] if level else [])])
+
+
+def _draw(one: Score) -> str:
+    name = one.best_baseline
+    model, best = rounded([one.rmse[MODEL], one.rmse[name]])
+    where = f"{one.target} {steps_ahead(one.horizon)}".strip()
+    return f"to {name} for {where} (RMSE {model} and {best} {one.unit}".strip() + ")"
 
 
 def _defeat(one: Score) -> str:

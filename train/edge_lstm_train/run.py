@@ -75,11 +75,11 @@ def train(
     if fitted.interrupted_at is not None:
         kept = f"weights of update {fitted.best} kept; go on with --resume"
         click.echo(f"interrupted at update {fitted.interrupted_at}: {kept}", err=True)
-    contract = _started(dataset.contract, fitted.model)
+    contract = started(dataset.contract, fitted.model)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     judgement = judge(recipe, dataset, baselines, predictions)
     provenance = _provenance(recipe, judgement)
-    checkpoint = Checkpoint(fitted.model, contract, _tape(dataset), provenance)
+    checkpoint = Checkpoint(fitted.model, contract, tape(dataset), provenance)
     run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
     save_checkpoint(run_dir, checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
@@ -94,7 +94,7 @@ def train(
     return run
 
 
-def _started(contract: Contract, model: Forecaster) -> Contract:
+def started(contract: Contract, model: Forecaster) -> Contract:
     """The contract, its states starting where training has found best."""
     starts = model.started()
     states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
@@ -110,7 +110,7 @@ def _make(run_dir: Path) -> None:
         ) from None
 
 
-def _tape(dataset: Dataset) -> NDArray[np.float32]:
+def tape(dataset: Dataset) -> NDArray[np.float32]:
     """The feature vectors of the stream with most steps after the training part, from that part's end on."""
     unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
     stream = np.bincount(dataset.stream_of[unseen]).argmax()
