@@ -46,7 +46,7 @@ from edge_lstm_train.detection import f1, judged_alike
 from edge_lstm_train.evaluate import MODEL, Score, rows_of, score
 from edge_lstm_train.fit import fit
 from edge_lstm_train.recipe import Recipe, read_recipe
-from edge_lstm_train.run import started, tape
+from edge_lstm_train.run import started, unseen_steps
 from edge_lstm_train.split import PARTS
 
 Flags = NDArray[np.bool_]
@@ -329,7 +329,7 @@ def _streamed(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> 
     """Trained and exported as the verbs do it, then fed as the service does it."""
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     model = fit(recipe, dataset, spread).model
-    checkpoint = Checkpoint(model, started(dataset.contract, model), tape(dataset), {})
+    checkpoint = Checkpoint(model, started(dataset.contract, model), dataset.features[unseen_steps(dataset)], {})
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle
         predictor = Predictor.of(bundle, scheme="int8")

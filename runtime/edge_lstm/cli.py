@@ -230,6 +230,7 @@ def replay(
 ) -> None:
     """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
     from edge_lstm.codec import encode_prediction
+    from edge_lstm.columns import Quantity
     from edge_lstm.predictor import Predictor
     from edge_lstm.recording import Columns, read_recording
     from edge_lstm.replay import predictions_csv, states, until
@@ -244,8 +245,9 @@ def replay(
 
         readings = list(read_sound(recording, [one.name for one in opened.contract.features], stream).readings())
     elif recording is not None:
-        names = {feature.name: feature.name for feature in opened.contract.features}
-        where = Columns(_renamed(names, columns), time_column, stream_column, stream)
+        names = _renamed({feature.name: feature.name for feature in opened.contract.features}, columns)
+        values = {one.name: Quantity(names[one.name], categories=one.categories) for one in opened.contract.features}
+        where = Columns(values, time_column, stream_column, stream)
         readings = list(read_recording(recording, where).readings())
     elif store is not None:
         readings = list(history(store))

@@ -108,6 +108,11 @@ class Decoder:
         self._places: dict[str, _Place | None] = {}
         self._short = self._short_way()
 
+    @property
+    def timed(self) -> bool:
+        """Whether every reading carries a time of its own, which nothing else of its stream has."""
+        return self._mapping.time_from in ("payload", "property") and not (self._mapping.sequence or self._joins)
+
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
 
@@ -389,11 +394,21 @@ class Encoder:
         if mapping.format == "msgpack":
             require("msgpack", "msgpack")
         forms: dict[str, Callable[[Prediction, str], bytes]] = {
-            "nested": lambda prediction, bundle: encode_prediction(prediction, bundle).encode(),
+            "nested": self._nested,
             "flat": lambda prediction, bundle: encode_flat(prediction, bundle).encode(),
             "msgpack": encode_msgpack,
         }
         self._form = forms[mapping.format]
+        self._pattern = ""
+
+    def _nested(self, prediction: Prediction, bundle_id: str) -> bytes:
+        """`encode_prediction` with the bundle's targets and horizons, which are always the same, written once."""
+        if not self._pattern:
+            self._pattern = _pattern(prediction.values)
+        numbers = [number for values in prediction.values.values() for number in values.values()]
+        if not math.isfinite(sum(numbers)):  # of float32 numbers, so it is as finite as they are
+            return encode_prediction(prediction, bundle_id).encode()
+        return (_head(prediction, bundle_id) + self._pattern % tuple(numbers)).encode()
 
     def topic(self, stream: str) -> str:
         """Where a stream's predictions go."""
@@ -466,6 +481,19 @@ def _head(prediction: Prediction, bundle_id: str) -> str:
         score = float(f"{prediction.score:.6g}") if judged else "null"
         head += f',"score":{score},"alarm":{"true" if prediction.alarm else "false"}'
     return head
+
+
+def _pattern(values: Mapping[str, Mapping[int, float]]) -> str:
+    """The end of a prediction in JSON, with a %r for each number."""
+
+    def literal(name: str | int) -> str:
+        return _key(name).replace("%", "%%")
+
+    targets = [
+        f"{literal(target)}{{{','.join([f'{literal(horizon)}%r' for horizon in by_horizon])}}}"
+        for target, by_horizon in values.items()
+    ]
+    return f',"predictions":{{{",".join(targets)}}}}}'
 
 
 def _members(named: Iterable[tuple[str | int, float]]) -> str:

@@ -60,6 +60,43 @@ def decider(contract: Contract) -> Decide:
     return _undecided
 
 
+def decide_all(
+    contract: Contract,
+    stream_of: Slots,
+    restart: NDArray[np.bool_],
+    values: Floats,
+    outputs: Floats,
+) -> tuple[list[str | None], NDArray[np.float64], NDArray[np.bool_]]:
+    """What a device would have decided for steps that lie stream after stream, all their values known.
+
+    stream_of (steps,): ascending; restart (steps,): the state starts anew; values (steps, features); outputs (steps,
+    outputs): what a network said. Returns labels, scores and alarms (steps,): None, NaN and False where it knows none.
+    """
+    decide = decider(contract)
+    begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
+    lengths = np.diff(begins, append=len(stream_of))
+    now = np.zeros(len(begins), [("warm_steps", "i8"), *carried(contract)])
+    for name, start in starts(contract).items():
+        now[name] = start
+    usual = np.zeros((len(begins), *calibration_shape(contract)), np.float32)
+    labels: list[str | None] = [None] * len(stream_of)
+    scores = np.full(len(stream_of), np.nan)
+    alarms = np.zeros(len(stream_of), bool)
+    nothing = np.zeros(values.shape, bool)
+    for step in range(int(lengths.max())):
+        slots = np.flatnonzero(lengths > step)
+        at = begins[slots] + step
+        now["warm_steps"][slots] = np.where(restart[at], 1, now["warm_steps"][slots] + 1)
+        decided = decide(now, usual, slots, values[at], nothing[at], outputs[at])
+        if decided.scores is not None:
+            scores[at] = decided.scores
+        if decided.alarms is not None:
+            alarms[at] = decided.alarms
+        for place, label in zip(at.tolist(), decided.labels, strict=True):
+            labels[place] = label
+    return labels, scores, alarms
+
+
 def _undecided(
     now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
 ) -> Decided:

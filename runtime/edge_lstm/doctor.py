@@ -20,12 +20,12 @@ from edge_lstm.checks.clock import clock
 from edge_lstm.checks.disk import disk
 from edge_lstm.checks.finding import Finding, Light
 from edge_lstm.checks.software import software
-from edge_lstm.codec import Decoder, Encoder
+from edge_lstm.codec import Encoder
 from edge_lstm.config import read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
 from edge_lstm.reading import Prediction
-from edge_lstm.service import state_path
+from edge_lstm.service import state_path, translators
 from edge_lstm.service_config import ServiceConfig
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
@@ -69,8 +69,7 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
 def mapping(config: ServiceConfig, opened: Bundle) -> Finding:
     """Whether [input] and [output] fit what the bundle takes and gives."""
     try:
-        Decoder(config.input, [feature.name for feature in opened.contract.features])
-        Encoder(config.output, opened.id)
+        translators(config, opened)
     except EdgeLstmError as error:
         return Finding("mapping", "red", error.message, error.hint)
     return Finding("mapping", "green", f"{', '.join(config.input.topic_filters)} to {config.output.topic}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from edge_lstm.mqtt import Message
 
-_MOST_A_BATCH = 200
+_MOST_A_BATCH = 500
 _MOST_BATCH_BYTES = 1 << 18
 _MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 1 << 22  # of payload: a message may be as long as the mapping lets it be

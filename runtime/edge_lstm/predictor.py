@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from edge_lstm.backends import ONE_THREAD, Backend, Means, preferred
 from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Contract
 from edge_lstm.decisions import Decided, decider
+from edge_lstm.digits import own_digits
 from edge_lstm.features import Features
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.sampling import Round, Sampler
@@ -113,7 +115,7 @@ class Predictor:
     def feed(self, readings: Iterable[Reading]) -> list[Prediction]:
         """Step the readings' streams; predictions in the order of the readings that caused them."""
         found = [one for steps in self.steps(readings) for one in self._predictions(steps)]
-        found.sort(key=lambda one: one[0])  # stable: a rewind's predictions stay in the order of their times
+        found.sort(key=itemgetter(0))  # stable: a rewind's predictions stay in the order of their times
         return [prediction for _, prediction in found]
 
     def steps(self, readings: Iterable[Reading]) -> Iterator[Steps]:
@@ -216,17 +218,17 @@ class Predictor:
         return raw
 
     def _predictions(self, steps: Steps) -> Iterator[tuple[int, Prediction]]:
-        outputs = self.contract.outputs
+        outputs, said = self.contract.outputs, self.contract.said
         decided = steps.decided
         columns = (steps.times, steps.steps, steps.warm_steps, steps.revisions, decided.turned)
         scores = [None] * len(steps.order) if decided.scores is None else decided.scores.tolist()
         alarms = [None] * len(steps.order) if decided.alarms is None else decided.alarms.tolist()
         texts = (steps.order, steps.streams, decided.labels, scores, alarms)
-        rows = zip(*texts, *(column.tolist() for column in columns), steps.values, strict=True)
+        rows = zip(*texts, *(column.tolist() for column in columns), own_digits(steps.values), strict=True)
         for index, stream, label, score, alarm, time, step, warm_steps, revision, turned, row in rows:
-            values: dict[str, dict[int, float]] = {name: {} for name in self.contract.said}
+            values: dict[str, dict[int, float]] = {name: {} for name in said}
             for (target, horizon), value in zip(outputs, row, strict=True):
-                values[target][horizon] = float(str(value))  # 812.4 and not 812.4000244140625: the float32's own digits
+                values[target][horizon] = value
             yield index, Prediction(stream, time, step, warm_steps, values, revision, label, score, turned, alarm)
 
 

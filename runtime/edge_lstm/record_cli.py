@@ -58,10 +58,12 @@ def record(
     if output.suffix.lower() != ".csv":
         raise EdgeLstmError(f"expected a file that ends in .csv, found {output}", "name it so; gzip it when it is done")
     folder = Path()
+    known: dict[str, list[str]] = {}
     if config is not None:
         service = read_service_config(config)
         folder, mapping, mqtt = config.parent, service.input, service.mqtt
-        names = list(paths) or _bundle_features(folder / service.bundle)
+        known = _bundle_features(folder / service.bundle)
+        names = list(paths) or list(known)
     else:
         table: dict[str, Any] = {"preset": preset} if preset else {"time_from": "payload-or-arrival"}
         if topics:
@@ -80,7 +82,7 @@ def record(
         receive_maximum=mqtt.receive_maximum,
         keepalive_s=mqtt.keepalive_s,
     )
-    recorder = Recorder(door, mapping, output, names)
+    recorder = Recorder(door, mapping, output, names, {name: texts for name, texts in known.items() if texts})
     door.open()
     try:
         with ended_by_signals(recorder.stop):
@@ -95,8 +97,9 @@ def record(
     click.echo(f"{said}{f' ({others})' if others else ''}")
 
 
-def _bundle_features(path: Path) -> list[str]:
-    """The features of the config's bundle; none where there is no bundle yet."""
+def _bundle_features(path: Path) -> dict[str, list[str]]:
+    """The features of the config's bundle, with their categories; none where there is no bundle yet."""
     from edge_lstm.bundle import Bundle
 
-    return [feature.name for feature in Bundle.open(path).contract.features] if path.exists() else []
+    features = Bundle.open(path).contract.features if path.exists() else []
+    return {feature.name: feature.categories for feature in features}

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 
 from edge_lstm.codec import Decoder, InputMapping, PayloadError
@@ -37,9 +37,14 @@ _MOST_RECENT = 2000  # more than a broker sends before the first acknowledgement
 class Sheet:
     """A CSV file of readings that grows: columns time, stream, and one a feature."""
 
-    def __init__(self, path: FilePath, features: Sequence[str]) -> None:
-        """Raises EdgeLstmError where the file cannot be written, or has other columns."""
+    def __init__(
+        self, path: FilePath, features: Sequence[str], categories: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """`categories`: by feature, the texts that its values stand for, which is what the file gets.
+
+        Raises EdgeLstmError where the file cannot be written, or has other columns."""
         self.path, self.features = path, list(features)
+        self._categories = categories or {}
         header = _csv_line(["time", "stream", *self.features])
         try:
             # without a buffer: what a full disk refused must not be tried again behind our back
@@ -80,8 +85,13 @@ class Sheet:
         self._size += len(data)
 
     def _line(self, reading: Reading) -> bytes:
-        values = (reading.values.get(name, math.nan) for name in self.features)
-        return _csv_line([_moment(reading.time), reading.stream, *("" if math.isnan(x) else repr(x) for x in values)])
+        cells = [self._cell(name, reading.values.get(name, math.nan)) for name in self.features]
+        return _csv_line([_moment(reading.time), reading.stream, *cells])
+
+    def _cell(self, name: str, value: float) -> str:
+        if math.isnan(value):
+            return ""
+        return self._categories[name][int(value)] if name in self._categories else repr(value)
 
     def _whole_rows(self) -> int:
         """The file's size up to its last whole row: a crash may have left part of one, whose reading comes again."""
@@ -108,8 +118,19 @@ class Sheet:
 class Recorder:
     """Readings of a door's messages into a sheet, as a service with the same mapping would take them."""
 
-    def __init__(self, door: Door, mapping: InputMapping, path: FilePath, features: Sequence[str] = ()) -> None:
-        """`features`: the columns; none: those of the file, or else the numbers in the first message that has any."""
+    def __init__(
+        self,
+        door: Door,
+        mapping: InputMapping,
+        path: FilePath,
+        features: Sequence[str] = (),
+        categories: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """`features`: the columns; none: those of the file, or else the numbers in the first message.
+
+        `categories`: by feature, the texts that its values stand for.
+        """
+        self._categories = categories or {}
         self._door, self._mapping, self._path = door, mapping, path
         self._stopping = False
         self._arrived = 0.0
@@ -165,8 +186,8 @@ class Recorder:
             self.counts["readings"] += len(readings)
 
     def _begin(self, features: Sequence[str]) -> Decoder:
-        self._decoder = Decoder(self._mapping, features)
-        self._sheet = Sheet(self._path, features)
+        self._decoder = Decoder(self._mapping, features, self._categories)
+        self._sheet = Sheet(self._path, features, self._categories)
         log.info("recording file=%s features=%s", self._path, ",".join(features))
         return self._decoder
 

@@ -85,22 +85,12 @@ class Service:
             window=_ID_WINDOW if config.input.sequence is not None else 0,
             fetch=self._row,
         )
-        features = bundle.contract.features
-        categories = {feature.name: feature.categories for feature in features if feature.categories}
-        self._decoder = Decoder(config.input, [feature.name for feature in features], categories)
-        if config.output.publish_when == "alarm" and bundle.contract.task not in ("classify", "anomaly"):
-            raise EdgeLstmError(
-                f'expected a bundle with labels or alarms for publish_when = "alarm", found the task '
-                f"{bundle.contract.task}",
-                'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
-            )
-        self._encoder = Encoder(config.output, bundle.id)
-        self._deadband = (
-            Deadband(bundle.contract, config.output.deadband) if config.output.publish_when == "change" else None
-        )
+        self._decoder, self._encoder, self._deadband = translators(config, bundle)
         self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync)
         self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
+        # a reading that comes again is known by its own time; else its message has to be
+        self._by_message = self._exactly_once and not self._decoder.timed
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
@@ -173,11 +163,12 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
+        self._arrival()
         readings = [reading for message in messages for reading in self._readings(message)]
         predictions = self._predictor.feed(readings)
         said = self._worth_saying(predictions)
         outbox = [(self._encoder.topic(one.stream), self._encoder.payload(one)) for one in said]
-        identities = [_identity(message) for message in messages] if self._exactly_once else []
+        identities = [_identity(message) for message in messages] if self._by_message else []
         self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
         self._batch += 1
         if self._exactly_once and not self._commit(outbox, identities, readings):
@@ -218,15 +209,18 @@ class Service:
         if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
             return []
+        arrival = self._arrived if self._decoder.timed else self._arrival()
         try:
-            readings = self._decoder.readings(message.topic, message.payload, message.properties, self._arrival())
+            readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
             self._refuse(message, str(error))
             readings = error.readings
         else:
             if not readings:
                 self._ignore(message)
-        return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
+            if len(readings) == 1 and readings[0].time < arrival:
+                return readings  # the usual message, without what could be wrong with another
+        return [self._timed(reading, arrival) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
@@ -236,9 +230,9 @@ class Service:
             return False
         return True
 
-    def _timed(self, reading: Reading) -> Reading:
+    def _timed(self, reading: Reading, arrival: float) -> Reading:
         """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
-        if reading.time != self._arrived:
+        if reading.time != arrival:
             return reading
         moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
         return reading._replace(time=moment)
@@ -276,7 +270,7 @@ class Service:
         While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all.
         """
         table = self._predictor.table
-        rows = [(stream, table.row(stream)) for stream in self._unsaved]
+        rows = list(zip(self._unsaved, table.rows(self._unsaved), strict=True))
         confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
         told = False
         while True:
@@ -363,6 +357,23 @@ def _said_beside(output: OutputMapping) -> PublishProperties | None:
     if not output.needs_mqtt_5:
         return None
     return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
+
+
+def translators(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:
+    """Messages to readings, predictions to messages, and which of them to say (None: all).
+
+    Raises EdgeLstmError where [input] or [output] do not fit what the bundle takes and gives.
+    """
+    contract, output = bundle.contract, config.output
+    categories = {feature.name: feature.categories for feature in contract.features if feature.categories}
+    decoder = Decoder(config.input, [feature.name for feature in contract.features], categories)
+    if output.publish_when == "alarm" and contract.task not in ("classify", "anomaly"):
+        raise EdgeLstmError(
+            f'expected a bundle with labels or alarms for publish_when = "alarm", found the task {contract.task}',
+            'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
+        )
+    deadband = Deadband(contract, output.deadband) if output.publish_when == "change" else None
+    return decoder, Encoder(output, bundle.id), deadband
 
 
 def state_path(folder: Path, state: str) -> Path:

@@ -88,6 +88,7 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
+            broker.settimeout(None)  # the timeout was for connecting; silence is no fault
             self.connections += 1
             self._swallowing = threading.Event()
             self._pairs.append((client, broker))

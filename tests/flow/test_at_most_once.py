@@ -37,7 +37,13 @@ class Conversation:
         self.door.open()
 
     def publish(self, messages: list[tuple[str, bytes]]) -> None:
-        self.door.publish_many(messages, qos=0)
+        """All of them, however slow the broker is: what this side would shed is offered again."""
+        while True:
+            shed = self.door.counts["shed"]
+            self.door.publish_many(messages, qos=0)
+            if self.door.counts["shed"] == shed:
+                return
+            self.hear()
 
     def hear(self) -> None:
         messages = self.door.poll(0.01)
@@ -118,16 +124,16 @@ def test_what_a_slow_broker_does_not_take_is_shed_and_counted_and_memory_stays_f
             flood(1000)
         wait_until(lambda: idle(service), "the service has nothing left to do")
         before = rss_kib(service)
-        flood(30_000)
+        flood(20_000)
         wait_until(lambda: idle(service), "the service has nothing left to do")
         after = rss_kib(service)
         proxy.flow()
         conversation.wait(lambda: conversation.stats.get("samples") == sent, "every reading was stepped")
         shed = conversation.stats["shed"]
         conversation.wait(lambda: len(conversation.steps) == sent - shed, "what was not shed arrives")
-        assert shed > 29_000
+        assert shed > 19_000
         assert conversation.stats["predictions"] == sent
-        assert after - before < 2000, "KiB, of 5,000 that were shed"
+        assert after - before < 2000, "KiB, of 3,400 that were shed"
         assert service.stop() == 0
         assert f"shed={shed}" in service.log.read_text()
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_lstm.columns import Quantity
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.reading import Reading
 from edge_lstm.recorder import Sheet
@@ -195,6 +196,14 @@ def test_a_file_of_other_columns_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError, match="expected the columns time, stream, y, found time,stream,x"):
         Sheet(path, ["y"])
     assert path.read_text() == "time,stream,x\n1,a,2\n"
+
+
+def test_a_category_is_written_as_its_text(tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path / "out.csv", ["sky"], {"sky": ["sun", "rain, heavy"]})
+    sheet.append([Reading("a", 1.0, {"sky": 1.0}), Reading("a", 2.0, {})])
+    sheet.close()
+    read = read_recording(sheet.path, Columns({"sky": Quantity("sky", categories=["sun", "rain, heavy"])}))
+    np.testing.assert_array_equal(read.values[:, 0], [1, np.nan])
 
 
 def test_half_a_row_of_a_crash_is_removed_before_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -214,6 +214,19 @@ def test_a_device_is_read_as_it_speaks_and_what_it_says_besides_is_left_alone(
     assert "refused=1" in service.log.read_text()
 
 
+def test_readings_of_one_message_that_go_by_its_arrival_are_a_step_each(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address, '[input]\ntime_from = "arrival"')
+    service.wait_connected()
+    subscriber.publish("sensors/tank", '[{"level": 1.0}, {"level": 1.5}, {"level": 2.0}]')
+    subscriber.publish("sensors/tank", '{"level": 2.5}')
+    wait_until(lambda: any(one["step"] == 4 for one in subscriber.payloads()), "the fourth prediction arrives")
+    assert service.stop() == 0
+    assert [facts["step"] for facts in subscriber.payloads()] == [1, 2, 3, 4]
+
+
 def test_the_service_waits_for_a_broker_that_is_not_there_and_says_so_when_it_goes(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:

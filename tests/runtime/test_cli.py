@@ -41,6 +41,7 @@ def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
         "init",
         "record",
         "train",
+        "tune",
         "export",
         "adopt",
         "keys",

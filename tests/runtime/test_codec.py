@@ -325,3 +325,11 @@ def test_a_payload_over_max_bytes_is_refused_before_it_is_decoded() -> None:
     for payload in (good.ljust(101), b"[" * 1_000_000):
         with pytest.raises(PayloadError, match=rf"expected at most 100 bytes \(max_bytes\), found {len(payload)}"):
             decoder.readings("sensors/a", payload, {}, 0.0)
+
+
+@pytest.mark.parametrize("target", ["level", 'a "quoted" 100 %s:0.0{}', "Füllstand"])
+def test_a_service_writes_predictions_as_encode_prediction_does(target: str) -> None:
+    encoder = Encoder(OutputMapping(), "58fb74592d47")
+    for number in (0.1, -3.4028235e38, 1e-45, 0.0, math.nan, math.inf, 5.0):
+        one = Prediction("tank", 1e9, 7, 7, {target: {1: number, 24: 2.5}, "other": {1: 1e16, 24: -1.0}}, 1)
+        assert encoder.payload(one).decode() == encode_prediction(one, "58fb74592d47")

@@ -99,6 +99,12 @@ def test_numpy_refuses_more_threads_than_it_uses(tmp_path: Path) -> None:
     assert "threads: expected 1, since the backend numpy" in fault_of(tmp_path, 'backend = "numpy"\nthreads = 2')
 
 
+def test_a_service_hands_its_threads_to_whichever_backend_it_gets(bundle_path: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, "threads = 2")  # the bundle has a variant for numpy only
+    with pytest.raises(EdgeLstmError, match=r"expected one thread for the backend numpy.*found 2"):
+        Service(config, bundle_path.parent)
+
+
 @pytest.fixture
 def pump() -> Bundle:
     """A bundle with a variant for onnxruntime; skips where that is not installed."""
@@ -168,6 +174,12 @@ def test_the_sync_policy_reaches_the_database(tmp_path: Path) -> None:
         store = Store(tmp_path / f"{sync}.db", "bundle-1", sync=sync)  # type: ignore[arg-type]
         assert store._database.execute("pragma synchronous").fetchone() == (found,)
         store.close(0)
+
+
+def test_a_service_opens_its_database_with_its_sync_policy(bundle_path: Path, tmp_path: Path) -> None:
+    service = Service(config_of(tmp_path, 'backend = "numpy"\nsync = "normal"'), tmp_path)
+    assert service._store._database.execute("pragma synchronous").fetchone() == (1,)
+    service._store.close(0)
 
 
 def test_the_state_lies_where_systemd_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

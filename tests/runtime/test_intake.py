@@ -12,10 +12,10 @@ def messages(count: int, size: int = 10, connection: int = 1, qos: int = 1) -> l
 
 def test_batches_come_out_in_order_and_none_is_too_large() -> None:
     intake = Intake()
-    waiting = messages(450)
+    waiting = messages(1050)
     intake.add(waiting)
     batches = [intake.batch() for _ in range(4)]
-    assert [len(batch) for batch in batches] == [200, 200, 50, 0]
+    assert [len(batch) for batch in batches] == [500, 500, 50, 0]
     assert [message for batch in batches for message in batch] == waiting
     intake.add(messages(4, size=200_000))
     assert [len(intake.batch()) for _ in range(3)] == [2, 2, 0]

@@ -25,13 +25,13 @@ def init(*arguments: object) -> Result:
 def pumps(tmp_path: Path) -> Path:
     """Five days of two pumps, a row each 15 minutes: numbers, a text, an answer, and a column that never changes."""
     random = np.random.default_rng(2)
-    lines = ["when;pump;pressure;flow °;fluid;fault;size"]
+    lines = ["when;fault;pump;pressure;flow °;fluid;size"]
     for row in range(480):
         for pump in (7, 9):
             time = f"2024-03-{1 + row // 96:02d} {row % 96 // 4:02d}:{15 * (row % 4):02d}:00"
             pressure, fault = random.normal(4, 1), int(row % 50 < 5)
             fluid = ("oil", "water", "NA")[row // 7 % 3]
-            lines.append(f"{time};{pump};{pressure:.3f};{random.normal(12, 1) + fault:.3f};{fluid};{fault};3")
+            lines.append(f"{time};{fault};{pump};{pressure:.3f};{random.normal(12, 1) + fault:.3f};{fluid};3")
     path = tmp_path / "two pumps.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -41,7 +41,7 @@ def test_a_survey_finds_what_the_rows_themselves_prove(pumps: Path) -> None:
     found = survey(pumps)
     assert (found.rows, found.streams) == (960, 2)
     assert (found.time, found.stream_column) == ("when", "pump")  # by pump, and by nothing else, time never goes back
-    assert found.numbers == ["pressure", "flow °", "fault"]
+    assert found.numbers == ["fault", "pressure", "flow °"]
     assert found.constants == ["size"]
     assert found.texts == {"fluid": ["oil", "water"]}
     assert found.whole == {"fault": ["0", "1"]}
@@ -51,7 +51,7 @@ def test_a_survey_finds_what_the_rows_themselves_prove(pumps: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "features", "target"),
     [
-        ("forecast", ["pressure", "flow °", "fault", "fluid"], "pressure"),
+        ("forecast", ["fault", "pressure", "flow °", "fluid"], "pressure"),
         ("anomaly", ["pressure", "flow °", "fluid"], "fault"),
         ("classify", ["pressure", "flow °", "fluid"], "fault"),
         ("regress", ["pressure", "flow °", "fluid"], "fault"),

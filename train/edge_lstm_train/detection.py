@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions import calibration_shape, carried, decider, starts
+from edge_lstm.decisions import decide_all
 from edge_lstm_train.dataset import Dataset
 from edge_lstm_train.split import Part
 
@@ -40,25 +40,8 @@ class AlarmScore:
 
 def judged_alike(dataset: Dataset, forecasts: NDArray[np.float64]) -> Flags:
     """(steps,): the alarms that the contract's own rule raises for any forecasts (steps, outputs) of a dataset."""
-    contract = dataset.contract
-    decide = decider(contract)
-    runs = np.flatnonzero(np.diff(dataset.stream_of, prepend=-1))
-    lengths = np.diff(runs, append=len(dataset))
-    now = np.zeros(len(runs), [("warm_steps", "i8"), *carried(contract)])
-    for name, start in starts(contract).items():
-        now[name] = start
-    usual = np.zeros((len(runs), *calibration_shape(contract)), np.float32)
-    alarms = np.zeros(len(dataset), bool)
-    values = dataset.values.astype(np.float32)
-    missing = np.zeros(values.shape, bool)
-    for step in range(int(lengths.max())):
-        slots = np.flatnonzero(lengths > step)
-        at = runs[slots] + step
-        now["warm_steps"][slots] = np.where(dataset.restart[at], 1, now["warm_steps"][slots] + 1)
-        decided = decide(now, usual, slots, values[at], missing[at], forecasts[at].astype(np.float32))
-        assert decided.alarms is not None  # a detector's always has
-        alarms[at] = decided.alarms
-    return alarms
+    values, outputs = dataset.values.astype(np.float32), forecasts.astype(np.float32)
+    return decide_all(dataset.contract, dataset.stream_of, dataset.restart, values, outputs)[2]
 
 
 def alarm_score(

@@ -79,7 +79,9 @@ def train(
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     judgement = judge(recipe, dataset, baselines, predictions)
     provenance = _provenance(recipe, judgement)
-    checkpoint = Checkpoint(fitted.model, contract, tape(dataset), provenance)
+    unseen = unseen_steps(dataset)
+    truth = dataset.targets[unseen].astype(np.float32)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
     run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
     save_checkpoint(run_dir, checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
@@ -110,13 +112,12 @@ def _make(run_dir: Path) -> None:
         ) from None
 
 
-def tape(dataset: Dataset) -> NDArray[np.float32]:
-    """The feature vectors of the stream with most steps after the training part, from that part's end on."""
+def unseen_steps(dataset: Dataset) -> NDArray[np.int64]:
+    """Steps of the stream with most of them after the training part, from that part's end on: the checkpoint's tape."""
     unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
     stream = np.bincount(dataset.stream_of[unseen]).argmax()
-    chosen = unseen[dataset.stream_of[unseen] == stream][:_TAPE_STEPS]
-    tape: NDArray[np.float32] = dataset.features[chosen]
-    return tape
+    own: NDArray[np.int64] = unseen[dataset.stream_of[unseen] == stream]
+    return own[:_TAPE_STEPS]
 
 
 def _provenance(recipe: Recipe, judgement: Judgement) -> dict[str, str]:
