@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-workshop test-compat lint fuzz soak clean
+.PHONY: demo test test-device test-workshop test-compat test-systemd lint fuzz soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -36,23 +36,28 @@ test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/install
 	.venv-compat-new/bin/python -m pip install $(PIP_FLAGS) --constraint $< onnxruntime ai-edge-litert numpy click
 	@touch $@
 
+# The installed unit under a real systemd, booted beside this machine's; needs root, and skips with a reason elsewhere.
+test-systemd: .venv-device/installed
+	$(DEVICE)/python -m pytest tests/systemd --device-only -rsP
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A million strange messages into the decoder; not part of the tests, since it takes minutes.
+# A million strange messages into the decoder, and 200,000 into the whole service; not part of the tests, since it takes minutes.
 fuzz: .venv/installed
 	$(BIN)/python -m pip install $(PIP_FLAGS) atheris==3.0.0
 	$(BIN)/python tests/fuzz/decoder.py
+	$(BIN)/python tests/fuzz/service.py
 
 # The workshop: everything, with the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv, a few minutes on a first run" >&2
 	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt \
-		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,export,dev]'
+		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,tune,export,adopt-test,dev]'
 	@touch $@
 
 # A device: the wheel and a backend, no torch, numpy 2; the runtime's tests run here too.

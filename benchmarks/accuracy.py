@@ -41,7 +41,7 @@ from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluate import MODEL, Score, aligned, score
 from edge_lstm_train.fit import fit
 from edge_lstm_train.recipe import Recipe, read_recipe
-from edge_lstm_train.run import started, tape
+from edge_lstm_train.run import started, unseen_steps
 
 FOLDER = Path("runs/accuracy")
 PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
@@ -254,7 +254,7 @@ def _streamed(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> 
     """Trained and exported as the verbs do it, then fed as the service does it."""
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     model = fit(recipe, dataset, spread).model
-    checkpoint = Checkpoint(model, started(dataset.contract, model), tape(dataset), {})
+    checkpoint = Checkpoint(model, started(dataset.contract, model), dataset.features[unseen_steps(dataset)], {})
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle
         predictor = Predictor.of(bundle, scheme="int8")

@@ -2,11 +2,13 @@
 
     python benchmarks/export.py [RUN_DIR]      (RUN_DIR: a trained run, as of edge-lstm train solar)
 
-Ratios come from interleaved medians, so that a busy machine disturbs both sides alike.
+Ratios are medians of interleaved rounds, so that a busy machine disturbs both sides alike.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import statistics
 import sys
 import tempfile
@@ -21,6 +23,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_lstm.backends import load, runnable
+from edge_lstm.backends.litert import load as load_litert
+from edge_lstm.backends.protocol import Backend
 from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Contract, Feature, StateTensor
 from edge_lstm.selftest import drift, initial_states, relative_error
@@ -30,16 +34,23 @@ from edge_lstm_export.distill import DISTILLED, distilled
 from edge_lstm_export.golden_tape import golden_inputs, with_weights
 from edge_lstm_export.onnx_writer import write_onnx
 from edge_lstm_export.quantize import quantized
+from edge_lstm_export.tflite_writer import write_tflite
 from edge_lstm_train.checkpoint import Checkpoint, load_checkpoint
 from edge_lstm_train.model import Forecaster, Shape
 
 LONG = 100_000
+_WARM = 5  # calls after which the caches are a side's own again
 
 
-def random_checkpoint(hidden: int, inputs: int = 5) -> Checkpoint:
+def random_checkpoint(hidden: int, inputs: int = 5, *, changes: bool = False, far: bool = False) -> Checkpoint:
+    """`changes`: it predicts changes of its first feature; `far`: its features lie a thousand deviations from zero."""
     torch.manual_seed(0)
     shape = Shape("lstm", inputs, hidden, 1, 3)
     model = Forecaster(shape)
+    model.scale.copy_(torch.arange(inputs) + 1.0)
+    model.mean.copy_(model.scale * (1000 if far else 2))
+    if changes:
+        model.change_of = torch.zeros(3, dtype=torch.int64)
     states = [StateTensor(name, [size]) for name, size in shape.state_sizes.items()]
     features = [Feature(f"f{index}") for index in range(inputs)]
     contract = Contract("bench", "forecast", features, ["f0"], [1, 6, 24], states)
@@ -47,8 +58,11 @@ def random_checkpoint(hidden: int, inputs: int = 5) -> Checkpoint:
     return Checkpoint(model, contract, tape, {})
 
 
-def hand_built(checkpoint: Checkpoint) -> bytes:
-    """The least graph that says the same: Unsqueeze, LSTM, Squeeze, Gemm; features come standardized."""
+def hand_built(checkpoint: Checkpoint, *, raw: bool = False) -> bytes:
+    """The least graph of a step: Unsqueeze, LSTM, Squeeze, Gemm, over features that somebody has standardized.
+
+    raw: as one would write it that takes raw features and adds changes, with Sub and Mul before, Gather and Add behind.
+    """
     network = checkpoint.model.network()
     hidden, layer = network.hidden, network.layers[0]
 
@@ -64,51 +78,62 @@ def hand_built(checkpoint: Checkpoint) -> bytes:
         "head": network.head_weight,
         "bias": network.head_bias,
     }
+    carried = ("hidden_state_0", "cell_state_0")  # as ours: names beyond 15 letters cost onnxruntime 2 % of a step
+    following = [f"next_{name}" for name in carried]
+    adds = raw and network.change_of.size > 0
     nodes = [
-        helper.make_node("Unsqueeze", ["features", "axis"], ["x"]),
-        helper.make_node("LSTM", ["x", "w", "r", "b", "", "h", "c"], ["", "next_h", "next_c"], hidden_size=hidden),
-        helper.make_node("Squeeze", ["next_h", "axis"], ["last"]),
-        helper.make_node("Gemm", ["last", "head", "bias"], ["prediction"], transB=1),
+        helper.make_node("Unsqueeze", ["standardized" if raw else "features", "axis"], ["x"]),
+        helper.make_node("LSTM", ["x", "w", "r", "b", "", *carried], ["", *following], hidden_size=hidden),
+        helper.make_node("Squeeze", [following[0], "axis"], ["last"]),
+        helper.make_node("Gemm", ["last", "head", "bias"], ["change" if adds else "prediction"], transB=1),
     ]
+    if raw:
+        arrays |= {"mean": network.mean, "inverse_scale": 1 / network.scale}
+        nodes.insert(0, helper.make_node("Sub", ["features", "mean"], ["centred"]))
+        nodes.insert(1, helper.make_node("Mul", ["centred", "inverse_scale"], ["standardized"]))
+    if adds:
+        arrays["change_of"] = network.change_of.astype(np.int64)
+        nodes.append(helper.make_node("Gather", ["features", "change_of"], ["level"], axis=1))
+        nodes.append(helper.make_node("Add", ["change", "level"], ["prediction"]))
 
     def port(name: str, *shape: int | str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    states = [port(name, 1, "batch", hidden) for name in ("h", "c")]
-    following = [port(name, 1, "batch", hidden) for name in ("next_h", "next_c")]
+    states, nexts = ([port(name, 1, "batch", hidden) for name in names] for names in (carried, following))
     inputs = [port("features", "batch", len(network.mean)), *states]
-    outputs = [port("prediction", "batch", 3), *following]
+    outputs = [port("prediction", "batch", 3), *nexts]
     constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     graph = helper.make_graph(nodes, "hand-built", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
 
 
-def torch_exported(checkpoint: Checkpoint) -> bytes | None:
-    """What torch.onnx.export makes of nn.LSTM and a dense layer; None where onnxscript is not installed."""
-    model = checkpoint.model
+def torch_exported(checkpoint: Checkpoint, *, free_batch: bool) -> bytes | None:
+    """What torch.onnx.export makes of the same step, raw features to predictions; None without onnxscript.
+
+    free_batch: for any number of streams, as our graphs are; else for one alone.
+    """
 
     class Step(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.rnn, self.head = model.rnn, model.head
+            self.model = checkpoint.model
 
         def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            out, (h, c) = self.rnn(x[:, None], (h, c))
-            return self.head(out[:, 0]), h, c
+            model = self.model
+            out, (h, c) = model.rnn(((x - model.mean) / model.scale)[:, None], (h, c))
+            prediction = model.head(out[:, 0]) * model.output_scale + model.output_offset
+            return prediction + x[:, model.change_of] if model.change_of.numel() else prediction, h, c
 
-    h = torch.zeros(1, 1, model.shape.hidden)
+    batch = 2 if free_batch else 1
+    h = torch.zeros(1, batch, checkpoint.model.shape.hidden)
+    axis = torch.export.Dim("batch")
+    shapes = {"dynamic_shapes": {"x": {0: axis}, "h": {1: axis}, "c": {1: axis}}} if free_batch else {}
+    arguments = (torch.zeros(batch, checkpoint.model.shape.inputs), h, h)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            torch.onnx.export(
-                Step().eval(),
-                (torch.zeros(1, model.shape.inputs), h, h),
-                path,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            torch.onnx.export(Step().eval(), arguments, path, dynamo=True, external_data=False, verbose=False, **shapes)
         except ImportError:
             return None
         return path.read_bytes()
@@ -119,22 +144,27 @@ def stepper(content: bytes) -> Callable[[], None]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     shapes = {port.name: [size if isinstance(size, int) else 1 for size in port.shape] for port in session.get_inputs()}
     feed = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     return lambda: session.run(None, feed)
 
 
-def interleaved(sides: dict[str, Callable[[], None]], rounds: int = 60, calls: int = 150) -> dict[str, float]:
-    """Median microseconds a call, each side in turn."""
+def interleaved(sides: dict[str, Callable[[], None]], rounds: int = 300, calls: int = 40) -> dict[str, list[float]]:
+    """Microseconds a call of each side in each round; a round takes all sides, each time in another order."""
     times: dict[str, list[float]] = {name: [] for name in sides}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name, call in sides.items():
+        for name in order.sample(list(sides), len(sides)):
+            call = sides[name]
+            for _ in range(_WARM):
+                call()
             begun = time.perf_counter()
             for _ in range(calls):
                 call()
             times[name].append((time.perf_counter() - begun) / calls * 1e6)
-    return {name: statistics.median(each) for name, each in times.items()}
+    return times
 
 
 def main() -> None:
@@ -164,14 +194,61 @@ def main() -> None:
         drifts = [drift(with_weights(run.model, one).stream(tape)[0], expected) for one in networks]
         print(f"drift {scheme}: {drifts[0]:.4f}, distilled {drifts[1]:.4f}")
     for hidden in (32, 64, 128):
-        made = random_checkpoint(hidden)
-        sides = {"ours": write_onnx(made.model.network(), made.contract), "hand-built": hand_built(made)}
-        if (theirs := torch_exported(made)) is not None:
-            sides["torch.onnx"] = theirs
-        took = interleaved({name: stepper(content) for name, content in sides.items()})
-        ratios = ", ".join(f"{name} {us:.2f} us = {us / took['ours']:.2f} x ours" for name, us in took.items())
-        print(f"a step at batch 1, H{hidden}: {ratios}")
+        print_steps(hidden)
     long_parity(run)
+
+
+def print_steps(hidden: int) -> None:
+    """A step at batch 1: our graphs against the hand-built ones and torch's, and TFLite against its own bare graph."""
+    for changes in (False, True):
+        made, far = (random_checkpoint(hidden, changes=changes, far=far) for far in (False, True))
+        graphs = {
+            "ours": write_onnx(made.model.network(), made.contract),
+            "ours, int8": write_onnx(quantized(made.model.network(), "int8"), made.contract),
+            "ours, features far from zero": write_onnx(far.model.network(), far.contract),
+            "hand-built, standardized outside": hand_built(made),
+            "hand-built, raw": hand_built(made, raw=True),
+            "torch.onnx": torch_exported(made, free_batch=True),
+            "torch.onnx, one stream": torch_exported(made, free_batch=False),
+        }
+        print_ratios(
+            f"onnx H{hidden}{', changes' if changes else ''}",
+            {name: stepper(content) for name, content in graphs.items() if content is not None},
+        )
+        bundles = {
+            name: Bundle.from_bytes(bundle_bytes(one, ["float32", "int8"], ["tflite"]), "bench")
+            for name, one in (("near", made), ("far", far))
+        }
+        bare = dataclasses.replace(made.model.network(), change_of=np.zeros(0, np.int32))
+        variant = bundles["near"].variant("tflite", "float32")
+        litert = {
+            "float32": tflite_stepper(load(bundles["near"], "litert", "float32"), made.contract),
+            "float32, features far from zero": tflite_stepper(load(bundles["far"], "litert", "float32"), far.contract),
+            "int8": tflite_stepper(load(bundles["near"], "litert", "int8"), made.contract),
+            "bare": tflite_stepper(load_litert(variant, write_tflite(bare, made.contract)), made.contract),
+        }
+        print_ratios(f"tflite H{hidden}{', changes' if changes else ''}", litert)
+
+
+def tflite_stepper(backend: Backend, contract: Contract) -> Callable[[], None]:
+    features, states = np.zeros((1, len(contract.inputs)), np.float32), initial_states(contract, 1)
+
+    def step() -> None:
+        backend.step(features, states)
+
+    return step
+
+
+def print_ratios(title: str, sides: dict[str, Callable[[], None]]) -> None:
+    """The median of each round's ratio to the first side: whatever else runs meanwhile disturbs a whole round alike."""
+    took = interleaved(sides)
+    first = next(iter(took.values()))
+    ratios = [
+        f"{name} {statistics.median(times):.2f} us = "
+        f"{statistics.median(one / other for one, other in zip(times, first, strict=True)):.2f}"
+        for name, times in took.items()
+    ]
+    print(f"{title}: {'; '.join(ratios)}", flush=True)
 
 
 def long_parity(run: Checkpoint) -> None:

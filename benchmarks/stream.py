@@ -1,6 +1,6 @@
-"""Messages a second and CPU a message, through a real mosquitto: stock paho, the door over both clients, and Node.js.
+"""What a reading costs: the service through a real mosquitto, beside bare echoes by stock paho, the door and Node.js.
 
-    python benchmarks/stream.py [--messages 20000] [--windows 200,1000] [--rounds 5]
+    python benchmarks/stream.py [--messages 20000] [--windows 200,1000] [--rounds 5] [--parts echoes,serving,core]
     python benchmarks/stream.py --instructions
 
 Every way runs as a process of its own, in turn, round after round, and the medians are shown: what else the machine
@@ -24,53 +24,62 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from bundles import write_pump_bundle
+from core import print_core
 from echoes import ECHOES
+from serving import payload, print_serving, service_command
 
 from edge_lstm.bundle import Bundle
 from edge_lstm.mqtt import Address, Door
 
 HERE = Path(__file__).parent
-BUNDLE = HERE.parent / "tests" / "fixtures" / "pump-lstm.elstm"
 PEERS = HERE / "peers"
 STREAMS = 64
 WARM_UP = 2000  # messages
-PAYLOAD = b'{"time": 1767225600.25, "pressure": 4.217, "flow": 12.84}'
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to echo: its name, and the command that does it."""
+    """A way to answer: its name, and what makes the command that does it."""
 
     name: str
-    command: list[str]
+    command: Callable[[], list[str]]
 
 
 def main() -> None:
     options = _options()
     _print_machine()
     windows = [int(text) for text in options.windows.split(",")]
-    with tempfile.TemporaryDirectory() as folder, _mosquitto(Path(folder)) as port:
+    parts = options.parts.split(",")
+    with tempfile.TemporaryDirectory() as name, _mosquitto(Path(name)) as port:
+        folder = Path(name)
+        bundle = folder / "pump.elstm"
+        write_pump_bundle(bundle)
         if options.instructions:
-            _print_instructions(port)
+            _print_instructions(port, folder, bundle)
             return
-        for qos in (0, 1):
+        for qos in (0, 1) if "echoes" in parts else ():
             for window in windows if qos else windows[-1:]:
                 print(
                     f"\nQoS {qos}, {window} messages on their way, {options.messages} messages, {options.rounds} rounds"
                 )
-                ways = _ways(port, qos, window, Path(folder))
-                measured: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+                ways = _ways(port, qos, window, folder, bundle)
+                measured: dict[str, list[tuple[float, float, float]]] = {way.name: [] for way in ways}
                 for _ in range(options.rounds):
                     for way in ways:
                         measured[way.name].append(_measure(way, port, qos, window, options.messages))
                 _print_table(measured)
+        if "serving" in parts:
+            print_serving(folder, bundle, port, seconds=20)
+        if "core" in parts:
+            print_core(bundle)
 
 
 def _options() -> Any:
@@ -78,6 +87,7 @@ def _options() -> Any:
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--windows", default="200,1000", help="messages on their way; QoS 0 runs with the last")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", default="echoes,serving,core", help="which of them (default: %(default)s)")
     parser.add_argument(
         "--instructions", action="store_true", help="count instructions a message under callgrind instead"
     )
@@ -105,28 +115,42 @@ def _print_machine() -> None:
     print()
 
 
-def _ways(port: int, qos: int, window: int, folder: Path) -> list[Way]:
-    arguments = [str(port), str(qos), str(window)]
-    ways = [Way(name, [sys.executable, str(HERE / "echoes.py"), name, *arguments]) for name in ECHOES]
+def _ways(port: int, qos: int, window: int, folder: Path, bundle: Path) -> list[Way]:
+    ways = [_echo(name, port, qos, window) for name in ECHOES]
+    ways.append(_service(port, qos, folder, bundle))
     if shutil.which("node") and (PEERS / "node_modules" / "mqtt").exists():
         settings: dict[str, Any] = {"port": port, "qos": qos}
-        ways.append(Way("MQTT.js", ["node", str(PEERS / "echo.mjs"), json.dumps(settings)]))
+        ways.append(_peer("MQTT.js", settings))
         if (PEERS / "node_modules" / "onnxruntime-node").exists():
-            settings |= _model(folder)
-            ways.append(Way("MQTT.js + onnxruntime-node", ["node", str(PEERS / "echo.mjs"), json.dumps(settings)]))
+            ways.append(_peer("MQTT.js + onnxruntime-node", settings | _model(folder, bundle)))
     return ways
 
 
-def _model(folder: Path) -> dict[str, Any]:
-    """The fixture's model as a file, and what the peer must know of it."""
-    bundle = Bundle.open(BUNDLE)
+def _echo(name: str, port: int, qos: int, window: int) -> Way:
+    command = [sys.executable, str(HERE / "echoes.py"), name, str(port), str(qos), str(window)]
+    return Way(name, lambda: command)
+
+
+def _service(port: int, qos: int, folder: Path, bundle: Path) -> Way:
+    """All of it: decoded, stepped, and at QoS 1 committed; the others answer with what came in."""
+    durability = "exactly-once" if qos else "at-most-once"
+    return Way(f"edge-lstm run, {durability}", lambda: service_command(folder / "served", bundle, port, durability))
+
+
+def _peer(name: str, settings: dict[str, Any]) -> Way:
+    return Way(name, lambda: ["node", str(PEERS / "echo.mjs"), json.dumps(settings)])
+
+
+def _model(folder: Path, path: Path) -> dict[str, Any]:
+    """The bundle's model as a file, and what the peer must know of it."""
+    bundle = Bundle.open(path)
     (variant,) = [v for v in bundle.manifest.variants if (v.format, v.scheme) == ("onnx", "float32")]
-    path = folder / variant.file
-    with zipfile.ZipFile(BUNDLE) as archive:
-        path.write_bytes(archive.read(variant.file))
+    model = folder / variant.file
+    with zipfile.ZipFile(path) as archive:
+        model.write_bytes(archive.read(variant.file))
     sizes = {state.name: state.shape[0] for state in bundle.contract.states}
     states = [[pair.input, pair.output, sizes[pair.state]] for pair in variant.states]
-    return {"model": str(path), "inputs": len(bundle.contract.inputs), "states": states}
+    return {"model": str(model), "inputs": len(bundle.contract.inputs), "states": states}
 
 
 @contextmanager
@@ -158,29 +182,33 @@ class Load:
 
     def __init__(self, port: int, qos: Literal[0, 1]) -> None:
         self._qos = qos
-        self._door = Door(Address("127.0.0.1", port), topics=["out/#", "ready"], qos=0, client="batching")
+        self._door = Door(
+            Address("127.0.0.1", port), topics=["out/#", "ready", "edge-lstm/+/status"], qos=0, client="batching"
+        )
         self._door.open()
         self._topics = [f"in/pump-{number}" for number in range(STREAMS)]
         self._sent = 0
 
     def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + 60
-        while not any(message.topic == "ready" for message in self._door.poll(0.1)):
+        # a service says that it is online, which is retained from the last one where it is not fresh
+        while not any(not one.retained and one.payload in (b"ready", b"online") for one in self._door.poll(0.1)):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the echo did not get ready")
 
     def run(self, count: int, window: int) -> float:
         """Seconds until `count` messages have come back."""
+        places = range(self._sent, self._sent + count)
+        items = [(self._topics[place % STREAMS], payload(place // STREAMS)) for place in places]
+        self._sent += count
         begun = heard_at = time.monotonic()
         back = out = 0
         while back < count:
             more = min(window - (out - back), count - out)
             if more > 0:
-                topics = [self._topics[(self._sent + number) % STREAMS] for number in range(more)]
-                self._door.publish_many([(topic, PAYLOAD) for topic in topics], qos=self._qos)
-                self._sent += more
+                self._door.publish_many(items[out : out + more], qos=self._qos)
                 out += more
-            heard = len(self._door.poll(0.2))
+            heard = sum(message.topic.startswith("out/") for message in self._door.poll(0.2))
             back += heard
             if heard:
                 heard_at = time.monotonic()
@@ -192,16 +220,16 @@ class Load:
         self._door.close()
 
 
-def _measure(way: Way, port: int, qos: Any, window: int, count: int) -> tuple[float, float]:
-    """Messages a second, and CPU µs a message of the echo's process."""
+def _measure(way: Way, port: int, qos: Any, window: int, count: int) -> tuple[float, float, float]:
+    """Messages a second, CPU µs a message and MB resident of the process that answers."""
     load = Load(port, qos)
-    process = subprocess.Popen(way.command, cwd=HERE)
+    process = subprocess.Popen(way.command(), cwd=HERE, stderr=subprocess.DEVNULL)
     try:
         load.wait_ready(process)
         load.run(WARM_UP, window)
         before = _cpu_s(process.pid)
         seconds = load.run(count, window)
-        return count / seconds, 1e6 * (_cpu_s(process.pid) - before) / count
+        return count / seconds, 1e6 * (_cpu_s(process.pid) - before) / count, _rss_mb(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)
@@ -213,31 +241,36 @@ def _cpu_s(pid: int) -> float:
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
-def _print_table(measured: dict[str, list[tuple[float, float]]]) -> None:
-    reference = statistics.median(rate for rate, _ in measured["paho own loop"])
-    print(f"{'':<28}{'messages/s':>12}{'of stock':>10}{'CPU µs':>9}")
+def _rss_mb(pid: int) -> float:
+    (line,) = [one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def _print_table(measured: dict[str, list[tuple[float, float, float]]]) -> None:
+    reference = statistics.median(rate for rate, _, _ in measured["paho own loop"])
+    print(f"{'':<28}{'messages/s':>12}{'of stock':>10}{'CPU µs':>9}{'MB':>7}   load {os.getloadavg()[0]:.1f}")
     for name, values in measured.items():
-        rate, cpu = (statistics.median(column) for column in zip(*values, strict=True))
-        print(f"{name:<28}{rate:>12,.0f}{rate / reference:>9.1f}×{cpu:>9.1f}")
+        rate, cpu, held = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"{name:<28}{rate:>12,.0f}{rate / reference:>9.1f}×{cpu:>9.1f}{held:>7.0f}", flush=True)
 
 
-def _print_instructions(port: int) -> None:
+def _print_instructions(port: int, folder: Path, bundle: Path) -> None:
     """The difference between a long and a short run, so that starting up does not count."""
     if shutil.which("valgrind") is None:
         print("\ninstructions: not counted; valgrind is not installed")
         return
     print("\nInstructions a message under callgrind (user space), 200 messages on their way")
-    for name in ("paho own loop", "door stock", "door batching"):
-        for qos in (0, 1):
-            short, long = (_instructions(name, port, qos, count) for count in (1000, 3000))
-            print(f"{name:<28}QoS {qos}{(long - short) / 2000:>12,.0f}", flush=True)
+    for qos in (0, 1):
+        ways = [_echo(name, port, qos, 200) for name in ("paho own loop", "door batching")]
+        for way in [*ways, _service(port, qos, folder, bundle)]:
+            short, long = (_instructions(way, port, qos, count) for count in (1000, 3000))
+            print(f"{way.name:<28}QoS {qos}{(long - short) / 2000:>12,.0f}", flush=True)
 
 
-def _instructions(name: str, port: int, qos: Any, count: int) -> int:
+def _instructions(way: Way, port: int, qos: Any, count: int) -> int:
     load = Load(port, qos)
-    command = [sys.executable, str(HERE / "echoes.py"), name, str(port), str(qos), "200"]
     valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    process = subprocess.Popen([*valgrind, *command], cwd=HERE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*valgrind, *way.command()], cwd=HERE, stderr=subprocess.PIPE)
     load.wait_ready(process)
     load.run(count, 200)
     process.terminate()

@@ -28,12 +28,12 @@ from edge_lstm.certificate import Certificate
 from edge_lstm.certificate import to_json as certificate_json
 from edge_lstm.contract import Contract
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
+from edge_lstm.files import refuse_no_folder, write_file
 from edge_lstm.golden import to_npz as golden_npz
 from edge_lstm.network import Network, to_npz
 from edge_lstm.schemes import Scheme
 from edge_lstm.selftest import Verdict, verify
-from edge_lstm.signing import signature
+from edge_lstm.signing import refuse_no_key, signature
 from edge_lstm_export.budgets import UNLIMITED, Budgets, chosen, refuse_over
 from edge_lstm_export.certify import certify
 from edge_lstm_export.distill import DISTILLED, distilled
@@ -103,6 +103,9 @@ def export_bundle(
     Raises EdgeLstmError, and leaves `path` as it was, where a variant fails its self-test on an installed backend or
     breaks a budget.
     """
+    if proof.sign_with is not None:
+        refuse_no_key(proof.sign_with)
+    refuse_no_folder(path)
     networks = networks_of(checkpoint, schemes, proof.distill)
     data = packed(checkpoint, networks, formats)
     bundle = Bundle.from_bytes(data, str(path))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from edge_lstm.backends import format_of
-from edge_lstm.bundle import Format
+from edge_lstm.bundle import Bundle, Format
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.extras import require
 from edge_lstm.files import write_file
 from edge_lstm.schemes import Scheme
@@ -110,9 +111,25 @@ def export(
     if certificate:
         write_file(run_dir / _CERTIFICATE, model_page(exported.bundle))
         click.echo(f"wrote {run_dir / _CERTIFICATE}", err=True)
+        _rescore(run_dir, exported.bundle)
     click.echo(_table(exported, path))
     for variant in exported.unproven:
         click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is unproven", err=True)
+
+
+def _rescore(run_dir: Path, bundle: Bundle) -> None:
+    """The bundle's own scores into the run's report, where the run is whole and its recording still there."""
+    from edge_lstm_export.rescore import rescore
+    from edge_lstm_train.run import METRICS, RECIPE, REPORT
+
+    if not all((run_dir / name).is_file() for name in (RECIPE, METRICS, REPORT)):
+        return
+    try:
+        judgement = rescore(run_dir, bundle)
+    except EdgeLstmError as error:
+        click.echo(f"note: {run_dir / REPORT} has no scores of the bundle: {error.message}", err=True)
+        return
+    click.echo(f"streamed through the bundle: {judgement.verdict}", err=True)
 
 
 def _table(exported: Exported, path: Path) -> str:

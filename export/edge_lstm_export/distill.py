@@ -2,7 +2,7 @@
 
 The copy computes with rounded weights and learns as if they were not rounded (straight-through, Bengio et al. 2013);
 it is held against the float32 model's own streamed outputs, so no targets and no recording are needed. Where it does
-not come out closer than plain rounding, plain rounding stays.
+not come out closer than rounding with feedback, that stays.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def distilled(checkpoint: Checkpoint, scheme: Scheme, updates: int = UPDATES) ->
         torch.manual_seed(0)
         _teach(student, teacher, checkpoint, scheme, updates)
     tape = golden_inputs(checkpoint)
-    candidates = [quantized(model.network(), scheme, tape) for model in (student, teacher)]
+    rounded = [(student, tape), (student, None), (teacher, tape)]  # it was taught for nearest rounding
+    candidates = [quantized(model.network(), scheme, tape) for model, tape in rounded]
     with one_thread():
         expected, _ = teacher.stream(tape)
         drifts = [drift(with_weights(teacher, one).stream(tape)[0], expected) for one in candidates]

@@ -32,7 +32,8 @@ class _Tensor:
     type: int
     buffer: int = _NO_DATA
     batched: bool = False  # whether its first axis has any size
-    scales: NDArray[np.float32] | None = None  # one for each row, of int8 constants
+    scales: NDArray[np.float32] | None = None  # of int8 constants, one for each index of
+    axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,11 @@ class FlatModel:
         """A float32 tensor of one size that an operator gives."""
         return self._add(_Tensor(name, shape, tflite.TensorType.FLOAT32))
 
-    def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None) -> int:
-        """A constant: float32, int32, float16, or int8 with `scales` for its rows (zero points 0)."""
+    def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None, axis: int = 0) -> int:
+        """A constant: float32, int32, float16, or int8 with `scales` along `axis` (zero points 0)."""
         self._buffers.append(np.ascontiguousarray(array).tobytes())
-        return self._add(_Tensor(name, array.shape, _TYPES[array.dtype], len(self._buffers) - 1, scales=scales))
+        tensor = _Tensor(name, array.shape, _TYPES[array.dtype], len(self._buffers) - 1, scales=scales, axis=axis)
+        return self._add(tensor)
 
     def four_bits(self, name: str, values: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
         """An INT4 constant of values within -8 to 7, two a byte, the first in the low half."""
@@ -180,7 +182,8 @@ def _tensor(builder: Any, tensor: _Tensor) -> int:
     if tensor.scales is not None:
         scales = builder.CreateNumpyVector(tensor.scales)
         zeros = _numbers(builder, [0] * len(tensor.scales), np.int64)
-        fields["Quantization"] = _table(builder, "QuantizationParameters", Scale=scales, ZeroPoint=zeros)
+        described = {"Scale": scales, "ZeroPoint": zeros, "QuantizedDimension": tensor.axis}
+        fields["Quantization"] = _table(builder, "QuantizationParameters", **described)
     return _table(builder, "Tensor", Type=tensor.type, Buffer=tensor.buffer, HasRank=True, **fields)
 
 

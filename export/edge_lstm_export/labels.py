@@ -26,7 +26,7 @@ def facts(contract: Contract) -> dict[str, str]:
         "made by": f"edge-lstm {edge_lstm.__version__}",
         "task": contract.task,
         "inputs": _json({name: units.get(name, "") for name in contract.inputs}),
-        "targets": _json({target: units[target] for target in contract.targets}),
+        "targets": _json(contract.target_units),
         "horizons": _json(contract.horizons),
     }
 

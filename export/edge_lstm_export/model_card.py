@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edge_lstm.bundle import Manifest
+from edge_lstm.contract import Contract
 from edge_lstm.data_sheet import duration
 
 
@@ -15,7 +16,7 @@ def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
     lines = [
         f"# {contract.name}",
         "",
-        f"Forecasts {_listed(contract.targets)}, {_listed(contract.horizons)} steps ahead, from readings{every}.",
+        f"{_purpose(contract)}, from readings{every}.",
         "It takes one reading at a time and carries its state from each to the next:",
         f"{_article(architecture.cell)} of {architecture.layers} x {architecture.hidden} units, "
         f"{architecture.parameters:,} parameters.",
@@ -43,6 +44,18 @@ def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _purpose(contract: Contract) -> str:
+    """What the model is for, as the begin of a sentence."""
+    named = _listed(contract.targets)
+    ahead = f"{_listed(contract.horizons)} step{'' if contract.horizons == [1] else 's'} ahead"
+    if contract.decision is not None:
+        when = "" if contract.horizons == [0] else f" {ahead}"
+        return f"Tells {contract.decision.label}{when} ({named})"
+    if contract.alarm is not None:
+        return f"Raises an alarm where {named} are not as they were in a stream's first steps"
+    return f"Estimates {named}" if contract.horizons == [0] else f"Forecasts {named}, {ahead}"
 
 
 def _article(cell: str) -> str:

@@ -28,11 +28,16 @@ class Graph:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
-    def matrix(self, name: str, weight: Weight, shape: Sequence[int]) -> str:
-        """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows.
+    def matrix(
+        self, name: str, weight: Weight, shape: Sequence[int], columns: NDArray[np.float32] | None = None
+    ) -> str:
+        """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows, times `columns`.
 
         onnxruntime computes it from what is stored once, when it loads the graph.
         """
+        if columns is not None:
+            plain = self.matrix(f"{name}.standardized", weight, shape)
+            return self.node("Mul", [plain, self.constant(f"{name}.columns", columns)], name)
         if not isinstance(weight, Quantized):
             if weight.dtype == np.float32:
                 return self.constant(name, weight.reshape(shape))
@@ -42,7 +47,7 @@ class Graph:
             return self._unpacked(name, weight, shape)
         stored = self.constant(f"{name}.int8", weight.values.reshape(shape))
         scales = self.constant(f"{name}.scales", weight.scales)
-        return self.node("DequantizeLinear", [stored, scales], name, axis=len(shape) - 2)
+        return self.node("DequantizeLinear", [stored, scales], name, axis=len(shape) - 2 + weight.axis)
 
     def _unpacked(self, name: str, weight: Quantized, shape: Sequence[int]) -> str:
         """Two values a byte, taken apart in float32: ONNX has four-bit tensors only since opset 21."""

@@ -6,6 +6,7 @@ state (1, batch, hidden); it gives `prediction` (batch, outputs) in the targets'
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from onnx import helper
 
 from edge_lstm.contract import Contract
 from edge_lstm.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
+from edge_lstm_export.entry import Entry, entry_of
 from edge_lstm_export.labels import FEATURES, PREDICTION, facts, state_pairs
 from edge_lstm_export.onnx_graph import Graph
 from edge_lstm_export.onnx_static import write_static_layers
+
+Floats = NDArray[np.float32]
 
 OPSET = 17
 IR_VERSION = 8
@@ -34,16 +38,15 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
     """The network as an .onnx file, checked by onnx itself; equal arguments give equal bytes."""
     graph = Graph()
     graph.constant(_AXIS_OF_STEPS, np.array([0], np.int64))
-    graph.constant("mean", network.mean)
-    graph.constant("inverse_scale", np.float32(1) / network.scale)
-    x = graph.node("Sub", [FEATURES, "mean"], "centred")
-    standardized = graph.node("Mul", [x, "inverse_scale"], "standardized")
+    entry = entry_of(network, columns_at_load=True)
+    standardized = _write_entry(graph, entry)
     if network.arithmetic == "static":
         x = write_static_layers(graph, network, standardized)
     else:
         x = graph.node("Unsqueeze", [standardized, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): one step
-        for index, layer in enumerate(network.layers):
-            x = _write_layer(graph, network, index, layer, x)  # (1, batch, hidden)
+        for index, layer in enumerate((entry.first, *network.layers[1:])):
+            columns = entry.columns if index == 0 else None
+            x = _write_layer(graph, network, index, layer, x, columns)  # (1, batch, hidden)
         x = graph.node("Squeeze", [x, _AXIS_OF_STEPS], "hidden")  # (batch, hidden)
     _write_head(graph, network, x, standardized)
     model = helper.make_model(
@@ -61,7 +64,17 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
     return content
 
 
-def _write_layer(graph: Graph, network: Network, index: int, layer: Layer, x: str) -> str:
+def _write_entry(graph: Graph, entry: Entry) -> str:
+    """The features (batch, inputs) as the first layer takes them."""
+    x = FEATURES
+    if entry.offset is not None:
+        x = graph.node("Sub", [x, graph.constant("mean", entry.offset)], "centred")
+    if entry.factor is not None:
+        x = graph.node("Mul", [x, graph.constant("inverse_scale", entry.factor)], "standardized")
+    return x
+
+
+def _write_layer(graph: Graph, network: Network, index: int, layer: Layer, x: str, columns: Floats | None) -> str:
     """One LSTM or GRU node over x (1, batch, inputs); the name of its next hidden state (1, batch, hidden)."""
     rows, name = GATES[network.cell] * network.hidden, f"layer_{index}"
     w_ih, w_hh = (_reordered(weight, network.cell) for weight in (layer.w_ih, layer.w_hh))
@@ -70,7 +83,7 @@ def _write_layer(graph: Graph, network: Network, index: int, layer: Layer, x: st
         return _write_dynamic_layer(graph, network, index, (w_ih, w_hh), np.concatenate(biases)[None], x)
     inputs = [
         x,
-        graph.matrix(f"{name}.w_ih", w_ih, (1, rows, w_ih.shape[1])),
+        graph.matrix(f"{name}.w_ih", w_ih, (1, rows, w_ih.shape[1]), columns),
         graph.matrix(f"{name}.w_hh", w_hh, (1, rows, network.hidden)),
         graph.constant(f"{name}.bias", np.concatenate(biases)[None]),
         "",  # sequence lengths: all one
@@ -109,12 +122,19 @@ def _write_dynamic_layer(
 
 
 def _write_head(graph: Graph, network: Network, hidden: str, standardized: str) -> None:
-    """The dense layer over hidden (batch, hidden), the highway, and the raw features that changes are added to."""
-    changes, highway = network.change_of.size > 0, network.highway
-    full = "change" if changes else PREDICTION
+    """The dense layer over hidden (batch, hidden), the highway, and the raw features that changes are added to.
+
+    A change's level is a product with ones and zeros, to which the bias is added: exact, and an operation less than to
+    gather it and add it later.
+    """
+    highway, bias = network.highway, graph.constant("head.bias", network.head_bias)
+    if network.change_of.size:
+        chosen = np.zeros((len(network.head_bias), len(network.mean)), np.float32)
+        chosen[np.arange(len(chosen)), network.change_of] = 1
+        chosen_of = graph.constant("change_of", chosen)
+        bias = graph.node("Gemm", [FEATURES, chosen_of, bias], "level", transB=1)  # (batch, outputs)
     weight = graph.matrix("head.weight", network.head_weight, network.head_weight.shape)
-    bias = graph.constant("head.bias", network.head_bias)
-    dense = graph.node("Gemm", [hidden, weight, bias], full if highway is None else "recurrent_part", transB=1)
+    dense = graph.node("Gemm", [hidden, weight, bias], PREDICTION if highway is None else "recurrent_part", transB=1)
     if highway is not None:
         samples = graph.node("Concat", [standardized, RECENT], "samples", axis=1)  # the newest first
         bounds = [
@@ -123,11 +143,7 @@ def _write_head(graph: Graph, network: Network, hidden: str, standardized: str) 
         ]
         graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # the oldest falls out
         taps = graph.constant("highway.weight", highway)
-        dense = graph.node("Gemm", [samples, taps, dense], full, transB=1)
-    if changes:
-        indices = graph.constant("change_of", network.change_of.astype(np.int64))
-        level = graph.node("Gather", [FEATURES, indices], "level", axis=1)  # (batch, outputs)
-        graph.node("Add", [dense, level], PREDICTION)
+        graph.node("Gemm", [samples, taps, dense], PREDICTION, transB=1)
 
 
 def _with_ports(graph: Graph, network: Network, contract: Contract) -> Any:
@@ -150,7 +166,8 @@ def _with_ports(graph: Graph, network: Network, contract: Contract) -> Any:
 
 def _reordered(weight: Weight, cell: Cell) -> Weight:
     if isinstance(weight, Quantized):
-        return Quantized(_reorder_rows(weight.values, cell), _reorder_rows(weight.scales, cell), weight.bits)
+        scales = weight.scales if weight.axis else _reorder_rows(weight.scales, cell)
+        return replace(weight, values=_reorder_rows(weight.values, cell), scales=scales)
     return _reorder_rows(weight, cell)
 
 

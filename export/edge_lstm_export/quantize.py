@@ -6,15 +6,15 @@ The cell state is float32 in every scheme: it adds up over thousands of steps wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.network import CARRIED, Arithmetic, Layer, Network, Quantized, Weight, dense
+from edge_lstm.network import Arithmetic, Layer, Network, Quantized, Weight, dense
 from edge_lstm.schemes import Scheme
+from edge_lstm_export.feedback import Factor, Seen, seen, with_feedback
 
 Floats = NDArray[np.float32]
 _LEAST_SCALE = np.finfo(np.float32).tiny  # for rows of zeros
@@ -29,6 +29,15 @@ def int8_rows(matrix: Floats) -> Quantized:
     A row's error is at most half its scale, which is the row's largest magnitude / 127.
     """
     return _rounded(matrix, np.abs(matrix).max(axis=1), 8)
+
+
+def int8_columns(matrix: Floats) -> Quantized:
+    """matrix (rows, columns) rounded to int8, symmetric about 0, with one scale for each column.
+
+    A gates' matrix has many more rows than columns, and every scale takes twelve bytes in a TFLite file.
+    """
+    turned = int8_rows(np.ascontiguousarray(matrix.T))
+    return Quantized(np.ascontiguousarray(turned.values.T), turned.scales, axis=1)
 
 
 def int8_whole(matrix: Floats) -> Quantized:
@@ -60,7 +69,6 @@ class _Stored:
     recurrent: Callable[[Floats], Weight]
     head: Callable[[Floats], Weight]
     arithmetic: Arithmetic = "float32"
-    joined: bool = False  # whether a row of an LSTM's w_ih and w_hh has one scale, which saves a ninth of a TFLite file
 
 
 def _half(matrix: Floats) -> Weight:
@@ -70,7 +78,7 @@ def _half(matrix: Floats) -> Weight:
 _STORED: Mapping[Scheme, _Stored] = {
     "float32": _Stored(lambda matrix: matrix, lambda matrix: matrix),
     "float16": _Stored(_half, _half),
-    "int8": _Stored(int8_rows, int8_rows, joined=True),
+    "int8": _Stored(int8_columns, int8_rows),
     "int8-dynamic": _Stored(int8_whole, int8_rows, "dynamic"),
     "int8-static": _Stored(int8_rows, int8_rows, "static"),
     "int4": _Stored(int4_rows, int4_rows),
@@ -94,62 +102,48 @@ def unfit(network: Network, scheme: Scheme, format: str) -> str | None:
 def quantized(network: Network, scheme: Scheme, tape: Floats | None = None) -> Network:
     """The float32 `network` with its matrices stored as `scheme` says.
 
-    int8-static is calibrated on `tape` (steps, inputs), one stream whose state is carried. Raises ValueError where
-    the network is quantized already, or that tape is missing.
+    With a `tape` (steps, inputs), one stream whose state is carried, integers are rounded with feedback; without, to
+    the nearest. int8-static is calibrated on it. Raises ValueError where the network is quantized already, or
+    int8-static has no tape.
     """
     stored = _STORED[scheme]
-
-    def of(weight: Weight, kind: Callable[[Floats], Weight]) -> Weight:
+    if stored.arithmetic == "static" and tape is None:
+        raise ValueError("expected a tape to calibrate on, found none")
+    for weight in (network.head_weight, *(one for layer in network.layers for one in (layer.w_ih, layer.w_hh))):
         if isinstance(weight, Quantized) or weight.dtype != np.float32:
             raise ValueError("expected a float32 network, found one that is quantized already")
-        return kind(weight.astype(np.float32, copy=False))
-
-    def layer_of(layer: Layer) -> Layer:
-        if stored.joined and network.cell == "lstm":
-            plain = [of(weight, lambda matrix: matrix) for weight in (layer.w_ih, layer.w_hh)]
-            both = stored.recurrent(np.concatenate([dense(weight) for weight in plain], axis=1))
-            w_ih, w_hh = _apart(both, layer.w_ih.shape[1])
-            return dataclasses.replace(layer, w_ih=w_ih, w_hh=w_hh)
-        w_ih, w_hh = (of(weight, stored.recurrent) for weight in (layer.w_ih, layer.w_hh))
-        return dataclasses.replace(layer, w_ih=w_ih, w_hh=w_hh)
-
-    layers = tuple(layer_of(layer) for layer in network.layers)
-    if stored.arithmetic == "static":
-        if tape is None:
-            raise ValueError("expected a tape to calibrate on, found none")
-        steps = calibrated_steps(network, tape)
-        layers = tuple(
-            dataclasses.replace(layer, x_step=x, h_step=h) for layer, (x, h) in zip(layers, steps, strict=True)
-        )
-    head = of(network.head_weight, stored.head)
-    return dataclasses.replace(network, layers=layers, head_weight=head, arithmetic=stored.arithmetic)
+    layers = [_stored_layer(layer, stored.recurrent) for layer in network.layers]
+    head = stored.head(dense(network.head_weight))
+    if tape is not None and isinstance(head, Quantized):
+        layers_see, head_sees = seen(network, tape)
+        layers = [_fed_back(*layer) for layer in zip(network.layers, layers, layers_see, strict=True)]
+        (head,) = with_feedback([Factor(dense(network.head_weight), head, head_sees)])
+        if stored.arithmetic == "static":
+            layers = [
+                dataclasses.replace(layer, x_step=_step(sees.x), h_step=_step(sees.h))
+                for layer, sees in zip(layers, layers_see, strict=True)
+            ]
+    return dataclasses.replace(network, layers=tuple(layers), head_weight=head, arithmetic=stored.arithmetic)
 
 
-def _apart(both: Weight, columns: int) -> tuple[Weight, Weight]:
-    """The first columns and the others, with the same scales."""
-    if not isinstance(both, Quantized):
-        return both[:, :columns], both[:, columns:]
-    left, right = (np.ascontiguousarray(values) for values in np.split(both.values, [columns], axis=1))
-    return Quantized(left, both.scales, both.bits), Quantized(right, both.scales, both.bits)
+def _stored_layer(layer: Layer, stored: Callable[[Floats], Weight]) -> Layer:
+    return dataclasses.replace(layer, w_ih=stored(dense(layer.w_ih)), w_hh=stored(dense(layer.w_hh)))
 
 
-def calibrated_steps(network: Network, tape: Floats) -> Sequence[tuple[float, float]]:
-    """For each layer, the int8 step of its input and of its hidden state, over one stream along `tape`."""
-    backend = ReferenceBackend(network)
-    states = [np.zeros((1, size), np.float32) for size in network.state_sizes.values()]
-    standardized = (tape - network.mean) / network.scale
-    hidden = np.zeros(len(network.layers))
-    for row in tape:
-        _, states = backend.step(row[None], states)
-        hidden = np.maximum(hidden, [float(np.abs(state).max()) for state in _hidden_states(network, states)])
-    inputs = [float(np.abs(standardized).max()), *hidden[:-1].tolist()]
-    return [(_step(x), _step(h)) for x, h in zip(inputs, hidden.tolist(), strict=True)]
+def _fed_back(plain: Layer, nearest: Layer, sees: Seen) -> Layer:
+    """The layer rounded with feedback, over both matrices at once: their products are added up.
+
+    A GRU's new gate weighs one of them with the reset gate first; taking it for a sum is still better by far than not
+    to let them stand in for each other.
+    """
+    if not isinstance(nearest.w_ih, Quantized) or not isinstance(nearest.w_hh, Quantized):
+        return nearest
+    from_x = Factor(dense(plain.w_ih), nearest.w_ih, sees.x)
+    from_h = Factor(dense(plain.w_hh), nearest.w_hh, sees.h)
+    w_ih, w_hh = with_feedback([from_x, from_h])
+    return dataclasses.replace(nearest, w_ih=w_ih, w_hh=w_hh)
 
 
-def _hidden_states(network: Network, states: Sequence[Floats]) -> Sequence[Floats]:
-    carried = len(CARRIED[network.cell])
-    return states[: carried * len(network.layers) : carried]
-
-
-def _step(largest: float) -> float:
-    return float(np.float32(max(largest, 1e-6) / 127))
+def _step(calibrated: Floats) -> float:
+    """The size of one int8 step for values as large as these."""
+    return float(np.float32(max(float(np.abs(calibrated).max()), 1e-6) / 127))

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from edge_lstm.contract import Contract
 from edge_lstm.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
+from edge_lstm_export.entry import Entry, entry_of
 from edge_lstm_export.flatmodel import FlatModel
 from edge_lstm_export.labels import FEATURES, PREDICTION, facts
 
 Floats = NDArray[np.float32]
 _HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6
 _DYNAMIC_PRODUCT = 9  # the first version of FULLY_CONNECTED whose dynamic inputs have zero points
-_PER_ROW_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row
+_SCALES_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row or column
 
 
 def write_tflite(network: Network, contract: Contract) -> bytes:
@@ -29,11 +30,12 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
     graph = _Graph(network)
     features = graph.model.batched(FEATURES, len(network.mean))
     states = [graph.model.batched(name, size) for name, size in network.state_sizes.items()]
-    x = standardized = graph.standardized(features)
+    entry = entry_of(network, columns_at_load=False)
+    x = standardized = graph.entered(features, entry)
     step = graph.lstm if network.cell == "lstm" else graph.gru
     carried = len(CARRIED[network.cell])
     following: list[int] = []
-    for index, layer in enumerate(network.layers):
+    for index, layer in enumerate((entry.first, *network.layers[1:])):
         following += step(index, layer, x, states[index * carried : (index + 1) * carried])
         x = following[-carried]  # the layer's hidden state is the next layer's input
     dense = graph.dense_head(x)
@@ -48,11 +50,12 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
 
 
 def side_by_side(left: Weight, right: Weight) -> Weight | None:
-    """One matrix of both, or None where they are stored with other scales: one product is faster than two."""
+    """One matrix of both, or None where they have a scale a row each: one product is faster than two."""
     if isinstance(left, Quantized) and isinstance(right, Quantized):
-        if left.bits != right.bits or not np.array_equal(left.scales, right.scales):
+        if (left.bits, left.axis) != (8, 1) or (right.bits, right.axis) != (8, 1):
             return None
-        return Quantized(np.concatenate([left.values, right.values], axis=1), left.scales, left.bits)
+        values, scales = ([left.values, right.values], [left.scales, right.scales])
+        return Quantized(np.concatenate(values, axis=1), np.concatenate(scales), axis=1)
     if isinstance(left, Quantized) or isinstance(right, Quantized) or left.dtype != right.dtype:
         return None
     return np.concatenate([left, right], axis=1)
@@ -66,13 +69,14 @@ class _Graph:
         self._network = network
         self._columns: int | None = None
 
-    def standardized(self, features: int) -> int:
-        """(features - mean) / scale, (batch, inputs)."""
-        width = len(self._network.mean)
-        mean = self.model.constant("mean", self._network.mean)
-        inverse_scale = self.model.constant("inverse_scale", np.float32(1) / self._network.scale)
-        centred = self._apply("SUB", [features, mean], "centred", width)
-        return self._apply("MUL", [centred, inverse_scale], "standardized", width)
+    def entered(self, features: int, entry: Entry) -> int:
+        """The features (batch, inputs) as the first layer takes them."""
+        x, width = features, len(self._network.mean)
+        if entry.offset is not None:
+            x = self._apply("SUB", [x, self.model.constant("mean", entry.offset)], "centred", width)
+        if entry.factor is not None:
+            x = self._apply("MUL", [x, self.model.constant("inverse_scale", entry.factor)], "standardized", width)
+        return x
 
     def lstm(self, index: int, layer: Layer, x: int, state: Sequence[int]) -> list[int]:
         """x (batch, inputs), state [h, c] each (batch, hidden) -> the next [h, c], as edge_lstm.backends.reference."""
@@ -196,7 +200,8 @@ class _Graph:
         elif weight.bits == 4:
             stored, version = self.model.four_bits(f"{name}/int4", weight.values, weight.scales), _FOUR_BIT_DEQUANTIZE
         else:
-            stored, version = self.model.constant(f"{name}/int8", weight.values, weight.scales), _PER_ROW_DEQUANTIZE
+            stored = self.model.constant(f"{name}/int8", weight.values, weight.scales, weight.axis)
+            version = _SCALES_DEQUANTIZE
         matrix = self.model.fixed(name, weight.shape)
         self.model.operator("DEQUANTIZE", [stored], [matrix], version=version)
         return matrix

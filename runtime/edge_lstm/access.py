@@ -84,6 +84,17 @@ def credential_path(name: str) -> Path:
     return Path(folder) / name
 
 
+def secret_path(folder: Path, path: str, credential: str) -> Path:
+    """Where a secret file of the config lies: `path` from `folder`, or the unit's credential where systemd gives one.
+
+    edge-lstm device install hands password_file and key_file over as credentials of these names, since nobody but
+    root can read the files themselves.
+    """
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    handed = Path(given or folder) / credential
+    return handed if given and handed.exists() else folder / path
+
+
 class _TidySocket(ssl.SSLSocket):
     """Closes itself where the handshake fails; paho leaves that to the garbage collector."""
 

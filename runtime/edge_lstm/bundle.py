@@ -10,9 +10,12 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +33,8 @@ CERTIFICATE = "certificate.json"
 SIGNATURE = "manifest.sig"
 _MOST_BYTES = 64 * 2**20  # far above any model for a small board, far below what hurts one
 _MOST_ENTRIES = 64
+_MOST_CARRIED = 2**20  # numbers a stream
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
 
 Format = Literal["onnx", "tflite", "numpy"]
 
@@ -88,6 +93,8 @@ class Manifest:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         states = [state.name for state in self.contract.states]
+        if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MOST_CARRIED:
+            yield "contract.states", f"expected at most {_MOST_CARRIED} numbers a stream, found {carried}"
         for index, variant in enumerate(self.variants):
             if variant.file not in self.files:
                 yield f"variants[{index}].file", f'expected a name under "files", found "{variant.file}"'
@@ -133,7 +140,7 @@ class Bundle:
             raise _damaged(source, f"no {MANIFEST}") from None
         try:
             facts: Any = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
         version = facts.get("format_version") if isinstance(facts, dict) else None
         if version != FORMAT_VERSION:
@@ -216,10 +223,13 @@ def _entries(data: bytes, source: str) -> dict[str, bytes]:
             if len(infos) > _MOST_ENTRIES or len(set(names)) < len(names):
                 raise _damaged(source, f"{len(names)} entries of {len(set(names))} names")
             for info in infos:
-                if "/" in info.filename or "\\" in info.filename or info.compress_type != zipfile.ZIP_STORED:
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if not _NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
                     raise _damaged(source, f"an entry that no bundle has: {info.filename!r}")
-                if info.file_size > len(data):
-                    raise _damaged(source, f"{info.filename!r} that claims {info.file_size} bytes")
+                if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                    raise _damaged(source, f"{info.filename!r} that is compressed")
+            if (claimed := sum(info.file_size for info in infos)) > len(data):
+                raise _damaged(source, f"entries that claim {claimed} bytes in a file of {len(data)}")
             return {info.filename: archive.read(info) for info in infos}
     # what zipfile raises on damaged archives: BadZipFile, and from corrupted fields any of the others
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:

@@ -67,7 +67,7 @@ def certificate_of(bundle: Bundle) -> Certificate | None:
     where = f"{bundle.source}:{CERTIFICATE}"
     try:
         facts = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EdgeLstmError(f"{where}: expected JSON, found: {error}", "export the bundle again") from None
     if not isinstance(facts, dict):
         raise EdgeLstmError(f"{where}: expected a table, found another value", "export the bundle again")

@@ -1,4 +1,7 @@
-"""The command line: results on stdout, everything else on stderr; exit 0 good, 1 refused or failed, 2 wrong usage."""
+"""The command line: results on stdout, everything else on stderr.
+
+Exit 0 good, 1 refused or failed, 2 wrong usage, 65 a bundle that fails its self-test here.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +26,42 @@ from edge_lstm.files import write_file
 
 if TYPE_CHECKING:
     from edge_lstm.service import Service
+    from edge_lstm.systemd import Manager
 
 _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
 
-# The workshops' commands, reached by name: a device has neither torch nor what makes bundles.
-_WORKSHOPS = {
+# Commands in files of their own, reached by name; the workshops': a device has neither torch nor what makes bundles.
+_ELSEWHERE = {
     "train": "edge_lstm_train.cli",
+    "tune": "edge_lstm_train.cli",
     "export": "edge_lstm_export.cli",
     "adopt": "edge_lstm_export.adopt_cli",
     "demo": "edge_lstm_export.demo_cli",
+    "init": "edge_lstm_train.init_cli",
+    "record": "edge_lstm.record_cli",
+    "device": "edge_lstm.device_cli",
+    "bench": "edge_lstm.bench_cli",
+    "doctor": "edge_lstm.doctor_cli",
 }
 _ORDER = [
     "demo",
+    "init",
+    "record",
     "train",
+    "tune",
     "export",
     "adopt",
     "keys",
     "sign",
     "inspect",
     "verify",
+    "bench",
     "replay",
     "simulate",
+    "doctor",
     "run",
     "status",
+    "device",
     "broker",
 ]
 
@@ -57,8 +73,8 @@ class _Verbs(click.Group):
         return _ORDER
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name in _WORKSHOPS:
-            command: click.Command = getattr(importlib.import_module(_WORKSHOPS[name]), name)
+        if name in _ELSEWHERE:
+            command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name)
             return command
         return super().get_command(context, name)
 
@@ -67,7 +83,7 @@ class _Verbs(click.Group):
             return super().invoke(context)
         except EdgeLstmError as error:
             click.echo(f"error: {error}", err=True)
-            context.exit(1)
+            context.exit(error.exit_code)
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -214,6 +230,7 @@ def replay(
 ) -> None:
     """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
     from edge_lstm.codec import encode_prediction
+    from edge_lstm.columns import Quantity
     from edge_lstm.predictor import Predictor
     from edge_lstm.recording import Columns, read_recording
     from edge_lstm.replay import predictions_csv, states, until
@@ -228,8 +245,9 @@ def replay(
 
         readings = list(read_sound(recording, [one.name for one in opened.contract.features], stream).readings())
     elif recording is not None:
-        names = {feature.name: feature.name for feature in opened.contract.features}
-        where = Columns(_renamed(names, columns), time_column, stream_column, stream)
+        names = _renamed({feature.name: feature.name for feature in opened.contract.features}, columns)
+        values = {one.name: Quantity(names[one.name], categories=one.categories) for one in opened.contract.features}
+        where = Columns(values, time_column, stream_column, stream)
         readings = list(read_recording(recording, where).readings())
     elif store is not None:
         readings = list(history(store))
@@ -336,38 +354,54 @@ def simulate(
 @click.argument("config", type=click.Path(path_type=Path))
 def run(config: Path) -> None:
     """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    from edge_lstm.refusal import announce
+    from edge_lstm.selftest import SelfTestError
     from edge_lstm.service import Service
     from edge_lstm.service_config import read_service_config
+    from edge_lstm.systemd import Manager
 
-    service = Service(read_service_config(config), config.parent)
+    manager = Manager()
+    try:
+        settings = read_service_config(config)
+        service = Service(settings, config.parent, manager=manager)
+    except EdgeLstmError as error:
+        manager.status(f"refused: {error.message}")
+        if isinstance(error, SelfTestError):
+            announce(settings.mqtt, config.parent, error)
+        raise
     hangups: list[int] = []
 
     def hang_up(number: int, frame: object) -> None:
         hangups.append(number)
+        manager.reloading()
+        service.stop()
+
+    def end() -> None:
+        manager.stopping()
         service.stop()
 
     signal.signal(signal.SIGHUP, hang_up)
-    with _ended_by_signals(lambda: service.stop()) as ended:
+    with ended_by_signals(end) as ended:
         service.run()
         while hangups and not ended:
             hangups.clear()
-            service = _reloaded(service, config)
+            service = _reloaded(service, config, manager)
             if ended:
                 service.stop()  # the signal came while there was nobody to tell
             service.run()
 
 
-def _reloaded(former: Service, config: Path) -> Service:
+def _reloaded(former: Service, config: Path, manager: Manager) -> Service:
     """A service by the config and bundle as they are now; by the former ones where those are refused."""
     from edge_lstm.service import Service
     from edge_lstm.service_config import read_service_config
 
     log = logging.getLogger(__name__)
     try:
-        service = Service(read_service_config(config), config.parent)
+        service = Service(read_service_config(config), config.parent, manager=manager)
     except EdgeLstmError as error:
         log.error("reload refused, going on as before: %s", str(error).replace("\n", " "))
-        return Service(former.config, config.parent, former.bundle)
+        return Service(former.config, config.parent, former.bundle, manager=manager, refused=error)
     log.info("reloaded config=%s", config)
     return service
 
@@ -392,7 +426,7 @@ def broker(port: int) -> None:
     """Run a small MQTT broker on loopback, for a first try without mosquitto."""
     from edge_lstm.broker import EmbeddedBroker
 
-    with _ended_by_signals(lambda: None) as ended, EmbeddedBroker(port) as embedded:
+    with ended_by_signals(lambda: None) as ended, EmbeddedBroker(port) as embedded:
         click.echo(f"MQTT 5 at {embedded.address}, MQTT 3.1.1 at {embedded.address_311}; end with Ctrl-C", err=True)
         while embedded.running and not ended:
             time.sleep(0.2)
@@ -401,7 +435,7 @@ def broker(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_signals(end: Callable[[], object]) -> Iterator[list[int]]:
+def ended_by_signals(end: Callable[[], object]) -> Iterator[list[int]]:
     """Within the block SIGTERM and Ctrl-C call `end()` and add to the list that it gives."""
     ended: list[int] = []
 

@@ -17,7 +17,17 @@ from edge_lstm.extras import require
 from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
 from edge_lstm.numerals import LARGEST, Numeral
 from edge_lstm.paths import ABSENT, Path
-from edge_lstm.payloads import Parse, PayloadError, csv_parser, load_json, parse_json, parse_msgpack, parse_text, shown
+from edge_lstm.payloads import (
+    Parse,
+    PayloadError,
+    csv_parser,
+    load_json,
+    parse_json,
+    parse_msgpack,
+    parse_text,
+    shown,
+    shown_bytes,
+)
 from edge_lstm.presets import preset
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.times import format_time, parse_time
@@ -72,6 +82,7 @@ class Decoder:
         _check(mapping, features)
         self._mapping = mapping
         self._features = features
+        self._most_bytes = mapping.max_bytes
         self._parse = _parser(mapping)
         self._zone = mapping.zone()
         self._stream, self._records = _path(mapping.stream), _path(mapping.readings)
@@ -97,6 +108,11 @@ class Decoder:
         self._places: dict[str, _Place | None] = {}
         self._short = self._short_way()
 
+    @property
+    def timed(self) -> bool:
+        """Whether every reading carries a time of its own, which nothing else of its stream has."""
+        return self._mapping.time_from in ("payload", "property") and not (self._mapping.sequence or self._joins)
+
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
 
@@ -106,9 +122,10 @@ class Decoder:
         no stream or time, or something that is no number.
         """
         place = self._places.get(topic)
-        if self._short is not None and place is not None and place.stream is not None:
+        short = self._short
+        if short is not None and place is not None and place.stream is not None and len(payload) <= self._most_bytes:
             # the usual message, all of it numbers, without the steps that it does not need; the long way does the same
-            load, keys, time, zone = self._short
+            load, keys, time, zone = short
             try:
                 facts = load(payload)
                 values = {}
@@ -132,6 +149,9 @@ class Decoder:
             place = self._learn(topic)
         if place is None or not payload:
             return []
+        if len(payload) > self._most_bytes:
+            expected = f"expected at most {self._most_bytes} bytes (max_bytes)"
+            raise PayloadError(f"{expected}, found {len(payload)}: {shown_bytes(payload)}")
         message = self._parse(payload)
         readings: list[Reading] = []
         refused, first = 0, None  # not all of them: a message may hold a million
@@ -374,11 +394,21 @@ class Encoder:
         if mapping.format == "msgpack":
             require("msgpack", "msgpack")
         forms: dict[str, Callable[[Prediction, str], bytes]] = {
-            "nested": lambda prediction, bundle: encode_prediction(prediction, bundle).encode(),
+            "nested": self._nested,
             "flat": lambda prediction, bundle: encode_flat(prediction, bundle).encode(),
             "msgpack": encode_msgpack,
         }
         self._form = forms[mapping.format]
+        self._pattern = ""
+
+    def _nested(self, prediction: Prediction, bundle_id: str) -> bytes:
+        """`encode_prediction` with the bundle's targets and horizons, which are always the same, written once."""
+        if not self._pattern:
+            self._pattern = _pattern(prediction.values)
+        numbers = [number for values in prediction.values.values() for number in values.values()]
+        if not math.isfinite(sum(numbers)):  # of float32 numbers, so it is as finite as they are
+            return encode_prediction(prediction, bundle_id).encode()
+        return (_head(prediction, bundle_id) + self._pattern % tuple(numbers)).encode()
 
     def topic(self, stream: str) -> str:
         """Where a stream's predictions go."""
@@ -450,6 +480,19 @@ def _head(prediction: Prediction, bundle_id: str) -> str:
         score = float(f"{prediction.score:.6g}") if judged else "null"
         head += f',"score":{score},"alarm":{"true" if prediction.alarm else "false"}'
     return head
+
+
+def _pattern(values: Mapping[str, Mapping[int, float]]) -> str:
+    """The end of a prediction in JSON, with a %r for each number."""
+
+    def literal(name: str | int) -> str:
+        return _key(name).replace("%", "%%")
+
+    targets = [
+        f"{literal(target)}{{{','.join([f'{literal(horizon)}%r' for horizon in by_horizon])}}}"
+        for target, by_horizon in values.items()
+    ]
+    return f',"predictions":{{{",".join(targets)}}}}}'
 
 
 def _members(named: Iterable[tuple[str | int, float]]) -> str:

@@ -63,6 +63,12 @@ def read_toml(path: Path, schema: type[T]) -> T:
     return from_mapping(data, schema, str(path))
 
 
+def toml_table(text: str) -> Mapping[str, Any]:
+    """TOML as tables, unchecked: for what comes with the package."""
+    table: Mapping[str, Any] = tomllib.loads(text)
+    return table
+
+
 def from_mapping(data: Mapping[str, Any], schema: type[T], where: str) -> T:
     """`data` as an instance of `schema`; `where` names its source in errors. Raises EdgeLstmError with every fault."""
     faults: list[str] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_lstm.bundle import Bundle
 from edge_lstm.certificate import certificate_of
+from edge_lstm.contract import Contract
 from edge_lstm.signing import signer
 
 # Of the provenance, what a person asks for; `facts` has the rest.
@@ -61,7 +62,6 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     """The sheet's facts, a name and a text each."""
     contract, architecture = bundle.contract, bundle.manifest.architecture
     sampling = contract.sampling
-    units = {feature.name: feature.unit for feature in contract.features}
     rows = [
         ("bundle", f"{contract.name}, id {bundle.id}"),
         ("task", contract.task),
@@ -74,8 +74,8 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     if sampling.max_gap_s:
         rows.append(("restarts", f"a stream that was silent for more than {duration(sampling.max_gap_s)}"))
     rows += [
-        ("gives", ", ".join(_with_unit(target, units.get(target, "")) for target in contract.targets)),
-        ("ahead", ", ".join(map(str, contract.horizons)) + (" step" if contract.horizons == [1] else " steps")),
+        ("gives", _given(contract)),
+        ("ahead", _ahead(contract.horizons)),
         (
             "network",
             f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "
@@ -90,6 +90,22 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     if (key := signer(bundle)) is not None:
         rows.append(("signed", f"by the key {key} (edge-lstm verify --trust checks it)"))
     return rows
+
+
+def _given(contract: Contract) -> str:
+    """What a prediction holds."""
+    named = _shortened([_with_unit(name, unit) for name, unit in contract.target_units.items()])
+    if contract.decision is not None:
+        return f"{contract.decision.label}, one of {named}"
+    if contract.alarm is not None:
+        return f"a score of how unusual {named} are, and an alarm, calibrated by each stream's own first steps"
+    return named
+
+
+def _ahead(horizons: list[int]) -> str:
+    if horizons == [0]:
+        return "the same step"
+    return ", ".join(map(str, horizons)) + (" step" if horizons == [1] else " steps")
 
 
 def duration(seconds: float) -> str:

@@ -7,8 +7,10 @@ class EdgeLstmError(Exception):
     """A fault that the user can mend.
 
     `message` says what was expected, what was found and where; `hint` says what to do about it.
-    The command line prints both on stderr and ends with exit code 1. Anything else that escapes is a bug.
+    The command line prints both on stderr and ends with `exit_code`. Anything else that escapes is a bug.
     """
+
+    exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

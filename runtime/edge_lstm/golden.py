@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_lstm.arrays import NO_ARRAYS, arrays_of
 from edge_lstm.bundle import GOLDEN, Bundle
 from edge_lstm.errors import EdgeLstmError
 
@@ -49,22 +49,34 @@ def golden_of(bundle: Bundle) -> Golden:
     """The bundle's golden vectors. Raises EdgeLstmError where they are missing or do not fit its contract."""
     states = len(bundle.contract.states)
     try:
-        with np.load(io.BytesIO(bundle.content[GOLDEN]), allow_pickle=False) as arrays:
-            expected = {
-                scheme: Expected(
-                    arrays[f"{scheme}.prediction"], [arrays[f"{scheme}.state{index}"] for index in range(states)]
-                )
-                for scheme in {*bundle.schemes, "float32"}
-            }
-            golden = Golden(arrays["features"], arrays["marks"], expected)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        arrays = arrays_of(bundle.content[GOLDEN])
+        expected = {
+            scheme: Expected(
+                arrays[f"{scheme}.prediction"], [arrays[f"{scheme}.state{index}"] for index in range(states)]
+            )
+            for scheme in {*bundle.schemes, "float32"}
+        }
+        golden = Golden(arrays["features"], arrays["marks"], expected)
+    except NO_ARRAYS as error:
         raise EdgeLstmError(
             f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {error}", "export the bundle again"
         ) from None
-    shape = (len(golden.features), len(bundle.contract.inputs))
-    if golden.features.shape != shape or not len(golden.features):
-        raise EdgeLstmError(
-            f"{bundle.source}: expected golden features of shape (steps, {shape[1]}), found {golden.features.shape}",
-            "export the bundle again",
-        )
+    if fault := _fault(bundle, golden):
+        raise EdgeLstmError(f"{bundle.source}: expected golden {fault}", "export the bundle again")
     return golden
+
+
+def _fault(bundle: Bundle, golden: Golden) -> str | None:
+    """What does not fit the contract, in words."""
+    contract, steps, marks = bundle.contract, len(np.atleast_1d(golden.features)), golden.marks
+    if marks.ndim != 1 or marks.dtype.kind not in "iu" or not marks.size or marks.min() < 1 or marks.max() > steps:
+        return f"marks among {steps} steps, found {marks.tolist()!r:.60}"
+    shapes: list[tuple[str, Floats, tuple[int, ...]]] = [("features", golden.features, (steps, len(contract.inputs)))]
+    for scheme, expected in golden.expected.items():
+        shapes.append((f"predictions of {scheme}", expected.prediction, (steps, len(contract.outputs))))
+        for state, array in zip(contract.states, expected.states, strict=True):
+            shapes.append((f"{state.name} of {scheme}", array, (len(marks), *state.shape)))
+    for name, array, shape in shapes:
+        if array.shape != shape or array.dtype != np.float32:
+            return f"{name} of shape {shape} in float32, found {array.shape} in {array.dtype}"
+    return None

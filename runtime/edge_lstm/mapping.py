@@ -13,6 +13,8 @@ from edge_lstm.paths import Path
 from edge_lstm.presets import preset
 from edge_lstm.topics import STREAM, TopicPattern, filled, name_fault, parts_of, topic_faults
 
+_MOST_PROPERTY = 1000  # characters
+
 PresetName = Literal["esphome", "homeassistant", "shelly", "shelly-gen1", "tasmota", "zigbee2mqtt"]
 
 
@@ -70,6 +72,7 @@ class InputMapping:
     sequence_from: Literal["payload", "property"] = key("payload", doc="who says so")
     ignore: list[float] = key([], doc="numbers, as they come, that mean a missing value, whichever value it is")
     missing: list[str] = key([], doc="texts that mean a missing value, besides unavailable, unknown, nan and such")
+    max_bytes: int = key(262_144, least=1, doc="a longer payload is refused, and not decoded")
     decimal: Literal["point", "comma"] = key("point", doc="what numbers that are texts have before their fraction")
 
     @staticmethod
@@ -174,11 +177,33 @@ class OutputMapping:
         "every", doc="change: only where a value moved over its deadband; alarm: where an alarm or a label turned"
     )
     deadband: dict[str, float] = key({}, doc="target = how far a value may move unsaid, in its unit", least=0)
+    retain: bool = key(False, doc="whether the broker keeps each stream's last prediction for who subscribes later")
+    expiry_s: int | None = key(
+        None, least=1, most=4_294_967_295, doc="seconds after which the broker gives it to nobody any more (MQTT 5)"
+    )
+    content_type: str | None = key(None, doc='said beside the payload, like "application/json" (MQTT 5)')
+    user_properties: dict[str, str] = key({}, doc="name = text, said beside the payload (MQTT 5)")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from topic_faults(self.topic, wildcards=False)
         if STREAM not in self.topic:
             yield "topic", f'expected {STREAM} once, so that streams do not mix, found "{self.topic}"'
+        for where, text in self._texts():
+            # a broker answers what is no text by closing the connection, and the outbox would send it again
+            if not 0 < len(text) <= _MOST_PROPERTY or not text.isprintable():
+                yield where, f"expected a printable text of 1 to {_MOST_PROPERTY} characters, found {text[:60]!r}"
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        if self.content_type is not None:
+            yield "content_type", self.content_type
+        for name, text in self.user_properties.items():
+            yield "user_properties", name
+            yield f"user_properties.{name}", text
+
+    @property
+    def needs_mqtt_5(self) -> list[str]:
+        """The keys that are set and mean nothing in MQTT 3.1.1."""
+        return [name for name in ("expiry_s", "content_type", "user_properties") if getattr(self, name)]
 
 
 def _path_faults(name: str, text: str | None) -> Iterator[tuple[str, str]]:

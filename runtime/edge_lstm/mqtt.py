@@ -40,10 +40,11 @@ ClientKind = Literal["auto", "batching", "stock"]
 
 _CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to reconnect
-_UNREACHABLE_LOGGED_EVERY_S = 60.0
+_UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = 60.0
 _MOST_A_POLL = 1000  # messages, about
+_MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
 _TOPICS_KEPT = 4096
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
 
@@ -93,6 +94,33 @@ class Message(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES  # MQTT 5 user properties; of a name that repeats, the last
 
 
+@dataclass(frozen=True)
+class Granted:
+    """What the broker said when it took us in (MQTT 5, 3.2.2.3): the standard's value where it said nothing."""
+
+    session_present: bool
+    session_expiry_s: int | None  # None: as we asked
+    receive_maximum: int
+    maximum_qos: int
+    maximum_packet_size: int | None  # None: no limit
+    retains: bool
+    wildcards: bool
+
+    @staticmethod
+    def of(session_present: bool, properties: Any) -> Granted:
+        """From paho's CONNACK properties, or None of them (MQTT 3.1.1)."""
+        said = functools.partial(getattr, properties)
+        return Granted(
+            session_present,
+            said("SessionExpiryInterval", None),
+            said("ReceiveMaximum", 65_535),
+            said("MaximumQoS", 2),
+            said("MaximumPacketSize", None),
+            bool(said("RetainAvailable", 1)),
+            bool(said("WildcardSubscriptionAvailable", 1)),
+        )
+
+
 class Door:
     """A client of one broker, driven by whoever calls `poll`."""
 
@@ -129,6 +157,8 @@ class Door:
         # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
         # malformed: messages with a topic that is no text; sessions_lost: as said in the log
         self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
+        self.granted: Granted | None = None  # by the latest connection
+        self.granted_qos: Sequence[int] = ()  # of each topic, by the latest subscription; 128 and above: refused
         self._topics, self._qos = topics, qos
         self._status_topic = status_topic
         self._session_expiry_s = session_expiry_s
@@ -139,11 +169,12 @@ class Door:
         self._broken = False  # its socket is of no use any more, though paho still holds it
         self._expect_session = expect_session
         self._arrived: list[Message] = []
+        self._arrived_bytes = 0
         self._outgoing = SendWindow(MOST_UNCONFIRMED)
         self._known_topics: dict[str, bytes] = {}
         self._names: dict[bytes, str] = {}
         self._refused = ""
-        self._since = self._retry_at = self._silent_until = 0.0
+        self._since = self._retry_at = self._silent_until = self._shed_silent_until = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._client = self._make_client(client, client_id)
         self._client.connect_timeout = _CONNECT_TIMEOUT_S
@@ -156,7 +187,7 @@ class Door:
         if address.tls:
             self._client.tls_set_context((tls or Tls()).context())
         if login is not None:
-            if login.password and not (address.tls or address.host in _LOOPBACK):
+            if login.password and not (address.tls or address.host in LOOPBACK):
                 log.warning("password goes to the broker unencrypted; use mqtts:// address=%s", address)
             self._client.username_pw_set(login.username, login.password)
         if status_topic is not None:
@@ -184,6 +215,15 @@ class Door:
     def connection(self) -> int:
         """Counts the connections made; it changes when everything unacknowledged will come again."""
         return self._connection
+
+    @property
+    def encryption(self) -> tuple[str, str] | None:
+        """(version of TLS, when the broker's certificate ends); None: nothing is encrypted, or nothing connected."""
+        connection: Any = self._client.socket()
+        if not isinstance(connection, ssl.SSLSocket):
+            return None
+        certificate: Any = connection.getpeercert() or {}
+        return connection.version() or "TLS", str(certificate.get("notAfter", ""))
 
     @property
     def unconfirmed(self) -> AbstractSet[int]:
@@ -220,7 +260,7 @@ class Door:
             self._reconnect(timeout_s)
         else:
             self._exchange(timeout_s, read)
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived, self._arrived_bytes = self._arrived, [], 0
         return arrived
 
     def publish(
@@ -354,7 +394,8 @@ class Door:
             if left is not connection:
                 return
             more = _decrypted(left) or select.select([left], [], [], 0)[0]
-            if not more or len(self._arrived) >= _MOST_A_POLL:
+            enough = len(self._arrived) >= _MOST_A_POLL or self._arrived_bytes >= _MOST_A_POLL_BYTES
+            if enough or not more:
                 _acknowledge_at_once(connection)
                 return
 
@@ -369,7 +410,8 @@ class Door:
 
     def _end_connection(self) -> None:
         self.connected = self._accepted = False
-        self._arrived.clear()  # unacknowledged, so the broker sends them again
+        # what was not acknowledged the broker sends again
+        self._arrived = [message for message in self._arrived if not message.qos]
         if time.monotonic() - self._since < _LONGEST_PAUSE_S:
             self._wait_longer()  # a broker that takes us in to throw us out is not asked without a pause
         else:
@@ -411,8 +453,13 @@ class Door:
             self._client.loop_write()
         if self.connected and not self._client.want_write():
             self._client.publish_many(items, 0, retain, self._packed(properties))
-        else:
-            self.counts["shed"] += len(items)
+            return
+        self.counts["shed"] += len(items)
+        if self.connected and time.monotonic() >= self._shed_silent_until:
+            self._shed_silent_until = time.monotonic() + _SHED_LOGGED_EVERY_S
+            log.warning(
+                "broker does not keep up, messages are shed address=%s shed=%d", self.address, self.counts["shed"]
+            )
 
     def _packed(self, properties: PublishProperties | None) -> Properties | None:
         return paho_properties(properties) if properties is not None and self._five else None
@@ -430,9 +477,10 @@ class Door:
             return
         self._connection += 1
         self._accepted = True
+        self.granted = Granted.of(flags.session_present, properties)
         self._silent_until = 0.0
         # one less than the broker allows, for the status message
-        self._outgoing.size = max(1, min(MOST_UNCONFIRMED, getattr(properties, "ReceiveMaximum", 65_535) - 1))
+        self._outgoing.size = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))
         if self._expect_session and not flags.session_present:
             self.counts["sessions_lost"] += 1
             log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
@@ -444,6 +492,7 @@ class Door:
             self._ready()
 
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self.granted_qos = [reason.value for reason in reasons]
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             self._refused = f"subscription refused: {', '.join(refused)}"
@@ -477,6 +526,7 @@ class Door:
                     self._client.ack(packet_id, (first & QOS) >> 1)
                 continue
             qos, repeated, retained = (first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0
+            self._arrived_bytes += len(payload)
             arrived.append(Message(topic, payload, packet_id, connection, qos, repeated, retained, properties))
 
     def _name(self, raw: bytes) -> str | None:

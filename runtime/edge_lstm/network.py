@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_lstm.arrays import arrays_of
 
 Floats = NDArray[np.float32]
 Cell = Literal["lstm", "gru"]
@@ -22,18 +25,19 @@ RECENT = "recent_samples"
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A matrix of small integers with one float32 scale a row: `values * scales[:, None]`, its zero point 0."""
+    """A matrix of small integers with one float32 scale a row, or one a column; its zero point is 0."""
 
     values: NDArray[np.int8]  # (rows, columns)
-    scales: Floats  # (rows,)
-    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7
+    scales: Floats  # (rows,) or (columns,)
+    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7, a scale a row
+    axis: Literal[0, 1] = 0  # 0: a scale a row; 1: a scale a column
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
 
     def dequantized(self) -> Floats:
-        return self.values.astype(np.float32) * self.scales[:, None]
+        return self.values.astype(np.float32) * (self.scales if self.axis else self.scales[:, None])
 
     def packed(self) -> NDArray[np.uint8]:
         """The values plus 8, two a byte: a row's first half in the low four bits, its second in the high ones."""
@@ -174,35 +178,35 @@ def to_npz(network: Network) -> bytes:
 
 
 def from_npz(content: bytes) -> Network:
-    """What `to_npz` wrote. Raises KeyError or ValueError where arrays are missing or of another kind."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        cell = str(arrays["cell"])
-        if cell not in get_args(Cell):
-            raise ValueError(f"expected a cell of {get_args(Cell)}, found {cell!r}")
-        count = sum(name.endswith(".b_ih") for name in arrays.files)
-        arithmetic = str(arrays["arithmetic"]) if "arithmetic" in arrays.files else "float32"
-        steps = arrays["steps"].tolist() if arithmetic != "float32" else [(0.0, 0.0)] * count
-        layers = tuple(
-            Layer(
-                _get_weight(arrays, f"layer{index}.w_ih"),
-                _get_weight(arrays, f"layer{index}.w_hh"),
-                arrays[f"layer{index}.b_ih"],
-                arrays[f"layer{index}.b_hh"],
-                *steps[index],
-            )
-            for index in range(count)
+    """What `to_npz` wrote. Raises one of arrays.NO_ARRAYS where arrays are missing or of another kind."""
+    arrays = arrays_of(content)
+    cell = str(arrays["cell"])
+    if cell not in get_args(Cell):
+        raise ValueError(f"expected a cell of {get_args(Cell)}, found {cell!r}")
+    count = sum(name.endswith(".b_ih") for name in arrays)
+    arithmetic = str(arrays["arithmetic"]) if "arithmetic" in arrays else "float32"
+    steps = arrays["steps"].tolist() if arithmetic != "float32" else [(0.0, 0.0)] * count
+    layers = tuple(
+        Layer(
+            _get_weight(arrays, f"layer{index}.w_ih"),
+            _get_weight(arrays, f"layer{index}.w_hh"),
+            arrays[f"layer{index}.b_ih"],
+            arrays[f"layer{index}.b_hh"],
+            *steps[index],
         )
-        return Network(
-            "lstm" if cell == "lstm" else "gru",
-            arrays["mean"],
-            arrays["scale"],
-            layers,
-            _get_weight(arrays, "head_weight"),
-            arrays["head_bias"],
-            arrays["change_of"],
-            arrays["highway"] if "highway" in arrays.files else None,
-            cast(Arithmetic, arithmetic),
-        )
+        for index in range(count)
+    )
+    return Network(
+        "lstm" if cell == "lstm" else "gru",
+        arrays["mean"],
+        arrays["scale"],
+        layers,
+        _get_weight(arrays, "head_weight"),
+        arrays["head_bias"],
+        arrays["change_of"],
+        arrays.get("highway"),
+        cast(Arithmetic, arithmetic),
+    )
 
 
 def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weight) -> None:
@@ -210,15 +214,18 @@ def _put_weight(arrays: dict[str, NDArray[np.generic]], name: str, weight: Weigh
         arrays[f"{name}.int4"], arrays[f"{name}.scales"] = weight.packed(), weight.scales
         arrays[f"{name}.columns"] = np.array(weight.shape[1])
     elif isinstance(weight, Quantized):
-        arrays[f"{name}.int8"], arrays[f"{name}.scales"] = weight.values, weight.scales
+        arrays[f"{name}.int8"] = weight.values
+        arrays[f"{name}.column_scales" if weight.axis else f"{name}.scales"] = weight.scales
     else:
         arrays[name] = weight
 
 
-def _get_weight(arrays: np.lib.npyio.NpzFile, name: str) -> Weight:
-    if f"{name}.int8" in arrays.files:
+def _get_weight(arrays: Mapping[str, NDArray[Any]], name: str) -> Weight:
+    if f"{name}.int8" in arrays:
+        if f"{name}.column_scales" in arrays:
+            return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.column_scales"], axis=1)
         return Quantized(arrays[f"{name}.int8"], arrays[f"{name}.scales"])
-    if f"{name}.int4" in arrays.files:
+    if f"{name}.int4" in arrays:
         return unpacked(arrays[f"{name}.int4"], arrays[f"{name}.scales"], int(arrays[f"{name}.columns"]))
     weight: Weight = arrays[name]
     return weight

@@ -6,20 +6,10 @@ A batch is done when all its predictions are confirmed. What it knows of batches
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol
 
 Outgoing = tuple[str, bytes]  # topic, payload
-
-
-class Publisher(Protocol):
-    """What it needs of the door."""
-
-    @property
-    def unconfirmed(self) -> AbstractSet[int]: ...
-
-    def publish_many(self, items: Sequence[tuple[str, bytes]]) -> list[int]: ...
 
 
 class Outbox:
@@ -30,9 +20,15 @@ class Outbox:
     batches before it cannot come again.
     """
 
-    def __init__(self, publisher: Publisher, batch: int) -> None:
-        """`batch`: the last batch's number."""
-        self._publisher = publisher
+    def __init__(
+        self,
+        publish: Callable[[Sequence[Outgoing]], list[int]],
+        unconfirmed: Callable[[], AbstractSet[int]],
+        batch: int,
+    ) -> None:
+        """`publish` sends messages and gives each a number; `unconfirmed`: those of them that the broker has not
+        confirmed; `batch`: the last batch's number."""
+        self._publish, self._unconfirmed = publish, unconfirmed
         self._last = batch
         self._batch_of: dict[int, int] = {}  # number of a message that is not confirmed -> batch
         self._open: dict[int, int] = {}  # batch -> messages not confirmed, in the order of batches
@@ -50,7 +46,7 @@ class Outbox:
         self._identities.update(dict.fromkeys(identities, batch))
         self._by_batch.append((batch, identities))
         if messages:
-            numbers = self._publisher.publish_many(messages)
+            numbers = self._publish(messages)
             self._batch_of.update(dict.fromkeys(numbers, batch))
             self._open[batch] = len(messages)
 
@@ -60,7 +56,7 @@ class Outbox:
 
     def settle(self) -> None:
         """Take note of what the broker has confirmed."""
-        unconfirmed = self._publisher.unconfirmed
+        unconfirmed = self._unconfirmed()
         for number in [one for one in self._batch_of if one not in unconfirmed]:
             self._confirm(self._batch_of.pop(number))
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 _fast_loads: Callable[[bytes], Any] | None = None
+_fast_dumps: Callable[[Any], bytes] | None = None
 with contextlib.suppress(ImportError):  # the extra `fast`; without it the same messages mean the same
+    from orjson import dumps as _fast_dumps
     from orjson import loads as _fast_loads
 
 _repr = reprlib.Repr()  # cuts what is long, deep or large
@@ -33,6 +35,11 @@ class PayloadError(ValueError):
 def load_json() -> Callable[[bytes], Any]:
     """The fastest reader of JSON that is installed; it raises ValueError, also for NaN."""
     return _fast_loads or json.loads
+
+
+def dump_json(facts: Any) -> str:
+    """JSON for our own reading; a number that is none may be null or NaN."""
+    return json.dumps(facts) if _fast_dumps is None else _fast_dumps(facts).decode()
 
 
 def parse_json(payload: bytes) -> Any:

@@ -6,14 +6,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import Backend, preferred
+from edge_lstm.backends import ONE_THREAD, Backend, Means, preferred
 from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Contract
 from edge_lstm.decisions import Decided, decider
+from edge_lstm.digits import own_digits
 from edge_lstm.features import Features
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.sampling import Round, Sampler
@@ -89,16 +91,18 @@ class Predictor:
         backend: str | None = None,
         scheme: str | None = None,
         *,
+        means: Means = ONE_THREAD,
         max_rewind: int = 0,
         window: int = 0,
         fetch: Fetch = lambda stream: None,
     ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
+        `means`: what the backend may use; without it one thread of the CPU.
         Without `backend`: the first installed of litert, onnx, tflite-runtime, numpy; without `scheme`: int8 where the
         bundle has it. Raises EdgeLstmError where the backend is not here or fails the self-test.
         """
-        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme))
+        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme), means)
         return Predictor(bundle.contract, loaded, smallest_batch, max_rewind=max_rewind, window=window, fetch=fetch)
 
     @property
@@ -111,7 +115,7 @@ class Predictor:
     def feed(self, readings: Iterable[Reading]) -> list[Prediction]:
         """Step the readings' streams; predictions in the order of the readings that caused them."""
         found = [one for steps in self.steps(readings) for one in self._predictions(steps)]
-        found.sort(key=lambda one: one[0])  # stable: a rewind's predictions stay in the order of their times
+        found.sort(key=itemgetter(0))  # stable: a rewind's predictions stay in the order of their times
         return [prediction for _, prediction in found]
 
     def steps(self, readings: Iterable[Reading]) -> Iterator[Steps]:
@@ -214,16 +218,16 @@ class Predictor:
         return raw
 
     def _predictions(self, steps: Steps) -> Iterator[tuple[int, Prediction]]:
-        outputs = self.contract.outputs
+        outputs, said = self.contract.outputs, self.contract.said
         decided = steps.decided
         columns = (steps.times, steps.steps, steps.warm_steps, steps.revisions, decided.turned)
         scores = [None] * len(steps.order) if decided.scores is None else decided.scores.tolist()
         texts = (steps.order, steps.streams, decided.labels, scores)
-        rows = zip(*texts, *(column.tolist() for column in columns), steps.values, strict=True)
+        rows = zip(*texts, *(column.tolist() for column in columns), own_digits(steps.values), strict=True)
         for index, stream, label, score, time, step, warm_steps, revision, turned, row in rows:
-            values: dict[str, dict[int, float]] = {name: {} for name in self.contract.said}
+            values: dict[str, dict[int, float]] = {name: {} for name in said}
             for (target, horizon), value in zip(outputs, row, strict=True):
-                values[target][horizon] = float(str(value))  # 812.4 and not 812.4000244140625: the float32's own digits
+                values[target][horizon] = value
             yield index, Prediction(stream, time, step, warm_steps, values, revision, label, score, turned)
 
 

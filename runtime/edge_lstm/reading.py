@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
+# Tuples: a frozen dataclass takes several times as long to make, and every message makes one of each.
 
-class Reading(NamedTuple):  # a frozen dataclass takes twice as long to make, and every message makes one
+
+class Reading(NamedTuple):
     """What one device said at one moment.
 
     `time` is in seconds since 1970 (UTC); `values` maps feature names to numbers in the bundle's units, where an
@@ -23,8 +24,7 @@ class Reading(NamedTuple):  # a frozen dataclass takes twice as long to make, an
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the network says after one step of one stream.
 
     `time` is the reading's time in seconds since 1970; `step` counts the stream's steps from 1 and never restarts;

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import Backend, format_of, load
+from edge_lstm.backends import ONE_THREAD, Backend, Means, format_of, load
 from edge_lstm.backends.calibrated import CalibratedBackend
 from edge_lstm.bundle import Bundle, Variant
 from edge_lstm.contract import Contract
@@ -49,6 +49,19 @@ class Verdict:
             found = f"relative difference {self.error:.1e} from the golden vectors{step}"
             return f"{found}, over the limit of {self.parity:.0e}"
         return f"drift {self.drift:.4f} from float32, over the limit of {self.drift_limit}"
+
+
+class SelfTestError(EdgeLstmError):
+    """A backend that does not give a bundle's golden vectors: it takes no reading, and starting it again will not help.
+
+    The command line ends with exit code 65, which systemd shows as DATAERR and does not answer with a restart.
+    """
+
+    exit_code = 65
+
+    def __init__(self, message: str, hint: str, verdict: Verdict) -> None:
+        super().__init__(message, hint)
+        self.verdict = verdict
 
 
 def initial_states(contract: Contract, batch: int) -> list[Floats]:
@@ -168,13 +181,14 @@ def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
     ]
 
 
-def accepted(bundle: Bundle, name: str, scheme: str) -> tuple[Backend, int]:
-    """The loaded backend and its smallest isolated batch. Raises EdgeLstmError where it fails the self-test."""
-    backend = load(bundle, name, scheme)
+def accepted(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> tuple[Backend, int]:
+    """The loaded backend and its smallest isolated batch. Raises SelfTestError where it fails the self-test."""
+    backend = load(bundle, name, scheme, means)
     verdict = judge(backend, bundle.contract, golden_of(bundle), bundle.variant(format_of(name), scheme))
     if not verdict.passed or verdict.smallest_batch is None:
-        raise EdgeLstmError(
+        raise SelfTestError(
             f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",
             "use another backend, or another version of this one; edge-lstm verify tries all that are installed",
+            verdict,
         )
     return backend, verdict.smallest_batch

@@ -8,9 +8,11 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -21,34 +23,47 @@ from edge_lstm.codec import Decoder, Encoder, PayloadError
 from edge_lstm.deadband import Deadband
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.health import Health
+from edge_lstm.intake import Intake
+from edge_lstm.machine import run_on
+from edge_lstm.mapping import OutputMapping
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictor import Predictor
+from edge_lstm.publishing import PublishProperties
 from edge_lstm.reading import Prediction, Reading
+from edge_lstm.refusal import refusal_payload, refusal_topic
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
 from edge_lstm.store import Store, StoreFullError
+from edge_lstm.systemd import Manager
+from edge_lstm.times import NO_CLOCK
 
 log = logging.getLogger(__name__)
 
 _MOST_UNSENT = 5000  # predictions that the broker has not confirmed, before readings are left with it
-_MOST_A_BATCH = 200
-_MOST_WAITING = 1000  # messages taken in and not processed, before the socket is left unread
 _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
 _IGNORED_TOLD_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 _A_MOMENT_S = 1e-6
-_NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
 
 
 class Service:
     """One bundle between two topics of a broker. It owns its state database; one thread does everything."""
 
-    def __init__(self, config: ServiceConfig, folder: Path, bundle: Bundle | None = None) -> None:
-        """`folder`: where relative paths of the config start; `bundle`: instead of the config's.
+    def __init__(
+        self,
+        config: ServiceConfig,
+        folder: Path,
+        bundle: Bundle | None = None,
+        *,
+        manager: Manager | None = None,
+        refused: EdgeLstmError | None = None,
+    ) -> None:
+        """`folder`: where relative paths of the config start; `bundle`: instead of the config's; `manager`: who hears
+        that it is ready and alive; `refused`: what was refused before this one was made, told to the broker.
 
         Raises EdgeLstmError where the bundle, its backend's self-test or the database refuses.
         """
@@ -57,30 +72,25 @@ class Service:
         if config.trust is not None:
             refuse_untrusted(bundle, folder / config.trust)
         self._bundle_id = bundle.id
+        self._manager = manager or Manager({})
+        self._refused: EdgeLstmError | None = refused
+        if config.cores is not None:
+            run_on(config.cores)
         self._predictor = Predictor.of(
             bundle,
             config.backend,
             config.scheme,
+            means=config.means,
             max_rewind=config.max_rewind if config.late == "rewind" else 0,
             window=_ID_WINDOW if config.input.sequence is not None else 0,
             fetch=self._row,
         )
-        features = bundle.contract.features
-        categories = {feature.name: feature.categories for feature in features if feature.categories}
-        self._decoder = Decoder(config.input, [feature.name for feature in features], categories)
-        if config.output.publish_when == "alarm" and bundle.contract.task not in ("classify", "anomaly"):
-            raise EdgeLstmError(
-                f'expected a bundle with labels or alarms for publish_when = "alarm", found the task '
-                f"{bundle.contract.task}",
-                'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
-            )
-        self._encoder = Encoder(config.output, bundle.id)
-        self._deadband = (
-            Deadband(bundle.contract, config.output.deadband) if config.output.publish_when == "change" else None
-        )
-        self._store = Store(folder / config.state, bundle.id, config.history)
+        self._decoder, self._encoder, self._deadband = translators(config, bundle)
+        self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync)
         self._batch, unsent, known = self._store.load()
         self._exactly_once = config.durability == "exactly-once"
+        # a reading that comes again is known by its own time; else its message has to be
+        self._by_message = self._exactly_once and not self._decoder.timed
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
@@ -95,9 +105,13 @@ class Service:
             keepalive_s=config.mqtt.keepalive_s,
             expect_session=self._batch > 0 and self._exactly_once,
         )
-        self._outbox = Outbox(self._door, self._batch)
+        say = functools.partial(
+            self._door.publish_many, retain=config.output.retain, properties=_said_beside(config.output)
+        )
+        self._say_unconfirmed = functools.partial(say, qos=0)
+        self._outbox = Outbox(say, lambda: self._door.unconfirmed, self._batch)
         self._outbox.put(self._batch, unsent, known)
-        self._waiting: list[Message] = []  # taken in, not processed yet
+        self._intake = Intake()
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
         self._saved_at = time.monotonic()
         self._stopping = False
@@ -118,32 +132,43 @@ class Service:
 
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
+        self._manager.status(f"connecting to {self._door.address}")
+        self._manager.ready()
         while not self._stopping:
+            self._manager.alive()
             self._outbox.settle()
             free = len(self._outbox) < _MOST_UNSENT
-            room = len(self._waiting) < _MOST_WAITING
-            self._take(self._door.poll(0.0 if self._waiting and free else _POLL_S, read=room or not free))
-            if self._waiting and free:
-                batch, self._waiting = self._waiting[:_MOST_A_BATCH], self._waiting[_MOST_A_BATCH:]
-                self._process(batch)
+            # confirmations come over the same socket, so with too few of them it is read on, come what may
+            read = not self._intake.full or not free
+            self._take(self._door.poll(self._pause_s() if self._intake and free else _POLL_S, read=read))
+            if self._intake and free and self._pause_s() == 0:
+                self._process(self._intake.batch())
             self._do_what_is_due()
         self._finish()
+
+    def _pause_s(self) -> float:
+        """How long what waits has to: commits keep their distance, unless a whole batch waits."""
+        if not self._exactly_once or self._intake.has_a_whole_batch:
+            return 0.0
+        return min(max(self._saved_at + self.config.commit_interval_s - time.monotonic(), 0.0), _POLL_S)
 
     def _take(self, messages: Sequence[Message]) -> None:
         if self._door.connection != self._connection and self._door.connected:
             self._connection = self._door.connection
             log.info("connected address=%s", self._door.address)
-            # what the former connection left unacknowledged comes again
-            self._waiting = [message for message in self._waiting if message.connection == self._connection]
-        self._waiting += messages
+            self._manager.status(f"connected to {self._door.address}, bundle {self._bundle_id}")
+            self._door.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
+            self._intake.keep_only(self._connection)
+        self._intake.add(messages)
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
+        self._arrival()
         readings = [reading for message in messages for reading in self._readings(message)]
         predictions = self._predictor.feed(readings)
         said = self._worth_saying(predictions)
         outbox = [(self._encoder.topic(one.stream), self._encoder.payload(one)) for one in said]
-        identities = [_identity(message) for message in messages] if self._exactly_once else []
+        identities = [_identity(message) for message in messages] if self._by_message else []
         self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
         self._batch += 1
         if self._exactly_once and not self._commit(outbox, identities, readings):
@@ -152,7 +177,7 @@ class Service:
             self._outbox.put(self._batch, outbox, identities)
             self._door.acknowledge(messages)
         else:
-            self._door.publish_many(outbox, qos=0)
+            self._say_unconfirmed(outbox)
         self._evict()
         self.counts["predictions"] += len(predictions)
         self.health.processed(len(readings), time.monotonic() - begun)
@@ -184,27 +209,30 @@ class Service:
         if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
             return []
+        arrival = self._arrived if self._decoder.timed else self._arrival()
         try:
-            readings = self._decoder.readings(message.topic, message.payload, message.properties, self._arrival())
+            readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
             self._refuse(message, str(error))
             readings = error.readings
         else:
             if not readings:
                 self._ignore(message)
-        return [self._timed(reading) for reading in readings if self._plausible(message, reading)]
+            if len(readings) == 1 and readings[0].time < arrival:
+                return readings  # the usual message, without what could be wrong with another
+        return [self._timed(reading, arrival) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
         ahead = reading.time - self._arrived
-        if ahead > self.config.max_ahead_s and self._arrived > _NO_CLOCK:
+        if ahead > self.config.max_ahead_s and self._arrived > NO_CLOCK:
             self._refuse(message, f"expected a time up to now, found one {ahead:.0f} s ahead")
             return False
         return True
 
-    def _timed(self, reading: Reading) -> Reading:
+    def _timed(self, reading: Reading, arrival: float) -> Reading:
         """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
-        if reading.time != self._arrived:
+        if reading.time != arrival:
             return reading
         moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
         return reading._replace(time=moment)
@@ -242,7 +270,7 @@ class Service:
         While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all.
         """
         table = self._predictor.table
-        rows = [(stream, table.row(stream)) for stream in self._unsaved]
+        rows = list(zip(self._unsaved, table.rows(self._unsaved), strict=True))
         confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
         told = False
         while True:
@@ -258,6 +286,7 @@ class Service:
                 if self._stopping:
                     return False
                 self._door.poll(0.05, read=False)
+                self._manager.alive()  # a disk that is full is waited for; one that never answers is not
         if told:
             log.warning("commit taken, going on batch=%d", self._batch)
         self._unsaved.clear()
@@ -288,11 +317,23 @@ class Service:
             "scheme": self._predictor.backend.scheme,
             "streams": self._store.count(),
             "streams_in_memory": len(self._predictor.table),
-            "queue": len(self._waiting),
+            "queue": len(self._intake),
             "unconfirmed": len(self._outbox),
+            "unsaved": len(self._unsaved),
+            **self._totals(),
+            **self.health.figures(),
+        }
+
+    def _totals(self) -> dict[str, int]:
+        """What became of readings, messages and predictions, from the start on."""
+        door = self._door.counts
+        return {
             **self._predictor.totals,
             **self.counts,
-            **self.health.figures(),
+            "malformed": door["malformed"],
+            "shed": door["shed"],
+            "unwanted": door["refused"],
+            "sessions_lost": door["sessions_lost"],
         }
 
     def _own_topic(self, name: str) -> str:
@@ -308,8 +349,36 @@ class Service:
             self._commit((), (), ())
         self._door.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)
-        counts = {**self._predictor.totals, **self.counts}
-        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in counts.items()))
+        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self._totals().items()))
+
+
+def _said_beside(output: OutputMapping) -> PublishProperties | None:
+    """What goes with every prediction beside its payload; None where nothing does."""
+    if not output.needs_mqtt_5:
+        return None
+    return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
+
+
+def translators(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:
+    """Messages to readings, predictions to messages, and which of them to say (None: all).
+
+    Raises EdgeLstmError where [input] or [output] do not fit what the bundle takes and gives.
+    """
+    contract, output = bundle.contract, config.output
+    categories = {feature.name: feature.categories for feature in contract.features if feature.categories}
+    decoder = Decoder(config.input, [feature.name for feature in contract.features], categories)
+    if output.publish_when == "alarm" and contract.task not in ("classify", "anomaly"):
+        raise EdgeLstmError(
+            f'expected a bundle with labels or alarms for publish_when = "alarm", found the task {contract.task}',
+            'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
+        )
+    deadband = Deadband(contract, output.deadband) if output.publish_when == "change" else None
+    return decoder, Encoder(output, bundle.id), deadband
+
+
+def state_path(folder: Path, state: str) -> Path:
+    """Where the database lies: beside the config, or in the unit's StateDirectory= where systemd gives one."""
+    return Path(os.environ.get("STATE_DIRECTORY") or folder) / state
 
 
 def _identity(message: Message) -> str:

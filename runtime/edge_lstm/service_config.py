@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from edge_lstm.access import Login, Tls, credential_path, read_password
+from edge_lstm.access import Login, Tls, credential_path, read_password, secret_path
+from edge_lstm.backends import Means
+from edge_lstm.boards import BackendName, Provider, Sync, board_names, board_table, read_board, unknown_board
 from edge_lstm.codec import InputMapping, OutputMapping
 from edge_lstm.config import key, read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mqtt import parse_address
 from edge_lstm.schemes import Scheme
+from edge_lstm.topics import STREAM, lies_inside, parts_of
 
 _SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"
 
@@ -59,8 +62,9 @@ class MqttConfig:
         """What mqtts:// needs to know; relative paths start at `folder`. None for mqtt://."""
         if not parse_address(self.url).tls:
             return None
-        paths = (self.ca_file, self.cert_file, self.key_file)
-        return Tls(*(None if path is None else folder / path for path in paths))
+        ca_file, cert_file = (None if path is None else folder / path for path in (self.ca_file, self.cert_file))
+        key_file = None if self.key_file is None else secret_path(folder, self.key_file, "key_file")
+        return Tls(ca_file, cert_file, key_file)
 
     def login(self, folder: Path) -> Login | None:
         """The user, and the password from its file. Raises EdgeLstmError where that is missing or unreadable."""
@@ -69,7 +73,7 @@ class MqttConfig:
         if self.password_credential is not None:
             return Login(self.username, read_password(credential_path(self.password_credential)))
         if self.password_file is not None:
-            return Login(self.username, read_password(folder / self.password_file))
+            return Login(self.username, read_password(secret_path(folder, self.password_file, "password_file")))
         return Login(self.username)
 
     def check_files(self, folder: Path) -> None:
@@ -97,14 +101,28 @@ class ServiceConfig:
 
     bundle: str = key(doc="path of the .elstm file")
     mqtt: MqttConfig = key(doc="the broker")
-    backend: Literal["litert", "onnx", "tflite-runtime", "numpy"] | None = key(None, doc="none: the first installed")
+    device: str | None = key(
+        None, doc="a board (edge-lstm device list), whose settings hold for keys that are not here"
+    )
+    backend: BackendName | None = key(None, doc="none: the first installed")
     scheme: Scheme | None = key(None, doc="none: int8 where the bundle has it")
+    threads: int = key(1, least=1, most=256, doc="of a step")
+    cores: list[int] | None = key(None, least=0, doc="the cores it may run on; none: all")
+    providers: list[Provider] | None = key(None, doc="onnxruntime's, in the order of preference; none: the CPU")
     trust: str | None = key(None, doc="path of a public key: a bundle that it did not sign is refused")
     state: str = key("state.db", doc="path of the database that keeps the streams' states")
     durability: Literal["exactly-once", "at-most-once"] = key(
         "exactly-once", doc="at-most-once: QoS 0, states kept every checkpoint_s and at stop"
     )
     checkpoint_s: float = key(60.0, least=0.1, doc="seconds between commits where durability is at-most-once")
+    sync: Sync = key(
+        "full", doc="normal: a commit does not wait for the disk, and a power cut may take the last ones with it"
+    )
+    commit_interval_s: float = key(
+        0.0, least=0, most=60, doc="least time between two commits, to spare a card; meanwhile readings wait"
+    )
+    memory_max_mb: int | None = key(None, least=32, doc="what edge-lstm device install tells systemd; none: no limit")
+    watchdog_s: float = key(60.0, least=1, doc="a loop that stands still for so long is restarted by systemd")
     late: Literal["rewind", "drop"] = key("rewind", doc="what becomes of a reading older than its stream's last one")
     max_rewind: int = key(8, least=1, most=1000, doc="how many samples it may lie back")
     max_streams: int = key(100_000, least=1, doc="streams in memory; the longest idle ones wait in the database")
@@ -117,6 +135,46 @@ class ServiceConfig:
     stats_interval_s: float = key(60.0, least=0.1, doc="seconds between messages on the stats topic")
     input: InputMapping = field(default_factory=InputMapping)
     output: OutputMapping = field(default_factory=OutputMapping)
+
+    @staticmethod
+    def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The table with its board's settings where it has none of its own."""
+        name = data.get("device")
+        return {**board_table(name)["service"], **data} if name in board_names() else data
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.device is not None and self.device not in board_names():
+            yield "device", unknown_board(self.device)
+        elif self.device is not None and self.providers is not None:
+            offered = read_board(self.device).providers
+            if absent := [name for name in self.providers if name not in offered]:
+                yield "providers", f"expected of {', '.join(offered)}, which the board has, found {', '.join(absent)}"
+        if self.providers == []:
+            yield "providers", "expected at least one, found none"
+        if self.cores == []:
+            yield "cores", "expected at least one, found none"
+        if self.providers is not None and self.backend != "onnx":
+            yield "providers", f'expected backend = "onnx" beside it, found {self.backend or "none"}'
+        if self.threads > 1 and self.backend == "numpy":
+            yield "threads", "expected 1, since the backend numpy steps rows one by one, found more"
+        for wish in self.input.topic_filters:
+            if lies_inside(self._published, wish):
+                expected = f'expected a topic outside of [input], which subscribes to "{wish}": a service that hears'
+                yield "output.topic", f'{expected} itself never comes to an end; found "{self.output.topic}"'
+        if self.mqtt.protocol != "5":
+            for name in self.output.needs_mqtt_5:
+                yield f"output.{name}", f'expected with mqtt.protocol = "5" only, found with "{self.mqtt.protocol}"'
+
+    @property
+    def means(self) -> Means:
+        """What its backend may use of the machine."""
+        return Means(self.threads) if self.providers is None else Means(self.threads, tuple(self.providers))
+
+    @property
+    def _published(self) -> str:
+        """The topic of predictions; whole where all streams have one name."""
+        name = self.input.name
+        return self.output.topic if name is None or parts_of(name) else self.output.topic.replace(STREAM, name)
 
 
 def read_service_config(path: Path) -> ServiceConfig:

@@ -44,6 +44,11 @@ def new_keys(path: Path) -> tuple[Path, Path]:
     return private, public
 
 
+def refuse_no_key(key: Path) -> None:
+    """Raise EdgeLstmError unless the file `key` holds a private key: before long work that ends in a signature."""
+    _private_key(key)
+
+
 def signature(bundle: Bundle, key: Path) -> bytes:
     """The entry manifest.sig for the bundle, by the private key in the file `key`; equal arguments give equal bytes."""
     private = _private_key(key)
@@ -91,7 +96,7 @@ def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
     try:
         facts = json.loads(bundle.signature or b"")
         return bytes.fromhex(facts["public_key"]), bytes.fromhex(facts["signature"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise EdgeLstmError(
             f"{bundle.source}: expected a public key and a signature in manifest.sig, found something else",
             "sign the bundle again",

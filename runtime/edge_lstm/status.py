@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from typing import Any
 
 from edge_lstm.errors import EdgeLstmError
@@ -15,6 +16,7 @@ _SPOKEN = (
     ("order", "{rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
     ("refused", "{refused:,} refused, {ignored:,} ignored, {retained:,} retained"),
     ("states", "{gaps:,} restarted after gaps, {runaway:,} ran away, {missing:,} values held"),
+    ("broker", "{sessions_lost:,} sessions lost, {malformed:,} malformed, {unwanted:,} unwanted, {shed:,} shed"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed"),
     ("batches", "p50 {batch_ms_p50:.1f} ms, p99 {batch_ms_p99:.1f} ms"),
     ("memory", "{rss_mb:.0f} MB"),
@@ -23,12 +25,12 @@ _SPOKEN = (
 
 
 def read_status(address: Address, client_id: str, timeout_s: float = 3.0) -> dict[str, Any]:
-    """`status` ("online" or "offline") and, where the service has spoken, its stats.
+    """`status` ("online" or "offline") and, where the service has spoken, its stats and what it was refused for.
 
     Raises EdgeLstmError where the broker is not there or knows no such service within `timeout_s`.
     """
     prefix = f"edge-lstm/{client_id}"
-    door = Door(address, topics=[f"{prefix}/status", f"{prefix}/stats"])
+    door = Door(address, topics=[f"{prefix}/{name}" for name in ("status", "stats", "refusal")])
     door.open()
     facts: dict[str, Any] = {}
     deadline = time.monotonic() + timeout_s
@@ -40,6 +42,8 @@ def read_status(address: Address, client_id: str, timeout_s: float = 3.0) -> dic
             for message in messages:
                 if message.topic.endswith("/status"):
                     facts["status"] = message.payload.decode("utf-8", "replace")
+                elif message.topic.endswith("/refusal"):
+                    facts["refusal"] = json.loads(message.payload or b"null")
                 else:
                     facts.update(json.loads(message.payload))
             door.acknowledge(messages)
@@ -47,6 +51,8 @@ def read_status(address: Address, client_id: str, timeout_s: float = 3.0) -> dic
         raise EdgeLstmError(f"expected a service's stats on {prefix}/stats, found: {error}") from None
     finally:
         door.close()
+    if "refusal" in facts and "status" not in facts:
+        facts["status"] = "never online"
     if "status" not in facts:
         raise EdgeLstmError(
             f"expected a service {client_id} at {address}, found no message on {prefix}/status",
@@ -58,6 +64,9 @@ def read_status(address: Address, client_id: str, timeout_s: float = 3.0) -> dic
 def status_text(facts: dict[str, Any]) -> str:
     """The status for a person."""
     lines = [f"{'status':<10}{facts['status']}"]
+    if facts.get("refusal"):
+        lines.append(f"{'refusal':<10}{facts['refusal']['error']}")
+    counted = defaultdict(int, facts)  # a service of another version may know fewer of them
     if "uptime_s" in facts:
-        lines += [f"{name:<10}{pattern.format(**facts)}" for name, pattern in _SPOKEN]
+        lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _SPOKEN]
     return "\n".join(lines)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import sqlite3
+import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edge_lstm.boards import Sync
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.outbox import Outgoing
+from edge_lstm.payloads import dump_json
 from edge_lstm.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -22,7 +26,7 @@ _LOG_PAGES = 256  # 1 MB of write-ahead log at most, on disks that may be small
 _SCHEMA = """
 create table if not exists bundle (id text not null);
 create table if not exists streams (stream text primary key, row blob not null) without rowid;
-create table if not exists outbox (batch integer primary key, messages text not null);
+create table if not exists unsent (batch integer primary key, messages blob not null);
 create table if not exists unacknowledged (message text primary key, batch integer not null) without rowid;
 create table if not exists history (batch integer primary key, count integer not null, readings text not null);
 """
@@ -33,9 +37,12 @@ class StoreFullError(EdgeLstmError):
 
 
 class Store:
-    """A database file that one service owns. Every commit is on the disk when it returns (WAL, synchronous = FULL)."""
+    """A database file that one service owns. Every commit is on the disk when it returns (WAL, synchronous = full).
 
-    def __init__(self, path: Path, bundle_id: str, history: int = 0) -> None:
+    With sync = "normal" it is only with the kernel: a process that dies loses nothing, a power cut the last commits.
+    """
+
+    def __init__(self, path: Path, bundle_id: str, history: int = 0, sync: Sync = "full") -> None:
         """Open or make the database; `history`: how many readings are kept for a replay, at least.
 
         A damaged file is moved aside and states of another bundle are dropped; both are said loudly. Raises
@@ -43,6 +50,7 @@ class Store:
         """
         self._path = path
         self._history = history
+        self._sync = sync
         try:
             self._database = self._opened()
         except sqlite3.OperationalError as error:
@@ -69,7 +77,7 @@ class Store:
         try:
             database.execute("pragma locking_mode = exclusive")  # a second service on it is an error
             database.execute("pragma journal_mode = wal")
-            database.execute("pragma synchronous = full")
+            database.execute(f"pragma synchronous = {self._sync}")
             database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
             database.execute(f"pragma cache_size = -{_CACHE_KIB}")
             database.executescript(_SCHEMA)
@@ -94,16 +102,14 @@ class Store:
         if former is not None:
             log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", former, bundle_id)
         with self._transaction():
-            for table in ("streams", "outbox", "unacknowledged", "bundle"):
+            for table in ("streams", "unsent", "unacknowledged", "bundle"):
                 self._database.execute(f"delete from {table}")
             self._database.execute("insert into bundle values (?)", (bundle_id,))
 
     def load(self) -> tuple[int, list[Outgoing], list[str]]:
         """The last batch's number, the outbox (oldest first), and the unacknowledged messages."""
-        batches = list(self._database.execute("select batch, messages from outbox order by batch"))
-        outbox = [
-            (topic, payload.encode("latin-1")) for _, messages in batches for topic, payload in json.loads(messages)
-        ]
+        batches = list(self._database.execute("select batch, messages from unsent order by batch"))
+        outbox = [message for _, messages in batches for message in _unpacked(messages)]
         unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
         (last,) = self._database.execute("select max(batch) from history").fetchone()
         return max([last or 0, *(batch for batch, _ in batches)]), outbox, unacknowledged
@@ -139,11 +145,9 @@ class Store:
         try:
             with self._transaction():
                 self._database.executemany("insert or replace into streams values (?, ?)", rows)
-                self._database.execute("delete from outbox where batch <= ?", (confirmed,))
+                self._database.execute("delete from unsent where batch <= ?", (confirmed,))
                 if outbox:
-                    # latin-1 has a character for every byte, which JSON needs and MessagePack has no other way to get
-                    text = json.dumps([(topic, payload.decode("latin-1")) for topic, payload in outbox])
-                    self._database.execute("insert into outbox values (?, ?)", (batch, text))
+                    self._database.execute("insert into unsent values (?, ?)", (batch, _packed(outbox)))
                 self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
                 self._database.executemany(
                     "insert or replace into unacknowledged values (?, ?)",
@@ -169,7 +173,7 @@ class Store:
             self._database.execute("pragma wal_checkpoint(truncate)")
 
     def _keep(self, batch: int, readings: Sequence[Reading]) -> None:
-        content = json.dumps([[one.stream, one.time, dict(one.values), one.sequence, one.partial] for one in readings])
+        content = dump_json([[one.stream, one.time, dict(one.values), one.sequence, one.partial] for one in readings])
         self._database.execute("insert into history values (?, ?, ?)", (batch, len(readings), content))
         self._kept += len(readings)
         while self._kept > 2 * self._history:  # seldom, and then many at once
@@ -183,7 +187,7 @@ class Store:
     def close(self, confirmed: int) -> None:
         """Drop the outgoing messages of all batches up to `confirmed`, and let go of the file, the log folded in."""
         try:
-            self._database.execute("delete from outbox where batch <= ?", (confirmed,))
+            self._database.execute("delete from unsent where batch <= ?", (confirmed,))
         except sqlite3.OperationalError as error:  # a full disk: they go out again at the next start, which is allowed
             log.warning("confirmed predictions stay in the outbox error=%s", error)
         self._database.close()
@@ -213,8 +217,25 @@ def history(path: Path) -> Iterator[Reading]:
         ) from None
 
 
-def _numbers(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}
+
+
+def _packed(messages: Sequence[Outgoing]) -> bytes:
+    """How many pieces there are, how long each is (4 bytes each), and the pieces: topic, payload, topic, payload, …"""
+    pieces = [piece for topic, payload in messages for piece in (topic.encode(), payload)]
+    return struct.pack(f"<{1 + len(pieces)}I", len(pieces), *map(len, pieces)) + b"".join(pieces)
+
+
+def _unpacked(content: bytes) -> Iterator[Outgoing]:
+    (count,) = struct.unpack_from("<I", content)
+    at = 4 + 4 * count
+    pieces = []
+    for length in struct.unpack_from(f"<{count}I", content, 4):
+        pieces.append(content[at : at + length])
+        at += length
+    for topic, payload in zip(pieces[::2], pieces[1::2], strict=True):
+        yield topic.decode(), payload
 
 
 def _was_ours(path: Path) -> bool:

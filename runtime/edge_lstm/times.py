@@ -6,6 +6,8 @@ import functools
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
 
+NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
+
 # Seconds since 1970 stay below 1e11 until the year 5138; the same instants in milliseconds lie above it from 1973 on,
 # and so on by thousands: one number says its own unit.
 _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))

@@ -46,6 +46,15 @@ class TopicPattern:
         return named
 
 
+def lies_inside(topic: str, topic_filter: str) -> bool:
+    """Whether a topic, whatever its {parts} become, matches an MQTT topic filter."""
+    levels, wanted = topic.split("/"), topic_filter.split("/")
+    tail = wanted[-1] == "#"  # which is any further levels, or none
+    wanted = wanted[:-1] if tail else wanted
+    long_enough = len(levels) >= len(wanted) if tail else len(levels) == len(wanted)
+    return long_enough and all(want in ("+", level) for level, want in zip(levels, wanted, strict=False))
+
+
 def parts_of(pattern: str) -> list[str]:
     """The names of the parts in a pattern."""
     return _PART.findall(pattern)

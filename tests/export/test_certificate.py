@@ -19,6 +19,7 @@ from edge_lstm.contract import Feature
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.network import dense
 from edge_lstm.selftest import drift
+from edge_lstm_export import assemble
 from edge_lstm_export.assemble import Proof, export_bundle
 from edge_lstm_export.budgets import Budgets
 from edge_lstm_export.certify import warm_up_steps
@@ -98,17 +99,30 @@ def test_a_budget_that_nothing_keeps_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("most", "scheme"), [(0.1, "int4"), (2e-3, "int8"), (1e-4, "float16"), (1e-6, "float32")])
+@pytest.mark.parametrize(("most", "scheme"), [(0.1, "int4"), (1e-3, "int8"), (1e-4, "float16"), (1e-6, "float32")])
 def test_auto_takes_the_smallest_scheme_within_the_budget(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, most: float, scheme: str
 ) -> None:
     proof = Proof(certificate_steps=200, budgets=Budgets(drift=most), choose=True)
     schemes = ["float32", "float16", "int8", "int8-static", "int4"]
-    exported = export_bundle(make_checkpoint(hidden=32), tmp_path / "x.elstm", schemes, ["numpy", "onnx"], proof)
+    exported = export_bundle(make_checkpoint(hidden=64), tmp_path / "x.elstm", schemes, ["numpy", "onnx"], proof)
     assert exported.bundle.schemes == [scheme]
     certificate = certificate_of(exported.bundle)
     assert certificate is not None
     assert {one.scheme for one in certificate.variants} == {scheme}
+
+
+def test_a_key_or_folder_that_will_not_do_is_refused_before_anything_is_measured(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "networks_of", lambda *_: pytest.fail("worked before it looked"))
+    (tmp_path / "other.key").write_text("not a key")
+    for key, found in (("other.key", "something else"), ("none.key", "No such file")):
+        with pytest.raises(EdgeLstmError, match=f"expected .* key .*{key}.*found:? {found}"):
+            export_bundle(make_checkpoint(hidden=4), tmp_path / "x.elstm", proof=Proof(sign_with=tmp_path / key))
+    with pytest.raises(EdgeLstmError, match="expected a folder that can be written"):
+        export_bundle(make_checkpoint(hidden=4), tmp_path / "nowhere" / "x.elstm")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.key"]
 
 
 def test_a_model_that_forgets_at_once_needs_no_warm_up(make_checkpoint: MakeCheckpoint) -> None:

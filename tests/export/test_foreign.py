@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +17,17 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
 
+from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.bundle import Bundle
 from edge_lstm.cli import main
+from edge_lstm.mqtt import Door
 from edge_lstm.predictor import Predictor
 from edge_lstm.replay import replay
 from edge_lstm.sound import read_sound
 from edge_lstm_export.foreign import tone_and_noise
 from edge_lstm_export.onnx_writer import write_onnx
 from edge_lstm_train.checkpoint import Checkpoint
+from tests.deadline import wait_until
 
 
 def adopt(*arguments: str | Path) -> Result:
@@ -124,3 +130,93 @@ def _wrapper(model: Path, signal: Any) -> Any:
 
     wrapper = OnnxWrapper(str(model), force_onnx_cpu=True)
     return np.array([wrapper(torch.from_numpy(frame.copy()), 16_000).item() for frame in signal.reshape(-1, 512)])
+
+
+@pytest.fixture
+def adopted(tmp_path: Path) -> Path:
+    """The small model as a bundle; its steps take four values and come every half second."""
+    small_model(tmp_path / "small.onnx")
+    result = adopt(tmp_path / "small.onnx", "-o", tmp_path / "small.elstm", "--every", "0.5")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "small.elstm"
+
+
+def carried(frames: Any) -> Any:
+    """What the small model says to frames (steps, 4), in numpy."""
+    h, said = np.float32(0), []
+    for frame in frames:
+        h = np.tanh(frame.mean(dtype=np.float32) + h)
+        said.append(h)
+    return np.array(said)
+
+
+def test_an_adopted_bundle_is_verified_and_measured_like_any_other(adopted: Path) -> None:
+    verified = CliRunner().invoke(main, ["verify", str(adopted), "--json"])
+    (verdict,) = json.loads(verified.stdout)
+    assert (verdict["backend"], verdict["scheme"], verdict["passed"]) == ("onnx", "float32", True)
+    benched = CliRunner().invoke(main, ["bench", str(adopted), "--json", "--seconds", "0.02"])
+    assert benched.exit_code == 0, benched.output
+    (variant,) = json.loads(benched.stdout)["variants"]
+    assert (variant["backend"], variant["scheme"], variant["runs"]) == ("onnx", "float32", True)
+    assert [pace["batch"] for pace in variant["measured"]["paces"]] == [1, 8, 64, 256]
+
+
+def test_an_adopted_bundle_hears_a_wav_file_frame_by_frame(adopted: Path, tmp_path: Path) -> None:
+    samples = (tone_and_noise(4 * 50 + 3) * 32767).astype("<i2")
+    with wave.open(str(tmp_path / "hall.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(samples.tobytes())
+    result = CliRunner().invoke(main, ["replay", str(adopted), str(tmp_path / "hall.wav"), "--json"])
+    assert result.exit_code == 0, result.output
+    published = [json.loads(line) for line in result.stdout.splitlines()]
+    frames = (samples[:200].astype(np.float32) / 32768).reshape(50, 4)
+    assert [one["stream"] for one in published] == ["hall"] * 50
+    found = np.array([one["predictions"]["y"]["0"] for one in published])
+    assert np.abs(found - carried(frames)).max() <= 1e-5
+    assert np.ptp(found) > 0.05
+
+
+def test_an_adopted_bundle_is_served_over_a_broker_with_its_state_carried(adopted: Path, tmp_path: Path) -> None:
+    frames = np.random.default_rng(2).normal(0, 1, (30, 4)).astype(np.float32)
+    with EmbeddedBroker() as broker:
+        config = tmp_path / "service.toml"
+        config.write_text(
+            f'bundle = "{adopted.name}"\n[mqtt]\nurl = "{broker.address}"\n[input]\ntopic = "sound/{{stream}}"\n'
+            '[output]\ntopic = "heard/{stream}"\n'
+        )
+        process = subprocess.Popen([sys.executable, "-m", "edge_lstm", "run", str(config)])
+        client = Door(broker.address, "subscriber", ["heard/+", "edge-lstm/edge-lstm/status"])
+        client.open()
+        heard: list[Any] = []
+        said: list[bytes] = []
+
+        def listen() -> None:
+            messages = client.poll(0.05)
+            client.acknowledge(messages)
+            said.extend(message.payload for message in messages if message.topic.endswith("/status"))
+            heard.extend(json.loads(message.payload) for message in messages if message.topic == "heard/hall")
+
+        def online() -> bool:
+            assert process.poll() is None
+            listen()
+            return b"online" in said
+
+        def answered() -> bool:
+            listen()
+            return len(heard) >= len(frames)
+
+        try:
+            wait_until(online, "the service is online")
+            for step, frame in enumerate(frames):
+                values = {f"sample_{index:03d}": float(value) for index, value in enumerate(frame)}
+                client.publish("sound/hall", json.dumps({"time": 1_700_000_000 + 0.5 * step, **values}))
+            wait_until(answered, "every reading is answered")
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+            client.close()
+    assert [one["step"] for one in heard] == list(range(1, 31))
+    found = np.array([one["predictions"]["y"]["0"] for one in heard])
+    assert np.abs(found - carried(frames)).max() <= 1e-5

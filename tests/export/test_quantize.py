@@ -7,8 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_lstm.network import Quantized
-from edge_lstm_export.quantize import int8_rows, quantized
+from edge_lstm.network import Cell, Quantized
+from edge_lstm.schemes import Scheme
+from edge_lstm.selftest import drift
+from edge_lstm_export.feedback import Factor, with_feedback
+from edge_lstm_export.golden_tape import with_weights
+from edge_lstm_export.quantize import int8_columns, int8_rows, quantized
 from edge_lstm_train.checkpoint import Checkpoint
 
 
@@ -19,6 +23,13 @@ def test_a_rounded_weight_is_within_half_a_step_of_its_row() -> None:
     assert (error <= 0.5001 * stored.scales[:, None]).all()
     assert np.allclose(stored.scales, np.abs(matrix).max(axis=1) / 127, rtol=1e-6)
     assert np.abs(stored.values).max() == 127
+
+
+def test_a_column_has_a_scale_of_its_own_and_features_of_any_unit_keep_their_digits() -> None:
+    matrix = np.random.default_rng(0).normal(0, np.logspace(-4, 2, 25), (40, 25)).astype(np.float32)
+    stored = int8_columns(matrix)
+    assert stored.scales.shape == (25,)
+    assert (np.abs(stored.dequantized() - matrix) <= 0.5001 * np.abs(matrix).max(axis=0) / 127).all()
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
@@ -37,6 +48,33 @@ def test_only_matrices_are_rounded(make_checkpoint: Callable[..., Checkpoint]) -
     assert isinstance(rounded.head_weight, Quantized)
     assert rounded.head_bias is network.head_bias
     assert rounded.parameters == network.parameters
+
+
+@pytest.mark.parametrize(("scheme", "cell"), [("int8", "lstm"), ("int8", "gru"), ("int4", "lstm")])
+def test_feedback_halves_what_rounding_costs_on_input_that_it_never_saw(
+    make_checkpoint: Callable[..., Checkpoint], scheme: Scheme, cell: Cell
+) -> None:
+    checkpoint = make_checkpoint(cell, 1, hidden=32, changes=False, steps=2000)
+    network, tape = checkpoint.model.network(), checkpoint.tape
+    expected, _ = checkpoint.model.stream(tape)
+    before, after = (
+        drift(with_weights(checkpoint.model, one).stream(tape)[0][1000:], expected[1000:])
+        for one in (quantized(network, scheme), quantized(network, scheme, tape[:1000]))
+    )
+    assert after <= before / 2, (before, after)
+
+
+def test_feedback_changes_no_scale_and_leaves_what_is_exact() -> None:
+    random = np.random.default_rng(0)
+    whole = random.integers(-127, 128, (12, 6)).astype(np.float32)
+    whole[0] = 127
+    whole[:, 3] = 0
+    nearest = int8_columns(whole)
+    (found,) = with_feedback([Factor(whole, nearest, random.normal(size=(50, 6)).astype(np.float32))])
+    assert np.array_equal(found.dequantized(), nearest.dequantized())
+    assert found.scales is nearest.scales
+    (silent,) = with_feedback([Factor(whole / 3, int8_columns(whole / 3), np.zeros((50, 6), np.float32))])
+    assert np.array_equal(silent.values, nearest.values)
 
 
 def test_rounding_twice_is_refused(make_checkpoint: Callable[..., Checkpoint]) -> None:

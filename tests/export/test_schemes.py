@@ -36,9 +36,7 @@ def test_a_scheme_is_this_share_of_float32(
     bundle = bundle_of(make_checkpoint(hidden=hidden, steps=20), "float32", scheme)
     size = {(one.format, one.scheme): len(bundle.content[one.file]) for one in bundle.manifest.variants}
     for format in ("onnx", "tflite"):
-        # TFLite wants a zero point of eight bytes a row, which at 64 units is a hundredth and a half
-        allowed = share + (0.015 if (hidden, format) == (64, "tflite") else 0)
-        assert size[format, scheme] <= allowed * size[format, "float32"], format
+        assert size[format, scheme] <= share * size[format, "float32"], format
 
 
 @pytest.mark.parametrize("columns", [7, 8])

@@ -6,17 +6,21 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import tflite
 from onnx import shape_inference
 
+from edge_lstm.contract import Feature
 from edge_lstm.network import Cell
+from edge_lstm_export.entry import entry_of
 from edge_lstm_export.onnx_writer import write_onnx
 from edge_lstm_export.quantize import quantized
 from edge_lstm_export.tflite_writer import write_tflite
 from edge_lstm_train.checkpoint import Checkpoint
 
+FEATURES = [Feature("level", "m", 3.0, 2.0), Feature("temperature", "°C", 20.0, 5.0)]
 MakeCheckpoint = Callable[..., Checkpoint]
 
 
@@ -58,12 +62,39 @@ def test_an_onnx_file_passes_the_checker_and_strict_shape_inference(
     assert (model.ir_version, model.opset_import[0].version) == (8, 17)
 
 
-def test_an_onnx_step_is_eight_nodes_and_int8_adds_one_a_matrix(make_checkpoint: MakeCheckpoint) -> None:
-    float32 = [node.op_type for node in onnx_of(make_checkpoint()).graph.node]
-    int8 = [node.op_type for node in onnx_of(make_checkpoint(), "int8").graph.node]
-    assert float32 == ["Sub", "Mul", "Unsqueeze", "LSTM", "Squeeze", "Gemm", "Gather", "Add"]
-    assert int8.count("DequantizeLinear") == 3
-    assert [op for op in int8 if op != "DequantizeLinear"] == float32
+@pytest.mark.parametrize(("scheme", "matrices"), [("int8", 3), ("float16", 4)])
+def test_an_onnx_step_is_the_least_graph_and_rounded_weights_add_to_loading_alone(
+    make_checkpoint: MakeCheckpoint, scheme: str, matrices: int
+) -> None:
+    levels = make_checkpoint(features=FEATURES, changes=False)
+    assert [node.op_type for node in onnx_of(levels).graph.node] == ["Unsqueeze", "LSTM", "Squeeze", "Gemm"]
+    changes = [node.op_type for node in onnx_of(make_checkpoint(features=FEATURES)).graph.node]
+    assert changes == ["Unsqueeze", "LSTM", "Squeeze", "Gemm", "Gemm"]
+    nodes = onnx_of(make_checkpoint(features=FEATURES), scheme).graph.node
+    computed: set[str] = set()  # from constants, once, when the graph is loaded
+    for node in nodes:
+        if node.op_type in ("DequantizeLinear", "Cast", "Mul"):
+            assert not {"features", "sequence", "hidden"} & set(node.input)
+            computed |= set(node.output)
+    assert len(computed) == matrices
+    assert [node.op_type for node in nodes if not computed & set(node.output)] == changes
+
+
+@pytest.mark.parametrize(("mean", "operations"), [(-8.0, []), (8.1, ["Sub"])])
+def test_a_mean_is_folded_into_the_bias_only_where_that_costs_no_digits(
+    make_checkpoint: MakeCheckpoint, mean: float, operations: list[str]
+) -> None:
+    checkpoint = make_checkpoint(features=[FEATURES[0], Feature("odd", "", 5 * mean, 5.0)])
+    assert [node.op_type for node in onnx_of(checkpoint).graph.node if node.op_type in ("Sub", "Mul")] == operations
+    offset = entry_of(checkpoint.model.network(), columns_at_load=True).offset
+    assert (offset is None) == (not operations)
+    if offset is not None:
+        assert offset.tolist() == [0, np.float32(5 * mean)]  # the near one is folded all the same
+
+
+def test_a_highway_takes_standardized_samples(make_checkpoint: MakeCheckpoint) -> None:
+    ops = [node.op_type for node in onnx_of(make_checkpoint(features=FEATURES, highway=2)).graph.node]
+    assert ops[:3] == ["Sub", "Mul", "Unsqueeze"]
 
 
 def test_an_onnx_file_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
@@ -78,7 +109,7 @@ def test_an_onnx_file_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
 def test_tflite_operators_are_of_the_versions_that_old_runtimes_know(make_checkpoint: MakeCheckpoint) -> None:
     lstm = operators(tflite_of(make_checkpoint()))
     assert " ".join(name for name, _ in lstm) == (
-        "SUB MUL CONCATENATION FULLY_CONNECTED SPLIT LOGISTIC LOGISTIC TANH LOGISTIC MUL MUL ADD TANH MUL"
+        "SUB CONCATENATION FULLY_CONNECTED SPLIT LOGISTIC LOGISTIC TANH LOGISTIC MUL MUL ADD TANH MUL"
         " FULLY_CONNECTED GATHER ADD"
     )
     for cell in ("lstm", "gru"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -62,10 +63,11 @@ def subscribe() -> Iterator[Callable[..., Subscriber]]:
 class ServiceProcess:
     """`edge-lstm run` in a process of its own, its log in a file."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, environment: dict[str, str] | None = None) -> None:
         self.log = config.with_suffix(f".{time.monotonic_ns()}.log")
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "edge_lstm", "run", str(config)], stderr=log)
+            command = [sys.executable, "-m", "edge_lstm", "run", str(config)]
+            self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
 
     def wait_connected(self) -> None:
         def connected() -> bool:
@@ -85,16 +87,21 @@ class ServiceProcess:
 
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
-    """start_service(bundle, address, extra=""): writes service.toml beside the bundle, starts it, waits for nothing."""
+    """start_service(bundle, address, extra="", environment=None): writes service.toml beside the bundle, and starts it.
+
+    It waits for nothing.
+    """
     started: list[ServiceProcess] = []
 
-    def start(bundle: Path, address: Address, extra: str = "") -> ServiceProcess:
+    def start(
+        bundle: Path, address: Address, extra: str = "", environment: dict[str, str] | None = None
+    ) -> ServiceProcess:
         config = bundle.parent / "service.toml"
         config.write_text(
             f'bundle = "{bundle.name}"\nbackend = "numpy"\n{extra}\n'
             f'[mqtt]\nurl = "{address}"\nclient_id = "edge-lstm-test"\n'
         )
-        started.append(ServiceProcess(config))
+        started.append(ServiceProcess(config, environment))
         return started[-1]
 
     yield start

@@ -14,13 +14,17 @@ from edge_lstm.mqtt import Address
 class Proxy:
     """Forwards to `target` from a port of its own, within a `with` block. Connections made later are whole again."""
 
-    def __init__(self, target: Address) -> None:
+    def __init__(self, target: Address, port: int = 0) -> None:
+        """`port`: one that was free, to come back at; 0: any free one."""
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that what stalls is soon felt
         self.address = Address("127.0.0.1", self._listener.getsockname()[1], target.tls)
         self.connections = 0
         self.delay_s = 0.0  # before each chunk is passed on
         self.cut_after: int | None = None  # bytes to the client, for each connection; then it is cut
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._swallowing = threading.Event()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads: list[threading.Thread] = []
@@ -36,6 +40,7 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
+        self.flow()
         for thread in self._threads:
             thread.join(10)
         for pair in self._pairs:
@@ -59,6 +64,14 @@ class Proxy:
         """Take everything that the connections of now send, and pass on nothing: a cable that was pulled."""
         self._swallowing.set()
 
+    def stall(self) -> None:
+        """Take nothing more that clients send, until `flow`: a broker that cannot keep up."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Go on after `stall`."""
+        self._flowing.set()
+
     def _start(self, target: object, *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
@@ -75,17 +88,25 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
+            broker.settimeout(None)  # the timeout was for connecting; silence is no fault
             self.connections += 1
             self._swallowing = threading.Event()
             self._pairs.append((client, broker))
-            self._start(self._forward, client, broker, self._swallowing, None)
-            self._start(self._forward, broker, client, self._swallowing, self.cut_after)
+            self._start(self._forward, client, broker, self._swallowing, None, self._flowing)
+            self._start(self._forward, broker, client, self._swallowing, self.cut_after, None)
 
     def _forward(
-        self, source: socket.socket, target: socket.socket, swallowing: threading.Event, most: int | None
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        swallowing: threading.Event,
+        most: int | None,
+        flowing: threading.Event | None,
     ) -> None:
         passed = 0
         while True:
+            if flowing is not None:
+                flowing.wait()
             try:
                 data = source.recv(65536)
                 if self.delay_s:

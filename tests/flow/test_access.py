@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from edge_lstm.access import Login, Tls
+from edge_lstm.checks.broker import broker
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mqtt import Address, Door
-from edge_lstm.service_config import read_service_config
+from edge_lstm.service_config import MqttConfig, read_service_config
 
 Make = Callable[..., Any]
 
@@ -184,3 +185,17 @@ def test_the_password_of_a_file_opens_the_broker_and_a_wrong_one_is_an_error(
     again = make_door(broker.address, login=Login("pump", "guess"), protocol="3.1.1")
     with pytest.raises(EdgeLstmError, match=r"3\.1\.1 broker .* found: (Not authorized|Bad user name or password)"):
         again.open(5)
+
+
+def test_the_doctor_tells_the_version_of_tls_and_when_the_certificate_ends(
+    tls_broker: Make, authorities: tuple[Authority, Authority]
+) -> None:
+    url = str(tls_broker().address)
+    found = list(broker(MqttConfig(url, ca_file=str(authorities[0].certificate)), Path(), ["t/+"], 100))
+    assert [finding.light for finding in found if finding.check != "encryption"] == ["green"] * 5
+    (encryption,) = [finding for finding in found if finding.check == "encryption"]
+    assert encryption.light == "amber"  # the authority's certificates are good for two days
+    assert encryption.found == "TLSv1.3, but the broker's certificate ends in 2 days"
+    (refused,) = broker(MqttConfig(url, ca_file=str(authorities[1].certificate)), Path(), ["t/+"], 100)
+    assert refused.light == "red"
+    assert "a certificate that is refused" in refused.found

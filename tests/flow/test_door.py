@@ -261,6 +261,19 @@ def test_one_poll_takes_a_bounded_part_of_what_waits(mosquitto: Any, make_door: 
     assert max(sizes) < 6000
 
 
+def test_one_poll_takes_a_bounded_part_of_large_messages_too(mosquitto: Any, make_door: Make) -> None:
+    sink = connect(make_door(mosquitto.address, topics=["t/+"]))
+    source = connect(make_door(mosquitto.address))
+    source.publish_many([("t/in", bytes(500_000))] * 20)
+    settle(source)
+    sizes = []
+    while sum(sizes) < 20:
+        messages = sink.poll(0.5)
+        sink.acknowledge(messages)
+        sizes.append(len(messages))
+    assert max(sizes) <= 4, "1 MiB and what the last read brought"
+
+
 # brokers that come and go
 
 

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.broker import EmbeddedBroker
@@ -147,6 +149,52 @@ def test_a_retained_reading_is_not_a_fresh_one(
     assert "retained=1" in service.log.read_text()
 
 
+def test_a_payload_of_a_megabyte_is_refused_and_what_comes_after_it_is_predicted(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address)
+    service.wait_connected()
+    (reading,) = readings_of(1, 1)
+    for _ in range(20):
+        subscriber.publish("sensors/tank-0", encode_reading(reading).ljust(1_000_000))
+    subscriber.publish("sensors/tank-0", encode_reading(reading))
+    wait_until(lambda: len(subscriber.messages) == 1, "the good reading is predicted")
+    assert service.stop() == 0
+    log = service.log.read_text()
+    assert "expected at most 262144 bytes (max_bytes), found 1000000" in log
+    assert "refused=20" in log
+
+
+def test_what_is_said_beside_a_prediction_arrives_and_a_retained_one_waits_for_who_comes_later(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    beside = 'expiry_s = 60, content_type = "application/json", user_properties = {site = "north"}'
+    service = start_service(bundle_path, mosquitto.address, f"output = {{retain = true, {beside}}}")
+    service.wait_connected()
+    source = subscribe(mosquitto.address, "predictions/+")
+    for reading in readings_of(1, 2):
+        source.publish(f"sensors/{reading.stream}", encode_reading(reading))
+    wait_until(lambda: len(source.messages) == 2, "two predictions arrive")
+    service.kill()
+    heard: list[Any] = []
+    late = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    late.on_message = lambda client, userdata, message: heard.append(message)
+    late.on_connect = lambda client, *_: client.subscribe("predictions/+", 1)
+    late.connect(mosquitto.address.host, mosquitto.address.port)
+    late.loop_start()
+    try:
+        wait_until(lambda: len(heard) == 1, "the last prediction arrives")
+    finally:
+        late.disconnect()
+        late.loop_stop()
+    said = heard[0].properties
+    assert heard[0].retain
+    assert json.loads(heard[0].payload)["step"] == 2
+    assert 0 < said.MessageExpiryInterval <= 60
+    assert (said.ContentType, said.UserProperty) == ("application/json", [("site", "north")])
+
+
 def test_a_device_is_read_as_it_speaks_and_what_it_says_besides_is_left_alone(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
@@ -164,6 +212,19 @@ def test_a_device_is_read_as_it_speaks_and_what_it_says_besides_is_left_alone(
     said = [(facts["stream"], facts["time"], facts["step"]) for facts in subscriber.payloads()]
     assert said == [("cistern", "2024-07-01T12:00:00Z", 1), ("cistern", "2024-07-01T12:02:00Z", 2)]
     assert "refused=1" in service.log.read_text()
+
+
+def test_readings_of_one_message_that_go_by_its_arrival_are_a_step_each(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address, '[input]\ntime_from = "arrival"')
+    service.wait_connected()
+    subscriber.publish("sensors/tank", '[{"level": 1.0}, {"level": 1.5}, {"level": 2.0}]')
+    subscriber.publish("sensors/tank", '{"level": 2.5}')
+    wait_until(lambda: any(one["step"] == 4 for one in subscriber.payloads()), "the fourth prediction arrives")
+    assert service.stop() == 0
+    assert [facts["step"] for facts in subscriber.payloads()] == [1, 2, 3, 4]
 
 
 def test_the_service_waits_for_a_broker_that_is_not_there_and_says_so_when_it_goes(

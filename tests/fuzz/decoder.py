@@ -9,9 +9,7 @@ the run, and build/fuzz holds the input that did it.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import resource
 import shutil
 import sys
 import time
@@ -28,6 +26,7 @@ with atheris.instrument_imports(include=["edge_lstm"]):
     from edge_lstm.codec import PayloadError
     from edge_lstm.times import format_time
     from tests.device_messages import decoders, device_messages
+    from tests.fuzz.memory import rss_mib
 
 DECODERS = decoders()
 NAMES = list(DECODERS)
@@ -86,15 +85,6 @@ class Tally:
             )
             became = ", ".join(f"{count:,} {name}" for name, count in sorted(self._became.items()))
             print(f"{self._done:,} inputs ({became}), {rate:,.0f} inputs/s, RSS {memory}", flush=True)
-
-
-def rss_mib() -> float:
-    """What the process holds in memory now, in MiB."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux: the most that it ever held
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def words() -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge_lstm import backends
-from edge_lstm.backends import NAMES, Backend, format_of, refusal, tflite
+from edge_lstm.backends import NAMES, ONE_THREAD, Backend, Means, format_of, refusal, tflite
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle import Bundle, TensorPair, Variant
 from edge_lstm.errors import EdgeLstmError
@@ -60,10 +60,16 @@ def variant_of(name: str, network: Network) -> Variant:
     return Variant(format_of(name), "float32", "model.file", FEATURES, PREDICTION, state_pairs(network), 1e-5, 1e-4)
 
 
-def load(name: str, network: Network, content: bytes | None = None, variant: Variant | None = None) -> Any:
+def load(
+    name: str,
+    network: Network,
+    content: bytes | None = None,
+    variant: Variant | None = None,
+    means: Means = ONE_THREAD,
+) -> Any:
     if content is None:
         content = content_of(name, network)
-    return importlib.import_module(MODULES[name]).load(variant or variant_of(name, network), content)
+    return importlib.import_module(MODULES[name]).load(variant or variant_of(name, network), content, means)
 
 
 def bits(arrays: Sequence[Any]) -> list[bytes]:

@@ -38,17 +38,23 @@ def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
     verbs = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]
     assert verbs == [
         "demo",
+        "init",
+        "record",
         "train",
+        "tune",
         "export",
         "adopt",
         "keys",
         "sign",
         "inspect",
         "verify",
+        "bench",
         "replay",
         "simulate",
+        "doctor",
         "run",
         "status",
+        "device",
         "broker",
     ]
 

@@ -315,3 +315,21 @@ def test_any_prediction_is_the_text_that_json_would_write_and_never_a_nan(name: 
 @given(st.integers(-(10**12), 10**13))
 def test_times_keep_their_milliseconds(milliseconds: int) -> None:
     assert abs(parse_time(format_time(milliseconds / 1000)) - milliseconds / 1000) < 5e-4
+
+
+def test_a_payload_over_max_bytes_is_refused_before_it_is_decoded() -> None:
+    decoder = Decoder(InputMapping(max_bytes=100), ["level"])
+    good = b'{"time": 1, "level": 2.5}'
+    for _ in range(2):  # the second goes the short way
+        assert [one.values for one in decoder.readings("sensors/a", good.ljust(100), {}, 0.0)] == [{"level": 2.5}]
+    for payload in (good.ljust(101), b"[" * 1_000_000):
+        with pytest.raises(PayloadError, match=rf"expected at most 100 bytes \(max_bytes\), found {len(payload)}"):
+            decoder.readings("sensors/a", payload, {}, 0.0)
+
+
+@pytest.mark.parametrize("target", ["level", 'a "quoted" 100 %s:0.0{}', "Füllstand"])
+def test_a_service_writes_predictions_as_encode_prediction_does(target: str) -> None:
+    encoder = Encoder(OutputMapping(), "58fb74592d47")
+    for number in (0.1, -3.4028235e38, 1e-45, 0.0, math.nan, math.inf, 5.0):
+        one = Prediction("tank", 1e9, 7, 7, {target: {1: number, 24: 2.5}, "other": {1: 1e16, 24: -1.0}}, 1)
+        assert encoder.payload(one).decode() == encode_prediction(one, "58fb74592d47")

@@ -127,3 +127,53 @@ def test_a_password_comes_from_its_file_or_from_systemd(tmp_path: Path, monkeypa
 def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
     mqtt = MqttConfig("mqtts://b", ca_file="ca.pem", cert_file="/etc/c.pem", key_file="k.pem")
     assert mqtt.tls(tmp_path) == Tls(tmp_path / "ca.pem", Path("/etc/c.pem"), tmp_path / "k.pem")
+
+
+def whole_fault_of(folder: Path, lines: str) -> str:
+    path = folder / "service.toml"
+    path.write_text(f'bundle = "tank.elstm"\nmqtt.url = "mqtt://b"\n{lines}\n')
+    with pytest.raises(EdgeLstmError) as caught:
+        read_service_config(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        'input.topic = "plant/{stream}"\noutput.topic = "plant/{stream}"',
+        'input.topic = "plant/{stream}/{value}"\noutput.topic = "plant/{stream}/level"',
+        'input.topic = "plant/{stream}/#"\noutput.topic = "plant/{stream}/forecasts/level"',
+        'input.topic = ["a/{stream}", "{stream}/+"]\noutput.topic = "predictions/of-{stream}"',
+        'input = {name = "tank", topic = "plant/tank"}\noutput.topic = "plant/{stream}"',
+        'input.values = {level = {topic = "{stream}/level"}}\noutput.topic = "{stream}/level"',
+    ],
+)
+def test_an_output_topic_that_the_service_would_hear_itself_is_refused(tmp_path: Path, topics: str) -> None:
+    assert "output.topic: expected a topic outside of [input]" in whole_fault_of(tmp_path, topics)
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        'input.topic = "plant/{stream}"\noutput.topic = "plant/{stream}/forecast"',
+        'input.topic = "{stream}/state"',  # though a stream could be called state
+        'input = {name = "tank", topic = "plant/tank"}\noutput.topic = "plant/{stream}-forecast"',
+        'input.topic = "plant/{stream}/#"\noutput.topic = "forecast/{stream}"',
+    ],
+)
+def test_an_output_topic_beside_the_input_is_taken(tmp_path: Path, topics: str) -> None:
+    path = tmp_path / "service.toml"
+    path.write_text(f'bundle = "tank.elstm"\nmqtt.url = "mqtt://b"\n{topics}\n')
+    assert read_service_config(path).output.topic
+
+
+def test_what_goes_beside_a_payload_needs_mqtt_5_and_has_to_be_text(tmp_path: Path) -> None:
+    beside = 'output = {expiry_s = 60, content_type = "application/json", user_properties = {site = "north"}}'
+    fault = whole_fault_of(tmp_path, f'mqtt.protocol = "3.1.1"\n{beside}')
+    for name in ("expiry_s", "content_type", "user_properties"):
+        assert f'output.{name}: expected with mqtt.protocol = "5" only, found with "3.1.1"' in fault
+    fault = whole_fault_of(tmp_path, 'output = {user_properties = {site = "a\\u0000b", "" = "x"}, expiry_s = 0}')
+    assert "output.expiry_s: expected a whole number >= 1, found 0" in fault
+    fault = whole_fault_of(tmp_path, 'output = {user_properties = {site = "a\\u0000b", "" = "x"}}')
+    assert "output.user_properties.site: expected a printable text" in fault
+    assert "output.user_properties: expected a printable text of 1 to 1000 characters, found ''" in fault

@@ -114,7 +114,7 @@ def test_sentinels_and_what_is_implausible_or_no_category_is_missing_and_counted
 
 
 def test_labels_stand_beside_the_features_by_column_by_windows_and_as_rows_that_are_left(tmp_path: Path) -> None:
-    path = written(tmp_path, "time,m,x,what\n1,a,1,walk\n2,a,2,sit\n1,b,3,\n3,a,4,walk\n", "run.csv")
+    path = written(tmp_path, "time,m,x,what\n1,a,1,walk\n2,a,2,sit\n2,b,3,\n3,a,4,walk\n", "run.csv")
     labels = {
         "what": Quantity("what", text=True),
         "broken": Windows([Window(2, 3, "a"), Window(0, 0.5)]),

@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_finite_ends_the_search_and_keeps_the_best(
     spoil_from(60, monkeypatch, lambda batch: dataclasses.replace(batch, features=batch.features * np.float32(np.nan)))
     _, fitted = fitted_on(recipe_of(fit=QUICK, max_gap_s=600), waves)
     assert fitted.diverged_at == 60
-    assert fitted.best == best_of(fitted) >= 30
+    assert fitted.best == best_of(fitted) >= 10
     assert all(np.isfinite(value).all() for value in weights_of(fitted).values())
 
 
@@ -132,7 +132,7 @@ def test_ctrl_c_keeps_the_best_so_far(recipe_of: Make, waves: Recording, monkeyp
     spoil_from(60, monkeypatch, interrupt)
     _, fitted = fitted_on(recipe_of(fit=QUICK, max_gap_s=600), waves)
     assert fitted.interrupted_at == 59  # the last update that was made
-    assert fitted.best == best_of(fitted) >= 30
+    assert fitted.best == best_of(fitted) >= 10
 
 
 def test_a_highway_carries_its_samples_across_chunks(recipe_of: Callable[..., Recipe], waves: Recording) -> None:

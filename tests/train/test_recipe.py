@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 from edge_lstm.columns import Quantity
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.tables import column_index, open_table, recording_files
-from edge_lstm_train.recipe import bundled_recipes, read_recipe, recipe_toml
+from edge_lstm_train.recipe import (
+    LabelSection,
+    RecordingSection,
+    SplitSection,
+    bundled_recipes,
+    read_recipe,
+    recipe_toml,
+)
 
 MINIMAL = """
 name = "pump"
@@ -141,6 +149,13 @@ def test_keys_of_recordings_labels_and_splits_read_back_as_they_were(tmp_path: P
     assert recipe.recording.path == [str(tmp_path / "a/*.csv"), str(tmp_path / "b.parquet")]
     assert recipe.recording.name == "*.csv, b.parquet"
     assert read_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
+
+
+def test_every_key_of_recordings_labels_and_splits_is_in_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs/recordings.md").read_text(encoding="utf-8")
+    for section in (RecordingSection, LabelSection, SplitSection):
+        for field in dataclasses.fields(section):
+            assert re.search(rf"\b{field.name}\b", text), field.name
 
 
 def test_keys_of_recordings_labels_and_splits_that_contradict_are_all_named(tmp_path: Path) -> None:

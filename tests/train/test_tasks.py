@@ -241,7 +241,7 @@ def test_crops_begin_anywhere_in_the_first_half_of_a_run(recipe_of: Make, waves:
 
 
 def test_augmentation_changes_inputs_as_asked_and_no_targets(recipe_of: Make, recording_of: Make) -> None:
-    rows = [("s", 60.0 * index, [3.0, 0.0, 4.0]) for index in range(200)]
+    rows = [("s", 60.0 * index, [3.0 + index / 1e4, index / 1e4, 4.0 - index / 1e4]) for index in range(200)]
     recipe = recipe_of(features={"x": False, "y": False, "z": True})
     dataset = dataset_of(recipe, recording_of(rows, ("x", "y", "z")))
     batch = next(carried_chunks(dataset, 4, 20, np.random.default_rng(0)))
@@ -253,10 +253,11 @@ def test_augmentation_changes_inputs_as_asked_and_no_targets(recipe_of: Make, re
         return found.features
 
     turned = changed(rotate_degrees=30.0, axes=[["x", "y", "z"]])
-    np.testing.assert_allclose(np.linalg.norm(turned[..., :3], axis=2), 5.0, rtol=1e-5)
-    assert np.abs(turned[..., 1]).max() > 0.01
+    lengths = np.linalg.norm(batch.features[..., :3], axis=2)
+    np.testing.assert_allclose(np.linalg.norm(turned[..., :3], axis=2), lengths, rtol=1e-5)
+    assert np.abs(turned[..., 1]).max() > 0.1
     scaled = changed(scale=0.2)
-    assert len(np.unique(np.round(scaled[:, :, 0], 4))) == 4  # one factor a segment
+    assert len(np.unique(np.round(scaled[:, :, 0] / batch.features[:, :, 0], 4))) == 4  # one factor a segment
     noisy = changed(noise=0.5)
     assert (noisy - batch.features)[..., 1].std() == pytest.approx(1.0, rel=0.3)
     np.testing.assert_array_equal(noisy[..., 3], batch.features[..., 3])  # a mask stays a mask

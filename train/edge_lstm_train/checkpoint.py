@@ -31,6 +31,7 @@ class Checkpoint:
     contract: Contract
     tape: NDArray[np.float32]  # (steps, inputs): one stream, in order, raw features; for golden vectors
     provenance: dict[str, str]  # recipe, recording, versions, metrics: for people
+    truth: NDArray[np.float32] | None = None  # (steps, outputs): what the tape's steps should have said, NaN if unknown
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
@@ -41,6 +42,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
         "shape": json.dumps(dataclasses.asdict(checkpoint.model.shape)),
         "weights": checkpoint.model.state_dict(),
         "tape": torch.from_numpy(checkpoint.tape),
+        "truth": None if checkpoint.truth is None else torch.from_numpy(checkpoint.truth),
         "provenance": dict(checkpoint.provenance),
     }
     file = io.BytesIO()
@@ -77,4 +79,6 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
         if not torch.isfinite(value).all():
             raise EdgeLstmError(f"{path}: expected finite weights, found NaN or infinity in {name}", remedy)
     model.eval()
-    return Checkpoint(model, contract, content["tape"].numpy(), content["provenance"])
+    truth = content["truth"]
+    tape, provenance = content["tape"].numpy(), content["provenance"]
+    return Checkpoint(model, contract, tape, provenance, None if truth is None else truth.numpy())

@@ -44,3 +44,45 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     click.echo(as_text(*result.judgement.table))
     click.echo(result.judgement.verdict)
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE")
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="In all processes.")
+@click.option("--storage", metavar="URL", help="Where trials are kept and shared.  [default: sqlite, in RUN_DIR]")
+@click.option("--study", metavar="NAME", help="The search's name in the storage.  [default: the recipe's name]")
+@click.option("--max-parameters", type=click.IntRange(1), help="A larger network is not tried.")
+@click.option("--max-step-us", type=click.FloatRange(0.1), help="Nor one whose step takes longer here (numpy).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="[default: runs/NAME-tuned]")
+def tune(
+    recipe: str,
+    trials: int,
+    storage: str | None,
+    study: str | None,
+    max_parameters: int | None,
+    max_step_us: float | None,
+    output: Path | None,
+) -> None:
+    """Search for better keys of a recipe, and train with the best.
+
+    What is tried stands under [tune] in RECIPE; without it, common keys are. Trials are judged by the validation part
+    alone. Start it again to go on, or on other machines with the same --storage to share the work.
+    """
+    require("tune", "torch", "matplotlib", "optuna")
+    from edge_lstm_train.evaluate import as_text
+    from edge_lstm_train.recipe import read_recipe
+    from edge_lstm_train.run import REPORT
+    from edge_lstm_train.run import train as train_recipe
+    from edge_lstm_train.tune import Budget
+    from edge_lstm_train.tune import tune as tune_recipe
+
+    chosen = read_recipe(recipe)
+    run_dir = output or Path("runs") / f"{chosen.name}-tuned"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{(run_dir / 'trials.db').resolve()}"
+    found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
+    result = train_recipe(found.recipe, run_dir, trials=found.table)
+    click.echo(as_text(*found.table))
+    click.echo(as_text(*result.judgement.table))
+    click.echo(result.judgement.verdict)
+    click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)

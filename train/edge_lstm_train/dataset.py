@@ -32,7 +32,7 @@ class Dataset:
     recording: Recording
     contract: Contract
     season: int | None  # steps
-    dropped: dict[str, int]  # readings that were no step, and values held: duplicate, late, gaps, missing
+    dropped: dict[str, int]  # readings that were no step, values held and values left out, by reason
     stream_of: NDArray[np.int64]  # (steps,): index into recording.streams
     times: NDArray[np.float64]  # (steps,): seconds since 1970
     values: NDArray[np.float64]  # (steps, features): missing ones held, as on a device
@@ -111,6 +111,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
     samples, dropped = _samples(unknown, recording)
+    dropped.update(recording.left_out)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
     part_of = parts(recipe.split, recipe.recording, recording, stream_of, times)

@@ -232,7 +232,9 @@ class _Search:
 def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Search, tick: Tick) -> int | None:
     """All the updates, with a validation after every eighth of them. Returns the update whose loss was not finite."""
     section = recipe.fit
-    optimizer = torch.optim.AdamW(model.parameters(), section.learning_rate, weight_decay=section.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), section.learning_rate, weight_decay=section.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, section.learning_rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
     )
@@ -250,7 +252,7 @@ def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Searc
             continue  # what came before the search was resumed
         search.update = update
         model.train()
-        predictions, state = _carry(model, batch, state)
+        predictions, state = carried(model, batch, state)
         loss = search.aim.loss(predictions, torch.from_numpy(batch.targets).to(predictions.device))
         if not math.isfinite(loss.item()):
             return update
@@ -284,7 +286,7 @@ def _batches(dataset: Dataset, recipe: Recipe, scale: NDArray[np.float32]) -> It
     return (augment(batch, random) for batch in batches) if augment else batches
 
 
-def _carry(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+def carried(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor, State]:
     """Predictions (segments, steps, outputs) and the state after them, cut off from what came before the batch.
 
     The fused kernel cannot restart a state midway, so the batch goes in pieces that begin where any segment restarts.

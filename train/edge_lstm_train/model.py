@@ -114,26 +114,28 @@ class Forecaster(nn.Module):
         hidden, following = self._recur(x, state)  # (batch, steps, hidden)
         prediction = self.head(self.dropout(hidden)) * self.output_scale + self.output_offset
         if self.shape.highway:
-            taps, recent = self._recent(x, state[-1])
-            prediction = prediction + self.highway(taps) * self.output_scale
+            added, recent = self._past(x, state[-1])
+            prediction = prediction + added * self.output_scale
             following.append(recent)
         if self.change_of.numel():
             prediction = prediction + features[..., self.change_of]
         return prediction, following
 
-    def _recent(self, x: Tensor, register: Tensor) -> tuple[Tensor, Tensor]:
+    def _past(self, x: Tensor, register: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, steps, inputs) and the register (1, batch, highway * inputs), newest first.
 
-        Returns what the taps see at each step, (batch, steps, taps), and the next register.
+        Returns what the highway adds to each step's outputs, (batch, steps, outputs), and the next register. As a
+        convolution: the taps laid out side by side would be the largest tensor of all.
         """
-        batch, steps, inputs = x.shape
+        batch, _, inputs = x.shape
         earlier = register[0].view(batch, self.shape.highway, inputs).flip(1)  # in the order of time
         samples = torch.cat([earlier, x], dim=1)  # (batch, highway + steps, inputs)
-        taps = samples[:, :-1].unfold(1, self.shape.highway, 1).flip(3).transpose(2, 3)  # (batch, steps, highway, in)
-        newest = x[:, :, None]
-        taps = taps - newest if self.shape.level_free else torch.cat([newest, taps], dim=2)
+        taps = self.highway.weight.view(self.shape.outputs, -1, inputs)  # newest first
+        if self.shape.level_free:
+            taps = torch.cat([-taps.sum(dim=1, keepdim=True), taps], dim=1)  # (outputs, 1 + highway, inputs)
+        added = F.conv1d(samples.transpose(1, 2), taps.flip(1).transpose(1, 2))  # (batch, outputs, steps)
         register = samples[:, -self.shape.highway :].flip(1).reshape(1, batch, -1)
-        return taps.reshape(batch, steps, -1), register
+        return added.transpose(1, 2), register
 
     def _recur(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The layers over all steps at once, in torch's fused kernel."""

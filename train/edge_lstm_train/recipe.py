@@ -338,6 +338,26 @@ class FitSection:
 
 
 @dataclass(frozen=True)
+class Range:
+    """The values that `edge-lstm tune` may give a key: some of a list, or numbers between two."""
+
+    choices: list[float] = key([], doc="numbers to choose from")
+    texts: list[str] = key([], doc="texts to choose from")
+    least: float | None = key(None, doc="the smallest number")
+    most: float | None = key(None, doc="the largest number")
+    log: bool = key(False, doc="whether small numbers are tried as often as large ones")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        between = self.least is not None or self.most is not None
+        if bool(self.choices) + bool(self.texts) + between != 1:
+            yield "choices", "expected one of choices, texts, and least with most"
+        elif between and (self.least is None or self.most is None or self.least >= self.most):
+            yield "least", f"expected least < most, found {self.least} and {self.most}"
+        elif between and self.log and self.least is not None and self.least <= 0:
+            yield "least", f"expected a number above 0 where log = true, found {self.least:g}"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that training needs to know. `recording.path` is absolute once `read_recipe` has read it."""
 
@@ -357,6 +377,7 @@ class Recipe:
     model: ModelSection = key(ModelSection(), doc="the network")
     fit: FitSection = key(FitSection(), doc="the search for weights")
     augment: AugmentSection = key(AugmentSection(), doc="what each chunk of training is changed by")
+    tune: dict[str, Range] = key({}, doc='key = what edge-lstm tune may give it, e.g. "model.hidden"')
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
@@ -596,26 +617,26 @@ def _toml_lines(section: Any, prefix: str) -> Iterator[str]:
             tables.append((f"{prefix}{field.name}", value, doc))
         elif isinstance(value, Mapping) and not any(dataclasses.is_dataclass(item) for item in value.values()):
             if value:
-                yield f"{field.name} = {_toml_value(value)}" + (f"  # {doc}" if doc else "")
+                yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
         elif isinstance(value, Mapping):
-            tables += [(f"{prefix}{field.name}.{_toml_key(name)}", item, doc) for name, item in value.items()]
+            tables += [(f"{prefix}{field.name}.{toml_key(name)}", item, doc) for name, item in value.items()]
         elif value is not None:
-            yield f"{field.name} = {_toml_value(value)}" + (f"  # {doc}" if doc else "")
+            yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
     for header, value, doc in tables:
         yield ""
         yield f"[{header}]" + (f"  # {doc}" if doc else "")
         yield from _toml_lines(value, f"{header}.")
 
 
-def _toml_key(name: str) -> str:
+def toml_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_toml_key(name)} = {_toml_value(item)}' for name, item in value.items())}}}"
+        return f"{{{', '.join(f'{toml_key(name)} = {toml_value(item)}' for name, item in value.items())}}}"
     if isinstance(value, float):
         return repr(value)
     return json.dumps(value, ensure_ascii=False)  # JSON's texts, whole numbers and booleans are TOML's as well

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -67,9 +68,24 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
     write_file(path, page)
 
 
+def extend_report(path: Path, section: Section) -> None:
+    """Put a section at the end of a page that `write_report` wrote, in place of an earlier one of that title."""
+    page = path.read_text(encoding="utf-8")
+    opening = _opening(section)
+    if (begin := page.find(opening)) >= 0:
+        page = page[:begin] + page[page.index("</section>", begin) + len("</section>\n") :]
+    before, end, after = page.rpartition("</main>")
+    write_file(path, f"{before}{_section(section)}\n{end}{after}")
+
+
 def _section(section: Section) -> str:
     heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
-    return f"<section>\n{heading}" + "\n".join(_block(block) for block in section.blocks) + "\n</section>"
+    return f"{_opening(section)}\n{heading}" + "\n".join(_block(block) for block in section.blocks) + "\n</section>"
+
+
+def _opening(section: Section) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
+    return f'<section id="{name}">' if name else "<section>"
 
 
 def _block(block: Block) -> str:

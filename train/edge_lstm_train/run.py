@@ -30,7 +30,7 @@ from edge_lstm_train.fit import Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
 from edge_lstm_train.recipe import Recipe, recipe_toml
-from edge_lstm_train.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
 from edge_lstm_train.split import PARTS
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
@@ -52,10 +52,18 @@ class Run:
     judgement: Judgement  # of the test part
 
 
-def train(recipe: Recipe, run_dir: Path, *, device: str = "cpu", resume: bool = False) -> Run:
+def train(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    trials: tuple[list[str], list[list[str]]] | None = None,
+) -> Run:
     """Train as the recipe says, evaluate as a device runs, and write the run folder; progress goes to stderr.
 
-    With `resume`, go on from where a former training of the same recipe into the same folder was stopped.
+    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials`
+    (header and rows) is how the recipe was found, for the report.
 
     Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
     """
@@ -71,12 +79,14 @@ def train(recipe: Recipe, run_dir: Path, *, device: str = "cpu", resume: bool = 
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     judgement = judge(recipe, dataset, baselines, predictions)
     provenance = _provenance(recipe, judgement)
-    checkpoint = Checkpoint(fitted.model, contract, tape(dataset), provenance)
+    unseen = unseen_steps(dataset)
+    truth = dataset.targets[unseen].astype(np.float32)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
     run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
     save_checkpoint(run_dir, checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
-    write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run))
+    write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
     if fitted.diverged_at is not None:
         raise EdgeLstmError(
             f"expected a finite loss, found NaN or infinity at update {fitted.diverged_at} of {recipe.fit.updates}; "
@@ -102,13 +112,12 @@ def _make(run_dir: Path) -> None:
         ) from None
 
 
-def tape(dataset: Dataset) -> NDArray[np.float32]:
-    """The feature vectors of the stream with most steps after the training part, from that part's end on."""
+def unseen_steps(dataset: Dataset) -> NDArray[np.int64]:
+    """Steps of the stream with most of them after the training part, from that part's end on: the checkpoint's tape."""
     unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
     stream = np.bincount(dataset.stream_of[unseen]).argmax()
-    chosen = unseen[dataset.stream_of[unseen] == stream][:_TAPE_STEPS]
-    tape: NDArray[np.float32] = dataset.features[chosen]
-    return tape
+    own: NDArray[np.int64] = unseen[dataset.stream_of[unseen] == stream]
+    return own[:_TAPE_STEPS]
 
 
 def _provenance(recipe: Recipe, judgement: Judgement) -> dict[str, str]:
@@ -158,11 +167,13 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _report_sections(run: Run) -> list[Section]:
+def _report_sections(run: Run, trials: tuple[list[str], list[list[str]]] | None) -> list[Section]:
+    search = [Section("Trials, the best first", [Table(*trials)])] if trials is not None else []
     return [
         Section("", [Paragraph(run.judgement.verdict, "lead")]),
         *run.judgement.sections,
         *training_sections(run),
+        *search,
     ]
 
 

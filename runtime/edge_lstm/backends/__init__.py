@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_lstm.backends.calibrated import CalibratedBackend
+from edge_lstm.backends.protocol import ONE_THREAD as ONE_THREAD
 from edge_lstm.backends.protocol import Backend as Backend
+from edge_lstm.backends.protocol import Means as Means
 from edge_lstm.bundle import Bundle, Format, Variant
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.schemes import refused
@@ -18,7 +20,7 @@ from edge_lstm.schemes import refused
 @dataclass(frozen=True)
 class _Kind:
     format: Format
-    module: str  # ours, with a function load(variant, content)
+    module: str  # ours, with a function load(variant, content, means)
     package: str  # what it needs to import
     extra: str  # what installs that
 
@@ -52,6 +54,16 @@ def refusal(name: str) -> EdgeLstmError | None:
 def format_of(name: str) -> Format:
     """The format that the backend runs."""
     return _KINDS[name].format
+
+
+def module_of(name: str) -> str:
+    """Our module that drives the backend."""
+    return _KINDS[name].module
+
+
+def package_of(name: str) -> str:
+    """The package that the backend needs, as it is imported."""
+    return _KINDS[name].package
 
 
 def installed() -> list[str]:
@@ -89,12 +101,16 @@ def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = N
     return backend, scheme
 
 
-def load(bundle: Bundle, name: str, scheme: str) -> Backend:
-    """The bundle's model on the named backend. Raises EdgeLstmError where that backend or that variant is not here."""
+def load(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> Backend:
+    """The bundle's model on the named backend, with one thread of the CPU unless `means` says otherwise.
+
+    Raises EdgeLstmError where that backend, that variant or those means are not here.
+    """
     if name not in _KINDS:
         raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
     if (error := refusal(name)) is not None:
         raise error
+    _refuse_other_means(name, means)
     kind = _KINDS[name]
     variant = bundle.variant(kind.format, scheme)
     if (reason := refused(variant.scheme, name)) is not None:
@@ -102,11 +118,24 @@ def load(bundle: Bundle, name: str, scheme: str) -> Backend:
             f"{variant.file}: expected a backend for {scheme}, found {name}: {reason}",
             f"use one of {', '.join(_allowed(variant))}, or another scheme",
         )
-    backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file])
+    backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], means)
     _refuse_other_shapes(backend, bundle, variant)
     if variant.least and variant.most:
         return CalibratedBackend(backend, bundle.contract.inputs, variant.least, variant.most)
     return backend
+
+
+def _refuse_other_means(name: str, means: Means) -> None:
+    if name != "onnx" and means.providers != ONE_THREAD.providers:
+        raise EdgeLstmError(
+            f"expected the backend onnx for the providers {', '.join(means.providers)}, found {name}",
+            'set backend = "onnx", or leave providers out',
+        )
+    if name == "numpy" and means.threads != 1:
+        raise EdgeLstmError(
+            f"expected one thread for the backend numpy, which steps rows one by one, found {means.threads}",
+            "set threads = 1, or choose another backend",
+        )
 
 
 def _allowed(variant: Variant) -> list[str]:
@@ -122,7 +151,7 @@ def _refuse_other_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> 
     try:
         prediction, following = backend.step(features, states)
         found = str([array.shape for array in (prediction, *following)])
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         found = str(error)
     if found != str(expected):
         raise EdgeLstmError(

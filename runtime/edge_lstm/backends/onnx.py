@@ -1,4 +1,4 @@
-"""The ONNX variants, stepped by onnxruntime on one core of the CPU; no other provider is ever tried."""
+"""The ONNX variants, stepped by onnxruntime on the providers that were asked for; no other is ever tried."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
+from edge_lstm.backends.protocol import ONE_THREAD, Means
 from edge_lstm.bundle import Variant
 from edge_lstm.errors import EdgeLstmError
 
@@ -18,6 +19,9 @@ Floats = NDArray[np.float32]
 Turn = Callable[[Floats], Floats]
 
 _ERRORS_ONLY = 3
+_CPU = "CPUExecutionProvider"
+# TensorFloat-32 keeps ten bits of a product's factors, which no golden vector forgives
+_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 # onnxruntime's exceptions have no common base of their own
 _REFUSALS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(_native).values() if isinstance(kind, type) and issubclass(kind, Exception)
@@ -63,20 +67,39 @@ class OnnxBackend:
         return prediction, following
 
 
-def load(variant: Variant, content: bytes) -> OnnxBackend:
-    """The backend for a bundle's ONNX variant. Raises EdgeLstmError where onnxruntime refuses it."""
+def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> OnnxBackend:
+    """The backend for a bundle's ONNX variant. Raises EdgeLstmError where onnxruntime refuses it, or has not the means.
+
+    Where the CPU is not among the providers, no node of the graph may run there.
+    """
+    wanted = list(means.providers)
+    _refuse_absent(wanted, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = means.threads, 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # without it int8 weights are dequantized again at every step, which takes 1.3 to 2.9 times as long
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if _CPU not in wanted:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    providers = [(name, _PROVIDER_OPTIONS.get(name, {})) for name in wanted]
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
     except _REFUSALS as error:
         version = onnxruntime.__version__
         raise _unfit(variant.file, f"a graph that onnxruntime {version} runs", _first_line(error)) from None
+    # a provider whose libraries do not load is dropped with a line on stderr, and the session goes on without it
+    _refuse_absent(wanted, session.get_providers())
     return OnnxBackend(variant, session)
+
+
+def _refuse_absent(wanted: Sequence[str], found: Sequence[str]) -> None:
+    absent = [name for name in wanted if name not in found]
+    if absent:
+        raise EdgeLstmError(
+            f"expected onnxruntime to have {', '.join(wanted)}, found {', '.join(found)}",
+            f"install an onnxruntime with {', '.join(absent)} and the libraries that it needs, or leave providers out",
+        )
 
 
 def _shapes(ports: Sequence[Any]) -> dict[str, list[int | str | None]]:

@@ -1,14 +1,26 @@
-"""What every backend is: an immutable model that steps states which others keep."""
+"""What every backend is: an immutable model that steps states which others keep; and what it may use for that."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a backend may use of the machine: this and nothing else, or it refuses."""
+
+    threads: int = 1  # of one step
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)  # onnxruntime's, in the order of preference
+
+
+ONE_THREAD = Means()
 
 
 class Backend(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_lstm.arrays import NO_ARRAYS
+from edge_lstm.backends.protocol import ONE_THREAD, Means
 from edge_lstm.bundle import Variant
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
@@ -130,11 +131,11 @@ class ReferenceBackend:
         return prediction, following
 
 
-def load(variant: Variant, content: bytes) -> ReferenceBackend:
+def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> ReferenceBackend:
     """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)
-    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (*NO_ARRAYS, IndexError, TypeError, AttributeError) as error:
         raise EdgeLstmError(
             f"expected the arrays of a network in {variant.file}, found: {error}", "export the bundle again"
         ) from None

@@ -1,4 +1,4 @@
-"""The TFLite variants, for whichever runtime brings an interpreter; one interpreter a batch size, on one core.
+"""The TFLite variants, for whichever runtime brings an interpreter; one interpreter a batch size.
 
 An interpreter takes one batch size at a time and is slow to resize, so there is one for each power of two, made when
 first needed; rows that are left over are zeros.
@@ -36,7 +36,9 @@ class _Sized(Protocol):
 class TfliteBackend:
     """Steps a TFLite graph; its weights never change, and what it returns is the caller's."""
 
-    def __init__(self, name: str, interpreter: Callable[..., Any], variant: Variant, content: bytes) -> None:
+    def __init__(
+        self, name: str, interpreter: Callable[..., Any], variant: Variant, content: bytes, threads: int = 1
+    ) -> None:
         """`interpreter` makes one from model_content and num_threads. Raises EdgeLstmError where it refuses that."""
         self.name = name
         self.scheme = variant.scheme
@@ -45,6 +47,7 @@ class TfliteBackend:
         self._inputs = [variant.features, *[pair.input for pair in variant.states]]
         self._outputs = [variant.prediction, *[pair.output for pair in variant.states]]
         self._content = content
+        self._threads = threads
         self._sized: dict[int, _Sized] = {}
         self._sized[1] = self._of_size(1)
 
@@ -60,7 +63,7 @@ class TfliteBackend:
     def _of_size(self, size: int) -> _Sized:
         try:
             with _without_greeting():
-                interpreter = self._interpreter(model_content=self._content, num_threads=1)
+                interpreter = self._interpreter(model_content=self._content, num_threads=self._threads)
                 inputs = self._numbers("inputs", interpreter.get_input_details(), self._inputs)
                 outputs = self._numbers("outputs", interpreter.get_output_details(), self._outputs)
                 for detail in interpreter.get_input_details():

@@ -1,0 +1,112 @@
+"""Prints what an epoch of training costs beside torch's own LSTM over the same chunks, forward and backward.
+
+    python benchmarks/training.py [--recipe solar] [--epochs 9]
+
+Both see the same chunks in the same order on one thread, epoch by epoch in turns; the ratio of their medians is what
+counts. The bare network has as many inputs and units, a dense layer and a squared error, and carries its state; it has
+no optimizer step, no schedule, no clipping and no restarts, and neither here is timed with its validations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_lstm_train.baselines import fit_baselines
+from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, read_dataset
+from edge_lstm_train.fit import carried, untrained
+from edge_lstm_train.losses import objective
+from edge_lstm_train.model import State
+from edge_lstm_train.recipe import Recipe, read_recipe
+
+
+def chunks(dataset: Dataset, recipe: Recipe) -> list[Batch]:
+    """The chunks of one epoch."""
+    steps = len(dataset.steps("train"))
+    batches: Iterator[Batch] = carried_chunks(dataset, recipe.fit.segments, recipe.fit.chunk, np.random.default_rng(1))
+    epoch, seen = [], 0
+    while seen < steps - recipe.fit.segments:
+        epoch.append(next(batches))
+        seen += epoch[-1].restart.size
+    return epoch
+
+
+class Ours:
+    """An epoch as `fit` goes through it: restarts, loss by the ridge's error, optimizer, clipping."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
+        spread = fit_baselines(dataset).residual
+        self.model = untrained(recipe, dataset, spread)
+        self.aim = objective(recipe, dataset, spread)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), recipe.fit.learning_rate, fused=True)
+        self.state: State | None = None
+
+    def epoch(self, epoch: list[Batch]) -> None:
+        self.model.train()
+        for batch in epoch:
+            predictions, self.state = carried(self.model, batch, self.state)
+            loss = self.aim.loss(predictions, torch.from_numpy(batch.targets))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+
+
+class Bare:
+    """torch.nn.LSTM and a dense layer, forward and backward."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
+        section = recipe.model
+        self.rnn = nn.LSTM(dataset.features.shape[1], section.hidden, section.layers, batch_first=True)
+        self.head = nn.Linear(section.hidden, dataset.targets.shape[1])
+
+    def epoch(self, epoch: list[Batch]) -> None:
+        state = None
+        for batch in epoch:
+            hidden, following = self.rnn(torch.from_numpy(batch.features), state)
+            state = tuple(tensor.detach() for tensor in following)
+            loss = ((self.head(hidden) - torch.from_numpy(batch.targets).nan_to_num()) ** 2).mean()
+            self.rnn.zero_grad(set_to_none=True)
+            self.head.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="solar")
+    parser.add_argument("--epochs", type=int, default=9)
+    arguments = parser.parse_args()
+    recipe = read_recipe(arguments.recipe)
+    dataset = read_dataset(recipe)
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, one thread")
+    print(
+        f"{recipe.name}: {len(dataset.steps('train')):,} steps an epoch, {recipe.fit.segments} x {recipe.fit.chunk}\n"
+    )
+    print(f"{'units':>6}{'highway':>9}{'ours ms':>10}{'bare ms':>10}{'ratio':>8}")
+    for hidden in (32, 64):
+        for highway in (0, 8):
+            model = dataclasses.replace(recipe.model, hidden=hidden, highway=highway, most_parameters=10**6)
+            shaped = dataclasses.replace(recipe, model=model)
+            rivals = Ours(shaped, dataset), Bare(shaped, dataset)
+            epoch = chunks(dataset, shaped)
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(arguments.epochs + 1):
+                for rival, taken in zip(rivals, times, strict=True):
+                    begun = time.process_time()  # of this process: others on the machine do not count
+                    rival.epoch(epoch)
+                    taken.append(1000 * (time.process_time() - begun))
+            ours, bare = (statistics.median(taken[1:]) for taken in times)
+            print(f"{hidden:>6}{highway:>9}{ours:>10.1f}{bare:>10.1f}{ours / bare:>8.2f}")
+
+
+if __name__ == "__main__":
+    main()

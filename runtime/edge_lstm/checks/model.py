@@ -1,0 +1,69 @@
+"""The backends, and the bundle on the one that the service will use; each is tried in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_lstm.backends import NAMES, package_of, preferred, refusal
+from edge_lstm.bundle import Bundle
+from edge_lstm.checks.finding import Finding
+from edge_lstm.child import ChildError, ask
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.service_config import ServiceConfig
+from edge_lstm.signing import refuse_untrusted
+
+_TRIAL = "edge_lstm.checks.trial"
+_IMPORT_TIMEOUT_S, _GOLDEN_TIMEOUT_S = 60.0, 300.0
+
+
+def backends(chosen: str | None) -> Iterator[Finding]:
+    """A line for each backend; what fails is red only for `chosen`, the one that the service will use."""
+    for name in NAMES:
+        yield backend(name, name == chosen)
+
+
+def backend(name: str, needed: bool) -> Finding:
+    """Whether the backend is here and its package survives its import."""
+    check = f"backend {name}"
+    if (error := refusal(name)) is not None:
+        if needed:
+            return Finding(check, "red", error.message, error.hint)
+        if "not installed" in error.message:
+            return Finding(check, "green", "not installed, and not needed by this config")
+        return Finding(check, "amber", error.message, error.hint)
+    try:
+        facts = ask(_TRIAL, {"backend": name}, _IMPORT_TIMEOUT_S)
+    except ChildError as died:
+        remedy = f"install another version of {package_of(name)}, made for this processor, or choose another backend"
+        if not needed:
+            remedy += "; this config does not use it"
+        return Finding(check, "red" if needed else "amber", f"its import: {died.message}", died.hint or remedy)
+    use = ", which this service uses" if needed else ""
+    return Finding(check, "green", f"{facts['version']}, imported in {facts['import_ms']:.0f} ms{use}")
+
+
+def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bundle | None, str | None]:
+    """The bundle read, its signature checked, its golden vectors run; with it the bundle and the backend to use."""
+    try:
+        opened = Bundle.open(path)
+        if config.trust is not None:
+            refuse_untrusted(opened, folder / config.trust)
+    except EdgeLstmError as error:
+        return Finding("bundle", "red", error.message, error.hint), None, None
+    try:
+        name, scheme = preferred(opened, config.backend, config.scheme)
+        asked = {"bundle": str(path.absolute()), "backend": name, "scheme": scheme, "cores": config.cores}
+        facts = ask(_TRIAL, {**asked, **dataclasses.asdict(config.means)}, _GOLDEN_TIMEOUT_S)
+    except EdgeLstmError as error:
+        found = error.message
+        if isinstance(error, ChildError):
+            found = f"its golden vectors on {name} {scheme}: {found}"
+        hint = error.hint or "choose another backend, or install another version of it"
+        return Finding("bundle", "red", found, hint), opened, config.backend
+    found = f"{opened.contract.name}, id {opened.id}, on {name} {scheme}: {facts['finding']}"
+    if not facts["passed"]:
+        remedy = "use another backend, or another version of this one; edge-lstm verify tries all that are installed"
+        return Finding("bundle", "red", found, remedy), opened, name
+    return Finding("bundle", "green", found), opened, name

@@ -1,0 +1,51 @@
+"""One backend tried in a process of its own, where it may die: its import, and with a bundle its golden vectors."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import Any
+
+from edge_lstm.backends import Means, format_of, load, module_of, package_of
+from edge_lstm.bundle import Bundle
+from edge_lstm.child import answer, question, refuse
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.golden import golden_of
+from edge_lstm.machine import run_on
+from edge_lstm.selftest import judge
+
+
+def imported(backend: str) -> dict[str, Any]:
+    """The version of the backend's package, and the milliseconds that its import takes."""
+    begun = time.perf_counter()
+    importlib.import_module(module_of(backend))
+    took_ms = 1000 * (time.perf_counter() - begun)
+    version = getattr(importlib.import_module(package_of(backend)), "__version__", "of unknown version")
+    return {"version": str(version), "import_ms": took_ms}
+
+
+def proven(
+    bundle: str, backend: str, scheme: str, threads: int, providers: list[str], cores: list[int] | None
+) -> dict[str, Any]:
+    """Whether the bundle at that path passes its self-test there, by these means, and what was found."""
+    if cores is not None:
+        run_on(cores)
+    opened = Bundle.open(bundle)
+    loaded = load(opened, backend, scheme, Means(threads, tuple(providers)))
+    verdict = judge(loaded, opened.contract, golden_of(opened), opened.variant(format_of(backend), scheme))
+    return {"passed": verdict.passed, "finding": verdict.finding}
+
+
+def main() -> None:
+    """Answer one question of the doctor."""
+    asked = question()
+    try:
+        answer(proven(**asked) if "bundle" in asked else imported(**asked))
+    except EdgeLstmError as error:
+        refuse(error)
+    except Exception as error:  # noqa: BLE001 - a broken wheel raises whatever it likes, and that is the answer
+        refuse(EdgeLstmError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"))
+
+
+if __name__ == "__main__":
+    main()

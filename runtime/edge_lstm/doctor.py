@@ -1,0 +1,105 @@
+"""The doctor: all that a service of a config needs here, each a line with a light and, where one helps, a remedy.
+
+It looks at all of it even where the first thing is wrong, and calls nothing green that it could not see.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge_lstm.bundle import Bundle
+from edge_lstm.checks import model
+from edge_lstm.checks.board import board
+from edge_lstm.checks.broker import broker, credentials
+from edge_lstm.checks.clock import clock
+from edge_lstm.checks.disk import disk
+from edge_lstm.checks.finding import Finding, Light
+from edge_lstm.checks.software import software
+from edge_lstm.codec import Encoder
+from edge_lstm.config import read_toml
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.machine import this_machine
+from edge_lstm.reading import Prediction
+from edge_lstm.service import state_path, translators
+from edge_lstm.service_config import ServiceConfig
+
+_LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
+_LONG_NAME = "x" * 64
+_HEADER_BYTES = 5  # of an MQTT packet, with the length of its topic and its number
+
+
+def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
+    """A line for each thing, as it is found, about the service config at `path`; `root` holds proc/, run/ and sys/."""
+    config, opened, chosen, reachable = None, None, None, False
+    folder = path.parent
+    try:
+        config = read_toml(path, ServiceConfig)
+    except EdgeLstmError as error:
+        yield Finding("config", "red", error.message, error.hint)
+    else:
+        yield Finding("config", "green", f"{path}: every key is understood")
+        access = credentials(config.mqtt, folder)
+        reachable = access.light == "green"
+        yield access
+        finding, opened, chosen = model.bundle(folder / config.bundle, config, folder)
+        yield finding
+        if opened is not None:
+            yield mapping(config, opened)
+    yield from software(this_machine(root), None if config is None else config.device)
+    yield from model.backends(chosen)
+    yield from clock([path, *([folder / config.bundle] if config is not None else [])], root)
+    yield from board(root)
+    if config is None:
+        for check in ("bundle", "disk", "broker"):
+            yield Finding(check, "unknown", "not looked at, since the config is not valid", "mend the config first")
+        return
+    yield from disk(state_path(folder, config.state).absolute(), root)
+    if reachable:
+        yield from broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened))
+    else:
+        found = "not looked at, without what proves who we are"
+        yield Finding("broker", "unknown", found, "see the line of access")
+
+
+def mapping(config: ServiceConfig, opened: Bundle) -> Finding:
+    """Whether [input] and [output] fit what the bundle takes and gives."""
+    try:
+        translators(config, opened)
+    except EdgeLstmError as error:
+        return Finding("mapping", "red", error.message, error.hint)
+    return Finding("mapping", "green", f"{', '.join(config.input.topic_filters)} to {config.output.topic}")
+
+
+def prediction_bytes(config: ServiceConfig, opened: Bundle | None) -> int:
+    """What a prediction for a stream with a long name takes as an MQTT packet."""
+    if opened is None:
+        return 0
+    try:
+        encoder = Encoder(config.output, opened.id)
+    except EdgeLstmError:
+        return 0
+    values: dict[str, dict[int, float]] = {}
+    for name, horizon in opened.contract.outputs:
+        values.setdefault(name, {})[horizon] = -1.2345678e-12
+    prediction = Prediction(_LONG_NAME, time.time(), 10**9, 10**9, values, 0)
+    return _HEADER_BYTES + len(encoder.topic(_LONG_NAME).encode()) + len(encoder.payload(prediction))
+
+
+def facts(findings: list[Finding]) -> dict[str, Any]:
+    """All of them, JSON-able."""
+    lights = Counter(finding.light for finding in findings)
+    return {
+        "lights": {light: lights[light] for light in _LIGHTS},
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+
+
+def summary(findings: list[Finding]) -> str:
+    """How many of each light."""
+    lights = Counter(finding.light for finding in findings)
+    return ", ".join(f"{lights[light]} {light}" for light in _LIGHTS if lights[light])

@@ -1,0 +1,42 @@
+"""The verb `doctor`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import click
+
+from edge_lstm.errors import EdgeLstmError
+
+_COLOURS = {"green": "green", "amber": "yellow", "red": "red", "unknown": "bright_black"}
+_INDENT = " " * 32
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+@click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds proc/, run/ and sys/.")
+def doctor(config: Path, as_json: bool, root: Path) -> None:
+    """Look at all that the service of a config needs here, with a remedy for what is not well."""
+    from edge_lstm.doctor import examine, facts, summary
+
+    if not logging.getLogger("edge_lstm").isEnabledFor(logging.DEBUG):
+        logging.getLogger("edge_lstm").setLevel(logging.CRITICAL)  # what the door would log is said in a line
+    findings = []
+    for finding in examine(config, root):
+        findings.append(finding)
+        if not as_json:
+            light = click.style(f"{finding.light:<9}", fg=_COLOURS[finding.light])
+            click.echo(f"{light}{finding.check:<23}{_indented(finding.found)}")
+            if finding.remedy and finding.light != "green":
+                click.echo(f"{_INDENT}-> {_indented(finding.remedy)}")
+    click.echo(json.dumps(facts(findings), indent=2) if as_json else f"\n{summary(findings)}")
+    red = [finding.check for finding in findings if finding.light == "red"]
+    if red:
+        raise EdgeLstmError(f"{config}: expected no red line, found {len(red)}: {', '.join(red)}", "do what they say")
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", f"\n{_INDENT}")

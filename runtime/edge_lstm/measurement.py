@@ -1,0 +1,165 @@
+"""What one backend makes of one scheme here, measured in a process of its own: load, golden vectors, steps, memory.
+
+What is timed is the predictor's own step: gather the streams' states, step the backend, scatter. Run as a module it
+answers `edge_lstm.bench` (see `edge_lstm.child`).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.backends import Means, format_of, load
+from edge_lstm.bundle import Bundle
+from edge_lstm.child import answer, question, refuse
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.golden import golden_of
+from edge_lstm.machine import run_on
+from edge_lstm.power import Rail, power_w, rails
+from edge_lstm.predictor import Predictor
+from edge_lstm.selftest import judge
+
+BATCHES = (1, 8, 64, 256)
+_WARM_UP_STEPS = 30
+_MOST_STEPS = 20_000
+_POWER_EVERY_S = 0.05
+_POWER_FOR_S = 1.5  # an INA3221 averages over some hundredths of a second
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a step of so many streams takes."""
+
+    batch: int
+    p50_us: float
+    p99_us: float
+    steps_per_s: float  # of single streams: batch over the median
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What a step of one stream costs, of the board's own rails."""
+
+    rails: list[str]
+    idle_w: float
+    busy_w: float
+    step_uj: float  # above idle
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One backend × scheme."""
+
+    backend: str
+    scheme: str
+    passed: bool  # the golden vectors
+    finding: str
+    drift: float
+    load_ms: float  # import the backend's package, read the model
+    rss_mb: float  # the most that the process held, the service's own modules included
+    paces: list[Pace]
+    energy: Energy | None
+
+    def pace(self, batch: int) -> Pace:
+        return next(pace for pace in self.paces if pace.batch == batch)
+
+
+def measure(bundle: Bundle, name: str, scheme: str, means: Means, seconds: float, root: Path) -> Measurement:
+    """Each batch size for `seconds`; `root` holds sys/, where the power rails are.
+
+    Raises EdgeLstmError where the backend cannot load the variant, or its rows depend on one another.
+    """
+    begun = time.perf_counter()
+    backend = load(bundle, name, scheme, means)
+    load_ms = 1000 * (time.perf_counter() - begun)
+    golden = golden_of(bundle)
+    verdict = judge(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
+    predictor = Predictor(bundle.contract, backend, verdict.smallest_batch or 1)
+    importlib.import_module("edge_lstm.service")  # so that the memory is a service's
+    slots = np.array([predictor.table.slot(f"stream-{number}") for number in range(max(BATCHES))])
+    paces = [_pace(predictor, slots[:batch], golden.features, seconds) for batch in BATCHES]
+    energy = _energy(predictor, slots[:1], golden.features, rails(root)) if verdict.passed else None
+    drift = verdict.drift
+    return Measurement(name, scheme, verdict.passed, verdict.finding, drift, load_ms, _peak_rss_mb(), paces, energy)
+
+
+def _pace(predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float32], seconds: float) -> Pace:
+    """Step `slots` over `tape` (steps, inputs), every stream at another place of it."""
+    batch = len(slots)
+    rows = [np.ascontiguousarray(np.take(tape, np.arange(batch) + step, 0, mode="wrap")) for step in range(len(tape))]
+    for step in range(_WARM_UP_STEPS):
+        predictor.step_rows(slots, rows[step % len(rows)])
+    took_ns: list[int] = []
+    gc.collect()
+    deadline = time.perf_counter_ns() + int(seconds * 1e9)
+    after = 0
+    while after < deadline and len(took_ns) < _MOST_STEPS:
+        before = time.perf_counter_ns()
+        predictor.step_rows(slots, rows[len(took_ns) % len(rows)])
+        after = time.perf_counter_ns()
+        took_ns.append(after - before)
+    p50, p99 = np.percentile(np.array(took_ns), [50, 99]).tolist()
+    return Pace(batch, p50 / 1000, p99 / 1000, batch * 1e9 / p50)
+
+
+def _energy(
+    predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float32], measured: list[Rail]
+) -> Energy | None:
+    """The power of the rails at rest and while one stream steps without a pause."""
+    if not measured:
+        return None
+    idle, _ = _power_while(lambda _: time.sleep(_POWER_EVERY_S / 10), measured)
+    busy, steps_per_s = _power_while(lambda step: predictor.step_rows(slots, tape[step % len(tape)][None]), measured)
+    if idle is None or busy is None:
+        return None
+    return Energy([rail.name for rail in measured], idle, busy, 1e6 * max(busy - idle, 0.0) / steps_per_s)
+
+
+def _power_while(work: Any, measured: list[Rail]) -> tuple[float | None, float]:
+    """(mean watts, calls a second) while `work(n)` is called again and again; no watts where a rail gave none."""
+    watts: list[float | None] = []
+    begun = time.perf_counter()
+    calls, next_at = 0, begun + _POWER_EVERY_S  # the first reading after some work
+    while (now := time.perf_counter()) < begun + _POWER_FOR_S:
+        work(calls)
+        calls += 1
+        if now >= next_at:
+            watts.append(power_w(measured))
+            next_at = now + _POWER_EVERY_S
+    known = [one for one in watts if one is not None]
+    mean = sum(known) / len(known) if known and len(known) == len(watts) else None
+    return mean, calls / (time.perf_counter() - begun)
+
+
+def _peak_rss_mb() -> float:
+    """Of this process's own memory; getrusage would give the parent's peak to a child that began as its copy."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise EdgeLstmError("expected VmHWM in /proc/self/status, found none", "measure on Linux")
+
+
+def main() -> None:
+    """Answer one question of bench."""
+    asked = question()
+    try:
+        if asked["cores"] is not None:
+            run_on(asked["cores"])
+        bundle = Bundle.open(asked["bundle"])
+        means = Means(asked["threads"])
+        measurement = measure(bundle, asked["backend"], asked["scheme"], means, asked["seconds"], Path(asked["root"]))
+    except EdgeLstmError as error:
+        refuse(error)
+    else:
+        answer(asdict(measurement))
+
+
+if __name__ == "__main__":
+    main()

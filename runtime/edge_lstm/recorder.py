@@ -1,0 +1,286 @@
+"""Live traffic into a CSV file that trains at once; no message is acknowledged before its readings are on the disk.
+
+It refuses to add to a file of other columns, and it never leaves half a row for the next to be written behind.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+
+from edge_lstm.codec import Decoder, InputMapping, PayloadError
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.mqtt import Door, Message
+from edge_lstm.paths import Path
+from edge_lstm.payloads import parse_json, parse_msgpack, shown_bytes
+from edge_lstm.reading import Reading
+from edge_lstm.times import format_time
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_MOST_A_BATCH = 200  # messages; a broker lets about a thousand be unacknowledged
+_LONGEST_UNSAVED_S = 1.0  # a quiet card is not written to for each reading
+_TOLD_EVERY_S = 60.0
+_A_MOMENT_S = 1e-6
+_LONGEST_HEADER = 1_000_000  # bytes; a file that is none of ours may have no lines
+_MOST_RECENT = 2000  # more than a broker sends before the first acknowledgement
+
+
+class Sheet:
+    """A CSV file of readings that grows: columns time, stream, and one a feature."""
+
+    def __init__(
+        self, path: FilePath, features: Sequence[str], categories: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """`categories`: by feature, the texts that its values stand for, which is what the file gets.
+
+        Raises EdgeLstmError where the file cannot be written, or has other columns."""
+        self.path, self.features = path, list(features)
+        self._categories = categories or {}
+        header = _csv_line(["time", "stream", *self.features])
+        try:
+            # without a buffer: what a full disk refused must not be tried again behind our back
+            self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+            found = self._file.readline(_LONGEST_HEADER)
+            if found and found.rstrip(b"\r\n") != header.rstrip(b"\n"):
+                self._file.close()
+                raise EdgeLstmError(
+                    f"{path}: expected the columns time, stream, {', '.join(self.features)}, found "
+                    f"{found.decode('utf-8', 'replace').strip()}",
+                    "name another file with -o, or the same features as then",
+                )
+            self._size = self._whole_rows()
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+            if not self._size:
+                self._write(header)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def close(self) -> None:
+        """Let go of the file; every row is on the disk already."""
+        self._file.close()
+
+    def append(self, readings: Sequence[Reading]) -> None:
+        """Put them on the disk. Raises EdgeLstmError where it takes no more; the file then ends as before."""
+        try:
+            self._write(b"".join(map(self._line, readings)))
+        except OSError as error:
+            self._file.truncate(self._size)
+            raise self._unwritable(error) from None
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        os.fsync(self._file.fileno())
+        self._size += len(data)
+
+    def _line(self, reading: Reading) -> bytes:
+        cells = [self._cell(name, reading.values.get(name, math.nan)) for name in self.features]
+        return _csv_line([_moment(reading.time), reading.stream, *cells])
+
+    def _cell(self, name: str, value: float) -> str:
+        if math.isnan(value):
+            return ""
+        return self._categories[name][int(value)] if name in self._categories else repr(value)
+
+    def _whole_rows(self) -> int:
+        """The file's size up to its last whole row: a crash may have left part of one, whose reading comes again."""
+        size = self._file.seek(0, os.SEEK_END)
+        end = size
+        while end:
+            begin = max(0, end - 65_536)
+            self._file.seek(begin)
+            at = self._file.read(end - begin).rfind(b"\n")
+            if at >= 0:
+                end = begin + at + 1
+                break
+            end = begin
+        if end < size:
+            log.warning("half a row removed file=%s bytes=%d", self.path, size - end)
+        return end
+
+    def _unwritable(self, error: OSError) -> EdgeLstmError:
+        return EdgeLstmError(
+            f"expected to write {self.path}, found: {error.strerror}", "free some space, or name another place with -o"
+        )
+
+
+class Recorder:
+    """Readings of a door's messages into a sheet, as a service with the same mapping would take them."""
+
+    def __init__(
+        self,
+        door: Door,
+        mapping: InputMapping,
+        path: FilePath,
+        features: Sequence[str] = (),
+        categories: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """`features`: the columns; none: those of the file, or else the numbers in the first message.
+
+        `categories`: by feature, the texts that its values stand for.
+        """
+        self._categories = categories or {}
+        self._door, self._mapping, self._path = door, mapping, path
+        self._stopping = False
+        self._arrived = 0.0
+        self._told_at = -_TOLD_EVERY_S
+        self._joining: dict[str, Reading] = {}  # by stream: values that came apart and wait for the others
+        self._recent: dict[tuple[int, str, bytes], None] = {}  # messages that are in the file, the newest last
+        self.streams: set[str] = set()
+        self.counts: Counter[str] = Counter(readings=0, refused=0, ignored=0, retained=0)
+        self._sheet: Sheet | None = None
+        self._decoder: Decoder | None = None
+        features = features or _features_of(path)
+        if features:
+            self._begin(features)
+
+    def stop(self) -> None:
+        """Ask `run` to return; safe in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Record until `stop`; what had arrived by then is in the file. The broker may come and go."""
+        unsaved: list[Message] = []
+        since = time.monotonic()
+        try:
+            while not self._stopping:
+                unsaved += self._door.poll(_POLL_S)
+                now = time.monotonic()
+                if not unsaved:
+                    since = now
+                elif len(unsaved) >= _MOST_A_BATCH or now - since >= _LONGEST_UNSAVED_S:
+                    self._save(unsaved)
+                    unsaved, since = [], now
+            self._save([*unsaved, *self._door.poll(0.0)])
+            if self._joining and self._sheet is not None:
+                self._append(list(self._joining.values()))
+        finally:
+            if self._sheet is not None:
+                self._sheet.close()
+
+    def _save(self, messages: Sequence[Message]) -> None:
+        """On the disk first, acknowledged then."""
+        readings = [reading for message in messages for reading in self._readings(message)]
+        self._append([whole for reading in readings if (whole := self._joined(reading)) is not None])
+        for message in messages:
+            self._recent[message.packet_id, message.topic, message.payload] = None
+        while len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
+        self._door.acknowledge(messages)
+
+    def _append(self, readings: Sequence[Reading]) -> None:
+        if readings and self._sheet is not None:
+            self._sheet.append(readings)
+            self.streams.update(reading.stream for reading in readings)
+            self.counts["readings"] += len(readings)
+
+    def _begin(self, features: Sequence[str]) -> Decoder:
+        self._decoder = Decoder(self._mapping, features, self._categories)
+        self._sheet = Sheet(self._path, features, self._categories)
+        log.info("recording file=%s features=%s", self._path, ",".join(features))
+        return self._decoder
+
+    def _readings(self, message: Message) -> list[Reading]:
+        """The readings in a message, or none after counting why."""
+        if message.retained:
+            self.counts["retained"] += 1  # what was true once, not a fresh reading
+            return []
+        if message.repeated and (message.packet_id, message.topic, message.payload) in self._recent:
+            return []  # a connection broke before the broker heard that we have it
+        try:
+            decoder = self._decoder or self._begin(numbers_in(self._mapping, message.payload))
+            arrival = max(time.time(), self._arrived + _A_MOMENT_S)
+            self._arrived = arrival
+            readings = decoder.readings(message.topic, message.payload, message.properties, arrival)
+        except PayloadError as error:
+            self._refuse(message, str(error))
+            arrival, readings = self._arrived, error.readings
+        else:
+            self.counts["ignored"] += not readings
+        return [self._timed(reading, arrival) for reading in readings]
+
+    def _timed(self, reading: Reading, arrival: float) -> Reading:
+        """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
+        if reading.time != arrival:
+            return reading
+        moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
+        return reading._replace(time=moment)
+
+    def _joined(self, reading: Reading) -> Reading | None:
+        """The reading, or where it is a part, the whole one that it completes; a NaN in a part has come."""
+        if not reading.partial or self._sheet is None:
+            return reading
+        waiting = self._joining.pop(reading.stream, None)
+        values = {**(waiting.values if waiting else {}), **reading.values}
+        whole = Reading(reading.stream, reading.time, values)
+        if all(name in values for name in self._sheet.features):
+            return whole
+        self._joining[reading.stream] = whole
+        return None
+
+    def _refuse(self, message: Message, found: str) -> None:
+        self.counts["refused"] += 1
+        now = time.monotonic()
+        if now - self._told_at >= _TOLD_EVERY_S:
+            self._told_at = now
+            log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], found)
+
+
+def numbers_in(mapping: InputMapping, payload: bytes) -> list[str]:
+    """The keys of numbers in a message, as features for a mapping that names none.
+
+    Raises PayloadError where the payload is not in the mapping's format, or holds no numbers under keys.
+    """
+    if mapping.format == "csv":
+        record: object = dict.fromkeys(mapping.columns, 0)
+    elif mapping.format == "text":
+        record = None
+    else:
+        record = (parse_msgpack if mapping.format == "msgpack" else parse_json)(payload)
+        if mapping.readings is not None:
+            record = Path.parse(mapping.readings).find(record)
+        record = record[0] if isinstance(record, list) and record else record
+    others = (mapping.time, mapping.stream, mapping.sequence)
+    members = record.items() if isinstance(record, dict) else ()
+    names = [name for name, value in members if type(value) in (int, float) and name not in others]
+    if not names:
+        raise PayloadError(
+            f"expected numbers under keys in the first message, to be columns, found {shown_bytes(payload)}: "
+            "name them (--feature NAME, or --feature NAME=PATH)"
+        )
+    return names
+
+
+def _features_of(path: FilePath) -> list[str]:
+    """The features of a sheet that is there already."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []  # for the sheet to tell
+    return header[2:] if header[:2] == ["time", "stream"] else []
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
+
+
+def _moment(seconds: float) -> str:
+    """ISO 8601 in UTC, with microseconds where a message's readings are told apart by them alone."""
+    microseconds = round(seconds * 1e6)
+    if microseconds % 1000:
+        return f"{format_time(microseconds // 10**6)[:-1]}.{microseconds % 10**6:06d}Z"
+    return format_time(seconds)

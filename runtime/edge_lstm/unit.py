@@ -1,0 +1,163 @@
+"""The systemd unit of a service: its text, and nothing that is written anywhere.
+
+It takes from the service all that it does not need; `systemd-analyze security` rates what is left at 1.5 or better.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_lstm.mqtt import parse_address
+from edge_lstm.selftest import SelfTestError
+from edge_lstm.service_config import ServiceConfig
+
+# Where the unit's own folders are instead: what the service needs from here is bound back, to be read.
+HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
+_LOOPBACK = ("localhost",)
+_GPUS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the unit starts: a Python, and the folders that it reads its packages from."""
+
+    python: Path
+    folders: tuple[Path, ...]
+
+
+def unit_text(name: str, config: ServiceConfig, path: Path, program: Program, credentials: Mapping[str, Path]) -> str:
+    """The unit `name`, which serves the config at `path`; `credentials`: files that systemd reads, by what for."""
+    return _UNIT.format(
+        broker=_plain(str(parse_address(config.mqtt.url))),
+        name=name,
+        python=_quoted(program.python),
+        config=_quoted(path),
+        watchdog_s=f"{config.watchdog_s:g}",
+        refused=SelfTestError.exit_code,
+        limits="\n".join(_limits(config)),
+        devices="\n".join(_devices(config)),
+        home="\n".join(_home(program)),
+        addresses="\n".join(_addresses(parse_address(config.mqtt.url).host)),
+        credentials="".join(f"LoadCredential={one}:{_plain(str(file))}\n" for one, file in credentials.items()),
+    )
+
+
+def _limits(config: ServiceConfig) -> Iterable[str]:
+    if config.memory_max_mb is not None:
+        yield f"MemoryMax={config.memory_max_mb}M"
+    yield f"TasksMax={32 + 4 * config.threads}"
+    if config.cores is not None:
+        yield f"CPUAffinity={' '.join(map(str, config.cores))}"
+
+
+def _devices(config: ServiceConfig) -> Iterable[str]:
+    if not set(config.providers or ()) & set(_GPUS):
+        yield from ("PrivateDevices=yes", "DevicePolicy=closed", "MemoryDenyWriteExecute=yes")
+        return
+    # a GPU is a family of devices whose names differ from board to board, and its driver writes code
+    yield from ("# the providers need the GPU", "SupplementaryGroups=video render")
+
+
+def _home(program: Program) -> Iterable[str]:
+    hidden = sorted({folder for folder in program.folders if any(folder.is_relative_to(one) for one in HIDDEN)})
+    if not hidden:
+        yield "ProtectHome=yes"
+        return
+    # by itself systemd 252 makes them writable for everybody
+    yield from ("ProtectHome=tmpfs", "TemporaryFileSystem=/home:ro /root:ro /run/user:ro")
+    for folder in hidden:
+        yield f"BindReadOnlyPaths={_quoted(folder)}"
+
+
+def _addresses(host: str) -> Iterable[str]:
+    """Whom it may speak with, where that can be said: the addresses behind a name change."""
+    try:
+        allowed = "localhost" if host in _LOOPBACK else str(ipaddress.ip_address(host))
+    except ValueError:
+        return
+    yield "IPAddressDeny=any"
+    yield f"IPAddressAllow={allowed}"
+
+
+def _plain(text: str) -> str:
+    """A specifier begins with a percent sign."""
+    return text.replace("%", "%%")
+
+
+def _quoted(path: Path) -> str:
+    text = _plain(str(path)).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    return f'"{text}"' if any(sign in text for sign in " '\"\\;") else text
+
+
+_UNIT = """\
+# Written by edge-lstm device install, which writes it again; your own lines go into: systemctl edit {name}
+[Unit]
+Description=edge-lstm, predictions for {broker}
+Wants=network-online.target
+After=network-online.target time-sync.target mosquitto.service
+StartLimitIntervalSec=300
+StartLimitBurst=10
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={python} -m edge_lstm run {config}
+ExecReload=/bin/kill -HUP $MAINPID
+TimeoutStartSec=180
+TimeoutStopSec=15
+# the loop itself says that it is alive
+WatchdogSec={watchdog_s}
+Restart=on-failure
+RestartSec=2
+# wrong usage, and a bundle that fails its self-test: a restart mends neither
+RestartPreventExitStatus=2 {refused}
+{limits}
+# BLAS would make threads that nothing here uses, each with its own memory
+Environment=OPENBLAS_NUM_THREADS=1
+
+# A user of its own, that is nobody elsewhere; what it may write is its state
+DynamicUser=yes
+StateDirectory={name}
+StateDirectoryMode=0700
+UMask=0077
+{credentials}
+ProtectSystem=strict
+# strict leaves it out where the unit has a view of /proc of its own (seen with 252)
+ReadOnlyPaths=/run
+{home}
+PrivateTmp=yes
+{devices}
+PrivateUsers=yes
+PrivateIPC=yes
+PrivateMounts=yes
+RemoveIPC=yes
+ProtectProc=invisible
+# not ProcSubset=pid: LiteRT and onnxruntime learn from /proc/cpuinfo what an ARM core can do
+ProtectHostname=yes
+ProtectClock=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+KeyringMode=private
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+SocketBindDeny=any
+{addresses}
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""

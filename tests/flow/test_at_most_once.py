@@ -1,0 +1,157 @@
+"""At-most-once: what is forgotten by a kill, what a checkpoint and a stop keep, and what overload does."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_lstm.codec import encode_reading
+from edge_lstm.mqtt import Door
+from edge_lstm.reading import Reading
+from tests.deadline import wait_until
+from tests.flow.proxy import Proxy
+
+Make = Callable[..., Any]
+
+
+def readings_of(first: int, count: int, streams: int = 1) -> list[tuple[str, bytes]]:
+    readings = (
+        Reading(f"tank-{index % streams}", 1_700_000_000.0 + 60 * (index // streams), {"level": index % 7 / 2})
+        for index in range(first, first + count)
+    )
+    return [(f"sensors/{one.stream}", encode_reading(one).encode()) for one in readings]
+
+
+class Conversation:
+    """Readings in at QoS 0, and what the service says of them and of itself."""
+
+    def __init__(self, address: Any) -> None:
+        self.steps: list[int] = []
+        self.stats: dict[str, Any] = {}
+        self.door = Door(address, topics=["predictions/+", "edge-lstm/+/stats"])
+        self.door.open()
+
+    def publish(self, messages: list[tuple[str, bytes]]) -> None:
+        """All of them, however slow the broker is: what this side would shed is offered again."""
+        while True:
+            shed = self.door.counts["shed"]
+            self.door.publish_many(messages, qos=0)
+            if self.door.counts["shed"] == shed:
+                return
+            self.hear()
+
+    def hear(self) -> None:
+        messages = self.door.poll(0.01)
+        self.door.acknowledge(messages)
+        for message in messages:
+            facts = json.loads(message.payload)
+            if message.topic.endswith("/stats"):
+                self.stats = facts
+            else:
+                self.steps.append(facts["step"])
+
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        def heard() -> bool:
+            self.hear()
+            return done()
+
+        wait_until(heard, what)
+
+
+@pytest.fixture
+def conversation(mosquitto: Any) -> Iterator[Conversation]:
+    made = Conversation(mosquitto.address)
+    yield made
+    made.door.close()
+
+
+def test_a_checkpoint_and_a_stop_keep_the_states_and_a_kill_forgets_what_came_since(
+    bundle_path: Path, mosquitto: Any, start_service: Make, conversation: Conversation
+) -> None:
+    def started(checkpoint_s: float) -> Any:
+        extra = f'durability = "at-most-once"\ncheckpoint_s = {checkpoint_s}\nstats_interval_s = 0.1'
+        service = start_service(bundle_path, mosquitto.address, extra)
+        service.wait_connected()
+        return service
+
+    def say(first: int, count: int) -> list[int]:
+        del conversation.steps[:]
+        conversation.publish(readings_of(first, count))
+        conversation.wait(lambda: len(conversation.steps) == count, f"{count} predictions arrive")
+        return conversation.steps
+
+    service = started(checkpoint_s=0.2)
+    assert say(0, 10) == list(range(1, 11))
+    conversation.wait(
+        lambda: conversation.stats.get("samples") == 10 and conversation.stats["unsaved"] == 0, "a checkpoint is made"
+    )
+    service.kill()
+    service = started(checkpoint_s=3600)
+    assert say(10, 5) == list(range(11, 16))
+    assert service.stop() == 0
+    service = started(checkpoint_s=3600)
+    assert say(15, 5) == list(range(16, 21))
+    service.kill()
+    service = started(checkpoint_s=3600)
+    assert say(20, 1) == [16], "the five steps since the stop are forgotten"
+    assert service.stop() == 0
+
+
+def test_what_a_slow_broker_does_not_take_is_shed_and_counted_and_memory_stays_flat(
+    bundle_path: Path, mosquitto: Any, start_service: Make, conversation: Conversation
+) -> None:
+    sent = 0
+
+    def flood(count: int) -> None:
+        nonlocal sent
+        for _ in range(count // 1000):
+            conversation.publish(readings_of(sent, 1000, streams=50))
+            sent += 1000
+            conversation.hear()
+
+    with Proxy(mosquitto.address) as proxy:
+        service = start_service(bundle_path, proxy.address, 'durability = "at-most-once"\nstats_interval_s = 0.5')
+        service.wait_connected()
+        flood(2000)
+        conversation.wait(lambda: len(conversation.steps) == 2000, "nothing is shed while the broker takes it")
+        proxy.stall()
+        while "messages are shed" not in service.log.read_text():
+            flood(1000)
+        wait_until(lambda: idle(service), "the service has nothing left to do")
+        before = rss_kib(service)
+        flood(20_000)
+        wait_until(lambda: idle(service), "the service has nothing left to do")
+        after = rss_kib(service)
+        proxy.flow()
+        conversation.wait(lambda: conversation.stats.get("samples") == sent, "every reading was stepped")
+        shed = conversation.stats["shed"]
+        conversation.wait(lambda: len(conversation.steps) == sent - shed, "what was not shed arrives")
+        assert shed > 19_000
+        assert conversation.stats["predictions"] == sent
+        assert after - before < 2000, "KiB, of 3,400 that were shed"
+        assert service.stop() == 0
+        assert f"shed={shed}" in service.log.read_text()
+
+
+def idle(service: Any) -> bool:
+    """Whether it used no more CPU than waiting takes, over a while."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = ticks()
+    time.sleep(0.3)
+    return ticks() - before <= 1
+
+
+def rss_kib(service: Any) -> int:
+    (line,) = [
+        one for one in Path(f"/proc/{service.process.pid}/status").read_text().splitlines() if one.startswith("VmRSS")
+    ]
+    return int(line.split()[1])

@@ -1,0 +1,239 @@
+"""`record` in a process of its own, over a real mosquitto: nothing is lost, and the file reads as a recording."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_lstm.columns import Quantity
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.reading import Reading
+from edge_lstm.recorder import Sheet
+from edge_lstm.recording import Columns, Recording, read_recording
+from tests.deadline import wait_until
+
+BEGIN = 1_700_000_000
+
+
+class RecordProcess:
+    """`edge-lstm record` with its output file and its log."""
+
+    def __init__(self, folder: Path, *options: object) -> None:
+        self.output = folder / "out.csv"
+        self.log = folder / "record.log"
+        command = [sys.executable, "-m", "edge_lstm", "record", "-o", str(self.output), *map(str, options)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        wait_until(lambda: b"recording from" in self.log.read_bytes() or self.process.poll() is not None, "it records")
+
+    def rows(self) -> list[str]:
+        return self.output.read_text().splitlines()[1:] if self.output.exists() else []
+
+    def wait_rows(self, count: int) -> None:
+        wait_until(lambda: len(self.rows()) >= count, f"{count} rows are written (log: {self.log.read_text()})")
+
+    def end(self, number: int = signal.SIGINT) -> str:
+        """Its last words on stdout."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.communicate(timeout=20)[0]
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Callable[..., RecordProcess]]:
+    """record(*options): it runs and listens; ended after the test."""
+    started: list[RecordProcess] = []
+
+    def start(*options: object) -> RecordProcess:
+        started.append(RecordProcess(tmp_path, *options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate()
+
+
+def publish(client: Any, count: int, first: int = 0) -> None:
+    for step in range(first, first + count):
+        facts = {"time": BEGIN + 60 * step, "level": step % 7 + 0.25, "note": "ok", "flow": step}
+        client.publish(f"plant/pump-{step % 2}/readings", json.dumps(facts))
+
+
+def recording(path: Path) -> Recording:
+    return read_recording(path, Columns({"level": "level", "flow": "flow"}, "time", "stream"))
+
+
+def test_what_is_recorded_reads_back_as_it_was_sent(mosquitto: Any, record: Any, subscribe: Any) -> None:
+    process = record("--from", mosquitto.address, "--topic", "plant/{stream}/readings")
+    client = subscribe(mosquitto.address, "nothing")
+    publish(client, 50)
+    client.publish("plant/pump-0/readings", '{"time": "noon", "level": 1, "flow": 1}')
+    client.publish("plant/pump-0/readings", f'{{"time": {BEGIN + 6000}, "level": null, "flow": 7}}')
+    process.wait_rows(51)
+    said = process.end(signal.SIGTERM)
+    assert said == f"51 readings of 2 streams in {process.output} (1 refused)\n"
+    assert process.process.returncode == 0
+    read = recording(process.output)
+    assert read.streams == ["pump-0", "pump-1"]
+    np.testing.assert_array_equal(read.times[:50], BEGIN + 60 * np.arange(50))
+    np.testing.assert_array_equal(read.values[:50, 0], np.arange(50) % 7 + 0.25)
+    np.testing.assert_array_equal(read.values[50], [np.nan, 7])
+
+
+def test_a_file_is_continued_and_a_session_keeps_what_came_in_between(
+    mosquitto: Any, record: Any, subscribe: Any
+) -> None:
+    options = ("--from", mosquitto.address, "--topic", "plant/{stream}/readings", "--client-id", "notary")
+    client = subscribe(mosquitto.address, "nothing")
+    process = record(*options)
+    publish(client, 10)
+    process.wait_rows(10)
+    process.end()
+    publish(client, 10, 10)
+    process = record(*options)
+    publish(client, 10, 20)
+    process.wait_rows(30)
+    process.end()
+    np.testing.assert_array_equal(recording(process.output).times, BEGIN + 60 * np.arange(30))
+
+
+def test_killed_in_the_middle_it_loses_no_reading_that_a_session_holds(
+    mosquitto: Any, record: Any, subscribe: Any
+) -> None:
+    options = ("--from", mosquitto.address, "--topic", "plant/{stream}/readings", "--client-id", "notary")
+    client = subscribe(mosquitto.address, "nothing")
+    for kill in range(3):
+        process = record(*options)
+        publish(client, 400, 400 * kill)
+        process.wait_rows(400 * kill + 100)
+        process.end(signal.SIGKILL)
+    process = record(*options)
+    wait_until(lambda: len(set(process.rows())) >= 1200, "all came")
+    process.end()
+    steps = (np.unique(recording(process.output).times) - BEGIN) / 60
+    np.testing.assert_array_equal(steps, np.arange(1200))
+
+
+def test_values_that_come_apart_are_joined_and_have_the_time_of_the_last(
+    mosquitto: Any, record: Any, subscribe: Any
+) -> None:
+    options = ("--topic", "home/{stream}/{value}/state", "--feature", "t", "--feature", "h")
+    process = record("--from", mosquitto.address, *options)
+    client = subscribe(mosquitto.address, "nothing")
+    for text in ("20.5", "21.5"):
+        client.publish("home/hall/t/state", text)
+        client.publish("home/hall/h/state", "55")
+    client.publish("home/attic/h/state", "60")
+    process.wait_rows(2)
+    said = process.end()
+    assert said.startswith("3 readings of 2 streams")  # at the end what waited is written as it is
+    cells = [row.split(",") for row in process.rows()]
+    assert [row[1:] for row in cells] == [["hall", "20.5", "55.0"], ["hall", "21.5", "55.0"], ["attic", "", "60.0"]]
+    assert cells[0][0] < cells[1][0]
+
+
+def test_readings_of_one_message_without_times_have_different_ones(mosquitto: Any, record: Any, subscribe: Any) -> None:
+    process = record("--from", mosquitto.address, "--topic", "plant/{stream}", "--feature", "x=a.x")
+    subscribe(mosquitto.address, "nothing").publish("plant/p", '[{"a": {"x": 1}}, {"a": {"x": 2}}]')
+    process.wait_rows(2)
+    process.end()
+    read = read_recording(process.output, Columns({"x": "x"}, "time", "stream"))
+    assert np.diff(read.times) == pytest.approx([1e-6], abs=5e-7)
+
+
+def test_the_mapping_of_a_service_is_the_mapping_of_its_recording(
+    mosquitto: Any, record: Any, subscribe: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "service.toml"
+    config.write_text(
+        f'bundle = "none-yet.elstm"\n[mqtt]\nurl = "{mosquitto.address}"\n'
+        '[input]\ntopic = "plant/{stream}/readings"\ntime_from = "arrival"\n'
+        '[input.values]\nmillibar = {path = "level", scale = 1000}\n'
+    )
+    process = record("--config", config, "--feature", "millibar")
+    publish(subscribe(mosquitto.address, "nothing"), 2)
+    process.wait_rows(2)
+    process.end()
+    assert [row.split(",")[1:] for row in process.rows()] == [["pump-0", "250.0"], ["pump-1", "1250.0"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "found"),
+    [
+        (["--topic", "x/{stream}"], 2, "expected --from mqtt://HOST:PORT or --config SERVICE.toml, found neither"),
+        (["--from", "mqtt://localhost:1"], 2, "expected --topic, --preset or --config, found none of them"),
+        (
+            ["--from", "mqtt://localhost:1", "--topic", "x"],
+            1,
+            'expected {stream} in the topic (or stream = "path"), found "x"',
+        ),
+        (["--from", "mqtt://127.0.0.1:1", "--topic", "{stream}"], 1, "mqtt://127.0.0.1:1"),
+        (["--from", "mqtt://127.0.0.1:1", "--preset", "tasmoto"], 1, 'did you mean "tasmota"?'),
+    ],
+)
+def test_a_wrong_command_is_refused_in_words(record: Any, options: list[str], code: int, found: str) -> None:
+    process = record(*options)
+    process.end()
+    assert process.process.returncode == code
+    assert found in process.log.read_text()
+    assert "Traceback" not in process.log.read_text()
+
+
+def test_a_file_of_other_columns_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("time,stream,x\n1,a,2\n")
+    with pytest.raises(EdgeLstmError, match="expected the columns time, stream, y, found time,stream,x"):
+        Sheet(path, ["y"])
+    assert path.read_text() == "time,stream,x\n1,a,2\n"
+
+
+def test_a_category_is_written_as_its_text(tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path / "out.csv", ["sky"], {"sky": ["sun", "rain, heavy"]})
+    sheet.append([Reading("a", 1.0, {"sky": 1.0}), Reading("a", 2.0, {})])
+    sheet.close()
+    read = read_recording(sheet.path, Columns({"sky": Quantity("sky", categories=["sun", "rain, heavy"])}))
+    np.testing.assert_array_equal(read.values[:, 0], [1, np.nan])
+
+
+def test_half_a_row_of_a_crash_is_removed_before_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("time,stream,x\n1,a,2\n2,a")
+    sheet = Sheet(path, ["x"])
+    sheet.append([Reading("a, b", 3.5, {"x": 0.1}), Reading("c", 4.000001, {})])
+    sheet.close()
+    expected = '1,a,2\n1970-01-01T00:00:03.500Z,"a, b",0.1\n1970-01-01T00:00:04.000001Z,c,\n'
+    assert path.read_text() == f"time,stream,x\n{expected}"
+    assert f"half a row removed file={path} bytes=3" in caplog.text
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_full_disk_ends_the_file_with_a_whole_row(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from edge_lstm.errors import EdgeLstmError\n"
+        "from edge_lstm.reading import Reading\n"
+        "from edge_lstm.recorder import Sheet\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))\n"
+        "sheet = Sheet(Path(sys.argv[1]), ['x'])\n"
+        "sheet.append([Reading('a', 1.0, {'x': 2.0})])\n"
+        "try:\n"
+        "    sheet.append([Reading('a', 2.0, {'x': 2.0})] * 3)\n"
+        "except EdgeLstmError as error:\n"
+        "    print(error.message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"expected to write {path}, found: File too large\n"
+    assert path.read_text() == "time,stream,x\n1970-01-01T00:00:01Z,a,2.0\n"

@@ -1,0 +1,193 @@
+"""A service as systemd sees it, without systemd: what it tells, when it lives, and how it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_lstm.bundle import GOLDEN, Bundle, write_bundle
+from edge_lstm.codec import encode_reading
+from edge_lstm.mqtt import Address
+from edge_lstm.network import to_npz
+from edge_lstm.reading import Reading
+from tests.deadline import wait_until
+from tests.networks import random_network
+
+Make = Callable[..., Any]
+
+
+class Ear:
+    """A notify socket, and all that was heard on it, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "3000000"}
+        self.lines: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def heard(self) -> list[str]:
+        while True:
+            try:
+                self.lines.append(self._socket.recv(4096).decode().split("\nMONOTONIC")[0])
+            except BlockingIOError:
+                return self.lines
+
+    def spoken(self) -> list[str]:
+        """Without the signs of life."""
+        return [line for line in self.heard() if line != "WATCHDOG=1"]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def ear(tmp_path: Path) -> Iterator[Ear]:
+    opened = Ear(tmp_path / "notify")
+    yield opened
+    opened.close()
+
+
+def reading(number: int) -> bytes:
+    return encode_reading(Reading("tank-0", 1_700_000_000.0 + 60 * number, {"level": 1.0 + number % 5})).encode()
+
+
+def refused_bundle(path: Path, good: Path) -> None:
+    """The good bundle with other weights: whole, and not what its golden vectors say."""
+    bundle = Bundle.open(good)
+    name = bundle.variant("numpy", "float32").file
+    network = random_network()
+    other = dataclasses.replace(network, mean=network.mean + 1)
+    write_bundle(path, bundle.manifest, {GOLDEN: bundle.content[GOLDEN], name: to_npz(other)})
+
+
+def test_systemd_hears_of_ready_connected_reload_and_stop_in_that_order(
+    bundle_path: Path, mosquitto: Any, start_service: Make, ear: Ear
+) -> None:
+    service = start_service(bundle_path, mosquitto.address, environment=ear.environment)
+    service.wait_connected()
+    connected = f"STATUS=connected to {mosquitto.address}, bundle {Bundle.open(bundle_path).id}"
+    connecting = f"STATUS=connecting to {mosquitto.address}"
+    wait_until(lambda: connected in ear.heard(), "it tells that it is connected")
+    assert ear.spoken() == [connecting, "READY=1", connected]
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: ear.spoken()[-1:] == [connected] and len(ear.spoken()) == 7, "it is connected again")
+    assert ear.spoken()[3:] == ["RELOADING=1", connecting, "READY=1", connected]
+    assert service.stop() == 0
+    assert ear.spoken()[7:] == ["STOPPING=1"]
+
+
+def test_it_is_ready_before_the_broker_is_there(bundle_path: Path, start_service: Make, ear: Ear) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = Address("127.0.0.1", free.getsockname()[1])
+    service = start_service(bundle_path, address, environment=ear.environment)
+    wait_until(lambda: "READY=1" in ear.heard(), "it is ready")
+    wait_until(lambda: ear.heard().count("WATCHDOG=1") >= 2, "its loop is alive while it waits")
+    assert service.stop() == 0
+
+
+def test_a_loop_that_stands_still_gives_no_sign_of_life(
+    bundle_path: Path, mosquitto: Any, start_service: Make, ear: Ear
+) -> None:
+    service = start_service(bundle_path, mosquitto.address, environment=ear.environment)
+    service.wait_connected()
+    wait_until(lambda: ear.heard().count("WATCHDOG=1") >= 2, "its loop is alive")
+    service.process.send_signal(signal.SIGSTOP)
+    told = ear.heard().count("WATCHDOG=1")
+    time.sleep(3.0)  # the whole watchdog: what must not come has no event to wait for
+    assert ear.heard().count("WATCHDOG=1") == told
+    service.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: ear.heard().count("WATCHDOG=1") > told, "it lives again")
+
+
+def test_a_failed_self_test_is_told_on_stderr_at_the_broker_to_systemd_and_by_the_exit_code(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, ear: Ear
+) -> None:
+    bad = bundle_path.parent / "bad.elstm"
+    refused_bundle(bad, bundle_path)
+    service = start_service(bad, mosquitto.address, environment=ear.environment)
+    assert service.process.wait(20) == 65
+    error = service.log.read_text()
+    assert "expected numpy float32 to give the golden vectors, found relative difference" in error
+    assert "first at step 1, over the limit of 1e-05" in error
+    assert ear.spoken()[0].startswith(f"STATUS=refused: {bad}: expected numpy float32 to give")
+    assert "READY=1" not in ear.spoken()
+
+    watcher = subscribe(mosquitto.address, "edge-lstm/edge-lstm-test/#")
+    wait_until(lambda: watcher.messages, "the refusal is there for whoever comes later")
+    (message,) = watcher.messages
+    assert (message.topic, message.retain) == ("edge-lstm/edge-lstm-test/refusal", True)
+    facts = json.loads(message.payload)
+    assert (facts["backend"], facts["scheme"], facts["first_step"]) == ("numpy", "float32", 1)
+    assert facts["error"] in error
+
+    config = bundle_path.parent / "service.toml"
+    status = subprocess.run(
+        [sys.executable, "-m", "edge_lstm", "status", str(config)], capture_output=True, text=True, check=True
+    ).stdout
+    assert status.splitlines() == ["status    never online", f"refusal   {facts['error']}"]
+
+    good = start_service(bundle_path, mosquitto.address)
+    good.wait_connected()
+    wait_until(lambda: watcher.messages[-1].payload == b"" or len(watcher.messages) > 2, "a good start clears it")
+    cleared = [one for one in watcher.messages if one.topic.endswith("/refusal")][-1]
+    assert cleared.payload == b""
+    assert good.stop() == 0
+
+
+def test_a_refused_reload_goes_on_as_before_and_says_so_at_the_broker(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    service = start_service(bundle_path, mosquitto.address)
+    service.wait_connected()
+    watcher = subscribe(mosquitto.address, "edge-lstm/edge-lstm-test/refusal")
+    good = bundle_path.read_bytes()
+    refused_bundle(bundle_path, bundle_path)
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: any(one.payload for one in watcher.messages), "the refusal is told")
+    assert json.loads(watcher.messages[-1].payload)["first_step"] == 1
+    assert "reload refused, going on as before" in service.log.read_text()
+    assert service.process.poll() is None
+    bundle_path.write_bytes(good)
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: watcher.messages[-1].payload == b"", "a good reload clears it")
+    assert service.stop() == 0
+
+
+def test_commits_keep_their_distance_and_a_whole_batch_does_not_wait(
+    bundle_path: Path, start_mosquitto: Make, start_service: Make, subscribe: Make
+) -> None:
+    broker = start_mosquitto("allow_anonymous true\nmax_inflight_messages 400")
+    subscriber = subscribe(broker.address, "predictions/+")
+    service = start_service(bundle_path, broker.address, "commit_interval_s = 60.0")
+    service.wait_connected()
+    for number in range(199):
+        subscriber.publish("sensors/tank-0", reading(number))
+    assert not subscriber.messages
+    subscriber.publish("sensors/tank-0", reading(199))
+    wait_until(lambda: len(subscriber.messages) == 200, "a whole batch goes at once")
+    assert service.stop() == 0
+    with contextlib.closing(sqlite3.connect(bundle_path.parent / "state.db")) as database:
+        assert database.execute("select count(*), sum(count) from history").fetchone() == (1, 200)
+
+    service = start_service(bundle_path, broker.address, "commit_interval_s = 0.4")
+    service.wait_connected()
+    begun = time.monotonic()
+    for number in range(4):  # each waits for the last one's prediction, so each is a commit
+        subscriber.publish("sensors/tank-0", reading(200 + number))
+        wait_until(lambda count=201 + number: len(subscriber.messages) == count, "the prediction arrives")
+    assert time.monotonic() - begun >= 3 * 0.4
+    assert service.stop() == 0

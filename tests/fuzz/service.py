@@ -1,0 +1,271 @@
+"""Strange messages into the whole service: every one is answered for, no reading steps twice, memory stays flat.
+
+`make fuzz` runs it. Only the broker is made up (`Field`): it sends good readings and, in between, repeats, late ones,
+those of other devices, broken and hostile ones; it cuts connections and kills the service, and sends again what was not
+acknowledged. Decoder, predictor, database and outbox are the service's own. The run ends with an error at any
+exception, at a batch that takes longer than ten seconds, at a revision that does not follow the one before, where a
+stream counts more or fewer steps than it got readings, where a message stays unacknowledged, and where memory grows by
+more than a twentieth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import shutil
+import sys
+import time
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))  # the repository, so that tests.device_messages is found
+
+from edge_lstm.mqtt import Address, Message  # noqa: E402
+from edge_lstm.service import Service  # noqa: E402
+from edge_lstm.service_config import read_service_config  # noqa: E402
+from tests.device_messages import device_messages  # noqa: E402
+from tests.fuzz.memory import rss_mib  # noqa: E402
+
+FOLDER = ROOT / "build/fuzz-service"
+BUNDLE = ROOT / "tests/fixtures/pump-lstm.elstm"
+STREAMS = 300  # of which the service keeps 200 in memory
+STRANGERS = 50
+_STEADY = 0.2  # of the run, after which caches and the database are what they will be
+_TIMES_KEPT = 30
+_START_S = 1_700_000_000.0
+_LONGEST_BATCH_S = 10.0
+_HOSTILE = [
+    b"",
+    b"\xff\xfe\x00",
+    b"[" * 9000,
+    b'{"a":' * 5000,
+    b" " * 1_000_000,
+    b'{"time": 1e400, "pressure": 1, "flow": 1}',
+    b'{"time": "9999-12-31T23:59:59Z", "pressure": 4, "flow": 12}',
+    b'{"time": -1e18, "pressure": 4, "flow": 12}',
+    b'{"time": true, "pressure": [], "flow": {}}',
+    b'{"time": 1700000000, "pressure": NaN, "flow": -Infinity}',
+    b'{"time": 1700000000, "pressure": 3.4e38, "flow": -3.4e38}',
+    b'{"time": 1700000060, "pressure": "\\ud800", "flow": "12,5"}',
+    b'{"time": 1700000120, "pressure": ' + b"9" * 5000 + b', "flow": 1}',
+    b"[" + b'{"time": 1700000000, "pressure": 4, "flow": 12},' * 500 + b"7]",
+]
+_STRANGE_TOPICS = ["sensors/", "sensors/a/b", "sensors/\x01", "sensors/" + "x" * 300, "elsewhere", "sensors/$SYS"]
+
+
+class KilledError(Exception):
+    """The moment at which a process would be gone."""
+
+
+class Field:
+    """A broker and what it has to say, in the door's place: at least once, in order, until it is acknowledged."""
+
+    def __init__(self, messages: int, seed: int) -> None:
+        self.address, self.connected, self.connection = Address("fuzz", 1883), True, 1
+        self.counts: Counter[str] = Counter()
+        self.unconfirmed: set[int] = set()
+        self.readings: Counter[str] = Counter()  # different times that were predicted, by stream
+        self.steps: Counter[str] = Counter()  # the highest number of a step, by stream
+        self._revisions: dict[str, dict[str, list[int]]] = {}  # by stream and time, of late: their digests
+        self.sent = self.kills = self.cuts = 0
+        self.longest_s = 0.0
+        self.stop: Callable[[], None] = lambda: None
+        self._left = messages
+        self._random = random.Random(seed)
+        self._others = device_messages()
+        self._clock = [0] * STREAMS
+        self._recent: deque[tuple[str, bytes]] = deque(maxlen=500)
+        self._held: list[tuple[str, bytes]] = []
+        self._unacknowledged: dict[int, Message] = {}
+        self._packet_id = self._number = 0
+        self._polled_at = time.monotonic()
+
+    # what a service asks of its door
+
+    def poll(self, timeout_s: float, *, read: bool = True) -> list[Message]:
+        now = time.monotonic()
+        self.longest_s = max(self.longest_s, now - self._polled_at)
+        chance = self._random.random()
+        if chance < 0.5:
+            self._confirm()
+        if chance > 0.985:
+            self.kills += 1
+            raise KilledError
+        if chance > 0.95:
+            messages = self.cut()
+        elif not self._left and not self._unacknowledged:
+            self.stop()
+            messages = []
+        else:
+            room = 1000 - len(self._unacknowledged)
+            count = min(self._random.randrange(300), self._left, room) if read else 0
+            self._left -= count
+            messages = [self._next() for _ in range(count)]
+        self._polled_at = time.monotonic()
+        return messages
+
+    def publish_many(self, items: Sequence[tuple[str, bytes]], **how: Any) -> list[int]:
+        for topic, payload in items:
+            if topic.startswith("predictions/"):
+                self._check(payload)
+        numbers = list(range(self._number, self._number + len(items)))
+        self._number += len(items)
+        self.unconfirmed.update(numbers)
+        return numbers
+
+    def publish(self, topic: str, payload: str | bytes, **how: Any) -> int:
+        json.loads(payload)
+        return 0
+
+    def acknowledge(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if message.connection == self.connection:
+                self._unacknowledged.pop(message.packet_id, None)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        self.connected = False
+
+    # what happens to it
+
+    def cut(self) -> list[Message]:
+        """A new connection; what is not acknowledged comes again."""
+        self.cuts += 1
+        self.connected, self.connection = True, self.connection + 1
+        self._confirm()
+        again = [one._replace(repeated=True, connection=self.connection) for one in self._unacknowledged.values()]
+        self._unacknowledged = {message.packet_id: message for message in again}
+        return again
+
+    def _confirm(self) -> None:
+        self.unconfirmed -= set(list(self.unconfirmed)[: self._random.randrange(1, 2000)])
+
+    def _check(self, payload: bytes) -> None:
+        facts = json.loads(payload)
+        stream, revision = facts["stream"], facts["revision"]
+        if not stream.startswith("pump-"):
+            return
+        by_time = self._revisions.setdefault(stream, {})
+        former = by_time.setdefault(facts["time"], [])
+        digest = hash(payload)
+        if revision > len(former) or (revision < len(former) and former[revision] != digest):  # after a kill: the same
+            raise AssertionError(f"not what comes after {len(former)} revisions, or goes out again: {facts}")
+        if revision == len(former):
+            former.append(digest)
+            self.readings[stream] += revision == 0
+        if len(by_time) > _TIMES_KEPT:
+            del by_time[next(iter(by_time))]
+        self.steps[stream] = max(self.steps[stream], facts["step"])
+
+    def _next(self) -> Message:
+        self.sent += 1
+        chance = self._random.random()
+        retained, qos = False, 1
+        if chance < 0.72:
+            if chance < 0.04:
+                self._held.append(self._fresh())
+            topic, payload = self._fresh()
+        elif chance < 0.78 and self._recent:
+            topic, payload = self._random.choice(self._recent)
+        elif chance < 0.82 and self._held:
+            topic, payload = self._held.pop(0)
+        elif chance < 0.90:
+            other = self._random.choice(self._others)
+            topic, payload = self._random.choice([other.topic, self._stranger()]), other.payload
+        elif chance < 0.96:
+            topic, payload = self._stranger(), self._mutated(self._fresh_payload(0))
+        else:
+            topic = self._random.choice([self._stranger(), *_STRANGE_TOPICS])
+            payload = self._random.choice(_HOSTILE)
+            retained, qos = self._random.random() < 0.2, self._random.choice([0, 1])
+        self._packet_id = self._packet_id % 65535 + 1
+        message = Message(topic, payload, self._packet_id if qos else 0, self.connection, qos, False, retained)
+        if qos:
+            self._unacknowledged[self._packet_id] = message
+        return message
+
+    def _stranger(self) -> str:
+        return f"sensors/stranger-{self._random.randrange(STRANGERS)}"
+
+    def _fresh(self) -> tuple[str, bytes]:
+        stream = self._random.randrange(STREAMS)
+        self._clock[stream] += 60 if self._random.random() < 0.98 else 3600
+        message = f"sensors/pump-{stream}", self._fresh_payload(self._clock[stream])
+        self._recent.append(message)
+        return message
+
+    def _fresh_payload(self, seconds: int) -> bytes:
+        facts = {"time": _START_S + seconds, "pressure": round(self._random.gauss(4, 1), 3), "flow": 12.5}
+        if self._random.random() < 0.05:
+            facts["pressure"] = None
+        return json.dumps(facts).encode()
+
+    def _mutated(self, payload: bytes) -> bytes:
+        at = self._random.randrange(len(payload))
+        return payload[:at] + self._random.randbytes(self._random.randrange(4)) + payload[at + 1 :]
+
+
+def serve(field: Field, config: Path) -> Counter[str]:
+    """The service until the field has no more to say, started again after every kill; what it counted, in all."""
+    counts: Counter[str] = Counter()
+    while True:
+        with mock.patch("edge_lstm.service.Door", return_value=field):
+            service = Service(read_service_config(config), config.parent)
+        field.stop = service.stop
+        ended = True
+        if counts:
+            service._take(field.cut())
+        try:
+            service.run()
+        except KilledError:
+            service._store._database.close()  # what the system does for a process that is gone
+            ended = False
+        counts += Counter({**service._totals(), "readings": int(service.health.figures()["readings"]), "runs": 1})
+        if ended:
+            return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--messages", type=int, default=200_000, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    arguments = parser.parse_args()
+    logging.disable(logging.ERROR)  # it has much to say of such a broker
+    warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, where a hostile value overflows
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    shutil.copy(BUNDLE, FOLDER)
+    config = FOLDER / "service.toml"
+    config.write_text(
+        f'bundle = "{BUNDLE.name}"\nbackend = "numpy"\nmax_streams = 200\nmax_rewind = 20\nstats_interval_s = 1\n'
+        'mqtt.url = "mqtt://fuzz"\n'
+    )
+    early = int(_STEADY * arguments.messages)
+    field = Field(early, arguments.seed)
+    begun = time.monotonic()
+    counts = serve(field, config)
+    steady = rss_mib()
+    field._left, field.connected = arguments.messages - early, True
+    counts += serve(field, config)
+    seconds, at_end = time.monotonic() - begun, rss_mib()
+    told = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()) if count)
+    print(f"{field.sent:,} messages in {seconds:.0f} s, {field.kills} kills, {field.cuts} cuts: {told}")
+    print(
+        f"the longest batch took {field.longest_s:.2f} s; RSS {steady:.1f} MiB after a fifth, {at_end:.1f} at the end"
+    )
+    if field.readings != field.steps:
+        raise AssertionError(f"steps that are no readings: {field.steps - field.readings}")
+    if field.longest_s > _LONGEST_BATCH_S:
+        raise AssertionError("a batch took longer than ten seconds")
+    if at_end > 1.05 * steady:
+        raise AssertionError("memory grew by more than a twentieth")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The doctor's checks: each light by the facts that deserve it, and nothing green that was not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_lstm.backends import NAMES, refusal
+from edge_lstm.bundle import GOLDEN, Bundle, write_bundle
+from edge_lstm.checks import board, clock, disk, model, software
+from edge_lstm.checks.broker import encryption
+from edge_lstm.golden import golden_of
+from edge_lstm.golden import to_npz as golden_npz
+from edge_lstm.machine import Machine
+from edge_lstm.service_config import MqttConfig, ServiceConfig
+from edge_lstm.times import NO_CLOCK
+
+PUMP = Path(__file__).parents[1] / "fixtures" / "pump-lstm.elstm"
+
+
+def written(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def wheel(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that takes the place of the installed one, here and in children."""
+    written(folder / name / "__init__.py", code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def config_for(bundle: Path, **keys: str) -> ServiceConfig:
+    return ServiceConfig(bundle.name, MqttConfig("mqtt://localhost"), **keys)  # type: ignore[arg-type]
+
+
+# what the wheels ask for
+
+
+@pytest.mark.parametrize(
+    ("architecture", "light", "found"),
+    [
+        ("aarch64", "green", "aarch64"),
+        ("armv7l", "amber", "a 32-bit system: neither LiteRT nor onnxruntime"),
+        ("riscv64", "amber", "riscv64, for which no backend has wheels"),
+    ],
+)
+def test_an_architecture_is_as_good_as_its_wheels(architecture: str, light: str, found: str) -> None:
+    finding = software.architecture(architecture)
+    assert finding.light == light
+    assert found in finding.found
+    assert bool(finding.remedy) == (light != "green")
+
+
+def test_glibc_is_green_from_the_version_that_the_wheels_ask_for() -> None:
+    found = {version: software.c_library(version) for version in ("2.26", "2.27", "2.28", "2.36", None)}
+    assert [one.light for one in found.values()] == ["amber", "amber", "green", "green", "amber"]
+    assert "onnxruntime and LiteRT" in found["2.26"].found
+    assert "wheels of onnxruntime" in found["2.27"].found
+    assert "musl" in found[None].found
+
+
+def test_a_board_that_the_config_names_and_this_is_not_is_red_with_every_reason() -> None:
+    machine = Machine("x86_64", "3.9.1", "2.36", 4000)
+    finding = software.fit(machine, "raspberry-pi-4")
+    assert finding.light == "red"
+    assert "expected aarch64, found x86_64; expected Python 3.10 or newer, found 3.9.1" in finding.found
+    assert "edge-lstm device detect" in finding.remedy
+    assert software.fit(Machine("x86_64", "3.11.2", "2.36", 4000), None).found == "generic-x86_64"
+    assert software.fit(Machine("riscv64", "3.11.2", "2.36", 4000), None).light == "unknown"
+
+
+# the backends, in processes of their own
+
+
+def test_a_wheel_that_dies_is_red_where_the_service_uses_it_and_amber_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path, "onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", monkeypatch)
+    needed = model.backend("onnx", needed=True)
+    assert needed.light == "red"
+    assert needed.found == "its import: died of SIGILL (an instruction that this processor does not have)"
+    assert "another version of onnxruntime, made for this processor" in needed.remedy
+    other = model.backend("onnx", needed=False)
+    assert other.light == "amber"
+    assert other.remedy.endswith("this config does not use it")
+
+
+def test_a_wheel_that_raises_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(tmp_path, "onnxruntime", "raise ImportError('libstdc++.so.6: no version GLIBCXX_3.4.29')", monkeypatch)
+    assert model.backend("onnx", needed=True).found == (
+        "its import: ImportError: libstdc++.so.6: no version GLIBCXX_3.4.29"
+    )
+
+
+def test_tflite_runtime_beside_numpy_2_is_a_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path, "tflite_runtime", "", monkeypatch)
+    monkeypatch.setattr(np, "__version__", "2.4.6")
+    finding = model.backend("tflite-runtime", needed=False)
+    assert finding.light == "amber"
+    assert "expected numpy < 2 for the backend tflite-runtime" in finding.found
+    assert finding.remedy.startswith("run pip install 'numpy<2'")
+    assert model.backend("tflite-runtime", needed=True).light == "red"
+
+
+def test_a_backend_that_is_not_installed_matters_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert model.backend("litert", needed=False).light == "green"
+    needed = model.backend("litert", needed=True)
+    assert needed.light == "red"
+    assert "pip install 'edge-lstm[tflite]'" in needed.remedy
+
+
+def test_each_backend_that_is_here_tells_its_version() -> None:
+    lines = {finding.check: finding for finding in model.backends("numpy")}
+    assert list(lines) == [f"backend {name}" for name in NAMES]
+    assert lines["backend numpy"].found.startswith(f"{np.__version__}, imported in ")
+    assert lines["backend numpy"].found.endswith("which this service uses")
+    here = [name for name in NAMES if refusal(name) is None]
+    assert all(re.match(r"\d+\.\d+", lines[f"backend {name}"].found) for name in here)
+
+
+# the bundle
+
+
+def test_a_bundle_is_green_by_its_golden_vectors_on_the_backend_of_the_config(bundle_path: Path) -> None:
+    finding, bundle, backend = model.bundle(bundle_path, config_for(bundle_path), bundle_path.parent)
+    assert finding.light == "green"
+    assert bundle is not None
+    assert finding.found.startswith(f"tank, id {bundle.id}, on numpy float32: parity ")
+    assert backend == "numpy"
+
+
+def test_a_bundle_that_fails_or_cannot_run_or_be_read_is_red_with_the_reason(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    other, _, backend = model.bundle(bundle_path, config_for(bundle_path, backend="onnx"), bundle_path.parent)
+    assert other.light == "red"
+    assert re.search("expected a variant onnx float32|package onnxruntime", other.found)
+    assert backend == "onnx"
+    golden = golden_of(bundle)
+    golden.expected["float32"].prediction[100:] += 1
+    write_bundle(bundle_path, bundle.manifest, {**bundle.content, GOLDEN: golden_npz(golden)})
+    failed, _, _ = model.bundle(bundle_path, config_for(bundle_path), bundle_path.parent)
+    assert failed.light == "red"
+    assert "first at step 101" in failed.found
+    bundle_path.write_bytes(b"no zip")
+    damaged, nothing, _ = model.bundle(bundle_path, config_for(bundle_path), bundle_path.parent)
+    assert damaged.light == "red"
+    assert "expected a whole bundle" in damaged.found
+    assert nothing is None
+
+
+def test_a_service_that_cannot_have_its_cores_or_providers_is_red(bundle_path: Path) -> None:
+    cores = dataclasses.replace(config_for(bundle_path), cores=[999])
+    finding, _, _ = model.bundle(bundle_path, cores, bundle_path.parent)
+    assert finding.light == "red"
+    assert "expected to run on the cores 999" in finding.found
+    assert finding.remedy == "mend cores, or leave it out"
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    config = ServiceConfig(
+        PUMP.name, MqttConfig("mqtt://localhost"), backend="onnx", providers=["CUDAExecutionProvider"]
+    )
+    finding, _, _ = model.bundle(PUMP, config, PUMP.parent)
+    assert finding.light == "red"
+    assert "expected onnxruntime to have CUDAExecutionProvider, found" in finding.found
+
+
+# the clock
+
+
+def test_a_clock_that_was_never_set_is_red_and_one_behind_its_own_files_is_amber(tmp_path: Path) -> None:
+    written(tmp_path / "service.toml", "")
+    files = [tmp_path / "service.toml", tmp_path / "none"]
+    now = time.time()
+    assert clock.sane(now, files).light == "green"
+    assert clock.sane(NO_CLOCK - 1, files).light == "red"
+    os.utime(files[0], (now + 3600, now + 3600))
+    behind = clock.sane(now, files)
+    assert behind.light == "amber"
+    assert "before the service's own files were written" in behind.found
+
+
+def test_a_clock_is_synchronized_by_the_kernels_word_or_systemds_and_else_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clock.synchronized(tmp_path).light == "unknown"
+    written(tmp_path / "run/systemd/timesync/synchronized", "")
+    assert clock.synchronized(tmp_path).light == "green"
+    for said, light in ((True, "green"), (False, "amber")):
+        monkeypatch.setattr(clock, "_kernel_says", lambda said=said: said)
+        assert clock.synchronized().light == light
+
+
+def test_the_kernel_is_asked_without_changing_the_clock() -> None:
+    before = time.time() - time.monotonic()
+    assert clock._kernel_says() in (True, False, None)
+    assert abs(time.time() - time.monotonic() - before) < 1
+
+
+# the disk
+
+
+def test_the_fsyncs_of_the_states_folder_are_measured_and_leave_nothing(tmp_path: Path) -> None:
+    room, cost = disk.disk(tmp_path / "state.db")
+    assert room.light in ("green", "amber")
+    assert f"{tmp_path} can be written" in room.found
+    assert re.search(r"[\d.e+]+ ms a write, [\d.e+]+ ms at worst of 20", cost.found)
+    assert list(tmp_path.iterdir()) == []
+    (missing,) = disk.disk(tmp_path / "none" / "state.db")
+    assert missing.light == "red"
+    assert "cannot be written: No such file or directory" in missing.found
+
+
+def test_slow_full_and_forgetful_disks_are_told_apart(tmp_path: Path) -> None:
+    assert disk.fsync_cost(0.5, 9, "ext4").light == "green"
+    slow = disk.fsync_cost(25, 90, "ext4")
+    assert slow.light == "amber"
+    assert 'durability = "at-most-once"' in slow.remedy
+    assert [disk.room(tmp_path, free, "ext4").light for free in (10, 100, 1000)] == ["red", "amber", "green"]
+    memory = disk.room(tmp_path, 1000, "tmpfs")
+    assert memory.light == "amber"
+    assert "lost with the power" in memory.found
+    assert disk.fsync_cost(0.001, 0.01, "tmpfs").light == "unknown"
+    mounts = "/dev/root / ext4 rw 0 0\ntmpfs /var tmpfs rw 0 0\n/dev/sda1 /var/lib/my\\040disk f2fs rw 0 0\n"
+    written(tmp_path / "proc/mounts", mounts)
+    for folder, kind in (
+        ("/home", "ext4"),
+        ("/var/lib", "tmpfs"),
+        ("/variety", "ext4"),
+        ("/var/lib/my disk/a", "f2fs"),
+    ):
+        assert disk.filesystem(Path(folder), tmp_path) == kind
+    assert disk.filesystem(Path("/home"), tmp_path / "none") is None
+
+
+# the board
+
+
+def test_nothing_of_a_board_is_green_where_nothing_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [finding.light for finding in board.board(tmp_path)] == ["unknown"] * 3
+
+
+@pytest.mark.parametrize(("free_kb", "light"), [(60_000, "red"), (120_000, "amber"), (400_000, "green")])
+def test_memory_is_judged_by_what_a_service_takes(tmp_path: Path, free_kb: int, light: str) -> None:
+    written(tmp_path / "proc/meminfo", f"MemTotal: 999999 kB\nMemFree: 1 kB\nMemAvailable:   {free_kb} kB\n")
+    assert board.memory(tmp_path).light == light
+
+
+@pytest.mark.parametrize(("degrees", "light"), [(61_300, "green"), (76_000, "amber"), (86_000, "red")])
+def test_the_hottest_zone_counts(tmp_path: Path, degrees: int, light: str) -> None:
+    for zone, text in enumerate(("41000\n", f"{degrees}\n", "")):
+        written(tmp_path / f"sys/class/thermal/thermal_zone{zone}/temp", text)
+    finding = board.temperature(tmp_path)
+    assert (finding.light, finding.found.split(" ")[0]) == (light, str(round(degrees / 1000)))
+
+
+@pytest.mark.parametrize(
+    ("bits", "light", "found"),
+    [
+        ("0", "green", "neither slowed down nor short of voltage"),
+        ("50005", "red", "voltage is too low now (0x50005)"),
+        ("60006", "amber", "slowed down now"),
+        ("50000", "amber", "voltage was too low since the boot"),
+        ("80000", "amber", "it was slowed down since the boot"),
+    ],
+)
+def test_a_raspberry_pi_tells_of_its_supply_and_its_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: str, light: str, found: str
+) -> None:
+    written(tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled", f"{bits}\n")
+    by_kernel = board.throttling(tmp_path)
+    program = tmp_path / "bin" / "vcgencmd"
+    written(program, f"#!/bin/sh\necho throttled=0x{bits}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    by_program = board.throttling(tmp_path / "none")
+    assert by_kernel == by_program
+    assert (by_kernel.light, found in by_kernel.found) == (light, True)
+
+
+def test_a_vcgencmd_that_may_not_ask_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "vcgencmd"
+    written(program, "#!/bin/sh\necho 'Can'\\''t open device file: /dev/vcio' >&2\nexit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = board.throttling(tmp_path)
+    assert finding.light == "unknown"
+    assert "usermod -aG video" in finding.remedy
+
+
+def test_a_certificate_that_ends_soon_is_amber() -> None:
+    assert encryption("TLSv1.3", 90 * 86_400).light == "green"
+    soon = encryption("TLSv1.3", 3 * 86_400)
+    assert soon.light == "amber"
+    assert "ends in 3 days" in soon.found

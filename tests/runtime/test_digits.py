@@ -1,0 +1,38 @@
+"""Digits of float32 numbers: the fewest that tell them apart, the same ones whoever computes them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from edge_lstm import digits
+
+
+def any_float32(count: int) -> np.ndarray:
+    bits = np.random.default_rng(0).integers(0, 2**32, count, dtype=np.uint64).astype(np.uint32)
+    edges = np.array([0.0, -0.0, 1e-45, 1.17549435e-38, 3.4028235e38, 1e16, 1e-5, 16777216.0, 0.1], np.float32)
+    values = np.concatenate([edges, bits.view(np.float32)])
+    return values[np.isfinite(values)][: count // 2 * 2].reshape(-1, 2)
+
+
+def test_digits_are_the_numbers_own_and_lead_back_to_it() -> None:
+    values = any_float32(20_000)
+    written = digits.own_digits(values)
+    assert (np.array(written, np.float64).astype(np.float32).view(np.uint32) == values.view(np.uint32)).all()
+    assert digits.own_digits(np.array([[812.4, 0.1]], np.float32)) == [[812.4, 0.1]]
+    assert all(type(value) is float for row in written for value in row)
+
+
+def test_with_orjson_and_without_the_digits_are_the_same() -> None:
+    pytest.importorskip("orjson", reason="the extra `fast` is not installed")
+    values = any_float32(200_000)
+    fast, plain = digits._fast_digits(values), digits._plain_digits(values)
+    assert list(map(repr, fast)) == list(map(repr, plain))
+
+
+def test_what_is_no_number_stays_that() -> None:
+    (row,) = digits.own_digits(np.array([[np.nan, np.inf]], np.float32))
+    assert math.isnan(row[0])
+    assert row[1] == math.inf

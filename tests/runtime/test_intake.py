@@ -1,0 +1,45 @@
+"""The intake: batches in order, and a bound by number and by bytes."""
+
+from __future__ import annotations
+
+from edge_lstm.intake import Intake
+from edge_lstm.mqtt import Message
+
+
+def messages(count: int, size: int = 10, connection: int = 1, qos: int = 1) -> list[Message]:
+    return [Message("t", bytes(size), number + 1, connection, qos, False, False) for number in range(count)]
+
+
+def test_batches_come_out_in_order_and_none_is_too_large() -> None:
+    intake = Intake()
+    waiting = messages(1050)
+    intake.add(waiting)
+    batches = [intake.batch() for _ in range(4)]
+    assert [len(batch) for batch in batches] == [500, 500, 50, 0]
+    assert [message for batch in batches for message in batch] == waiting
+    intake.add(messages(4, size=200_000))
+    assert [len(intake.batch()) for _ in range(3)] == [2, 2, 0]
+
+
+def test_it_is_full_by_number_and_by_bytes() -> None:
+    for count, size in ((1000, 10), (5, 1_000_000)):
+        intake = Intake()
+        intake.add(messages(count - 1, size))
+        assert not intake.full
+        intake.add(messages(1, size))
+        assert intake.full
+        while intake.batch():
+            pass
+        assert not intake.full
+        assert len(intake) == 0
+
+
+def test_of_an_earlier_connection_only_what_does_not_come_again_is_kept() -> None:
+    intake = Intake()
+    intake.add(messages(5, size=1_000_000))
+    lost_otherwise = messages(1, qos=0)
+    of_now = messages(3, connection=2)
+    intake.add(lost_otherwise + of_now)
+    intake.keep_only(connection=2)
+    assert not intake.full
+    assert intake.batch() == lost_otherwise + of_now

@@ -1,0 +1,128 @@
+"""`init`: an outline of a recipe that trains, for every task, from what a recording holds; and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_lstm.cli import main
+from edge_lstm.reading import Reading
+from edge_lstm.recorder import Sheet
+from edge_lstm.service_config import read_service_config
+from edge_lstm_train.dataset import read_dataset
+from edge_lstm_train.recipe import read_recipe
+from edge_lstm_train.survey import survey
+
+
+def init(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["init", *map(str, arguments)])
+
+
+@pytest.fixture
+def pumps(tmp_path: Path) -> Path:
+    """Five days of two pumps, a row each 15 minutes: numbers, a text, an answer, and a column that never changes."""
+    random = np.random.default_rng(2)
+    lines = ["when;fault;pump;pressure;flow °;fluid;size"]
+    for row in range(480):
+        for pump in (7, 9):
+            time = f"2024-03-{1 + row // 96:02d} {row % 96 // 4:02d}:{15 * (row % 4):02d}:00"
+            pressure, fault = random.normal(4, 1), int(row % 50 < 5)
+            fluid = ("oil", "water", "NA")[row // 7 % 3]
+            lines.append(f"{time};{fault};{pump};{pressure:.3f};{random.normal(12, 1) + fault:.3f};{fluid};3")
+    path = tmp_path / "two pumps.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_survey_finds_what_the_rows_themselves_prove(pumps: Path) -> None:
+    found = survey(pumps)
+    assert (found.rows, found.streams) == (960, 2)
+    assert (found.time, found.stream_column) == ("when", "pump")  # by pump, and by nothing else, time never goes back
+    assert found.numbers == ["fault", "pressure", "flow °"]
+    assert found.constants == ["size"]
+    assert found.texts == {"fluid": ["oil", "water"]}
+    assert found.whole == {"fault": ["0", "1"]}
+    assert (found.interval_s, found.days) == (900, pytest.approx(5 - 1 / 96))
+
+
+@pytest.mark.parametrize(
+    ("task", "features", "target"),
+    [
+        ("forecast", ["fault", "pressure", "flow °", "fluid"], "pressure"),
+        ("anomaly", ["pressure", "flow °", "fluid"], "fault"),
+        ("classify", ["pressure", "flow °", "fluid"], "fault"),
+        ("regress", ["pressure", "flow °", "fluid"], "fault"),
+    ],
+)
+def test_an_outline_is_a_recipe_that_trains(
+    pumps: Path, tmp_path: Path, task: str, features: list[str], target: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    result = init(pumps, "--task", task, "-o", tmp_path / "here")
+    assert result.exit_code == 0, result.output
+    recipe = read_recipe(tmp_path / "here/two-pumps.toml")
+    section = recipe.task_section
+    said = {
+        "forecast": lambda: section.targets[0],
+        "anomaly": lambda: section.truth,
+        "classify": lambda: section.label,
+        "regress": lambda: section.target,
+    }[task]()
+    assert (recipe.task, list(recipe.features), said) == (task, features, target)
+    assert recipe.clock == ["time_of_day"]
+    dataset = read_dataset(recipe)
+    assert len(dataset) == 960
+    assert np.isfinite(dataset.targets).any(axis=0).all()
+    config = read_service_config(tmp_path / "here/service.toml")
+    assert (config.bundle, config.mqtt.client_id) == ("two-pumps.elstm", "edge-lstm-two-pumps")
+
+
+@pytest.mark.parametrize("task", ["forecast", "anomaly", "classify", "regress"])
+def test_an_outline_without_a_recording_is_a_whole_recipe_to_fill_in(tmp_path: Path, task: str) -> None:
+    assert init("--task", task, "-o", tmp_path).exit_code == 0
+    recipe = read_recipe(tmp_path / "sensors.toml")
+    assert recipe.task == task
+    assert recipe.recording.path == str(tmp_path / "recording.csv")
+
+
+def test_a_target_may_be_named_and_becomes_no_input(pumps: Path, tmp_path: Path) -> None:
+    options = ("--target", "flow °", "--stream-column", "pump", "--name", "flow")
+    assert init(pumps, "--task", "regress", *options, "-o", tmp_path).exit_code == 0
+    recipe = read_recipe(tmp_path / "flow.toml")
+    assert recipe.regress is not None
+    assert recipe.regress.target == "flow °"
+    assert list(recipe.features) == ["pressure", "fluid"]
+    assert list(recipe.labels) == ["flow °", "fault"]
+
+
+def test_what_was_recorded_live_trains_by_its_outline(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    sheet = Sheet(tmp_path / "live.csv", ["level", "flow"])
+    for step in range(200):
+        values = {"level": float(random.normal()), "flow": float(random.normal())}
+        sheet.append([Reading(name, 1_700_000_000.0 + 60 * step, values) for name in ("a", "b")])
+    sheet.close()
+    assert init(tmp_path / "live.csv", "--task", "forecast", "-o", tmp_path).exit_code == 0
+    recipe = read_recipe(tmp_path / "live.toml")
+    assert recipe.recording.stream_column == "stream"
+    dataset = read_dataset(recipe)
+    assert (len(dataset), dataset.recording.streams) == (400, ["a", "b"])
+
+
+def test_init_overwrites_nothing_and_says_what_it_cannot_use(pumps: Path, tmp_path: Path) -> None:
+    for arguments, found in [
+        (("--task", "regress", "--target", "flaw °"), 'did you mean "flow °"?'),
+        (("--task", "classify", "--target", "pressure"), "expected a column of few values as the target"),
+        (("--task", "forecast", "--stream-column", "pomp"), 'expected a column "pomp"'),
+        (("--task", "forecast", "-o", tmp_path / "none"), "expected a folder at"),
+    ]:
+        result = init(pumps, "-o", tmp_path, *arguments)
+        assert result.exit_code == 1
+        assert found in result.stderr
+    assert not list(tmp_path.glob("*.toml"))
+    (tmp_path / "service.toml").write_text("mine")
+    assert "expected no file at" in init(pumps, "--task", "forecast", "-o", tmp_path).stderr
+    assert (tmp_path / "service.toml").read_text() == "mine"

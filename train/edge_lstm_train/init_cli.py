@@ -1,0 +1,55 @@
+"""The verb `init`; it needs no torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.files import write_file
+
+_SERVICE = "service.toml"
+
+
+@click.command()
+@click.argument("recording", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--task", type=click.Choice(["forecast", "anomaly", "classify", "regress"]), required=True, help="What to learn."
+)
+@click.option("--target", metavar="COLUMN", help="What to forecast, tell apart or estimate; a known truth. Else found.")
+@click.option("--stream-column", metavar="COLUMN", help="The column that names the stream. Else found.")
+@click.option("--name", help="The model's name. [default: the recording's]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="FOLDER", help="[default: .]")
+def init(
+    recording: Path | None, task: str, target: str | None, stream_column: str | None, name: str | None, output: Path
+) -> None:
+    """Write a commented recipe and service config for your own data.
+
+    With a RECORDING (CSV, Parquet, or a pattern in quotes) its columns are filled in.
+    """
+    from edge_lstm_train.outline import feature_names, recipe_outline, relative, service_outline
+    from edge_lstm_train.recipe import read_recipe
+    from edge_lstm_train.survey import survey
+
+    stem = "sensors" if recording is None else recording.name.split(".")[0]
+    name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "sensors"
+    files = {output / f"{name}.toml", output / _SERVICE}
+    for file in sorted(files):
+        if file.exists():
+            raise EdgeLstmError(f"expected no file at {file}, found one", "choose another --name or -o FOLDER")
+    if not output.is_dir():
+        raise EdgeLstmError(f"expected a folder at {output}, found none", "make it first, or name another with -o")
+    found = None if recording is None else survey(recording, stream_column)
+    path = None if recording is None else relative(recording, output)
+    recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]
+    write_file(output / f"{name}.toml", recipe)
+    write_file(output / _SERVICE, service_outline(name, found, feature_names(task, found, target)))  # type: ignore[arg-type]
+    read_recipe(output / f"{name}.toml")  # what we wrote has to be understood
+    if found is not None:
+        streams = f"{found.streams} stream{'' if found.streams == 1 else 's'}"
+        time = f"times in {found.time}" if found.time else "no column of times"
+        click.echo(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers", err=True)
+    click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
+    click.echo(f"next: look at the lines marked <-, then edge-lstm train {output / f'{name}.toml'}", err=True)

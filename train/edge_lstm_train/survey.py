@@ -1,0 +1,138 @@
+"""A survey of a recording that nobody described yet: which columns hold times, streams, numbers and few texts.
+
+It guesses only what it can check in the data, and says nothing of the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.columns import Times, texts_of
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.numerals import WORDS
+from edge_lstm.recording import Columns, numeric_columns, read_recording, time_columns
+from edge_lstm.tables import column_index, open_table, recording_files
+
+_MOST_TEXTS = 30  # different ones that may be classes or categories
+_MOST_STREAMS = 1000
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found."""
+
+    rows: int
+    time: str | None  # None: no column of times
+    stream_column: str | None
+    streams: int
+    numbers: list[str]  # columns whose numbers change
+    constants: list[str]  # columns whose numbers do not
+    texts: dict[str, list[str]] = field(default_factory=dict)  # columns of few different texts, with them
+    whole: dict[str, list[str]] = field(default_factory=dict)  # columns of few different whole numbers, as texts
+    interval_s: float | None = None  # the usual time between a stream's rows
+    days: float = 0.0  # from the first row to the last
+
+
+def survey(path: str | Path | Sequence[str | Path], stream_column: str | None = None) -> Survey:
+    """What a recording holds. Raises EdgeLstmError where it cannot be read as one."""
+    table = open_table(recording_files(path)[0])
+    try:
+        time: str | None = table.header[time_columns(table, Times())[0]]
+    except EdgeLstmError:
+        time = None
+    if stream_column is not None:
+        column_index(table, stream_column)
+    times = Times([time]) if time is not None else Times(interval_s=1.0)
+    numbers = [name for name in numeric_columns(path, Columns({}, times)) if table.header.count(name) == 1]
+    others = [name for name in table.header if name and name not in numbers and name != time]
+    texts = {name: found for name in others if (found := _texts(path, name))}
+    recording = read_recording(path, Columns({name: name for name in numbers}, times, stream="all"))
+    values = dict(zip(numbers, recording.values.T, strict=True))
+    whole = {name: found for name, column in values.items() if (found := _whole(column))}
+    if stream_column is None and time is not None and len(recording_files(path)) == 1:
+        stream_column = _stream_column(path, recording.times, [*texts, *_identities(values)])
+    constants = [name for name, column in values.items() if not _changes(column)]
+    split = read_recording(path, Columns({}, times, stream_column))
+    gaps = np.concatenate([np.diff(split.times[split.stream_of == one]) for one in range(len(split.streams))])
+    steps = gaps[gaps > 0]
+    return Survey(
+        len(recording),
+        time,
+        stream_column,
+        len(split.streams),
+        [name for name in numbers if name not in constants and name != stream_column],
+        [name for name in constants if name != stream_column],
+        {name: found for name, found in texts.items() if name != stream_column},
+        {name: found for name, found in whole.items() if name != stream_column},
+        float(np.median(steps)) if steps.size and time is not None else None,
+        float(split.times.max() - split.times.min()) / _DAY_S if time is not None else 0.0,
+    )
+
+
+def _texts(path: str | Path | Sequence[str | Path], column: str, most: int = _MOST_TEXTS) -> list[str]:
+    """The different texts of a column, sorted; none where they are more than `most`, or hardly ever the same."""
+    found: set[str] = set()
+    rows = 0
+    for texts in _column(path, column):
+        rows += len(texts)
+        found.update(texts)
+        if len(found) > most + 1:
+            return []
+    found = {text for text in found if not math.isnan(WORDS.get(text.lower(), 0.0))}
+    return sorted(found) if 2 <= len(found) <= min(most, rows / 5) else []
+
+
+def _column(path: str | Path | Sequence[str | Path], column: str) -> Iterator[list[str]]:
+    for file in recording_files(path):
+        table = open_table(file)
+        at = column_index(table, column)
+        for block in table.blocks([at]):
+            yield texts_of(block.cells[at])
+
+
+def _whole(values: NDArray[np.float64]) -> list[str]:
+    found = np.unique(values[~np.isnan(values)])
+    few = 2 <= len(found) <= min(_MOST_TEXTS, len(values) / 5) and not (found % 1).any()
+    return [f"{number:.0f}" for number in found] if few else []
+
+
+def _identities(values: dict[str, NDArray[np.float64]]) -> list[str]:
+    """Columns of whole numbers that may name streams."""
+    return [
+        name
+        for name, column in values.items()
+        if not np.isnan(column).any() and not (column % 1).any() and 2 <= len(np.unique(column)) <= _MOST_STREAMS
+    ]
+
+
+def _changes(values: NDArray[np.float64]) -> bool:
+    known = values[~np.isnan(values)]
+    return bool(known.size) and bool((known != known[0]).any())
+
+
+def _stream_column(
+    path: str | Path | Sequence[str | Path], times: NDArray[np.float64], candidates: Sequence[str]
+) -> str | None:
+    """The column whose values part rows into streams of ever later times, where all rows together are none.
+
+    Of several the one with the fewest streams.
+    """
+    if (np.diff(times) > 0).all():
+        return None
+    best: tuple[int, str] | None = None
+    for name in candidates:
+        texts = np.concatenate([np.array(part) for part in _column(path, name)])
+        _, stream_of = np.unique(texts, return_inverse=True)
+        count = int(stream_of.max()) + 1
+        order = np.argsort(stream_of, kind="stable")
+        same = np.diff(stream_of[order]) == 0
+        if (np.diff(times[order])[same] > 0).all() and (best is None or count < best[0]):
+            best = count, name
+    return None if best is None else best[1]
