@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from edge_lstm.columns import Quantity
 from edge_lstm.config import from_mapping
 from edge_lstm.contract import DERIVED, Alarm, Sampling
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.tables import column_index, open_table, recording_files
 from edge_lstm_train.recipe import (
     AnomalySection,
     AugmentSection,
@@ -123,6 +125,16 @@ def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, 
     assert caught.value.hint == "that recording does not come with edge-lstm; docs/accuracy.md says where it is from"
     paths = read_recipe(name, tmp_path).recording.path
     assert all(path.startswith(str(tmp_path)) for path in ([paths] if isinstance(paths, str) else paths))
+
+
+@pytest.mark.parametrize("name", sorted(set(bundled_recipes()) - {"solar", "weather"}))
+def test_a_recipe_names_its_columns_as_the_public_recording_does(data: Path, name: str) -> None:
+    recipe = read_recipe(name, data)
+    columns = recipe.columns
+    table = open_table(recording_files(recipe.recording.path)[0], columns.layout)
+    asked = [*columns.values.values(), *(one for one in columns.labels.values() if isinstance(one, Quantity))]
+    for quantity in asked:
+        column_index(table, quantity if isinstance(quantity, str) else quantity.column)  # raises where there is none
 
 
 def test_a_written_recipe_keeps_names_that_need_quotes(tmp_path: Path) -> None:
