@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -248,8 +248,9 @@ def test_augmentation_changes_inputs_as_asked_and_no_targets(recipe_of: Make, re
     dataset = dataset_of(recipe, recording_of(rows, ("x", "y", "z")))
     batch = next(carried_chunks(dataset, 4, 20, np.random.default_rng(0)))
 
-    def changed(**section: object) -> np.ndarray:
-        augment = Augment.of(AugmentSection(**section), dataset, np.array([1.0, 2.0, 3.0, 1.0], np.float32))
+    def changed(seen: Sequence[float] = (1, 1, 1, 1), **section: object) -> np.ndarray:
+        scale = np.array([1.0, 2.0, 3.0, 1.0], np.float32)
+        augment = Augment.of(AugmentSection(**section), dataset, scale, np.array(seen, np.float32))
         found = augment(batch, np.random.default_rng(1))
         np.testing.assert_array_equal(found.targets, batch.targets)
         return found.features
@@ -263,6 +264,9 @@ def test_augmentation_changes_inputs_as_asked_and_no_targets(recipe_of: Make, re
     noisy = changed(noise=0.5)
     assert (noisy - batch.features)[..., 1].std() == pytest.approx(1.0, rel=0.3)
     np.testing.assert_array_equal(noisy[..., 3], batch.features[..., 3])  # a mask stays a mask
+    unseen = changed((0, 1, 1, 1), noise=0.5) - batch.features
+    assert not unseen[..., 0].any()  # what goes past the layers gets none
+    assert unseen[..., 1].std() > 0.5
 
 
 def test_progress_of_another_recipe_or_kind_is_refused(recipe_of: Make, waves: Recording, tmp_path: Path) -> None:
