@@ -12,6 +12,7 @@ from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle import Bundle
 from edge_lstm.certificate import Certificate, Certified
 from edge_lstm.contract import Contract
+from edge_lstm.decisions import decide_all
 from edge_lstm.network import CARRIED, Network, dense
 from edge_lstm.progress import progress
 from edge_lstm.selftest import initial_states, relative_error, smallest_isolated_batch
@@ -34,7 +35,9 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
     tape = np.ascontiguousarray(checkpoint.tape, np.float32)
     tapes = stress_tapes(contract, tape, steps)  # (steps, segments, inputs)
     expected = _torch_streams(checkpoint, tapes)  # (steps, segments, outputs)
-    metric_before = _rmse(contract, tape, expected[:, 0])
+    truth = _truth(checkpoint)
+    metric_before = _metric(contract, truth, expected[:, 0])
+    decided = _decided(contract, tape, expected[:, 0])
     variants = []
     runs = runnable(bundle)
     with progress(len(runs), "certifying") as tick:
@@ -43,22 +46,25 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
             found = _streams(backend, contract, tapes)
             size = len(bundle.content[bundle.variant(format_of(name), scheme).file])
             smallest = smallest_isolated_batch(backend, contract, golden_inputs(checkpoint))
-            variants.append(_measured(contract, tape, name, scheme, size, smallest, found, expected, metric_before))
+            flipped = _share(decided, _decided(contract, tape, found[:, 0]))
+            after = _metric(contract, truth, found[:, 0])
+            variants.append(
+                _measured(contract, name, scheme, size, smallest, found, expected, metric_before, after, flipped)
+            )
             tick("")
     return Certificate(
         steps,
         list(SEGMENTS),
-        "rmse",
+        "rmse" if contract.decision is None else "error rate",
         _digits(float(metric_before.mean())),
         warm_up_steps(checkpoint),
-        saturation(checkpoint.model.network(), tapes[:_SATURATION_STEPS]),
+        saturation(checkpoint.model.network(), contract, tapes[:_SATURATION_STEPS]),
         variants,
     )
 
 
 def _measured(
     contract: Contract,
-    tape: Floats,
     backend: str,
     scheme: str,
     size: int,
@@ -66,10 +72,12 @@ def _measured(
     found: Floats,
     expected: Floats,
     before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    flipped: float,
 ) -> Certified:
     spread = np.maximum(expected[:, 0].std(axis=0, dtype=np.float64), 1e-12)  # (outputs,): a constant segment has none
     rms = np.sqrt(((found.astype(np.float64) - expected) ** 2).mean(axis=0)) / spread  # (segments, outputs)
-    after = _rmse(contract, tape, found[:, 0])
+    relative = after / np.maximum(before, 1e-12) - 1 if contract.decision is None else after - before
     tenth = max(1, len(found) // 10)
     return Certified(
         backend,
@@ -80,7 +88,8 @@ def _measured(
         _digits(relative_error(found[:tenth, 0], expected[:tenth, 0])),
         _digits(relative_error(found[-tenth:, 0], expected[-tenth:, 0])),
         _digits(float(after.mean())),
-        _digits(float((after / np.maximum(before, 1e-12) - 1).max())),
+        _digits(float(relative.max())),
+        _digits(flipped),
         smallest,
     )
 
@@ -106,16 +115,49 @@ def _streams(backend: Backend, contract: Contract, tapes: Floats) -> Floats:
     return predictions
 
 
-def _rmse(contract: Contract, tape: Floats, predictions: Floats) -> NDArray[np.float64]:
-    """(outputs,): the forecasts' RMSE over the tape once through, in standard deviations of the targets."""
+def _truth(checkpoint: Checkpoint) -> Floats:
+    """(steps, outputs): what the tape's steps should have said, NaN where unknown."""
+    if checkpoint.truth is not None:
+        return checkpoint.truth
+    contract, tape = checkpoint.contract, checkpoint.tape
     names = [feature.name for feature in contract.features]
-    errors = []
+    truth = np.full((len(tape), len(contract.outputs)), np.nan, np.float32)
     for output, (target, horizon) in enumerate(contract.outputs):
-        values = tape[: len(predictions), names.index(target)].astype(np.float64)
-        said = predictions[: max(0, len(values) - horizon), output]
-        error = said - values[horizon:]
-        errors.append(np.sqrt((error**2).mean()) / max(values.std(), 1e-12) if error.size else np.nan)
+        if target in names and horizon:
+            truth[:-horizon, output] = tape[horizon:, names.index(target)]
+    return truth
+
+
+def _metric(contract: Contract, truth: Floats, predictions: Floats) -> NDArray[np.float64]:
+    """Over the tape once through: (outputs,) RMSE in standard deviations of what is true, or (1,) the error rate."""
+    steps = min(len(truth), len(predictions))
+    truth, said = truth[:steps].astype(np.float64), predictions[:steps].astype(np.float64)
+    if contract.decision is not None:
+        known = np.isfinite(truth[:, 0])
+        wrong = truth[known].argmax(axis=1) != said[known].argmax(axis=1)
+        return np.array([wrong.mean() if wrong.size else np.nan])
+    errors = []
+    for output, (name, _) in enumerate(contract.outputs):
+        known = np.isfinite(truth[:, output])
+        if name in contract.targets:  # of a quantile, the RMSE says nothing
+            error = said[known, output] - truth[known, output]
+            spread = max(float(truth[known, output].std()), 1e-12) if known.any() else 1.0
+            errors.append(np.sqrt((error**2).mean()) / spread if error.size else np.nan)
     return np.array(errors)
+
+
+def _decided(contract: Contract, tape: Floats, predictions: Floats) -> list[object]:
+    """Label and alarm at each step of the tape once through."""
+    steps = min(len(tape), len(predictions))
+    values = tape[:steps, : len(contract.features)]
+    restart = np.arange(steps) == 0
+    labels, _, alarms = decide_all(contract, np.zeros(steps, np.int64), restart, values, predictions[:steps])
+    return [*zip(labels, alarms.tolist(), strict=True)]
+
+
+def _share(one: list[object], other: list[object]) -> float:
+    """Of the steps, how many differ."""
+    return sum(a != b for a, b in zip(one, other, strict=True)) / max(1, len(one))
 
 
 def warm_up_steps(checkpoint: Checkpoint) -> int | None:
@@ -124,6 +166,7 @@ def warm_up_steps(checkpoint: Checkpoint) -> int | None:
     tape = torch.from_numpy(np.stack([checkpoint.tape, checkpoint.tape]).astype(np.float32))
     state = model.initial_state(2)
     random = torch.Generator().manual_seed(0)
+    state = [tensor.clone() for tensor in state]  # a learned start is one tensor for all
     for tensor in state:
         tensor[:, 1] = torch.rand(tensor[:, 1].shape, generator=random) * 2 - 1
     with one_thread(), torch.no_grad():
@@ -135,10 +178,10 @@ def warm_up_steps(checkpoint: Checkpoint) -> int | None:
     return int(last[-1]) + 1 if last[-1] + 1 < len(apart) else None
 
 
-def saturation(network: Network, tapes: Floats) -> dict[str, float]:
+def saturation(network: Network, contract: Contract, tapes: Floats) -> dict[str, float]:
     """By layer, the share of values at which a gate's sigmoid no longer answers, over tapes (steps, segments, in)."""
     backend, carried = ReferenceBackend(network), len(CARRIED[network.cell])
-    states = [np.zeros((tapes.shape[1], size), np.float32) for size in network.state_sizes.values()]
+    states = initial_states(contract, tapes.shape[1])
     gates = (0, 1, 3) if network.cell == "lstm" else (0, 1)  # the sigmoids among them
     shares = np.zeros((len(tapes), len(network.layers)))
     for step, features in enumerate(tapes):

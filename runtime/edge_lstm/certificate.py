@@ -25,7 +25,10 @@ class Certified:
     first_tenth: float = key(doc="the same in the first tenth of the recording's stream")
     last_tenth: float = key(doc="and in its last tenth: an error that adds up would show here")
     metric_after: float = key(doc="the task's metric; Certificate.metric_before is float32's")
-    metric_loss: float = key(doc="the worst output's relative loss in it, above 0 where it got worse")
+    metric_loss: float = key(
+        doc="the worst output's loss in it, above 0 where it got worse: relative, of rates absolute"
+    )
+    flipped: float = key(doc="share of the recording's steps at which label or alarm is another one than float32's")
     smallest_batch: int | None = key(doc="rows agree bit for bit from this batch size on; none: it couples streams")
 
     @property
@@ -41,8 +44,8 @@ class Certificate:
 
     steps: int = key(doc="carried steps of each segment")
     segments: list[str] = key(doc="what the model was fed with")
-    metric: str = key(doc="the task's metric, as in rmse")
-    metric_before: float = key(doc="of the float32 torch model, mean of outputs, in standard deviations")
+    metric: str = key(doc="the task's metric: rmse in standard deviations of what is true, or error rate")
+    metric_before: float = key(doc="of the float32 torch model, mean of outputs")
     warm_up_steps: int | None = key(doc="until two starting states agree to 1e-3; none: not within the recording")
     saturation: dict[str, float] = key(doc="by layer: share of gate values below 0.018 or above 0.982")
     variants: list[Certified] = key(doc="what was measured")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from edge_lstm.backends import installed
@@ -65,6 +68,51 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     result = export(tmp_path)
     assert result.exit_code == 1
     assert f"expected a run with checkpoint.pt at {tmp_path}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda content: content.update(format_version=99), "expected format version"),
+        (
+            lambda content: content["weights"]["rnn.weight_hh_l0"].fill_(float("nan")),
+            "NaN or infinity in rnn.weight_hh",
+        ),
+        (lambda content: content["weights"].pop("head.bias"), "Missing key"),
+        (lambda content: content.pop("tape"), "'tape'"),
+        (lambda content: content.update(tape=[1, 2]), "no attribute 'numpy'"),
+        (lambda content: content.update(weights=[1]), "list indices"),
+        (lambda content: content.update(contract="{"), "Expecting property name"),
+        (lambda content: content.update(provenance=[1]), "cannot convert"),
+        (lambda content: [one.zero_() for name, one in content["weights"].items() if "rnn" in name], "to move along"),
+    ],
+)
+def test_a_checkpoint_that_training_did_not_write_is_refused_on_one_line(
+    run_dir: Path, tmp_path: Path, change: Callable[[Any], Any], found: str
+) -> None:
+    content = torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    change(content)
+    torch.save(content, run_dir / "checkpoint.pt")
+    result = export(run_dir, "-o", tmp_path / "x.elstm")
+    assert result.exit_code == 1, result.output
+    error, hint = [line for line in result.stderr.splitlines() if not line.startswith("writing ")]
+    assert error.startswith("error: ")
+    assert found in error
+    assert hint.startswith("hint: train again")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_pickled_code_is_not_run(run_dir: Path, tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "owned",)
+
+    (run_dir / "checkpoint.pt").write_bytes(pickle.dumps(Harm()))
+    result = export(run_dir, "-o", tmp_path / "x.elstm")
+    assert result.exit_code == 1
+    assert "found another kind of file" in result.stderr
+    assert "weights_only" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(("package", "extras"), [("torch", "train,export"), ("onnx", "export"), ("tflite", "export")])

@@ -6,8 +6,10 @@ import dataclasses
 import io
 import json
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from edge_lstm_train.model import Forecaster, Shape
 
 FORMAT_VERSION = 2
 FILE = "checkpoint.pt"
+_REMEDY = "train again with this version of edge-lstm"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,32 +56,42 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(run_dir: Path) -> Checkpoint:
     """The checkpoint of a run. Raises EdgeLstmError where there is none, or a damaged, foreign or NaN one."""
     path = run_dir / FILE
-    remedy = "train again with this version of edge-lstm"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols: what is pickled otherwise is refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise EdgeLstmError(
             f"expected a run with {FILE} at {run_dir}, found none", "make one with edge-lstm train RECIPE -o RUN_DIR"
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:
+        # torch's own message advises to execute what the file holds
+        raise EdgeLstmError(f"expected a checkpoint at {path}, found another kind of file", _REMEDY) from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EdgeLstmError(f"expected a checkpoint at {path}, found: {found}", remedy) from None
+        raise EdgeLstmError(f"expected a checkpoint at {path}, found: {found}", _REMEDY) from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
-        raise EdgeLstmError(f"{path}: expected format version {FORMAT_VERSION}, found {version}", remedy)
+        raise EdgeLstmError(f"{path}: expected format version {FORMAT_VERSION}, found {version}", _REMEDY)
+    try:
+        return _read(content, path)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise EdgeLstmError(f"{path}: expected what training writes, found: {found}", _REMEDY) from None
+
+
+def _read(content: dict[str, Any], path: Path) -> Checkpoint:
+    """The checkpoint from what the file holds. Raises EdgeLstmError, or whatever odd content raises on its way."""
     contract = from_mapping(json.loads(content["contract"]), Contract, f"{path}:contract")
     model = Forecaster(from_mapping(json.loads(content["shape"]), Shape, f"{path}:shape"))
     weights = content["weights"]
     weights_shape = weights["change_of"].shape
     model.change_of = torch.zeros(weights_shape, dtype=torch.int64)  # empty or one an output: the checkpoint says
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise EdgeLstmError(f"{path}: expected weights of its shape, found: {error}", remedy) from None
+    model.load_state_dict(weights)
     for name, value in weights.items():
         if not torch.isfinite(value).all():
-            raise EdgeLstmError(f"{path}: expected finite weights, found NaN or infinity in {name}", remedy)
+            raise EdgeLstmError(f"{path}: expected finite weights, found NaN or infinity in {name}", _REMEDY)
     model.eval()
     truth = content["truth"]
-    tape, provenance = content["tape"].numpy(), content["provenance"]
+    tape, provenance = content["tape"].numpy(), dict(content["provenance"])
     return Checkpoint(model, contract, tape, provenance, None if truth is None else truth.numpy())
