@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-workshop test-compat test-systemd lint fuzz soak clean
+.PHONY: demo test test-device test-workshop test-compat test-systemd test-arm64 lint fuzz soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -39,6 +39,11 @@ test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/install
 # The installed unit under a real systemd, booted beside this machine's; needs root, and skips with a reason elsewhere.
 test-systemd: .venv-device/installed
 	$(DEVICE)/python -m pytest tests/systemd --device-only -rsP
+
+# The wheel, the bundle and the service in ARM userlands (64 and 32 bit); needs root, and skips with a reason elsewhere.
+# Their roots are made once, by debootstrap, in EDGE_LSTM_ARM_ROOTS (default ~/.cache/edge-lstm/arm-roots).
+test-arm64: .venv/installed
+	$(BIN)/python -m pytest tests/arm -rs
 
 lint: .venv/installed
 	$(BIN)/ruff check .

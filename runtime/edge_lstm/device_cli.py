@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge_lstm.boards import board_names, board_text, detected, read_board
+from edge_lstm.deploy_cli import deploy, wheelhouse
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
 
@@ -22,6 +23,10 @@ root_option = click.option(
 @click.group()
 def device() -> None:
     """Boards: what is known of them, and the service on them."""
+
+
+device.add_command(deploy)
+device.add_command(wheelhouse)
 
 
 @device.command("list")

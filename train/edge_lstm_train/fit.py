@@ -9,6 +9,7 @@ import copy
 import io
 import math
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -213,8 +214,14 @@ class _Search:
         path = self._run_dir / PROGRESS
         if not path.exists():
             return False
-        content = torch.load(path, map_location=self._model.mean.device, weights_only=True)
-        if content["recipe"] != self._recipe:
+        try:
+            content = torch.load(path, map_location=self._model.mean.device, weights_only=True)
+            recipe = content["recipe"]
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+            raise EdgeLstmError(
+                f"expected the progress of a search at {path}, found another kind of file", "train without --resume"
+            ) from None
+        if recipe != self._recipe:
             raise EdgeLstmError(
                 f"{path}: expected the progress of this recipe, found that of another one",
                 f"train without --resume, or into another folder than {self._run_dir}",

@@ -1,0 +1,183 @@
+"""What `device deploy` has a board do before edge-lstm is there: sent as source, run by the board's own Python.
+
+Standard library only, and no syntax newer than Python 3.6's: an old board has to come far enough to be told that it is
+too old. Every verb can be done again after it was cut short. Answers go to stdout as one line of JSON.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+from typing import Any, Dict, List, Optional
+
+COMPLETE = ".complete"  # last into an environment: without it, it is half made
+
+
+def probe(root: str, folder: str) -> Dict[str, Any]:
+    """What there is to know before anything is done; nothing is changed. `folder`: where all of it will lie."""
+    return {
+        "python": platform.python_version(),
+        "machine": _machine(),
+        "glibc": _glibc(),
+        "model": _text(root + "/proc/device-tree/model"),
+        "compatible": list(filter(None, (_text(root + "/proc/device-tree/compatible") or "").split("\0"))),
+        "venv": _found("ensurepip") and _found("venv"),
+        "numpy": _version("numpy"),
+        "systemd": os.path.isdir(root + "/run/systemd/system"),
+        "free_mb": shutil.disk_usage(_existing(root + folder)).free // 1000000,
+        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1048576,
+    }
+
+
+def _machine() -> str:
+    machine = platform.machine()
+    if struct.calcsize("P") == 4:  # Raspberry Pi OS (32 bit) has a kernel of 64 bits
+        return {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
+    return machine
+
+
+def _glibc() -> Optional[str]:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1]
+    except (ValueError, IndexError, AttributeError, OSError):
+        return None
+
+
+def _found(module: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(module) is not None
+
+
+def _version(module: str) -> Optional[str]:
+    try:
+        return str(__import__(module).__version__)
+    except Exception:  # whatever is wrong with it, it is not to be had
+        return None
+
+
+def _text(path: str) -> Optional[str]:
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8", "replace").rstrip("\0\n")
+    except OSError:
+        return None
+
+
+def _existing(path: str) -> str:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def complete(folder: str) -> bool:
+    """Whether there is an environment that was made to its end."""
+    return os.path.exists(os.path.join(folder, COMPLETE))
+
+
+def digests(folder: str) -> Dict[str, str]:
+    """{path inside the folder: SHA-256} of all its files."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            with open(path, "rb") as file:
+                found[os.path.relpath(path, folder)] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def receive(folder: str, secret: bool, stale: List[str]) -> Dict[str, Any]:
+    """Take files from a tar on stdin; each is whole or absent. `secret`: for root alone; `stale` files go away."""
+    _make(folder, 0o700 if secret else 0o755)
+    taken = 0
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+        for member in archive:
+            place = os.path.join(folder, member.name)
+            if not os.path.abspath(place).startswith(os.path.abspath(folder) + os.sep) or not member.isfile():
+                raise ValueError("expected files inside of the folder, found " + member.name)
+            _make(os.path.dirname(place), 0o700 if secret else 0o755)
+            beside = place + ".part"
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                content = archive.extractfile(member)
+                assert content is not None  # it is a file, as was seen above
+                shutil.copyfileobj(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(beside, 0o600 if secret else 0o644)
+            os.rename(beside, place)
+            taken += 1
+    for name in stale:
+        os.remove(os.path.join(folder, name))
+    return {"taken": taken}
+
+
+def environment(folder: str, distribution: bool, install: List[str], wheels: str) -> Dict[str, Any]:
+    """A virtual environment with what `install` (arguments for pip) names; a half-made one is made anew.
+
+    `distribution`: it sees the packages of the board's own distribution too. `wheels` is a folder that goes after use.
+    """
+    os.umask(0o022)  # the service's user has to read it, whatever sudo says
+    _make(os.path.dirname(folder), 0o755)
+    with open(folder + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one that was cut off from its workstation may still be at it
+        if complete(folder):
+            return {"made": True}
+        return _made(folder, distribution, install, wheels)
+
+
+def _made(folder: str, distribution: bool, install: List[str], wheels: str) -> Dict[str, Any]:
+    shutil.rmtree(folder, ignore_errors=True)
+    seeing = ["--system-site-packages"] if distribution else []
+    pip = [os.path.join(folder, "bin", "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    for command in ([sys.executable, "-m", "venv", *seeing, folder], [*pip, "install", "--quiet", *install]):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        output, _ = process.communicate()
+        if process.returncode:
+            shutil.rmtree(folder, ignore_errors=True)
+            return {"failed": output}
+    with open(os.path.join(folder, COMPLETE), "w"):
+        pass
+    shutil.rmtree(wheels)
+    return {"made": True}
+
+
+def note(path: str, text: Optional[str]) -> Optional[str]:
+    """Write a small file, whole or not at all; with None, read it."""
+    if text is None:
+        return _text(path)
+    with open(path + ".part", "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(path + ".part", path)
+    return text
+
+
+def tidy(folder: str, units: str) -> Dict[str, Any]:
+    """Remove the environments in `folder` that no unit in the folder `units` names."""
+    texts = [_text(os.path.join(units, name)) or "" for name in os.listdir(units) if name.startswith("edge-lstm")]
+    made = [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
+    gone = [name for name in made if not any("/" + name + "/" in text for text in texts)]
+    for name in gone:
+        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        os.remove(os.path.join(folder, name + ".lock"))
+    return {"removed": gone}
+
+
+def _make(folder: str, permissions: int) -> None:
+    if not os.path.isdir(folder):
+        _make(os.path.dirname(folder), 0o755)
+        os.mkdir(folder)
+        os.chmod(folder, permissions)
+
+
+if __name__ == "__main__":
+    verb, arguments = sys.argv[1], json.loads(sys.argv[2])
+    verbs: Any = [probe, complete, digests, receive, environment, note, tidy]
+    print(json.dumps({one.__name__: one for one in verbs}[verb](**arguments)))

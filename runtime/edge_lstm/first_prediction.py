@@ -1,0 +1,49 @@
+"""The next prediction of a service, heard on its broker as any subscriber would: the last proof of a deployment.
+
+python -m edge_lstm.first_prediction SERVICE.toml SECONDS      # prints its topic and payload; exit 1 where none came
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.mqtt import Door, Message, parse_address
+from edge_lstm.service_config import ServiceConfig, read_service_config
+from edge_lstm.topics import STREAM
+
+
+def first_prediction(config: ServiceConfig, folder: Path, timeout_s: float) -> Message | None:
+    """The next one, or None where none comes within `timeout_s`. Raises EdgeLstmError where the broker refuses."""
+    mqtt = config.mqtt
+    levels = ["+" if STREAM in level else level for level in config.output.topic.split("/")]
+    door = Door(
+        parse_address(mqtt.url),
+        topics=["/".join(levels)],
+        protocol=mqtt.protocol,
+        tls=mqtt.tls(folder),
+        login=mqtt.login(folder),
+    )
+    door.open()
+    deadline = time.monotonic() + timeout_s
+    try:
+        while time.monotonic() < deadline:
+            messages = [message for message in door.poll(0.2) if not message.retained]
+            if messages:
+                return messages[0]
+    finally:
+        door.close()
+    return None
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    try:
+        heard = first_prediction(read_service_config(path), path.parent, float(sys.argv[2]))
+    except EdgeLstmError as error:
+        sys.exit(f"error: {error}")
+    if heard is None:
+        sys.exit(1)
+    print(heard.topic, heard.payload.decode("utf-8", "replace"))
