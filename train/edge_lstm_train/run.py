@@ -223,7 +223,7 @@ def _settings(run: Run) -> Facts:
             "method": f"{how}, {section.segments} side by side",
             "updates": f"{section.updates}, weights of update {run.fitted.best} kept",
             "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
-            "loss": section.loss,
+            "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),
             **({"ridge": ridge} if ridge else {}),
         }
