@@ -14,8 +14,11 @@ import torch
 from edge_lstm.backends import onnx as onnx_backend
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle import Bundle
+from edge_lstm.certificate import certificate_of
+from edge_lstm.data_sheet import data_sheet
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.golden import golden_of
+from edge_lstm.model_page import model_page
 from edge_lstm_export import assemble
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.checkpoint import Checkpoint
@@ -93,19 +96,24 @@ def test_a_backend_that_answers_garbage_is_refused_with_its_first_wrong_step(
     assert (tmp_path / "tank.elstm").read_text() == "an older bundle"
 
 
-def test_a_backend_that_couples_streams_is_refused_and_leaves_no_file(
+def test_a_backend_that_couples_streams_is_exported_for_as_one_that_goes_row_by_row(
     small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = ReferenceBackend.step
 
     def coupled(self: Any, features: Any, states: Sequence[Any]) -> Any:
         prediction, following = honest(self, features, states)
-        return prediction + np.float32(1e-6) * features.mean(), following
+        return prediction + np.float32(1e-6) * (features.mean() - features[0].mean()), following
 
     monkeypatch.setattr(ReferenceBackend, "step", coupled)
-    with pytest.raises(EdgeLstmError, match="numpy float32: a stream's bits depend on its neighbours"):
-        export_bundle(small, tmp_path / "tank.elstm", ["float32"], ["numpy"])
-    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / "tank.elstm"
+    exported = export_bundle(small, path, ["float32"], ["numpy"], assemble.Proof(certificate_steps=50))
+    assert [verdict.one_by_one for verdict in exported.verdicts] == [True]
+    certificate = certificate_of(exported.bundle)
+    assert certificate is not None
+    assert [one.smallest_batch for one in certificate.variants] == [None]
+    assert "; rows one at a time on numpy float32" in data_sheet(exported.bundle)
+    assert "<td>none: one at a time</td>" in model_page(exported.bundle)
 
 
 def test_a_scheme_that_drifts_too_far_is_refused(
