@@ -90,9 +90,12 @@ class Mosquitto:
             self.address = Address(HOST, free.getsockname()[1], tls)
         self.folder = folder
         self._config = folder / "mosquitto.conf"
+        # Started by root it would change to a user of its own, which may not write here: another pytest that starts
+        # closes the folder above, and the broker then forgets its sessions at its stop.
+        user = "user root\n" if os.geteuid() == 0 else ""
         # what a durable broker needs: the defaults drop queued messages after 1000 and save every 30 minutes
         self._config.write_text(
-            f"listener {self.address.port} {HOST}\npersistence true\n"
+            f"{user}listener {self.address.port} {HOST}\npersistence true\n"
             f"persistence_location {folder}/\nautosave_interval 1\nmax_queued_messages 0\n"
             f"max_inflight_messages 100\n{settings}\n"
         )
@@ -130,10 +133,6 @@ def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
     def start(settings: str = "allow_anonymous true", tls: bool = False) -> Mosquitto:
         folder = tmp_path / f"mosquitto-{len(started)}"
         folder.mkdir()
-        if os.geteuid() == 0:
-            folder.chmod(0o777)  # started by root it changes to its own user
-            for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-                parent.chmod(parent.stat().st_mode | 0o055)
         started.append(Mosquitto(folder, settings, tls))
         started[-1].start()
         return started[-1]

@@ -175,7 +175,7 @@ def packed(
         original.cell,
         len(original.layers),
         original.hidden,
-        original.parameters,
+        original.parameters + sum(len(state.start) for state in contract.states),  # a learned start is learned
         original.multiply_accumulates,
     )
     manifest = Manifest(FORMAT_VERSION, contract, architecture, variants, {}, _provenance(checkpoint))

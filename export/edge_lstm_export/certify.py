@@ -153,8 +153,8 @@ def _decided(contract: Contract, tape: Floats, predictions: Floats) -> list[obje
     steps = min(len(tape), len(predictions))
     values = tape[:steps, : len(contract.features)]
     restart = np.arange(steps) == 0
-    labels, scores = decide_all(contract, np.zeros(steps, np.int64), restart, values, predictions[:steps])
-    return [*zip(labels, (np.nan_to_num(scores) > 1).tolist(), strict=True)]
+    labels, _, alarms = decide_all(contract, np.zeros(steps, np.int64), restart, values, predictions[:steps])
+    return [*zip(labels, alarms.tolist(), strict=True)]
 
 
 def _share(one: list[object], other: list[object]) -> float:

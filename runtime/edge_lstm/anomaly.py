@@ -39,8 +39,8 @@ class Detect:
 
     def step(
         self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
-    ) -> tuple[Doubles, NDArray[np.bool_]]:
-        """Scores (n,), NaN where a stream is not judged yet, 1 where an alarm begins; and whether the alarm turned.
+    ) -> tuple[Doubles, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Scores (n,), NaN where a stream is not judged yet, 1 where an alarm begins; alarms; and which of them turned.
 
         usual (slots, calibrate_steps, targets): the residuals kept for calibration; values, missing (n, features):
         the sample; raw (n, targets): what the network says after it. `now["warm_steps"]` counts the step already.
@@ -65,10 +65,10 @@ class Detect:
             chosen = slots[ready]
             away = distance(smoothed[ready], now["center"][chosen], now["whitening"][chosen])
             scores[ready] = away / now["threshold"][chosen]
-        alarms = scores > 1.0
-        turned = alarms != now["alarm"][slots]
+        before = now["alarm"][slots]
+        alarms = scores > np.where(before, self._alarm.release, 1.0)  # a NaN is not above anything
         now["alarm"][slots] = alarms
-        return scores, turned
+        return scores, alarms, alarms != before
 
     def _calibrate(
         self, now: Records, usual: Floats, slots: Slots, smoothed: Doubles, judged: NDArray[np.bool_]

@@ -460,6 +460,7 @@ def decode_prediction(payload: str) -> Prediction:
             int(facts["revision"]),
             facts.get("label"),
             None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
+            alarm=facts.get("alarm"),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None

@@ -17,7 +17,7 @@ Aggregate = Literal["mean", "last", "sum", "least", "most"]
 Task = Literal["forecast", "estimate", "classify", "anomaly"]
 
 # What derived inputs are called, with how many spans (in steps) each takes; `derived.py` computes them.
-DERIVED: dict[str, int] = {"difference": 0, "mean": 1, "deviation": 1, "from_mean": 1, "slope": 2}
+DERIVED: dict[str, int] = {"difference": 0, "mean": 1, "deviation": 1, "from_mean": 1, "from_start": 1, "slope": 2}
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,9 @@ class Alarm:
     calibrate_steps: int = key(400, least=20, most=10_000, doc="a stream's first steps that say what is usual")
     quantile: float = key(0.99, least=0.5, most=1.0, doc="of the distances in calibration")
     factor: float = key(3.0, least=0.01, doc="how far beyond that quantile an alarm begins")
+    release: float = key(
+        1.0, least=0.01, most=1.0, doc="the score below which it ends: less than 1 makes one of many short ones"
+    )
     shrinkage: float = key(0.1, least=0.0, most=1.0, doc="share of the covariance that is its diagonal alone")
 
 

@@ -99,7 +99,7 @@ def _given(contract: Contract) -> str:
     if contract.decision is not None:
         return f"{contract.decision.label}, one of {named}"
     if contract.alarm is not None:
-        return f"a score of how unusual {named} are, and an alarm, calibrated by each stream's own first steps"
+        return f"a score and an alarm for {named}, calibrated by each stream's own first steps"
     return named
 
 

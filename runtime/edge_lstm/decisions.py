@@ -27,13 +27,15 @@ class Decided:
     values: Floats  # (n, outputs): what is published; a classifier's probabilities
     labels: list[str | None]  # None where the task knows none
     scores: NDArray[np.float64] | None  # (n,): 1 is where an alarm begins; NaN while a stream is not judged
+    alarms: NDArray[np.bool_] | None  # (n,)
     turned: NDArray[np.bool_]  # (n,): whether label or alarm is another one than at the step before
 
     def part(self, chosen: NDArray[np.bool_]) -> Decided:
         """Some of the decisions."""
         labels = [label for label, take in zip(self.labels, chosen.tolist(), strict=True) if take]
         scores = None if self.scores is None else self.scores[chosen]
-        return Decided(self.values[chosen], labels, scores, self.turned[chosen])
+        alarms = None if self.alarms is None else self.alarms[chosen]
+        return Decided(self.values[chosen], labels, scores, alarms, self.turned[chosen])
 
 
 class Decide(Protocol):
@@ -64,11 +66,11 @@ def decide_all(
     restart: NDArray[np.bool_],
     values: Floats,
     outputs: Floats,
-) -> tuple[list[str | None], NDArray[np.float64]]:
+) -> tuple[list[str | None], NDArray[np.float64], NDArray[np.bool_]]:
     """What a device would have decided for steps that lie stream after stream, all their values known.
 
     stream_of (steps,): ascending; restart (steps,): the state starts anew; values (steps, features); outputs (steps,
-    outputs): what a network said. Returns labels and scores (steps,), None and NaN where the task knows none.
+    outputs): what a network said. Returns labels, scores and alarms (steps,): None, NaN and False where it knows none.
     """
     decide = decider(contract)
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
@@ -79,6 +81,7 @@ def decide_all(
     usual = np.zeros((len(begins), *calibration_shape(contract)), np.float32)
     labels: list[str | None] = [None] * len(stream_of)
     scores = np.full(len(stream_of), np.nan)
+    alarms = np.zeros(len(stream_of), bool)
     nothing = np.zeros(values.shape, bool)
     for step in range(int(lengths.max())):
         slots = np.flatnonzero(lengths > step)
@@ -87,15 +90,17 @@ def decide_all(
         decided = decide(now, usual, slots, values[at], nothing[at], outputs[at])
         if decided.scores is not None:
             scores[at] = decided.scores
+        if decided.alarms is not None:
+            alarms[at] = decided.alarms
         for place, label in zip(at.tolist(), decided.labels, strict=True):
             labels[place] = label
-    return labels, scores
+    return labels, scores, alarms
 
 
 def _undecided(
     now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
 ) -> Decided:
-    return Decided(raw, [None] * len(slots), None, np.zeros(len(slots), np.bool_))
+    return Decided(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
 
 
 class _Classifier:
@@ -107,7 +112,7 @@ class _Classifier:
         self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
     ) -> Decided:
         probabilities, labels, turned = self._classify.step(now, slots, raw)
-        return Decided(probabilities, [self._classes[label] for label in labels.tolist()], None, turned)
+        return Decided(probabilities, [self._classes[label] for label in labels.tolist()], None, None, turned)
 
 
 class _Detector:
@@ -117,8 +122,8 @@ class _Detector:
     def __call__(
         self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
     ) -> Decided:
-        scores, turned = self._detect.step(now, usual, slots, values, missing, raw)
-        return Decided(raw, [None] * len(slots), scores, turned)
+        scores, alarms, turned = self._detect.step(now, usual, slots, values, missing, raw)
+        return Decided(raw, [None] * len(slots), scores, alarms, turned)
 
 
 def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:

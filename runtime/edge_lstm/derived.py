@@ -20,11 +20,14 @@ class Derived:
 
     An average of span s moves by 2 / (s + 1) of the way to each new value, and is the plain mean of a run's first
     values until that is less. The variance beside it follows Finch (2009), "Incremental calculation of weighted mean
-    and variance". What is carried lies in two fields of the table's `now`: `average` and `variance`.
+    and variance". `from_start` takes the plain mean of a run's first values and keeps it: what this device, and no
+    other, began at. What is carried lies in two fields of the table's `now`: `average` and `variance`.
     """
 
     def __init__(self, contract: Contract) -> None:
-        self._averaged: list[tuple[int, int]] = []  # (feature, span) of each average
+        self._averaged: list[
+            tuple[int, int, bool]
+        ] = []  # (feature, span, whether it is kept after that) of each average
         self._columns: list[tuple[str, int, list[int]]] = []  # (kind, feature, its averages) of each derived input
         self._categories = [
             (column, len(feature.categories)) for column, feature in enumerate(contract.features) if feature.categories
@@ -32,14 +35,16 @@ class Derived:
         for column, feature in enumerate(contract.features):
             for text in feature.derived:
                 kind, *spans = text.split()
-                self._columns.append((kind, column, [self._average(column, int(span)) for span in spans]))
+                kept = kind == "from_start"
+                self._columns.append((kind, column, [self._average(column, int(span), kept) for span in spans]))
             if feature.categories:
                 self._columns.append(("categories", column, [len(feature.categories)]))
-        self._sources = np.array([column for column, _ in self._averaged], np.int64)
-        self._rates = 2.0 / (np.array([span for _, span in self._averaged], np.float64) + 1.0)
+        self._sources = np.array([column for column, _, _ in self._averaged], np.int64)
+        self._spans = np.array([span for _, span, _ in self._averaged], np.float64)
+        self._kept = np.array([kept for _, _, kept in self._averaged], np.bool_)
 
-    def _average(self, column: int, span: int) -> int:
-        wanted = (column, span)
+    def _average(self, column: int, span: int, kept: bool) -> int:
+        wanted = (column, span, kept)
         if wanted not in self._averaged:
             self._averaged.append(wanted)
         return self._averaged.index(wanted)
@@ -74,7 +79,7 @@ class Derived:
                 column = averages[:, parts[0]]
             elif kind == "deviation":
                 column = deviations[:, parts[0]]
-            elif kind == "from_mean":
+            elif kind in ("from_mean", "from_start"):
                 column = value - averages[:, parts[0]]
             else:
                 column = averages[:, parts[0]] - averages[:, parts[1]]
@@ -85,8 +90,9 @@ class Derived:
         """The averages and standard deviations with `values` (n, features) in them, (n, averages) each."""
         if not self._averaged:
             return np.zeros((len(slots), 0)), np.zeros((len(slots), 0))
-        earlier = now["warm_steps"][slots].astype(np.float64)  # steps of the run before this one
-        rate = np.maximum(self._rates, 1.0 / (earlier[:, None] + 1.0))  # 1 at a run's first step
+        earlier = now["warm_steps"][slots].astype(np.float64)[:, None]  # steps of the run before this one
+        rate = np.maximum(2.0 / (self._spans + 1.0), 1.0 / (earlier + 1.0))  # 1 at a run's first step
+        rate = np.where(self._kept, np.where(earlier < self._spans, 1.0 / (earlier + 1.0), 0.0), rate)
         away = values[:, self._sources] - now["average"][slots]
         away = np.where(rate == 1.0, values[:, self._sources], away)  # what was carried before the run is nothing
         old = np.where(rate == 1.0, 0.0, now["average"][slots])

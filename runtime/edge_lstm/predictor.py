@@ -222,13 +222,14 @@ class Predictor:
         decided = steps.decided
         columns = (steps.times, steps.steps, steps.warm_steps, steps.revisions, decided.turned)
         scores = [None] * len(steps.order) if decided.scores is None else decided.scores.tolist()
-        texts = (steps.order, steps.streams, decided.labels, scores)
+        alarms = [None] * len(steps.order) if decided.alarms is None else decided.alarms.tolist()
+        texts = (steps.order, steps.streams, decided.labels, scores, alarms)
         rows = zip(*texts, *(column.tolist() for column in columns), own_digits(steps.values), strict=True)
-        for index, stream, label, score, time, step, warm_steps, revision, turned, row in rows:
+        for index, stream, label, score, alarm, time, step, warm_steps, revision, turned, row in rows:
             values: dict[str, dict[int, float]] = {name: {} for name in said}
             for (target, horizon), value in zip(outputs, row, strict=True):
                 values[target][horizon] = value
-            yield index, Prediction(stream, time, step, warm_steps, values, revision, label, score, turned)
+            yield index, Prediction(stream, time, step, warm_steps, values, revision, label, score, turned, alarm)
 
 
 def _round_of(one: Round, sample: np.void, more: int) -> Round:

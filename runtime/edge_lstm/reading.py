@@ -31,8 +31,8 @@ class Prediction(NamedTuple):
     `warm_steps` counts them since the state last started from its initial value; `values` maps each target to its
     prediction by horizon (in steps ahead), in the target's unit; `revision` counts how often it was corrected because
     an earlier reading came late. A classifier gives its `label`, and probabilities in `values`. A detector of anomalies
-    gives a `score`, above 1 where there is an alarm, NaN while the stream is not judged yet. `turned` says that label
-    or alarm is another one than at the step before.
+    gives a `score`, above 1 where an alarm begins, NaN while the stream is not judged yet, and whether there is an
+    `alarm`. `turned` says that label or alarm is another one than at the step before.
     """
 
     stream: str
@@ -44,8 +44,4 @@ class Prediction(NamedTuple):
     label: str | None = None
     score: float | None = None
     turned: bool = False
-
-    @property
-    def alarm(self) -> bool | None:
-        """Whether the score is beyond the threshold; None where the task knows no alarms."""
-        return None if self.score is None else self.score > 1.0
+    alarm: bool | None = None  # None where the task knows none

@@ -109,9 +109,9 @@ def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(
     predictions = list(replay(Predictor.of(bundle, "onnx", "float32"), readings))
     said = aligned(dataset, predictions)
     assert np.isfinite(said).all()
-    rows = list(
-        csv.DictReader(io.StringIO(edge_lstm("replay", bundle_path, tmp_path / "mill.csv", "--backend", "numpy")))
-    )
+    replayed = tmp_path / "said.csv"
+    edge_lstm("replay", bundle_path, tmp_path / "mill.csv", "--backend", "numpy", "-o", replayed)
+    rows = list(csv.DictReader(io.StringIO(replayed.read_text())))
     assert len(rows) == len(predictions) == 700
     by_here = metrics["test"][0]
     if task == "classify":

@@ -117,6 +117,21 @@ def test_a_stream_is_not_judged_before_it_is_calibrated() -> None:
     assert all(judged[104:])
 
 
+def test_an_alarm_holds_until_its_score_falls_below_release() -> None:
+    swinging = noise(400, 0.1)
+    swinging[250:350] += np.cumsum(0.5 + 0.45 * np.sin(np.arange(100) / 4.0))[:, None]  # climbs, now fast, now slowly
+    swinging[350:] += swinging[349]
+    loose, held = (scored(detector(release=release), {"s": swinging})["s"][104:] for release in (1.0, 0.3))
+    scores = [one.score or 0.0 for one in held]
+    assert scores == [one.score for one in loose]
+    assert [one.alarm for one in loose] == [score > 1.0 for score in scores]
+    begun = [sum(one.turned and bool(one.alarm) for one in found) for found in (loose, held)]
+    assert begun[0] >= 4
+    assert begun[1] == 1
+    first, end = [at for at, one in enumerate(held) if one.turned]
+    assert min(scores[first:end]) > 0.3 > scores[end]
+
+
 def test_sensors_that_part_company_raise_an_alarm_where_each_alone_looks_usual() -> None:
     together = noise(400, 1.0)
     together[:, 1] = together[:, 0] + noise(400, 0.01, 3)[:, 1]
@@ -163,11 +178,12 @@ def test_what_never_changed_calibrates_without_a_fault() -> None:
 
 
 def test_labels_scores_and_alarms_are_in_the_payload_and_come_back() -> None:
-    known = Prediction("s", 60.0, 1, 1, {"x": {1: 2.0}}, 0, None, 1.25, True)
+    known = Prediction("s", 60.0, 1, 1, {"x": {1: 2.0}}, 0, None, 1.25, True, True)
     facts = json.loads(encode_prediction(known, "b"))
     assert (facts["score"], facts["alarm"]) == (1.25, True)
-    assert decode_prediction(encode_prediction(known, "b")).score == 1.25
-    waiting = Prediction("s", 60.0, 1, 1, {"x": {1: 2.0}}, 0, None, math.nan)
+    back = decode_prediction(encode_prediction(known, "b"))
+    assert (back.score, back.alarm) == (1.25, True)
+    waiting = Prediction("s", 60.0, 1, 1, {"x": {1: 2.0}}, 0, None, math.nan, alarm=False)
     facts = json.loads(encode_prediction(waiting, "b"))
     assert (facts["score"], facts["alarm"]) == (None, False)
     label = Prediction("s", 60.0, 1, 1, {"walk": {0: 0.75}}, 0, "walk")

@@ -65,6 +65,15 @@ def test_derived_inputs_are_what_their_names_say() -> None:
     np.testing.assert_allclose(rows[:, 5], np.array(average(2)) - average(4), rtol=1e-5, atol=1e-6)
 
 
+def test_from_start_keeps_the_mean_of_a_runs_first_values() -> None:
+    asked = contract(Feature("x", derived=["from_start 3", "mean 3"]), sampling=Sampling(60.0, 600.0))
+    values = [(0, 1.0), (1, 3.0), (2, 5.0), (3, 7.0), (4, 100.0), (60, 2.0), (61, 4.0)]  # a gap before the last two
+    rows, _ = fed(asked, [(minute, {"x": value}) for minute, value in values])
+    np.testing.assert_allclose(rows[:, 1], [0, 1, 2, 4, 97, 0, 1], atol=1e-6)
+    one_by_one, _ = fed(asked, [(minute, {"x": value}) for minute, value in values], 1)
+    np.testing.assert_array_equal(one_by_one, rows)
+
+
 def test_a_running_deviation_comes_to_that_of_its_values() -> None:
     values = np.random.default_rng(3).normal(5, 2, 4000)
     rows, _ = fed(contract(Feature("x", derived=["deviation 1000"])), [(i, {"x": v}) for i, v in enumerate(values)])

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge_lstm.columns import Quantity
+from edge_lstm.config import from_mapping
+from edge_lstm.contract import DERIVED, Alarm, Sampling
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.tables import column_index, open_table, recording_files
 from edge_lstm_train.recipe import (
+    AnomalySection,
+    AugmentSection,
+    ClassifySection,
+    FeatureSection,
+    ForecastSection,
     LabelSection,
     RecordingSection,
+    RegressSection,
     SplitSection,
     bundled_recipes,
     read_recipe,
     recipe_toml,
 )
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MINIMAL = """
 name = "pump"
@@ -100,7 +117,7 @@ def test_a_path_begins_at_the_data_that_were_named_or_else_at_the_recipe(tmp_pat
 
 @pytest.mark.parametrize("name", sorted(bundled_recipes()))
 def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, name: str) -> None:
-    if name in ("solar", "weather"):
+    if name in ("skies", "solar", "weather"):
         assert Path(str(read_recipe(name).recording.path)).is_file()
         return
     with pytest.raises(EdgeLstmError, match=f'expected --data DIR beside the recipe "{name}": the folder') as caught:
@@ -108,6 +125,16 @@ def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, 
     assert caught.value.hint == "that recording does not come with edge-lstm; docs/accuracy.md says where it is from"
     paths = read_recipe(name, tmp_path).recording.path
     assert all(path.startswith(str(tmp_path)) for path in ([paths] if isinstance(paths, str) else paths))
+
+
+@pytest.mark.parametrize("name", sorted(set(bundled_recipes()) - {"solar", "weather"}))
+def test_a_recipe_names_its_columns_as_the_public_recording_does(data: Path, name: str) -> None:
+    recipe = read_recipe(name, data)
+    columns = recipe.columns
+    table = open_table(recording_files(recipe.recording.path)[0], columns.layout)
+    asked = [*columns.values.values(), *(one for one in columns.labels.values() if isinstance(one, Quantity))]
+    for quantity in asked:
+        column_index(table, quantity if isinstance(quantity, str) else quantity.column)  # raises where there is none
 
 
 def test_a_written_recipe_keeps_names_that_need_quotes(tmp_path: Path) -> None:
@@ -144,6 +171,35 @@ def test_every_key_of_recordings_labels_and_splits_is_in_the_document() -> None:
     for section in (RecordingSection, LabelSection, SplitSection):
         for field in dataclasses.fields(section):
             assert re.search(rf"\b{field.name}\b", text), field.name
+
+
+def _keys(section: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(section)}
+
+
+def test_the_document_of_tasks_shows_every_key_with_its_default_or_as_a_recipe_takes_it() -> None:
+    text = (Path(__file__).parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
+    shown: dict[str, dict[str, Any]] = {}
+    for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
+        for name, value in tomllib.loads(block).items():
+            if isinstance(value, dict):
+                shown.setdefault(name, {}).update(value)
+    sections: dict[str, type] = {
+        "forecast": ForecastSection,
+        "anomaly": AnomalySection,
+        "classify": ClassifySection,
+        "regress": RegressSection,
+        "sampling": Sampling,
+        "augment": AugmentSection,
+    }
+    for name, section in sections.items():
+        assert set(shown[name]) == _keys(section), name
+        from_mapping(shown[name], section, name)
+    features = {key for feature in shown["features"].values() for key in feature}
+    assert features == _keys(FeatureSection) - {"column", "unit", "sentinels", "least", "most"}  # docs/recordings.md
+    assert {text.split()[0] for text in shown["features"]["ax"]["derived"]} == set(DERIVED)
+    for name in ("span_steps", "settle_steps", "calibrate_steps", "quantile", "factor", "release", "shrinkage"):
+        assert shown["anomaly"][name] == getattr(Alarm(), name), name
 
 
 def test_keys_of_recordings_labels_and_splits_that_contradict_are_all_named(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_parts_begin_at_the_times_that_are_named() -> None:
     assert table(recording("a"), split, zoned) == {"a": "tttvTTTTTT"}
 
 
+def test_the_first_steps_of_each_stream_train_and_validate_whenever_it_began() -> None:
+    one = recording("abc")
+    one.times[one.stream_of == 1] += 1e6
+    split = SplitSection(0.6, 0.2, "beginning", beginning_steps=4, leave_out=["c"])
+    assert table(one, split) == {"a": "tttvTTTTTT", "b": "tttvTTTTTT", "c": "TTTTTTTTTT"}
+
+
 def test_a_group_is_left_out_whole_by_key_or_by_column() -> None:
     expected = {"a": "--------TT", "b": "ttttttvv--", "c": "--------TT"}
     keyed = RecordingSection("nowhere.csv", groups={"north": ["a", "c"]})

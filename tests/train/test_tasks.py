@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording
 from edge_lstm_train.augment import Augment
 from edge_lstm_train.baselines import fit_baselines
@@ -202,7 +204,7 @@ def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
 
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_weights(
-    recipe_of: Make, waves: Recording, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(model=ModelSection(hidden=4, layers=2, dropout=0.3, recurrent_dropout=0.2))
     recipe = dataclasses.replace(recipe, augment=AugmentSection(noise=0.1))
@@ -246,8 +248,9 @@ def test_augmentation_changes_inputs_as_asked_and_no_targets(recipe_of: Make, re
     dataset = dataset_of(recipe, recording_of(rows, ("x", "y", "z")))
     batch = next(carried_chunks(dataset, 4, 20, np.random.default_rng(0)))
 
-    def changed(**section: object) -> np.ndarray:
-        augment = Augment.of(AugmentSection(**section), dataset, np.array([1.0, 2.0, 3.0, 1.0], np.float32))
+    def changed(seen: Sequence[float] = (1, 1, 1, 1), **section: object) -> np.ndarray:
+        scale = np.array([1.0, 2.0, 3.0, 1.0], np.float32)
+        augment = Augment.of(AugmentSection(**section), dataset, scale, np.array(seen, np.float32))
         found = augment(batch, np.random.default_rng(1))
         np.testing.assert_array_equal(found.targets, batch.targets)
         return found.features
@@ -261,3 +264,46 @@ def test_augmentation_changes_inputs_as_asked_and_no_targets(recipe_of: Make, re
     noisy = changed(noise=0.5)
     assert (noisy - batch.features)[..., 1].std() == pytest.approx(1.0, rel=0.3)
     np.testing.assert_array_equal(noisy[..., 3], batch.features[..., 3])  # a mask stays a mask
+    unseen = changed((0, 1, 1, 1), noise=0.5) - batch.features
+    assert not unseen[..., 0].any()  # what goes past the layers gets none
+    assert unseen[..., 1].std() > 0.5
+
+
+def test_progress_of_another_recipe_or_kind_is_refused(recipe_of: Make, waves: Recording, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    dataset = dataset_of(recipe, waves)
+    fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    other = recipe_of(fit=FitSection(updates=24, segments=4, chunk=20))
+    with pytest.raises(EdgeLstmError, match="expected the progress of this recipe, found that of another one"):
+        fit(other, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    (tmp_path / "progress.pt").write_bytes(b"no such thing")
+    with pytest.raises(EdgeLstmError, match="found another kind of file"):
+        fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+
+
+def test_a_full_disk_leaves_the_progress_before(
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of()
+    dataset = dataset_of(recipe, waves)
+    whole = fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    kept = (tmp_path / "progress.pt").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(EdgeLstmError, match="No space left"):
+            fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    assert (tmp_path / "progress.pt").read_bytes() == kept
+    assert [file.name for file in tmp_path.iterdir()] == ["progress.pt"]
+    assert fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True).best == whole.best
+
+
+def test_cuda_is_refused_where_there_is_none(recipe_of: Make, waves: Recording) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    recipe = recipe_of()
+    with pytest.raises(EdgeLstmError, match="expected a CUDA device"):
+        fit(recipe, dataset_of(recipe, waves), np.ones(1), device="cuda")

@@ -13,7 +13,7 @@ from edge_lstm_train.recipe import AugmentSection
 
 Floats = NDArray[np.float32]
 
-_LINEAR = ("difference", "mean", "from_mean", "slope")  # of a turned sensor, these turn with it
+_LINEAR = ("difference", "mean", "from_mean", "from_start", "slope")  # of a turned sensor, these turn with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +21,17 @@ class Augment:
     """The recipe's changes to batches of a dataset, each segment changed in its own way."""
 
     section: AugmentSection
-    noisy: NDArray[np.int64]  # the inputs that are measured or derived of it
+    measured: NDArray[np.int64]  # the inputs that are measured or derived of it
+    noisy: NDArray[np.int64]  # those of them that the layers see
     scale: NDArray[np.float32]  # (inputs,): standard deviations
     axes: list[list[int]]  # groups of three inputs
 
     @staticmethod
-    def of(section: AugmentSection, dataset: Dataset, scale: NDArray[np.float32]) -> Augment:
-        """`scale` (inputs,) are the standard deviations of the inputs."""
+    def of(section: AugmentSection, dataset: Dataset, scale: NDArray[np.float32], seen: NDArray[np.float32]) -> Augment:
+        """`scale` (inputs,) are the standard deviations of the inputs; `seen` (inputs,) is 1 where the layers see one.
+
+        What goes past the layers gets no noise: a level that a change is added to would carry it into the loss.
+        """
         contract = dataset.contract
         inputs = contract.inputs
         measured = [
@@ -44,7 +48,8 @@ class Augment:
                 names = [f"{name} {text}" for name in group]
                 if text.split()[0] in _LINEAR and all(name in inputs for name in names):
                     axes.append([inputs.index(name) for name in names])
-        return Augment(section, np.array([inputs.index(name) for name in measured], np.int64), scale, axes)
+        places = np.array([inputs.index(name) for name in measured], np.int64)
+        return Augment(section, places, places[seen[places] > 0], scale, axes)
 
     def __bool__(self) -> bool:
         section = self.section
@@ -68,7 +73,7 @@ class Augment:
                     features[segment][:, group] = features[segment][:, group] @ turn.T
         if section.scale:
             factor = 1 + section.scale * random.uniform(-1, 1, (segments, 1, 1))
-            features[:, :, self.noisy] *= factor.astype(np.float32)
+            features[:, :, self.measured] *= factor.astype(np.float32)
         if section.noise:
             shape = (segments, steps, len(self.noisy))
             noise = random.standard_normal(shape, np.float32) * np.float32(section.noise)

@@ -38,36 +38,33 @@ class AlarmScore:
         return max((name for name in self.f1 if name != MODEL), key=lambda name: self.f1[name])
 
 
-def judged_alike(dataset: Dataset, forecasts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(steps,): the scores that the contract's own rule gives to any forecasts (steps, outputs) of a dataset."""
+def judged_alike(dataset: Dataset, forecasts: NDArray[np.float64]) -> Flags:
+    """(steps,): the alarms that the contract's own rule raises for any forecasts (steps, outputs) of a dataset."""
     values, outputs = dataset.values.astype(np.float32), forecasts.astype(np.float32)
-    return decide_all(dataset.contract, dataset.stream_of, dataset.restart, values, outputs)[1]
+    return decide_all(dataset.contract, dataset.stream_of, dataset.restart, values, outputs)[2]
 
 
 def alarm_score(
     dataset: Dataset,
-    scores: dict[str, NDArray[np.float64]],
+    alarms: dict[str, Flags],
+    judged: Flags,
     truth: NDArray[np.float64] | None,
     part: Part = "test",
 ) -> AlarmScore:
-    """scores (steps,) by name, above 1 where there is an alarm, NaN where a stream was not judged; truth (steps,).
-
-    Over the part's steps that the model judged.
-    """
+    """alarms (steps,) by name, over the part's steps that were judged; judged, truth (steps,)."""
     asked = dataset.steps(part)
-    asked = asked[np.isfinite(scores[MODEL][asked])]
+    asked = asked[judged[asked]]
     real = np.zeros(len(asked), bool) if truth is None else truth[asked] > 0
-    alarms = {name: np.nan_to_num(one[asked]) > 1 for name, one in scores.items()}
-    alarms[ALWAYS] = np.ones(len(asked), bool)
+    raised = {**{name: one[asked] for name, one in alarms.items()}, ALWAYS: np.ones(len(asked), bool)}
     known = truth is not None and len(asked) > 0
     return AlarmScore(
         len(asked),
         float(real.mean()) if known else math.nan,
-        {name: f1(real, one) if known else math.nan for name, one in alarms.items()},
-        {name: _share(one[~real]) for name, one in alarms.items()},
-        {name: _share(~one[real]) for name, one in alarms.items()},
-        {name: _share(one) for name, one in alarms.items()},
-        {name: int((np.diff(one.astype(int), prepend=0) > 0).sum()) for name, one in alarms.items()},
+        {name: f1(real, one) if known else math.nan for name, one in raised.items()},
+        {name: _share(one[~real]) for name, one in raised.items()},
+        {name: _share(~one[real]) for name, one in raised.items()},
+        {name: _share(one) for name, one in raised.items()},
+        {name: int((np.diff(one.astype(int), prepend=0) > 0).sum()) for name, one in raised.items()},
     )
 
 

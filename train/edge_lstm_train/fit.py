@@ -9,6 +9,7 @@ import copy
 import io
 import math
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -213,8 +214,14 @@ class _Search:
         path = self._run_dir / PROGRESS
         if not path.exists():
             return False
-        content = torch.load(path, map_location=self._model.mean.device, weights_only=True)
-        if content["recipe"] != self._recipe:
+        try:
+            content = torch.load(path, map_location=self._model.mean.device, weights_only=True)
+            recipe = content["recipe"]
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+            raise EdgeLstmError(
+                f"expected the progress of a search at {path}, found another kind of file", "train without --resume"
+            ) from None
+        if recipe != self._recipe:
             raise EdgeLstmError(
                 f"{path}: expected the progress of this recipe, found that of another one",
                 f"train without --resume, or into another folder than {self._run_dir}",
@@ -246,7 +253,7 @@ def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Searc
         schedule.load_state_dict(search.extra["schedule"])
         state = search.extra["state"]
     done = search.update
-    batches = _batches(dataset, recipe, model.scale.cpu().numpy())
+    batches = _batches(dataset, recipe, model.scale.cpu().numpy(), model.seen.cpu().numpy())
     for update, batch in zip(range(1, section.updates + 1), batches, strict=False):
         if update <= done:
             continue  # what came before the search was resumed
@@ -272,7 +279,9 @@ def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Searc
     return None
 
 
-def _batches(dataset: Dataset, recipe: Recipe, scale: NDArray[np.float32]) -> Iterator[Batch]:
+def _batches(
+    dataset: Dataset, recipe: Recipe, scale: NDArray[np.float32], seen: NDArray[np.float32]
+) -> Iterator[Batch]:
     section = recipe.fit
     random = np.random.default_rng(section.seed)
     if section.method == "windows":
@@ -282,7 +291,7 @@ def _batches(dataset: Dataset, recipe: Recipe, scale: NDArray[np.float32]) -> It
         batches = cropped_runs(dataset, section.segments, section.chunk, random)
     else:
         batches = carried_chunks(dataset, section.segments, section.chunk, random)
-    augment = Augment.of(recipe.augment, dataset, scale)
+    augment = Augment.of(recipe.augment, dataset, scale, seen)
     return (augment(batch, random) for batch in batches) if augment else batches
 
 

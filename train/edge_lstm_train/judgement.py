@@ -138,18 +138,18 @@ def _labels(recipe: Recipe, dataset: Dataset, predictions: Sequence[Prediction])
 
 def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Judgement:
     assert recipe.anomaly is not None  # asked for it
-    scores = {MODEL: np.full(len(dataset), math.nan)}
+    scores, raised = np.full(len(dataset), math.nan), np.zeros(len(dataset), bool)
     for row, prediction in evaluate.rows_of(dataset, predictions):
         if prediction.score is not None:
-            scores[MODEL][row] = prediction.score
-    scores[RIDGE] = detection.judged_alike(dataset, baselines.predictions[RIDGE])
+            scores[row], raised[row] = prediction.score, bool(prediction.alarm)
+    alarms = {MODEL: raised, RIDGE: detection.judged_alike(dataset, baselines.predictions[RIDGE])}
     name = recipe.anomaly.truth
     truth = None if name is None else dataset.labels.get(name)
-    score = detection.alarm_score(dataset, scores, truth)
+    score = detection.alarm_score(dataset, alarms, np.isfinite(scores), truth)
     forecasts = evaluate.score(dataset, baselines, predictions)
     sections = [
         Section("Alarms on the test part", [Table(*detection.table(score)), Paragraph(_rule(recipe), "note")]),
-        Section("Scores (times in UTC)", _score_pictures(dataset, scores[MODEL], truth)),
+        Section("Scores (times in UTC)", _score_pictures(dataset, scores, truth)),
         Section("The forecast behind it", score_tables(forecasts)),
     ]
     figures = {"test": [detection.numbers(score)], "forecast": [score_figures(one) for one in forecasts]}

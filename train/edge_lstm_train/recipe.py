@@ -125,7 +125,8 @@ class FeatureSection:
     mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
     level: bool = key(True, doc="whether the layers see the value itself, and not what is derived of it alone")
     derived: list[str] = key(
-        [], doc='inputs computed from it: "difference", "mean N", "deviation N", "from_mean N", "slope N M", N in steps'
+        [],
+        doc='computed from it: "difference", "mean N", "deviation N", "from_mean N", "from_start N", "slope N M"',
     )
     mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
     aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
@@ -260,11 +261,18 @@ class AugmentSection:
 
 @dataclass(frozen=True)
 class SplitSection:
-    """Shares for training and validation; the rest is the test part. By time the oldest come first."""
+    """Shares for training and validation; the rest is the test part. By time the oldest come first.
+
+    By beginning, what is shared is each stream's first `beginning_steps`, all that follows is the test part: for
+    machines that are in order when their recording starts, each at an operating point of its own.
+    """
 
     train: float = key(0.6, doc="share that weights and statistics come from", least=0.01, most=0.99)
     validation: float = key(0.2, doc="share that picks the best weights and ridge", least=0.01, most=0.98)
-    by: Literal["time", "stream", "group"] = key("time", doc="what goes whole into a part; time cuts all streams")
+    by: Literal["time", "stream", "group", "beginning"] = key(
+        "time", doc="what goes whole into a part; time cuts all streams at once, beginning each after its first steps"
+    )
+    beginning_steps: int | None = key(None, doc="by beginning: steps of each stream before its test part", least=2)
     validation_from: str | None = key(None, doc="instead of shares: the time at which the validation part begins")
     test_from: str | None = key(None, doc="instead of shares: the time at which the test part begins")
     leave_out: list[str] = key(
@@ -276,8 +284,9 @@ class SplitSection:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         both = self.train + self.validation
-        if both > (1.0 + 1e-9 if self.leave_out else 0.99) and self.test_from is None:
-            most, why = ("1", "more than there is") if self.leave_out else ("0.99", "nothing is left to test on")
+        whole = bool(self.leave_out) or self.by == "beginning"  # the test part is another one
+        if both > (1.0 + 1e-9 if whole else 0.99) and self.test_from is None:
+            most, why = ("1", "more than there is") if whole else ("0.99", "nothing is left to test on")
             yield "validation", f"expected train + validation <= {most}, found {both:g}: {why}"
         if (self.validation_from is None) != (self.test_from is None):
             missing = "validation_from" if self.validation_from is None else "test_from"
@@ -287,8 +296,12 @@ class SplitSection:
             for name in ("validation_from", "test_from"):
                 if getattr(self, name) is not None:
                     yield name, f'expected by = "time" beside it, found "{self.by}"'
-        elif self.validate_on:
-            yield "validate_on", 'expected by = "stream" or "group" beside it, found "time"'
+        if self.by in ("time", "beginning") and self.validate_on:
+            yield "validate_on", f'expected by = "stream" or "group" beside it, found "{self.by}"'
+        if self.by == "beginning" and self.beginning_steps is None:
+            yield "beginning_steps", 'missing (steps of each stream before its test part, where by = "beginning")'
+        if self.by != "beginning" and self.beginning_steps is not None:
+            yield "beginning_steps", f'expected by = "beginning" beside it, found "{self.by}"'
         moments = []
         for name in ("validation_from", "test_from"):
             text = getattr(self, name)

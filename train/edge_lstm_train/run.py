@@ -26,7 +26,7 @@ from edge_lstm_train.baselines import Baselines, fit_baselines
 from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluate import predict, steps_ahead
-from edge_lstm_train.fit import Fitted, fit
+from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
 from edge_lstm_train.recipe import Recipe, recipe_toml
@@ -69,6 +69,8 @@ def train(
     """
     dataset = read_dataset(recipe)
     _make(run_dir)
+    if resume and not (run_dir / PROGRESS).exists():
+        click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
     baselines = None if recipe.classify is not None else fit_baselines(dataset)
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
@@ -217,7 +219,7 @@ def _settings(run: Run) -> Facts:
             "method": f"{how}, {section.segments} side by side",
             "updates": f"{section.updates}, weights of update {run.fitted.best} kept",
             "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
-            "loss": section.loss,
+            "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),
             **({"ridge": ridge} if ridge else {}),
         }

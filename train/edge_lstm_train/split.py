@@ -1,4 +1,4 @@
-"""The split: which step is for training, validation or testing, by time, by whole streams or by groups of them.
+"""The split: which step is for training, validation or testing, by time, by whole streams, by groups, or at beginnings.
 
 It refuses a split that leaves a part empty; streams of one group never come on both sides of `leave_out`.
 """
@@ -41,6 +41,8 @@ def parts(
     left_out = _named("leave_out", split.leave_out, recording, groups)
     if split.by == "time":
         part_of = _by_time(split, section, recording, left_out[stream_of], times)
+    elif split.by == "beginning":
+        part_of = _by_beginning(split, left_out, stream_of)
     else:
         part_of = _by_name(split, recording, groups, left_out)[stream_of]
     _refuse_empty(split, recording, part_of, times)
@@ -108,6 +110,17 @@ def _by_time(
         part_of[~left_out & (part_of == PARTS.index("test"))] = NO_PART
         others = left_out & (part_of != PARTS.index("test"))
         part_of[others] = PARTS.index("test") if split.leave_out_time == "all" else NO_PART
+    return part_of
+
+
+def _by_beginning(split: SplitSection, left_out: NDArray[np.bool_], stream_of: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each stream's first steps are for training, then for validation; `stream_of` goes stream after stream."""
+    assert split.beginning_steps is not None  # the recipe says so
+    begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
+    place = np.arange(len(stream_of)) - np.repeat(begins, np.diff(begins, append=len(stream_of)))
+    trained = round(split.beginning_steps * split.train / (split.train + split.validation))
+    part_of: NDArray[np.int64] = (place >= trained).astype(np.int64) + (place >= split.beginning_steps)
+    part_of[left_out[stream_of]] = PARTS.index("test")
     return part_of
 
 
