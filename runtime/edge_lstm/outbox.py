@@ -17,7 +17,8 @@ class Outbox:
 
     A message that was acknowledged may come again as long as the acknowledgement could have got lost. Acknowledgements
     of a batch go out before the predictions of the next on the same connection, so once one of those is confirmed, the
-    batches before it cannot come again.
+    batches before it cannot come again. What an earlier connection brought may: a broker repeats it first on a new one,
+    so it is known until enough has come there (`hold`).
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Outbox:
         self._open: dict[int, int] = {}  # batch -> messages not confirmed, in the order of batches
         self._identities: dict[str, int] = {}  # -> batch
         self._by_batch: deque[tuple[int, Sequence[str]]] = deque()
-        self._settled = batch  # the last batch whose predictions, at least one, were all confirmed
+        self._settled = 0  # the last batch whose predictions, at least one, were all confirmed
+        self._held = 0  # messages to come on this connection before anything is forgotten
+        self._forgotten = 0  # the last batch that was forgettable before that
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
@@ -43,12 +46,18 @@ class Outbox:
     def put(self, batch: int, messages: Sequence[Outgoing], identities: Sequence[str]) -> None:
         """Publish a committed batch, and remember the identities of the messages that caused it."""
         self._last = batch
+        self._held -= len(identities)
         self._identities.update(dict.fromkeys(identities, batch))
         self._by_batch.append((batch, identities))
         if messages:
             numbers = self._publish(messages)
             self._batch_of.update(dict.fromkeys(numbers, batch))
             self._open[batch] = len(messages)
+
+    def hold(self, messages: int) -> None:
+        """A connection is new: forget nothing before so many messages have come over it."""
+        self._forgotten = self.forgettable
+        self._held = messages
 
     def knows(self, identity: str) -> bool:
         """Whether this message was processed and may have come again."""
@@ -68,7 +77,7 @@ class Outbox:
     @property
     def forgettable(self) -> int:
         """The last batch whose incoming messages cannot come again."""
-        return self._settled - 1
+        return self._forgotten if self._held > 0 else self._settled - 1
 
     def _confirm(self, batch: int) -> None:
         self._open[batch] -= 1

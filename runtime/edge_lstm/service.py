@@ -42,6 +42,7 @@ from edge_lstm.times import NO_CLOCK
 log = logging.getLogger(__name__)
 
 _MOST_UNSENT = 5000  # predictions that the broker has not confirmed, before readings are left with it
+_LEAST_HELD = 2000  # messages of a new connection among which all repetitions are: more than brokers leave under way
 _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
@@ -110,7 +111,9 @@ class Service:
         )
         self._say_unconfirmed = functools.partial(say, qos=0)
         self._outbox = Outbox(say, lambda: self._door.unconfirmed, self._batch)
-        self._outbox.put(self._batch, unsent, known)
+        for batch, messages in unsent:
+            self._outbox.put(batch, messages, ())
+        self._outbox.put(self._batch, (), known)
         self._intake = Intake()
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
         self._saved_at = time.monotonic()
@@ -124,7 +127,7 @@ class Service:
         self.health = Health()
         backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
-        log.info("state loaded streams=%d unsent=%d", self._store.count(), len(unsent))
+        log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
 
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -159,6 +162,7 @@ class Service:
             self._manager.status(f"connected to {self._door.address}, bundle {self._bundle_id}")
             self._door.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
             self._intake.keep_only(self._connection)
+            self._outbox.hold(max(_LEAST_HELD, 2 * self.config.mqtt.receive_maximum))
         self._intake.add(messages)
 
     def _process(self, messages: list[Message]) -> None:

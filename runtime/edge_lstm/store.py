@@ -106,13 +106,16 @@ class Store:
                 self._database.execute(f"delete from {table}")
             self._database.execute("insert into bundle values (?)", (bundle_id,))
 
-    def load(self) -> tuple[int, list[Outgoing], list[str]]:
-        """The last batch's number, the outbox (oldest first), and the unacknowledged messages."""
-        batches = list(self._database.execute("select batch, messages from unsent order by batch"))
-        outbox = [message for _, messages in batches for message in _unpacked(messages)]
+    def load(self) -> tuple[int, list[tuple[int, list[Outgoing]]], list[str]]:
+        """The last batch's number, the unsent messages by batch (oldest first), and the unacknowledged messages.
+
+        Each batch keeps its number: what is confirmed is dropped by it, and a later number would drop what is not.
+        """
+        unsent = self._database.execute("select batch, messages from unsent order by batch")
+        batches = [(batch, list(_unpacked(messages))) for batch, messages in unsent]
         unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
         (last,) = self._database.execute("select max(batch) from history").fetchone()
-        return max([last or 0, *(batch for batch, _ in batches)]), outbox, unacknowledged
+        return max([last or 0, *(batch for batch, _ in batches)]), batches, unacknowledged
 
     def row(self, stream: str) -> bytes | None:
         """What was committed for the stream, or None where there never was anything."""

@@ -170,18 +170,18 @@ def test_a_refused_reload_goes_on_as_before_and_says_so_at_the_broker(
 def test_commits_keep_their_distance_and_a_whole_batch_does_not_wait(
     bundle_path: Path, start_mosquitto: Make, start_service: Make, subscribe: Make
 ) -> None:
-    broker = start_mosquitto("allow_anonymous true\nmax_inflight_messages 400")
+    broker = start_mosquitto("allow_anonymous true\nmax_inflight_messages 1000")
     subscriber = subscribe(broker.address, "predictions/+")
     service = start_service(bundle_path, broker.address, "commit_interval_s = 60.0")
     service.wait_connected()
-    for number in range(199):
+    for number in range(499):
         subscriber.publish("sensors/tank-0", reading(number))
     assert not subscriber.messages
-    subscriber.publish("sensors/tank-0", reading(199))
-    wait_until(lambda: len(subscriber.messages) == 200, "a whole batch goes at once")
+    subscriber.publish("sensors/tank-0", reading(499))
+    wait_until(lambda: len(subscriber.messages) == 500, "a whole batch goes at once")
     assert service.stop() == 0
     with contextlib.closing(sqlite3.connect(bundle_path.parent / "state.db")) as database:
-        assert database.execute("select count(*), sum(count) from history").fetchone() == (1, 200)
+        assert database.execute("select count(*), sum(count) from history").fetchone() == (1, 500)
 
     service = start_service(bundle_path, broker.address, "commit_interval_s = 0.4")
     service.wait_connected()

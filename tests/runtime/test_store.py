@@ -26,7 +26,11 @@ def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
     store.commit(2, [("a", b"2")], [("out/a", b"2"), ("out/b", b"\xff3")], 0, ["8:y"], 1)
     store.close(0)
     again = open_store(tmp_path)
-    assert again.load() == (2, [("out/a", b"1"), ("out/a", b"2"), ("out/b", b"\xff3")], ["8:y"])
+    assert again.load() == (
+        2,
+        [(1, [("out/a", b"1")]), (2, [("out/a", b"2"), ("out/b", b"\xff3")])],
+        ["8:y"],
+    )
     assert (again.row("a"), again.row("b"), again.row("c"), again.count()) == (b"2", b"5", None, 2)
     again.commit(3, [], [], 2, [], 2)
     again.close(3)
@@ -43,7 +47,7 @@ def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "state.db")], check=False)
     assert killed.returncode == -signal.SIGKILL
     store = open_store(tmp_path)
-    assert store.load() == (1, [("t", b"p")], [])
+    assert store.load() == (1, [(1, [("t", b"p")])], [])
     assert store.row("a") == b"x"
 
 

@@ -35,6 +35,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+BRINGS_ITS_RECORDING = {"skies", "solar", "weather"}
 MINIMAL = """
 name = "pump"
 [recording]
@@ -117,7 +118,7 @@ def test_a_path_begins_at_the_data_that_were_named_or_else_at_the_recipe(tmp_pat
 
 @pytest.mark.parametrize("name", sorted(bundled_recipes()))
 def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, name: str) -> None:
-    if name in ("skies", "solar", "weather"):
+    if name in BRINGS_ITS_RECORDING:
         assert Path(str(read_recipe(name).recording.path)).is_file()
         return
     with pytest.raises(EdgeLstmError, match=f'expected --data DIR beside the recipe "{name}": the folder') as caught:
@@ -127,7 +128,7 @@ def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, 
     assert all(path.startswith(str(tmp_path)) for path in ([paths] if isinstance(paths, str) else paths))
 
 
-@pytest.mark.parametrize("name", sorted(set(bundled_recipes()) - {"solar", "weather"}))
+@pytest.mark.parametrize("name", sorted(set(bundled_recipes()) - BRINGS_ITS_RECORDING))
 def test_a_recipe_names_its_columns_as_the_public_recording_does(data: Path, name: str) -> None:
     recipe = read_recipe(name, data)
     columns = recipe.columns

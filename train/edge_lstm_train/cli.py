@@ -25,7 +25,7 @@ from edge_lstm.extras import require
 def train(recipe: str, output: Path | None, data: Path | None, seed: int | None, device: str, resume: bool) -> None:
     """Train a model from a recording.
 
-    RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm: solar and weather bring their recordings,
+    RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm: skies, solar and weather bring recordings,
     the others take them from --data (docs/accuracy.md). The run folder gets checkpoint.pt (for edge-lstm export),
     report.html, metrics.json and recipe.toml (with every default written out).
     """

@@ -239,11 +239,10 @@ class _Search:
 def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Search, tick: Tick) -> int | None:
     """All the updates, with a validation after every eighth of them. Returns the update whose loss was not finite."""
     section = recipe.fit
-    optimizer = torch.optim.AdamW(
-        model.parameters(), section.learning_rate, weight_decay=section.weight_decay, fused=True
-    )
+    rate, decay = section.learning_rate, section.weight_decay
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, section.learning_rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
+        optimizer, rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
     )
     marks = {math.ceil(section.updates * part / _VALIDATIONS) for part in range(1, _VALIDATIONS + 1)}
     losses: list[float] = []

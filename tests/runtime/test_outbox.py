@@ -1,0 +1,76 @@
+"""What may be dropped of predictions on their way, and of messages that may come again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_lstm.outbox import Outbox, Outgoing
+
+
+class Broker:
+    """Takes messages, and confirms them when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.unconfirmed: set[int] = set()
+
+    def publish(self, messages: Sequence[Outgoing]) -> list[int]:
+        numbers = [len(self.sent) + place for place in range(len(messages))]
+        self.sent += messages
+        self.unconfirmed |= set(numbers)
+        return numbers
+
+    def outbox(self, batch: int) -> Outbox:
+        return Outbox(self.publish, lambda: self.unconfirmed, batch)
+
+
+def test_batches_of_an_earlier_process_are_confirmed_one_by_one_and_not_by_a_later_number() -> None:
+    broker = Broker()
+    outbox = broker.outbox(7)
+    for batch in (4, 6, 7):
+        outbox.put(batch, [("t", b"%d" % batch)], ())
+    assert outbox.confirmed == 3
+    outbox.put(8, [("t", b"8")], ())
+    assert outbox.confirmed == 3  # a commit now must not drop what the broker does not have
+    broker.unconfirmed -= {0, 2}  # 4 and 7
+    outbox.settle()
+    assert outbox.confirmed == 5
+    broker.unconfirmed.clear()
+    outbox.settle()
+    assert (outbox.confirmed, len(outbox)) == (8, 0)
+
+
+def test_nothing_is_forgotten_before_a_new_connection_has_brought_what_it_may_repeat() -> None:
+    broker = Broker()
+    outbox = broker.outbox(5)
+    outbox.put(5, [], ["1:a", "2:b"])  # known from an earlier process
+    outbox.hold(3)
+    outbox.put(6, [("t", b"6")], ["1:a"])
+    broker.unconfirmed.clear()
+    outbox.settle()
+    assert outbox.forgettable < 5
+    assert outbox.knows("2:b")  # comes again in the next batch
+    outbox.put(7, [("t", b"7")], ["2:b", "3:c"])
+    outbox.put(8, [("t", b"8")], ["4:d"])
+    broker.unconfirmed.clear()
+    outbox.settle()
+    assert outbox.forgettable == 7
+    assert not outbox.knows("1:a")
+    assert not outbox.knows("2:b")
+    assert outbox.knows("4:d")
+
+
+def test_a_new_connection_stops_forgetting_where_it_had_come_to() -> None:
+    broker = Broker()
+    outbox = broker.outbox(0)
+    for batch in (1, 2, 3):
+        outbox.put(batch, [("t", b"")], [f"{batch}:x"])
+    broker.unconfirmed.clear()
+    outbox.settle()
+    assert outbox.forgettable == 2
+    outbox.hold(10)
+    outbox.put(4, [("t", b"")], ["4:x"])
+    broker.unconfirmed.clear()
+    outbox.settle()
+    assert outbox.forgettable == 2
+    assert outbox.knows("3:x")
