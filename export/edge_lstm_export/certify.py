@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_lstm.backends import format_of, load, runnable
+from edge_lstm.backends.one_by_one import OneByOne
 from edge_lstm.backends.protocol import Backend
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle import Bundle
@@ -15,7 +16,7 @@ from edge_lstm.contract import Contract
 from edge_lstm.decisions import decide_all
 from edge_lstm.network import CARRIED, Network, dense
 from edge_lstm.progress import progress
-from edge_lstm.selftest import initial_states, relative_error, smallest_isolated_batch
+from edge_lstm.selftest import initial_states, isolated, relative_error
 from edge_lstm_export.golden_tape import golden_inputs, one_thread
 from edge_lstm_export.stress import SEGMENTS, stress_tapes
 from edge_lstm_train.checkpoint import Checkpoint
@@ -42,10 +43,11 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
     runs = runnable(bundle)
     with progress(len(runs), "certifying") as tick:
         for name, scheme in runs:
-            backend = load(bundle, name, scheme)
+            backend, smallest = isolated(load(bundle, name, scheme), contract, golden_inputs(checkpoint))
+            if isinstance(backend, OneByOne):
+                smallest = None  # there is no such batch
             found = _streams(backend, contract, tapes)
             size = len(bundle.content[bundle.variant(format_of(name), scheme).file])
-            smallest = smallest_isolated_batch(backend, contract, golden_inputs(checkpoint))
             flipped = _share(decided, _decided(contract, tape, found[:, 0]))
             after = _metric(contract, truth, found[:, 0])
             variants.append(

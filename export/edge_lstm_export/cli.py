@@ -148,6 +148,7 @@ def _table(exported: Exported, path: Path) -> str:
         if not verdicts:
             lines.append(f"{begin}none here")
         for verdict in verdicts:
-            lines.append(f"{begin}{verdict.backend:<15}{verdict.error:>8.1e}{verdict.drift:>9.4f}")
+            rows = "  rows one at a time" if verdict.one_by_one else ""
+            lines.append(f"{begin}{verdict.backend:<15}{verdict.error:>8.1e}{verdict.drift:>9.4f}{rows}")
             begin = " " * len(begin)
     return "\n".join(lines)

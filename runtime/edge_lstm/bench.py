@@ -216,7 +216,10 @@ def _mark(line: Line, report: Report) -> str:
         return f"FAILED: {line.fault}"
     if line.over:
         return f"over: {line.over}"
-    mark = "ok" if report.budget is not None else ""
+    marks = ["ok"] if report.budget is not None else []
+    if line.measurement is not None and line.measurement.one_by_one:
+        marks.append("rows one at a time")
+    mark = ", ".join(marks)
     return f"{mark} <- recommended".strip() if line is report.choice else mark
 
 

@@ -29,7 +29,9 @@ class Certified:
         doc="the worst output's loss in it, above 0 where it got worse: relative, of rates absolute"
     )
     flipped: float = key(doc="share of the recording's steps at which label or alarm is another one than float32's")
-    smallest_batch: int | None = key(doc="rows agree bit for bit from this batch size on; none: it couples streams")
+    smallest_batch: int | None = key(
+        doc="rows agree bit for bit from this batch size on; none: in no batch, so they go one at a time"
+    )
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -55,10 +57,12 @@ class Certificate:
         """One line for a person."""
         names = len({one.backend for one in self.variants})
         worst = max(self.variants, key=lambda one: one.worst[1])
+        lone = [f"{one.backend} {one.scheme}" for one in self.variants if one.smallest_batch is None]
+        rows = f"; rows one at a time on {', '.join(lone)}" if lone else ""
         warm = "not within the recording" if self.warm_up_steps is None else f"after {self.warm_up_steps} steps"
         return (
             f"{self.steps:,} steps x {len(self.segments)} segments on {names} backends; worst drift "
-            f"{worst.worst[1]:.4f} ({worst.backend} {worst.scheme}, {worst.worst[0]}); starts agree {warm}"
+            f"{worst.worst[1]:.4f} ({worst.backend} {worst.scheme}, {worst.worst[0]}); starts agree {warm}{rows}"
         )
 
 

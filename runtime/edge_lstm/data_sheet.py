@@ -37,22 +37,23 @@ def data_sheet(bundle: Bundle) -> str:
     """The bundle's data sheet, ready to print."""
     lines = [f"{name:<10}{text}" for name, text in rows_of(bundle)]
     lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
-    for name, size, parity, drift in variant_rows(bundle):
-        lines.append(f"{name:<18}{size:>9}   {parity}  {drift}")
+    for name, size, parity, drift, rows in variant_rows(bundle):
+        lines.append(f"{name:<18}{size:>9}   {parity}  {drift:>7}  {rows}".rstrip())
     lines += [""] + [
         f"{name:<18}{bundle.manifest.provenance[name]}" for name in _TOLD if name in bundle.manifest.provenance
     ]
     return "\n".join(lines)
 
 
-def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str]]:
-    """For each variant its format and scheme, bytes, and the limits of parity and drift."""
+def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str, str]]:
+    """For each variant its format and scheme, bytes, the limits of parity and drift, and how its rows go."""
     return [
         (
             f"{variant.format} {variant.scheme}",
             f"{len(bundle.content[variant.file]):,}",
             f"<={variant.parity:.0e}",
             f"<={variant.drift:g}",
+            "rows one at a time" if variant.row_by_row else "",
         )
         for variant in bundle.manifest.variants
     ]

@@ -66,6 +66,7 @@ class Measurement:
     rss_mb: float  # the most that the process held, the service's own modules included
     paces: list[Pace]
     energy: Energy | None
+    one_by_one: bool = False  # whether a batch was stepped row by row, since its rows agree in none
 
     def pace(self, batch: int) -> Pace:
         return next(pace for pace in self.paces if pace.batch == batch)
@@ -74,20 +75,20 @@ class Measurement:
 def measure(bundle: Bundle, name: str, scheme: str, means: Means, seconds: float, root: Path) -> Measurement:
     """Each batch size for `seconds`; `root` holds sys/, where the power rails are.
 
-    Raises EdgeLstmError where the backend cannot load the variant, or its rows depend on one another.
+    Raises EdgeLstmError where the backend cannot load the variant.
     """
     begun = time.perf_counter()
     backend = load(bundle, name, scheme, means)
     load_ms = 1000 * (time.perf_counter() - begun)
     golden = golden_of(bundle)
-    verdict = judge(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
+    backend, verdict = judge(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
     predictor = Predictor(bundle.contract, backend, verdict.smallest_batch or 1)
     importlib.import_module("edge_lstm.service")  # so that the memory is a service's
     slots = np.array([predictor.table.slot(f"stream-{number}") for number in range(max(BATCHES))])
     paces = [_pace(predictor, slots[:batch], golden.features, seconds) for batch in BATCHES]
     energy = _energy(predictor, slots[:1], golden.features, rails(root)) if verdict.passed else None
-    drift = verdict.drift
-    return Measurement(name, scheme, verdict.passed, verdict.finding, drift, load_ms, _peak_rss_mb(), paces, energy)
+    found = verdict.passed, verdict.finding, verdict.drift
+    return Measurement(name, scheme, *found, load_ms, _peak_rss_mb(), paces, energy, verdict.one_by_one)
 
 
 def _pace(predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float32], seconds: float) -> Pace:

@@ -22,7 +22,7 @@ def model_page(bundle: Bundle) -> str:
     body = [
         f"<h1>{title}</h1><dl>{sheet}</dl>",
         _table("Features", ["feature", "unit", "mean", "standard deviation"], features),
-        _table("Variants", ["variant", "bytes", "parity", "drift"], variant_rows(bundle)),
+        _table("Variants", ["variant", "bytes", "parity", "drift", ""], variant_rows(bundle)),
         *([] if certificate is None else _certificate(certificate)),
     ]
     return (
@@ -40,7 +40,7 @@ def _certificate(certificate: Certificate) -> list[str]:
             *(f"{drift:.2g}" for drift in one.drift.values()),
             f"{one.error:.1e}",
             f"{100 * one.metric_loss:+.2f} %",
-            str(one.smallest_batch) if one.smallest_batch else "never",
+            str(one.smallest_batch) if one.smallest_batch else "none: one at a time",
         ]
         for one in certificate.variants
     ]

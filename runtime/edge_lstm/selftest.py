@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.backends import ONE_THREAD, Backend, Means, format_of, load
 from edge_lstm.backends.calibrated import CalibratedBackend
+from edge_lstm.backends.one_by_one import OneByOne
 from edge_lstm.bundle import Bundle, Variant
 from edge_lstm.contract import Contract
 from edge_lstm.errors import EdgeLstmError
@@ -31,7 +32,8 @@ class Verdict:
     drift: float  # RMS difference from the float32 golden vectors over their standard deviation, worst output
     drift_limit: float
     first_step: int | None  # the first step (from 1) whose prediction differs by more than `parity`
-    smallest_batch: int | None  # rows agree bit for bit from this batch size on; None: they never do
+    smallest_batch: int | None  # rows agree bit for bit from this batch size on; None: not even one at a time
+    one_by_one: bool  # whether rows go one at a time, since they agree in no batch
 
     @property
     def passed(self) -> bool:
@@ -41,9 +43,10 @@ class Verdict:
     def finding(self) -> str:
         """What was found, in one line."""
         if self.passed:
-            return f"parity {self.error:.1e} <= {self.parity:.0e}, drift {self.drift:.4f} <= {self.drift_limit}"
+            rows = ", rows one at a time" if self.one_by_one else ""
+            return f"parity {self.error:.1e} <= {self.parity:.0e}, drift {self.drift:.4f} <= {self.drift_limit}{rows}"
         if self.smallest_batch is None:
-            return "a stream's bits depend on its neighbours in the batch"
+            return "a stream's bits depend on what was stepped before it, even with rows one at a time"
         if not self.error <= self.parity:
             step = f", first at step {self.first_step}" if self.first_step else ""
             found = f"relative difference {self.error:.1e} from the golden vectors{step}"
@@ -116,7 +119,7 @@ def smallest_isolated_batch(backend: Backend, contract: Contract, tape: Floats) 
     """The smallest batch size from which every row has the same bits in every larger batch and at every place in it.
 
     Most kernels take one row another way than many (FULLY_CONNECTED as a vector product, say). None where no size up
-    to 8 holds: such a backend couples streams.
+    to 8 holds: there a stream feels its neighbours, or its place among them (`isolated` has the remedy).
     """
     for smallest in range(1, _LARGEST_SMALLEST_BATCH + 1):
         if _isolated_from(backend, contract, tape, smallest):
@@ -124,42 +127,60 @@ def smallest_isolated_batch(backend: Backend, contract: Contract, tape: Floats) 
     return None
 
 
+def isolated(backend: Backend, contract: Contract, tape: Floats) -> tuple[Backend, int | None]:
+    """The backend as it keeps streams apart, and its smallest isolated batch.
+
+    It is the backend itself, or where it has no such batch, that backend with its rows one at a time. None where even
+    then a stream's bits change: it remembers something from one step to the next.
+    """
+    if (smallest := smallest_isolated_batch(backend, contract, tape)) is not None:
+        return backend, smallest
+    backend = OneByOne(backend)
+    return backend, 1 if _isolated_from(backend, contract, tape, 1) else None
+
+
 def _isolated_from(backend: Backend, contract: Contract, tape: Floats, smallest: int) -> bool:
     steps = min(len(tape), 24)
-    lone = _trace(backend, contract, tape[:steps], smallest, 0)
+    lone = _trace(backend, contract, tape[:steps], smallest, [0])
     for batch in sorted({smallest, smallest + 1, 2 * smallest + 1, 16, 33}):
-        for place in {0, batch // 2, batch - 1}:
-            traced = _trace(backend, contract, tape[:steps], batch, place)
-            if not np.array_equal(traced.view(np.uint32), lone.view(np.uint32)):
+        for places in ([0], [batch - 1], list(range(batch))):  # all: a kernel may end with rows of its own
+            traced = _trace(backend, contract, tape[:steps], batch, places)
+            if (traced.view(np.uint32) != lone.view(np.uint32)).any():
                 return False
     return True
 
 
-def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, place: int) -> Floats:
-    """One stream's outputs and states at every step of `tape`, at row `place`, its neighbours fed with spikes."""
+def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, places: list[int]) -> Floats:
+    """A stream's outputs and states at every step of `tape`, in each of the rows `places`; the others get spikes.
+
+    Returns (steps, places, numbers).
+    """
     states = initial_states(contract, batch)
     traced = []
     for step, row in enumerate(tape):
         features = np.roll(np.resize(tape, (batch, tape.shape[1])), step, axis=0) * np.float32(10)
-        features[place] = row
+        features[places] = row
         prediction, states = backend.step(np.ascontiguousarray(features, np.float32), states)
-        traced.append(np.concatenate([prediction[place].ravel(), *[state[place].ravel() for state in states]]))
+        traced.append(np.hstack([array[places].reshape(len(places), -1) for array in (prediction, *states)]))
     return np.stack(traced)
 
 
-def judge(backend: Backend, contract: Contract, golden: Golden, variant: Variant) -> Verdict:
-    """Run the golden vectors of the variant's scheme on the backend and hold it to the variant's tolerances."""
-    if isinstance(backend, CalibratedBackend):
-        backend = backend.watched  # the spikes of this test are nobody's sensor
-    smallest = smallest_isolated_batch(backend, contract, golden.features)
+def judge(backend: Backend, contract: Contract, golden: Golden, variant: Variant) -> tuple[Backend, Verdict]:
+    """Run the golden vectors of the variant's scheme on the backend and hold it to the variant's tolerances.
+
+    Returns the backend as the verdict is about it, which is how it has to be stepped: see `isolated`.
+    """
+    # the spikes of this test are nobody's sensor
+    watched = backend.watched if isinstance(backend, CalibratedBackend) else backend
+    tried, smallest = isolated(watched, contract, golden.features)
     expected = golden.expected[variant.scheme]
-    prediction, states = replay_tape(backend, contract, golden.features, golden.marks, smallest or 1)
+    prediction, states = replay_tape(tried, contract, golden.features, golden.marks, smallest or 1)
     pairs = [(prediction, expected.prediction), *zip(states, expected.states, strict=True)]
     errors = [relative_error(found, wanted) for found, wanted in pairs]
     error = float(np.max(errors))  # a NaN in any of them stays a NaN, which passes no limit
     step_errors = np.abs(prediction - expected.prediction) / _magnitude(expected.prediction)
     over = np.flatnonzero(~(step_errors <= variant.parity).all(axis=1))
-    return Verdict(
+    verdict = Verdict(
         backend.name,
         variant.scheme,
         len(prediction),
@@ -169,22 +190,28 @@ def judge(backend: Backend, contract: Contract, golden: Golden, variant: Variant
         variant.drift,
         int(over[0]) + 1 if over.size else None,
         smallest,
+        isinstance(tried, OneByOne),
     )
+    return backend if tried is watched else OneByOne(backend), verdict
 
 
 def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
     """A verdict for each (backend, scheme). Raises EdgeLstmError where one of them cannot be loaded at all."""
     golden = golden_of(bundle)
     return [
-        judge(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))
+        judge(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]
         for name, scheme in runs
     ]
 
 
 def accepted(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> tuple[Backend, int]:
-    """The loaded backend and its smallest isolated batch. Raises SelfTestError where it fails the self-test."""
-    backend = load(bundle, name, scheme, means)
-    verdict = judge(backend, bundle.contract, golden_of(bundle), bundle.variant(format_of(name), scheme))
+    """The loaded backend and its smallest isolated batch; its rows go one at a time where they agree in no batch.
+
+    Raises SelfTestError where it fails the self-test.
+    """
+    loaded = load(bundle, name, scheme, means)
+    variant = bundle.variant(format_of(name), scheme)
+    backend, verdict = judge(loaded, bundle.contract, golden_of(bundle), variant)
     if not verdict.passed or verdict.smallest_batch is None:
         raise SelfTestError(
             f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,7 +118,7 @@ class Userland:
         stdout: int | None = None,
         stderr: int | None = None,
     ) -> subprocess.Popen[str]:
-        """As `run`, without waiting; end it by ending the process: what it started inside ends with it."""
+        """As `run`, without waiting; `stop` ends it."""
         inside = {**(env or {}), **({"QEMU_PLUGIN": f"/mnt/{plugin}"} if plugin else {})}
         qemu = shutil.which(self.machine.qemu if plugin else f"{self.machine.qemu}-static")
         assert qemu is not None, f"{self.machine.qemu} not found (Debian: apt-get install qemu-user)"
@@ -154,6 +155,21 @@ class Userland:
         )
         self._map_users(process)
         return process
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """Asks what `start` started to end, and insists after a minute, as systemd would.
+
+        It is the first process inside that has to hear of it: unshare ignores SIGTERM, and may die without it.
+        """
+        inside = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for number in inside:
+            os.kill(int(number), signal.SIGTERM)
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            for number in inside:
+                os.kill(int(number), signal.SIGKILL)
+            process.communicate(timeout=10)
 
     def _map_users(self, process: subprocess.Popen[str]) -> None:
         """Gives the waiting shell all users and groups of this machine, as dpkg needs them, and lets it go on."""

@@ -13,9 +13,14 @@ import torch
 
 from edge_lstm.backends import onnx as onnx_backend
 from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.backends.tflite import TfliteBackend
 from edge_lstm.bundle import Bundle
+from edge_lstm.certificate import certificate_of
+from edge_lstm.data_sheet import data_sheet
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.golden import golden_of
+from edge_lstm.model_page import model_page
+from edge_lstm.selftest import verify
 from edge_lstm_export import assemble
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.checkpoint import Checkpoint
@@ -93,19 +98,51 @@ def test_a_backend_that_answers_garbage_is_refused_with_its_first_wrong_step(
     assert (tmp_path / "tank.elstm").read_text() == "an older bundle"
 
 
-def test_a_backend_that_couples_streams_is_refused_and_leaves_no_file(
+def test_a_backend_that_couples_streams_is_exported_for_as_one_that_goes_row_by_row(
     small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = ReferenceBackend.step
 
     def coupled(self: Any, features: Any, states: Sequence[Any]) -> Any:
         prediction, following = honest(self, features, states)
-        return prediction + np.float32(1e-6) * features.mean(), following
+        return prediction + np.float32(1e-6) * (features.mean() - features[0].mean()), following
 
     monkeypatch.setattr(ReferenceBackend, "step", coupled)
-    with pytest.raises(EdgeLstmError, match="numpy float32: a stream's bits depend on its neighbours"):
-        export_bundle(small, tmp_path / "tank.elstm", ["float32"], ["numpy"])
-    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / "tank.elstm"
+    exported = export_bundle(small, path, ["float32"], ["numpy"], assemble.Proof(certificate_steps=50))
+    assert [verdict.one_by_one for verdict in exported.verdicts] == [True]
+    certificate = certificate_of(exported.bundle)
+    assert certificate is not None
+    assert [one.smallest_batch for one in certificate.variants] == [None]
+    assert "; rows one at a time on numpy float32" in data_sheet(exported.bundle)
+    assert "<td>none: one at a time</td>" in model_page(exported.bundle)
+
+
+def test_a_tflite_device_may_approximate_by_a_twenty_thousandth_and_the_exporting_machine_may_not(
+    small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = export_bundle(small, tmp_path / "tank.elstm").bundle
+    limits = {(one.format, one.scheme): one.parity for one in bundle.manifest.variants}
+    assert limits == {
+        (format, scheme): 5e-5 if format == "tflite" else 1e-5
+        for format in ("onnx", "tflite", "numpy")
+        for scheme in ("float32", "int8")
+    }
+    honest = TfliteBackend.step
+
+    def approximating(self: Any, features: Any, states: Sequence[Any]) -> Any:
+        prediction, following = honest(self, features, states)
+        return prediction * np.float32(1 + 2.4e-5), following
+
+    monkeypatch.setattr(TfliteBackend, "step", approximating)
+    (verdict,) = verify(bundle, [("litert", "int8")])
+    assert verdict.passed
+    assert 2e-5 < verdict.error < 3e-5
+    with pytest.raises(
+        EdgeLstmError, match=r"litert float32: relative difference 2\..e-05 .*, over the limit of 1e-05"
+    ):
+        export_bundle(small, tmp_path / "other.elstm", ["float32"], ["tflite"])
+    assert [path.name for path in tmp_path.iterdir()] == ["tank.elstm"]
 
 
 def test_a_scheme_that_drifts_too_far_is_refused(

@@ -63,6 +63,7 @@ def test_dynamic_int8_runs_where_integer_kernels_do_and_streams_stay_apart(make_
     for verdict in verify(bundle, runs):
         assert verdict.passed, verdict
         assert verdict.drift <= 0.01, verdict
+        assert verdict.one_by_one == (verdict.backend == "onnx"), verdict
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_lstm.backends.calibrated import CalibratedBackend
+from edge_lstm.backends.one_by_one import OneByOne
 from edge_lstm.backends.protocol import ONE_THREAD as ONE_THREAD
 from edge_lstm.backends.protocol import Backend as Backend
 from edge_lstm.backends.protocol import Means as Means
@@ -119,6 +120,8 @@ def load(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> B
             f"use one of {', '.join(_allowed(variant))}, or another scheme",
         )
     backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], means)
+    if variant.row_by_row:
+        backend = OneByOne(backend)
     _refuse_other_shapes(backend, bundle, variant)
     if variant.least and variant.most:
         return CalibratedBackend(backend, bundle.contract.inputs, variant.least, variant.most)

@@ -37,7 +37,6 @@ class OnnxBackend:
         self.scheme = variant.scheme
         self._session = session
         self._file = variant.file
-        self._row_by_row = variant.row_by_row
         self._inputs = [variant.features, *[pair.input for pair in variant.states]]
         self._outputs = [variant.prediction, *[pair.output for pair in variant.states]]
         given, wanted = _shapes(session.get_outputs()), _shapes(session.get_inputs())
@@ -51,13 +50,6 @@ class OnnxBackend:
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """features (batch, inputs) raw, states (batch, *shape) each -> predictions (batch, outputs), next states."""
-        if self._row_by_row and len(features) > 1:
-            rows = [
-                self.step(features[row : row + 1], [state[row : row + 1] for state in states])
-                for row in range(len(features))
-            ]
-            columns = zip(*(following for _, following in rows), strict=True)
-            return np.concatenate([row for row, _ in rows]), [np.concatenate(column) for column in columns]
         turned = [turn(array) for turn, array in zip(self._to_graph, (features, *states), strict=True)]
         try:
             given = self._session.run(self._outputs, dict(zip(self._inputs, turned, strict=True)))

@@ -32,7 +32,7 @@ def proven(
         run_on(cores)
     opened = Bundle.open(bundle)
     loaded = load(opened, backend, scheme, Means(threads, tuple(providers)))
-    verdict = judge(loaded, opened.contract, golden_of(opened), opened.variant(format_of(backend), scheme))
+    _, verdict = judge(loaded, opened.contract, golden_of(opened), opened.variant(format_of(backend), scheme))
     return {"passed": verdict.passed, "finding": verdict.finding}
 
 

@@ -1,0 +1,31 @@
+"""A backend stepped one row at a time, for kernels whose bits depend on a row's neighbours or on its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lstm.backends.protocol import Backend
+
+Floats = NDArray[np.float32]
+
+
+class OneByOne:
+    """Steps another backend with batches of one and nothing else, so that no row can feel another."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name, self.scheme = backend.name, backend.scheme
+        self._backend = backend
+
+    def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+        """As the backend; the time grows with the rows, since a batch saves nothing."""
+        if len(features) == 1:
+            return self._backend.step(features, states)
+        rows = [
+            self._backend.step(features[row : row + 1], [state[row : row + 1] for state in states])
+            for row in range(len(features))
+        ]
+        columns = zip(*(following for _, following in rows), strict=True)
+        return np.concatenate([row for row, _ in rows]), [np.concatenate(column) for column in columns]
