@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -21,7 +22,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.codec import encode_prediction, encode_reading
+from edge_lstm.contract import Decision
 from tests.deadline import wait_until
+from tests.networks import contract_of, random_network
 
 Make = Callable[..., Any]
 
@@ -424,3 +427,33 @@ def test_two_services_cannot_share_a_state(bundle_path: Path, mosquitto: Any, st
     second = start_service(bundle_path, mosquitto.address)
     assert second.process.wait(15) == 1
     assert "end the other service that uses it" in second.log.read_text()
+
+
+def test_with_publish_when_alarm_only_labels_that_turned_are_said(
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    network = random_network()
+    decision = {"task": "classify", "targets": ["low", "high"], "horizons": [0], "decision": Decision("level", 3)}
+    bundle = make_bundle(tmp_path / "tank.elstm", network, contract_of(network, **decision))
+    readings = [
+        Reading("tank-0", 1_700_000_000.0 + 60 * index, {"level": 30 * math.sin(index / 9)}) for index in range(200)
+    ]
+    expected = [one for one in Predictor.of(bundle, "numpy").feed(readings) if one.turned]
+    assert 2 < len(expected) < 60
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(tmp_path / "tank.elstm", mosquitto.address, '[output]\npublish_when = "alarm"')
+    service.wait_connected()
+    for one in readings:
+        subscriber.publish("sensors/tank-0", encode_reading(one))
+    wait_until(lambda: len(subscriber.messages) >= len(expected), "each label that turned")
+    assert service.stop() == 0
+    said = [(one["label"], one["step"]) for one in subscriber.payloads()]
+    assert said == [(one.label, one.step) for one in expected]
+
+
+def test_alarms_alone_are_refused_where_the_bundle_knows_none(
+    bundle_path: Path, mosquitto: Any, start_service: Make
+) -> None:
+    service = start_service(bundle_path, mosquitto.address, '[output]\npublish_when = "alarm"')
+    assert service.process.wait(30) == 1
+    assert 'expected a bundle with labels or alarms for publish_when = "alarm"' in service.log.read_text()
