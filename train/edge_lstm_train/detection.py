@@ -99,7 +99,10 @@ def verdict(score: AlarmScore) -> str:
     )
     if score.f1[MODEL] > score.f1[name]:
         return f"The model beats every baseline: {said}; {other}."
-    return f"The model does not beat the baselines: {said}; {other}. Use the baseline, which needs no network."
+    advice = "Use the baseline, which needs no network."
+    if name == ALWAYS:
+        advice = "An alarm that never ends scores better, so what is raised here tells nothing."
+    return f"The model does not beat the baselines: {said}; {other}. {advice}"
 
 
 def table(score: AlarmScore) -> tuple[list[str], list[list[str]]]:
