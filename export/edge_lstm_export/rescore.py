@@ -28,7 +28,7 @@ def rescore(run_dir: Path, bundle: Bundle) -> Judgement:
     dataset = read_dataset(recipe)
     baselines = None if recipe.classify is not None else fit_baselines(dataset)
     predictor = Predictor.of(bundle)
-    predictions = list(replay(predictor, dataset.recording.readings()))
+    predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
     judgement = judge(recipe, dataset, baselines, predictions)
     backend = predictor.backend
     note = f"Bundle {bundle.id}, {backend.scheme} on {backend.name}, one reading at a time, its state carried."

@@ -62,7 +62,7 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What a topic says: the parts of the stream's name, the name where the topic alone says it, and which values."""
+    """What a topic says: the name where the topic alone says it, else its parts, and which values."""
 
     parts: Mapping[str, str]
     stream: str | None
@@ -209,7 +209,7 @@ class Decoder:
         if self._mapping.stream is not None:
             return _Place(parts, None, values)
         name = filled(STREAM if self._mapping.name is None else self._mapping.name, parts)
-        return None if name_fault(name) else _Place(parts, name, values)
+        return None if name_fault(name) else _Place({}, name, values)
 
     def _split(self, message: Any) -> list[Any]:
         """The parts of a message that are readings."""

@@ -10,7 +10,6 @@ The same reader checks manifest.json, which comes from strangers.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import sys
 import types
@@ -185,6 +184,8 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 
 def _near(name: str, known: Collection[str]) -> list[str]:
+    import difflib  # here: a service whose config is right never needs it
+
     return difflib.get_close_matches(name, known, 1, 0.6)
 
 

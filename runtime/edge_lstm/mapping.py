@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zoneinfo
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
@@ -98,7 +97,11 @@ class InputMapping:
 
     def zone(self) -> tzinfo:
         """The zone of times that name none. Raises what zoneinfo does where this machine does not know it."""
-        return timezone.utc if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
+        if self.timezone == "UTC":
+            return timezone.utc
+        import zoneinfo  # here: most devices say UTC, and have the memory for something else
+
+        return zoneinfo.ZoneInfo(self.timezone)
 
     def source(self, feature: str) -> ValueMapping:
         """Where a feature's value stands."""
@@ -119,7 +122,7 @@ class InputMapping:
         yield from self._format_faults()
         try:
             self.zone()
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        except (KeyError, ValueError, OSError):
             expected = "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata)"
             yield "timezone", f'{expected}, found "{self.timezone}"'
 

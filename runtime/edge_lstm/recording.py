@@ -62,7 +62,15 @@ class Recording:
             values = {name: value for name, value in zip(self.features, row, strict=True) if not math.isnan(value)}
             yield Reading(self.streams[index], time, values)
 
-    def rows(self, chosen: NDArray[np.bool_] | slice) -> Recording:
+    def side_by_side(self) -> Recording:
+        """The same readings with the streams in turns, each in its own order: what steps in rounds goes faster so."""
+        by_stream = np.argsort(self.stream_of, kind="stable")
+        begins = np.searchsorted(self.stream_of[by_stream], np.arange(len(self.streams)))
+        place = np.empty(len(self), np.int64)
+        place[by_stream] = np.arange(len(self)) - begins[self.stream_of[by_stream]]  # a reading's number in its stream
+        return self.rows(np.lexsort((self.stream_of, place)))
+
+    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Recording:
         """A part of the recording, with the same streams."""
         return dataclasses.replace(
             self,

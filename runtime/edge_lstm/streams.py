@@ -65,7 +65,7 @@ class StreamTable:
         self.now: Records = np.zeros(0, now)
         self.joining: NDArray[np.float32] = np.zeros((0, features), np.float32)
         self.said: NDArray[np.float32] = np.zeros((0, len(contract.outputs)), np.float32)
-        self.filling: Records = np.zeros(0, np.dtype(filling))
+        self.filling: Records = np.zeros(0, np.dtype(filling if contract.sampling.grid else []))
         self._grid = contract.sampling.grid
         self._always = 4 if self._grid else 3  # the columns that each table of a contract keeps come first
         self.usual: NDArray[np.float32] = np.zeros((0, *calibration_shape(contract)), np.float32)
@@ -108,7 +108,8 @@ class StreamTable:
         self.now[slot] = self._fresh[0]
         self.joining[slot] = np.nan
         self.said[slot] = np.nan
-        self.filling[slot] = (np.nan, np.nan, 0.0, 0)
+        if self._grid:
+            self.filling[slot] = (np.nan, np.nan, 0.0, 0)
         self.trail_length[slot] = 0
         self.seen[slot] = 0
         row = self._fetch(stream)

@@ -187,7 +187,7 @@ def test_commits_keep_their_distance_and_a_whole_batch_does_not_wait(
     service.wait_connected()
     begun = time.monotonic()
     for number in range(4):  # each waits for the last one's prediction, so each is a commit
-        subscriber.publish("sensors/tank-0", reading(200 + number))
-        wait_until(lambda count=201 + number: len(subscriber.messages) == count, "the prediction arrives")
+        subscriber.publish("sensors/tank-0", reading(500 + number))
+        wait_until(lambda count=501 + number: len(subscriber.messages) == count, "the prediction arrives")
     assert time.monotonic() - begun >= 3 * 0.4
     assert service.stop() == 0

@@ -30,6 +30,7 @@ from edge_lstm_train.recipe import (
     Recipe,
     RegressSection,
 )
+from edge_lstm_train.run import unseen_steps
 
 Make = Callable[..., Recipe]
 
@@ -307,3 +308,12 @@ def test_cuda_is_refused_where_there_is_none(recipe_of: Make, waves: Recording) 
     recipe = recipe_of()
     with pytest.raises(EdgeLstmError, match="expected a CUDA device"):
         fit(recipe, dataset_of(recipe, waves), np.ones(1), device="cuda")
+
+
+def test_the_tape_of_short_streams_holds_several_of_them(recipe_of: Make, recording_of: Make) -> None:
+    random = np.random.default_rng(2)
+    rows = [(name, 60.0 * at, [float(random.normal())]) for name in "abc" for at in range(100 if name == "b" else 80)]
+    dataset = dataset_of(recipe_of(), recording_of(rows, ("x",)))
+    chosen = unseen_steps(dataset)
+    assert dataset.recording.streams[dataset.stream_of[chosen[0]]] == "b"  # the one with most of them comes first
+    assert sorted(chosen.tolist()) == np.flatnonzero(dataset.part_of > 0).tolist()

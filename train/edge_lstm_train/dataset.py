@@ -184,7 +184,7 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
     sampler = Sampler(contract, table)
     duplicate = late = 0
     kept = []
-    for one in sampler.rounds(recording.readings()):
+    for one in sampler.rounds(recording.side_by_side().readings()):
         behind = sampler.behind(one)
         if behind.any():
             repeated = one.times[behind] == table.now["time"][one.slots[behind]]

@@ -59,7 +59,7 @@ class Score:
 def predict(contract: Contract, network: Network, recording: Recording) -> list[Prediction]:
     """What a device would publish for the recording: the runtime's predictor, reading after reading, state carried."""
     predictor = Predictor(contract, ReferenceBackend(network))
-    readings = recording.readings()
+    readings = recording.side_by_side().readings()
     predictions: list[Prediction] = []
     while part := list(islice(readings, _READINGS_AT_ONCE)):
         predictions += predictor.feed(part)

@@ -334,7 +334,7 @@ class FitSection:
 
     updates: int = key(600, doc="gradient steps", least=1)
     learning_rate: float = key(3e-3, doc="highest of the one-cycle schedule", least=1e-7, most=1)
-    weight_decay: float = key(1e-4, doc="AdamW's", least=0, most=1)
+    weight_decay: float = key(1e-4, doc="AdamW's", least=0, most=10)
     method: Literal["carried", "windows"] = key("carried", doc="train on a carried state, or on windows")
     segments: int = key(16, doc="stretches (or windows) side by side in one update", least=1, most=4096)
     chunk: int = key(96, doc="steps that a gradient reaches back (carried)", least=1)

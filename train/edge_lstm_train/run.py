@@ -115,11 +115,15 @@ def _make(run_dir: Path) -> None:
 
 
 def unseen_steps(dataset: Dataset) -> NDArray[np.int64]:
-    """Steps of the stream with most of them after the training part, from that part's end on: the checkpoint's tape."""
+    """Steps after the training part, of the stream with most of them and, where it is short, of others: the tape.
+
+    A short stream alone may be of one class, and what is rounded well for that one is not for the rest.
+    """
     unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
-    stream = np.bincount(dataset.stream_of[unseen]).argmax()
-    own: NDArray[np.int64] = unseen[dataset.stream_of[unseen] == stream]
-    return own[:_TAPE_STEPS]
+    counts = np.bincount(dataset.stream_of[unseen])
+    streams = [unseen[dataset.stream_of[unseen] == stream] for stream in np.argsort(-counts, kind="stable")]
+    chosen: NDArray[np.int64] = np.concatenate(streams)[:_TAPE_STEPS]
+    return chosen
 
 
 def _provenance(recipe: Recipe, judgement: Judgement) -> dict[str, str]:
