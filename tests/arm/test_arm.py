@@ -1,7 +1,7 @@
 """On ARM: the wheel installs, the bundle proves itself, and predictions are those of this machine.
 
-Not part of `make test`: `make test-arm64` runs it, as root, and takes a quarter of an hour a board. Emulated processors
-are slow in ways of their own, so what is reported is instructions, never time.
+Not part of `make test`: `make test-arm64` runs it, as root, and takes some 20 minutes a board. Emulated processors are
+slow in ways of their own, so what is reported is instructions, never time.
 """
 
 from __future__ import annotations
