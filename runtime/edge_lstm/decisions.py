@@ -6,8 +6,9 @@ restored with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,7 @@ Slots = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class Decided:
+class Decided(NamedTuple):
     """Decisions for a round of streams."""
 
     values: Floats  # (n, outputs): what is published; a classifier's probabilities
@@ -36,6 +36,18 @@ class Decided:
         scores = None if self.scores is None else self.scores[chosen]
         alarms = None if self.alarms is None else self.alarms[chosen]
         return Decided(self.values[chosen], labels, scores, alarms, self.turned[chosen])
+
+
+def together(rounds: Sequence[Decided]) -> Decided:
+    """Decisions of rounds, in their order."""
+    values, labels, scores, alarms, turned = zip(*rounds, strict=True)
+    return Decided(
+        np.concatenate(values),
+        list(chain.from_iterable(labels)),
+        None if scores[0] is None else np.concatenate(scores),
+        None if alarms[0] is None else np.concatenate(alarms),
+        np.concatenate(turned),
+    )
 
 
 class Decide(Protocol):

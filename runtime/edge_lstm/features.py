@@ -32,6 +32,7 @@ class Features:
     def __init__(self, contract: Contract) -> None:
         features = contract.features
         names = [feature.name for feature in features]
+        self._inputs = len(contract.inputs)
         self._masked = [index for index, feature in enumerate(features) if feature.mask]
         self._clock = [name for name in contract.clock if name != "elapsed"]
         self._elapsed = "elapsed" in contract.clock
@@ -71,23 +72,26 @@ class Features:
         (n, features) conditioned, missing ones held; missing (n, features). Returns (n, inputs) float32 in the order of
         `contract.inputs`, raw units. What is derived moves on in `now`.
         """
-        columns = [values]
-        if self._masked:
-            columns.append(missing[:, self._masked].astype(np.float32))
+        vectors = np.empty((len(values), self._inputs), np.float32)
+        at = values.shape[1]
+        vectors[:, :at] = values
+        for column in self._masked:
+            vectors[:, at] = missing[:, column]
+            at += 1
         if self._derived:
             before = now["before"][slots]
-            columns += self._derived.step(now, slots, values, before)
+            for columns in self._derived.step(now, slots, values, before):
+                vectors[:, at : at + columns.shape[1]] = columns
+                at += columns.shape[1]
             now["before"][slots] = values
         for name in self._clock:
             turns = _PHASES[name](times)
             angle = 2 * np.pi * (turns - np.floor(turns))  # small: the same bits on every libm that is exact there
-            columns += [np.sin(angle)[:, None], np.cos(angle)[:, None]]
+            vectors[:, at], vectors[:, at + 1] = np.sin(angle), np.cos(angle)
+            at += 2
         if self._elapsed:
             fresh = now["warm_steps"][slots] == 0
-            columns.append(np.log1p(np.where(fresh, 0.0, np.maximum(since, 0.0)))[:, None])
-        if len(columns) == 1:
-            return values
-        vectors: Floats = np.concatenate(columns, axis=1).astype(np.float32)
+            vectors[:, at] = np.log1p(np.where(fresh, 0.0, np.maximum(since, 0.0)))
         return vectors
 
 

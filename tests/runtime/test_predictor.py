@@ -229,6 +229,25 @@ def test_a_state_that_runs_away_restarts_that_stream_alone(caplog: pytest.LogCap
     assert "its state ran away stream=a" in caplog.text
 
 
+@pytest.mark.parametrize(("carried", "restarts"), [(3e4, 0), (9e5, 0), (1e9, 1), (-1e30, 1), (np.inf, 1)])
+def test_a_lone_stream_restarts_where_its_state_is_beyond_all_bounds_and_only_there(
+    carried: float, restarts: int
+) -> None:
+    one = predictor()
+    one.feed([level("a", 0, 1.0)])
+    one.table.now["state1"][one.table.slot("a")] = carried
+    assert [said.warm_steps for said in one.feed([level("a", 1, 2.0)])] == [1 if restarts else 2]
+    assert one.totals["runaway"] == restarts
+
+
+def test_readings_of_one_stream_fed_together_leave_what_they_leave_one_by_one() -> None:
+    network = random_network()
+    together, apart = (Predictor(contract_of(network), ReferenceBackend(network), max_rewind=4) for _ in range(2))
+    readings = [level("a", minute, minute % 7) for minute in range(30)]  # the trail fills and makes room thrice
+    assert together.feed(readings) == [said for reading in readings for said in apart.feed([reading])]
+    assert together.table.row("a") == apart.table.row("a")
+
+
 def test_a_stream_that_was_evicted_comes_back_exactly() -> None:
     rows: dict[str, bytes] = {}
     network = random_network()
