@@ -1,4 +1,4 @@
-"""The test part once more, through the bundle itself: what a device would have published, in the run's own report."""
+"""The test part once more, through the bundle itself, and its certificate: both into the run's own report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from edge_lstm.bundle import Bundle
+from edge_lstm.certificate import certificate_of, in_words, measured
 from edge_lstm.files import write_file
 from edge_lstm.predictor import Predictor
 from edge_lstm.replay import replay
@@ -34,6 +35,10 @@ def rescore(run_dir: Path, bundle: Bundle) -> Judgement:
     note = f"Bundle {bundle.id}, {backend.scheme} on {backend.name}, one reading at a time, its state carried."
     section = Section(TITLE, [Table(*judgement.table), Paragraph(f"{judgement.verdict} {note}", "note")])
     extend_report(run_dir / REPORT, section)
+    certificate = certificate_of(bundle)
+    if certificate is not None:
+        words = Paragraph(in_words(certificate), "note")
+        extend_report(run_dir / REPORT, Section("Certificate", [Table(*measured(certificate)), words]))
     metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
     metrics["bundle"] = {"id": bundle.id, "backend": backend.name, "scheme": backend.scheme, **judgement.figures}
     write_file(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")

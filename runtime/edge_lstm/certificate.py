@@ -66,6 +66,35 @@ class Certificate:
         )
 
 
+def measured(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts: what was measured of each variant on each backend."""
+    drifts = [f"drift, {segment}" for segment in certificate.segments]
+    head = ["variant", "bytes", *drifts, "largest error", f"{certificate.metric} change", "decisions flipped"]
+    rows = [
+        [
+            f"{one.backend} {one.scheme}",
+            f"{one.bytes:,}",
+            *(f"{drift:.2g}" for drift in one.drift.values()),
+            f"{one.error:.1e}",
+            f"{100 * one.metric_loss:+.2f} %",
+            f"{100 * one.flipped:.2f} %",
+            str(one.smallest_batch) if one.smallest_batch else "none: one at a time",
+        ]
+        for one in certificate.variants
+    ]
+    return [*head, "rows alike from a batch of"], rows
+
+
+def in_words(certificate: Certificate) -> str:
+    """What holds for all variants, in a few sentences."""
+    saturated = ", ".join(f"{name} {100 * share:.1f} %" for name, share in certificate.saturation.items())
+    unit = "" if certificate.metric == "error rate" else " standard deviations"
+    return (
+        f"{certificate.summary}. {certificate.metric} of the float32 model: {certificate.metric_before:.4g}{unit}. "
+        f"Gates that no longer answer: {saturated}."
+    )
+
+
 def certificate_of(bundle: Bundle) -> Certificate | None:
     """The bundle's certificate, or None where it was exported without. Raises EdgeLstmError where it is not one."""
     content = bundle.content.get(CERTIFICATE)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import Certificate, certificate_of
+from edge_lstm.certificate import certificate_of, in_words, measured
 from edge_lstm.data_sheet import rows_of, variant_rows
 
 
@@ -23,35 +23,14 @@ def model_page(bundle: Bundle) -> str:
         f"<h1>{title}</h1><dl>{sheet}</dl>",
         _table("Features", ["feature", "unit", "mean", "standard deviation"], features),
         _table("Variants", ["variant", "bytes", "parity", "drift", ""], variant_rows(bundle)),
-        *([] if certificate is None else _certificate(certificate)),
     ]
+    if certificate is not None:
+        body += [_table("Certificate", *measured(certificate)), f"<p>{escape(in_words(certificate))}</p>"]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><main>\n{''.join(body)}\n</main></body></html>\n"
     )
-
-
-def _certificate(certificate: Certificate) -> list[str]:
-    measured = [
-        [
-            f"{one.backend} {one.scheme}",
-            f"{one.bytes:,}",
-            *(f"{drift:.2g}" for drift in one.drift.values()),
-            f"{one.error:.1e}",
-            f"{100 * one.metric_loss:+.2f} %",
-            str(one.smallest_batch) if one.smallest_batch else "none: one at a time",
-        ]
-        for one in certificate.variants
-    ]
-    drifts = [f"drift, {segment}" for segment in certificate.segments]
-    head = ["variant", "bytes", *drifts, "largest error", f"{certificate.metric} change", "rows alike from a batch of"]
-    saturated = ", ".join(f"{name} {100 * share:.1f} %" for name, share in certificate.saturation.items())
-    note = (
-        f"{certificate.summary}. {certificate.metric} of the float32 model: {certificate.metric_before:.4g} standard "
-        f"deviations. Gates that no longer answer: {saturated}."
-    )
-    return [_table("Certificate", head, measured), f"<p>{escape(note)}</p>"]
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -103,7 +103,9 @@ def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(
     dataset = read_dataset(recipe)
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["bundle"]["id"], metrics["bundle"]["scheme"]) == (bundle.id, "int8")
-    assert "The same through the exported bundle" in (run / "report.html").read_text()
+    report = (run / "report.html").read_text()
+    assert report.count("<h2>The same through the exported bundle</h2>") == report.count("<h2>Certificate</h2>") == 1
+    assert f"{certificate.metric} of the float32 model: {certificate.metric_before:.4g}" in report
 
     readings = dataset.recording.readings()
     predictions = list(replay(Predictor.of(bundle, "onnx", "float32"), readings))
