@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 
+from edge_lstm.arrivals import Arrivals
 from edge_lstm.codec import Decoder, InputMapping, PayloadError
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mqtt import Door, Message
@@ -29,7 +30,6 @@ _POLL_S = 0.2
 _MOST_A_BATCH = 200  # messages; a broker lets about a thousand be unacknowledged
 _LONGEST_UNSAVED_S = 1.0  # a quiet card is not written to for each reading
 _TOLD_EVERY_S = 60.0
-_A_MOMENT_S = 1e-6
 _LONGEST_HEADER = 1_000_000  # bytes; a file that is none of ours may have no lines
 _MOST_RECENT = 2000  # more than a broker sends before the first acknowledgement
 
@@ -133,7 +133,7 @@ class Recorder:
         self._categories = categories or {}
         self._door, self._mapping, self._path = door, mapping, path
         self._stopping = False
-        self._arrived = 0.0
+        self._arrivals = Arrivals()
         self._told_at = -_TOLD_EVERY_S
         self._joining: dict[str, Reading] = {}  # by stream: values that came apart and wait for the others
         self._recent: dict[tuple[int, str, bytes], None] = {}  # messages that are in the file, the newest last
@@ -200,22 +200,14 @@ class Recorder:
             return []  # a connection broke before the broker heard that we have it
         try:
             decoder = self._decoder or self._begin(numbers_in(self._mapping, message.payload))
-            arrival = max(time.time(), self._arrived + _A_MOMENT_S)
-            self._arrived = arrival
+            arrival = self._arrivals.next()
             readings = decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
             self._refuse(message, str(error))
-            arrival, readings = self._arrived, error.readings
+            arrival, readings = self._arrivals.latest, error.readings
         else:
             self.counts["ignored"] += not readings
-        return [self._timed(reading, arrival) for reading in readings]
-
-    def _timed(self, reading: Reading, arrival: float) -> Reading:
-        """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
-        if reading.time != arrival:
-            return reading
-        moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
-        return reading._replace(time=moment)
+        return [self._arrivals.own(reading, arrival) for reading in readings]
 
     def _joined(self, reading: Reading) -> Reading | None:
         """The reading, or where it is a part, the whole one that it completes; a NaN in a part has come."""

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_lstm.arrivals import Arrivals
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import Decoder, Encoder, PayloadError
 from edge_lstm.deadband import Deadband
@@ -48,7 +49,6 @@ _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
 _IGNORED_TOLD_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
-_A_MOMENT_S = 1e-6
 
 
 class Service:
@@ -119,8 +119,7 @@ class Service:
         self._saved_at = time.monotonic()
         self._stopping = False
         self._connection = 0
-        self._arrived = 0.0
-        self._clock_behind = False
+        self._arrivals = Arrivals()
         self._told_at = -_REFUSALS_TOLD_EVERY_S
         self._ignored_at = -_IGNORED_TOLD_EVERY_S
         self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0, predictions=0)
@@ -167,7 +166,7 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
-        self._arrival()
+        self._arrivals.next()
         readings = [reading for message in messages for reading in self._readings(message)]
         predictions = self._predictor.feed(readings)
         said = self._worth_saying(predictions)
@@ -194,17 +193,6 @@ class Service:
             return [prediction for prediction in predictions if prediction.turned or prediction.revision]
         return predictions
 
-    def _arrival(self) -> float:
-        """Now, in seconds since 1970, and later than ever before: two messages of a moment are two, in their order,
-        and a clock that is set back makes nothing late."""
-        now = time.time()
-        behind = now < self._arrived - 1.0
-        if behind and not self._clock_behind:
-            log.warning("clock was set back by_s=%.1f", self._arrived - now)
-        self._clock_behind = behind
-        self._arrived = max(now, self._arrived + _A_MOMENT_S)
-        return self._arrived
-
     def _readings(self, message: Message) -> list[Reading]:
         """The readings in a message, or none after counting why."""
         if message.retained:
@@ -213,7 +201,7 @@ class Service:
         if message.repeated and self._outbox.knows(_identity(message)):
             self.counts["repeated"] += 1
             return []
-        arrival = self._arrived if self._decoder.timed else self._arrival()
+        arrival = self._arrivals.latest if self._decoder.timed else self._arrivals.next()
         try:
             readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
@@ -224,22 +212,15 @@ class Service:
                 self._ignore(message)
             if len(readings) == 1 and readings[0].time < arrival:
                 return readings  # the usual message, without what could be wrong with another
-        return [self._timed(reading, arrival) for reading in readings if self._plausible(message, reading)]
+        return [self._arrivals.own(reading, arrival) for reading in readings if self._plausible(message, reading)]
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
-        ahead = reading.time - self._arrived
-        if ahead > self.config.max_ahead_s and self._arrived > NO_CLOCK:
+        ahead = reading.time - self._arrivals.latest
+        if ahead > self.config.max_ahead_s and self._arrivals.latest > NO_CLOCK:
             self._refuse(message, f"expected a time up to now, found one {ahead:.0f} s ahead")
             return False
         return True
-
-    def _timed(self, reading: Reading, arrival: float) -> Reading:
-        """With a moment of its own, where it goes by the time of arrival and came with others in one message."""
-        if reading.time != arrival:
-            return reading
-        moment, self._arrived = self._arrived, self._arrived + _A_MOMENT_S
-        return reading._replace(time=moment)
 
     def _ignore(self, message: Message) -> None:
         """Count a message without any key of the mapping: devices send such, but so does a mistyped key, so say it."""

@@ -1,0 +1,45 @@
+"""Moments of arrival: each its own, in order, also when written down in microseconds."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from edge_lstm.arrivals import Arrivals
+from edge_lstm.reading import Reading
+
+_NOW_NS = 1_795_300_000_123_456_789
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A clock of one cell, in nanoseconds since 1970."""
+    cell = [_NOW_NS]
+    monkeypatch.setattr("edge_lstm.arrivals.time.time_ns", lambda: cell[0])
+    return cell
+
+
+def test_messages_of_one_moment_have_times_a_whole_microsecond_apart(clock: list[int]) -> None:
+    arrivals = Arrivals()
+    written = [round(arrivals.next() * 1e6) for _ in range(10_000)]
+    assert written == list(range(_NOW_NS // 1000, _NOW_NS // 1000 + 10_000))
+
+
+def test_readings_of_one_message_without_times_get_moments_of_their_own(clock: list[int]) -> None:
+    arrivals = Arrivals()
+    arrival = arrivals.next()
+    own = [arrivals.own(Reading("pump", arrival, {}), arrival).time for _ in range(100)]
+    assert own[0] == arrival
+    first = _NOW_NS // 1000
+    assert [round(time * 1e6) for time in own] == list(range(first, first + 100))
+    assert arrivals.next() > own[-1]
+    assert arrivals.own(Reading("pump", 5.0, {}), arrival).time == 5.0
+
+
+def test_a_clock_set_back_makes_nothing_late_and_is_told_once(clock: list[int], caplog: Any) -> None:
+    arrivals = Arrivals()
+    before = arrivals.next()
+    clock[0] -= 3600 * 10**9
+    with caplog.at_level(logging.WARNING):
+        assert before < arrivals.next() < arrivals.next() < before + 1e-5
+    assert [record.getMessage() for record in caplog.records] == ["clock was set back by_s=3600.0"]
