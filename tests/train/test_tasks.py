@@ -20,17 +20,17 @@ from edge_lstm_train.dataset import carried_chunks, cropped_runs, dataset_of
 from edge_lstm_train.evaluate import aligned, coverage, predict
 from edge_lstm_train.fit import fit, streamed, untrained
 from edge_lstm_train.judgement import judge
-from edge_lstm_train.recipe import (
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.run import unseen_steps
+from edge_lstm_train.sections import (
     AnomalySection,
     AugmentSection,
     ClassifySection,
     FeatureSection,
     FitSection,
     ModelSection,
-    Recipe,
     RegressSection,
 )
-from edge_lstm_train.run import unseen_steps
 
 Make = Callable[..., Recipe]
 

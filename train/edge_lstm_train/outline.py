@@ -13,8 +13,8 @@ from typing import Literal
 
 from edge_lstm.config import suggestion
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm_train.recipe import toml_key, toml_value
 from edge_lstm_train.survey import Survey
+from edge_lstm_train.toml_text import toml_key, toml_value
 
 Task = Literal["forecast", "anomaly", "classify", "regress"]
 
