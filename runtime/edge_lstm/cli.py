@@ -358,6 +358,9 @@ def simulate(
 @click.argument("config", type=click.Path(path_type=Path))
 def run(config: Path) -> None:
     """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    from edge_lstm.lean_imports import defer_seldom_used
+
+    defer_seldom_used()
     from edge_lstm.refusal import announce
     from edge_lstm.selftest import SelfTestError
     from edge_lstm.service import Service
