@@ -341,6 +341,7 @@ class FitSection:
     window: int | None = key(None, doc="steps in a window (windows)", least=1)
     clip: float = key(1.0, doc="largest norm of the gradient", least=1e-6)
     loss: Literal["mse", "huber"] = key("mse", doc="of numbers; huber cares less about outliers")
+    refit: bool = key(False, doc="once the validation part has chosen the update, learn anew from it as well")
     seed: int = key(1, doc="the same seed gives the same weights", least=0, most=2**31 - 1)
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -404,6 +405,11 @@ class Recipe:
             for name in named:
                 if name not in self.features:
                     yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
+        if self.classify is not None and self.fit.refit:
+            yield (
+                "fit.refit",
+                "expected none with [classify]: what it is held against learns from the training part alone",
+            )
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
