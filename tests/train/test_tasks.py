@@ -113,6 +113,21 @@ def test_a_virtual_sensor_is_not_asked_where_none_of_its_sensors_spoke(recipe_of
     assert np.flatnonzero(np.isnan(dataset.targets[:, 0])).tolist() == [5, 6, 7]
 
 
+def test_a_head_that_says_all_of_its_target_works_in_the_targets_own_unit(recipe_of: Make, recording_of: Make) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 400)
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+    alone = of_task(recipe_of(), regress=RegressSection("power"))
+    beside = dataclasses.replace(alone, model=ModelSection(hidden=2, highway=1))
+    power = 30 * values + np.random.default_rng(1).normal(0, 3, 400)
+    dataset = dataset_of(alone, with_label(recording, "power", power))
+    ridge = np.array([0.5])
+    usual = np.nanstd(dataset.targets[dataset.steps("train")])
+    assert untrained(alone, dataset, ridge).output_scale.tolist() == pytest.approx([usual])
+    assert untrained(beside, dataset, ridge).output_scale.tolist() == [0.5]  # the highway says the most of it
+    ahead = dataset_of(recipe_of(), recording)
+    assert untrained(recipe_of(), ahead, ridge).output_scale.tolist() == [0.5]  # a change from the newest value
+
+
 def test_a_refit_learns_from_the_validation_part_and_so_does_the_ridge_beside_it(
     recipe_of: Make, recording_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

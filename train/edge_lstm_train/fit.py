@@ -150,7 +150,7 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], *, 
         model.mean[:] = torch.from_numpy(mean)
         model.scale[:] = torch.from_numpy(scale)
         model.seen[: len(recipe.unseen)] = torch.tensor([not unseen for unseen in recipe.unseen]).float()
-        model.output_scale[:] = torch.from_numpy(spread)
+        model.output_scale[:] = torch.from_numpy(_head_unit(recipe, dataset, spread))
         nn.init.zeros_(model.head.weight)
         nn.init.zeros_(model.head.bias)
         if recipe.change:
@@ -162,6 +162,17 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], *, 
         if section.highway and recipe.classify is None:
             started_at_ridge(model, dataset, refit)
     return model
+
+
+def _head_unit(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(outputs,): what a one at the head is in each target's unit, about the size of what the head has to say.
+
+    Beside a highway, or added to the newest value, that is what a ridge leaves. A virtual sensor without a highway says
+    all of its target: in the ridge's small unit its weights would have to grow by more than the updates carry them.
+    """
+    if recipe.regress is None or recipe.model.highway:
+        return spread
+    return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), spread)
 
 
 def input_statistics(dataset: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
