@@ -5,7 +5,6 @@ A round holds at most one sample a stream, so that one reading and a thousand go
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.contract import Contract
+from edge_lstm.digests import blake2b
 from edge_lstm.reading import Reading
 from edge_lstm.streams import Slots, StreamTable, rows_of
 
@@ -257,4 +257,4 @@ def _in_rounds(slots: Slots) -> tuple[Slots, list[int]]:
 
 def identity(sequence: str) -> int:
     """64 bits for a device's own sequence number or id; never 0, which says that the time is the identity."""
-    return int.from_bytes(hashlib.blake2b(sequence.encode(), digest_size=8).digest(), "big") or 1
+    return int.from_bytes(blake2b(sequence.encode(), digest_size=8).digest(), "big") or 1

@@ -9,7 +9,6 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from edge_lstm.arrivals import Arrivals
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import Decoder, Encoder, PayloadError
 from edge_lstm.deadband import Deadband
+from edge_lstm.digests import sha256
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.health import Health
 from edge_lstm.intake import Intake
@@ -380,5 +380,5 @@ def state_path(folder: Path, state: str) -> Path:
 
 def _identity(message: Message) -> str:
     """What a message has in common with its own repetition in the same session (MQTT 5, 4.4), and with no other."""
-    digest = hashlib.sha256(message.topic.encode() + b"\0" + message.payload).hexdigest()[:16]
+    digest = sha256(message.topic.encode() + b"\0" + message.payload).hexdigest()[:16]
     return f"{message.packet_id}:{digest}"

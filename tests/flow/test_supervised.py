@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -106,6 +107,8 @@ def test_a_loop_that_stands_still_gives_no_sign_of_life(
     service.wait_connected()
     wait_until(lambda: ear.heard().count("WATCHDOG=1") >= 2, "its loop is alive")
     service.process.send_signal(signal.SIGSTOP)
+    _, status = os.waitpid(service.process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
     told = ear.heard().count("WATCHDOG=1")
     time.sleep(3.0)  # the whole watchdog: what must not come has no event to wait for
     assert ear.heard().count("WATCHDOG=1") == told

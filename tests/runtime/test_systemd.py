@@ -55,10 +55,13 @@ def test_an_abstract_socket_is_found_too() -> None:
         assert there.recv(100) == b"READY=1"
 
 
-def test_a_sign_of_life_goes_out_three_times_a_watchdog_however_often_the_loop_turns(ear: socket.socket) -> None:
+def test_a_sign_of_life_goes_out_three_times_a_watchdog_however_often_the_loop_turns(
+    ear: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    milliseconds = iter(range(600))  # a busy machine would leave some out
+    monkeypatch.setattr("edge_lstm.systemd.time.monotonic", lambda: next(milliseconds) / 1000)
     manager = Manager({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "600000"})
-    begun = time.monotonic()
-    while time.monotonic() - begun < 0.5:
+    for _ in range(600):
         manager.alive()
     assert heard(ear) == ["WATCHDOG=1"] * 3
 

@@ -15,7 +15,8 @@ from edge_lstm.config import from_mapping
 from edge_lstm.contract import DERIVED, Alarm, Sampling
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.tables import column_index, open_table, recording_files
-from edge_lstm_train.recipe import (
+from edge_lstm_train.recipe import bundled_recipes, read_recipe
+from edge_lstm_train.sections import (
     AnomalySection,
     AugmentSection,
     ClassifySection,
@@ -25,10 +26,8 @@ from edge_lstm_train.recipe import (
     RecordingSection,
     RegressSection,
     SplitSection,
-    bundled_recipes,
-    read_recipe,
-    recipe_toml,
 )
+from edge_lstm_train.toml_text import recipe_toml
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm_train.dataset import Batch, Dataset
-from edge_lstm_train.recipe import AugmentSection
+from edge_lstm_train.sections import AugmentSection
 
 Floats = NDArray[np.float32]
 

@@ -203,6 +203,7 @@ class _Search:
             "schedule": schedule.state_dict(),
             "state": state,
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self._model.mean.is_cuda else None,  # draws its dropout
         }
         file = io.BytesIO()
         torch.save(content, file)
@@ -232,6 +233,8 @@ class _Search:
         self._weights = content["best_weights"]
         self._model.load_state_dict(content["weights"])
         torch.set_rng_state(content["random"].cpu())
+        if self._model.mean.is_cuda and content.get("random_cuda") is not None:
+            torch.cuda.set_rng_state(content["random_cuda"].cpu())
         self.extra = content
         return True
 

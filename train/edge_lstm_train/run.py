@@ -29,9 +29,10 @@ from edge_lstm_train.evaluate import predict, steps_ahead
 from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
-from edge_lstm_train.recipe import Recipe, recipe_toml
+from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
 from edge_lstm_train.split import PARTS
+from edge_lstm_train.toml_text import recipe_toml
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 

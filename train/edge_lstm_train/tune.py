@@ -21,7 +21,8 @@ from edge_lstm.selftest import initial_states
 from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.fit import fit, untrained
-from edge_lstm_train.recipe import Range, Recipe
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.sections import Range
 
 _SECTIONS = ("model", "fit", "augment")
 _TIMED_STEPS = 200
