@@ -110,17 +110,18 @@ class _Board:
         self._python = python
         self._source = (resources.files("edge_lstm") / "board_side.py").read_bytes()
         self._root = [] if ssh.run(["id", "-u"]).stdout.strip() == b"0" else ["sudo", "-n"]
+        if self._root:  # asked once, since sudo's own complaints look like those of a command
+            status, _, heard = self.run(["true"])
+            if status:
+                raise EdgeLstmError(
+                    f"expected {ssh.destination} to become root by sudo, found: {_last(heard)}",
+                    "allow it without a password there (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST",
+                )
 
     def run(self, command: Sequence[str], stdin: bytes = b"") -> tuple[int, str, str]:
         """Exit status, stdout, stderr of a command run as root."""
         done = self.ssh.run([*self._root, *command], stdin)
-        said, heard = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        if self._root and done.returncode == 1 and heard.startswith("sudo:"):
-            raise EdgeLstmError(
-                f"expected {self.ssh.destination} to become root by sudo, found: {heard.strip()}",
-                "allow it without a password there (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST",
-            )
-        return done.returncode, said, heard
+        return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
     def ask(self, verb: str, stdin: bytes = b"", **arguments: Any) -> Any:
         """The answer of a verb of `board_side`."""
@@ -165,7 +166,7 @@ def deploy(
     """
     board = _Board(ssh, python)
     facts = board.ask("probe", root=root, folder=HOME)
-    name, kind, machine = _kind(goods.config, facts)
+    name, kind, machine = _kind(ssh.destination, goods.config, facts)
     say(
         f"board        {facts['model'] or name}: {machine.architecture}, Python {machine.python}, glibc {machine.glibc}"
     )
@@ -195,6 +196,7 @@ def deploy(
         return Outcome(goods.name, changed, None)
     _start(board, unit)
     say(f"ready        {unit}")
+    board.ask("link", path=f"{root}{HOME}/edge-lstm", target=program.removeprefix(f"{root}{HOME}/"))
     board.ask("note", path=mark, text=digest)
     board.ask("tidy", folder=f"{root}{HOME}/envs", units=f"{root}/etc/systemd/system")
     status, said, heard = board.run(
@@ -205,7 +207,7 @@ def deploy(
     return Outcome(goods.name, changed or ["the service"], said.strip() or None)
 
 
-def _kind(config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
+def _kind(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
     """The board's name, what is known of it, and the machine that it is. Raises EdgeLstmError where they do not fit."""
     machine = Machine(
         facts["machine"],
@@ -218,11 +220,17 @@ def _kind(config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardCo
     name = config.device or detected(machine)
     if name is None:
         raise EdgeLstmError(
-            f"expected a board that edge-lstm device list knows, found {machine.model or machine.architecture}",
+            f"{destination}: expected a board that edge-lstm device list knows, "
+            f"found {machine.model or machine.architecture}",
             'name the one that is nearest in the config: device = "..."',
         )
     board = read_board(name)
-    board.fit(machine)
+    if refusals := board.refusals(machine):
+        reasons = "; ".join(reason for reason, _ in refusals)
+        remedies = list(dict(refusals).values())
+        if "expected Python" in reasons:
+            remedies.append("where it has another one, name that with --python")
+        raise EdgeLstmError(f"{destination} is no {board.title}: {reasons}", " / ".join(remedies))
     return name, board, machine
 
 
@@ -230,6 +238,8 @@ def _refuse_unready(destination: str, board: BoardConfig, machine: Machine, fact
     """Raises EdgeLstmError where something of the board's system is missing that its package manager brings."""
     target = Target(machine.python or "", board.architecture, machine.glibc or "0.0")
     lacking = []
+    if machine.glibc is None:
+        lacking.append(("glibc, since there are no wheels for another C library", "use a system that has it: Debian's"))
     if not facts["venv"]:
         lacking.append(("the modules venv and ensurepip", "sudo apt install python3-venv"))
     if "numpy" in target.from_distribution and facts["numpy"] is None:
