@@ -80,7 +80,9 @@ _TASKS: dict[Task, str] = {
 
 def service_outline(name: str, found: Survey | None, features: Sequence[str]) -> str:
     """A service config as TOML, for a bundle of that recipe."""
-    message = {"time": "2024-03-01T12:00:00Z", **dict.fromkeys(features[:3], 1.25)}
+    texts = {} if found is None else found.texts
+    values = {one: texts[one][0] if one in texts else 1.25 for one in features[:3]}
+    message = {"time": "2024-03-01T12:00:00Z", **values}
     more = ", and so on" if len(features) > 3 else ""
     return "\n".join(
         [
