@@ -405,8 +405,8 @@ def run(config: Path) -> None:
 def _settle() -> None:
     """Take what is there by now out of the garbage collector's rounds, which stop a service for 20 ms to walk it.
 
-    What a former service left, in cycles, is collected first. What a batch makes dies by itself, so later rounds are few:
-    at Python's own 700 objects they take a tenth of a batch's time.
+    What a former service left, in cycles, is collected first. What a batch makes dies by itself, so later rounds are
+    few: at Python's own 700 objects they take a tenth of a batch's time.
     """
     gc.unfreeze()
     gc.collect()

@@ -23,12 +23,12 @@ def steps_of(streams: list[str], values: list[float], revisions: list[int]) -> S
 
 
 def test_a_prediction_is_said_where_it_moved_over_its_band_since_the_last_that_was_said() -> None:
-    deadband, table = Deadband(CONTRACT, {target: 0.5 for target in CONTRACT.targets}), StreamTable(CONTRACT)
+    deadband, table = Deadband(CONTRACT, dict.fromkeys(CONTRACT.targets, 0.5)), StreamTable(CONTRACT)
     steps = steps_of(["a", "b", "a", "a", "a"], [1.0, 9.0, 1.4, 1.6, 1.7], [0] * 5)
     assert deadband.moved(steps, table) == [0, 1, 3]
     assert deadband.moved(steps_of(["a", "b"], [2.0, 9.6], [0, 0]), table) == [1]
 
 
 def test_a_correction_is_said_however_little_it_moved() -> None:
-    deadband, table = Deadband(CONTRACT, {target: 0.5 for target in CONTRACT.targets}), StreamTable(CONTRACT)
+    deadband, table = Deadband(CONTRACT, dict.fromkeys(CONTRACT.targets, 0.5)), StreamTable(CONTRACT)
     assert deadband.moved(steps_of(["a", "a", "a"], [1.0, 1.1, 1.2], [0, 1, 0]), table) == [0, 1]
