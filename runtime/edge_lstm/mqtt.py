@@ -44,6 +44,8 @@ _UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = 60.0
 _MOST_A_POLL = 1000  # messages, about
 _MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
 _TOPICS_KEPT = 4096
+# of a packet's first byte: QoS, DUP and RETAIN
+_FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
@@ -284,7 +286,7 @@ class Door:
         qos: Literal[0, 1] = 1,
         retain: bool = False,
         properties: PublishProperties | None = None,
-    ) -> list[int]:
+    ) -> Sequence[int]:
         """Send (topic, payload) pairs, in order and in one write.
 
         At QoS 1 each gets a number, which is in `unconfirmed` until the broker has it or refuses it (`counts`); it
@@ -455,8 +457,7 @@ class Door:
     def _send(self) -> None:
         """As much as the broker's window takes."""
         while self.connected and (run := self._outgoing.take()):
-            items = [(waiting.topic, waiting.payload) for waiting in run]
-            packet_ids = self._client.publish_many(items, 1, run[0].retain, self._packed(run[0].properties))
+            packet_ids = self._client.publish_many(run.items, 1, run.retain, self._packed(run.properties))
             self._outgoing.note_sent(run, packet_ids)
 
     def _publish_unconfirmed(
@@ -538,9 +539,10 @@ class Door:
                 if first & QOS:
                     self._client.ack(packet_id, (first & QOS) >> 1)
                 continue
-            qos, repeated, retained = (first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0
+            qos, repeated, retained = _FLAGS[first & 15]
             self._arrived_bytes += len(payload)
-            arrived.append(Message(topic, payload, packet_id, connection, qos, repeated, retained, properties))
+            facts = (topic, payload, packet_id, connection, qos, repeated, retained, properties)
+            arrived.append(tuple.__new__(Message, facts))  # half of what a named tuple's own takes
 
     def _name(self, raw: bytes) -> str | None:
         try:

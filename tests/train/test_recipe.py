@@ -83,6 +83,13 @@ def test_a_recipe_may_raise_the_cap_on_parameters(tmp_path: Path) -> None:
     assert recipe.parameters == 4 * 100 * (1 + 100 + 2) + 101
 
 
+def test_a_refit_is_refused_where_the_baselines_could_not_follow_it(tmp_path: Path) -> None:
+    text = MINIMAL.partition("[forecast]")[0].replace("[recording]", 'task = "classify"\n[recording]', 1)
+    text += '[labels.state]\n[classify]\nlabel = "state"\nclasses = ["on", "off"]\n[fit]\nrefit = true\n'
+    with pytest.raises(EdgeLstmError, match=r"fit\.refit: expected none with \[classify\]"):
+        read_recipe(write(tmp_path, text))
+
+
 @pytest.mark.parametrize(("fit", "found"), [('method = "windows"', "window: missing"), ("window = 6", "has no window")])
 def test_a_window_belongs_to_the_method_windows_alone(tmp_path: Path, fit: str, found: str) -> None:
     with pytest.raises(EdgeLstmError, match=found):

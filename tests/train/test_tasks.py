@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ import torch
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording
+from edge_lstm_train import fit as fitting
 from edge_lstm_train.augment import Augment
 from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edge_lstm_train.classification import MARKOV, class_baselines, true_classes
-from edge_lstm_train.dataset import carried_chunks, cropped_runs, dataset_of
+from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, cropped_runs, dataset_of
 from edge_lstm_train.evaluate import aligned, coverage, predict
 from edge_lstm_train.fit import carried, fit, streamed, untrained
 from edge_lstm_train.judgement import judge
@@ -97,6 +99,92 @@ def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) ->
     assert set(judged.scores[0].rmse) == {"model", "mean", "ridge"}
     assert judged.scores[0].r2["ridge"] > 0.8
     assert judged.scores[0].unit == "W"
+
+
+def test_a_virtual_sensor_is_not_asked_where_none_of_its_sensors_spoke(recipe_of: Make, recording_of: Make) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (300, 2))
+    power = values.sum(axis=1)
+    values[5:8] = np.nan  # an outage
+    values[9, 0] = np.nan  # one sensor alone
+    recording = recording_of([("s", 60.0 * index, row) for index, row in enumerate(values)], ("x", "y"))
+    recipe = of_task(recipe_of(features={"x": False, "y": False}), regress=RegressSection("power", "W"))
+    dataset = dataset_of(recipe, with_label(recording, "power", power))
+    assert len(dataset) == 300  # the state steps through the outage all the same
+    assert np.flatnonzero(np.isnan(dataset.targets[:, 0])).tolist() == [5, 6, 7]
+
+
+def test_a_head_that_says_all_of_its_target_works_in_the_targets_own_unit(recipe_of: Make, recording_of: Make) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 400)
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+    alone = of_task(recipe_of(), regress=RegressSection("power"))
+    beside = dataclasses.replace(alone, model=ModelSection(hidden=2, highway=1))
+    power = 30 * values + np.random.default_rng(1).normal(0, 3, 400)
+    dataset = dataset_of(alone, with_label(recording, "power", power))
+    ridge = np.array([0.5])
+    usual = np.nanstd(dataset.targets[dataset.steps("train")])
+    assert untrained(alone, dataset, ridge).output_scale.tolist() == pytest.approx([usual])
+    assert untrained(beside, dataset, ridge).output_scale.tolist() == [0.5]  # the highway says the most of it
+    ahead = dataset_of(recipe_of(), recording)
+    assert untrained(recipe_of(), ahead, ridge).output_scale.tolist() == [0.5]  # a change from the newest value
+
+
+def test_a_refit_learns_from_the_validation_part_and_so_does_the_ridge_beside_it(
+    recipe_of: Make, recording_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 2000)
+    power = values * np.repeat([1.0, 2.0, 9.0], [1200, 400, 400])  # another one in each part
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+
+    learned_from: list[int] = []
+    chunks = fitting.carried_chunks
+
+    def noted(dataset: Dataset, *arguments: Any) -> Iterator[Batch]:
+        learned_from.append(len(dataset.steps("train")))
+        return chunks(dataset, *arguments)
+
+    monkeypatch.setattr(fitting, "carried_chunks", noted)
+
+    def slopes(refit: bool) -> list[float]:
+        section = FitSection(updates=8, segments=4, chunk=20, learning_rate=1e-5, refit=refit)
+        recipe = recipe_of(model=ModelSection(hidden=2, highway=1, level_free=False), fit=section)
+        recipe = of_task(recipe, regress=RegressSection("power"))
+        dataset = dataset_of(recipe, with_label(recording, "power", power))
+        baselines = fit_baselines(dataset, refit)
+        fitted = fit(recipe, dataset, baselines.residual)
+        assert fitted.refitted == refit
+        said = streamed(fitted.model, dataset)[:, 0], baselines.predictions["ridge"][:, 0]
+        return [float(np.polyfit(values, one, 1)[0]) for one in said]
+
+    assert slopes(False) == pytest.approx([1.0, 1.0], abs=0.05)
+    assert slopes(True) == pytest.approx([1.25, 1.25], abs=0.05)  # three rows of 1 to one of 2, and none of 9
+    assert learned_from == [1200, 1200, 1600]
+
+
+def test_a_refit_that_was_stopped_is_gone_through_again_to_the_same_weights(
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = FitSection(updates=16, segments=4, chunk=20, refit=True)
+    recipe = recipe_of(model=ModelSection(hidden=4, dropout=0.3), fit=section)
+    dataset = dataset_of(recipe, waves)
+    whole = fit(recipe, dataset, np.ones(1))
+    assert whole.best > 2
+    left = {"updates": 16 + 2}
+    real = torch.nn.utils.clip_grad_norm_
+
+    def clipped(*arguments: object) -> object:
+        left["updates"] -= 1
+        if left["updates"] < 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.nn.utils.clip_grad_norm_", clipped)
+        stopped = fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    assert (stopped.interrupted_at, stopped.refitted, stopped.best) == (16, False, whole.best)
+    resumed = fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    assert resumed.refitted
+    for name, value in whole.model.state_dict().items():
+        np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
 
 
 def test_quantiles_lie_where_they_should(recipe_of: Make, recording_of: Make) -> None:

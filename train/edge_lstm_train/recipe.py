@@ -73,6 +73,11 @@ class Recipe:
             for name in named:
                 if name not in self.features:
                     yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
+        if self.classify is not None and self.fit.refit:
+            yield (
+                "fit.refit",
+                "expected none with [classify]: what it is held against learns from the training part alone",
+            )
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):

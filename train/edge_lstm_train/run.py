@@ -72,7 +72,7 @@ def train(
     _make(run_dir)
     if resume and not (run_dir / PROGRESS).exists():
         click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
-    baselines = None if recipe.classify is not None else fit_baselines(dataset)
+    baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
@@ -157,6 +157,7 @@ def _metrics(run: Run) -> dict[str, Any]:
         "parameters": run.recipe.parameters,
         "seed": run.recipe.fit.seed,
         "kept_update": run.fitted.best,
+        "refitted": run.fitted.refitted,
         "interrupted_at": run.fitted.interrupted_at,
         "diverged_at": run.fitted.diverged_at,
         "curve": [
@@ -204,6 +205,12 @@ def _learning_picture(run: Run) -> Picture:
     return Picture(svg, what)
 
 
+def _kept(fitted: Fitted) -> str:
+    if fitted.refitted:
+        return f"the best after {fitted.best}; learned anew for so many from training and validation together"
+    return f"weights of update {fitted.best} kept"
+
+
 def _settings(run: Run) -> Facts:
     recipe, dataset = run.recipe, run.dataset
     model, section = recipe.model, recipe.fit
@@ -222,7 +229,7 @@ def _settings(run: Run) -> Facts:
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
             "method": f"{how}, {section.segments} side by side",
-            "updates": f"{section.updates}, weights of update {run.fitted.best} kept",
+            "updates": f"{section.updates}, {_kept(run.fitted)}",
             "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
             "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),

@@ -318,6 +318,7 @@ class FitSection:
     window: int | None = key(None, doc="steps in a window (windows)", least=1)
     clip: float = key(1.0, doc="largest norm of the gradient", least=1e-6)
     loss: Literal["mse", "huber"] = key("mse", doc="of numbers; huber cares less about outliers")
+    refit: bool = key(False, doc="once the validation part has chosen the update, learn anew from it as well")
     seed: int = key(1, doc="the same seed gives the same weights", least=0, most=2**31 - 1)
 
     def faults(self) -> Iterator[tuple[str, str]]:
