@@ -67,6 +67,7 @@ class Outcome:
     service: str
     changed: list[str]  # what was not there already, in words; none: nothing was touched
     prediction: str | None  # the first one, with its topic; None: none came, or none was waited for
+    unheard: str | None = None  # why the broker did not let it be heard
 
 
 def parcel(service: Path, bundle: Path) -> Parcel:
@@ -132,6 +133,11 @@ class _Board:
                 f"expected {self._python} on {self.ssh.destination}, found none",
                 "install it there (sudo apt install python3 python3-venv), or name another with --python",
             )
+        if "Unknown option: -I" in heard:  # Python 2 and its like
+            raise EdgeLstmError(
+                f"expected {self._python} on {self.ssh.destination} to be Python 3, found an older one",
+                "name another with --python",
+            )
         if status:
             raise EdgeLstmError(
                 f"expected {self.ssh.destination} to {verb} {arguments.get('folder', '')}, found: {_last(heard)}",
@@ -183,7 +189,10 @@ def deploy(
     say(f"verified     {goods.bundle.id} on that board's {goods.config.backend or 'backends'}")
     status, said, heard = board.run([program, "device", "install", f"{folder}/{CONFIG}", *_rooted(root)])
     if status:
-        raise EdgeLstmError(f"{ssh.destination}: {_last(heard)}", "mend that and deploy again")
+        raise EdgeLstmError(
+            f"{ssh.destination}: {_line('error: ', heard) or _last(heard)}",
+            _line("hint: ", heard) or "mend that and deploy again",
+        )
     for line in said.splitlines():
         say(f"installed    {line}")
     mark = f"{folder}.deployed"
@@ -202,9 +211,8 @@ def deploy(
     status, said, heard = board.run(
         [f"{environment}/bin/python", "-m", "edge_lstm.first_prediction", f"{folder}/{CONFIG}", f"{wait_s:g}"]
     )
-    if status and heard.strip():
-        say(f"             its predictions could not be heard: {_last(heard)}")
-    return Outcome(goods.name, changed or ["the service"], said.strip() or None)
+    unheard = (_line("error: ", heard) or _last(heard)) if status and heard.strip() else None
+    return Outcome(goods.name, changed or ["the service"], said.strip() or None, unheard)
 
 
 def _kind(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
@@ -230,7 +238,7 @@ def _kind(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> 
         remedies = list(dict(refusals).values())
         if "expected Python" in reasons:
             remedies.append("where it has another one, name that with --python")
-        raise EdgeLstmError(f"{destination} is no {board.title}: {reasons}", " / ".join(remedies))
+        raise EdgeLstmError(f"{destination} does not fit {board.title}: {reasons}", " / ".join(remedies))
     return name, board, machine
 
 
@@ -318,7 +326,7 @@ def _verify(board: _Board, program: str, folder: str, goods: Parcel) -> None:
         options += ["--trust", f"{folder}/{config.trust}"]
     status, _, heard = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
     if status:
-        found = _error_line(heard) or f"verify ended with {status}, {_last(heard)}"
+        found = _line("error: ", heard) or f"verify ended with {status}, {_last(heard)}"
         raise EdgeLstmError(
             f"the bundle does not prove itself on {board.ssh.destination}: {found}",
             "what ran there runs on; another backend or scheme in the config may do",
@@ -363,6 +371,7 @@ def _last(text: str) -> str:
     return lines[-1] if lines else "nothing said"
 
 
-def _error_line(text: str) -> str | None:
-    lines = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
+def _line(beginning: str, text: str) -> str | None:
+    """The first line of edge-lstm's own that begins so, without its beginning."""
+    lines = [line.removeprefix(beginning) for line in text.splitlines() if line.startswith(beginning)]
     return lines[0] if lines else None

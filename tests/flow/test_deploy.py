@@ -211,6 +211,36 @@ def test_a_service_that_does_not_become_ready_says_why(deployed: Deployed, broke
     assert "state.db" in log.partition("to become ready")[2]
 
 
+def test_what_the_board_says_at_installing_is_told_with_its_remedy(
+    deployed: Deployed, broker: Mosquitto, tmp_path: Path
+) -> None:
+    pid = deployed.board.service_pid(UNIT)
+    namesake = write_service(tmp_path, UNIT, broker.address)
+    status, said, log = deploy(deployed.board, namesake, deployed.bundle, "--wait", "0")
+    assert (status, said) == (1, "")
+    assert log.splitlines()[-2:] == [
+        f'error: board: expected {UNIT} to be free or of client_id "{UNIT}", found the service of "tank"',
+        "hint: choose another client_id, or uninstall that one",
+    ]
+    assert deployed.board.service_pid(UNIT) == pid
+
+
+def test_a_board_that_does_not_fit_is_refused_before_anything_lies_there(
+    make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
+) -> None:
+    board, service = make_board(), write_service(tmp_path, "tank", NOWHERE)
+    service.write_text('device = "generic-armv7"\n' + service.read_text())
+    status, said, log = deploy(board, service, bundle_path)
+    assert (status, said) == (1, "")
+    assert log == (
+        f"error: board does not fit a 32-bit ARM board: expected armv7l, found {this_machine().architecture}\n"
+        "hint: choose the board that it is (edge-lstm device detect)\n"
+    )
+    service.write_text(service.read_text().replace("generic-armv7", "generic-armv77"))
+    assert 'found "generic-armv77"; did you mean "generic-armv7"?' in deploy(board, service, bundle_path)[2]
+    assert sorted(path.name for path in board.root.iterdir()) == ["run"]
+
+
 def test_a_board_without_systemd_is_refused_before_anything_lies_there(
     make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
 ) -> None:
