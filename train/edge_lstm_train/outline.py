@@ -98,7 +98,7 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
             "",
             "[input]",
             'topic = "sensors/{stream}"                   # <- where readings come from',
-            f"# payloads like {json.dumps(message)}{more}",
+            f"# payloads like {json.dumps(message, ensure_ascii=False)}{more}",
             '# time_from = "arrival"      # where messages have no time of their own',
             '# preset = "tasmota"         # or zigbee2mqtt, esphome, shelly, shelly-gen1, homeassistant',
             "",
