@@ -36,7 +36,8 @@ test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/install
 	.venv-compat-new/bin/python -m pip install $(PIP_FLAGS) --constraint $< onnxruntime ai-edge-litert numpy click
 	@touch $@
 
-# The installed unit under a real systemd, booted beside this machine's; needs root, and skips with a reason elsewhere.
+# The unit, and a deployment over a real sshd, under a real systemd that is booted beside this machine's; needs root, and
+# skips with a reason elsewhere.
 test-systemd: .venv-device/installed
 	$(DEVICE)/python -m pytest tests/systemd --device-only -rsP
 

@@ -366,7 +366,7 @@ def _measured(row: Row, data: Path, seeds: Sequence[int]) -> list[Figures]:
     for fold in row.folds or [None]:
         recipe = _recipe(row, data, fold)
         dataset = read_dataset(recipe)
-        baselines = None if recipe.classify is not None else fit_baselines(dataset)
+        baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
         for seed, folds in found.items():
             seeded = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=seed))
             folds.append(_streamed(seeded, dataset, baselines))

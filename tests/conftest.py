@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -123,23 +124,32 @@ class Mosquitto:
             self._process = None
 
 
-@pytest.fixture
-def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
-    """start_mosquitto(settings="allow_anonymous true", tls=False): a running one; skips where it is not installed."""
+@contextlib.contextmanager
+def mosquittos(folder: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """start(settings="allow_anonymous true", tls=False), until the block ends; skips where it is not installed."""
     if not (shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists()):
         pytest.skip("mosquitto is not installed (Debian: apt-get install mosquitto)")
     started: list[Mosquitto] = []
 
     def start(settings: str = "allow_anonymous true", tls: bool = False) -> Mosquitto:
-        folder = tmp_path / f"mosquitto-{len(started)}"
-        folder.mkdir()
-        started.append(Mosquitto(folder, settings, tls))
+        own = folder / f"mosquitto-{len(started)}"
+        own.mkdir()
+        started.append(Mosquitto(own, settings, tls))
         started[-1].start()
         return started[-1]
 
-    yield start
-    for broker in started:
-        broker.stop()
+    try:
+        yield start
+    finally:
+        for broker in started:
+            broker.stop()
+
+
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """start_mosquitto(settings="allow_anonymous true", tls=False): a running one; skips where it is not installed."""
+    with mosquittos(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

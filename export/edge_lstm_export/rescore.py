@@ -27,7 +27,7 @@ def rescore(run_dir: Path, bundle: Bundle) -> Judgement:
     """
     recipe = read_recipe(run_dir / RECIPE)
     dataset = read_dataset(recipe)
-    baselines = None if recipe.classify is not None else fit_baselines(dataset)
+    baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     predictor = Predictor.of(bundle)
     predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
     judgement = judge(recipe, dataset, baselines, predictions)

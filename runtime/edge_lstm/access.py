@@ -31,6 +31,8 @@ class Tls:
 
         Raises EdgeLstmError where a file is missing, unreadable, no PEM, or does not fit the others.
         """
+        from edge_lstm.tls_socket import TidySocket  # which loads OpenSSL
+
         faults = []
         for path in (self.ca_file, self.cert_file, self.key_file):
             try:
@@ -45,7 +47,7 @@ class Tls:
         except (ssl.SSLError, OSError) as error:
             raise _unfit(f"certificates in PEM at {self.ca_file}", error) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _TidySocket
+        context.sslsocket_class = TidySocket
         if self.cert_file is not None:
             try:
                 context.load_cert_chain(self.cert_file, self.key_file, _no_passphrase)
@@ -93,17 +95,6 @@ def secret_path(folder: Path, path: str, credential: str) -> Path:
     given = os.environ.get("CREDENTIALS_DIRECTORY")
     handed = Path(given or folder) / credential
     return handed if given and handed.exists() else folder / path
-
-
-class _TidySocket(ssl.SSLSocket):
-    """Closes itself where the handshake fails; paho leaves that to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
 
 
 def _no_passphrase() -> str:

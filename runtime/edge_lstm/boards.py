@@ -110,7 +110,9 @@ class BoardConfig:
         refusals = self.refusals(machine)
         if refusals:
             reasons = "; ".join(reason for reason, _ in refusals)
-            raise EdgeLstmError(f"this machine is no {self.title}: {reasons}", " / ".join(dict(refusals).values()))
+            raise EdgeLstmError(
+                f"this machine does not fit {self.title}: {reasons}", " / ".join(dict(refusals).values())
+            )
 
 
 def board_names() -> list[str]:

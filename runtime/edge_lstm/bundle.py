@@ -7,7 +7,6 @@ every other entry with its sha256. Nothing in it is ever unpickled or executed.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import re
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 from edge_lstm.config import from_mapping, key
 from edge_lstm.contract import Contract
+from edge_lstm.digests import sha256
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm.schemes import Scheme
@@ -154,9 +154,9 @@ class Bundle:
             odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
             raise _damaged(source, f"other files than its manifest lists: {odd}")
         for name, expected in manifest.files.items():
-            if hashlib.sha256(content[name]).hexdigest() != expected:
+            if sha256(content[name]).hexdigest() != expected:
                 raise _damaged(source, f"{name} with another sha256 than its manifest says")
-        return Bundle(manifest, content, hashlib.sha256(raw).hexdigest()[:12], source, raw, signature)
+        return Bundle(manifest, content, sha256(raw).hexdigest()[:12], source, raw, signature)
 
     def signed(self, signature: bytes) -> bytes:
         """The bytes of this bundle with that signature instead of its own."""
@@ -196,7 +196,7 @@ def write_bundle(path: Path, manifest: Manifest, content: Mapping[str, bytes]) -
 
 def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
     """The bytes of a bundle: equal arguments give equal bytes."""
-    files = {name: hashlib.sha256(content[name]).hexdigest() for name in sorted(content)}
+    files = {name: sha256(content[name]).hexdigest() for name in sorted(content)}
     facts = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     entries = {MANIFEST: (json.dumps(facts, indent=1) + "\n").encode(), **{name: content[name] for name in files}}
     return _zip(entries)

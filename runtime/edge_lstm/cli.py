@@ -6,6 +6,7 @@ Exit 0 good, 1 refused or failed, 2 wrong usage, 65 a bundle that fails its self
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -13,6 +14,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from edge_lstm.systemd import Manager
 
 _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
+_OBJECTS_A_ROUND = 10_000  # new ones before garbage is looked for: a batch makes half as many
 
 # Commands in files of their own, reached by name; the workshops': a device has neither torch nor what makes bundles.
 _ELSEWHERE = {
@@ -231,6 +234,7 @@ def replay(
     """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
     from edge_lstm.codec import encode_prediction
     from edge_lstm.columns import Quantity
+    from edge_lstm.dialect import dialect
     from edge_lstm.predictor import Predictor
     from edge_lstm.recording import Columns, read_recording
     from edge_lstm.replay import predictions_csv, states, until
@@ -247,7 +251,8 @@ def replay(
     elif recording is not None:
         names = _renamed({feature.name: feature.name for feature in opened.contract.features}, columns)
         values = {one.name: Quantity(names[one.name], categories=one.categories) for one in opened.contract.features}
-        where = Columns(values, time_column, stream_column, stream)
+        found = dialect(recording, time_column)
+        where = Columns(values, found.times, stream_column, stream, words=found.words)
         readings = list(read_recording(recording, where).readings())
     elif store is not None:
         readings = list(history(store))
@@ -336,15 +341,16 @@ def simulate(
     stream: str | None,
 ) -> None:
     """Play a recording into a broker, as if its sensors were there."""
+    from edge_lstm.dialect import dialect
     from edge_lstm.mqtt import parse_address
     from edge_lstm.progress import progress
-    from edge_lstm.recording import Columns, numeric_columns, read_recording
+    from edge_lstm.recording import Columns, read_recording, value_columns
     from edge_lstm.simulate import simulate as play
 
     address = parse_address(url)
-    columns = Columns({}, time_column, stream_column, stream)
-    values = {name: name for name in numeric_columns(recording, columns)}
-    read = read_recording(recording, Columns(values, time_column, stream_column, stream))
+    found = dialect(recording, time_column)
+    columns = Columns({}, found.times, stream_column, stream, words=found.words)
+    read = read_recording(recording, replace(columns, values=value_columns(recording, columns)))
     with progress(len(read), "readings") as tick:
         published = play(read, address, topic, speed, lambda reading: tick(""))
     click.echo(f"{published} readings of {_streams(len(read.streams))} published to {address}")
@@ -354,6 +360,9 @@ def simulate(
 @click.argument("config", type=click.Path(path_type=Path))
 def run(config: Path) -> None:
     """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    from edge_lstm.lean_imports import defer_seldom_used
+
+    defer_seldom_used()
     from edge_lstm.refusal import announce
     from edge_lstm.selftest import SelfTestError
     from edge_lstm.service import Service
@@ -382,13 +391,27 @@ def run(config: Path) -> None:
 
     signal.signal(signal.SIGHUP, hang_up)
     with ended_by_signals(end) as ended:
+        _settle()
         service.run()
         while hangups and not ended:
             hangups.clear()
             service = _reloaded(service, config, manager)
             if ended:
                 service.stop()  # the signal came while there was nobody to tell
+            _settle()
             service.run()
+
+
+def _settle() -> None:
+    """Take what is there by now out of the garbage collector's rounds, which stop a service for 20 ms to walk it.
+
+    What a former service left, in cycles, is collected first. What a batch makes dies by itself, so later rounds are
+    few: at Python's own 700 objects they take a tenth of a batch's time.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_A_ROUND)
 
 
 def _reloaded(former: Service, config: Path, manager: Manager) -> Service:

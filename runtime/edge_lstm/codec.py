@@ -6,12 +6,13 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
 from edge_lstm.config import suggestion
+from edge_lstm.digits import own_texts
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.extras import require
 from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
@@ -30,6 +31,7 @@ from edge_lstm.payloads import (
 )
 from edge_lstm.presets import preset
 from edge_lstm.reading import Prediction, Reading
+from edge_lstm.steps import Outputs, Steps
 from edge_lstm.times import format_time, parse_time
 from edge_lstm.topics import STREAM, TopicPattern, filled, name_fault, topic_faults
 
@@ -47,7 +49,9 @@ __all__ = [
 ]
 
 _MOST_PLACES = 4096  # topics whose meaning is kept; strangers can make up any number of them
+_new = tuple.__new__  # half of what a named tuple's own takes
 _CLOCK_WAS_SET = 946_684_800.0  # the year 2000: a device that never heard what time it is counts from 1970
+_BOOLEANS = ("false", "true")
 _UNKEPT = re.compile("[\ud800-\udfff]")  # lone surrogates, which no database stores
 
 
@@ -136,7 +140,7 @@ class Decoder:
                     if not -LARGEST <= value <= LARGEST:
                         raise ValueError
                     values[feature] = value
-                return [Reading(place.stream, parse_time(facts[time], zone), values)]
+                return [_new(Reading, (place.stream, parse_time(facts[time], zone), values, None, False))]
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 pass  # NaN, a missing value or a fault, for the long way to tell
         return self._long(topic, payload, properties, arrival)
@@ -390,25 +394,10 @@ class Encoder:
 
     def __init__(self, mapping: OutputMapping, bundle_id: str) -> None:
         """Raises EdgeLstmError where the format needs a package that is not here."""
-        self._topic, self._bundle_id = mapping.topic, bundle_id
+        self._topic, self._bundle_id, self._format = mapping.topic, bundle_id, mapping.format
         if mapping.format == "msgpack":
             require("msgpack", "msgpack")
-        forms: dict[str, Callable[[Prediction, str], bytes]] = {
-            "nested": self._nested,
-            "flat": lambda prediction, bundle: encode_flat(prediction, bundle).encode(),
-            "msgpack": encode_msgpack,
-        }
-        self._form = forms[mapping.format]
         self._pattern = ""
-
-    def _nested(self, prediction: Prediction, bundle_id: str) -> bytes:
-        """`encode_prediction` with the bundle's targets and horizons, which are always the same, written once."""
-        if not self._pattern:
-            self._pattern = _pattern(prediction.values)
-        numbers = [number for values in prediction.values.values() for number in values.values()]
-        if not math.isfinite(sum(numbers)):  # of float32 numbers, so it is as finite as they are
-            return encode_prediction(prediction, bundle_id).encode()
-        return (_head(prediction, bundle_id) + self._pattern % tuple(numbers)).encode()
 
     def topic(self, stream: str) -> str:
         """Where a stream's predictions go."""
@@ -416,7 +405,38 @@ class Encoder:
 
     def payload(self, prediction: Prediction) -> bytes:
         """What a subscriber gets."""
-        return self._form(prediction, self._bundle_id)
+        if self._format == "msgpack":
+            return encode_msgpack(prediction, self._bundle_id)
+        encode = encode_flat if self._format == "flat" else encode_prediction
+        return encode(prediction, self._bundle_id).encode()
+
+    def messages(self, steps: Steps) -> list[tuple[str, bytes]]:
+        """`topic` and `payload` of each; what all of a bundle's predictions have in common is written once."""
+        if not len(steps.order):
+            return []
+        if self._format == "msgpack":
+            payloads = [self.payload(prediction) for prediction in steps.predictions()]
+        else:
+            columns = self._columns(steps)
+            payloads = [(self._pattern % row).encode() for row in zip(*columns, strict=True)]
+        return list(zip(map(self.topic, steps.streams), payloads, strict=True))
+
+    def _columns(self, steps: Steps) -> list[Iterable[object]]:
+        """What goes into the gaps of the pattern, a column a gap."""
+        decided = steps.decided
+        if not self._pattern:
+            labelled = decided.labels[0] is not None
+            self._pattern = _pattern(steps.outputs, self._bundle_id, self._format, labelled, decided.scores is not None)
+        times = steps.times.tolist()
+        told = {time: format_time(time) for time in set(times)}  # many streams are read at the same moment
+        columns: list[Iterable[object]] = [map(_quoted, steps.streams), [told[time] for time in times]]
+        columns += [column.tolist() for column in (steps.steps, steps.warm_steps, steps.revisions)]
+        if decided.labels[0] is not None:
+            columns.append([_quoted(label or "") for label in decided.labels])
+        if decided.scores is not None and decided.alarms is not None:
+            columns += [map(_score, decided.scores.tolist()), map(_BOOLEANS.__getitem__, decided.alarms.tolist())]
+        texts, outputs = own_texts(steps.values), steps.values.shape[1]
+        return columns + [texts[at::outputs] for at in range(outputs)]
 
 
 def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
@@ -477,23 +497,30 @@ def _head(prediction: Prediction, bundle_id: str) -> str:
     if prediction.label is not None:
         head += f',"label":{_quoted(prediction.label)}'
     if prediction.score is not None:
-        judged = math.isfinite(prediction.score)
-        score = float(f"{prediction.score:.6g}") if judged else "null"
-        head += f',"score":{score},"alarm":{"true" if prediction.alarm else "false"}'
+        head += f',"score":{_score(prediction.score)},"alarm":{_BOOLEANS[bool(prediction.alarm)]}'
     return head
 
 
-def _pattern(values: Mapping[str, Mapping[int, float]]) -> str:
-    """The end of a prediction in JSON, with a %r for each number."""
+def _pattern(outputs: Outputs, bundle_id: str, form: str, labelled: bool, scored: bool) -> str:
+    """A prediction in JSON with a %s for whatever differs from one to the next."""
 
-    def literal(name: str | int) -> str:
-        return _key(name).replace("%", "%%")
+    def literal(text: str) -> str:
+        return text.replace("%", "%%")
 
-    targets = [
-        f"{literal(target)}{{{','.join([f'{literal(horizon)}%r' for horizon in by_horizon])}}}"
-        for target, by_horizon in values.items()
-    ]
-    return f',"predictions":{{{",".join(targets)}}}}}'
+    def gaps(names: Iterable[str | int]) -> str:
+        return ",".join([f"{literal(_key(name))}%s" for name in names])
+
+    head = '{"stream":%s,"time":"%s","step":%s,"warm_steps":%s,"revision":%s'
+    head += f',"bundle":{literal(_quoted(bundle_id))}'
+    head += ',"label":%s' * labelled + ',"score":%s,"alarm":%s' * scored
+    if form == "flat":
+        return f"{head},{gaps([f'{target}+{horizon}' for target, horizons in outputs for horizon in horizons])}}}"
+    targets = [f"{literal(_key(target))}{{{gaps(horizons)}}}" for target, horizons in outputs]
+    return f'{head},"predictions":{{{",".join(targets)}}}}}'
+
+
+def _score(score: float) -> float | str:
+    return float(f"{score:.6g}") if math.isfinite(score) else "null"
 
 
 def _members(named: Iterable[tuple[str | int, float]]) -> str:

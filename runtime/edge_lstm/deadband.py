@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from edge_lstm.contract import Contract
-from edge_lstm.reading import Prediction
+from edge_lstm.steps import Steps
 from edge_lstm.streams import StreamTable
 
 
@@ -18,17 +18,15 @@ class Deadband:
     """
 
     def __init__(self, contract: Contract, bands: Mapping[str, float]) -> None:
-        self._outputs = contract.outputs
         self._bands = np.array([bands.get(target, 0.0) for target, _ in contract.outputs], np.float32)
 
-    def moved(self, predictions: Sequence[Prediction], table: StreamTable) -> list[Prediction]:
-        """The predictions to publish, in their order; corrections always are."""
+    def moved(self, steps: Steps, table: StreamTable) -> list[int]:
+        """The places of those to publish, in their order; corrections always are."""
         worth = []
-        for prediction in predictions:
-            slot = table.slot(prediction.stream)
-            values = np.array([prediction.values[target][ahead] for target, ahead in self._outputs], np.float32)
+        for place, (stream, revision) in enumerate(zip(steps.streams, steps.revisions.tolist(), strict=True)):
+            slot, values = table.slot(stream), steps.values[place]
             quiet = np.abs(values - table.said[slot]) <= self._bands  # never where nothing was said: NaN
-            if prediction.revision or not quiet.all():
+            if revision or not quiet.all():
                 table.said[slot] = values
-                worth.append(prediction)
+                worth.append(place)
         return worth

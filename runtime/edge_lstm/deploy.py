@@ -67,6 +67,7 @@ class Outcome:
     service: str
     changed: list[str]  # what was not there already, in words; none: nothing was touched
     prediction: str | None  # the first one, with its topic; None: none came, or none was waited for
+    unheard: str | None = None  # why the broker did not let it be heard
 
 
 def parcel(service: Path, bundle: Path) -> Parcel:
@@ -110,17 +111,18 @@ class _Board:
         self._python = python
         self._source = (resources.files("edge_lstm") / "board_side.py").read_bytes()
         self._root = [] if ssh.run(["id", "-u"]).stdout.strip() == b"0" else ["sudo", "-n"]
+        if self._root:  # asked once, since sudo's own complaints look like those of a command
+            status, _, heard = self.run(["true"])
+            if status:
+                raise EdgeLstmError(
+                    f"expected {ssh.destination} to become root by sudo, found: {_last(heard)}",
+                    "allow it without a password there (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST",
+                )
 
     def run(self, command: Sequence[str], stdin: bytes = b"") -> tuple[int, str, str]:
         """Exit status, stdout, stderr of a command run as root."""
         done = self.ssh.run([*self._root, *command], stdin)
-        said, heard = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        if self._root and done.returncode == 1 and heard.startswith("sudo:"):
-            raise EdgeLstmError(
-                f"expected {self.ssh.destination} to become root by sudo, found: {heard.strip()}",
-                "allow it without a password there (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST",
-            )
-        return done.returncode, said, heard
+        return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
     def ask(self, verb: str, stdin: bytes = b"", **arguments: Any) -> Any:
         """The answer of a verb of `board_side`."""
@@ -130,6 +132,11 @@ class _Board:
             raise EdgeLstmError(
                 f"expected {self._python} on {self.ssh.destination}, found none",
                 "install it there (sudo apt install python3 python3-venv), or name another with --python",
+            )
+        if "Unknown option: -I" in heard:  # Python 2 and its like
+            raise EdgeLstmError(
+                f"expected {self._python} on {self.ssh.destination} to be Python 3, found an older one",
+                "name another with --python",
             )
         if status:
             raise EdgeLstmError(
@@ -165,7 +172,7 @@ def deploy(
     """
     board = _Board(ssh, python)
     facts = board.ask("probe", root=root, folder=HOME)
-    name, kind, machine = _kind(goods.config, facts)
+    name, kind, machine = _kind(ssh.destination, goods.config, facts)
     say(
         f"board        {facts['model'] or name}: {machine.architecture}, Python {machine.python}, glibc {machine.glibc}"
     )
@@ -182,7 +189,10 @@ def deploy(
     say(f"verified     {goods.bundle.id} on that board's {goods.config.backend or 'backends'}")
     status, said, heard = board.run([program, "device", "install", f"{folder}/{CONFIG}", *_rooted(root)])
     if status:
-        raise EdgeLstmError(f"{ssh.destination}: {_last(heard)}", "mend that and deploy again")
+        raise EdgeLstmError(
+            f"{ssh.destination}: {_line('error: ', heard) or _last(heard)}",
+            _line("hint: ", heard) or "mend that and deploy again",
+        )
     for line in said.splitlines():
         say(f"installed    {line}")
     mark = f"{folder}.deployed"
@@ -195,17 +205,17 @@ def deploy(
         return Outcome(goods.name, changed, None)
     _start(board, unit)
     say(f"ready        {unit}")
+    board.ask("link", path=f"{root}{HOME}/edge-lstm", target=program.removeprefix(f"{root}{HOME}/"))
     board.ask("note", path=mark, text=digest)
     board.ask("tidy", folder=f"{root}{HOME}/envs", units=f"{root}/etc/systemd/system")
     status, said, heard = board.run(
         [f"{environment}/bin/python", "-m", "edge_lstm.first_prediction", f"{folder}/{CONFIG}", f"{wait_s:g}"]
     )
-    if status and heard.strip():
-        say(f"             its predictions could not be heard: {_last(heard)}")
-    return Outcome(goods.name, changed or ["the service"], said.strip() or None)
+    unheard = (_line("error: ", heard) or _last(heard)) if status and heard.strip() else None
+    return Outcome(goods.name, changed or ["the service"], said.strip() or None, unheard)
 
 
-def _kind(config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
+def _kind(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
     """The board's name, what is known of it, and the machine that it is. Raises EdgeLstmError where they do not fit."""
     machine = Machine(
         facts["machine"],
@@ -218,11 +228,17 @@ def _kind(config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardCo
     name = config.device or detected(machine)
     if name is None:
         raise EdgeLstmError(
-            f"expected a board that edge-lstm device list knows, found {machine.model or machine.architecture}",
+            f"{destination}: expected a board that edge-lstm device list knows, "
+            f"found {machine.model or machine.architecture}",
             'name the one that is nearest in the config: device = "..."',
         )
     board = read_board(name)
-    board.fit(machine)
+    if refusals := board.refusals(machine):
+        reasons = "; ".join(reason for reason, _ in refusals)
+        remedies = list(dict(refusals).values())
+        if "expected Python" in reasons:
+            remedies.append("where it has another one, name that with --python")
+        raise EdgeLstmError(f"{destination} does not fit {board.title}: {reasons}", " / ".join(remedies))
     return name, board, machine
 
 
@@ -230,6 +246,8 @@ def _refuse_unready(destination: str, board: BoardConfig, machine: Machine, fact
     """Raises EdgeLstmError where something of the board's system is missing that its package manager brings."""
     target = Target(machine.python or "", board.architecture, machine.glibc or "0.0")
     lacking = []
+    if machine.glibc is None:
+        lacking.append(("glibc, since there are no wheels for another C library", "use a system that has it: Debian's"))
     if not facts["venv"]:
         lacking.append(("the modules venv and ensurepip", "sudo apt install python3-venv"))
     if "numpy" in target.from_distribution and facts["numpy"] is None:
@@ -308,7 +326,7 @@ def _verify(board: _Board, program: str, folder: str, goods: Parcel) -> None:
         options += ["--trust", f"{folder}/{config.trust}"]
     status, _, heard = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
     if status:
-        found = _error_line(heard) or f"verify ended with {status}, {_last(heard)}"
+        found = _line("error: ", heard) or f"verify ended with {status}, {_last(heard)}"
         raise EdgeLstmError(
             f"the bundle does not prove itself on {board.ssh.destination}: {found}",
             "what ran there runs on; another backend or scheme in the config may do",
@@ -353,6 +371,7 @@ def _last(text: str) -> str:
     return lines[-1] if lines else "nothing said"
 
 
-def _error_line(text: str) -> str | None:
-    lines = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
+def _line(beginning: str, text: str) -> str | None:
+    """The first line of edge-lstm's own that begins so, without its beginning."""
+    lines = [line.removeprefix(beginning) for line in text.splitlines() if line.startswith(beginning)]
     return lines[0] if lines else None

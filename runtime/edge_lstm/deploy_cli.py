@@ -80,6 +80,9 @@ def deploy(
         click.echo(f"{outcome.service} runs on {destination} as it is here; nothing was changed")
         return
     click.echo(f"{outcome.service} serves on {destination}; changed: {', '.join(outcome.changed)}")
-    click.echo(
-        f"first prediction: {outcome.prediction}" if outcome.prediction else f"no reading came within {wait_s:g} s"
-    )
+    if outcome.prediction is not None:
+        click.echo(f"first prediction: {outcome.prediction}")
+    elif outcome.unheard is not None:
+        click.echo(f"its predictions could not be heard: {outcome.unheard}")
+    else:
+        click.echo(f"no reading came within {wait_s:g} s")

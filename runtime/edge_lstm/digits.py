@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_LEAST, _MOST = 1e-3, 1e12  # what lies between is written without an exponent, whoever writes it
 
 _fast: Any = None
 with contextlib.suppress(ImportError):  # the extra `fast`: the same digits in a twentieth of the time
@@ -25,5 +28,21 @@ def _fast_digits(values: NDArray[np.float32]) -> list[list[float]]:
     return found
 
 
+def _plain_texts(values: NDArray[np.float32]) -> list[str]:
+    return [repr(number) if math.isfinite(number) else "null" for row in _plain_digits(values) for number in row]
+
+
+def _fast_texts(values: NDArray[np.float32]) -> list[str]:
+    texts: list[str] = _fast.dumps(values.ravel(), option=_fast.OPT_SERIALIZE_NUMPY)[1:-1].decode().split(",")
+    size = np.abs(values)
+    usual = (size >= _LEAST) & (size < _MOST)
+    if np.count_nonzero(usual) < usual.size:  # orjson writes exponents otherwise than Python
+        for place in np.flatnonzero(~usual).tolist():
+            (texts[place],) = _plain_texts(values.ravel()[place].reshape(1, 1))
+    return texts
+
+
 # (n, m) -> n lists of m floats, each written with the fewest digits that no other float32 has
 own_digits: Callable[[NDArray[np.float32]], list[list[float]]] = _plain_digits if _fast is None else _fast_digits
+# (n, m), n and m at least 1 -> n * m texts, each of these numbers in JSON as Python writes it; null where it is none
+own_texts: Callable[[NDArray[np.float32]], list[str]] = _plain_texts if _fast is None else _fast_texts

@@ -44,6 +44,8 @@ _UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = 60.0
 _MOST_A_POLL = 1000  # messages, about
 _MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
 _TOPICS_KEPT = 4096
+# of a packet's first byte: QoS, DUP and RETAIN
+_FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
@@ -220,7 +222,7 @@ class Door:
     def encryption(self) -> tuple[str, str] | None:
         """(version of TLS, when the broker's certificate ends); None: nothing is encrypted, or nothing connected."""
         connection: Any = self._client.socket()
-        if not isinstance(connection, ssl.SSLSocket):
+        if not self.address.tls or connection is None:
             return None
         certificate: Any = connection.getpeercert() or {}
         return connection.version() or "TLS", str(certificate.get("notAfter", ""))
@@ -284,7 +286,7 @@ class Door:
         qos: Literal[0, 1] = 1,
         retain: bool = False,
         properties: PublishProperties | None = None,
-    ) -> list[int]:
+    ) -> Sequence[int]:
         """Send (topic, payload) pairs, in order and in one write.
 
         At QoS 1 each gets a number, which is in `unconfirmed` until the broker has it or refuses it (`counts`); it
@@ -357,7 +359,7 @@ class Door:
             self._wait_longer()
             if now >= self._silent_until:
                 self._silent_until = now + _UNREACHABLE_LOGGED_EVERY_S
-                log.warning("broker unreachable address=%s error=%s", self.address, _reason(error))
+                log.warning("broker unreachable address=%s error=%s", self.address, self._reason(error))
 
     def _wait_longer(self) -> None:
         """Random, so that a thousand devices do not come back to a broker at the same moment."""
@@ -369,7 +371,7 @@ class Door:
         connection: Any = self._client.socket()
         if connection is None:
             return
-        held = read and _decrypted(connection)
+        held = read and self._decrypted(connection)
         readers = [connection] if read else []
         writers = [connection] if self._client.want_write() else []
         readable, writable, _ = select.select(readers, writers, [], 0.0 if held else timeout_s)
@@ -387,13 +389,17 @@ class Door:
             self._drop()
         self._send()
 
+    def _decrypted(self, connection: Any) -> bool:
+        """Whether TLS holds what it took from the socket already, which select does not see."""
+        return self.address.tls and connection.pending() > 0
+
     def _read_packets(self, connection: Any) -> None:
         while True:
             self._client.loop_read()
             left: Any = self._client.socket()
             if left is not connection:
                 return
-            more = _decrypted(left) or select.select([left], [], [], 0)[0]
+            more = self._decrypted(left) or select.select([left], [], [], 0)[0]
             enough = len(self._arrived) >= _MOST_A_POLL or self._arrived_bytes >= _MOST_A_POLL_BYTES
             if enough or not more:
                 _acknowledge_at_once(connection)
@@ -419,9 +425,18 @@ class Door:
 
     def _absent(self, error: Exception) -> EdgeLstmError:
         hint = "start one (edge-lstm broker), or mend the address"
-        if isinstance(error, ssl.SSLError):
+        if self.address.tls and isinstance(error, ssl.SSLError):
             hint = "check ca_file, the host name in the broker's certificate, and that it speaks TLS on this port"
-        return EdgeLstmError(f"expected an MQTT broker at {self.address}, found: {_reason(error)}", hint)
+        return EdgeLstmError(f"expected an MQTT broker at {self.address}, found: {self._reason(error)}", hint)
+
+    def _reason(self, error: Exception) -> str:
+        if self.address.tls and isinstance(error, ssl.SSLCertVerificationError):
+            return f"a certificate that is refused ({error.verify_message})"
+        if self.address.tls and isinstance(error, ssl.SSLError):
+            return f"no TLS that fits ({error.reason or error})"
+        if isinstance(error, (socket.gaierror, UnicodeError)):
+            return "no such host"
+        return getattr(error, "strerror", None) or str(error)
 
     # publishing
 
@@ -442,8 +457,7 @@ class Door:
     def _send(self) -> None:
         """As much as the broker's window takes."""
         while self.connected and (run := self._outgoing.take()):
-            items = [(waiting.topic, waiting.payload) for waiting in run]
-            packet_ids = self._client.publish_many(items, 1, run[0].retain, self._packed(run[0].properties))
+            packet_ids = self._client.publish_many(run.items, 1, run.retain, self._packed(run.properties))
             self._outgoing.note_sent(run, packet_ids)
 
     def _publish_unconfirmed(
@@ -525,9 +539,10 @@ class Door:
                 if first & QOS:
                     self._client.ack(packet_id, (first & QOS) >> 1)
                 continue
-            qos, repeated, retained = (first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0
+            qos, repeated, retained = _FLAGS[first & 15]
             self._arrived_bytes += len(payload)
-            arrived.append(Message(topic, payload, packet_id, connection, qos, repeated, retained, properties))
+            facts = (topic, payload, packet_id, connection, qos, repeated, retained, properties)
+            arrived.append(tuple.__new__(Message, facts))  # half of what a named tuple's own takes
 
     def _name(self, raw: bytes) -> str | None:
         try:
@@ -552,21 +567,6 @@ class Door:
 @functools.lru_cache(maxsize=1)
 def _say_stock_once(missing: str) -> None:
     log.warning("paho-mqtt is not as the batching client expects, stock paho is used missing=%s", missing)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"a certificate that is refused ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS that fits ({error.reason or error})"
-    if isinstance(error, (socket.gaierror, UnicodeError)):
-        return "no such host"
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _decrypted(connection: Any) -> bool:
-    """Whether TLS holds what it took from the socket already, which select does not see."""
-    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
 
 def _acknowledge_at_once(connection: Any) -> None:

@@ -50,6 +50,8 @@ class Numeral:
     def read(self, found: object) -> float:
         """The number, or NaN. Raises PayloadError where `found` is neither a number nor known to mean a missing one."""
         if self._categories:
+            if isinstance(found, float) and found.is_integer():
+                found = int(found)  # a recording's 1.0 is the text 1 as well
             known = isinstance(found, (str, int))
             return self._categories.get(str(found).strip().lower(), math.nan) if known else math.nan
         number = self._number(found)

@@ -23,7 +23,7 @@ class Outbox:
 
     def __init__(
         self,
-        publish: Callable[[Sequence[Outgoing]], list[int]],
+        publish: Callable[[Sequence[Outgoing]], Sequence[int]],
         unconfirmed: Callable[[], AbstractSet[int]],
         batch: int,
     ) -> None:
@@ -31,8 +31,8 @@ class Outbox:
         confirmed; `batch`: the last batch's number."""
         self._publish, self._unconfirmed = publish, unconfirmed
         self._last = batch
-        self._batch_of: dict[int, int] = {}  # number of a message that is not confirmed -> batch
-        self._open: dict[int, int] = {}  # batch -> messages not confirmed, in the order of batches
+        self._open: dict[int, set[int]] = {}  # batch -> messages not confirmed, in the order of batches
+        self._count = 0  # of these
         self._identities: dict[str, int] = {}  # -> batch
         self._by_batch: deque[tuple[int, Sequence[str]]] = deque()
         self._settled = 0  # the last batch whose predictions, at least one, were all confirmed
@@ -41,7 +41,7 @@ class Outbox:
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
-        return len(self._batch_of)
+        return self._count
 
     def put(self, batch: int, messages: Sequence[Outgoing], identities: Sequence[str]) -> None:
         """Publish a committed batch, and remember the identities of the messages that caused it."""
@@ -50,9 +50,8 @@ class Outbox:
         self._identities.update(dict.fromkeys(identities, batch))
         self._by_batch.append((batch, identities))
         if messages:
-            numbers = self._publish(messages)
-            self._batch_of.update(dict.fromkeys(numbers, batch))
-            self._open[batch] = len(messages)
+            self._open[batch] = set(self._publish(messages))
+            self._count += len(messages)
 
     def hold(self, messages: int) -> None:
         """A connection is new: forget nothing before so many messages have come over it."""
@@ -66,8 +65,11 @@ class Outbox:
     def settle(self) -> None:
         """Take note of what the broker has confirmed."""
         unconfirmed = self._unconfirmed()
-        for number in [one for one in self._batch_of if one not in unconfirmed]:
-            self._confirm(self._batch_of.pop(number))
+        for numbers in self._open.values():
+            numbers &= unconfirmed
+        self._count = sum(map(len, self._open.values()))
+        for batch in [batch for batch, numbers in self._open.items() if not numbers]:
+            self._close(batch)
 
     @property
     def confirmed(self) -> int:
@@ -79,10 +81,7 @@ class Outbox:
         """The last batch whose incoming messages cannot come again."""
         return self._forgotten if self._held > 0 else self._settled - 1
 
-    def _confirm(self, batch: int) -> None:
-        self._open[batch] -= 1
-        if self._open[batch]:
-            return
+    def _close(self, batch: int) -> None:
         del self._open[batch]
         self._settled = max(self._settled, batch)
         while self._by_batch and self._by_batch[0][0] <= self.forgettable:

@@ -8,7 +8,6 @@ expected in the paho installed here, and where it does, `StockClient` has to do.
 from __future__ import annotations
 
 import inspect
-import ssl
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -103,7 +102,7 @@ class BatchingClient(StockClient):
     def _receive(self, connection: Any) -> bytes:
         """Nothing (b"") where the peer has closed. Raises OSError."""
         data = self._sock_recv(_READ_BYTES)
-        if isinstance(connection, ssl.SSLSocket):  # gives a record at a time, 16 KiB at most
+        if hasattr(connection, "pending"):  # TLS: gives a record at a time, 16 KiB at most
             while data and len(data) < _READ_BYTES and connection.pending():
                 data += self._sock_recv(_READ_BYTES)
         return data

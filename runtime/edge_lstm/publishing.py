@@ -11,6 +11,8 @@ from typing import NamedTuple
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+_MOST_A_RUN = 500  # messages: what cutting a piece off costs, whatever was given at once
+
 
 @dataclass(frozen=True)
 class PublishProperties:
@@ -34,12 +36,11 @@ def paho_properties(properties: PublishProperties) -> Properties:
     return packed
 
 
-class Waiting(NamedTuple):
-    """A message on its way to the window."""
+class Run(NamedTuple):
+    """Messages on their way, in order, that go out with the same properties."""
 
-    number: int
-    topic: bytes
-    payload: bytes
+    numbers: Sequence[int]
+    items: Sequence[tuple[bytes, bytes]]  # topic, payload
     retain: bool
     properties: PublishProperties | None
 
@@ -54,37 +55,41 @@ class SendWindow:
         self.size = size
         self.unconfirmed: set[int] = set()  # numbers, sent or waiting
         self._next_number = 1
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Run] = deque()
         self._sent: dict[int, int] = {}  # by packet id
 
     def add(
         self, items: Sequence[tuple[bytes, bytes]], retain: bool, properties: PublishProperties | None
-    ) -> list[int]:
+    ) -> Sequence[int]:
         """(topic, payload) pairs join the queue; their numbers."""
         first = self._next_number
         self._next_number += len(items)
-        numbers = list(range(first, self._next_number))
+        numbers = range(first, self._next_number)
         self.unconfirmed.update(numbers)
-        self._waiting += [
-            Waiting(number, topic, payload, retain, properties)
-            for number, (topic, payload) in zip(numbers, items, strict=True)
-        ]
+        for start in range(0, len(items), _MOST_A_RUN):
+            at = slice(start, start + _MOST_A_RUN)
+            self._waiting.append(Run(numbers[at], items[at], retain, properties))
         return numbers
 
-    def take(self) -> list[Waiting]:
+    def take(self) -> Run | None:
         """Off the queue's head what the window has room for, as long as it goes out with the same properties."""
         waiting, room = self._waiting, self.size - len(self._sent)
         if not waiting or room <= 0:
-            return []
+            return None
         retain, properties = waiting[0].retain, waiting[0].properties
-        run: list[Waiting] = []
-        while waiting and len(run) < room and waiting[0].retain == retain and waiting[0].properties is properties:
-            run.append(waiting.popleft())
-        return run
+        numbers: list[int] = []
+        items: list[tuple[bytes, bytes]] = []
+        while waiting and len(items) < room and waiting[0].retain == retain and waiting[0].properties is properties:
+            run, left = waiting.popleft(), room - len(items)
+            if len(run.items) > left:
+                waiting.appendleft(Run(run.numbers[left:], run.items[left:], retain, properties))
+            numbers += run.numbers[:left]
+            items += run.items[:left]
+        return Run(numbers, items, retain, properties)
 
-    def note_sent(self, run: Iterable[Waiting], packet_ids: Sequence[int]) -> None:
+    def note_sent(self, run: Run, packet_ids: Sequence[int]) -> None:
         """They are at the broker, or will be after a reconnect, under these ids."""
-        self._sent.update(zip(packet_ids, [waiting.number for waiting in run], strict=True))
+        self._sent.update(zip(packet_ids, run.numbers, strict=True))
 
     def confirm(self, packet_ids: Iterable[int]) -> None:
         """The broker has them; ids that are not of this window are somebody else's."""

@@ -208,18 +208,27 @@ class _Reader:
 
 def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> list[str]:
     """The columns whose first value that is not missing is a number, without those of time and stream."""
+    return [name for name, one in value_columns(path, columns).items() if not one.text]
+
+
+def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> dict[str, Quantity]:
+    """All columns but those of time and stream: numbers where the first that is not missing is one, else texts."""
     table = open_table(recording_files(path)[0], columns.layout)
     times = columns.time if isinstance(columns.time, Times) else Times([columns.time] if columns.time else [])
     time_at = [] if times.interval_s is not None else time_columns(table, times)
     taken = {*(table.header[at] for at in time_at), columns.stream_column, ""}
-    return [name for at, name in enumerate(table.header) if name not in taken and _looks_numeric(table, at)]
+    return {
+        name: Quantity(name, text=not _looks_numeric(table, at, columns.words))
+        for at, name in enumerate(table.header)
+        if name not in taken
+    }
 
 
 def time_columns(table: Table, times: Times) -> list[int]:
     """Where the times stand. Found, it is the first column that looks like it: by name where there are numbers."""
     if times.columns:
         return [column_index(table, column) for column in times.columns]
-    first = _first_row(table)
+    first = first_row(table)
     for at, (name, cell) in enumerate(zip(table.header, first, strict=True)):
         named = any(word in name.lower() for word in ("time", "date", "stamp", "measured"))
         if named or not _is_number(cell):
@@ -234,6 +243,12 @@ def time_columns(table: Table, times: Times) -> list[int]:
         'name it (--time COLUMN, or time = "..." under [recording] in a recipe, with time_format where it is neither '
         "ISO 8601 nor a number; interval_s where there is none)",
     )
+
+
+def first_row(table: Table) -> list[str]:
+    """The cells of the first row of readings, by column."""
+    block = next(iter(table.blocks(range(len(table.header)), 1)))
+    return [texts_of(block.cells[at])[0] for at in range(len(table.header))]
 
 
 def recording_csv(recording: Recording) -> str:
@@ -264,16 +279,12 @@ def _quantity(column: str | Quantity) -> Quantity:
     return Quantity(column) if isinstance(column, str) else column
 
 
-def _first_row(table: Table) -> list[str]:
-    block = next(iter(table.blocks(range(len(table.header)), 1)))
-    return [texts_of(block.cells[at])[0] for at in range(len(table.header))]
-
-
-def _looks_numeric(table: Table, at: int) -> bool:
+def _looks_numeric(table: Table, at: int, words: Words) -> bool:
+    missing = {text.lower() for text in words.missing}
     for block in table.blocks([at]):
         for text in texts_of(block.cells[at]):
-            if not math.isnan(WORDS.get(text.lower(), 0.0)):
-                return _is_number(text)
+            if text.lower() not in missing and not math.isnan(WORDS.get(text.lower(), 0.0)):
+                return _is_number(text.replace(",", ".") if words.decimal_comma else text)
     return False
 
 

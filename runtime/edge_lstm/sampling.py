@@ -5,17 +5,16 @@ A round holds at most one sample a stream, so that one reading and a thousand go
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.contract import Contract
+from edge_lstm.digests import blake2b
 from edge_lstm.reading import Reading
 from edge_lstm.streams import Slots, StreamTable, rows_of
 
@@ -51,6 +50,16 @@ class Round(NamedTuple):
         )
 
 
+class _Taken(NamedTuple):
+    """Samples in the order in which they came; a stream may have several."""
+
+    order: Sequence[int]  # which of the readings fed they came with
+    slots: Sequence[int]
+    times: Sequence[float]
+    ids: Sequence[int]
+    given: NDArray[np.float32]  # (n, features)
+
+
 class Samples(NamedTuple):
     """What a round of readings steps with."""
 
@@ -83,41 +92,49 @@ class Sampler:
         A partial reading only becomes part of a round when it completes its sample; on a grid, a reading brings the
         samples of the intervals that ended before it.
         """
-        names, table = self._names, self._table
-        numbers: dict[int, int] = {}
-        sizes: list[int] = []  # of the rounds
-        taken: list[tuple[int, int, int, float, int, list[float]]] = []
-        for index, reading in enumerate(readings):
-            slot = table.slot(reading.stream)
-            if reading.partial:
-                joined = self._joined(slot, reading)
-                if joined is None:
-                    continue
-                values = joined
-            else:
-                values = [reading.values.get(name, math.nan) for name in names]
-            if self._grid is None:
-                found = [(reading.time, 0 if reading.sequence is None else identity(reading.sequence), values)]
-            else:
-                found = [(time, 0, sample) for time, sample in self._grid.take(slot, reading.time, values)]
-            for sample_time, sample_id, sample in found:
-                number = numbers[slot] = numbers.get(slot, -1) + 1
-                if number == len(sizes):
-                    sizes.append(0)
-                sizes[number] += 1
-                taken.append((number, index, slot, sample_time, sample_id, sample))
-        if not taken:
+        taken = self._taken(readings if isinstance(readings, Sequence) else list(readings))
+        order, count = taken.order, len(taken.order)
+        if not count:
             return
-        taken.sort(key=itemgetter(0))  # stable: within a round as they came
-        _, order, *columns = zip(*taken, strict=True)
-        slots, ids = np.array(columns[0], np.int64), np.array(columns[2], np.uint64)
-        times, given = np.array(columns[1], np.float64), np.array(columns[3], np.float32)
-        revisions = np.zeros(len(taken), np.uint16)
+        slots, times = np.array(taken.slots, np.int64), np.array(taken.times, np.float64)
+        ids, given, revisions = np.array(taken.ids, np.uint64), taken.given, np.zeros(count, np.uint16)
+        sizes = [count]
+        if len(set(taken.slots)) < count:
+            places, sizes = _in_rounds(slots)
+            order = [order[place] for place in places.tolist()]
+            slots, times, ids, given = slots[places], times[places], ids[places], given[places]
         start = 0
         for size in sizes:  # views: a round may be as small as one sample
             at = slice(start, start + size)
             yield Round(order[at], slots[at], rows_of(slots[at]), times[at], ids[at], given[at], revisions[at])
             start += size
+
+    def _taken(self, readings: Sequence[Reading]) -> _Taken:
+        """The samples that the readings come to, in their order."""
+        names, slot_of = self._names, self._table.slot
+        if not readings:
+            return _Taken([], [], [], [], np.zeros((0, len(names)), np.float32))
+        streams, times, values, sequences, partials = zip(*readings, strict=True)
+        if self._grid is None and not any(partials):  # every reading is a sample
+            ids = [0 if sequence is None else identity(sequence) for sequence in sequences]
+            given = np.empty((len(readings), len(names)), np.float32)
+            for column, name in enumerate(names):
+                given[:, column] = [one.get(name, math.nan) for one in values]
+            return _Taken(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
+        order, slots, moments, ids, rows = [], [], [], [], []
+        for index, reading in enumerate(readings):
+            slot = slot_of(reading.stream)
+            row = self._joined(slot, reading) if reading.partial else [reading.values.get(n, math.nan) for n in names]
+            if row is None:
+                continue
+            found = [(reading.time, row)] if self._grid is None else self._grid.take(slot, reading.time, row)
+            for moment, sample in found:
+                order.append(index)
+                slots.append(slot)
+                moments.append(moment)
+                ids.append(0 if reading.sequence is None or self._grid else identity(reading.sequence))
+                rows.append(sample)
+        return _Taken(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
 
     def _joined(self, slot: int, reading: Reading) -> list[float] | None:
         """The whole sample where the reading completes it, else None.
@@ -229,6 +246,15 @@ class Grid:
         return sample
 
 
+def _in_rounds(slots: Slots) -> tuple[Slots, list[int]]:
+    """The places of samples of `slots` (n,) round by round, in a round as they came, and the sizes of the rounds."""
+    by_slot = np.argsort(slots, kind="stable")
+    begins = np.flatnonzero(np.diff(slots[by_slot], prepend=-1))
+    number = np.empty_like(slots)  # which of its stream's samples each is
+    number[by_slot] = np.arange(len(slots)) - np.repeat(begins, np.diff(begins, append=len(slots)))
+    return np.argsort(number, kind="stable"), np.bincount(number).tolist()
+
+
 def identity(sequence: str) -> int:
     """64 bits for a device's own sequence number or id; never 0, which says that the time is the identity."""
-    return int.from_bytes(hashlib.blake2b(sequence.encode(), digest_size=8).digest(), "big") or 1
+    return int.from_bytes(blake2b(sequence.encode(), digest_size=8).digest(), "big") or 1

@@ -9,7 +9,6 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from edge_lstm.arrivals import Arrivals
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import Decoder, Encoder, PayloadError
 from edge_lstm.deadband import Deadband
+from edge_lstm.digests import sha256
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.health import Health
 from edge_lstm.intake import Intake
@@ -32,10 +32,11 @@ from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictor import Predictor
 from edge_lstm.publishing import PublishProperties
-from edge_lstm.reading import Prediction, Reading
+from edge_lstm.reading import Reading
 from edge_lstm.refusal import refusal_payload, refusal_topic
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
+from edge_lstm.steps import Steps
 from edge_lstm.store import Store, StoreFullError
 from edge_lstm.systemd import Manager
 from edge_lstm.times import NO_CLOCK
@@ -166,13 +167,11 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
-        self._arrivals.next()
-        readings = [reading for message in messages for reading in self._readings(message)]
-        predictions = self._predictor.feed(readings)
-        said = self._worth_saying(predictions)
-        outbox = [(self._encoder.topic(one.stream), self._encoder.payload(one)) for one in said]
+        readings = self._readings(messages)
+        steps = self._predictor.feed_columns(readings)
+        outbox = [] if steps is None else self._encoder.messages(self._worth_saying(steps))
         identities = [_identity(message) for message in messages] if self._by_message else []
-        self._unsaved.update(dict.fromkeys(reading.stream for reading in readings))
+        self._unsaved.update(dict.fromkeys([reading.stream for reading in readings]))
         self._batch += 1
         if self._exactly_once and not self._commit(outbox, identities, readings):
             return
@@ -182,37 +181,50 @@ class Service:
         else:
             self._say_unconfirmed(outbox)
         self._evict()
-        self.counts["predictions"] += len(predictions)
+        self.counts["predictions"] += 0 if steps is None else len(steps.order)
         self.health.processed(len(readings), time.monotonic() - begun)
 
-    def _worth_saying(self, predictions: list[Prediction]) -> list[Prediction]:
+    def _worth_saying(self, steps: Steps) -> Steps:
         """Those that are published; corrections always are."""
         if self._deadband is not None:
-            return self._deadband.moved(predictions, self._predictor.table)
+            return steps.at(self._deadband.moved(steps, self._predictor.table))
         if self.config.output.publish_when == "alarm":
-            return [prediction for prediction in predictions if prediction.turned or prediction.revision]
-        return predictions
+            return steps.at((steps.decided.turned | (steps.revisions > 0)).nonzero()[0].tolist())
+        return steps
 
-    def _readings(self, message: Message) -> list[Reading]:
-        """The readings in a message, or none after counting why."""
+    def _readings(self, messages: Sequence[Message]) -> list[Reading]:
+        """The readings in messages; what has none is counted, and why."""
+        timed, decode = self._decoder.timed, self._decoder.readings
+        arrival = self._arrivals.next()
+        readings: list[Reading] = []
+        for message in messages:
+            if (message.retained or message.repeated) and self._is_old(message):
+                continue
+            if not timed:
+                arrival = self._arrivals.next()
+            try:
+                found = decode(message.topic, message.payload, message.properties, arrival)
+            except PayloadError as error:
+                self._refuse(message, str(error))
+                found = error.readings
+            else:
+                if not found:
+                    self._ignore(message)
+            for reading in found:
+                if reading.time < arrival:  # as it should be
+                    readings.append(reading)
+                elif self._plausible(message, reading):
+                    readings.append(self._arrivals.own(reading, arrival))
+        return readings
+
+    def _is_old(self, message: Message) -> bool:
+        """Whether it holds no fresh reading but what was true once, or was processed already; counted where so."""
         if message.retained:
-            self.counts["retained"] += 1  # what was true once, not a fresh reading
-            return []
-        if message.repeated and self._outbox.knows(_identity(message)):
-            self.counts["repeated"] += 1
-            return []
-        arrival = self._arrivals.latest if self._decoder.timed else self._arrivals.next()
-        try:
-            readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
-        except PayloadError as error:
-            self._refuse(message, str(error))
-            readings = error.readings
-        else:
-            if not readings:
-                self._ignore(message)
-            if len(readings) == 1 and readings[0].time < arrival:
-                return readings  # the usual message, without what could be wrong with another
-        return [self._arrivals.own(reading, arrival) for reading in readings if self._plausible(message, reading)]
+            self.counts["retained"] += 1
+            return True
+        known = self._outbox.knows(_identity(message))
+        self.counts["repeated"] += known
+        return known
 
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
@@ -368,5 +380,5 @@ def state_path(folder: Path, state: str) -> Path:
 
 def _identity(message: Message) -> str:
     """What a message has in common with its own repetition in the same session (MQTT 5, 4.4), and with no other."""
-    digest = hashlib.sha256(message.topic.encode() + b"\0" + message.payload).hexdigest()[:16]
+    digest = sha256(message.topic.encode() + b"\0" + message.payload).hexdigest()[:16]
     return f"{message.packet_id}:{digest}"

@@ -39,7 +39,7 @@ def simulate(
             first = reading.time if first is None else first
             due = begun if speed is None else begun + (reading.time - first) / speed
             _wait(door, due)
-            door.publish(topic.replace(STREAM, reading.stream), encode_reading(reading))
+            door.publish(topic.replace(STREAM, reading.stream), encode_reading(reading, recording.categories))
             on_published(reading)
             published += 1
         _settle(door, 0)

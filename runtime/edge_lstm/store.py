@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import shutil
 import sqlite3
 import struct
 import time
@@ -21,15 +22,21 @@ from edge_lstm.reading import Reading
 log = logging.getLogger(__name__)
 
 _CACHE_KIB = 512  # of pages; what is read is seldom read again
-_LOG_PAGES = 256  # 1 MB of write-ahead log at most, on disks that may be small
+_PAGE_BYTES = 4096
+_SHORT_LOG_PAGES = 256  # 1 MB of write-ahead log, on disks that are small
+_LOG_PAGES = 1000  # 4 MB on others: to fold it in takes several fsyncs, for which one commit in hundreds waits
 
 _SCHEMA = """
 create table if not exists bundle (id text not null);
-create table if not exists streams (stream text primary key, row blob not null) without rowid;
+create table if not exists streams (stream text primary key, row blob not null);
 create table if not exists unsent (batch integer primary key, messages blob not null);
 create table if not exists unacknowledged (message text primary key, batch integer not null) without rowid;
 create table if not exists history (batch integer primary key, count integer not null, readings text not null);
 """
+
+# In its place: to replace it would free its page and take another, and write the lists of both. And with row ids, since
+# a table without them keeps what is over 1,002 bytes on a page of its own.
+_PUT_ROW = "insert into streams values (?, ?) on conflict (stream) do update set row = excluded.row"
 
 
 class StoreFullError(EdgeLstmError):
@@ -68,6 +75,7 @@ class Store:
         found = self._database.execute("select id from bundle").fetchone()
         if found != (bundle_id,):
             self._adopt(bundle_id, found[0] if found else None)
+        self._widen_log()
         counted = self._database.execute("select count(*), total(count) from history").fetchone()
         self._kept = int(counted[1])
 
@@ -78,7 +86,7 @@ class Store:
             database.execute("pragma locking_mode = exclusive")  # a second service on it is an error
             database.execute("pragma journal_mode = wal")
             database.execute(f"pragma synchronous = {self._sync}")
-            database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+            database.execute(f"pragma wal_autocheckpoint = {_SHORT_LOG_PAGES}")
             database.execute(f"pragma cache_size = -{_CACHE_KIB}")
             database.executescript(_SCHEMA)
             (verdict,) = database.execute("pragma quick_check(1)").fetchone()
@@ -147,7 +155,7 @@ class Store:
         """
         try:
             with self._transaction():
-                self._database.executemany("insert or replace into streams values (?, ?)", rows)
+                self._database.executemany(_PUT_ROW, rows)
                 self._database.execute("delete from unsent where batch <= ?", (confirmed,))
                 if outbox:
                     self._database.execute("insert into unsent values (?, ?)", (batch, _packed(outbox)))
@@ -170,13 +178,36 @@ class Store:
                 "start the service again: it moves the damaged file aside; check the disk",
             ) from None
 
+    def _widen_log(self) -> None:
+        """Let the write-ahead log be long where the disk has room, and make it so by a transaction that is not kept.
+
+        A commit that makes the file longer waits for the file system's own journal too, which takes several times as
+        long and waits for what other programs write.
+        """
+        size = _LOG_PAGES * _PAGE_BYTES
+        if shutil.disk_usage(self._path.parent).free < 8 * size:
+            return
+        self._fold()  # so that it can be shortened again, whatever becomes of this
+        try:
+            self._database.execute("begin immediate")
+            self._database.execute("insert into unsent values (-1, zeroblob(?))", (size,))
+            taken = True
+        except sqlite3.OperationalError:  # a quota, or somebody else took the room
+            taken = False
+        if self._database.in_transaction:
+            self._database.execute("rollback")
+        if taken:
+            self._database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+        else:
+            self._fold()
+
     def _fold(self) -> None:
         """Fold the write-ahead log into the file, which may be what a full disk needs."""
         with contextlib.suppress(sqlite3.OperationalError):
             self._database.execute("pragma wal_checkpoint(truncate)")
 
     def _keep(self, batch: int, readings: Sequence[Reading]) -> None:
-        content = dump_json([[one.stream, one.time, dict(one.values), one.sequence, one.partial] for one in readings])
+        content = dump_json([*map(tuple, readings)])  # orjson takes no named ones
         self._database.execute("insert into history values (?, ?, ?)", (batch, len(readings), content))
         self._kept += len(readings)
         while self._kept > 2 * self._history:  # seldom, and then many at once

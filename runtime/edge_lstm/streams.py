@@ -5,7 +5,9 @@ It knows names of streams and shapes of arrays, and nothing of what the numbers 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from edge_lstm.features import carried as feature_fields
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]
 Fetch = Callable[[str], "bytes | None"]
+
+_LARGE_BYTES = 1 << 20
 
 
 def rows_of(slots: Slots) -> Slots | slice:
@@ -154,7 +158,7 @@ class StreamTable:
         if not slots:
             return []
         # one array of bytes, a row a stream: to cut it is quicker than to ask every column for every stream
-        parts = [np.ascontiguousarray(column[slots]).view(np.uint8).reshape(len(slots), -1) for column in self._kept()]
+        parts = [column.view(np.uint8).reshape(len(column), -1).take(slots, axis=0) for column in self._kept()]
         together = np.concatenate(parts, axis=1)
         size, content = together.shape[1], together.tobytes()
         rows = [content[start : start + size] for start in range(0, len(content), size)]
@@ -219,19 +223,21 @@ class StreamTable:
         else:
             entries = np.empty(len(slots), self.trail.dtype)
             entries["time"], entries["id"], entries["given"], entries["revision"] = times, ids, given, revisions
-            self.trail[slots, length] = entries
+            _plain(self.trail)[slots, length] = _plain(entries)
         self.trail_length[slots] = length + 1
 
     def _keep_present(self, slots: Slots, length: NDArray[np.int64]) -> None:
         """Where the trail is empty, half full or full (n,): the present is kept, and the older half makes room."""
         depth = self.depth
+        now, anchor, middle = _plain(self.now), _plain(self.anchor), _plain(self.middle)
         empty, full = slots[length == 0], slots[length == 2 * depth]
-        self.anchor[empty] = self.now[empty]
-        self.trail[full, :depth] = self.trail[full, depth:]
-        self.anchor[full] = self.middle[full]
+        anchor[empty] = now[empty]
+        halves = self.trail.view(f"V{depth * self.trail.dtype.itemsize}")  # (slots, 2)
+        halves[full, 0] = halves[full, 1]
+        anchor[full] = middle[full]
         self.trail_length[full] = depth
         halfway = slots[length > 0]
-        self.middle[halfway] = self.now[halfway]
+        middle[halfway] = now[halfway]
 
     def rewind(self, slot: int, position: int) -> Records:
         """Go back to the latest kept present that lies before number `position` of the trail.
@@ -269,10 +275,24 @@ class StreamTable:
             "seen",
         ):
             column = getattr(self, name)
-            grown = np.zeros((len(column) + more, *column.shape[1:]), column.dtype)
+            grown = _zeros((len(column) + more, *column.shape[1:]), column.dtype)
             grown[: len(column)] = column  # and no further: memory is taken by what is written
             setattr(self, name, grown)
         self.states = [self.now[field] for field in self.state_fields]
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As numpy's, in memory that is taken page by page: numpy asks for huge ones, whose last is mostly empty."""
+    size = dtype.itemsize * int(np.prod(shape))
+    if size < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
+        return np.zeros(shape, dtype)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype, int(np.prod(shape))).reshape(shape)
+
+
+def _plain(records: Records) -> Records:
+    """The same memory without its fields: numpy copies these records whole, and others a field after the other."""
+    return records.view(f"V{records.dtype.itemsize}")
 
 
 def _row_bytes(column: NDArray[np.generic]) -> int:

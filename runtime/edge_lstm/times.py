@@ -28,6 +28,8 @@ def parse_time(value: object, zone: tzinfo = timezone.utc) -> float:
     A time without a zone is in `zone`; where clocks go back, an hour that happens twice is taken as its first.
     Raises ValueError where `value` is no time, or not one of the years 1 to 9999.
     """
+    if (type(value) is int or type(value) is float) and 0 <= value < _UNITS[0][0]:
+        return float(value)
     if isinstance(value, str):
         if value[4:5] == "-":  # without this look 1612010112345 would be a date of 1612 to fromisoformat
             try:  # contextlib.suppress would cost more than the parsing

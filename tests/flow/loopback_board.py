@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.deadline import wait_until
-
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+from tests.flow.ssh_door import SshDoor
 
 _SYSTEMCTL = """#!{python}
 import os, pathlib, shlex, signal, socket, subprocess, sys, time
@@ -63,53 +60,30 @@ _JOURNALCTL = "#!/bin/sh\nexec tail -n 15 {root}/run/$2.log\n"
 
 
 class LoopbackBoard:
-    """`config` is what ssh has to be told; the board's name in it is `board`."""
+    """`door` says what ssh has to be told."""
 
     def __init__(self, folder: Path, systemd: bool = True) -> None:
         self.root = folder / "root"
         (self.root / ("run/systemd/system" if systemd else "run")).mkdir(parents=True)
-        self._folder = folder
-        for key in ("host", "user"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-        (folder / "authorized").write_text((folder / "user.pub").read_text())
         tools = folder / "tools"
         tools.mkdir()
         for name, text in (("systemctl", _SYSTEMCTL), ("journalctl", _JOURNALCTL)):
             (tools / name).write_text(text.format(python=sys.executable, root=str(self.root)))
             (tools / name).chmod(0o755)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        (folder / "sshd_config").write_text(
-            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
-            f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            f"PermitRootLogin prohibit-password\nSetEnv PATH={tools}:{os.environ['PATH']}\n"
-        )
-        (folder / "known").write_text(f"[127.0.0.1]:{self.port} {(folder / 'host.pub').read_text()}")
-        self.config = self.configured()
+        self.door = SshDoor(folder, f"SetEnv PATH={tools}:{os.environ['PATH']}")
+        self._log = folder / "sshd.log"
         self._sshd: subprocess.Popen[bytes] | None = None
-
-    def configured(self, key: str = "user", known: str = "known") -> Path:
-        """A configuration of ssh with that key, and those hosts known."""
-        path = self._folder / f"ssh-{key}-{known}"
-        path.write_text(
-            f"Host board\n  HostName 127.0.0.1\n  Port {self.port}\n  User root\n  IdentityFile {self._folder}/{key}\n"
-            f"  IdentitiesOnly yes\n  UserKnownHostsFile {self._folder}/{known}\n  GlobalKnownHostsFile /dev/null\n"
-        )
-        return path
 
     def start(self) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd locks itself in
-        command = [SSHD, "-D", "-e", "-f", str(self._folder / "sshd_config")]
-        with (self._folder / "sshd.log").open("wb") as log:
-            self._sshd = subprocess.Popen(command, stdout=log, stderr=log)
+        with self._log.open("wb") as log:
+            self._sshd = subprocess.Popen(self.door.command, stdout=log, stderr=log)
         wait_until(self._listens, "sshd listens")
 
     def _listens(self) -> bool:
         assert self._sshd is not None
-        assert self._sshd.poll() is None, (self._folder / "sshd.log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        assert self._sshd.poll() is None, self._log.read_text()
+        return self.door.is_open()
 
     def service_pid(self, unit: str) -> int:
         """The process that the unit's command runs in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import time
@@ -13,9 +14,13 @@ import pytest
 
 from edge_lstm.access import Login, Tls
 from edge_lstm.checks.broker import broker
+from edge_lstm.codec import encode_reading
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mqtt import Address, Door
+from edge_lstm.reading import Reading
 from edge_lstm.service_config import MqttConfig, read_service_config
+from tests.deadline import wait_until
+from tests.flow.conftest import ServiceProcess
 
 Make = Callable[..., Any]
 
@@ -199,3 +204,39 @@ def test_the_doctor_tells_the_version_of_tls_and_when_the_certificate_ends(
     (refused,) = broker(MqttConfig(url, ca_file=str(authorities[1].certificate)), Path(), ["t/+"], 100)
     assert refused.light == "red"
     assert "a certificate that is refused" in refused.found
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_service_has_openssl_in_its_memory_only_where_its_broker_speaks_tls(
+    bundle_path: Path, mosquitto: Any, tls_broker: Make, authorities: tuple[Authority, Authority], encrypted: bool
+) -> None:
+    extension = importlib.util.find_spec("_ssl")
+    if extension is None or not extension.has_location:
+        pytest.skip("this Python has OpenSSL built in")
+    broker = tls_broker() if encrypted else mosquitto
+    authority = f'ca_file = "{authorities[0].certificate}"\n' if encrypted else ""
+    config = bundle_path.parent / "service.toml"
+    config.write_text(
+        f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n'
+        f'[mqtt]\nurl = "{broker.address}"\nclient_id = "edge-lstm-test"\n{authority}'
+    )
+    listener = Door(broker.address, topics=["predictions/+"], tls=Tls(authorities[0].certificate))
+    listener.open()
+    service = ServiceProcess(config)
+    try:
+        service.wait_connected()
+        broker.stop()  # neither a broker that is away nor its return may load what was left out
+        wait_until(lambda: "unreachable" in service.log.read_text(), "the broker is missed")
+        broker.start()
+        wait_until(lambda: service.log.read_text().count("connected address") == 2, "the service is back")
+        wait_until(lambda: (listener.poll(0.05), listener.connected)[1], "the listener is back")
+        listener.publish("sensors/tank-1", encode_reading(Reading("tank-1", 1_700_000_000.0, {"level": 1.5})))
+        heard: list[Any] = []
+        wait_until(lambda: bool(heard.extend(listener.poll(0.05)) or heard), "a prediction comes")
+        loaded = Path(f"/proc/{service.process.pid}/maps").read_text()
+        assert (str(extension.origin) in loaded) == encrypted
+        assert service.stop() == 0
+    finally:
+        listener.close()
+        if service.process.poll() is None:
+            service.kill()

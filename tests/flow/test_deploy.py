@@ -6,31 +6,35 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edge_lstm.board_wheels import Target
-from edge_lstm.bundle import Bundle, write_bundle
+from edge_lstm.bundle import Bundle
 from edge_lstm.codec import encode_reading
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
-from edge_lstm.network import to_npz
+from edge_lstm.mqtt import Address
 from edge_lstm.reading import Reading
 from edge_lstm.wheelhouse import collect
+from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
-from tests.flow.loopback_board import SSHD, LoopbackBoard
-from tests.networks import random_network
+from tests.flow.conftest import Subscriber
+from tests.flow.loopback_board import LoopbackBoard
+from tests.flow.ssh_door import SSHD
+from tests.flow.test_supervised import refused_bundle
 
 pytestmark = [
-    pytest.mark.timeout(400),  # each makes an environment, some a few
+    pytest.mark.timeout(600),  # one makes an environment, and others may use the machine
     pytest.mark.skipif(
         not Path(SSHD).exists(), reason="sshd is not installed (Debian: apt-get install openssh-server)"
     ),
     pytest.mark.skipif(os.geteuid() != 0, reason="deploying to this machine needs root here"),
 ]
 UNIT = "edge-lstm-tank"
+NOWHERE = Address("localhost", 1883, False)  # of a config that is refused before it matters
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +50,13 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def make_board(tmp_path: Path) -> Iterator[Callable[..., LoopbackBoard]]:
+@pytest.fixture(scope="module")
+def make_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., LoopbackBoard]]:
     """make_board(systemd=True): a board with a running sshd."""
     made: list[LoopbackBoard] = []
 
     def make(systemd: bool = True) -> LoopbackBoard:
-        folder = tmp_path / f"board-{len(made)}"
-        folder.mkdir()
-        made.append(LoopbackBoard(folder, systemd))
+        made.append(LoopbackBoard(tmp_path_factory.mktemp("board"), systemd))
         made[-1].start()
         return made[-1]
 
@@ -63,146 +65,208 @@ def make_board(tmp_path: Path) -> Iterator[Callable[..., LoopbackBoard]]:
         board.stop()
 
 
-@pytest.fixture
-def service_toml(tmp_path: Path, mosquitto: Any) -> Path:
-    path = tmp_path / "tank.toml"
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with mosquittos(tmp_path_factory.mktemp("broker")) as start:
+        yield start()
+
+
+def write_service(folder: Path, client_id: str, address: Address) -> Path:
+    path = folder / f"{client_id}.toml"
     path.write_text(
         f'bundle = "models/tank.elstm"\nbackend = "numpy"\n'
-        f'[mqtt]\nurl = "{mosquitto.address}"\nclient_id = "tank"\nusername = "board"\npassword_file = "secret.txt"\n'
+        f'[mqtt]\nurl = "{address}"\nclient_id = "{client_id}"\nusername = "board"\npassword_file = "secret.txt"\n'
     )
-    (tmp_path / "secret.txt").write_text("open sesame\n")
+    (folder / "secret.txt").write_text("open sesame\n")
     return path
 
 
-def start_deploy(board: LoopbackBoard, service: Path, bundle: Path, *options: str) -> subprocess.Popen[str]:
+def start_deploy(
+    board: LoopbackBoard, service: Path, bundle: Path, *options: str, ssh: Path | None = None
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "edge_lstm", "device", "deploy", "board", str(service), str(bundle)]
-    command += ["--ssh-config", str(board.config), "--root", str(board.root), *options]
+    command += ["--ssh-config", str(ssh or board.door.configured()), "--root", str(board.root), *options]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def deploy(board: LoopbackBoard, service: Path, bundle: Path, *options: str) -> tuple[int, str, str]:
-    process = start_deploy(board, service, bundle, *options)
-    said, heard = process.communicate(timeout=200)
+def deploy(
+    board: LoopbackBoard, service: Path, bundle: Path, *options: str, ssh: Path | None = None
+) -> tuple[int, str, str]:
+    process = start_deploy(board, service, bundle, *options, ssh=ssh)
+    said, heard = process.communicate(timeout=300)
     return process.returncode, said, heard
 
 
-def test_a_deploy_ends_with_a_prediction_and_another_one_changes_what_differs(
+@dataclass
+class Deployed:
+    """A board on which a service runs, and what its first deployments came to."""
+
+    board: LoopbackBoard
+    service: Path
+    bundle: Path
+    cut_short: list[Path]  # what the first one, which was killed, had made to its end
+    status: int
+    said: str
+    log: str
+
+    @property
+    def environment(self) -> Path:
+        (one,) = [path for path in (self.board.root / "opt/edge-lstm/envs").iterdir() if path.is_dir()]
+        return one
+
+
+@pytest.fixture(scope="module")
+def deployed(
     make_board: Callable[..., LoopbackBoard],
-    service_toml: Path,
-    bundle_path: Path,
+    make_bundle: Callable[..., Bundle],
     wheelhouse: Path,
-    mosquitto: Any,
-    subscribe: Any,
-    tmp_path: Path,
-) -> None:
-    board = make_board()
-    subscriber = subscribe(mosquitto.address, "edge-lstm/tank/status")
-    process = start_deploy(board, service_toml, bundle_path, "--wheelhouse", str(wheelhouse))
+    broker: Mosquitto,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Deployed:
+    """A deployment that is killed while it makes the environment, and another one while readings come.
+
+    It is one board for all tests that follow, since an environment takes pip its time; each brings what differs.
+    """
+    board, folder = make_board(), tmp_path_factory.mktemp("workstation")
+    service, bundle = write_service(folder, "tank", broker.address), folder / "tank.elstm"
+    make_bundle(bundle)
+    environments = board.root / "opt/edge-lstm/envs"
+    process = start_deploy(board, service, bundle, "--wheelhouse", str(wheelhouse))
+    wait_until(lambda: any(environments.glob("*/bin/python")), "the environment is half made", 200)
+    process.kill()
+    process.communicate()
+    cut_short = list(environments.glob("*/.complete"))
+    plant = Subscriber(broker.address, "edge-lstm/tank/status")
+    process = start_deploy(board, service, bundle, "--wheelhouse", str(wheelhouse))
     second = iter(range(1_000_000))
 
-    def heard() -> bool:
+    def ended() -> bool:
         at = 1_700_000_000.0 + 60 * next(second)
-        subscriber.publish("sensors/north", encode_reading(Reading("north", at, {"level": 1.0})))
+        plant.publish("sensors/north", encode_reading(Reading("north", at, {"level": 1.0})))
         return process.poll() is not None
 
-    wait_until(heard, "the deployment ends", 200)
+    wait_until(ended, "the deployment ends", 300)
+    plant.close()
     said, log = process.communicate()
-    assert process.returncode == 0, log
-    assert "first prediction: predictions/north {" in said
-    assert f'"bundle":"{Bundle.open(bundle_path).id}"' in said
-    (environment,) = [path for path in (board.root / "opt/edge-lstm/envs").iterdir() if path.is_dir()]
-    made, pid = environment.stat().st_ino, board.service_pid(UNIT)
-    secret = board.root / "opt/edge-lstm/services" / UNIT / "secret.txt"
+    return Deployed(board, service, bundle, cut_short, process.returncode, said, log)
+
+
+def test_a_deploy_that_was_cut_short_is_mended_by_the_next(deployed: Deployed) -> None:
+    assert deployed.cut_short == []
+    assert deployed.status == 0, deployed.log
+    assert f"{UNIT} serves on board; changed: the environment" in deployed.said
+    assert (deployed.environment / ".complete").exists()
+
+
+def test_a_deploy_ends_with_a_prediction_and_all_in_its_place(deployed: Deployed) -> None:
+    root, environment = deployed.board.root, deployed.environment
+    assert "first prediction: predictions/north {" in deployed.said, deployed.log
+    assert f'"bundle":"{Bundle.open(deployed.bundle).id}"' in deployed.said
+    secret = root / "opt/edge-lstm/services" / UNIT / "secret.txt"
     assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("open sesame\n", 0o600)
     assert (
         f"/opt/edge-lstm/envs/{environment.name}/bin/python"
-        in (board.root / f"etc/systemd/system/{UNIT}.service").read_text()
+        in (root / f"etc/systemd/system/{UNIT}.service").read_text()
     )
+    assert (root / "opt/edge-lstm/edge-lstm").resolve() == environment / "bin/edge-lstm"
+    os.kill(deployed.board.service_pid(UNIT), 0)
 
-    status, said, log = deploy(board, service_toml, bundle_path, "--wheelhouse", str(wheelhouse))
+
+def test_another_deploy_changes_what_differs(deployed: Deployed, wheelhouse: Path) -> None:
+    board, service, bundle = deployed.board, deployed.service, deployed.bundle
+    made, pid = deployed.environment.stat().st_ino, board.service_pid(UNIT)
+    status, said, log = deploy(board, service, bundle, "--wheelhouse", str(wheelhouse))
     assert (status, said) == (0, f"{UNIT} runs on board as it is here; nothing was changed\n"), log
-    assert (environment.stat().st_ino, board.service_pid(UNIT)) == (made, pid)
+    assert (deployed.environment.stat().st_ino, board.service_pid(UNIT)) == (made, pid)
 
-    service_toml.write_text("stats_interval_s = 30\n" + service_toml.read_text())
-    status, said, log = deploy(board, service_toml, bundle_path, "--wait", "0")
+    service.write_text("stats_interval_s = 30\n" + service.read_text())
+    status, said, log = deploy(board, service, bundle, "--wait", "0")
     assert (status, said.splitlines()[0]) == (0, f"{UNIT} serves on board; changed: service.toml"), log
-    assert environment.stat().st_ino == made
+    assert deployed.environment.stat().st_ino == made
     assert board.service_pid(UNIT) != pid
 
-    # a bundle that does not prove itself there: what runs, runs on
-    pid = board.service_pid(UNIT)
-    opened = Bundle.open(bundle_path)
-    other = random_network()
-    other.layers[0].b_ih[:] += 1.0
-    write_bundle(tmp_path / "strange.elstm", opened.manifest, {**opened.content, "weights.float32.npz": to_npz(other)})
-    status, said, log = deploy(board, service_toml, tmp_path / "strange.elstm")
+
+def test_a_bundle_that_does_not_prove_itself_there_leaves_what_runs(deployed: Deployed, tmp_path: Path) -> None:
+    board, pid = deployed.board, deployed.board.service_pid(UNIT)
+    refused_bundle(tmp_path / "strange.elstm", deployed.bundle)
+    status, said, log = deploy(board, deployed.service, tmp_path / "strange.elstm")
     assert (status, said) == (1, "")
     assert "error: the bundle does not prove itself on board: " in log
     assert "hint: what ran there runs on" in log
     assert board.service_pid(UNIT) == pid
     os.kill(pid, 0)
     installed = board.root / "etc/edge-lstm" / UNIT / "models/tank.elstm"
-    assert Bundle.open(installed).id == opened.id
+    assert Bundle.open(installed).id == Bundle.open(deployed.bundle).id
 
 
-def test_a_deploy_that_was_cut_short_is_mended_by_the_next(
-    make_board: Callable[..., LoopbackBoard], service_toml: Path, bundle_path: Path, wheelhouse: Path
-) -> None:
-    board = make_board()
-    environments = board.root / "opt/edge-lstm/envs"
-    process = start_deploy(board, service_toml, bundle_path, "--wheelhouse", str(wheelhouse))
-    wait_until(lambda: any(environments.glob("*/bin/python")), "the environment is half made", 120)
-    process.kill()
-    process.communicate()
-    assert not any(environments.glob("*/.complete"))
-    status, said, log = deploy(board, service_toml, bundle_path, "--wheelhouse", str(wheelhouse), "--wait", "0")
-    assert status == 0, log
-    assert f"{UNIT} serves on board; changed: the environment" in said
-    assert len(list(environments.glob("*/.complete"))) == 1
-
-
-def test_a_service_that_does_not_become_ready_says_why(
-    make_board: Callable[..., LoopbackBoard], service_toml: Path, bundle_path: Path, wheelhouse: Path
-) -> None:
-    board = make_board()
-    state = board.root / "var/lib" / UNIT / "state.db"
+def test_a_service_that_does_not_become_ready_says_why(deployed: Deployed, broker: Mosquitto, tmp_path: Path) -> None:
+    board, service = deployed.board, write_service(tmp_path, "pond", broker.address)
+    state = board.root / "var/lib/edge-lstm-pond/state.db"
     state.mkdir(parents=True)  # no database can be there
-    status, said, log = deploy(board, service_toml, bundle_path, "--wheelhouse", str(wheelhouse), "--wait", "0")
+    status, said, log = deploy(board, service, deployed.bundle, "--wait", "0")
     assert (status, said) == (1, "")
-    assert f"error: board: expected {UNIT}.service to become ready, found:\n" in log
+    assert "error: board: expected edge-lstm-pond.service to become ready, found:\n" in log
     assert "state.db" in log.partition("to become ready")[2]
 
 
+def test_what_the_board_says_at_installing_is_told_with_its_remedy(
+    deployed: Deployed, broker: Mosquitto, tmp_path: Path
+) -> None:
+    pid = deployed.board.service_pid(UNIT)
+    namesake = write_service(tmp_path, UNIT, broker.address)
+    status, said, log = deploy(deployed.board, namesake, deployed.bundle, "--wait", "0")
+    assert (status, said) == (1, "")
+    assert log.splitlines()[-2:] == [
+        f'error: board: expected {UNIT} to be free or of client_id "{UNIT}", found the service of "tank"',
+        "hint: choose another client_id, or uninstall that one",
+    ]
+    assert deployed.board.service_pid(UNIT) == pid
+
+
+def test_a_board_that_does_not_fit_is_refused_before_anything_lies_there(
+    make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
+) -> None:
+    board, service = make_board(), write_service(tmp_path, "tank", NOWHERE)
+    service.write_text('device = "generic-armv7"\n' + service.read_text())
+    status, said, log = deploy(board, service, bundle_path)
+    assert (status, said) == (1, "")
+    assert log == (
+        f"error: board does not fit a 32-bit ARM board: expected armv7l, found {this_machine().architecture}\n"
+        "hint: choose the board that it is (edge-lstm device detect)\n"
+    )
+    service.write_text(service.read_text().replace("generic-armv7", "generic-armv77"))
+    assert 'found "generic-armv77"; did you mean "generic-armv7"?' in deploy(board, service, bundle_path)[2]
+    assert sorted(path.name for path in board.root.iterdir()) == ["run"]
+
+
 def test_a_board_without_systemd_is_refused_before_anything_lies_there(
-    make_board: Callable[..., LoopbackBoard], service_toml: Path, bundle_path: Path
+    make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
 ) -> None:
     board = make_board(systemd=False)
-    status, said, log = deploy(board, service_toml, bundle_path)
+    status, said, log = deploy(board, write_service(tmp_path, "tank", NOWHERE), bundle_path)
     assert (status, said) == (1, "")
     assert "error: board: expected systemd; found none of it\nhint: start it there by hand" in log
     assert sorted(path.name for path in board.root.iterdir()) == ["run"]
 
 
 def test_a_host_that_refuses_is_one_line_with_the_remedy(
-    make_board: Callable[..., LoopbackBoard], service_toml: Path, bundle_path: Path
+    make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
 ) -> None:
-    board = make_board()
-    known = board.config
-    board.config = board.configured(key="host")
-    assert "Permission denied" in deploy(board, service_toml, bundle_path)[2]
-    assert "hint: let the board know your key: ssh-copy-id board" in deploy(board, service_toml, bundle_path)[2]
-    board.config = board.configured(known="nobody")
-    status, said, log = deploy(board, service_toml, bundle_path)
+    board, service = make_board(), write_service(tmp_path, "tank", NOWHERE)
+    status, said, log = deploy(board, service, bundle_path, ssh=board.door.configured(key="host"))
+    assert (status, said) == (1, "")
+    assert "Permission denied" in log.splitlines()[0]
+    assert log.splitlines()[1] == "hint: let the board know your key: ssh-copy-id board"
+    status, said, log = deploy(board, service, bundle_path, ssh=board.door.configured(known="nobody"))
     assert (status, said) == (1, "")
     assert log == (
         "error: expected to reach board over ssh, found: Host key verification failed.\n"
         "hint: connect once by hand (ssh board) and compare the key's fingerprint\n"
     )
     board.stop()
-    board.config = known
-    status, _, log = deploy(board, service_toml, bundle_path)
+    status, _, log = deploy(board, service, bundle_path)
     assert status == 1
     assert "Connection refused" in log.splitlines()[0]
 

@@ -127,7 +127,7 @@ def test_a_machine_that_is_not_the_board_hears_every_reason_and_remedy() -> None
     with pytest.raises(EdgeLstmError) as caught:
         board.fit(misfit)
     assert caught.value.message == (
-        "this machine is no Raspberry Pi 4: expected aarch64, found armv7l; expected Python 3.10 or newer, "
+        "this machine does not fit Raspberry Pi 4: expected aarch64, found armv7l; expected Python 3.10 or newer, "
         "found 3.9.2; expected glibc 2.27 or newer, found 2.24; expected 850 MB of memory, found 430"
     )
     assert "edge-lstm device detect" in caught.value.hint

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +20,10 @@ from edge_lstm.codec import (
     encode_prediction,
     encode_reading,
 )
+from edge_lstm.decisions import Decided
 from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
 from edge_lstm.reading import Prediction, Reading
+from edge_lstm.steps import Outputs, Steps
 from edge_lstm.times import format_time, parse_time
 from tests.device_messages import DeviceMessage, decoders, device_messages
 
@@ -327,9 +331,38 @@ def test_a_payload_over_max_bytes_is_refused_before_it_is_decoded() -> None:
             decoder.readings("sensors/a", payload, {}, 0.0)
 
 
+def steps_of(values: list[list[float]], outputs: Outputs, decided: dict[str, Any] | None = None) -> Steps:
+    """Steps of as many streams, whose names and times are awkward ones."""
+    count = len(values)
+    streams = [f'tank "{place}" 100 %s\n{{}}ü' for place in range(count)]
+    times = np.array([1e9 + place // 2 + (place % 3) / 1000 for place in range(count)])
+    numbers = np.arange(1, count + 1)
+    nothing: list[str | None] = [None] * count
+    given = {"labels": nothing, "scores": None, "alarms": None, "turned": np.zeros(count, np.bool_)} | (decided or {})
+    found = Decided(np.array(values, np.float32), **given)
+    revisions = (numbers % 2).astype(np.uint16)
+    return Steps(outputs, range(count), streams, times, numbers, numbers + 5, revisions, found)
+
+
+@pytest.mark.parametrize("form", ["nested", "flat"])
 @pytest.mark.parametrize("target", ["level", 'a "quoted" 100 %s:0.0{}', "Füllstand"])
-def test_a_service_writes_predictions_as_encode_prediction_does(target: str) -> None:
-    encoder = Encoder(OutputMapping(), "58fb74592d47")
-    for number in (0.1, -3.4028235e38, 1e-45, 0.0, math.nan, math.inf, 5.0):
-        one = Prediction("tank", 1e9, 7, 7, {target: {1: number, 24: 2.5}, "other": {1: 1e16, 24: -1.0}}, 1)
-        assert encoder.payload(one).decode() == encode_prediction(one, "58fb74592d47")
+def test_a_service_writes_many_predictions_as_it_writes_one(target: str, form: Literal["nested", "flat"]) -> None:
+    numbers = [0.1, -3.4028235e38, 1e-45, 0.0, -0.0, math.nan, math.inf, 5.0, 9.999e-4, 1e-3, 1e12, -16777216.0]
+    labels = {"labels": ['a "%d"' if place % 2 else "b" for place in range(len(numbers))]}
+    scores = {"scores": np.array([*numbers[:-1], 1.23456789]), "alarms": np.arange(len(numbers)) % 2 > 0}
+    for decided in ({}, labels, scores):
+        values = [[number, 2.5, 1e16, -1.0] for number in numbers]
+        steps = steps_of(values, [(target, [1, 24]), ("other", [1, 24])], decided)
+        encoder = Encoder(OutputMapping("out/{stream}/next", format=form), "58fb %s 74592d47")
+        expected = [(encoder.topic(one.stream), encoder.payload(one)) for one in steps.predictions()]
+        assert encoder.messages(steps) == expected
+        assert all(json.loads(payload)["bundle"] == "58fb %s 74592d47" for _, payload in expected)
+        assert encoder.messages(steps.at([3])) == expected[3:4]
+        assert encoder.messages(steps.at([])) == []
+
+
+def test_many_predictions_in_messagepack_are_those_one_by_one() -> None:
+    pytest.importorskip("msgpack")
+    encoder = Encoder(OutputMapping(format="msgpack"), "b")
+    steps = steps_of([[1.5, math.nan]], [("level", [1, 24])])
+    assert [payload for _, payload in encoder.messages(steps)] == [encoder.payload(steps.predictions()[0])]

@@ -36,3 +36,17 @@ def test_what_is_no_number_stays_that() -> None:
     (row,) = digits.own_digits(np.array([[np.nan, np.inf]], np.float32))
     assert math.isnan(row[0])
     assert row[1] == math.inf
+
+
+def test_as_texts_they_are_what_python_writes_and_what_is_no_number_is_null() -> None:
+    values = np.vstack([any_float32(200_000), np.array([[np.nan, -np.inf], [9.99e-4, 1e12]], np.float32)])
+    expected = [
+        repr(number) if math.isfinite(number) else "null" for row in digits.own_digits(values) for number in row
+    ]
+    assert digits.own_texts(values[-2:]) == expected[-4:]
+    assert digits._plain_texts(values[-40:]) == expected[-80:]
+    if digits.own_texts is not digits._plain_texts:
+        usual = values[(np.abs(values) >= 1e-3).all(axis=1) & (np.abs(values) < 1e12).all(axis=1)]
+        assert len(usual) > 3000
+        for part in (values, usual):
+            assert digits._fast_texts(part) == digits._plain_texts(part)

@@ -51,6 +51,60 @@ def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None
     assert store.row("a") == b"x"
 
 
+def frames(store: Store) -> int:
+    """How many pages the write-ahead log holds."""
+    _, logged, _ = store._database.execute("pragma wal_checkpoint(passive)").fetchone()
+    return int(logged)
+
+
+def test_a_step_of_one_stream_writes_two_pages_to_the_log(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [(f"s{index}", os.urandom(1304)) for index in range(64)], [], 0, [], 0)
+    for batch in range(2, 5):  # the first of them takes a page for the outbox
+        before = frames(store)  # folded into the file, so the next commit starts the log again
+        store.commit(batch, [(f"s{batch}", os.urandom(1304))], [("out/s", b"p" * 150)], batch - 1, [], 0)
+    assert (before > 0, frames(store)) == (True, 2)
+
+
+def test_the_log_has_its_full_length_before_the_first_commit(tmp_path: Path) -> None:
+    log = tmp_path / "state.db-wal"
+    store = open_store(tmp_path)
+    length = log.stat().st_size
+    assert 3_000_000 < length < 5_000_000
+    for batch in range(1, 100):
+        store.commit(batch, [("a", os.urandom(1304))], [("out/a", b"1")], batch - 1, [], 0)
+    assert log.stat().st_size == length
+    assert (store.load()[1][0][0], store.count()) == (99, 1)
+    store.close(99)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
+    assert (tmp_path / "state.db").stat().st_size < 100_000
+
+
+def test_a_disk_without_room_for_the_log_takes_commits_all_the_same(tmp_path: Path) -> None:
+    script = (
+        "import os, resource, signal, sys; from pathlib import Path; from edge_lstm.store import Store\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))\n"
+        "store = Store(Path(sys.argv[1]), 'bundle-1')\n"
+        "for n in range(1, 400): store.commit(n, [('a', os.urandom(1304))], [('t', b'p')], n - 1, [], 0)\n"
+        "print(store.load()[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "s"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("399\n", 0), done.stderr
+
+
+def test_a_database_whose_rows_lie_as_an_earlier_build_laid_them_is_read_and_written(tmp_path: Path) -> None:
+    former = sqlite3.connect(tmp_path / "state.db")
+    former.execute("create table streams (stream text primary key, row blob not null) without rowid")
+    former.execute("create table bundle (id text not null)")
+    former.execute("insert into bundle values ('bundle-1')")
+    former.execute("insert into streams values ('a', x'01'), ('b', x'02')")
+    former.commit()
+    former.close()
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"3"), ("c", b"4")], [], 0, [], 0)
+    assert [store.row(stream) for stream in "abc"] == [b"3", b"\x02", b"4"]
+
+
 def test_states_of_another_bundle_are_dropped_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(tmp_path)
     store.commit(1, [("a", b"1")], [("out/a", b"1")], 0, [], 0)

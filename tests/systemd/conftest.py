@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -47,7 +48,9 @@ class System:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([_BOOT, scratch, shared], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._init = 0
-        wait_until(self._is_up, f"systemd is up ({self._log})")
+
+    def wait_up(self) -> None:
+        wait_until(self._is_up, f"systemd is up ({self._log})", 60)
 
     def _is_up(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
@@ -65,7 +68,7 @@ class System:
             [*entered, *map(str, command)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         )
@@ -117,17 +120,23 @@ def obstacle() -> str | None:
     return _obstacle()
 
 
+@contextlib.contextmanager
+def booted(folder: Path) -> Iterator[System]:
+    """A systemd, until the block ends; what it shares with this machine lies in `folder`/shared."""
+    shared = folder / "shared"
+    shared.mkdir()
+    system = System(folder / "scratch", shared)
+    try:
+        system.wait_up()
+        yield system
+    finally:
+        system.close()
+
+
 @pytest.fixture
 def system(tmp_path: Path, obstacle: str | None) -> Iterator[System]:
     """A booted systemd; skips, with the reason, where it cannot be."""
     if obstacle is not None:
         pytest.skip(obstacle)
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    booted: list[System] = []
-    try:
-        booted.append(System(tmp_path / "scratch", shared))
-        yield booted[0]
-    finally:
-        for one in booted:
-            one.close()
+    with booted(tmp_path) as system:
+        yield system

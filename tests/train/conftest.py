@@ -9,12 +9,12 @@ import pytest
 
 from edge_lstm.contract import ClockInput, Sampling
 from edge_lstm.recording import Recording
-from edge_lstm_train.recipe import (
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.sections import (
     FeatureSection,
     FitSection,
     ForecastSection,
     ModelSection,
-    Recipe,
     RecordingSection,
     SplitSection,
 )

@@ -16,7 +16,8 @@ from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.dataset import Batch, Dataset, dataset_of
 from edge_lstm_train.evaluate import aligned, predict
 from edge_lstm_train.fit import Fitted, fit, streamed, untrained
-from edge_lstm_train.recipe import FitSection, ModelSection, Recipe
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.sections import FitSection, ModelSection
 
 Make = Callable[..., Any]
 

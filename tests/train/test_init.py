@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_lstm.cli import main
+from edge_lstm.columns import Times
 from edge_lstm.reading import Reading
 from edge_lstm.recorder import Sheet
 from edge_lstm.service_config import read_service_config
@@ -40,7 +41,10 @@ def pumps(tmp_path: Path) -> Path:
 def test_a_survey_finds_what_the_rows_themselves_prove(pumps: Path) -> None:
     found = survey(pumps)
     assert (found.rows, found.streams) == (960, 2)
-    assert (found.time, found.stream_column) == ("when", "pump")  # by pump, and by nothing else, time never goes back
+    assert (found.times, found.stream_column) == (
+        Times(["when"]),
+        "pump",
+    )  # by pump, and by nothing else, time never goes back
     assert found.numbers == ["fault", "pressure", "flow °"]
     assert found.constants == ["size"]
     assert found.texts == {"fluid": ["oil", "water"]}
@@ -78,6 +82,8 @@ def test_an_outline_is_a_recipe_that_trains(
     assert np.isfinite(dataset.targets).any(axis=0).all()
     config = read_service_config(tmp_path / "here/service.toml")
     assert (config.bundle, config.mqtt.client_id) == ("two-pumps.elstm", "edge-lstm-two-pumps")
+    shown = '"flow °": 1.25, "fluid": "oil"}' if task != "forecast" else '"flow °": 1.25}, and so on'
+    assert shown in (tmp_path / "here/service.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", ["forecast", "anomaly", "classify", "regress"])
@@ -110,6 +116,26 @@ def test_what_was_recorded_live_trains_by_its_outline(tmp_path: Path) -> None:
     assert recipe.recording.stream_column == "stream"
     dataset = read_dataset(recipe)
     assert (len(dataset), dataset.recording.streams) == (400, ["a", "b"])
+
+
+def test_decimal_commas_and_times_in_two_columns_are_found_and_written_down(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rows = [
+        f"{10 + hour // 24:02d}/03/2024;{hour % 24:02d}.00.00;{random.normal(2, 1):.1f};{random.normal(9, 1):.1f};;"
+        for hour in range(240)
+    ]
+    text = "\n".join(["Date;Time;CO(GT);T;;", *(row.replace(".", ",").replace(",00,00", ".00.00") for row in rows)])
+    (tmp_path / "air.csv").write_text(text + "\n;;;;;\n")  # as spreadsheets end theirs
+    result = init(tmp_path / "air.csv", "--task", "regress", "--target", "CO(GT)", "-o", tmp_path)
+    assert "found 240 rows of 1 stream, times in Date and Time, 2 columns of numbers" in result.stderr
+    recipe = read_recipe(tmp_path / "air.toml")
+    source = recipe.recording
+    assert (source.time, source.time_format, source.decimal) == (["Date", "Time"], "%d/%m/%Y %H.%M.%S", "comma")
+    assert 'time_format = "%d/%m/%Y %H.%M.%S"  # <- is the day where %d is?' in (tmp_path / "air.toml").read_text()
+    dataset = read_dataset(recipe)
+    assert len(dataset) == 240
+    assert np.diff(dataset.recording.times).tolist() == [3600.0] * 239
+    np.testing.assert_allclose(dataset.recording.labels["CO(GT)"][0], float(rows[0].split(";")[2]))
 
 
 def test_init_overwrites_nothing_and_says_what_it_cannot_use(pumps: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from edge_lstm.config import from_mapping
 from edge_lstm.contract import DERIVED, Alarm, Sampling
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.tables import column_index, open_table, recording_files
-from edge_lstm_train.recipe import (
+from edge_lstm_train.recipe import bundled_recipes, read_recipe
+from edge_lstm_train.sections import (
     AnomalySection,
     AugmentSection,
     ClassifySection,
@@ -25,10 +26,8 @@ from edge_lstm_train.recipe import (
     RecordingSection,
     RegressSection,
     SplitSection,
-    bundled_recipes,
-    read_recipe,
-    recipe_toml,
 )
+from edge_lstm_train.toml_text import recipe_toml
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,6 +81,13 @@ def test_keys_that_contradict_one_another_are_all_named(tmp_path: Path) -> None:
 def test_a_recipe_may_raise_the_cap_on_parameters(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, MINIMAL + "[model]\nhidden = 100\nmost_parameters = 50_000\n"))
     assert recipe.parameters == 4 * 100 * (1 + 100 + 2) + 101
+
+
+def test_a_refit_is_refused_where_the_baselines_could_not_follow_it(tmp_path: Path) -> None:
+    text = MINIMAL.partition("[forecast]")[0].replace("[recording]", 'task = "classify"\n[recording]', 1)
+    text += '[labels.state]\n[classify]\nlabel = "state"\nclasses = ["on", "off"]\n[fit]\nrefit = true\n'
+    with pytest.raises(EdgeLstmError, match=r"fit\.refit: expected none with \[classify\]"):
+        read_recipe(write(tmp_path, text))
 
 
 @pytest.mark.parametrize(("fit", "found"), [('method = "windows"', "window: missing"), ("window = 6", "has no window")])

@@ -10,7 +10,7 @@ import pytest
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording
-from edge_lstm_train.recipe import RecordingSection, SplitSection
+from edge_lstm_train.sections import RecordingSection, SplitSection
 from edge_lstm_train.split import NO_PART, PARTS, parts
 
 SECTION = RecordingSection("nowhere.csv")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,24 +15,29 @@ import torch
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording
+from edge_lstm_train import fit as fitting
 from edge_lstm_train.augment import Noise, Worn
 from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.classification import MARKOV, class_baselines, true_classes
+from edge_lstm_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edge_lstm_train.classification import MARKOV, ClassScore, class_baselines, reliability, true_classes
+from edge_lstm_train.classification import verdict as classification_verdict
 from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, cropped_runs, dataset_of
 from edge_lstm_train.evaluate import aligned, coverage, predict
-from edge_lstm_train.fit import fit, streamed, untrained
+from edge_lstm_train.fit import carried, fit, streamed, untrained
 from edge_lstm_train.judgement import judge
-from edge_lstm_train.recipe import (
+from edge_lstm_train.losses import objective
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.run import unseen_steps
+from edge_lstm_train.sections import (
     AnomalySection,
     AugmentSection,
     ClassifySection,
     FeatureSection,
     FitSection,
     ModelSection,
-    Recipe,
+    RecordingSection,
     RegressSection,
 )
-from edge_lstm_train.run import unseen_steps
 
 Make = Callable[..., Recipe]
 
@@ -94,6 +101,92 @@ def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) ->
     assert set(judged.scores[0].rmse) == {"model", "mean", "ridge"}
     assert judged.scores[0].r2["ridge"] > 0.8
     assert judged.scores[0].unit == "W"
+
+
+def test_a_virtual_sensor_is_not_asked_where_none_of_its_sensors_spoke(recipe_of: Make, recording_of: Make) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (300, 2))
+    power = values.sum(axis=1)
+    values[5:8] = np.nan  # an outage
+    values[9, 0] = np.nan  # one sensor alone
+    recording = recording_of([("s", 60.0 * index, row) for index, row in enumerate(values)], ("x", "y"))
+    recipe = of_task(recipe_of(features={"x": False, "y": False}), regress=RegressSection("power", "W"))
+    dataset = dataset_of(recipe, with_label(recording, "power", power))
+    assert len(dataset) == 300  # the state steps through the outage all the same
+    assert np.flatnonzero(np.isnan(dataset.targets[:, 0])).tolist() == [5, 6, 7]
+
+
+def test_a_head_that_says_all_of_its_target_works_in_the_targets_own_unit(recipe_of: Make, recording_of: Make) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 400)
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+    alone = of_task(recipe_of(), regress=RegressSection("power"))
+    beside = dataclasses.replace(alone, model=ModelSection(hidden=2, highway=1))
+    power = 30 * values + np.random.default_rng(1).normal(0, 3, 400)
+    dataset = dataset_of(alone, with_label(recording, "power", power))
+    ridge = np.array([0.5])
+    usual = np.nanstd(dataset.targets[dataset.steps("train")])
+    assert untrained(alone, dataset, ridge).output_scale.tolist() == pytest.approx([usual])
+    assert untrained(beside, dataset, ridge).output_scale.tolist() == [0.5]  # the highway says the most of it
+    ahead = dataset_of(recipe_of(), recording)
+    assert untrained(recipe_of(), ahead, ridge).output_scale.tolist() == [0.5]  # a change from the newest value
+
+
+def test_a_refit_learns_from_the_validation_part_and_so_does_the_ridge_beside_it(
+    recipe_of: Make, recording_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 2000)
+    power = values * np.repeat([1.0, 2.0, 9.0], [1200, 400, 400])  # another one in each part
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+
+    learned_from: list[int] = []
+    chunks = fitting.carried_chunks
+
+    def noted(dataset: Dataset, *arguments: Any) -> Iterator[Batch]:
+        learned_from.append(len(dataset.steps("train")))
+        return chunks(dataset, *arguments)
+
+    monkeypatch.setattr(fitting, "carried_chunks", noted)
+
+    def slopes(refit: bool) -> list[float]:
+        section = FitSection(updates=8, segments=4, chunk=20, learning_rate=1e-5, refit=refit)
+        recipe = recipe_of(model=ModelSection(hidden=2, highway=1, level_free=False), fit=section)
+        recipe = of_task(recipe, regress=RegressSection("power"))
+        dataset = dataset_of(recipe, with_label(recording, "power", power))
+        baselines = fit_baselines(dataset, refit)
+        fitted = fit(recipe, dataset, baselines.residual)
+        assert fitted.refitted == refit
+        said = streamed(fitted.model, dataset)[:, 0], baselines.predictions["ridge"][:, 0]
+        return [float(np.polyfit(values, one, 1)[0]) for one in said]
+
+    assert slopes(False) == pytest.approx([1.0, 1.0], abs=0.05)
+    assert slopes(True) == pytest.approx([1.25, 1.25], abs=0.05)  # three rows of 1 to one of 2, and none of 9
+    assert learned_from == [1200, 1200, 1600]
+
+
+def test_a_refit_that_was_stopped_is_gone_through_again_to_the_same_weights(
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = FitSection(updates=16, segments=4, chunk=20, refit=True)
+    recipe = recipe_of(model=ModelSection(hidden=4, dropout=0.3), fit=section)
+    dataset = dataset_of(recipe, waves)
+    whole = fit(recipe, dataset, np.ones(1))
+    assert whole.best > 2
+    left = {"updates": 16 + 2}
+    real = torch.nn.utils.clip_grad_norm_
+
+    def clipped(*arguments: object) -> object:
+        left["updates"] -= 1
+        if left["updates"] < 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.nn.utils.clip_grad_norm_", clipped)
+        stopped = fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    assert (stopped.interrupted_at, stopped.refitted, stopped.best) == (16, False, whole.best)
+    resumed = fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    assert resumed.refitted
+    for name, value in whole.model.state_dict().items():
+        np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
 
 
 def test_quantiles_lie_where_they_should(recipe_of: Make, recording_of: Make) -> None:
@@ -363,6 +456,109 @@ def test_cuda_is_refused_where_there_is_none(recipe_of: Make, waves: Recording) 
     recipe = recipe_of()
     with pytest.raises(EdgeLstmError, match="expected a CUDA device"):
         fit(recipe, dataset_of(recipe, waves), np.ones(1), device="cuda")
+
+
+def test_the_verdict_says_where_a_model_is_right_more_often_but_not_class_by_class() -> None:
+    shares = {"model": 0.7, "majority": 0.55, "the same again": 0.66}
+    score = ClassScore(
+        "sky",
+        ["a", "b"],
+        200,
+        shares,
+        {"model": 0.35, "majority": 0.2, "the same again": 0.38},
+        np.zeros((2, 2), np.int64),
+    )
+    assert classification_verdict(score) == (
+        "The model is right in 70.0 % of 200 steps, the same again in 66.0 %: more often than every baseline, but not "
+        "class by class, since the same again has a mean F1 of 0.380 and the model 0.350."
+    )
+    better = dataclasses.replace(score, f1={**score.f1, "model": 0.4})
+    assert classification_verdict(better).startswith("The model beats every baseline: it is right in 70.0 %")
+
+
+def test_reliability_is_the_share_that_was_right_over_the_probability_said(recipe_of: Make, recording_of: Make) -> None:
+    recording = recording_of([("s", 60.0 * index, [float(index % 7)]) for index in range(1000)])
+    labelled = with_label(recording, "odd", np.arange(1000) % 2.0, ("no", "yes"))
+    dataset = dataset_of(of_task(recipe_of(), classify=ClassifySection("odd", classes=["no", "yes"])), labelled)
+    said = np.full((1000, 2), np.nan)
+    said[800:900] = [0.4, 0.6]  # of the 200 steps of the test part; every other one is right
+    said[900:] = [0.05, 0.95]
+    shares, right = reliability(dataset, said)
+    np.testing.assert_allclose(shares, [0.6] * 5 + [0.95] * 5)
+    np.testing.assert_allclose(right, [0.5] * 10)
+    assert reliability(dataset, np.full((1000, 2), np.nan)) == ([], [])
+
+
+def test_a_recording_without_times_is_drawn_over_its_rows(recipe_of: Make, waves: Recording) -> None:
+    recipe = of_task(recipe_of(), regress=RegressSection("y", unit="mm"))
+    numbered = dataclasses.replace(recipe, recording=RecordingSection("nowhere.csv", interval_s=60.0))
+    clocked = dataclasses.replace(
+        recipe, recording=RecordingSection("nowhere.csv", interval_s=60.0, start="2024-01-01")
+    )
+    assert (recipe.recording.row_s, numbered.recording.row_s, clocked.recording.row_s) == (None, 60.0, None)
+    dataset = dataset_of(numbered, with_label(waves, "y", np.arange(len(waves)) % 7.0))
+    baselines = fit_baselines(dataset)
+    model = untrained(numbered, dataset, baselines.residual)
+    judged = judge(numbered, dataset, baselines, predict(dataset.contract, model.network(), dataset.recording))
+    titles = [section.title for section in judged.sections]
+    assert titles == ["Error on the test part", "The end of the test part", "Residuals", "By stream, the worst first"]
+    table, note = judged.sections[0].blocks
+    assert table.header == ["estimated", "model", "mean", "ridge", "skill", "R²"]
+    assert note.text.endswith("Skill is how far the model's RMSE lies below that of the mean.")
+    (residuals,) = judged.sections[2].blocks
+    assert residuals.caption == "y: how far off, and how often"
+
+
+@pytest.mark.parametrize("task", ["forecast", "quantiles", "regress"])
+def test_all_that_an_update_computes_with_lies_where_the_network_lies(
+    recipe_of: Make, waves: Recording, task: str
+) -> None:
+    model = ModelSection(hidden=8, layers=2, dropout=0.2, recurrent_dropout=0.2, highway=3, learned_start=True)
+    recipe = recipe_of(horizons=[1, 4], model=model, clock=["time_of_day"])
+    if task == "quantiles":
+        recipe = dataclasses.replace(recipe, forecast=dataclasses.replace(recipe.forecast, quantiles=[0.1, 0.9]))
+    elif task == "regress":
+        recipe, waves = (
+            of_task(recipe, regress=RegressSection("y")),
+            with_label(waves, "y", np.arange(len(waves)) % 7.0),
+        )
+    dataset = dataset_of(recipe, waves)
+    spread = np.ones(dataset.targets.shape[1])
+    # torch's "meta" device computes shapes alone, and refuses a tensor of another device as a GPU does
+    network, aim = untrained(recipe, dataset, spread).to("meta").train(), objective(recipe, dataset, spread)
+    optimizer = torch.optim.AdamW(network.parameters())
+    state = None
+    for batch in itertools.islice(carried_chunks(dataset, 2, 6, np.random.default_rng(1)), 2):
+        batch.restart[0, 3] = True  # so that the batch goes in two pieces
+        predictions, state = carried(network, batch, state)
+        loss = aim.loss(predictions, torch.from_numpy(batch.targets).to("meta"))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        assert {one.device.type for one in (predictions, loss, *state)} == {"meta"}
+    assert {parameter.grad.device.type for parameter in network.parameters() if parameter.grad is not None} == {"meta"}
+    with pytest.raises(RuntimeError, match="is not on the expected device"):  # what such a mistake looks like
+        network(torch.from_numpy(batch.features), state)
+
+
+def test_what_a_gpu_wrote_is_read_where_there_is_none(
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of()
+    dataset = dataset_of(recipe, waves)
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")  # as of tensors on a GPU
+        trained = fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+        features = dataset.features[:50]
+        save_checkpoint(tmp_path, Checkpoint(trained.model, dataset.contract, features, {}))
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA device"):
+            torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    again = fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    for read in (load_checkpoint(tmp_path).model, again.model):
+        for name, value in trained.model.state_dict().items():
+            assert torch.equal(read.state_dict()[name], value), name
 
 
 def test_the_tape_of_short_streams_holds_several_of_them(recipe_of: Make, recording_of: Make) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording, recording_csv
-from edge_lstm_train.recipe import FitSection, Range, Recipe, read_recipe
+from edge_lstm_train.recipe import Recipe, read_recipe
+from edge_lstm_train.sections import FitSection, Range
 from edge_lstm_train.tune import Budget, changed_recipe, tune
 
 Make = Callable[..., Recipe]

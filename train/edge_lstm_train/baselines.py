@@ -1,6 +1,7 @@
 """The baselines that a model has to beat: persistence, seasonal-naive and a ridge autoregression, in closed form.
 
-They see no more than a model sees at the same step, and none of them learns from anything but the training part.
+They see no more than a model sees at the same step, and none of them learns from anything but the training part, with
+the validation part where the model is refitted on both.
 """
 
 from __future__ import annotations
@@ -44,15 +45,16 @@ class Baselines:
     residual: Array  # (outputs,): RMS of the ridge's error on the training part, in the targets' units
 
 
-def fit_baselines(dataset: Dataset) -> Baselines:
+def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
     """Persistence, seasonal-naive (where the dataset has a season) and ridge for `dataset`.
 
-    Where the target is no feature, the mean takes the place of persistence.
+    Where the target is no feature, the mean takes the place of persistence. `refit`: as the model's, ridge learns anew
+    from training and validation together once its lags and its penalty are chosen.
     """
     predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: dataset.newest}
     if dataset.season is not None:
         predictions[SEASONAL] = seasonal_naive(dataset, dataset.season)
-    predictions[RIDGE], choices = ridge(dataset)
+    predictions[RIDGE], choices = ridge(dataset, refit)
     train = dataset.steps("train")
     error = predictions[RIDGE][train] - dataset.targets[train]
     residual = np.sqrt(np.nanmean(error**2, axis=0))
@@ -73,7 +75,7 @@ def seasonal_naive(dataset: Dataset, season: int) -> Array:
     return predictions
 
 
-def ridge(dataset: Dataset) -> tuple[Array, list[RidgeChoice]]:
+def ridge(dataset: Dataset, refit: bool = False) -> tuple[Array, list[RidgeChoice]]:
     """(steps, outputs) predictions of a linear autoregression, and the choice that the validation part made for each.
 
     Lags of all features and the clock, standardized, against the change of the target. Hoerl & Kennard 1970.
@@ -91,6 +93,13 @@ def ridge(dataset: Dataset) -> tuple[Array, list[RidgeChoice]]:
                     best[output] = error[output]
                     predictions[:, output] = candidate[:, output]
                     choices[output] = RidgeChoice(lags, level_free, penalty)
+    if refit:
+        both = dataset.together()
+        for lags, level_free in {(choice.lags, choice.level_free) for choice in choices}:
+            path = dict(zip(_PENALTIES, _ridge_path(both, lags, level_free), strict=True))
+            for output, choice in enumerate(choices):
+                if (choice.lags, choice.level_free) == (lags, level_free) and choice.penalty in path:
+                    predictions[:, output] = path[choice.penalty][:, output]
     return predictions, choices
 
 

@@ -1,11 +1,13 @@
 """The dataset: a recording as the steps that a device would take, with what each should have predicted.
 
 It refuses to invent steps: samples come from the runtime's own `Sampler` and feature vectors from its `features`, and a
-target that is missing, past a gap or in another part of the split is unknown (NaN).
+target that is missing, past a gap or in another part of the split is unknown (NaN). So is one that stands for what the
+sensors would say, at a step at which none of them said anything.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -57,6 +59,11 @@ class Dataset:
         np.maximum.at(last, self.stream_of[chosen], chosen)
         needed: NDArray[np.bool_] = np.arange(len(self)) <= last[self.stream_of]
         return needed
+
+    def together(self) -> Dataset:
+        """The same, with the validation part in the training part."""
+        validated = self.part_of == PARTS.index("validation")
+        return dataclasses.replace(self, part_of=np.where(validated, PARTS.index("train"), self.part_of))
 
     @property
     def run_start(self) -> NDArray[np.int64]:
@@ -258,6 +265,7 @@ def _targets(
     if recipe.regress is not None:
         known = _label(recording, labels, recipe.regress.target)
         known = known if recipe.regress.cap is None else np.minimum(known, recipe.regress.cap)
+        known = np.where(missing.all(axis=1), np.nan, known)  # there is nothing to estimate it from
         return np.repeat(known[:, None], len(contract.outputs), axis=1)
     measured = np.where(missing, np.nan, values)
     columns = target_columns(contract)

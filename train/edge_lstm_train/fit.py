@@ -1,11 +1,13 @@
 """The search for weights: AdamW on carried chunks or windows, judged by validations that stream as a device does.
 
 It keeps the best of all validations, the untrained start among them, and so never hands on something worse than that.
+Where the recipe says so, what was best then learns anew from the validation part as well.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import math
 import os
@@ -57,6 +59,7 @@ class Fitted:
     best: int = 0  # the update whose weights these are
     interrupted_at: int | None = None  # the update at which Ctrl-C came
     diverged_at: int | None = None  # the update whose loss was not finite
+    refitted: bool = False  # whether the weights were learned anew from the validation part as well
 
 
 def fit(
@@ -72,7 +75,9 @@ def fit(
 
     spread (outputs,): each output's typical error in its target's unit, by which its loss is divided. Ctrl-C or a
     loss that is not finite ends the search early; what was best by then is kept. At each validation all of the search
-    goes into `run_dir`, and with `resume` it goes on from there to what it would have come to.
+    goes into `run_dir`, and with `resume` it goes on from there to what it would have come to. Where the recipe says
+    `refit`, a network learns anew from training and validation part together, along the same schedule, for as many
+    updates as were best.
 
     Raises EdgeLstmError where the device is not here, or what is there to resume is of another recipe.
     """
@@ -84,9 +89,30 @@ def fit(
                 if not (resume and search.resumed()):
                     search.validate(0, math.nan)
                 diverged_at = _descend(model, recipe, dataset, search, tick)
-                return search.result(diverged_at=diverged_at)
+                found = search.result(diverged_at=diverged_at)
             except KeyboardInterrupt:
                 return search.result(interrupted_at=search.update)
+        if not recipe.fit.refit or diverged_at is not None:
+            return found
+        with progress(found.best, "training on both parts") as tick:
+            try:
+                return _refitted(found, recipe, dataset, spread, device, tick)
+            except KeyboardInterrupt:
+                return dataclasses.replace(found, interrupted_at=recipe.fit.updates)
+
+
+def _refitted(
+    found: Fitted, recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], device: str, tick: Tick
+) -> Fitted:
+    """What was found, its weights learned anew; as they were where the loss was not finite on the way."""
+    torch.manual_seed(recipe.fit.seed)  # from the start that led to what was found
+    model = untrained(recipe, dataset, spread, refit=True).to(_device(device))
+    search = _Search(model, dataset, objective(recipe, dataset, spread), recipe, None)
+    diverged_at = _descend(model, recipe, dataset.together(), search, tick, until=found.best)
+    if diverged_at is not None:
+        return dataclasses.replace(found, diverged_at=diverged_at)
+    model.to("cpu").eval()
+    return dataclasses.replace(found, model=model, refitted=True)
 
 
 def _device(name: str) -> torch.device:
@@ -99,9 +125,9 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> Forecaster:
+def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], *, refit: bool = False) -> Forecaster:
     """The network before its first update: the highway's ridge, or else persistence, each target's mean, or how
-    frequent each class is."""
+    frequent each class is. With `refit` the ridge is that of training and validation part together."""
     contract = dataset.contract
     section = recipe.model
     model = Forecaster(
@@ -124,7 +150,7 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> 
         model.mean[:] = torch.from_numpy(mean)
         model.scale[:] = torch.from_numpy(scale)
         model.seen[: len(recipe.unseen)] = torch.tensor([not unseen for unseen in recipe.unseen]).float()
-        model.output_scale[:] = torch.from_numpy(spread)
+        model.output_scale[:] = torch.from_numpy(_head_unit(recipe, dataset, spread))
         nn.init.zeros_(model.head.weight)
         nn.init.zeros_(model.head.bias)
         if recipe.change:
@@ -134,8 +160,19 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> 
             usual = np.log(np.maximum(usual, 1e-4)) if recipe.classify is not None else usual
             model.output_offset[:] = torch.from_numpy(usual)
         if section.highway and recipe.classify is None:
-            started_at_ridge(model, dataset)
+            started_at_ridge(model, dataset, refit)
     return model
+
+
+def _head_unit(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(outputs,): what a one at the head is in each target's unit, about the size of what the head has to say.
+
+    Beside a highway, or added to the newest value, that is what a ridge leaves. A virtual sensor without a highway says
+    all of its target: in the ridge's small unit its weights would have to grow by more than the updates carry them.
+    """
+    if recipe.regress is None or recipe.model.highway:
+        return spread
+    return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), spread)
 
 
 def input_statistics(dataset: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -203,6 +240,7 @@ class _Search:
             "schedule": schedule.state_dict(),
             "state": state,
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self._model.mean.is_cuda else None,  # draws its dropout
         }
         file = io.BytesIO()
         torch.save(content, file)
@@ -232,12 +270,19 @@ class _Search:
         self._weights = content["best_weights"]
         self._model.load_state_dict(content["weights"])
         torch.set_rng_state(content["random"].cpu())
+        if self._model.mean.is_cuda and content.get("random_cuda") is not None:
+            torch.cuda.set_rng_state(content["random_cuda"].cpu())
         self.extra = content
         return True
 
 
-def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Search, tick: Tick) -> int | None:
-    """All the updates, with a validation after every eighth of them. Returns the update whose loss was not finite."""
+def _descend(
+    model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Search, tick: Tick, until: int | None = None
+) -> int | None:
+    """All the updates, with a validation after every eighth of them, or those `until` one, without any.
+
+    Returns the update whose loss was not finite.
+    """
     section = recipe.fit
     rate, decay = section.learning_rate, section.weight_decay
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=True)
@@ -245,6 +290,7 @@ def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Searc
         optimizer, rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
     )
     marks = {math.ceil(section.updates * part / _VALIDATIONS) for part in range(1, _VALIDATIONS + 1)}
+    marks, last = (marks, section.updates) if until is None else (set(), until)
     losses: list[float] = []
     state: State | None = None
     if search.extra:
@@ -253,7 +299,7 @@ def _descend(model: Forecaster, recipe: Recipe, dataset: Dataset, search: _Searc
         state = search.extra["state"]
     done = search.update
     batches = _batches(dataset, recipe, model.scale.cpu().numpy(), model.seen.cpu().numpy())
-    for update, batch in zip(range(1, section.updates + 1), batches, strict=False):
+    for update, batch in zip(range(1, last + 1), batches, strict=False):
         if update <= done:
             continue  # what came before the search was resumed
         search.update = update

@@ -15,21 +15,23 @@ _PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the standardized taps, a 
 _BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
 
 
-def started_at_ridge(model: Forecaster, dataset: Dataset) -> None:
+def started_at_ridge(model: Forecaster, dataset: Dataset, refit: bool = False) -> None:
     """Put the highway's taps and the head's bias to what ridge gives (Hoerl & Kennard 1970), in place.
 
-    Each output takes the penalty that is best on the validation part. The taps are fitted where the register is full.
+    Each output takes the penalty that is best on the validation part. The taps are fitted where the register is full,
+    and with `refit` anew on both parts once the penalty is known.
     """
     taps = _Taps(model, dataset)
     scale, offset = model.output_scale.double().numpy(), model.output_offset.double().numpy()
     wanted = (dataset.targets - offset - _added(model, dataset)) / scale  # (steps, outputs), in the head's units
     train, validation = taps.full(dataset.steps("train")), taps.full(dataset.steps("validation"))
+    both = taps.full(dataset.together().steps("train"))
     for output in range(wanted.shape[1]):
         solutions = _solutions(taps, wanted[:, output], train)
         errors = np.zeros(len(solutions))
         for rows in _blocks(validation[np.isfinite(wanted[validation, output])]):
             errors += ((taps.at(rows) @ solutions.T - wanted[rows, output][:, None]) ** 2).sum(axis=0)
-        best = solutions[errors.argmin()]
+        best = (_solutions(taps, wanted[:, output], both) if refit else solutions)[errors.argmin()]
         model.highway.weight[output] = torch.from_numpy(best[:-1])
         model.head.bias[output] = float(best[-1])
 

@@ -49,7 +49,7 @@ def init(
     read_recipe(output / f"{name}.toml")  # what we wrote has to be understood
     if found is not None:
         streams = f"{found.streams} stream{'' if found.streams == 1 else 's'}"
-        time = f"times in {found.time}" if found.time else "no column of times"
+        time = f"times in {' and '.join(found.times.columns)}" if found.times else "no column of times"
         click.echo(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers", err=True)
     click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
     click.echo(f"next: look at the lines marked <-, then edge-lstm train {output / f'{name}.toml'}", err=True)

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from edge_lstm.columns import Times
 from edge_lstm.config import suggestion
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm_train.recipe import toml_key, toml_value
 from edge_lstm_train.survey import Survey
+from edge_lstm_train.toml_text import toml_key, toml_value
 
 Task = Literal["forecast", "anomaly", "classify", "regress"]
 
@@ -22,7 +23,16 @@ _LABELS = ("label", "class", "activity", "state", "target", "anomaly", "fault", 
 _DAY_S = 86_400.0
 _LONGEST_SEASON = 2000  # steps
 _EXAMPLE = Survey(
-    10_000, "time", None, 1, ["temperature", "pressure"], [], {}, {"label": ["0", "1"]}, interval_s=60.0, days=7.0
+    10_000,
+    Times(["time"]),
+    None,
+    1,
+    ["temperature", "pressure"],
+    [],
+    {},
+    {"label": ["0", "1"]},
+    interval_s=60.0,
+    days=7.0,
 )
 
 
@@ -70,7 +80,9 @@ _TASKS: dict[Task, str] = {
 
 def service_outline(name: str, found: Survey | None, features: Sequence[str]) -> str:
     """A service config as TOML, for a bundle of that recipe."""
-    message = {"time": "2024-03-01T12:00:00Z", **dict.fromkeys(features[:3], 1.25)}
+    texts = {} if found is None else found.texts
+    values = {one: texts[one][0] if one in texts else 1.25 for one in features[:3]}
+    message = {"time": "2024-03-01T12:00:00Z", **values}
     more = ", and so on" if len(features) > 3 else ""
     return "\n".join(
         [
@@ -86,7 +98,7 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
             "",
             "[input]",
             'topic = "sensors/{stream}"                   # <- where readings come from',
-            f"# payloads like {json.dumps(message)}{more}",
+            f"# payloads like {json.dumps(message, ensure_ascii=False)}{more}",
             '# time_from = "arrival"      # where messages have no time of their own',
             '# preset = "tasmota"         # or zigbee2mqtt, esphome, shelly, shelly-gen1, homeassistant',
             "",
@@ -167,8 +179,11 @@ def _clock(survey: Survey) -> list[str]:
 def _recording(survey: Survey, path: str) -> Iterator[str]:
     yield "[recording]"
     yield f"path = {json.dumps(path)}"
-    if survey.time is not None:
-        yield f"time = {json.dumps(survey.time)}"
+    if survey.times is not None:
+        yield f"time = {toml_value(_one_or_all(survey.times.columns))}"
+        if survey.times.format is not None:
+            day_or_month = "" if survey.times.format.startswith("%Y") else "  # <- is the day where %d is?"
+            yield f"time_format = {toml_value(survey.times.format)}{day_or_month}"
         yield '# timezone = "Europe/Berlin"  # where its times name no zone'
     else:
         yield "# No column of times was found. Name it, with how it is written, or say how far apart rows are."
@@ -179,6 +194,8 @@ def _recording(survey: Survey, path: str) -> Iterator[str]:
         yield f"stream_column = {json.dumps(survey.stream_column)}  # {survey.streams} streams, a state for each"
     else:
         yield '# stream_column = "device"  # where a file holds several streams'
+    if survey.words.decimal_comma:
+        yield 'decimal = "comma"'
     yield "# sentinels = [-999]  # numbers that mean a missing value"
 
 
@@ -255,6 +272,10 @@ def _split(survey: Survey) -> Iterator[str]:
     if survey.streams > 1:
         yield '# by = "stream"      # whole streams for testing, where new ones will come'
         yield '# leave_out = ["one", "other-*"]  # these'
+
+
+def _one_or_all(columns: Sequence[str]) -> str | list[str]:
+    return columns[0] if len(columns) == 1 else list(columns)
 
 
 def _short(number: float) -> str:

@@ -4,370 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
-import zoneinfo
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timezone, tzinfo
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from edge_lstm.columns import Quantity, Times, Words
+from edge_lstm.columns import Quantity, Words
 from edge_lstm.config import key, read_toml, suggestion
-from edge_lstm.contract import (
-    Aggregate,
-    Alarm,
-    ClockInput,
-    Contract,
-    Decision,
-    Feature,
-    Sampling,
-    StateTensor,
-    Task,
-    derived_fault,
-)
+from edge_lstm.contract import Alarm, ClockInput, Contract, Decision, Feature, Sampling, StateTensor, Task
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.labels import Countdown, Window, Windows
-from edge_lstm.network import CARRIED, GATES, Cell, state_sizes
+from edge_lstm.network import CARRIED, GATES, state_sizes
 from edge_lstm.recording import Columns
 from edge_lstm.tables import Layout
 from edge_lstm.times import parse_time
+from edge_lstm_train.sections import (
+    AnomalySection,
+    AugmentSection,
+    ClassifySection,
+    FeatureSection,
+    FitSection,
+    ForecastSection,
+    LabelSection,
+    ModelSection,
+    Range,
+    RecordingSection,
+    RegressSection,
+    SplitSection,
+)
 
 _BUNDLED = "edge_lstm_recipes"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RecordingSection:
-    """Where the readings are, and how to read them."""
-
-    path: str | list[str] = key(
-        doc="CSV or Parquet, relative to the recipe or to --data: a file, a pattern like logs/*.csv, a list"
-    )
-    time: str | list[str] | None = key(
-        None, doc="column of times, or those of date and hour; none: the first that holds times"
-    )
-    time_format: str | None = key(None, doc="how times are written, like %d.%m.%Y %H:%M; none: ISO 8601 or a number")
-    time_unit: Literal["s", "ms"] | None = key(None, doc="of times that are numbers; none: told by their size")
-    timezone: str = key("UTC", doc="zone of times that name none, like Europe/Berlin")
-    interval_s: float | None = key(None, doc="no times: a stream's rows are this far apart", least=1e-6)
-    start: str | None = key(None, doc="time of the first row where there are no times; none: 1970")
-    stream: str | None = key(None, doc="name of the one stream; none: each file is one, by its name")
-    stream_column: str | None = key(None, doc="column of stream names, where a file holds several")
-    group_column: str | None = key(None, doc="column that says which streams belong together, for [split]")
-    groups: dict[str, list[str]] = key({}, doc="group = its streams, where no column says so")
-    separator: str | None = key(None, doc="between columns; a space: any run of spaces; none: found")
-    header: list[str] = key([], doc="names of the columns, where the first row holds none")
-    decimal: Literal["point", "comma"] = key("point", doc="what numbers have before their fraction")
-    sentinels: list[float] = key([], doc="numbers that mean a missing value, whichever feature")
-    missing: list[str] = key([], doc="texts that mean a missing value, besides NA, null, unavailable and such")
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        if self.stream is not None and self.stream_column is not None:
-            yield "stream_column", "expected either stream or stream_column, found both"
-        if self.group_column is not None and self.groups:
-            yield "groups", "expected either group_column or groups, found both"
-        if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n\0'):
-            yield "separator", f'expected one sign, found "{self.separator}"'
-        if len(set(self.header)) < len(self.header):
-            yield "header", f"expected different names, found {', '.join(self.header)}"
-        members = [stream for streams in self.groups.values() for stream in streams]
-        for stream in sorted({stream for stream in members if members.count(stream) > 1}):
-            yield "groups", f'expected each stream in one group, found "{stream}" in several'
-        yield from self._time_faults()
-
-    def _time_faults(self) -> Iterator[tuple[str, str]]:
-        if isinstance(self.time, list) and not self.time:
-            yield "time", "expected at least one column, found none"
-        if self.interval_s is not None:
-            for name in ("time", "time_format", "time_unit"):
-                if getattr(self, name) is not None:
-                    yield name, "expected none beside interval_s, which is for rows without times"
-        elif self.start is not None:
-            yield "start", "expected interval_s beside it: it is for rows without times"
-        if self.time_format is not None and self.time_unit is not None:
-            yield "time_unit", "expected either time_format or time_unit, found both"
-        try:
-            self.zone()
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            expected = "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata)"
-            yield "timezone", f'{expected}, found "{self.timezone}"'
-        else:
-            if self.start is not None:
-                yield from _time_faults("start", self.start, self.zone())
-
-    def zone(self) -> tzinfo:
-        """The zone of times that name none. Raises what zoneinfo does where this machine does not know it."""
-        return timezone.utc if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
-
-    @property
-    def name(self) -> str:
-        """The files by their names alone: where they lay here is nobody's business."""
-        named = [self.path] if isinstance(self.path, str) else self.path
-        return ", ".join(Path(one).name for one in named)
-
-    @property
-    def times(self) -> Times:
-        """Where the times stand and how they are written."""
-        columns = [self.time] if isinstance(self.time, str) else self.time or []
-        start = 0.0 if self.start is None else parse_time(self.start, self.zone())
-        return Times(columns, self.time_format, self.time_unit, self.zone(), self.interval_s, start)
-
-
-@dataclass(frozen=True)
-class FeatureSection:
-    """One measured input."""
-
-    column: str | None = key(None, doc="column of the recording; none: the feature's name")
-    unit: str = key("", doc="physical unit, for people")
-    mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
-    level: bool = key(True, doc="whether the layers see the value itself, and not what is derived of it alone")
-    derived: list[str] = key(
-        [],
-        doc='computed from it: "difference", "mean N", "deviation N", "from_mean N", "from_start N", "slope N M"',
-    )
-    mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
-    aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
-    categories: list[str] = key([], doc="texts of the column, each an input; another text is missing")
-    sentinels: list[float] = key([], doc="numbers that mean a missing value")
-    least: float | None = key(None, doc="a smaller value is missing")
-    most: float | None = key(None, doc="a larger value is missing")
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        yield from _quantity_faults(self)
-        for text in self.derived:
-            if (fault := derived_fault(text)) is not None:
-                yield "derived", fault
-        if self.categories and (self.derived or self.mirrored_by):
-            yield "categories", "expected no derived or mirrored_by beside them: those are for numbers"
-
-
-@dataclass(frozen=True)
-class LabelSection:
-    """What is known of each row beside the features, and is no input: a class, a truth, a target."""
-
-    column: str | None = key(None, doc="column of the recording; none: the label's name")
-    unit: str = key("", doc="physical unit, for people")
-    text: bool = key(False, doc="whether it is a text: the categories are those found, by the alphabet")
-    categories: list[str] = key([], doc="texts of the column: a value is the index of its text, another is missing")
-    sentinels: list[float] = key([], doc="numbers that mean a missing value")
-    least: float | None = key(None, doc="a smaller value is missing")
-    most: float | None = key(None, doc="a larger value is missing")
-    windows: list[list[str]] = key([], doc="no column: 1 within these [from, to] or [from, to, stream], else 0")
-    countdown: bool = key(False, doc="no column: how many rows of its stream follow, the remaining life")
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        yield from _quantity_faults(self)
-        if self.text and self.categories:
-            yield "text", "expected this or categories, found both"
-        sources = [self.column is not None or self.text or bool(self.categories), bool(self.windows), self.countdown]
-        if sum(sources) > 1:
-            yield "column", "expected one of a column, windows and countdown, found several"
-        for index, window in enumerate(self.windows):
-            where = f"windows[{index}]"
-            if len(window) not in (2, 3):
-                yield where, f"expected [from, to] or [from, to, stream], found {len(window)} texts"
-                continue
-            faults = [*_time_faults(where, window[0], timezone.utc), *_time_faults(where, window[1], timezone.utc)]
-            yield from faults
-            if not faults and parse_time(window[0]) > parse_time(window[1]):
-                yield where, f'expected an end after its begin, found "{window[0]}" to "{window[1]}"'
-
-
-def _quantity_faults(section: FeatureSection | LabelSection) -> Iterator[tuple[str, str]]:
-    if len(set(section.categories)) < len(section.categories):
-        yield "categories", f"expected different texts, found {', '.join(section.categories)}"
-    if section.categories and (section.sentinels or section.least is not None or section.most is not None):
-        yield "categories", "expected no sentinels, least or most beside them: those are for numbers"
-    if section.least is not None and section.most is not None and section.least > section.most:
-        yield "least", f"expected at most `most` ({section.most:g}), found {section.least:g}"
-
-
-def _time_faults(name: str, text: str, zone: tzinfo) -> Iterator[tuple[str, str]]:
-    try:
-        parse_time(text, zone)
-    except ValueError as error:
-        yield name, str(error)
-
-
-@dataclass(frozen=True)
-class ForecastSection:
-    """What to predict."""
-
-    targets: list[str] = key(doc="features to predict")
-    horizons: list[int] = key(doc="how many steps ahead", least=1)
-    change: bool = key(True, doc="predict the change from the newest value, or else the value itself")
-    season: int | None = key(None, doc="steps a season has, for the seasonal-naive baseline", least=2)
-    quantiles: list[float] = key([], doc="predicted beside each target, e.g. 0.1 and 0.9", least=0.001, most=0.999)
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        for name, listed in (("targets", self.targets), ("horizons", self.horizons)):
-            if not listed:
-                yield name, "expected at least one"
-            elif len(set(listed)) < len(listed):
-                yield name, f"expected each once, found {', '.join(map(str, listed))}"
-
-
-@dataclass(frozen=True)
-class AnomalySection(Alarm):
-    """What is usual, and how far from it is an alarm: the residual of a forecast of the next step."""
-
-    targets: list[str] = key([], doc="features whose residuals are judged; none: all that are numbers")
-    reconstruct: bool = key(False, doc="judge how well the same step is reconstructed, and not the forecast of it")
-    truth: str | None = key(None, doc="a label of the recording, 1 where there is an anomaly, to score against")
-    change: bool = key(True, doc="forecast the change from the newest value, or else the value itself")
-
-
-@dataclass(frozen=True)
-class ClassifySection(Decision):
-    """What to tell apart."""
-
-    classes: list[str] = key([], doc="what there is to tell apart, as the recording's label says it")
-    ahead: int = key(0, doc="how many steps ahead the label is; 1: the next symbol of an event stream", least=0)
-    balance: bool = key(False, doc="whether rare classes weigh as much as frequent ones")
-    smoothing: float = key(0.0, doc="share of the label that goes to all classes alike", least=0, most=0.5)
-
-
-@dataclass(frozen=True)
-class RegressSection:
-    """What to estimate: a label of the recording that no sensor on the device measures, or what is left of a life."""
-
-    target: str = key(doc="a label of the recording")
-    unit: str = key("", doc="its physical unit, for people")
-    cap: float | None = key(None, doc="a larger target is this much", least=1e-9)
-    quantiles: list[float] = key([], doc="estimated beside the target, e.g. 0.1 and 0.9", least=0.001, most=0.999)
-
-
-@dataclass(frozen=True)
-class AugmentSection:
-    """What each chunk of training is changed by, so that the network learns what does not matter."""
-
-    noise: float = key(0.0, doc="random noise on the inputs, in standard deviations of each", least=0, most=10)
-    crop: bool = key(False, doc="start each stream at a random step")
-    scale: float = key(0.0, doc="a random factor of 1 +- this on each run", least=0, most=0.9)
-    warp: float = key(0.0, doc="a random pace of 1 +- this for each run", least=0, most=0.9)
-    rotate_degrees: float = key(0.0, doc="a random turn of each group of axes, by run", least=0, most=180)
-    axes: list[list[str]] = key([], doc="groups of three features that are axes of one sensor")
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        for group in self.axes:
-            if len(group) != 3:
-                yield "axes", f"expected groups of three features, found {', '.join(group)}"
-        if self.rotate_degrees and not self.axes:
-            yield "axes", "missing (groups of three features, where rotate_degrees is above 0)"
-
-
-@dataclass(frozen=True)
-class SplitSection:
-    """Shares for training and validation; the rest is the test part. By time the oldest come first.
-
-    By beginning, what is shared is each stream's first `beginning_steps`, all that follows is the test part: for
-    machines that are in order when their recording starts, each at an operating point of its own.
-    """
-
-    train: float = key(0.6, doc="share that weights and statistics come from", least=0.01, most=0.99)
-    validation: float = key(0.2, doc="share that picks the best weights and ridge", least=0.01, most=0.98)
-    by: Literal["time", "stream", "group", "beginning"] = key(
-        "time", doc="what goes whole into a part; time cuts all streams at once, beginning each after its first steps"
-    )
-    beginning_steps: int | None = key(None, doc="by beginning: steps of each stream before its test part", least=2)
-    validation_from: str | None = key(None, doc="instead of shares: the time at which the validation part begins")
-    test_from: str | None = key(None, doc="instead of shares: the time at which the test part begins")
-    leave_out: list[str] = key(
-        [], doc="streams, or groups where there are any, or patterns like valve2-*: for testing alone"
-    )
-    leave_out_time: Literal["test", "all"] = key("test", doc="by time: which of their time is the test part")
-    validate_on: list[str] = key([], doc="by stream or group: those of the validation part; none: drawn")
-    seed: int = key(1, doc="by stream or group: another seed draws others", least=0, most=2**31 - 1)
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        both = self.train + self.validation
-        whole = bool(self.leave_out) or self.by == "beginning"  # the test part is another one
-        if both > (1.0 + 1e-9 if whole else 0.99) and self.test_from is None:
-            most, why = ("1", "more than there is") if whole else ("0.99", "nothing is left to test on")
-            yield "validation", f"expected train + validation <= {most}, found {both:g}: {why}"
-        if (self.validation_from is None) != (self.test_from is None):
-            missing = "validation_from" if self.validation_from is None else "test_from"
-            if not (missing == "test_from" and self.leave_out):
-                yield missing, "expected both validation_from and test_from, found one"
-        if self.by != "time":
-            for name in ("validation_from", "test_from"):
-                if getattr(self, name) is not None:
-                    yield name, f'expected by = "time" beside it, found "{self.by}"'
-        if self.by in ("time", "beginning") and self.validate_on:
-            yield "validate_on", f'expected by = "stream" or "group" beside it, found "{self.by}"'
-        if self.by == "beginning" and self.beginning_steps is None:
-            yield "beginning_steps", 'missing (steps of each stream before its test part, where by = "beginning")'
-        if self.by != "beginning" and self.beginning_steps is not None:
-            yield "beginning_steps", f'expected by = "beginning" beside it, found "{self.by}"'
-        moments = []
-        for name in ("validation_from", "test_from"):
-            text = getattr(self, name)
-            if text is not None:
-                faults = list(_time_faults(name, text, timezone.utc))
-                yield from faults
-                moments += [] if faults else [parse_time(text)]
-        if len(moments) == 2 and moments[0] >= moments[1]:
-            yield "test_from", f'expected a time after validation_from, found "{self.test_from}"'
-
-
-@dataclass(frozen=True)
-class ModelSection:
-    """The network."""
-
-    cell: Cell = key("lstm", doc="lstm or gru")
-    hidden: int = key(32, doc="units a layer", least=1, most=1024)
-    layers: int = key(1, doc="recurrent layers", least=1, most=3)
-    dropout: float = key(0.0, doc="share of a layer's outputs dropped in training", least=0, most=0.95)
-    recurrent_dropout: float = key(0.0, doc="share of hidden-to-hidden weights dropped in training", least=0, most=0.95)
-    highway: int = key(0, doc="earlier samples that a linear path past the layers sees; 0: none", least=0, most=1024)
-    level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
-    learned_start: bool = key(False, doc="whether the state of a stream starts where training found best, not at zero")
-    most_parameters: int = key(20_000, doc="a larger network is refused", least=1)
-
-
-@dataclass(frozen=True)
-class FitSection:
-    """The search for weights."""
-
-    updates: int = key(600, doc="gradient steps", least=1)
-    learning_rate: float = key(3e-3, doc="highest of the one-cycle schedule", least=1e-7, most=1)
-    weight_decay: float = key(1e-4, doc="AdamW's", least=0, most=10)
-    method: Literal["carried", "windows"] = key("carried", doc="train on a carried state, or on windows")
-    segments: int = key(16, doc="stretches (or windows) side by side in one update", least=1, most=4096)
-    chunk: int = key(96, doc="steps that a gradient reaches back (carried)", least=1)
-    window: int | None = key(None, doc="steps in a window (windows)", least=1)
-    clip: float = key(1.0, doc="largest norm of the gradient", least=1e-6)
-    loss: Literal["mse", "huber"] = key("mse", doc="of numbers; huber cares less about outliers")
-    seed: int = key(1, doc="the same seed gives the same weights", least=0, most=2**31 - 1)
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        if self.method == "windows" and self.window is None:
-            yield "window", 'missing (steps in a window, where method = "windows")'
-        if self.method == "carried" and self.window is not None:
-            yield "window", 'expected none where method = "carried": a carried state has no window'
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values that `edge-lstm tune` may give a key: some of a list, or numbers between two."""
-
-    choices: list[float] = key([], doc="numbers to choose from")
-    texts: list[str] = key([], doc="texts to choose from")
-    least: float | None = key(None, doc="the smallest number")
-    most: float | None = key(None, doc="the largest number")
-    log: bool = key(False, doc="whether small numbers are tried as often as large ones")
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        between = self.least is not None or self.most is not None
-        if bool(self.choices) + bool(self.texts) + between != 1:
-            yield "choices", "expected one of choices, texts, and least with most"
-        elif between and (self.least is None or self.most is None or self.least >= self.most):
-            yield "least", f"expected least < most, found {self.least} and {self.most}"
-        elif between and self.log and self.least is not None and self.least <= 0:
-            yield "least", f"expected a number above 0 where log = true, found {self.least:g}"
 
 
 @dataclass(frozen=True)
@@ -404,6 +73,11 @@ class Recipe:
             for name in named:
                 if name not in self.features:
                     yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
+        if self.classify is not None and self.fit.refit:
+            yield (
+                "fit.refit",
+                "expected none with [classify]: what it is held against learns from the training part alone",
+            )
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
@@ -614,42 +288,3 @@ def _recipe_path(path_or_name: str | Path) -> Path:
         f"expected a recipe file or one of {', '.join(bundled)}, found {name!r}",
         f"did you mean {near[0]}?" if near else "name a bundled recipe, or a file that ends in .toml",
     )
-
-
-def recipe_toml(recipe: Recipe) -> str:
-    """The recipe as TOML with every default written out and every key explained; `read_recipe` takes it back."""
-    return "\n".join(_toml_lines(recipe, "")) + "\n"
-
-
-def _toml_lines(section: Any, prefix: str) -> Iterator[str]:
-    tables: list[tuple[str, Any, str]] = []
-    for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        doc = field.metadata.get("doc", "")
-        if dataclasses.is_dataclass(value):
-            tables.append((f"{prefix}{field.name}", value, doc))
-        elif isinstance(value, Mapping) and not any(dataclasses.is_dataclass(item) for item in value.values()):
-            if value:
-                yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
-        elif isinstance(value, Mapping):
-            tables += [(f"{prefix}{field.name}.{toml_key(name)}", item, doc) for name, item in value.items()]
-        elif value is not None:
-            yield f"{field.name} = {toml_value(value)}" + (f"  # {doc}" if doc else "")
-    for header, value, doc in tables:
-        yield ""
-        yield f"[{header}]" + (f"  # {doc}" if doc else "")
-        yield from _toml_lines(value, f"{header}.")
-
-
-def toml_key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
-
-
-def toml_value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(toml_value(item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{toml_key(name)} = {toml_value(item)}' for name, item in value.items())}}}"
-    if isinstance(value, float):
-        return repr(value)
-    return json.dumps(value, ensure_ascii=False)  # JSON's texts, whole numbers and booleans are TOML's as well

@@ -25,13 +25,14 @@ from edge_lstm_train import plots
 from edge_lstm_train.baselines import Baselines, fit_baselines
 from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.dataset import Dataset, read_dataset
-from edge_lstm_train.evaluate import predict, steps_ahead
+from edge_lstm_train.evaluate import predict, where
 from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
-from edge_lstm_train.recipe import Recipe, recipe_toml
+from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
 from edge_lstm_train.split import PARTS
+from edge_lstm_train.toml_text import recipe_toml
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 
@@ -71,7 +72,7 @@ def train(
     _make(run_dir)
     if resume and not (run_dir / PROGRESS).exists():
         click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
-    baselines = None if recipe.classify is not None else fit_baselines(dataset)
+    baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
@@ -156,6 +157,7 @@ def _metrics(run: Run) -> dict[str, Any]:
         "parameters": run.recipe.parameters,
         "seed": run.recipe.fit.seed,
         "kept_update": run.fitted.best,
+        "refitted": run.fitted.refitted,
         "interrupted_at": run.fitted.interrupted_at,
         "diverged_at": run.fitted.diverged_at,
         "curve": [
@@ -199,8 +201,15 @@ def _learning_picture(run: Run) -> Picture:
         run.fitted.best,
         relative,
     )
-    what = "Error over the updates, in units of the ridge's error on the training part" if relative else "Loss"
-    return Picture(svg, what)
+    loss = "Loss" if run.recipe.classify is None else "Cross-entropy"
+    what = "Error over the updates, in units of the ridge's error on the training part"
+    return Picture(svg, what if relative else f"{loss} over the updates")
+
+
+def _kept(fitted: Fitted) -> str:
+    if fitted.refitted:
+        return f"the best after {fitted.best}; learned anew for so many from training and validation together"
+    return f"weights of update {fitted.best} kept"
 
 
 def _settings(run: Run) -> Facts:
@@ -209,7 +218,7 @@ def _settings(run: Run) -> Facts:
     how = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
     choices = [] if run.baselines is None else run.baselines.ridge
     ridge = "; ".join(
-        f"{target} {steps_ahead(horizon)}: {choice}"
+        f"{where(target, horizon)}: {choice}"
         for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
     )
     return Facts(
@@ -221,7 +230,7 @@ def _settings(run: Run) -> Facts:
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
             "method": f"{how}, {section.segments} side by side",
-            "updates": f"{section.updates}, weights of update {run.fitted.best} kept",
+            "updates": f"{section.updates}, {_kept(run.fitted)}",
             "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
             "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),

@@ -17,7 +17,7 @@ from edge_lstm.config import suggestion
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording
 from edge_lstm.times import format_time, parse_time
-from edge_lstm_train.recipe import RecordingSection, SplitSection
+from edge_lstm_train.sections import RecordingSection, SplitSection
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

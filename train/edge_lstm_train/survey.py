@@ -1,4 +1,4 @@
-"""A survey of a recording that nobody described yet: which columns hold times, streams, numbers and few texts.
+"""A survey of a recording that nobody described yet: how it is written, and which columns hold what.
 
 It guesses only what it can check in the data, and says nothing of the rest.
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.columns import Times, texts_of
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.columns import Times, Words, texts_of
+from edge_lstm.dialect import dialect
 from edge_lstm.numerals import WORDS
-from edge_lstm.recording import Columns, numeric_columns, read_recording, time_columns
+from edge_lstm.recording import Columns, numeric_columns, read_recording
 from edge_lstm.tables import column_index, open_table, recording_files
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
@@ -29,7 +29,7 @@ class Survey:
     """What was found."""
 
     rows: int
-    time: str | None  # None: no column of times
+    times: Times | None  # None: no column of times
     stream_column: str | None
     streams: int
     numbers: list[str]  # columns whose numbers change
@@ -38,25 +38,24 @@ class Survey:
     whole: dict[str, list[str]] = field(default_factory=dict)  # columns of few different whole numbers, as texts
     interval_s: float | None = None  # the usual time between a stream's rows
     days: float = 0.0  # from the first row to the last
+    words: Words = field(default_factory=Words)
 
 
 def survey(path: str | Path | Sequence[str | Path], stream_column: str | None = None) -> Survey:
     """What a recording holds. Raises EdgeLstmError where it cannot be read as one."""
     table = open_table(recording_files(path)[0])
-    try:
-        time: str | None = table.header[time_columns(table, Times())[0]]
-    except EdgeLstmError:
-        time = None
+    written = dialect(path)
+    words, times = written.words, written.times or Times(interval_s=1.0)
     if stream_column is not None:
         column_index(table, stream_column)
-    times = Times([time]) if time is not None else Times(interval_s=1.0)
-    numbers = [name for name in numeric_columns(path, Columns({}, times)) if table.header.count(name) == 1]
-    others = [name for name in table.header if name and name not in numbers and name != time]
+    columns = Columns({}, times, words=words)
+    numbers = [name for name in numeric_columns(path, columns) if table.header.count(name) == 1]
+    others = [name for name in table.header if name and name not in numbers and name not in times.columns]
     texts = {name: found for name in others if (found := _texts(path, name))}
-    recording = read_recording(path, Columns({name: name for name in numbers}, times, stream="all"))
+    recording = read_recording(path, Columns({name: name for name in numbers}, times, stream="all", words=words))
     values = dict(zip(numbers, recording.values.T, strict=True))
     whole = {name: found for name, column in values.items() if (found := _whole(column))}
-    if stream_column is None and time is not None and len(recording_files(path)) == 1:
+    if stream_column is None and written.times is not None and len(recording_files(path)) == 1:
         stream_column = _stream_column(path, recording.times, [*texts, *_identities(values)])
     constants = [name for name, column in values.items() if not _changes(column)]
     split = read_recording(path, Columns({}, times, stream_column))
@@ -64,15 +63,16 @@ def survey(path: str | Path | Sequence[str | Path], stream_column: str | None = 
     steps = gaps[gaps > 0]
     return Survey(
         len(recording),
-        time,
+        written.times,
         stream_column,
         len(split.streams),
         [name for name in numbers if name not in constants and name != stream_column],
         [name for name in constants if name != stream_column],
         {name: found for name, found in texts.items() if name != stream_column},
         {name: found for name, found in whole.items() if name != stream_column},
-        float(np.median(steps)) if steps.size and time is not None else None,
-        float(split.times.max() - split.times.min()) / _DAY_S if time is not None else 0.0,
+        float(np.median(steps)) if steps.size and written.times is not None else None,
+        float(split.times.max() - split.times.min()) / _DAY_S if written.times is not None else 0.0,
+        words,
     )
 
 

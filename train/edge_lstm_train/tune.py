@@ -21,7 +21,8 @@ from edge_lstm.selftest import initial_states
 from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.fit import fit, untrained
-from edge_lstm_train.recipe import Range, Recipe
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.sections import Range
 
 _SECTIONS = ("model", "fit", "augment")
 _TIMED_STEPS = 200
@@ -63,7 +64,11 @@ def tune(recipe: Recipe, trials: int, storage: str, study: str, budget: Budget) 
     """
     space = _space(recipe)
     dataset = read_dataset(recipe)  # serves all trials: none of the keys changes what goes in or is asked
-    spread = np.ones(dataset.targets.shape[1]) if recipe.classify is not None else fit_baselines(dataset).residual
+    spread = (
+        np.ones(dataset.targets.shape[1])
+        if recipe.classify is not None
+        else fit_baselines(dataset, recipe.fit.refit).residual
+    )
 
     def trial_error(trial: optuna.Trial) -> float:
         try:
@@ -75,7 +80,8 @@ def tune(recipe: Recipe, trials: int, storage: str, study: str, budget: Budget) 
         if over is not None:
             trial.set_user_attr(OVER, over)
             raise optuna.TrialPruned
-        fitted = fit(changed, dataset, spread)
+        search_alone = dataclasses.replace(changed, fit=dataclasses.replace(changed.fit, refit=False))
+        fitted = fit(search_alone, dataset, spread)
         return min(point.validation_error for point in fitted.curve)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,0 +1,76 @@
+"""Modules that wait until they are used, each claim in a process of its own: what is loaded there is what it loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BEFORE = "import sys\nfrom edge_lstm.lean_imports import defer_seldom_used\ndefer_seldom_used()\n"
+
+
+def said_by(program: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", BEFORE + program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")[:-1]
+
+
+def test_paho_and_our_door_load_neither_openssl_nor_http_nor_email() -> None:
+    program = (
+        "import edge_lstm.mqtt, edge_lstm.refusal, edge_lstm.service, edge_lstm.service_config\n"
+        "print(*{name.split('.')[0] for name in sys.modules} & {'_ssl', 'http', 'email'})"
+    )
+    assert said_by(program) == [""]
+
+
+def test_a_socket_that_has_nothing_and_one_that_takes_nothing_load_no_openssl() -> None:
+    program = (
+        "import socket\n"
+        "from edge_lstm.paho_stock import StockClient\n"
+        "from paho.mqtt.enums import MQTTProtocolVersion\n"
+        "client = StockClient('', MQTTProtocolVersion.MQTTv5, True, print, print, print)\n"
+        "client._sock, other = socket.socketpair()\n"
+        "client._sock.setblocking(False)\n"
+        "def blocks(call, argument):\n"
+        "    while True:\n"
+        "        try:\n"
+        "            call(argument)\n"
+        "        except BlockingIOError:\n"
+        "            return True\n"
+        "print(blocks(client._sock_recv, 10), blocks(client._sock_send, bytes(1 << 16)), '_ssl' in sys.modules)"
+    )
+    assert said_by(program) == ["True True False"]
+
+
+def test_a_module_that_waited_is_the_true_one_from_its_first_use_on() -> None:
+    program = (
+        "import ssl, hashlib, urllib.request\n"
+        "import paho.mqtt.client as paho\n"
+        "print('_ssl' in sys.modules, hasattr(ssl, '__file__'), ssl.__spec__.name)\n"
+        "print(issubclass(ssl.SSLWantReadError, OSError))\n"
+        "ssl.create_default_context()\n"
+        "true = sys.modules['ssl']\n"
+        "print('_ssl' in sys.modules, true is not paho.ssl, ssl.__file__ == true.__file__)\n"
+        "print(paho.ssl.SSLWantReadError is true.SSLWantReadError, issubclass(ssl.SSLError, OSError))\n"
+        "print(hashlib.sha1(b'').hexdigest()[:4], callable(urllib.request.getproxies))"
+    )
+    assert said_by(program) == ["False False ssl", "False", "True True True", "True True", "da39 True"]
+
+
+def test_what_is_loaded_already_stays_as_it_is() -> None:
+    program = (
+        "del sys.modules['ssl']\nimport ssl\nssl.SSLContext\ndefer_seldom_used()\nprint(sys.modules['ssl'] is ssl)"
+    )
+    assert said_by(program) == ["True"]
+
+
+def test_digests_are_those_of_hashlib() -> None:
+    program = (
+        "from edge_lstm.digests import blake2b, sha256\n"
+        "print('_hashlib' in sys.modules and 'numpy.random' not in sys.modules)\n"
+        "del sys.modules['hashlib']\n"
+        "import hashlib\n"
+        "for data in (b'', b'a', bytes(range(256)) * 999):\n"
+        "    assert sha256(data).hexdigest() == hashlib.sha256(data).hexdigest()\n"
+        "    assert blake2b(data, digest_size=8).digest() == hashlib.blake2b(data, digest_size=8).digest()\n"
+    )
+    assert said_by(program) == ["False"]
