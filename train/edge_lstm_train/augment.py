@@ -1,4 +1,8 @@
-"""Changes to a stretch of training that do not change what it means: noise, size, pace, and how a sensor is worn."""
+"""Changes to training that do not change what it means: noise; how a sensor is worn, how large and quick a movement is.
+
+What changes a measured value comes before anything is derived of it: the deviations of a turned sensor are no turned
+deviations.
+"""
 
 from __future__ import annotations
 
@@ -8,84 +12,110 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm_train.dataset import Batch, Dataset
+from edge_lstm.contract import Contract
+from edge_lstm.derived import Derived
+from edge_lstm.features import carried
+from edge_lstm_train.dataset import Batch
 from edge_lstm_train.sections import AugmentSection
 
 Floats = NDArray[np.float32]
 
-_LINEAR = ("difference", "mean", "from_mean", "from_start", "slope")  # of a turned sensor, these turn with it
-
 
 @dataclass(frozen=True, eq=False)
-class Augment:
-    """The recipe's changes to batches of a dataset, each segment changed in its own way."""
+class Noise:
+    """Random noise on each input that is measured or derived, and that the layers see.
 
-    section: AugmentSection
-    measured: NDArray[np.int64]  # the inputs that are measured or derived of it
-    noisy: NDArray[np.int64]  # those of them that the layers see
-    scale: NDArray[np.float32]  # (inputs,): standard deviations
-    axes: list[list[int]]  # groups of three inputs
+    What goes past the layers gets none: a level that a change is added to would carry it into the loss.
+    """
+
+    size: Floats  # (inputs,): standard deviations; 0 where there is none
 
     @staticmethod
-    def of(section: AugmentSection, dataset: Dataset, scale: NDArray[np.float32], seen: NDArray[np.float32]) -> Augment:
-        """`scale` (inputs,) are the standard deviations of the inputs; `seen` (inputs,) is 1 where the layers see one.
-
-        What goes past the layers gets no noise: a level that a change is added to would carry it into the loss.
-        """
-        contract = dataset.contract
-        inputs = contract.inputs
+    def of(section: AugmentSection, contract: Contract, scale: Floats, seen: Floats) -> Noise:
+        """scale (inputs,): the standard deviations of the inputs; seen (inputs,): 1 where the layers see one."""
         measured = [
             name
             for feature in contract.features
             if not feature.categories
             for name in (feature.name, *(f"{feature.name} {text}" for text in feature.derived))
         ]
-        by_name = {feature.name: feature for feature in contract.features}
-        axes = []
-        for group in section.axes:
-            axes.append([inputs.index(name) for name in group])
-            for text in by_name[group[0]].derived:
-                names = [f"{name} {text}" for name in group]
-                if text.split()[0] in _LINEAR and all(name in inputs for name in names):
-                    axes.append([inputs.index(name) for name in names])
-        places = np.array([inputs.index(name) for name in measured], np.int64)
-        return Augment(section, places, places[seen[places] > 0], scale, axes)
-
-    def __bool__(self) -> bool:
-        section = self.section
-        return bool(section.noise or section.scale or section.warp or section.rotate_degrees)
+        noisy = np.isin(contract.inputs, measured) & (seen > 0)
+        return Noise(np.where(noisy, np.float32(section.noise) * scale, np.float32(0)))
 
     def __call__(self, batch: Batch, random: np.random.Generator) -> Batch:
-        """The batch, changed."""
-        section = self.section
-        features, targets, restart = batch.features.copy(), batch.targets, batch.restart
-        segments, steps, _ = features.shape
-        if section.warp and steps > 2:
-            at = np.stack([_paced(steps, section.warp, random) for _ in range(segments)])  # (segments, steps)
-            rows = np.arange(segments)[:, None]
-            whole = ~restart[:, 1:].any(axis=1)[:, None]  # a stretch in which the state restarts keeps its pace
-            at = np.where(whole, at, np.arange(steps))
-            features, targets = features[rows, at], targets[rows, at]
+        """The batch with noise."""
+        noisy = np.flatnonzero(self.size)
+        features = batch.features.copy()
+        noise = random.standard_normal((*features.shape[:2], len(noisy)), np.float32)
+        features[:, :, noisy] += noise * self.size[noisy]
+        return Batch(features, batch.targets, batch.restart)
+
+
+class Worn:
+    """Runs as another device, or somebody else, would have recorded them: each at its own turn, size and pace."""
+
+    def __init__(self, section: AugmentSection, contract: Contract) -> None:
+        names = [feature.name for feature in contract.features]
+        self._section = section
+        self._contract = contract
+        self._measured = [column for column, feature in enumerate(contract.features) if not feature.categories]
+        self._axes = [[names.index(name) for name in group] for group in section.axes]
+        self._derived = Derived(contract)
+        masks = sum(feature.mask for feature in contract.features)
+        derived = sum(len(feature.derived) + len(feature.categories) for feature in contract.features)
+        self._first = len(names) + masks  # of the derived inputs, which lie behind values and masks
+        self._last = self._first + derived
+
+    def __bool__(self) -> bool:
+        section = self._section
+        return bool(section.scale or section.warp or section.rotate_degrees)
+
+    def __call__(self, stretch: Batch, random: np.random.Generator) -> Batch:
+        """Whole stretches, changed run by run; what is derived is derived anew, from each run's start in them."""
+        features, targets = stretch.features.copy(), stretch.targets.copy()
+        steps = features.shape[1]
+        for row, asked, restart in zip(features, targets, stretch.restart, strict=True):
+            begins = sorted({0, *np.flatnonzero(restart).tolist()})
+            for first, last in zip(begins, [*begins[1:], steps], strict=True):
+                self._change(row[first:last], asked[first:last], random)
+        if self._derived:
+            self._derive(features, stretch.restart)
+        return Batch(features, targets, stretch.restart)
+
+    def _change(self, features: Floats, targets: Floats, random: np.random.Generator) -> None:
+        """One run (steps, inputs) and its targets (steps, outputs), in place."""
+        section = self._section
+        if section.warp:
+            at = _paced(len(features), section.warp, random)
+            there = at < len(features)
+            at = np.minimum(at, len(features) - 1)
+            features[:], targets[:] = features[at], np.where(there[:, None], targets[at], np.float32(np.nan))
         if section.rotate_degrees:
-            for segment in range(segments):
-                turn = _rotation(section.rotate_degrees, random)
-                for group in self.axes:
-                    features[segment][:, group] = features[segment][:, group] @ turn.T
+            turn = _rotation(section.rotate_degrees, random)
+            for group in self._axes:
+                features[:, group] = features[:, group] @ turn.T
         if section.scale:
-            factor = 1 + section.scale * random.uniform(-1, 1, (segments, 1, 1))
-            features[:, :, self.measured] *= factor.astype(np.float32)
-        if section.noise:
-            shape = (segments, steps, len(self.noisy))
-            noise = random.standard_normal(shape, np.float32) * np.float32(section.noise)
-            features[:, :, self.noisy] += noise * self.scale[self.noisy]
-        return Batch(features, targets, restart)
+            features[:, self._measured] *= np.float32(1 + section.scale * random.uniform(-1, 1))
+
+    def _derive(self, features: Floats, restart: NDArray[np.bool_]) -> None:
+        """The derived inputs of changed values, as a device would have made them, in place."""
+        segments, steps, _ = features.shape
+        slots = np.arange(segments)
+        now = np.zeros(segments, [("warm_steps", "i8"), *carried(self._contract)])
+        for step in range(steps):
+            now["warm_steps"][restart[:, step]] = 0
+            values = features[:, step, : len(self._contract.features)]
+            found = self._derived.step(now, slots, values, now["before"])
+            features[:, step, self._first : self._last] = np.concatenate(found, axis=1)
+            now["before"], now["warm_steps"] = values, now["warm_steps"] + 1
 
 
 def _paced(steps: int, warp: float, random: np.random.Generator) -> NDArray[np.int64]:
-    """Places (steps,) of a stretch at a pace that swings between 1 - warp and 1 + warp, its ends kept."""
-    turns = np.linspace(0, 2 * math.pi * random.uniform(0.5, 2), steps) + random.uniform(0, 2 * math.pi)
-    pace = np.cumsum(1 + warp * np.sin(turns))
-    places: NDArray[np.int64] = np.rint((pace - pace[0]) / (pace[-1] - pace[0]) * (steps - 1)).astype(np.int64)
+    """Places (steps,) of a run at a pace of its own within 1 - warp and 1 + warp, around which it swings; some may lie
+    behind the run's end."""
+    turns = 2 * math.pi * (np.linspace(0, random.uniform(0.5, 2), steps) + random.uniform())
+    pace = 1 + warp * random.uniform(-1, 1) + warp / 4 * np.sin(turns)
+    places: NDArray[np.int64] = np.rint(np.cumsum(pace) - pace[0]).astype(np.int64)
     return places
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +99,9 @@ class Batch:
     features: NDArray[np.float32]  # (segments, steps, inputs)
     targets: NDArray[np.float32]  # (segments, steps, outputs): NaN where nothing is asked
     restart: NDArray[np.bool_]  # (segments, steps): the state starts anew before this step
+
+
+Change = Callable[[Batch, np.random.Generator], Batch]
 
 
 def target_columns(contract: Contract) -> list[int]:
@@ -336,12 +339,14 @@ def _refuse_empty_parts(
                 )
 
 
-def carried_chunks(dataset: Dataset, segments: int, chunk: int, random: np.random.Generator) -> Iterator[Batch]:
+def carried_chunks(
+    dataset: Dataset, segments: int, chunk: int, random: np.random.Generator, change: Change | None = None
+) -> Iterator[Batch]:
     """Without end: chunks of the training part for truncated backpropagation through time.
 
     The training part is cut into `segments` stretches that go side by side, chunk after chunk of at most `chunk` steps,
     so that the state at a chunk's end is the state at the next one's start. Every epoch cuts at other places: a state
-    must not learn where it began.
+    must not learn where it began. What `change` does, it does to whole stretches.
     """
     steps = dataset.steps("train")
     segments = min(segments, len(steps))
@@ -351,16 +356,24 @@ def carried_chunks(dataset: Dataset, segments: int, chunk: int, random: np.rando
         restart = dataset.restart[turned]
         restart[:, 0] = True
         restart[:, 1:] |= np.diff(turned, axis=1) != 1
-        for columns in np.array_split(np.arange(length), math.ceil(length / chunk)):
+        pieces = np.array_split(np.arange(length), math.ceil(length / chunk))
+        if change is not None:
+            whole = Batch(dataset.features[turned], dataset.targets[turned].astype(np.float32), restart)
+            yield from _cut(change(whole, random), pieces)
+            continue
+        for columns in pieces:
             chosen = turned[:, columns]  # (segments, steps)
             targets = dataset.targets[chosen].astype(np.float32)
             yield Batch(dataset.features[chosen], targets, restart[:, columns])
 
 
-def cropped_runs(dataset: Dataset, segments: int, chunk: int, random: np.random.Generator) -> Iterator[Batch]:
+def cropped_runs(
+    dataset: Dataset, segments: int, chunk: int, random: np.random.Generator, change: Change | None = None
+) -> Iterator[Batch]:
     """Without end: runs of the training part, `segments` side by side, each from a random step of its first half on.
 
-    A run is what lies between two restarts. Whoever trains on whole runs alone learns to count their age.
+    A run is what lies between two restarts. Whoever trains on whole runs alone learns to count their age. What `change`
+    does, it does to whole runs.
     """
     train = dataset.steps("train")
     breaks = np.flatnonzero(dataset.restart[train] | (np.diff(train, prepend=-2) != 1))
@@ -372,16 +385,21 @@ def cropped_runs(dataset: Dataset, segments: int, chunk: int, random: np.random.
             group = [runs[place] for place in order[first : first + segments]]
             group = [run[int(random.integers(len(run) // 2 + 1)) :] for run in group]
             longest = max(map(len, group))
-            chosen = np.full((len(group), longest), -1)
-            for row, run in zip(chosen, group, strict=True):
-                row[: len(run)] = run
-            for columns in np.array_split(np.arange(longest), math.ceil(longest / chunk)):
-                at = chosen[:, columns]  # (segments, steps); -1 behind the end of a run
-                features, targets = np.zeros((*at.shape, width), np.float32), np.full((*at.shape, outputs), np.nan)
-                features[at >= 0], targets[at >= 0] = dataset.features[at[at >= 0]], dataset.targets[at[at >= 0]]
-                restart = np.zeros(at.shape, bool)
-                restart[:, 0] = columns[0] == 0
-                yield Batch(features, targets.astype(np.float32), restart)
+            features = np.zeros((len(group), longest, width), np.float32)
+            targets = np.full((len(group), longest, outputs), np.nan, np.float32)  # behind the end of a run
+            restart = np.zeros((len(group), longest), bool)
+            restart[:, 0] = True
+            for row, run in enumerate(group):
+                features[row, : len(run)], targets[row, : len(run)] = dataset.features[run], dataset.targets[run]
+            whole = Batch(features, targets, restart)
+            whole = whole if change is None else change(whole, random)
+            yield from _cut(whole, np.array_split(np.arange(longest), math.ceil(longest / chunk)))
+
+
+def _cut(whole: Batch, pieces: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    """Stretches, chunk after chunk of these steps."""
+    for columns in pieces:
+        yield Batch(whole.features[:, columns], whole.targets[:, columns], whole.restart[:, columns])
 
 
 def window_ends(dataset: Dataset, window: int, part: Part = "train") -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm.progress import Tick, progress
-from edge_lstm_train.augment import Augment
+from edge_lstm_train.augment import Noise, Worn
 from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, cropped_runs, target_columns, windows
 from edge_lstm_train.highway import started_at_ridge
 from edge_lstm_train.losses import Objective, objective
@@ -329,15 +329,19 @@ def _batches(
 ) -> Iterator[Batch]:
     section = recipe.fit
     random = np.random.default_rng(section.seed)
+    worn = Worn(recipe.augment, dataset.contract) or None
     if section.method == "windows":
         assert section.window is not None  # the recipe says so
         batches = windows(dataset, section.window, section.segments, random)
+        batches = batches if worn is None else (worn(batch, random) for batch in batches)
     elif recipe.augment.crop:
-        batches = cropped_runs(dataset, section.segments, section.chunk, random)
+        batches = cropped_runs(dataset, section.segments, section.chunk, random, worn)
     else:
-        batches = carried_chunks(dataset, section.segments, section.chunk, random)
-    augment = Augment.of(recipe.augment, dataset, scale, seen)
-    return (augment(batch, random) for batch in batches) if augment else batches
+        batches = carried_chunks(dataset, section.segments, section.chunk, random, worn)
+    if not recipe.augment.noise:
+        return batches
+    noise = Noise.of(recipe.augment, dataset.contract, scale, seen)
+    return (noise(batch, random) for batch in batches)
 
 
 def carried(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor, State]:

@@ -228,9 +228,9 @@ class AugmentSection:
 
     noise: float = key(0.0, doc="random noise on the inputs, in standard deviations of each", least=0, most=10)
     crop: bool = key(False, doc="start each stream at a random step")
-    scale: float = key(0.0, doc="a random factor of 1 +- this on each stretch", least=0, most=0.9)
-    warp: float = key(0.0, doc="a random pace of 1 +- this on each stretch", least=0, most=0.9)
-    rotate_degrees: float = key(0.0, doc="a random turn of each group of axes", least=0, most=180)
+    scale: float = key(0.0, doc="a random factor of 1 +- this on each run", least=0, most=0.9)
+    warp: float = key(0.0, doc="a random pace of 1 +- this for each run", least=0, most=0.9)
+    rotate_degrees: float = key(0.0, doc="a random turn of each group of axes, by run", least=0, most=180)
     axes: list[list[str]] = key([], doc="groups of three features that are axes of one sensor")
 
     def faults(self) -> Iterator[tuple[str, str]]:
