@@ -190,7 +190,7 @@ class Load:
         self._sent = 0
 
     def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300  # a start under valgrind on a busy machine takes minutes
         # a service says that it is online, which is retained from the last one where it is not fresh
         while not any(not one.retained and one.payload in (b"ready", b"online") for one in self._door.poll(0.1)):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -274,7 +274,7 @@ def _instructions(way: Way, port: int, qos: Any, count: int) -> int:
     load.wait_ready(process)
     load.run(count, 200)
     process.terminate()
-    _, report = process.communicate(timeout=60)
+    _, report = process.communicate(timeout=300)
     load.close()
     collected = re.search(rb"Collected : (\d+)", report)
     if collected is None:

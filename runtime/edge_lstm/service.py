@@ -9,7 +9,6 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import logging
 import os
@@ -50,7 +49,6 @@ _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
 _REFUSALS_TOLD_EVERY_S = 60.0
 _IGNORED_TOLD_EVERY_S = 3600.0
-_GARBAGE_LOOKED_FOR_EVERY = 10_000  # objects more than before: a batch has half as many
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 
 
@@ -137,7 +135,6 @@ class Service:
 
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
-        _collect_seldom()
         self._manager.status(f"connecting to {self._door.address}")
         self._manager.ready()
         while not self._stopping:
@@ -350,17 +347,6 @@ class Service:
         self._door.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)
         log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self._totals().items()))
-
-
-def _collect_seldom() -> None:
-    """What is loaded by now stays, and what a batch makes dies by itself: looking for garbage is a tenth of its time.
-
-    What an earlier service of this process left behind goes first.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_LOOKED_FOR_EVERY)
 
 
 def _said_beside(output: OutputMapping) -> PublishProperties | None:

@@ -5,7 +5,9 @@ It knows names of streams and shapes of arrays, and nothing of what the numbers 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from edge_lstm.features import carried as feature_fields
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]
 Fetch = Callable[[str], "bytes | None"]
+
+_LARGE_BYTES = 1 << 20
 
 
 def rows_of(slots: Slots) -> Slots | slice:
@@ -271,10 +275,19 @@ class StreamTable:
             "seen",
         ):
             column = getattr(self, name)
-            grown = np.zeros((len(column) + more, *column.shape[1:]), column.dtype)
+            grown = _zeros((len(column) + more, *column.shape[1:]), column.dtype)
             grown[: len(column)] = column  # and no further: memory is taken by what is written
             setattr(self, name, grown)
         self.states = [self.now[field] for field in self.state_fields]
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As numpy's, in memory that is taken page by page: numpy asks for huge ones, whose last is mostly empty."""
+    size = dtype.itemsize * int(np.prod(shape))
+    if size < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
+        return np.zeros(shape, dtype)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype, int(np.prod(shape))).reshape(shape)
 
 
 def _plain(records: Records) -> Records:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import gc
 import importlib.util
 import json
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
 from edge_lstm import Bundle
 from edge_lstm.broker import EmbeddedBroker
+from edge_lstm.cli import _settle
 
 
 def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -163,3 +166,22 @@ def test_a_mistake_gets_one_message_a_hint_and_no_traceback(bundle_path: Path, r
         if code == 1:
             assert done.stderr.startswith("error: ")
             assert "\nhint: " in done.stderr
+
+
+def test_what_a_service_left_in_cycles_is_collected_before_the_next_one_settles() -> None:
+    class Former:
+        itself: object = None
+
+    former = Former()
+    former.itself = former
+    left = weakref.ref(former)
+    try:
+        _settle()
+        assert gc.get_freeze_count() > 10_000
+        del former
+        gc.collect()
+        assert left() is not None  # frozen
+        _settle()
+        assert left() is None
+    finally:
+        gc.unfreeze()

@@ -58,6 +58,9 @@ def test_predictions_come_in_the_order_of_their_readings_with_counted_steps() ->
         ("a", 2, 2),
         ("a", 3, 3),
     ]
+    later = [level("b", 2, 1), level("b", 3, 1), level("a", 5, 1), level("b", 4, 1), level("c", 0, 1)]
+    several = predictor().feed(later)  # b has three, so these are three rounds
+    assert [(p.stream, p.time) for p in several] == [(reading.stream, reading.time) for reading in later]
     assert list(predictions[0].values) == ["level"]
     assert list(predictions[0].values["level"]) == [1, 5]
 

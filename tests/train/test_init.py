@@ -82,6 +82,8 @@ def test_an_outline_is_a_recipe_that_trains(
     assert np.isfinite(dataset.targets).any(axis=0).all()
     config = read_service_config(tmp_path / "here/service.toml")
     assert (config.bundle, config.mqtt.client_id) == ("two-pumps.elstm", "edge-lstm-two-pumps")
+    shown = '"flow °": 1.25, "fluid": "oil"}' if task != "forecast" else '"flow °": 1.25}, and so on'
+    assert shown in (tmp_path / "here/service.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", ["forecast", "anomaly", "classify", "regress"])

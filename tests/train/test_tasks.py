@@ -19,7 +19,8 @@ from edge_lstm_train import fit as fitting
 from edge_lstm_train.augment import Augment
 from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edge_lstm_train.classification import MARKOV, class_baselines, true_classes
+from edge_lstm_train.classification import MARKOV, ClassScore, class_baselines, reliability, true_classes
+from edge_lstm_train.classification import verdict as classification_verdict
 from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, cropped_runs, dataset_of
 from edge_lstm_train.evaluate import aligned, coverage, predict
 from edge_lstm_train.fit import carried, fit, streamed, untrained
@@ -34,6 +35,7 @@ from edge_lstm_train.sections import (
     FeatureSection,
     FitSection,
     ModelSection,
+    RecordingSection,
     RegressSection,
 )
 
@@ -399,6 +401,57 @@ def test_cuda_is_refused_where_there_is_none(recipe_of: Make, waves: Recording) 
     recipe = recipe_of()
     with pytest.raises(EdgeLstmError, match="expected a CUDA device"):
         fit(recipe, dataset_of(recipe, waves), np.ones(1), device="cuda")
+
+
+def test_the_verdict_says_where_a_model_is_right_more_often_but_not_class_by_class() -> None:
+    shares = {"model": 0.7, "majority": 0.55, "the same again": 0.66}
+    score = ClassScore(
+        "sky",
+        ["a", "b"],
+        200,
+        shares,
+        {"model": 0.35, "majority": 0.2, "the same again": 0.38},
+        np.zeros((2, 2), np.int64),
+    )
+    assert classification_verdict(score) == (
+        "The model is right in 70.0 % of 200 steps, the same again in 66.0 %: more often than every baseline, but not "
+        "class by class, since the same again has a mean F1 of 0.380 and the model 0.350."
+    )
+    better = dataclasses.replace(score, f1={**score.f1, "model": 0.4})
+    assert classification_verdict(better).startswith("The model beats every baseline: it is right in 70.0 %")
+
+
+def test_reliability_is_the_share_that_was_right_over_the_probability_said(recipe_of: Make, recording_of: Make) -> None:
+    recording = recording_of([("s", 60.0 * index, [float(index % 7)]) for index in range(1000)])
+    labelled = with_label(recording, "odd", np.arange(1000) % 2.0, ("no", "yes"))
+    dataset = dataset_of(of_task(recipe_of(), classify=ClassifySection("odd", classes=["no", "yes"])), labelled)
+    said = np.full((1000, 2), np.nan)
+    said[800:900] = [0.4, 0.6]  # of the 200 steps of the test part; every other one is right
+    said[900:] = [0.05, 0.95]
+    shares, right = reliability(dataset, said)
+    np.testing.assert_allclose(shares, [0.6] * 5 + [0.95] * 5)
+    np.testing.assert_allclose(right, [0.5] * 10)
+    assert reliability(dataset, np.full((1000, 2), np.nan)) == ([], [])
+
+
+def test_a_recording_without_times_is_drawn_over_its_rows(recipe_of: Make, waves: Recording) -> None:
+    recipe = of_task(recipe_of(), regress=RegressSection("y", unit="mm"))
+    numbered = dataclasses.replace(recipe, recording=RecordingSection("nowhere.csv", interval_s=60.0))
+    clocked = dataclasses.replace(
+        recipe, recording=RecordingSection("nowhere.csv", interval_s=60.0, start="2024-01-01")
+    )
+    assert (recipe.recording.row_s, numbered.recording.row_s, clocked.recording.row_s) == (None, 60.0, None)
+    dataset = dataset_of(numbered, with_label(waves, "y", np.arange(len(waves)) % 7.0))
+    baselines = fit_baselines(dataset)
+    model = untrained(numbered, dataset, baselines.residual)
+    judged = judge(numbered, dataset, baselines, predict(dataset.contract, model.network(), dataset.recording))
+    titles = [section.title for section in judged.sections]
+    assert titles == ["Error on the test part", "The end of the test part", "Residuals", "By stream, the worst first"]
+    table, note = judged.sections[0].blocks
+    assert table.header == ["estimated", "model", "mean", "ridge", "skill", "R²"]
+    assert note.text.endswith("Skill is how far the model's RMSE lies below that of the mean.")
+    (residuals,) = judged.sections[2].blocks
+    assert residuals.caption == "y: how far off, and how often"
 
 
 @pytest.mark.parametrize("task", ["forecast", "quantiles", "regress"])

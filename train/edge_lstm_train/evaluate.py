@@ -160,23 +160,23 @@ def verdict(scores: Sequence[Score]) -> str:
     span = f"{high} %" if low == high else f"{low} to {high} %"
     if len(beaten) == len(scores):
         return f"The model beats every baseline on every output: its RMSE is {span} below the best of them."
-    where = f"on {len(beaten)} of {len(scores)} outputs (RMSE {span} below the best of them)"
-    said = [f"The model beats every baseline {where}{f', but not on the rest: {worse}' if lost else ''}."]
+    part = f"on {len(beaten)} of {len(scores)} outputs (RMSE {span} below the best of them)"
+    said = [f"The model beats every baseline {part}{f', but not on the rest: {worse}' if lost else ''}."]
     return " ".join([*said, *([f"It {nothing}."] if level else [])])
 
 
 def _draw(one: Score) -> str:
     name = one.best_baseline
     model, best = rounded([one.rmse[MODEL], one.rmse[name]])
-    where = f"{one.target} {steps_ahead(one.horizon)}".strip()
-    return f"to {name} for {where} (RMSE {model} and {best} {one.unit}".strip() + ")"
+    at = where(one.target, one.horizon)
+    return f"to {name} for {at} (RMSE {model} and {best} {one.unit}".strip() + ")"
 
 
 def _defeat(one: Score) -> str:
     name = one.best_baseline
     model, best = rounded([one.rmse[MODEL], one.rmse[name]])
-    where = f"{one.target} {steps_ahead(one.horizon)}".strip()
-    return f"{where}, {name} has an RMSE of {best} and the model {model} {one.unit}".strip()
+    at = where(one.target, one.horizon)
+    return f"{at}, {name} has an RMSE of {best} and the model {model} {one.unit}".strip()
 
 
 def steps(horizon: int) -> str:
@@ -187,12 +187,21 @@ def steps_ahead(horizon: int) -> str:
     return f"{steps(horizon)} ahead" if horizon else ""
 
 
+def where(target: str, horizon: int) -> str:
+    """An output, in words."""
+    return f"{target} {steps_ahead(horizon)}".strip()
+
+
 def labelled(target: str, unit: str) -> str:
     return f"{target} ({unit})" if unit else target
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if math.isfinite(share) else "none"
+
+
+def r2_text(one: Score) -> str:
+    return f"{one.r2[MODEL]:.3f}" if math.isfinite(one.r2[MODEL]) else "none"
 
 
 def rounded(values: Sequence[float]) -> list[str]:
@@ -214,7 +223,7 @@ def _rows(scores: Sequence[Score], names: Sequence[str], estimates: bool) -> Ite
     for one in scores:
         rmse = rounded([one.rmse[name] for name in names])
         label = labelled(one.target, one.unit)
-        r2 = [f"{one.r2[MODEL]:.3f}" if math.isfinite(one.r2[MODEL]) else "none"] if estimates else []
+        r2 = [r2_text(one)] if estimates else []
         yield [label, str(one.horizon), *rmse, percent(one.skill()), *r2, str(one.pairs)]
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from edge_lstm.reading import Prediction
 from edge_lstm_train import classification, detection, evaluate, plots
-from edge_lstm_train.baselines import RIDGE, Baselines
+from edge_lstm_train.baselines import MEAN, NAIVE, RIDGE, Baselines
 from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.evaluate import MODEL, Score, labelled, percent, rounded, steps, steps_ahead
+from edge_lstm_train.evaluate import MODEL, Score, labelled, percent, r2_text, rounded, steps, steps_ahead, where
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.report import Block, Paragraph, Picture, Section, Table
 
@@ -50,18 +50,15 @@ def judge(
 def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Judgement:
     scores = evaluate.score(dataset, baselines, predictions)
     coverage = evaluate.coverage(dataset, predictions)
-    title = "The end of the test part (times in UTC)"
+    title = f"The end of the test part{_clock(recipe)}"
     said = evaluate.aligned(dataset, predictions)
     sections = [
         Section("Error on the test part", score_tables(scores)),
-        Section(title, forecast_pictures(dataset, predictions)),
+        Section(title, forecast_pictures(dataset, predictions, recipe.recording.row_s)),
         Section("Residuals", _residual_pictures(dataset, said)),
     ]
     if coverage:
-        rows = [
-            [f"{one.target} {steps_ahead(one.horizon)}".strip(), f"{one.level:g}", f"{one.below:.3f}"]
-            for one in coverage
-        ]
+        rows = [[where(one.target, one.horizon), f"{one.level:g}", f"{one.below:.3f}"] for one in coverage]
         note = Paragraph("How often the truth lay below each quantile; well calibrated, both columns agree.", "note")
         picture = Picture(
             plots.calibration_plot([one.level for one in coverage], [one.below for one in coverage]),
@@ -69,7 +66,7 @@ def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions
         )
         sections.append(Section("Calibration", [Table(["quantile of", "level", "found"], rows), note, picture]))
     if len(dataset.recording.streams) > 1:
-        sections.append(Section("By stream", [_by_stream(dataset, said)]))
+        sections.append(Section("By stream, the worst first", [_by_stream(dataset, said)]))
     figures = {
         "test": [score_figures(one) for one in scores],
         "coverage": [
@@ -83,7 +80,7 @@ def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions
 def _by_stream(dataset: Dataset, said: NDArray[np.float64]) -> Table:
     """RMSE of each output for each stream of the test part, the worst first."""
     outputs = [
-        (column, labelled(f"{target} {steps_ahead(horizon)}".strip(), dataset.contract.target_units[target]))
+        (column, labelled(where(target, horizon), dataset.contract.target_units[target]))
         for column, (target, horizon) in enumerate(dataset.contract.outputs)
         if target in dataset.contract.targets
     ][:_MOST_PLOTS]
@@ -112,7 +109,7 @@ def _residual_pictures(dataset: Dataset, said: NDArray[np.float64]) -> list[Bloc
         errors = errors[np.isfinite(errors)]
         if target in dataset.contract.targets and errors.size and len(blocks) < _MOST_PLOTS:
             quantity = labelled(f"error of {target}", dataset.contract.target_units[target])
-            caption = f"{target} {steps_ahead(horizon)}: how far off, and how often"
+            caption = f"{where(target, horizon)}: how far off, and how often"
             blocks.append(Picture(plots.residual_plot(errors, quantity), caption))
     return blocks
 
@@ -131,9 +128,23 @@ def _labels(recipe: Recipe, dataset: Dataset, predictions: Sequence[Prediction])
     sections = [
         Section("Labels on the test part", [Table(*classification.table(score)), note]),
         Section("Which for which", [Table(*classification.confusion_table(score))]),
+        *_sureness(dataset, predictions),
     ]
     figures = {"test": classification.numbers([score])}
     return Judgement(classification.verdict(score), classification.table(score), figures, sections, [])
+
+
+def _sureness(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Section]:
+    """How often the likeliest class is the true one, over the probability that was said of it."""
+    shares, found = classification.reliability(dataset, evaluate.aligned(dataset, predictions))
+    if not shares:
+        return []
+    picture = Picture(
+        plots.calibration_plot(shares, found, ("probability", "share right")),
+        "Each step's likeliest class: how often it is right, over the probability said of it",
+    )
+    note = Paragraph("Well calibrated, points lie on the line: below it the model is surer than it should be.", "note")
+    return [Section("Calibration", [picture, note])]
 
 
 def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Judgement:
@@ -149,7 +160,7 @@ def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions:
     forecasts = evaluate.score(dataset, baselines, predictions)
     sections = [
         Section("Alarms on the test part", [Table(*detection.table(score)), Paragraph(_rule(recipe), "note")]),
-        Section("Scores (times in UTC)", _score_pictures(dataset, scores, truth)),
+        Section(f"Scores{_clock(recipe)}", _score_pictures(dataset, scores, truth, recipe.recording.row_s)),
         Section("The forecast behind it", score_tables(forecasts)),
     ]
     figures = {"test": [detection.numbers(score)], "forecast": [score_figures(one) for one in forecasts]}
@@ -166,7 +177,13 @@ def _rule(recipe: Recipe) -> str:
     )
 
 
-def _score_pictures(dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None) -> list[Block]:
+def _clock(recipe: Recipe) -> str:
+    return "" if recipe.recording.row_s is not None else " (times in UTC)"
+
+
+def _score_pictures(
+    dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None, row_s: float | None
+) -> list[Block]:
     blocks: list[Block] = []
     test = dataset.steps("test")
     for stream in np.unique(dataset.stream_of[test])[:_MOST_PLOTS]:
@@ -174,7 +191,7 @@ def _score_pictures(dataset: Dataset, scores: NDArray[np.float64], truth: NDArra
         own = own[np.isfinite(scores[own])]
         if own.size:
             real = np.zeros(len(own), bool) if truth is None else truth[own] > 0
-            svg = plots.score_plot(dataset.times[own], scores[own], real)
+            svg = plots.score_plot(dataset.times[own], scores[own], real, row_s)
             blocks.append(Picture(svg, f"{dataset.recording.streams[stream]}: an alarm is a score above 1"))
     return blocks
 
@@ -208,25 +225,38 @@ def score_tables(scores: list[Score]) -> list[Block]:
 def _score_table(scores: list[Score], one_target: bool) -> Table:
     names = list(scores[0].rmse)
     head = labelled(scores[0].target, scores[0].unit) if one_target else steps_ahead(scores[0].horizon) or "estimated"
+    estimates = not any(one.horizon for one in scores)
     rows, strong = [], set()
     for row, one in enumerate(scores):
         name = steps(one.horizon) if one_target else labelled(one.target, one.unit)
-        rows.append([name, *rounded([one.rmse[name] for name in names]), percent(one.skill())])
+        rows.append(
+            [
+                name,
+                *rounded([one.rmse[name] for name in names]),
+                percent(one.skill()),
+                *([r2_text(one)] if estimates else []),
+            ]
+        )
         strong.add((row, 1 + names.index(min(names, key=lambda name: one.rmse[name]))))
-    return Table([head, *names, "skill"], rows, frozenset(strong))
+    return Table([head, *names, "skill", *(["R²"] if estimates else [])], rows, frozenset(strong))
 
 
 def _how_to_read(scores: list[Score]) -> str:
     fewest, most = min(one.pairs for one in scores), max(one.pairs for one in scores)
     pairs = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    naive = [name for name in NAIVE if name in scores[0].rmse]
+    opponent = "the better naive baseline" if len(naive) > 1 else "the mean" if naive == [MEAN] else naive[0]
     return (
         f"RMSE over {pairs} predictions, the best of each row in bold; the state is carried from reading to reading. "
-        "Skill is how far the model's RMSE lies below that of the better naive baseline."
+        f"Skill is how far the model's RMSE lies below that of {opponent}."
     )
 
 
-def forecast_pictures(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Block]:
-    """For each output, what was measured and what had been forecast, over the last few seasons of the test part."""
+def forecast_pictures(dataset: Dataset, predictions: Sequence[Prediction], row_s: float | None = None) -> list[Block]:
+    """For each output, what was measured and what the model said, over the last few seasons of the test part.
+
+    `row_s`: the times are no clock's, but rows so far apart.
+    """
     said = evaluate.aligned(dataset, predictions)
     test = dataset.steps("test")
     stream = np.bincount(dataset.stream_of[test]).argmax()
@@ -241,7 +271,8 @@ def forecast_pictures(dataset: Dataset, predictions: Sequence[Prediction]) -> li
             continue
         times = dataset.times[known + horizon]
         quantity = labelled(target, units[target])
-        svg = plots.forecast_plot(times, dataset.targets[known, output], said[known, output], quantity)
+        name = "forecast" if horizon else "estimate"
+        svg = plots.forecast_plot(times, dataset.targets[known, output], said[known, output], quantity, name, row_s)
         caption = f"{target}, forecast {steps_ahead(horizon)}" if horizon else f"{target}, estimated"
         blocks.append(Picture(svg, caption))
     return blocks

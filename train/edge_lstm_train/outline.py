@@ -80,7 +80,9 @@ _TASKS: dict[Task, str] = {
 
 def service_outline(name: str, found: Survey | None, features: Sequence[str]) -> str:
     """A service config as TOML, for a bundle of that recipe."""
-    message = {"time": "2024-03-01T12:00:00Z", **dict.fromkeys(features[:3], 1.25)}
+    texts = {} if found is None else found.texts
+    values = {one: texts[one][0] if one in texts else 1.25 for one in features[:3]}
+    message = {"time": "2024-03-01T12:00:00Z", **values}
     more = ", and so on" if len(features) > 3 else ""
     return "\n".join(
         [
@@ -96,7 +98,7 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
             "",
             "[input]",
             'topic = "sensors/{stream}"                   # <- where readings come from',
-            f"# payloads like {json.dumps(message)}{more}",
+            f"# payloads like {json.dumps(message, ensure_ascii=False)}{more}",
             '# time_from = "arrival"      # where messages have no time of their own',
             '# preset = "tasmota"         # or zigbee2mqtt, esphome, shelly, shelly-gen1, homeassistant',
             "",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import dates
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -30,18 +32,23 @@ _STYLE = {
 
 
 def forecast_plot(
-    times: NDArray[np.float64], truth: NDArray[np.float64], forecast: NDArray[np.float64], quantity: str
+    times: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    said: NDArray[np.float64],
+    quantity: str,
+    name: str = "forecast",
+    row_s: float | None = None,
 ) -> bytes:
-    """What was measured (samples,) and what had been forecast for the same times (seconds since 1970)."""
+    """What was measured (samples,) and what the model `said` for the same times (seconds since 1970).
+
+    `row_s`: the times are no clock's, but rows so far apart.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        moments = (times * 1000).astype("datetime64[ms]")
+        moments = _along(axes, times, row_s)
         axes.plot(moments, truth, color=_TRUTH, linewidth=2.4, label="measured", solid_capstyle="round")
-        axes.plot(moments, forecast, color=_FORECAST, linewidth=1.3, label="forecast")
-        locator = dates.AutoDateLocator(minticks=3, maxticks=6)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+        axes.plot(moments, said, color=_FORECAST, linewidth=1.3, label=name)
         axes.set_ylabel(quantity)
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
         axes.margins(x=0.01)
@@ -62,7 +69,7 @@ def learning_plot(
             axes.axhline(1.0, color=_OTHER, linewidth=1, linestyle=(0, (4, 3)), label="ridge on training")
         axes.axvline(best, color=_FAINT, linewidth=4, zorder=0)
         axes.set_xlabel("updates (the band marks the weights that were kept)")
-        axes.set_ylabel("error")
+        axes.set_ylabel("error" if relative else "loss")
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
         figure.legend(loc="outside upper right", ncols=3)
         return _svg(figure)
@@ -74,7 +81,8 @@ def residual_plot(errors: NDArray[np.float64], quantity: str) -> bytes:
         figure = Figure(figsize=(5.8, 2.0), layout="constrained")
         axes = figure.add_subplot()
         low, high = np.quantile(errors, [0.005, 0.995])
-        axes.hist(errors, bins=60, range=(low, high) if high > low else None, color=_FORECAST)
+        bins = int(np.clip(np.sqrt(len(errors)), 12, 60))  # of few errors, few bins
+        axes.hist(errors, bins=bins, range=(low, high) if high > low else None, color=_FORECAST)
         axes.axvline(0.0, color=_INK, linewidth=0.8)
         axes.set_xlabel(quantity)
         axes.set_ylabel("predictions")
@@ -82,38 +90,51 @@ def residual_plot(errors: NDArray[np.float64], quantity: str) -> bytes:
         return _svg(figure)
 
 
-def calibration_plot(levels: Sequence[float], found: Sequence[float]) -> bytes:
-    """The share of the truth found below each quantile, over its level."""
+def calibration_plot(
+    levels: Sequence[float], found: Sequence[float], what: tuple[str, str] = ("level", "share below")
+) -> bytes:
+    """The share of the truth found below each quantile, over its level; or any other share over what it should be."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.4, 3.0), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(5.8, 3.0), layout="constrained")  # as wide as the rest, whose letters are its own
+        axes = figure.add_subplot(box_aspect=1)
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.5)
         axes.plot(levels, found, color=_FORECAST, linewidth=0, marker="o", markersize=5)
-        axes.set_xlabel("level")
-        axes.set_ylabel("share below")
+        axes.set_xlabel(what[0])
+        axes.set_ylabel(what[1])
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         return _svg(figure)
 
 
-def score_plot(times: NDArray[np.float64], scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> bytes:
-    """Scores (samples,) over times (seconds since 1970), the threshold 1, and where the truth says anomalous."""
+def score_plot(
+    times: NDArray[np.float64], scores: NDArray[np.float64], truth: NDArray[np.bool_], row_s: float | None = None
+) -> bytes:
+    """Scores (samples,) over times as in `forecast_plot`, the threshold 1, and where the truth says anomalous."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.2), layout="constrained")
         axes = figure.add_subplot()
-        moments = (times * 1000).astype("datetime64[ms]")
+        moments = _along(axes, times, row_s)
         top = max(1.5, float(np.quantile(scores, 0.99)) * 1.2)
         if truth.any():
             axes.fill_between(moments, 0, top, where=truth.tolist(), color=_FAINT, linewidth=0, label="anomaly")
         axes.plot(moments, np.minimum(scores, top), color=_FORECAST, linewidth=1.2, label="score")
         axes.axhline(1.0, color=_OTHER, linewidth=1, linestyle=(0, (4, 3)), label="alarm")
-        locator = dates.AutoDateLocator(minticks=3, maxticks=6)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+        axes.set_ylabel("score" if scores.max() <= top else f"score, cut off at {top:.2g}")
         axes.set_ylim(0, top)
         axes.margins(x=0.01)
         figure.legend(loc="outside upper right", ncols=3)
         return _svg(figure)
+
+
+def _along(axes: Axes, times: NDArray[np.float64], row_s: float | None) -> NDArray[Any]:
+    """Where (samples,) lie along the axis, which is told how to write that: as dates, or as rows."""
+    if row_s is not None:
+        axes.set_xlabel("row of the stream")
+        return 1 + times / row_s
+    locator = dates.AutoDateLocator(minticks=3, maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    return (times * 1000).astype("datetime64[ms]")
 
 
 def _svg(figure: Figure) -> bytes:

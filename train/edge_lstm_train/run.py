@@ -25,7 +25,7 @@ from edge_lstm_train import plots
 from edge_lstm_train.baselines import Baselines, fit_baselines
 from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.dataset import Dataset, read_dataset
-from edge_lstm_train.evaluate import predict, steps_ahead
+from edge_lstm_train.evaluate import predict, where
 from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
@@ -201,8 +201,9 @@ def _learning_picture(run: Run) -> Picture:
         run.fitted.best,
         relative,
     )
-    what = "Error over the updates, in units of the ridge's error on the training part" if relative else "Loss"
-    return Picture(svg, what)
+    loss = "Loss" if run.recipe.classify is None else "Cross-entropy"
+    what = "Error over the updates, in units of the ridge's error on the training part"
+    return Picture(svg, what if relative else f"{loss} over the updates")
 
 
 def _kept(fitted: Fitted) -> str:
@@ -217,7 +218,7 @@ def _settings(run: Run) -> Facts:
     how = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
     choices = [] if run.baselines is None else run.baselines.ridge
     ridge = "; ".join(
-        f"{target} {steps_ahead(horizon)}: {choice}"
+        f"{where(target, horizon)}: {choice}"
         for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
     )
     return Facts(

@@ -86,6 +86,11 @@ class RecordingSection:
         return ", ".join(Path(one).name for one in named)
 
     @property
+    def row_s(self) -> float | None:
+        """How far rows are apart where they have no times and their clock was never set; None: their times are real."""
+        return self.interval_s if self.start is None else None
+
+    @property
     def times(self) -> Times:
         """Where the times stand and how they are written."""
         columns = [self.time] if isinstance(self.time, str) else self.time or []

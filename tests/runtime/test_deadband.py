@@ -1,0 +1,34 @@
+"""Which predictions are worth saying: those that moved over their band, and every correction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_lstm.deadband import Deadband
+from edge_lstm.decisions import Decided
+from edge_lstm.steps import Steps
+from edge_lstm.streams import StreamTable
+from tests.networks import contract_of, random_network
+
+CONTRACT = contract_of(random_network(inputs=3))
+
+
+def steps_of(streams: list[str], values: list[float], revisions: list[int]) -> Steps:
+    """One after the other; every output of a step is the same number."""
+    count, counts = len(streams), np.arange(len(streams))
+    outputs = [(name, CONTRACT.horizons) for name in CONTRACT.said]
+    numbers = np.repeat(np.array(values, np.float32)[:, None], len(CONTRACT.outputs), axis=1)
+    decided = Decided(numbers, [None] * count, None, None, np.zeros(count, np.bool_))
+    return Steps(outputs, range(count), streams, counts / 1.0, counts, counts, np.array(revisions, np.uint16), decided)
+
+
+def test_a_prediction_is_said_where_it_moved_over_its_band_since_the_last_that_was_said() -> None:
+    deadband, table = Deadband(CONTRACT, dict.fromkeys(CONTRACT.targets, 0.5)), StreamTable(CONTRACT)
+    steps = steps_of(["a", "b", "a", "a", "a"], [1.0, 9.0, 1.4, 1.6, 1.7], [0] * 5)
+    assert deadband.moved(steps, table) == [0, 1, 3]
+    assert deadband.moved(steps_of(["a", "b"], [2.0, 9.6], [0, 0]), table) == [1]
+
+
+def test_a_correction_is_said_however_little_it_moved() -> None:
+    deadband, table = Deadband(CONTRACT, dict.fromkeys(CONTRACT.targets, 0.5)), StreamTable(CONTRACT)
+    assert deadband.moved(steps_of(["a", "a", "a"], [1.0, 1.1, 1.2], [0, 1, 0]), table) == [0, 1]
