@@ -118,7 +118,7 @@ def make_board(
     counter = Path(__file__).with_name("instructions.c")
     compiler = ["cc", "-shared", "-fPIC", "-O2", "-o", str(shared / "instructions.so"), str(counter)]
     subprocess.run(compiler, check=True)
-    # as in the unit; BLAS's other threads wait by turning in a circle, for a time and not for a number of rounds
+    # as in the unit: BLAS's other threads wait for work by turning in a circle, for a time and not a number of rounds
     environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
     board = Board(f"{machine.debian} {suite}", userland, shared, environment)
     seeing = ["--system-site-packages"] if packages else []
