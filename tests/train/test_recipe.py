@@ -78,6 +78,15 @@ def test_keys_that_contradict_one_another_are_all_named(tmp_path: Path) -> None:
     ]
 
 
+def test_what_changes_a_measured_value_is_no_augmentation_where_values_are_predicted(tmp_path: Path) -> None:
+    with pytest.raises(EdgeLstmError) as caught:
+        read_recipe(write(tmp_path, MINIMAL + "[augment]\nscale = 0.1\nwarp = 0.2\nnoise = 0.1\n"))
+    assert caught.value.message.splitlines()[1:] == [
+        "  augment.scale: expected none with [forecast]: it changes what goes in, not what follows",
+        "  augment.warp: expected none with [forecast]: it changes what goes in, not what follows",
+    ]
+
+
 def test_a_recipe_may_raise_the_cap_on_parameters(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, MINIMAL + "[model]\nhidden = 100\nmost_parameters = 50_000\n"))
     assert recipe.parameters == 4 * 100 * (1 + 100 + 2) + 101

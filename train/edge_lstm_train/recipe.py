@@ -78,6 +78,13 @@ class Recipe:
                 "fit.refit",
                 "expected none with [classify]: what it is held against learns from the training part alone",
             )
+        if self.forecast is not None or self.anomaly is not None:
+            for name in ("scale", "warp", "rotate_degrees"):
+                if getattr(self.augment, name):
+                    yield (
+                        f"augment.{name}",
+                        f"expected none with [{self.task}]: it changes what goes in, not what follows",
+                    )
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
