@@ -47,8 +47,9 @@ class Outbox:
         """Publish a committed batch, and remember the identities of the messages that caused it."""
         self._last = batch
         self._held -= len(identities)
-        self._identities.update(dict.fromkeys(identities, batch))
-        self._by_batch.append((batch, identities))
+        if identities:  # none where readings say themselves which they are; nothing would ever take these entries away
+            self._identities.update(dict.fromkeys(identities, batch))
+            self._by_batch.append((batch, identities))
         if messages:
             self._open[batch] = set(self._publish(messages))
             self._count += len(messages)

@@ -250,7 +250,7 @@ def _in_rounds(slots: Slots) -> tuple[Slots, list[int]]:
     """The places of samples of `slots` (n,) round by round, in a round as they came, and the sizes of the rounds."""
     by_slot = np.argsort(slots, kind="stable")
     begins = np.flatnonzero(np.diff(slots[by_slot], prepend=-1))
-    number = np.empty_like(slots)  # which of its stream's samples each is
+    number = np.empty(len(slots), np.intp)  # which of its stream's samples each is; bincount takes nothing wider
     number[by_slot] = np.arange(len(slots)) - np.repeat(begins, np.diff(begins, append=len(slots)))
     return np.argsort(number, kind="stable"), np.bincount(number).tolist()
 

@@ -121,7 +121,8 @@ class Field:
         return numbers
 
     def publish(self, topic: str, payload: str | bytes, **how: Any) -> int:
-        json.loads(payload)
+        if payload:  # none takes a retained one away
+            json.loads(payload)
         return 0
 
     def acknowledge(self, messages: Iterable[Message]) -> None:

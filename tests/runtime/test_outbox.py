@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 
 from edge_lstm.outbox import Outbox, Outgoing
@@ -74,3 +75,22 @@ def test_a_new_connection_stops_forgetting_where_it_had_come_to() -> None:
     outbox.settle()
     assert outbox.forgettable == 2
     assert outbox.knows("3:x")
+
+
+def test_readings_that_say_which_they_are_leave_nothing_behind_while_a_new_connection_is_waited_for() -> None:
+    broker = Broker()
+    outbox = broker.outbox(0)
+    outbox.hold(2000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for batch in range(1, 5001):
+            outbox.put(batch, [("t", b"")], [])
+            broker.sent.clear()
+            broker.unconfirmed.clear()
+            outbox.settle()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outbox.confirmed == 5000
+    assert after - before < 10_000, "bytes, of 5,000 batches"
