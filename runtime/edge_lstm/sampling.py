@@ -172,7 +172,7 @@ class Sampler:
                 log.info("stream restarts stream=%s gap_s=%.1f", self._table.name(slot), silence)
         missing = ~np.isfinite(one.given)
         values = one.given
-        if held := np.count_nonzero(missing):
+        if held := int(np.count_nonzero(missing)):  # NumPy 2.4 gives one of its own, which JSON does not take
             self.missing += held
             values = np.where(missing, now["held"][rows], one.given)
         now["held"][rows] = values

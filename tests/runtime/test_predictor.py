@@ -108,6 +108,7 @@ def test_a_missing_value_is_held_and_its_mask_says_so() -> None:
     assert held == again
     assert [row.tolist() for row in np.concatenate(seen)] == [[2.0, 3.0, 0.0], [2.0, 3.0, 1.0]]
     assert masked.totals["missing"] == 2
+    assert {type(count) for count in masked.totals.values()} == {int}  # the stats are JSON, which takes none of NumPy's
     first = Predictor(masked.contract, _Spy(backend, seen))
     first.feed([Reading("b", time, {"level": 7.0})])
     assert seen[-1].tolist() == [[7.0, 5.0, 0.0]]  # never seen: the training mean
