@@ -15,13 +15,17 @@ import numpy as np
 import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.board_wheels import Target
 from edge_lstm.bundle import GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, write_bundle
 from edge_lstm.contract import Contract
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.golden import Expected, Golden
 from edge_lstm.golden import to_npz as golden_npz
+from edge_lstm.machine import this_machine
 from edge_lstm.mqtt import Address
 from edge_lstm.network import Network, to_npz
 from edge_lstm.selftest import replay_tape
+from edge_lstm.wheelhouse import collect
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 
@@ -156,3 +160,16 @@ def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
     """A running mosquitto that lets everybody in."""
     return start_mosquitto()
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For this machine, as for a board without internet; a deployment with it needs none."""
+    machine = this_machine()
+    folder = tmp_path_factory.mktemp("wheelhouse") / "wheels"
+    target = Target(machine.python or "", machine.architecture or "", machine.glibc or "")
+    try:
+        collect(folder, "this machine", [target], ["fast"])
+    except EdgeLstmError as error:
+        pytest.skip(f"no index to collect wheels from: {error.message}")
+    return folder

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.board_wheels import Target
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import encode_reading
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
 from edge_lstm.mqtt import Address
 from edge_lstm.reading import Reading
-from edge_lstm.wheelhouse import collect
 from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber
@@ -35,19 +33,6 @@ pytestmark = [
 ]
 UNIT = "edge-lstm-tank"
 NOWHERE = Address("localhost", 1883, False)  # of a config that is refused before it matters
-
-
-@pytest.fixture(scope="module")
-def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For this machine, as for a board without internet; what follows needs none."""
-    machine = this_machine()
-    folder = tmp_path_factory.mktemp("wheelhouse") / "wheels"
-    target = Target(machine.python or "", machine.architecture or "", machine.glibc or "")
-    try:
-        collect(folder, "this machine", [target], ["fast"])
-    except EdgeLstmError as error:
-        pytest.skip(f"no index to collect wheels from: {error.message}")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.board_wheels import Target
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import encode_reading
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import this_machine
 from edge_lstm.reading import Reading
-from edge_lstm.wheelhouse import collect
 from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber
@@ -108,19 +104,6 @@ class Board:
             "find", ENVIRONMENTS, "-mindepth", 1, "-maxdepth", 1, "-type", "d", "-printf", "%f %i\n"
         )
         return listed.stdout.splitlines()
-
-
-@pytest.fixture(scope="module")
-def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For this machine."""
-    machine = this_machine()
-    folder = tmp_path_factory.mktemp("wheelhouse") / "wheels"
-    target = Target(machine.python or "", machine.architecture or "", machine.glibc or "")
-    try:
-        collect(folder, "this machine", [target], ["fast"])
-    except EdgeLstmError as error:
-        pytest.skip(f"no index to collect wheels from: {error.message}")
-    return folder
 
 
 @pytest.fixture(scope="module")
