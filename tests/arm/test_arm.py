@@ -18,7 +18,8 @@ import pytest
 
 from edge_lstm import Bundle, Predictor
 from edge_lstm.backends import format_of
-from edge_lstm.codec import encode_prediction, encode_reading
+from edge_lstm.codec import encode_reading
+from edge_lstm.predictions import encode_prediction
 from edge_lstm.recording import Columns, read_recording
 from edge_lstm.selftest import relative_error
 from tests.arm.conftest import HOME, Board, make_board
@@ -194,13 +195,13 @@ def test_the_service_publishes_what_this_machine_would(
     assert worst <= parity(solar, backend)
 
 
-def test_instructions_of_two_runs_differ_by_less_than_a_two_hundredth(board: Board, say: Callable[[str], None]) -> None:
+def test_instructions_for_a_reading_are_the_same_in_every_run(board: Board, say: Callable[[str], None]) -> None:
     for backend in backends(board):
         short, long = (board.instructions(backend, f"{readings}.csv") for readings in (200, 700))
         again = board.instructions(backend, "700.csv")
-        spread = abs(again - long)  # onnxruntime's threads wait by turning in a circle
+        spread = abs(again - long)
         say(f"{board.name}, {backend} int8: {(long - short) / 500:,.0f} ± {spread / 500:,.0f} instructions a reading")
-        assert spread / long < 5e-3
+        assert spread / long < (5e-3 if backend == "onnx" else 1e-3)  # onnxruntime's differ by two thousandths
         assert short < long
 
 
