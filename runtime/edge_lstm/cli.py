@@ -5,18 +5,14 @@ Exit 0 good, 1 refused or failed, 2 wrong usage, 65 a bundle that fails its self
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import importlib
 import json
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,12 +22,7 @@ from edge_lstm.bundle import Bundle
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 
-if TYPE_CHECKING:
-    from edge_lstm.service import Service
-    from edge_lstm.systemd import Manager
-
 _REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
-_OBJECTS_A_ROUND = 10_000  # new ones before garbage is looked for: a batch makes half as many
 
 # Commands in files of their own, reached by name; the workshops': a device has neither torch nor what makes bundles.
 _ELSEWHERE = {
@@ -232,9 +223,9 @@ def replay(
     as_json: bool,
 ) -> None:
     """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
-    from edge_lstm.codec import encode_prediction
     from edge_lstm.columns import Quantity
     from edge_lstm.dialect import dialect
+    from edge_lstm.predictions import encode_prediction
     from edge_lstm.predictor import Predictor
     from edge_lstm.recording import Columns, read_recording
     from edge_lstm.replay import predictions_csv, states, until
@@ -363,70 +354,9 @@ def run(config: Path) -> None:
     from edge_lstm.lean_imports import defer_seldom_used
 
     defer_seldom_used()
-    from edge_lstm.refusal import announce
-    from edge_lstm.selftest import SelfTestError
-    from edge_lstm.service import Service
-    from edge_lstm.service_config import read_service_config
-    from edge_lstm.systemd import Manager
+    from edge_lstm.serving import serve
 
-    manager = Manager()
-    try:
-        settings = read_service_config(config)
-        service = Service(settings, config.parent, manager=manager)
-    except EdgeLstmError as error:
-        manager.status(f"refused: {error.message}")
-        if isinstance(error, SelfTestError):
-            announce(settings.mqtt, config.parent, error)
-        raise
-    hangups: list[int] = []
-
-    def hang_up(number: int, frame: object) -> None:
-        hangups.append(number)
-        manager.reloading()
-        service.stop()
-
-    def end() -> None:
-        manager.stopping()
-        service.stop()
-
-    signal.signal(signal.SIGHUP, hang_up)
-    with ended_by_signals(end) as ended:
-        _settle()
-        service.run()
-        while hangups and not ended:
-            hangups.clear()
-            service = _reloaded(service, config, manager)
-            if ended:
-                service.stop()  # the signal came while there was nobody to tell
-            _settle()
-            service.run()
-
-
-def _settle() -> None:
-    """Take what is there by now out of the garbage collector's rounds, which stop a service for 20 ms to walk it.
-
-    What a former service left, in cycles, is collected first. What a batch makes dies by itself, so later rounds are
-    few: at Python's own 700 objects they take a tenth of a batch's time.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_A_ROUND)
-
-
-def _reloaded(former: Service, config: Path, manager: Manager) -> Service:
-    """A service by the config and bundle as they are now; by the former ones where those are refused."""
-    from edge_lstm.service import Service
-    from edge_lstm.service_config import read_service_config
-
-    log = logging.getLogger(__name__)
-    try:
-        service = Service(read_service_config(config), config.parent, manager=manager)
-    except EdgeLstmError as error:
-        log.error("reload refused, going on as before: %s", str(error).replace("\n", " "))
-        return Service(former.config, config.parent, former.bundle, manager=manager, refused=error)
-    log.info("reloaded config=%s", config)
-    return service
+    serve(config)
 
 
 @main.command()
@@ -448,6 +378,7 @@ def status(config: Path, as_json: bool) -> None:
 def broker(port: int) -> None:
     """Run a small MQTT broker on loopback, for a first try without mosquitto."""
     from edge_lstm.broker import EmbeddedBroker
+    from edge_lstm.signals import ended_by_signals
 
     with ended_by_signals(lambda: None) as ended, EmbeddedBroker(port) as embedded:
         click.echo(f"MQTT 5 at {embedded.address}, MQTT 3.1.1 at {embedded.address_311}; end with Ctrl-C", err=True)
@@ -455,21 +386,3 @@ def broker(port: int) -> None:
             time.sleep(0.2)
     if not ended:
         raise EdgeLstmError("expected the broker to run until it is told to end, found that it died", "start it again")
-
-
-@contextlib.contextmanager
-def ended_by_signals(end: Callable[[], object]) -> Iterator[list[int]]:
-    """Within the block SIGTERM and Ctrl-C call `end()` and add to the list that it gives."""
-    ended: list[int] = []
-
-    def heard(number: int, frame: object) -> None:
-        ended.append(number)
-        end()
-
-    signals = (signal.SIGTERM, signal.SIGINT)
-    former = [signal.signal(number, heard) for number in signals]
-    try:
-        yield ended
-    finally:
-        for number, handler in zip(signals, former, strict=True):
-            signal.signal(number, handler)

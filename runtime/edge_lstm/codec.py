@@ -1,21 +1,19 @@
-"""Messages to readings by a typed mapping, predictions to messages; what does not fit is refused, in words."""
+"""Messages to readings by a typed mapping, and readings to messages; what does not fit is refused, in words."""
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
 from edge_lstm.config import suggestion
-from edge_lstm.digits import own_texts
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.extras import require
-from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
+from edge_lstm.mapping import InputMapping, ValueMapping
 from edge_lstm.numerals import LARGEST, Numeral
 from edge_lstm.paths import ABSENT, Path
 from edge_lstm.payloads import (
@@ -30,20 +28,15 @@ from edge_lstm.payloads import (
     shown_bytes,
 )
 from edge_lstm.presets import preset
-from edge_lstm.reading import Prediction, Reading
-from edge_lstm.steps import Outputs, Steps
+from edge_lstm.reading import Reading
 from edge_lstm.times import format_time, parse_time
 from edge_lstm.topics import STREAM, TopicPattern, filled, name_fault, topic_faults
 
 __all__ = [
     "STREAM",
     "Decoder",
-    "Encoder",
     "InputMapping",
-    "OutputMapping",
     "PayloadError",
-    "decode_prediction",
-    "encode_prediction",
     "encode_reading",
     "topic_faults",
 ]
@@ -51,7 +44,6 @@ __all__ = [
 _MOST_PLACES = 4096  # topics whose meaning is kept; strangers can make up any number of them
 _new = tuple.__new__  # half of what a named tuple's own takes
 _CLOCK_WAS_SET = 946_684_800.0  # the year 2000: a device that never heard what time it is counts from 1970
-_BOOLEANS = ("false", "true")
 _UNKEPT = re.compile("[\ud800-\udfff]")  # lone surrogates, which no database stores
 
 
@@ -387,151 +379,3 @@ def encode_reading(reading: Reading, categories: Mapping[str, Sequence[str]] | N
     known = categories or {}
     values = {name: known[name][int(value)] if name in known else value for name, value in reading.values.items()}
     return json.dumps({"time": format_time(reading.time), **values}, separators=(",", ":"))
-
-
-class Encoder:
-    """Predictions to messages, by one mapping, for one bundle; docs/predictions.md is the contract with subscribers."""
-
-    def __init__(self, mapping: OutputMapping, bundle_id: str) -> None:
-        """Raises EdgeLstmError where the format needs a package that is not here."""
-        self._topic, self._bundle_id, self._format = mapping.topic, bundle_id, mapping.format
-        if mapping.format == "msgpack":
-            require("msgpack", "msgpack")
-        self._pattern = ""
-
-    def topic(self, stream: str) -> str:
-        """Where a stream's predictions go."""
-        return self._topic.replace(STREAM, stream)
-
-    def payload(self, prediction: Prediction) -> bytes:
-        """What a subscriber gets."""
-        if self._format == "msgpack":
-            return encode_msgpack(prediction, self._bundle_id)
-        encode = encode_flat if self._format == "flat" else encode_prediction
-        return encode(prediction, self._bundle_id).encode()
-
-    def messages(self, steps: Steps) -> list[tuple[str, bytes]]:
-        """`topic` and `payload` of each; what all of a bundle's predictions have in common is written once."""
-        if not len(steps.order):
-            return []
-        if self._format == "msgpack":
-            payloads = [self.payload(prediction) for prediction in steps.predictions()]
-        else:
-            columns = self._columns(steps)
-            payloads = [(self._pattern % row).encode() for row in zip(*columns, strict=True)]
-        return list(zip(map(self.topic, steps.streams), payloads, strict=True))
-
-    def _columns(self, steps: Steps) -> list[Iterable[object]]:
-        """What goes into the gaps of the pattern, a column a gap."""
-        decided = steps.decided
-        if not self._pattern:
-            labelled = decided.labels[0] is not None
-            self._pattern = _pattern(steps.outputs, self._bundle_id, self._format, labelled, decided.scores is not None)
-        times = steps.times.tolist()
-        told = {time: format_time(time) for time in set(times)}  # many streams are read at the same moment
-        columns: list[Iterable[object]] = [map(_quoted, steps.streams), [told[time] for time in times]]
-        columns += [column.tolist() for column in (steps.steps, steps.warm_steps, steps.revisions)]
-        if decided.labels[0] is not None:
-            columns.append([_quoted(label or "") for label in decided.labels])
-        if decided.scores is not None and decided.alarms is not None:
-            columns += [map(_score, decided.scores.tolist()), map(_BOOLEANS.__getitem__, decided.alarms.tolist())]
-        texts, outputs = own_texts(steps.values), steps.values.shape[1]
-        return columns + [texts[at::outputs] for at in range(outputs)]
-
-
-def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
-    """A prediction as JSON, its numbers by target and horizon; a number that is none is null."""
-    targets = [f"{_key(target)}{{{_members(values.items())}}}" for target, values in prediction.values.items()]
-    return f'{_head(prediction, bundle_id)},"predictions":{{{",".join(targets)}}}}}'
-
-
-def encode_flat(prediction: Prediction, bundle_id: str) -> str:
-    """A prediction as JSON without a level below, its numbers under `target+horizon`."""
-    named: list[tuple[str | int, float]] = [
-        (f"{target}+{horizon}", value)
-        for target, values in prediction.values.items()
-        for horizon, value in values.items()
-    ]
-    return f"{_head(prediction, bundle_id)},{_members(named)}}}"
-
-
-def encode_msgpack(prediction: Prediction, bundle_id: str) -> bytes:
-    """A prediction as MessagePack, with the keys and values of `encode_prediction`."""
-    import msgpack
-
-    packed: bytes = msgpack.packb(json.loads(encode_prediction(prediction, bundle_id)))
-    return packed
-
-
-def decode_prediction(payload: str) -> Prediction:
-    """The prediction in what `encode_prediction` gave, for subscribers in Python. Raises ValueError otherwise."""
-    try:
-        facts = json.loads(payload)
-        values = {
-            target: {int(horizon): math.nan if value is None else float(value) for horizon, value in by_horizon.items()}
-            for target, by_horizon in facts["predictions"].items()
-        }
-        return Prediction(
-            facts["stream"],
-            parse_time(facts["time"]),
-            int(facts["step"]),
-            int(facts["warm_steps"]),
-            values,
-            int(facts["revision"]),
-            facts.get("label"),
-            None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
-            alarm=facts.get("alarm"),
-        )
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
-
-
-# Written by hand: json.dumps takes twice as long, and orjson writes some floats otherwise, so that what a
-# subscriber gets would depend on what is installed.
-def _head(prediction: Prediction, bundle_id: str) -> str:
-    head = (
-        f'{{"stream":{_quoted(prediction.stream)},"time":"{format_time(prediction.time)}",'
-        f'"step":{prediction.step},"warm_steps":{prediction.warm_steps},"revision":{prediction.revision},'
-        f'"bundle":{_quoted(bundle_id)}'
-    )
-    if prediction.label is not None:
-        head += f',"label":{_quoted(prediction.label)}'
-    if prediction.score is not None:
-        head += f',"score":{_score(prediction.score)},"alarm":{_BOOLEANS[bool(prediction.alarm)]}'
-    return head
-
-
-def _pattern(outputs: Outputs, bundle_id: str, form: str, labelled: bool, scored: bool) -> str:
-    """A prediction in JSON with a %s for whatever differs from one to the next."""
-
-    def literal(text: str) -> str:
-        return text.replace("%", "%%")
-
-    def gaps(names: Iterable[str | int]) -> str:
-        return ",".join([f"{literal(_key(name))}%s" for name in names])
-
-    head = '{"stream":%s,"time":"%s","step":%s,"warm_steps":%s,"revision":%s'
-    head += f',"bundle":{literal(_quoted(bundle_id))}'
-    head += ',"label":%s' * labelled + ',"score":%s,"alarm":%s' * scored
-    if form == "flat":
-        return f"{head},{gaps([f'{target}+{horizon}' for target, horizons in outputs for horizon in horizons])}}}"
-    targets = [f"{literal(_key(target))}{{{gaps(horizons)}}}" for target, horizons in outputs]
-    return f'{head},"predictions":{{{",".join(targets)}}}}}'
-
-
-def _score(score: float) -> float | str:
-    return float(f"{score:.6g}") if math.isfinite(score) else "null"
-
-
-def _members(named: Iterable[tuple[str | int, float]]) -> str:
-    return ",".join([f"{_key(name)}{value if math.isfinite(value) else 'null'}" for name, value in named])
-
-
-@functools.lru_cache(4096)  # targets and horizons: the same ones again and again
-def _key(name: str | int) -> str:
-    return f"{json.dumps(str(name))}:"
-
-
-@functools.lru_cache(4096)  # so are streams
-def _quoted(text: str) -> str:
-    return json.dumps(text)

@@ -20,10 +20,10 @@ from edge_lstm.checks.clock import clock
 from edge_lstm.checks.disk import disk
 from edge_lstm.checks.finding import Finding, Light
 from edge_lstm.checks.software import software
-from edge_lstm.codec import Encoder
 from edge_lstm.config import read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
+from edge_lstm.predictions import Encoder
 from edge_lstm.reading import Prediction
 from edge_lstm.service import state_path, translators
 from edge_lstm.service_config import ServiceConfig

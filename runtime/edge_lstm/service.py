@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge_lstm.arrivals import Arrivals
 from edge_lstm.bundle import Bundle
-from edge_lstm.codec import Decoder, Encoder, PayloadError
+from edge_lstm.codec import Decoder, PayloadError
 from edge_lstm.deadband import Deadband
 from edge_lstm.digests import sha256
 from edge_lstm.errors import EdgeLstmError
@@ -30,6 +30,7 @@ from edge_lstm.mapping import OutputMapping
 from edge_lstm.mqtt import Door, Message, parse_address
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.payloads import shown_bytes
+from edge_lstm.predictions import Encoder
 from edge_lstm.predictor import Predictor
 from edge_lstm.publishing import PublishProperties
 from edge_lstm.reading import Reading

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
-from edge_lstm.codec import decode_prediction, encode_reading
+from edge_lstm.codec import encode_reading
 from edge_lstm.mqtt import Door
+from edge_lstm.predictions import decode_prediction
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 

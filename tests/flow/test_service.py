@@ -21,8 +21,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.codec import encode_prediction, encode_reading
+from edge_lstm.codec import encode_reading
 from edge_lstm.contract import Decision
+from edge_lstm.predictions import encode_prediction
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 

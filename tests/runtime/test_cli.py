@@ -16,7 +16,7 @@ import pytest
 
 from edge_lstm import Bundle
 from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.cli import _settle
+from edge_lstm.serving import _settle
 
 
 def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -12,16 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError, payloads
-from edge_lstm.codec import (
-    Decoder,
-    Encoder,
-    PayloadError,
-    decode_prediction,
-    encode_prediction,
-    encode_reading,
-)
+from edge_lstm.codec import Decoder, PayloadError, encode_reading
 from edge_lstm.decisions import Decided
 from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
+from edge_lstm.predictions import Encoder, decode_prediction, encode_prediction
 from edge_lstm.reading import Prediction, Reading
 from edge_lstm.steps import Outputs, Steps
 from edge_lstm.times import format_time, parse_time

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.codec import decode_prediction, encode_prediction
 from edge_lstm.contract import Alarm, Contract, Decision, Feature
+from edge_lstm.predictions import decode_prediction, encode_prediction
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction, Reading
 from tests.networks import contract_of, random_network

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from edge_lstm.bundle import Bundle
-from edge_lstm.codec import Encoder, OutputMapping
 from edge_lstm.config import from_mapping
 from edge_lstm.contract import Contract
+from edge_lstm.mapping import OutputMapping
+from edge_lstm.predictions import Encoder
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Reading
 from edge_lstm_train.recipe import Recipe

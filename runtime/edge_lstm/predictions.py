@@ -1,0 +1,154 @@
+"""Predictions to messages, and back for subscribers in Python: docs/predictions.md is the contract."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable
+
+from edge_lstm.digits import own_texts
+from edge_lstm.extras import require
+from edge_lstm.mapping import OutputMapping
+from edge_lstm.reading import Prediction
+from edge_lstm.steps import Steps
+from edge_lstm.times import format_time, parse_time
+from edge_lstm.topics import STREAM
+
+_BOOLEANS = ("false", "true")
+
+
+class Encoder:
+    """Predictions to messages, by one mapping, for one bundle."""
+
+    def __init__(self, mapping: OutputMapping, bundle_id: str) -> None:
+        """Raises EdgeLstmError where the format needs a package that is not here."""
+        self._topic, self._bundle_id, self._format = mapping.topic, bundle_id, mapping.format
+        if mapping.format == "msgpack":
+            require("msgpack", "msgpack")
+
+    def topic(self, stream: str) -> str:
+        """Where a stream's predictions go."""
+        return self._topic.replace(STREAM, stream)
+
+    def payload(self, prediction: Prediction) -> bytes:
+        """What a subscriber gets."""
+        if self._format == "msgpack":
+            return encode_msgpack(prediction, self._bundle_id)
+        return _text(prediction, self._bundle_id, flat=self._format == "flat").encode()
+
+    def messages(self, steps: Steps) -> list[tuple[str, bytes]]:
+        """`topic` and `payload` of each; what all of a bundle's predictions have in common is written once."""
+        if not len(steps.order):
+            return []
+        if self._format == "msgpack":
+            payloads = [self.payload(prediction) for prediction in steps.predictions()]
+        else:
+            decided = steps.decided
+            labelled, scored = decided.labels[0] is not None, decided.scores is not None
+            outputs = tuple([(name, tuple(horizons)) for name, horizons in steps.outputs])
+            pattern = _pattern(outputs, self._bundle_id, self._format == "flat", labelled, scored)
+            payloads = [(pattern % row).encode() for row in zip(*_columns(steps), strict=True)]
+        return list(zip(map(self.topic, steps.streams), payloads, strict=True))
+
+
+def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
+    """A prediction as JSON, its numbers by target and horizon; a number that is none is null."""
+    return _text(prediction, bundle_id, flat=False)
+
+
+def encode_msgpack(prediction: Prediction, bundle_id: str) -> bytes:
+    """A prediction as MessagePack, with the keys and values of `encode_prediction`."""
+    import msgpack
+
+    packed: bytes = msgpack.packb(json.loads(encode_prediction(prediction, bundle_id)))
+    return packed
+
+
+def decode_prediction(payload: str) -> Prediction:
+    """The prediction in what `encode_prediction` gave, for subscribers in Python. Raises ValueError otherwise."""
+    try:
+        facts = json.loads(payload)
+        values = {
+            target: {int(horizon): math.nan if value is None else float(value) for horizon, value in by_horizon.items()}
+            for target, by_horizon in facts["predictions"].items()
+        }
+        return Prediction(
+            facts["stream"],
+            parse_time(facts["time"]),
+            int(facts["step"]),
+            int(facts["warm_steps"]),
+            values,
+            int(facts["revision"]),
+            facts.get("label"),
+            None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
+            alarm=facts.get("alarm"),
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
+
+
+def _columns(steps: Steps) -> list[Iterable[object]]:
+    """What goes into the gaps of the pattern, a column a gap."""
+    decided = steps.decided
+    times = steps.times.tolist()
+    told = {time: format_time(time) for time in set(times)}  # many streams are read at the same moment
+    columns: list[Iterable[object]] = [map(_quoted, steps.streams), [told[time] for time in times]]
+    columns += [column.tolist() for column in (steps.steps, steps.warm_steps, steps.revisions)]
+    if decided.labels[0] is not None:
+        columns.append([_quoted(label or "") for label in decided.labels])
+    if decided.scores is not None and decided.alarms is not None:
+        columns += [map(_score, decided.scores.tolist()), map(_BOOLEANS.__getitem__, decided.alarms.tolist())]
+    texts, outputs = own_texts(steps.values), steps.values.shape[1]
+    return columns + [texts[at::outputs] for at in range(outputs)]
+
+
+def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
+    """In JSON; `flat`: without a level below, the numbers under `target+horizon`."""
+    outputs = tuple([(target, tuple(values)) for target, values in prediction.values.items()])
+    head = (prediction.step, prediction.warm_steps, prediction.revision)
+    row: list[object] = [_quoted(prediction.stream), format_time(prediction.time), *head]
+    if prediction.label is not None:
+        row.append(_quoted(prediction.label))
+    if prediction.score is not None:
+        row += [_score(prediction.score), _BOOLEANS[bool(prediction.alarm)]]
+    numbers = (number for values in prediction.values.values() for number in values.values())
+    row += [number if math.isfinite(number) else "null" for number in numbers]
+    labelled, scored = prediction.label is not None, prediction.score is not None
+    return _pattern(outputs, bundle_id, flat, labelled, scored) % tuple(row)
+
+
+# Written by hand: json.dumps takes twice as long, and orjson writes some floats otherwise, so that what a
+# subscriber gets would depend on what is installed.
+@functools.lru_cache(64)  # a bundle's predictions differ in numbers alone
+def _pattern(
+    outputs: tuple[tuple[str, tuple[int, ...]], ...], bundle_id: str, flat: bool, labelled: bool, scored: bool
+) -> str:
+    """A prediction in JSON with a %s for whatever differs from one to the next."""
+
+    def literal(text: str) -> str:
+        return text.replace("%", "%%")
+
+    def gaps(names: Iterable[str | int]) -> str:
+        return ",".join([f"{literal(_key(name))}%s" for name in names])
+
+    head = '{"stream":%s,"time":"%s","step":%s,"warm_steps":%s,"revision":%s'
+    head += f',"bundle":{literal(_quoted(bundle_id))}'
+    head += ',"label":%s' * labelled + ',"score":%s,"alarm":%s' * scored
+    if flat:
+        return f"{head},{gaps([f'{target}+{horizon}' for target, horizons in outputs for horizon in horizons])}}}"
+    targets = [f"{literal(_key(target))}{{{gaps(horizons)}}}" for target, horizons in outputs]
+    return f'{head},"predictions":{{{",".join(targets)}}}}}'
+
+
+def _score(score: float) -> float | str:
+    return float(f"{score:.6g}") if math.isfinite(score) else "null"
+
+
+def _key(name: str | int) -> str:
+    return f"{json.dumps(str(name))}:"
+
+
+@functools.lru_cache(4096)  # streams: the same ones again and again
+def _quoted(text: str) -> str:
+    return json.dumps(text)
