@@ -403,6 +403,18 @@ def uninstall(name: str, root: Path, with_state: bool = False) -> list[str]:
     return said
 
 
+def state_folder(config_path: Path, root: Path = Path("/")) -> Path | None:
+    """Where systemd keeps the state of the installed service whose config this is; None: it is not an installed one.
+
+    Before its first start that is the folder in which systemd will make it.
+    """
+    folder = config_path.absolute().parent
+    if folder.parent != _at(root, _HOME):
+        return None
+    state = _at(root, _STATE / folder.name)
+    return state if os.path.lexists(state) else state.parent
+
+
 def _is_ours(unit: Path) -> bool:
     try:
         return unit.read_text(errors="replace").startswith(MARK)
