@@ -79,17 +79,19 @@ def train(
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
-        kept = f"weights of update {fitted.best} kept; go on with --resume"
-        click.echo(f"interrupted at update {fitted.interrupted_at}: {kept}", err=True)
-    contract = started(dataset.contract, fitted.model)
-    predictions = predict(contract, fitted.model.network(), dataset.recording)
-    judgement = judge(recipe, dataset, baselines, predictions)
-    provenance = _provenance(recipe, judgement)
-    unseen = unseen_steps(dataset)
-    truth = dataset.targets[unseen].astype(np.float32)
-    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
-    run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
-    save_checkpoint(run_dir, checkpoint)
+        marked = len(fitted.curve) > 1
+        how = "go on with --resume" if marked else "start again, since nothing was written down yet"
+        click.echo(
+            f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {how}", err=True
+        )
+    try:
+        run = _judged(recipe, run_dir, dataset, baselines, fitted)
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted before the run was written; the same command with --resume goes on from there", err=True
+        )
+        raise
+    save_checkpoint(run_dir, run.checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
     write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
@@ -100,6 +102,18 @@ def train(
             "lower learning_rate under [fit] in the recipe, or look for absurd values in the recording",
         )
     return run
+
+
+def _judged(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
+    """What came of the search, held against the test part as a device would run."""
+    contract = started(dataset.contract, fitted.model)
+    predictions = predict(contract, fitted.model.network(), dataset.recording)
+    judgement = judge(recipe, dataset, baselines, predictions)
+    provenance = _provenance(recipe, judgement)
+    unseen = unseen_steps(dataset)
+    truth = dataset.targets[unseen].astype(np.float32)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
+    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
 
 
 def started(contract: Contract, model: Forecaster) -> Contract:
