@@ -31,6 +31,7 @@ from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
+from edge_lstm_train.sections import SplitSection
 from edge_lstm_train.split import PARTS
 from edge_lstm_train.toml_text import recipe_toml
 
@@ -212,6 +213,33 @@ def _kept(fitted: Fitted) -> str:
     return f"weights of update {fitted.best} kept"
 
 
+def _extras(recipe: Recipe) -> dict[str, str]:
+    """What of network and augmentation is not as it is without a word."""
+    model, augment = recipe.model, recipe.augment
+    free = "level-free" if model.level_free else "with levels"
+    said = {
+        "highway": f"{model.highway} samples, {free}" if model.highway else "",
+        "dropout": f"{model.dropout:g}, recurrent {model.recurrent_dropout:g}"
+        if model.dropout or model.recurrent_dropout
+        else "",
+        "start": "learned" if model.learned_start else "",
+        "augmentation": ", ".join(
+            f"{name.replace('_', ' ')} {value:g}" if not isinstance(value, bool) else name
+            for name, value in dataclasses.asdict(augment).items()
+            if value and name != "axes"
+        ),
+    }
+    return {name: text for name, text in said.items() if text}
+
+
+def _split(split: SplitSection) -> str:
+    shares = f"{split.train:g} training, {split.validation:g} validation, the rest test"
+    if split.validation_from is not None:
+        shares = f"validation from {split.validation_from}, test from {split.test_from or 'nowhere'}"
+    left_out = f"; tested on {', '.join(split.leave_out)} alone" if split.leave_out else ""
+    return f"by {split.by}: {shares}{left_out}"
+
+
 def _settings(run: Run) -> Facts:
     recipe, dataset = run.recipe, run.dataset
     model, section = recipe.model, recipe.fit
@@ -220,6 +248,7 @@ def _settings(run: Run) -> Facts:
     ridge = "; ".join(
         f"{where(target, horizon)}: {choice}"
         for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
+        if target in dataset.contract.targets
     )
     return Facts(
         {
@@ -229,9 +258,12 @@ def _settings(run: Run) -> Facts:
             "readings": ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count) or "all used",
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
+            **_extras(recipe),
+            "split": _split(recipe.split),
             "method": f"{how}, {section.segments} side by side",
             "updates": f"{section.updates}, {_kept(run.fitted)}",
-            "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
+            "learning rate": f"one cycle up to {section.learning_rate:g}, weight decay {section.weight_decay:g}, "
+            f"gradient cut off at a norm of {section.clip:g}",
             "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),
             **({"ridge": ridge} if ridge else {}),
