@@ -30,7 +30,7 @@ from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
 from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
+from edge_lstm_train.report import Facts, Paragraph, Picture, Section, write_report
 from edge_lstm_train.sections import SplitSection
 from edge_lstm_train.split import PARTS
 from edge_lstm_train.toml_text import recipe_toml
@@ -60,12 +60,12 @@ def train(
     *,
     device: str = "cpu",
     resume: bool = False,
-    trials: tuple[list[str], list[list[str]]] | None = None,
+    trials: Section | None = None,
 ) -> Run:
     """Train as the recipe says, evaluate as a device runs, and write the run folder; progress goes to stderr.
 
-    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials`
-    (header and rows) is how the recipe was found, for the report.
+    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials` is
+    how the recipe was found, for the report.
 
     Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
     """
@@ -176,13 +176,12 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _report_sections(run: Run, trials: tuple[list[str], list[list[str]]] | None) -> list[Section]:
-    search = [Section("Trials, the best first", [Table(*trials)])] if trials is not None else []
+def _report_sections(run: Run, trials: Section | None) -> list[Section]:
     return [
         Section("", [Paragraph(run.judgement.verdict, "lead")]),
         *run.judgement.sections,
         *training_sections(run),
-        *search,
+        *([] if trials is None else [trials]),
     ]
 
 
