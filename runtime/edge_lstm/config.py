@@ -206,7 +206,8 @@ def suggestion(name: str, known: Collection[str]) -> str:
 def _near(name: str, known: Collection[str]) -> list[str]:
     import difflib  # here: a service whose config is right never needs it
 
-    return difflib.get_close_matches(name, known, 1, 0.6)
+    folded = {one.casefold(): one for one in known}
+    return [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, 1, 0.6)]
 
 
 def _suggested(near: list[str], known: Collection[str]) -> str:

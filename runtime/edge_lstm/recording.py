@@ -263,6 +263,18 @@ def recording_csv(recording: Recording) -> str:
     return file.getvalue()
 
 
+def row_place(recording: Recording, layout: Layout, row: int) -> tuple[str, int]:
+    """The file in which one of its rows stands, and its place there; the files are read again for that."""
+    left = row
+    for file in recording.files:
+        table = open_table(file, layout)
+        for block in table.blocks([0]):
+            if left < len(block.rows):
+                return table.source, block.rows[left]
+            left -= len(block.rows)
+    return recording.source, row + 1
+
+
 def stream_names(files: Sequence[Path]) -> list[str]:
     """A stream's name for each file: its name without endings, after as many folders as tell it from the others."""
     stems = [(*file.absolute().parts[1:-1], file.name.split(".")[0]) for file in files]

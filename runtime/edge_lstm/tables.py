@@ -28,6 +28,7 @@ _SEPARATORS = ";\t|,"  # a comma last: it may be a decimal comma
 _BLOCK = 2048  # rows; larger ones cost the garbage collector more than they save
 _PARQUET = (".parquet", ".pq")
 _PARQUET_BLOCK = 65_536
+_TEXTS = ("string", "large_string", "string_view")  # the last is unknown to pyarrow 15
 
 
 @dataclass(frozen=True)
@@ -252,14 +253,17 @@ class _Parquet:
             column = column.dictionary_decode()
             kind = column.type
         if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-            numbers: NDArray[np.float64] = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+            # unsafe: a counter beyond 2**53 is rounded, as it is where a CSV file says it
+            numbers: NDArray[np.float64] = column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
             return numbers
-        if types.is_timestamp(kind) or types.is_date(kind):
-            zone = getattr(kind, "tz", None)
-            moments = column.cast(pyarrow.timestamp("us", zone)).to_numpy(zero_copy_only=False)
+        if types.is_date(kind):  # without a time of day, which another column may hold
+            return [text or "" for text in column.cast(pyarrow.date32()).cast(pyarrow.string()).to_pylist()]
+        if types.is_timestamp(kind):
+            zone = kind.tz
+            moments = column.cast(pyarrow.timestamp("us", zone), safe=False).to_numpy(zero_copy_only=False)
             texts = np.datetime_as_string(moments.astype("datetime64[us]"), timezone="UTC" if zone else "naive")
             return ["" if text == "NaT" else text for text in texts.tolist()]
-        if types.is_string(kind) or types.is_large_string(kind) or types.is_time(kind) or types.is_null(kind):
+        if str(kind) in _TEXTS or types.is_time(kind) or types.is_null(kind):
             return [text or "" for text in column.cast(pyarrow.string()).to_pylist()]
         raise EdgeLstmError(
             f'{self.source}, column "{name}": expected numbers, times or texts, found {kind}', "leave that column out"

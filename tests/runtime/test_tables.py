@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -223,3 +223,23 @@ def test_a_parquet_file_reads_as_the_same_recording_as_its_csv(tmp_path: Path) -
     path.write_bytes(b"PAR1")
     with pytest.raises(EdgeLstmError, match=r"expected a Parquet file at .*pump\.parquet, found: "):
         read_recording(path, Columns({"x": "x"}))
+
+
+def test_dates_hours_nanoseconds_and_large_counters_of_a_parquet_file_are_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install 'edge-lstm[parquet]')")
+    from pyarrow import parquet
+
+    begin = datetime(2024, 1, 1, tzinfo=timezone.utc)
+    columns = {
+        "day": pyarrow.array([begin.date()] * 2),
+        "hour": pyarrow.array([22, 23]),
+        "clock": pyarrow.array([time(22), time(23)]),
+        "exact": pyarrow.array([1_704_146_400_000_000_789, 1_704_150_000_000_000_123], pyarrow.timestamp("ns")),
+        "count": pyarrow.array([2**60, 2**60 + 1]),
+    }
+    path = tmp_path / "meter.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    for written_as in (Times(["day", "hour"], "%Y-%m-%d %H"), Times(["day", "clock"]), Times(["exact"])):
+        read = read_recording(path, Columns({"count": "count"}, written_as))
+        np.testing.assert_array_equal(read.times - begin.timestamp(), [79_200, 82_800])
+    assert read.values[:, 0].tolist() == [2.0**60, 2.0**60]

@@ -29,6 +29,7 @@ from edge_lstm_train.evaluate import predict, where
 from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
+from edge_lstm_train.outliers import outliers
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
 from edge_lstm_train.split import PARTS
@@ -69,6 +70,8 @@ def train(
     Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
     """
     dataset = read_dataset(recipe)
+    for found in outliers(recipe, dataset.recording):
+        click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
     _make(run_dir)
     if resume and not (run_dir / PROGRESS).exists():
         click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
@@ -227,6 +230,7 @@ def _settings(run: Run) -> Facts:
             "streams": str(len(dataset.recording.streams)),
             "steps": ", ".join(f"{len(dataset.steps(part)):,} {part}" for part in PARTS),
             "readings": ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count) or "all used",
+            **{f"far off in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
             "method": f"{how}, {section.segments} side by side",
