@@ -117,6 +117,25 @@ def test_a_window_belongs_to_the_method_windows_alone(tmp_path: Path, fit: str, 
         read_recipe(write(tmp_path, MINIMAL + f"[fit]\n{fit}\n"))
 
 
+@pytest.mark.parametrize(
+    ("task", "found"),
+    [
+        ("[anomaly]\nreconstruct = true\n[model]\nhighway = 2", "model.highway: expected none with reconstruct"),
+        ('[classify]\nlabel = "x"\nclasses = ["0", "1"]\n[fit]\nloss = "huber"', "fit.loss: expected none with"),
+        (
+            '[anomaly]\n[model]\nhighway = 8\n[fit]\nmethod = "windows"\nwindow = 8',
+            "fit.window: expected more steps than the highway sees (8), found 8",
+        ),
+    ],
+)
+def test_what_a_task_could_not_learn_by_is_refused(tmp_path: Path, task: str, found: str) -> None:
+    name = task.partition("]")[0][1:]
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'name = "a"\ntask = "{name}"\n[recording]\npath = "a.csv"\n[features.x]\n{task}\n')
+    with pytest.raises(EdgeLstmError, match=re.escape(found)):
+        read_recipe(path)
+
+
 def test_a_split_without_a_test_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError, match=r"expected train \+ validation <= 0\.99, found 1: nothing is left"):
         read_recipe(write(tmp_path, MINIMAL + "[split]\ntrain = 0.8\nvalidation = 0.2\n"))

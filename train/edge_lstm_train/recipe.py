@@ -99,6 +99,15 @@ class Recipe:
                         f"augment.{name}",
                         f"expected none with [{self.task}]: it changes what goes in, not what follows",
                     )
+        if self.anomaly is not None and self.anomaly.reconstruct and self.model.highway:
+            yield "model.highway", "expected none with reconstruct: past the layers every step goes through as it is"
+        if self.classify is not None and self.fit.loss != "mse":
+            yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
+        if self.fit.window is not None and self.fit.window <= self.model.highway:
+            yield (
+                "fit.window",
+                f"expected more steps than the highway sees ({self.model.highway}), found {self.fit.window}",
+            )
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
