@@ -165,6 +165,7 @@ class Door:
         """
         self.address = address
         self.connected = False  # and subscribed
+        self.unsubscribed = False  # the broker has heard that we want no more
         # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
         # malformed: messages with a topic that is no text; sessions_lost: as said in the log
         self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
@@ -198,6 +199,7 @@ class Door:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_unsubscribe = self._on_unsubscribe
         if address.tls:
             self._client.tls_set_context((tls or Tls()).context())
         if login is not None:
@@ -325,6 +327,15 @@ class Door:
         for message in current:
             if message.qos == 2:  # more than we subscribed to, which a broker may do
                 self._client.ack(message.packet_id, 2)
+
+    def unsubscribe(self) -> bool:
+        """Ask for no more than the broker has queued for us already, and say whether we did: not where it keeps our
+        session, since it goes on queueing for that."""
+        if not self.connected or not self._topics or self._session_expiry_s:
+            return False
+        self._client.unsubscribe(list(self._topics))
+        self._topics = ()  # a new connection has nothing queued
+        return True
 
     def give_up(self) -> None:
         """End an attempt to connect that is under way in this thread: for the handler of a signal, which interrupts
@@ -544,6 +555,9 @@ class Door:
         if any(reason.value < self._qos for reason in reasons):
             log.error("broker grants QoS 0 only: readings may get lost address=%s", self.address)
         self._ready()
+
+    def _on_unsubscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self.unsubscribed = True
 
     def _ready(self) -> None:
         self.connected = True

@@ -36,13 +36,23 @@ def test_the_separator_is_found_in_the_first_row(tmp_path: Path, separator: str)
     assert column(read_recording(path, Columns({"x": "x"}))) == [2.5]
 
 
-def test_runs_of_spaces_separate_where_told_and_names_are_given_for_a_missing_header(tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", [" ", None])
+def test_runs_of_spaces_separate_and_names_are_given_for_a_missing_header(
+    tmp_path: Path, separator: str | None
+) -> None:
     path = written(tmp_path, "1 1   -0.5 \n1 2  0.25\n\n2 1 7\n")
-    layout = Layout(" ", ["engine", "cycle", "x"])
+    layout = Layout(separator, ["engine", "cycle", "x"])
     columns = Columns({"x": "x"}, Times(interval_s=10, start=100), "engine", layout=layout)
     recording = read_recording(path, columns)
     assert (recording.streams, recording.times.tolist()) == (["1", "2"], [100, 110, 100])
     assert column(recording) == [-0.5, 0.25, 7]
+    with pytest.raises(EdgeLstmError, match="hint: its first row holds readings: name its columns by header ="):
+        read_recording(path, Columns({"x": "x"}, Times(interval_s=10)))
+
+
+def test_spaces_in_names_and_texts_separate_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, "outer water\n1.5\n2.5\n")
+    assert column(read_recording(path, Columns({"x": "outer water"}, Times(interval_s=10)))) == [1.5, 2.5]
 
 
 def test_a_decimal_comma_is_read_and_a_point_beside_it_refused(tmp_path: Path) -> None:

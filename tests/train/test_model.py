@@ -36,6 +36,9 @@ def test_a_head_that_says_all_of_its_target_works_in_the_targets_own_unit(recipe
     usual = np.nanstd(dataset.targets[dataset.steps("train")])
     assert untrained(alone, dataset, ridge).output_scale.tolist() == pytest.approx([usual])
     assert untrained(beside, dataset, ridge).output_scale.tolist() == [0.5]  # the highway says the most of it
+    level = dataclasses.replace(recipe_of(), forecast=dataclasses.replace(recipe_of().forecast, change=False))
+    usual = np.nanstd(dataset_of(level, recording).targets[:240])
+    assert untrained(level, dataset_of(level, recording), ridge).output_scale.tolist() == pytest.approx([usual])
     ahead = dataset_of(recipe_of(), recording)
     assert untrained(recipe_of(), ahead, ridge).output_scale.tolist() == [0.5]  # a change from the newest value
 

@@ -19,6 +19,7 @@ from edge_lstm_train.judgement import judge
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.sections import (
     AnomalySection,
+    AugmentSection,
     ClassifySection,
     FeatureSection,
     FitSection,
@@ -179,3 +180,32 @@ def test_a_recording_without_times_is_drawn_over_its_rows(recipe_of: Make, waves
     assert note.text.endswith("Skill is how far the model's RMSE lies below that of the mean.")
     (residuals,) = judged.sections[2].blocks
     assert residuals.caption == "y: how far off, and how often"
+
+
+def test_a_reconstruction_has_beside_it_what_was_known_before_the_step(recipe_of: Make, recording_of: Make) -> None:
+    random = np.random.default_rng(0)
+    angle = np.arange(1500) / 5
+    values = np.stack([np.sin(angle), np.cos(angle)], axis=1) + random.normal(0, 0.05, (1500, 2))
+    values[1350:1420, 0] *= -1  # each alone looks as ever
+    truth = np.zeros(1500)
+    truth[1350:1420] = 1
+    recording = recording_of([("s", 60.0 * index, row) for index, row in enumerate(values)], ("x", "y"))
+    section = AnomalySection(reconstruct=True, span_steps=10, calibrate_steps=300, truth="bad", factor=2.0)
+    section_of_fit = FitSection(updates=100, segments=8, chunk=40, learning_rate=0.015)
+    recipe = recipe_of(features={"x": False, "y": False}, model=ModelSection(hidden=4), fit=section_of_fit)
+    recipe = dataclasses.replace(of_task(recipe, anomaly=section), augment=AugmentSection(noise=0.5))
+    dataset = dataset_of(recipe, with_label(recording, "bad", truth))
+    baselines = fit_baselines(dataset)
+    np.testing.assert_array_equal(baselines.predictions["persistence"][1:], dataset.values[:-1])
+    assert baselines.residual == pytest.approx([0.06, 0.06], abs=0.02)  # a forecast of the step, and not the step
+    fitted = fit(recipe, dataset, baselines.residual)
+    judged = judge(recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording))
+    assert min(point.validation_error for point in fitted.curve) < 1.2 < fitted.curve[0].validation_error
+    assert judged.figures["test"][0]["f1"]["model"] > 0.7
+    titles = [section.title for section in judged.sections]
+    assert titles[2:6] == [
+        "Threshold",
+        "The reconstruction behind it",
+        "The end of the test part (times in UTC)",
+        "Residuals",
+    ]
