@@ -298,3 +298,12 @@ def test_what_no_sensor_measures_is_missing_on_a_device_and_leaves_no_trace() ->
     predictor = Predictor(strangers, Listener())
     predictor.feed([Reading("s", 0.0, {"x": 1e12})])
     assert predictor.totals["missing"] == 0
+
+
+def test_a_recording_of_which_a_device_would_drop_much_is_refused(recipe_of: Make, recording_of: Make) -> None:
+    rows = [("s", 60.0 * (100 - index), [index % 7.0]) for index in range(100)]
+    with pytest.raises(EdgeLstmError, match="found 99 of 100 older than one before them and 0 of the same time"):
+        dataset_of(recipe_of(), recording_of(rows))
+    rows = [("s", 60.0 * (index // 2), [index % 7.0]) for index in range(100)]  # two pumps
+    with pytest.raises(EdgeLstmError, match="found 0 of 100 older than one before them and 50 of the same time"):
+        dataset_of(recipe_of(), recording_of(rows))
