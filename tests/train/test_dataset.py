@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Reading
 from edge_lstm_train.dataset import carried_chunks, dataset_of, read_dataset, window_ends, windows
+from edge_lstm_train.evaluate import aligned, predict
+from edge_lstm_train.fit import fit, streamed
 from edge_lstm_train.outliers import outliers
 from edge_lstm_train.recipe import read_recipe
-from edge_lstm_train.sections import ClassifySection, FeatureSection
+from edge_lstm_train.sections import ClassifySection, FeatureSection, FitSection
 
 Floats = np.ndarray
 Make = Callable[..., Any]
@@ -307,3 +310,35 @@ def test_a_recording_of_which_a_device_would_drop_much_is_refused(recipe_of: Mak
     rows = [("s", 60.0 * (index // 2), [index % 7.0]) for index in range(100)]  # two pumps
     with pytest.raises(EdgeLstmError, match="found 0 of 100 older than one before them and 50 of the same time"):
         dataset_of(recipe_of(), recording_of(rows))
+
+
+@pytest.mark.parametrize("part", ["recordings", "one at a time"])
+def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
+    part: str, recipe_of: Make, recording_of: Make
+) -> None:
+    random = np.random.default_rng(7)
+    rows = []
+    for stream in ("a", "b", "c"):
+        time = 1_700_000_000.0
+        for _ in range(300):
+            time += float(random.choice([5, 20, 61, 130, 2000], p=[0.4, 0.3, 0.2, 0.09, 0.01]))
+            values = [float(random.normal(20, 3)), float(random.integers(0, 2)), float(random.normal())]
+            rows.append((stream, time, [math.nan if random.random() < 0.2 else value for value in values]))
+    rows += rows[40:60]  # repeated and late
+    recipe = recipe_of(clock=["time_of_day", "elapsed"], fit=FitSection(updates=4, segments=4, chunk=20))
+    recipe = dataclasses.replace(
+        recipe,
+        features={
+            "x": FeatureSection(mask=True, derived=["difference", "deviation 5", "slope 3 9", "covariance y 7"]),
+            "side": FeatureSection(categories=["left", "right"]),
+            "y": FeatureSection(mirrored_by="side", aggregate="most"),
+        },
+        clip=2.0,
+        sampling=dataclasses.replace(recipe.sampling, interval_s=60.0, max_gap_s=600.0, grid=part == "recordings"),
+    )
+    recording = recording_of(rows, ("x", "side", "y"))
+    dataset = dataset_of(recipe, recording)
+    model = fit(recipe, dataset, np.ones(1)).model
+    runtime = aligned(dataset, predict(dataset.contract, model.network(), recording))
+    assert np.isfinite(runtime).all()
+    np.testing.assert_allclose(runtime, streamed(model, dataset), rtol=1e-4, atol=1e-4)

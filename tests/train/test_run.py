@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm_train import fit as fitting
 from edge_lstm_train.checkpoint import load_checkpoint
 from edge_lstm_train.cli import train as train_command
-from edge_lstm_train.dataset import Batch
-from edge_lstm_train.recipe import read_recipe
+from edge_lstm_train.dataset import Batch, dataset_of
+from edge_lstm_train.recipe import Recipe, read_recipe
 from edge_lstm_train.report import Facts, Paragraph, Section, Table, write_report
-from edge_lstm_train.run import train
+from edge_lstm_train.run import train, unseen_steps
+
+Make = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +193,12 @@ def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert told.stdout == "torch is not installed here\nhint: run pip install 'edge-lstm[train]'\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_tape_of_short_streams_holds_several_of_them(recipe_of: Make, recording_of: Make) -> None:
+    random = np.random.default_rng(2)
+    rows = [(name, 60.0 * at, [float(random.normal())]) for name in "abc" for at in range(100 if name == "b" else 80)]
+    dataset = dataset_of(recipe_of(), recording_of(rows, ("x",)))
+    chosen = unseen_steps(dataset)
+    assert dataset.recording.streams[dataset.stream_of[chosen[0]]] == "b"  # the one with most of them comes first
+    assert sorted(chosen.tolist()) == np.flatnonzero(dataset.part_of > 0).tolist()

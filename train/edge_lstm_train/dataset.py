@@ -73,10 +73,20 @@ class Dataset:
         return np.maximum.accumulate(begins)
 
     @property
+    def known_at(self) -> NDArray[np.int64]:
+        """(steps,): the newest step of which an honest guess may know the values: the step itself.
+
+        What is to be reconstructed is the step itself, so there it is the one before; at a run's start there is none.
+        """
+        steps = np.arange(len(self))
+        reconstructs = self.contract.task == "anomaly" and self.contract.horizons == [0]
+        return np.maximum(steps - 1, self.run_start) if reconstructs else steps
+
+    @property
     def newest(self) -> NDArray[np.float64]:
-        """(steps, outputs): what is known of each output at the step itself: its target's value, or its usual one."""
+        """(steps, outputs): what is known of each output beforehand: its target's newest value, or its usual one."""
         if self.contract.task in ("forecast", "anomaly"):
-            return self.values[:, target_columns(self.contract)]
+            return self.values[self.known_at][:, target_columns(self.contract)]
         usual = np.nanmean(self.targets[self.steps("train")], axis=0)
         return np.repeat(usual[None], len(self), axis=0)
 
@@ -115,6 +125,15 @@ def target_columns(contract: Contract) -> list[int]:
     names = [feature.name for feature in contract.features]
     target_of = {name: target for target in contract.targets for name in contract.said_of(target)}
     return [names.index(target_of[name]) for name, _ in contract.outputs]
+
+
+def first_alike(contract: Contract) -> list[int]:
+    """For each output, the first one of the same target and horizon: the truth of a quantile is that of its target."""
+    target_of = {name: target for target in contract.targets for name in contract.said_of(target)}
+    first: dict[tuple[str, int], int] = {}
+    return [
+        first.setdefault((target_of[name], horizon), output) for output, (name, horizon) in enumerate(contract.outputs)
+    ]
 
 
 def read_dataset(recipe: Recipe) -> Dataset:

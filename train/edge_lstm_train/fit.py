@@ -171,10 +171,10 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], *, 
 def _head_unit(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.float64]:
     """(outputs,): what a one at the head is in each target's unit, about the size of what the head has to say.
 
-    Beside a highway, or added to the newest value, that is what a ridge leaves. A virtual sensor without a highway says
-    all of its target: in the ridge's small unit its weights would have to grow by more than the updates carry them.
+    Beside a highway, or added to the newest value, that is what a ridge leaves. Without either the head says all of its
+    target: in the ridge's small unit its weights would have to grow by more than the updates carry them.
     """
-    if recipe.regress is None or recipe.model.highway:
+    if recipe.classify is not None or recipe.change or recipe.model.highway:
         return spread
     return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), spread)
 

@@ -31,7 +31,8 @@ from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
 from edge_lstm_train.outliers import outliers
 from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
+from edge_lstm_train.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.sections import SplitSection
 from edge_lstm_train.split import PARTS
 from edge_lstm_train.toml_text import recipe_toml
 
@@ -60,12 +61,12 @@ def train(
     *,
     device: str = "cpu",
     resume: bool = False,
-    trials: tuple[list[str], list[list[str]]] | None = None,
+    trials: Section | None = None,
 ) -> Run:
     """Train as the recipe says, evaluate as a device runs, and write the run folder; progress goes to stderr.
 
-    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials`
-    (header and rows) is how the recipe was found, for the report.
+    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials` is
+    how the recipe was found, for the report.
 
     Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
     """
@@ -194,13 +195,12 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _report_sections(run: Run, trials: tuple[list[str], list[list[str]]] | None) -> list[Section]:
-    search = [Section("Trials, the best first", [Table(*trials)])] if trials is not None else []
+def _report_sections(run: Run, trials: Section | None) -> list[Section]:
     return [
         Section("", [Paragraph(run.judgement.verdict, "lead")]),
         *run.judgement.sections,
         *training_sections(run),
-        *search,
+        *([] if trials is None else [trials]),
     ]
 
 
@@ -236,6 +236,33 @@ def _counts(dataset: Dataset) -> str:
     return ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count)
 
 
+def _extras(recipe: Recipe) -> dict[str, str]:
+    """What of network and augmentation is not as it is without a word."""
+    model, augment = recipe.model, recipe.augment
+    free = "level-free" if model.level_free else "with levels"
+    said = {
+        "highway": f"{model.highway} samples, {free}" if model.highway else "",
+        "dropout": f"{model.dropout:g}, recurrent {model.recurrent_dropout:g}"
+        if model.dropout or model.recurrent_dropout
+        else "",
+        "start": "learned" if model.learned_start else "",
+        "augmentation": ", ".join(
+            f"{name.replace('_', ' ')} {value:g}" if not isinstance(value, bool) else name
+            for name, value in dataclasses.asdict(augment).items()
+            if value and name != "axes"
+        ),
+    }
+    return {name: text for name, text in said.items() if text}
+
+
+def _split(split: SplitSection) -> str:
+    shares = f"{split.train:g} training, {split.validation:g} validation, the rest test"
+    if split.validation_from is not None:
+        shares = f"validation from {split.validation_from}, test from {split.test_from or 'nowhere'}"
+    left_out = f"; tested on {', '.join(split.leave_out)} alone" if split.leave_out else ""
+    return f"by {split.by}: {shares}{left_out}"
+
+
 def _settings(run: Run) -> Facts:
     recipe, dataset = run.recipe, run.dataset
     model, section = recipe.model, recipe.fit
@@ -244,6 +271,7 @@ def _settings(run: Run) -> Facts:
     ridge = "; ".join(
         f"{where(target, horizon)}: {choice}"
         for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
+        if target in dataset.contract.targets
     )
     return Facts(
         {
@@ -254,9 +282,12 @@ def _settings(run: Run) -> Facts:
             **{f"far off in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
+            **_extras(recipe),
+            "split": _split(recipe.split),
             "method": f"{how}, {section.segments} side by side",
             "updates": f"{section.updates}, {_kept(run.fitted)}",
-            "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
+            "learning rate": f"one cycle up to {section.learning_rate:g}, weight decay {section.weight_decay:g}, "
+            f"gradient cut off at a norm of {section.clip:g}",
             "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),
             **({"ridge": ridge} if ridge else {}),
