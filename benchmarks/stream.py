@@ -77,7 +77,7 @@ def main() -> None:
                         measured[way.name].append(_measure(way, port, qos, window, options.messages))
                 _print_table(measured)
         if "serving" in parts:
-            print_serving(folder, bundle, port, seconds=20)
+            print_serving(folder, bundle, port, seconds=10)
         if "core" in parts:
             print_core(bundle)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from edge_lstm.errors import EdgeLstmError
@@ -141,6 +142,40 @@ def test_a_loss_that_is_not_finite_is_reported_by_update_after_the_best_was_writ
     )
     assert load_checkpoint(tmp_path).contract.name == "weather"
     assert json.loads((tmp_path / "metrics.json").read_text())["diverged_at"] == 17
+
+
+def test_ctrl_c_says_how_to_go_on_and_whether_there_is_anything_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = read_recipe("weather")
+    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=16))
+    real = torch.nn.utils.clip_grad_norm_
+
+    def stopped_at(update: int) -> None:
+        left = iter([False] * (update - 1) + [True])
+
+        def clip(*arguments: Any) -> object:
+            if next(left, False):
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", clip)
+
+    for update, how in ((1, "start again, since nothing was written down yet"), (4, "go on with --resume")):
+        stopped_at(update)
+        best = train(recipe, tmp_path).fitted.best
+        assert f"interrupted at update {update}: weights of update {best} kept; {how}\n" in capsys.readouterr().err
+        assert load_checkpoint(tmp_path).contract.name == "weather"
+
+    def evaluated(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edge_lstm_train.run.predict", evaluated)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path, resume=True)
+    assert "the same command with --resume goes on from there\n" in capsys.readouterr().err
+    assert len(train(recipe, tmp_path, resume=True).fitted.curve) == 9
 
 
 def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path) -> None:

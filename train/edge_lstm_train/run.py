@@ -29,6 +29,7 @@ from edge_lstm_train.evaluate import predict, where
 from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
+from edge_lstm_train.outliers import outliers
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.report import Facts, Paragraph, Picture, Section, write_report
 from edge_lstm_train.sections import SplitSection
@@ -70,6 +71,8 @@ def train(
     Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
     """
     dataset = read_dataset(recipe)
+    for found in outliers(recipe, dataset.recording):
+        click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
     _make(run_dir)
     if resume and not (run_dir / PROGRESS).exists():
         click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
@@ -77,17 +80,19 @@ def train(
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
-        kept = f"weights of update {fitted.best} kept; go on with --resume"
-        click.echo(f"interrupted at update {fitted.interrupted_at}: {kept}", err=True)
-    contract = started(dataset.contract, fitted.model)
-    predictions = predict(contract, fitted.model.network(), dataset.recording)
-    judgement = judge(recipe, dataset, baselines, predictions)
-    provenance = _provenance(recipe, judgement)
-    unseen = unseen_steps(dataset)
-    truth = dataset.targets[unseen].astype(np.float32)
-    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
-    run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
-    save_checkpoint(run_dir, checkpoint)
+        marked = len(fitted.curve) > 1
+        how = "go on with --resume" if marked else "start again, since nothing was written down yet"
+        click.echo(
+            f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {how}", err=True
+        )
+    try:
+        run = _judged(recipe, run_dir, dataset, baselines, fitted)
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted before the run was written; the same command with --resume goes on from there", err=True
+        )
+        raise
+    save_checkpoint(run_dir, run.checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
     write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
@@ -98,6 +103,18 @@ def train(
             "lower learning_rate under [fit] in the recipe, or look for absurd values in the recording",
         )
     return run
+
+
+def _judged(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
+    """What came of the search, held against the test part as a device would run."""
+    contract = started(dataset.contract, fitted.model)
+    predictions = predict(contract, fitted.model.network(), dataset.recording)
+    judgement = judge(recipe, dataset, baselines, predictions)
+    provenance = _provenance(recipe, judgement)
+    unseen = unseen_steps(dataset)
+    truth = dataset.targets[unseen].astype(np.float32)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
+    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
 
 
 def started(contract: Contract, model: Forecaster) -> Contract:
@@ -255,6 +272,7 @@ def _settings(run: Run) -> Facts:
             "streams": str(len(dataset.recording.streams)),
             "steps": ", ".join(f"{len(dataset.steps(part)):,} {part}" for part in PARTS),
             "readings": ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count) or "all used",
+            **{f"far off in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
             **_extras(recipe),
