@@ -61,9 +61,11 @@ class Store:
         try:
             self._database = self._opened()
         except sqlite3.OperationalError as error:
+            taken = "locked" in str(error)
             raise EdgeLstmError(
                 f"expected to open the state database at {path}, found: {error}",
-                "end the other service that uses it, or name another path under state",
+                f"{'end the other service that uses it' if taken else 'let this user write in its folder'}, "
+                "or name another path under state",
             ) from None
         except sqlite3.DatabaseError as error:
             if not _was_ours(path):

@@ -430,6 +430,14 @@ def test_two_services_cannot_share_a_state(bundle_path: Path, mosquitto: Any, st
     assert "end the other service that uses it" in second.log.read_text()
 
 
+def test_a_state_that_cannot_be_written_is_nobody_elses_fault(bundle_path: Path, tmp_path: Path) -> None:
+    config = tmp_path / "service.toml"
+    config.write_text(f'bundle = "{bundle_path}"\nstate = "none/state.db"\n[mqtt]\nurl = "mqtt://localhost:1"\n')
+    done = subprocess.run([sys.executable, "-m", "edge_lstm", "run", str(config)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "found: unable to open database file\nhint: let this user write in its folder, or name" in done.stderr
+
+
 def test_with_publish_when_alarm_only_labels_that_turned_are_said(
     tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
