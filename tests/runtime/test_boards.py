@@ -68,13 +68,11 @@ def test_an_unknown_board_gets_a_near_name() -> None:
 def test_a_board_with_a_wrong_value_is_refused_by_key() -> None:
     table = {**board_table("raspberry-pi-4"), "least_python": "new", "architecture": "arm"}
     del table["budget"]
-    with pytest.raises(EdgeLstmError, match="2 faults") as caught:
+    with pytest.raises(EdgeLstmError, match="3 faults") as caught:
         from_mapping(table, type(read_board("raspberry-pi-4")), "x.toml")
     assert 'architecture: expected one of "aarch64", "armv7l", "x86_64" (did you mean' in caught.value.message
     assert "budget: missing" in caught.value.message
-    table = {**board_table("raspberry-pi-4"), "least_python": "new"}
-    with pytest.raises(EdgeLstmError, match=r'least_python: expected a version like 3.11, found "new"'):
-        from_mapping(table, type(read_board("raspberry-pi-4")), "x.toml")
+    assert 'least_python: expected a version like 3.11, found "new"' in caught.value.message
 
 
 @pytest.mark.parametrize(
