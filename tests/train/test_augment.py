@@ -58,8 +58,11 @@ def moved(recipe_of: Make, recording_of: Make) -> Dataset:
     values = {stream: random.normal(size=(60, 3)).cumsum(axis=0) for stream in "ab"}
     rows = [(stream, 60.0 * step, list(values[stream][step])) for step in range(60) for stream in "ab"]
     recipe = recipe_of(features=dict.fromkeys(AXES, False))
-    derived = ["difference", "mean 5", "deviation 5"]
-    sections = {name: dataclasses.replace(section, derived=derived) for name, section in recipe.features.items()}
+    derived = {
+        name: ["difference", "mean 5", "deviation 5", f"covariance {others} 5"]
+        for name, others in zip(AXES, "yzx", strict=True)
+    }
+    sections = {name: dataclasses.replace(one, derived=derived[name]) for name, one in recipe.features.items()}
     return dataset_of(dataclasses.replace(recipe, features=sections), recording_of(rows, AXES))
 
 

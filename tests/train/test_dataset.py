@@ -320,7 +320,7 @@ def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
     recipe = dataclasses.replace(
         recipe,
         features={
-            "x": FeatureSection(mask=True, derived=["difference", "mean 10", "deviation 5", "slope 3 9"]),
+            "x": FeatureSection(mask=True, derived=["difference", "deviation 5", "slope 3 9", "covariance y 7"]),
             "side": FeatureSection(categories=["left", "right"]),
             "y": FeatureSection(mirrored_by="side", aggregate="most"),
         },

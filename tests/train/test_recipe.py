@@ -78,6 +78,18 @@ def test_keys_that_contradict_one_another_are_all_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_covariance_is_with_another_feature_of_numbers(tmp_path: Path) -> None:
+    more = '[features.flow]\nderived = ["covariance flow 9", "covariance state 9", "covariance flwo 9"]\n'
+    text = MINIMAL.replace("[features.flow]\n", more + '[features.state]\ncategories = ["on", "off"]\n')
+    with pytest.raises(EdgeLstmError) as caught:
+        read_recipe(write(tmp_path, text))
+    assert caught.value.message.splitlines()[1:] == [
+        '  features.flow.derived: expected names of features, found "flwo"; did you mean "flow"?',
+        '  features.flow.derived: expected another feature of numbers, found "flow"',
+        '  features.flow.derived: expected another feature of numbers, found "state"',
+    ]
+
+
 def test_what_changes_a_measured_value_is_no_augmentation_where_values_are_predicted(tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError) as caught:
         read_recipe(write(tmp_path, MINIMAL + "[augment]\nscale = 0.1\nwarp = 0.2\nnoise = 0.1\n"))
