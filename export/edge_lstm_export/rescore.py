@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge_lstm.bundle import Bundle
@@ -12,34 +13,67 @@ from edge_lstm.predictor import Predictor
 from edge_lstm.replay import replay
 from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.dataset import read_dataset
+from edge_lstm_train.evaluate import MODEL
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.recipe import read_recipe
 from edge_lstm_train.report import Paragraph, Section, Table, extend_report
 from edge_lstm_train.run import METRICS, RECIPE, REPORT
 
+Sheet = tuple[list[str], list[list[str]]]  # header and rows
+
 TITLE = "The same through the exported bundle"
+_FLOAT = "float32"
+_OF_THE_MODEL = (MODEL, "skill", "R²")  # columns of a judgement's table
 
 
 def rescore(run_dir: Path, bundle: Bundle) -> Judgement:
     """Stream the run's recording through the bundle, one reading at a time, and put the scores into its report.
+
+    The judgement is of the scheme that a device takes; where the bundle has float32 as well, that stands beside it.
 
     Raises EdgeLstmError where the recording is no longer where the run found it.
     """
     recipe = read_recipe(run_dir / RECIPE)
     dataset = read_dataset(recipe)
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
-    predictor = Predictor.of(bundle)
-    predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
-    judgement = judge(recipe, dataset, baselines, predictions)
-    backend = predictor.backend
-    note = f"Bundle {bundle.id}, {backend.scheme} on {backend.name}, one reading at a time, its state carried."
-    section = Section(TITLE, [Table(*judgement.table), Paragraph(f"{judgement.verdict} {note}", "note")])
-    extend_report(run_dir / REPORT, section)
+    chosen = Predictor.of(bundle)
+    name, scheme = chosen.backend.name, chosen.backend.scheme
+    judged: dict[str, Judgement] = {}
+    for one in dict.fromkeys([_FLOAT, scheme] if _FLOAT in bundle.schemes else [scheme]):
+        predictor = chosen if one == scheme else Predictor.of(bundle, name, one)
+        predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
+        judged[one] = judge(recipe, dataset, baselines, predictions)
+    judgement = judged[scheme]
+    note = f"Bundle {bundle.id}, {' and '.join(judged)} on {name}, one reading at a time, its state carried."
+    words = Paragraph(f"{judgement.verdict} {note}", "note")
+    table = Table(*beside({one: found.table for one, found in judged.items()}))
+    extend_report(run_dir / REPORT, Section(TITLE, [table, words]))
     certificate = certificate_of(bundle)
     if certificate is not None:
         words = Paragraph(in_words(certificate), "note")
         extend_report(run_dir / REPORT, Section("Certificate", [Table(*measured(certificate)), words]))
     metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
-    metrics["bundle"] = {"id": bundle.id, "backend": backend.name, "scheme": backend.scheme, **judgement.figures}
+    metrics["bundle"] = {
+        "id": bundle.id,
+        "backend": name,
+        "scheme": scheme,
+        **judgement.figures,
+        "schemes": {one: found.figures for one, found in judged.items()},
+    }
     write_file(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return judgement
+
+
+def beside(tables: Mapping[str, Sheet]) -> Sheet:
+    """Tables of one model, its columns once a scheme and named by it; those of the baselines once."""
+    header, rows = next(iter(tables.values()))
+    found: Sheet = ([], [[] for _ in rows])
+    for column, title in enumerate(header):
+        schemes = list(tables) if column and title in _OF_THE_MODEL else [None]
+        for scheme in schemes:
+            named = title if scheme is None else scheme if title == MODEL else f"{title}, {scheme}"
+            source = rows if scheme is None else tables[scheme][1]
+            found[0].append(named)
+            for row, cells in zip(found[1], source, strict=True):
+                row.append(cells[column])
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 from dataclasses import dataclass, field
@@ -29,8 +30,13 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """A context that checks the broker's certificate and host name; TLS 1.2 or newer.
 
-        Raises EdgeLstmError where a file is missing, unreadable, no PEM, or does not fit the others.
+        The files are read once. Raises EdgeLstmError where one is missing, unreadable, no PEM, or does not fit the
+        others.
         """
+        return self._context
+
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
         from edge_lstm.tls_socket import TidySocket  # which loads OpenSSL
 
         faults = []

@@ -151,11 +151,12 @@ def board_text(name: str) -> str:
 def detected(machine: Machine) -> str | None:
     """The board that the machine is: by its device tree, else by its architecture; None where nothing fits.
 
-    A 32-bit system on a 64-bit board is what its architecture says, since it needs other wheels.
+    A 32-bit system on a 64-bit board is what its architecture says, since it needs other wheels; where that is not
+    known, the device tree alone counts.
     """
     boards = {name: _read(name) for name in board_names()}
     for name, board in boards.items():
-        if board.architecture == machine.architecture and _is_named(board, machine.compatible):
+        if machine.architecture in (None, board.architecture) and _is_named(board, machine.compatible):
             return name
     for name, board in boards.items():
         if not board.compatible and board.architecture == machine.architecture:

@@ -22,7 +22,7 @@ from edge_lstm.bundle import Bundle
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 
-_REPLAY_REWIND = 1000  # a history holds readings in the order of their arrival
+_REPLAY_REWIND = 1000  # of a history whose bundle is another: it holds readings in the order of their arrival
 
 # Commands in files of their own, reached by name; the workshops': a device has neither torch nor what makes bundles.
 _ELSEWHERE = {
@@ -230,11 +230,12 @@ def replay(
     from edge_lstm.recording import Columns, read_recording
     from edge_lstm.replay import predictions_csv, states, until
     from edge_lstm.replay import replay as run_through
-    from edge_lstm.store import history
+    from edge_lstm.store import Rules, history
 
     if (recording is None) == (store is None):
         raise click.UsageError("expected either a RECORDING or --history STATE.db")
     opened = Bundle.open(bundle)
+    rules: Rules | None = Rules(0, 0)
     if recording is not None and recording.suffix.lower() == ".wav":
         from edge_lstm.sound import read_sound
 
@@ -246,10 +247,11 @@ def replay(
         where = Columns(values, found.times, stream_column, stream, words=found.words)
         readings = list(read_recording(recording, where).readings())
     elif store is not None:
-        readings = list(history(store))
+        readings, rules = history(store, opened.id)
     if at is not None:
         readings = list(until(readings, _time(at)))
-    predictor = Predictor.of(opened, backend, scheme, max_rewind=_REPLAY_REWIND if store is not None else 0)
+    rules = rules or Rules(_REPLAY_REWIND, 0)
+    predictor = Predictor.of(opened, backend, scheme, **rules._asdict())
     begun = time.perf_counter()
     predictions = list(run_through(predictor, readings))
     took = time.perf_counter() - begun
@@ -364,12 +366,10 @@ def run(config: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
 def status(config: Path, as_json: bool) -> None:
     """Show what the service of a config says of itself, over its broker."""
-    from edge_lstm.mqtt import parse_address
     from edge_lstm.service_config import read_service_config
     from edge_lstm.status import read_status, status_text
 
-    mqtt = read_service_config(config).mqtt
-    facts = read_status(parse_address(mqtt.url), mqtt.client_id)
+    facts = read_status(read_service_config(config).mqtt, config.parent)
     click.echo(json.dumps(facts, indent=2) if as_json else status_text(facts))
 
 

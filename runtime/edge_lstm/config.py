@@ -15,7 +15,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -155,11 +155,10 @@ def _read_table(value: Any, schema: Any, where: str, faults: _Faults) -> Any:
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     hints = _hints(schema)
     prefix = f"{where}." if where else ""
-    whole = True  # whether there is a value for every key: then what keys mean together is checked too
     meant: set[str] = set()
+    wrong: set[str] = set()  # keys whose value is not known
     for name in value:
         if name not in fields:
-            whole = False
             allowed = [known for known in fields if not fields[known].metadata.get("refused")]
             near = _near(name, set(allowed) - value.keys()) if faults.count < _MOST_FAULTS else []
             meant.update(near)
@@ -170,19 +169,24 @@ def _read_table(value: Any, schema: Any, where: str, faults: _Faults) -> Any:
             faults.append(f"{prefix}{name}: {field.metadata['refused']}")
         elif name in value:
             arguments[name] = _read(value[name], hints[name], f"{prefix}{name}", faults, field.metadata)
-            whole = whole and arguments[name] is not _ABSENT
+            if arguments[name] is _ABSENT:
+                wrong.add(name)
         elif name in meant:
-            continue  # it is there, misspelt, and told above
+            wrong.add(name)  # it is there, misspelt, and told above
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            whole = False
+            wrong.add(name)
             doc = field.metadata.get("doc", "")
             faults.append(f"{prefix}{name}: missing" + (f" ({doc})" if doc else ""))
-    if not whole:
+    if wrong and faults.count >= _MOST_FAULTS:
         return _ABSENT
-    result = schema(**arguments)
-    checks: Iterator[tuple[str, str]] = result.faults() if hasattr(result, "faults") else iter(())
-    for name, message in checks:
-        faults.append(f"{prefix}{name}: {message}")
+    # what keys mean together is checked too, as far as it asks for none of these
+    kind = type(schema.__name__, (schema,), dict.fromkeys(wrong, _WRONG)) if wrong else schema
+    result = kind(**{**dict.fromkeys(wrong, _ABSENT), **arguments})
+    try:
+        for name, message in result.faults() if hasattr(result, "faults") else ():
+            faults.append(f"{prefix}{name}: {message}")
+    except _AskedForWrongError:
+        pass
     return result
 
 
@@ -190,6 +194,23 @@ def _read_table(value: Any, schema: Any, where: str, faults: _Faults) -> Any:
 def _hints(schema: Any) -> Mapping[str, Any]:
     """The types of a schema's fields: half a millisecond to find out, and a bundle may have a thousand features."""
     return typing.get_type_hints(schema)
+
+
+class _AskedForWrongError(Exception):
+    """A check asked for a value that is wrong, and told as that already."""
+
+
+class _Wrong:
+    """Stands in a schema for such a value."""
+
+    def __get__(self, instance: object, owner: object) -> Any:
+        raise _AskedForWrongError
+
+    def __set__(self, instance: object, value: object) -> None:
+        """For the initializer, which sets every value."""
+
+
+_WRONG = _Wrong()
 
 
 def _read_scalar(value: Any, expected: Any, where: str, faults: _Faults, bounds: Mapping[str, Any]) -> Any:
@@ -217,7 +238,8 @@ def _near(name: str, known: Collection[str]) -> list[str]:
         return []
     import difflib  # here: a service whose config is right never needs it
 
-    return difflib.get_close_matches(name, known, 1, 0.6)
+    folded = {one.casefold(): one for one in known}
+    return [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, 1, 0.6)]
 
 
 def _suggested(near: list[str], known: Collection[str]) -> str:

@@ -22,7 +22,16 @@ _MOST_OUTPUTS = 2**16
 _MOST_AXES = 8
 
 # What derived inputs are called, with how many spans (in steps) each takes; `derived.py` computes them.
-DERIVED: dict[str, int] = {"difference": 0, "mean": 1, "deviation": 1, "from_mean": 1, "from_start": 1, "slope": 2}
+DERIVED: dict[str, int] = {
+    "difference": 0,
+    "mean": 1,
+    "deviation": 1,
+    "from_mean": 1,
+    "from_start": 1,
+    "slope": 2,
+    "covariance": 1,
+}
+PAIRED = ("covariance",)  # those that name another feature before their span
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,21 @@ class Feature:
             yield "categories", f"expected each once, found {', '.join(self.categories)}"
 
 
+def derived_parts(text: str) -> tuple[str, str, list[str]]:
+    """A derived input's kind, the other feature that it names (none: an empty text), and its spans."""
+    kind, _, rest = text.strip().partition(" ")
+    if kind not in PAIRED:
+        return kind, "", rest.split()
+    other, _, span = rest.strip().rpartition(" ")
+    return kind, other.strip(), [span]
+
+
 def derived_fault(text: str) -> str | None:
     """What is wrong with the text of a derived input, or None."""
-    name, *spans = text.split()[:4] or [""]
-    if name not in DERIVED or len(spans) != DERIVED[name]:
-        forms = ", ".join(f'"{known}{" STEPS" * count}"' for known, count in DERIVED.items())
+    name, other, spans = derived_parts(text)
+    if name not in DERIVED or len(spans) != DERIVED[name] or (name in PAIRED and not other):
+        named = {known: " FEATURE" if known in PAIRED else "" for known in DERIVED}
+        forms = ", ".join(f'"{known}{named[known]}{" STEPS" * count}"' for known, count in DERIVED.items())
         return f'expected one of {forms}, found "{text}"'
     if not all(span.isdecimal() and 2 <= int(span) <= 1_000_000 for span in spans):
         return f'expected spans of 2 to 1,000,000 steps, found "{text}"'
@@ -180,6 +199,11 @@ class Contract:
         for feature in self.features:
             if feature.mirrored_by is not None and feature.mirrored_by not in names:
                 yield "features", f'expected the name of a feature in mirrored_by, found "{feature.mirrored_by}"'
+        numbers = [feature.name for feature in self.features if not feature.categories]
+        for feature in self.features:
+            for other in filter(None, (derived_parts(text)[1] for text in feature.derived)):
+                if other not in numbers or other == feature.name:
+                    yield "features", f'expected derived to name another feature of numbers, found "{other}"'
         if (self.decision is not None) != (self.task == "classify"):
             yield "decision", "expected it in a classifier, and there alone"
         if (self.alarm is not None) != (self.task == "anomaly"):

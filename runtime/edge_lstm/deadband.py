@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge_lstm.config import suggestion
 from edge_lstm.contract import Contract
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.steps import Steps
 from edge_lstm.streams import StreamTable
 
@@ -18,6 +20,16 @@ class Deadband:
     """
 
     def __init__(self, contract: Contract, bands: Mapping[str, float]) -> None:
+        """Raises EdgeLstmError where a band is for nothing that the contract says."""
+        faults = [
+            f"output.deadband.{name}: nothing of the bundle's; {suggestion(name, contract.said)}"
+            for name in bands
+            if name not in contract.said
+        ]
+        if faults:
+            raise EdgeLstmError(
+                "the deadband does not fit the bundle:\n  " + "\n  ".join(faults), "mend the service config"
+            )
         self._bands = np.array([bands.get(target, 0.0) for target, _ in contract.outputs], np.float32)
 
     def moved(self, steps: Steps, table: StreamTable) -> list[int]:

@@ -1,4 +1,4 @@
-"""Inputs derived of the values of a stream's earlier steps: differences, running means and deviations, slopes.
+"""Inputs derived of a stream's earlier values: differences, slopes, running means, deviations and covariances.
 
 Everything is an exponential average that moves on with each step, so that a stream carries a few numbers and no window.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
+from edge_lstm.contract import Contract, derived_parts
 
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]
@@ -21,27 +21,36 @@ class Derived:
     An average of span s moves by 2 / (s + 1) of the way to each new value, and is the plain mean of a run's first
     values until that is less. The variance beside it follows Finch (2009), "Incremental calculation of weighted mean
     and variance". `from_start` takes the plain mean of a run's first values and keeps it: what this device, and no
-    other, began at. What is carried lies in two fields of the table's `now`: `average` and `variance`.
+    other, began at. A covariance moves as the two variances do, and is given as its root with its sign, as a deviation
+    is the root of a variance. What is carried lies in fields of the table's `now`: `average` and `variance`, and
+    `covariance` where there is one.
     """
 
     def __init__(self, contract: Contract) -> None:
         self._averaged: list[
             tuple[int, int, bool]
         ] = []  # (feature, span, whether it is kept after that) of each average
+        self._pairs: list[tuple[int, int]] = []  # the two averages beside each covariance
         self._columns: list[tuple[str, int, list[int]]] = []  # (kind, feature, its averages) of each derived input
+        names = [feature.name for feature in contract.features]
         self._categories = [
             (column, len(feature.categories)) for column, feature in enumerate(contract.features) if feature.categories
         ]
         for column, feature in enumerate(contract.features):
             for text in feature.derived:
-                kind, *spans = text.split()
+                kind, other, spans = derived_parts(text)
                 kept = kind == "from_start"
-                self._columns.append((kind, column, [self._average(column, int(span), kept) for span in spans]))
+                parts = [self._average(column, int(span), kept) for span in spans]
+                if other:
+                    self._pairs.append((parts[0], self._average(names.index(other), int(spans[0]), kept)))
+                    parts = [len(self._pairs) - 1]
+                self._columns.append((kind, column, parts))
             if feature.categories:
                 self._columns.append(("categories", column, [len(feature.categories)]))
         self._sources = np.array([column for column, _, _ in self._averaged], np.int64)
         self._spans = np.array([span for _, span, _ in self._averaged], np.float64)
         self._kept = np.array([kept for _, _, kept in self._averaged], np.bool_)
+        self._first, self._second = np.array(self._pairs, np.int64).reshape(-1, 2).T
 
     def _average(self, column: int, span: int, kept: bool) -> int:
         wanted = (column, span, kept)
@@ -57,6 +66,11 @@ class Derived:
         """How many averages a stream carries, each with its variance."""
         return len(self._averaged)
 
+    @property
+    def pairs(self) -> int:
+        """How many covariances of two averages a stream carries."""
+        return len(self._pairs)
+
     def step(
         self, now: Records, slots: Slots, values: NDArray[np.float32], before: NDArray[np.float32]
     ) -> list[NDArray[np.float32]]:
@@ -66,7 +80,7 @@ class Derived:
         on to the averages with this step in them.
         """
         first = now["warm_steps"][slots] == 0
-        averages, deviations = self._moved(now, slots, values.astype(np.float64))
+        averages, deviations, together = self._moved(now, slots, values.astype(np.float64))
         columns: list[NDArray[np.float32]] = []
         for kind, feature, parts in self._columns:
             value = values[:, feature]
@@ -79,6 +93,8 @@ class Derived:
                 column = averages[:, parts[0]]
             elif kind == "deviation":
                 column = deviations[:, parts[0]]
+            elif kind == "covariance":
+                column = together[:, parts[0]]
             elif kind in ("from_mean", "from_start"):
                 column = value - averages[:, parts[0]]
             else:
@@ -86,10 +102,11 @@ class Derived:
             columns.append(column.astype(np.float32)[:, None])
         return columns
 
-    def _moved(self, now: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles]:
-        """The averages and standard deviations with `values` (n, features) in them, (n, averages) each."""
+    def _moved(self, now: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+        """With `values` (n, features) in them: the averages and standard deviations, (n, averages) each, and the roots
+        of the covariances, (n, pairs)."""
         if not self._averaged:
-            return np.zeros((len(slots), 0)), np.zeros((len(slots), 0))
+            return np.zeros((len(slots), 0)), np.zeros((len(slots), 0)), np.zeros((len(slots), 0))
         earlier = now["warm_steps"][slots].astype(np.float64)[:, None]  # steps of the run before this one
         rate = np.maximum(2.0 / (self._spans + 1.0), 1.0 / (earlier + 1.0))  # 1 at a run's first step
         rate = np.where(self._kept, np.where(earlier < self._spans, 1.0 / (earlier + 1.0), 0.0), rate)
@@ -100,4 +117,9 @@ class Derived:
         average = old + rate * away
         now["average"][slots] = average
         now["variance"][slots] = variance
-        return average, np.sqrt(variance)
+        if not self._pairs:
+            return average, np.sqrt(variance), np.zeros((len(slots), 0))
+        rate, product = rate[:, self._first], away[:, self._first] * away[:, self._second]
+        covariance = np.where(rate == 1.0, 0.0, (1.0 - rate) * (now["covariance"][slots] + rate * product))
+        now["covariance"][slots] = covariance
+        return average, np.sqrt(variance), np.sign(covariance) * np.sqrt(np.abs(covariance))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -9,11 +10,11 @@ import click
 from edge_lstm.boards import board_names, board_text, detected, read_board
 from edge_lstm.deploy_cli import deploy, wheelhouse
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import this_machine
+from edge_lstm.machine import prepared_machine
 
 root_option = click.option(
     "--root",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=Path("/"),
     metavar="DIR",
     help="A system's root folder instead of /.",
@@ -53,17 +54,17 @@ def show(name: str) -> None:
 @root_option
 def detect(root: Path) -> None:
     """Name the board that this is, for `device = "NAME"` in a service's config."""
-    machine = this_machine(root)
-    memory = "unknown memory" if machine.memory_mb is None else f"{machine.memory_mb} MB"
-    click.echo(
-        f"{machine.model or 'no device tree'}, {machine.architecture}, Python {machine.python}, "
-        f"{f'glibc {machine.glibc}' if machine.glibc else 'no glibc'}, {memory}",
-        err=True,
-    )
+    machine = prepared_machine(root)
+    seen = [machine.model or "no device tree", machine.architecture or "unknown architecture"]
+    if root.resolve() == Path("/"):
+        seen += [f"Python {machine.python}", f"glibc {machine.glibc}" if machine.glibc else "no glibc"]
+    seen.append("unknown memory" if machine.memory_mb is None else f"{machine.memory_mb} MB")
+    click.echo(", ".join(seen), err=True)
     name = detected(machine)
     if name is None:
         raise EdgeLstmError(
-            f"expected a board of {', '.join(board_names())}, found {machine.model or machine.architecture}",
+            f"expected a board of {', '.join(board_names())}, "
+            f"found {machine.model or machine.architecture or 'nothing that tells'}",
             "leave device out of the service's config, and set backend, threads and memory_max_mb there",
         )
     click.echo(name)
@@ -95,6 +96,8 @@ def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
         click.echo(f"{wanted.name} is ready")
     elif root.resolve() == Path("/"):
         click.echo(f"start it: systemctl restart {wanted.name}", err=True)
+    elif not os.path.lexists(root / wanted.python.relative_to("/")):
+        click.echo(f"{root} has no {wanted.python}, which the unit starts: install edge-lstm there too", err=True)
 
 
 @device.command()
@@ -102,13 +105,14 @@ def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
 @root_option
 @click.option("--with-state", is_flag=True, help="Also remove what the service remembers of its streams.")
 def uninstall(service: str, root: Path, with_state: bool) -> None:
-    """Remove an installed service, SERVICE: its config's path, or its name."""
+    """Remove an installed service, SERVICE: its config's path, its name or its client id."""
     from edge_lstm.config import read_toml
     from edge_lstm.install import service_name
     from edge_lstm.install import uninstall as take_away
     from edge_lstm.service_config import ServiceConfig
 
     if service.endswith(".toml"):
-        service = service_name(read_toml(Path(service), ServiceConfig).mqtt.client_id)
+        service = read_toml(Path(service), ServiceConfig).mqtt.client_id
+    service = service_name(service.removesuffix(".service"))
     for line in take_away(service, root, with_state):
         click.echo(line)

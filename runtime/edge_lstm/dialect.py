@@ -18,7 +18,7 @@ from edge_lstm.columns import TimeReader, Times, Words
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.numerals import WORDS
 from edge_lstm.recording import first_row, time_columns
-from edge_lstm.tables import Table, column_index, open_table, recording_files
+from edge_lstm.tables import Layout, Table, column_index, open_table, recording_files
 
 _ISO_DATES = ("%Y-%m-%d", "%Y/%m/%d")
 _ISO_CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
@@ -45,9 +45,11 @@ class Dialect:
     words: Words = field(default_factory=Words)
 
 
-def dialect(path: str | Path | Sequence[str | Path], time_column: str | None = None) -> Dialect:
+def dialect(
+    path: str | Path | Sequence[str | Path], time_column: str | None = None, layout: Layout | None = None
+) -> Dialect:
     """That of a recording's first file; `time_column` where it is known. Raises EdgeLstmError where it is no table."""
-    table = open_table(recording_files(path)[0])
+    table = open_table(recording_files(path)[0], layout or Layout())
     times = Times([time_column]) if time_column is not None else _times(table)
     return Dialect(times, Words(_has_decimal_comma(table, [] if times is None else times.columns)))
 

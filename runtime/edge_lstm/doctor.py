@@ -22,6 +22,7 @@ from edge_lstm.checks.finding import Finding, Light
 from edge_lstm.checks.software import software
 from edge_lstm.config import read_toml
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.install import state_folder
 from edge_lstm.machine import this_machine
 from edge_lstm.predictions import Encoder
 from edge_lstm.reading import Prediction
@@ -58,7 +59,7 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         for check in ("bundle", "disk", "broker"):
             yield Finding(check, "unknown", "not looked at, since the config is not valid", "mend the config first")
         return
-    yield from disk(state_path(folder, config.state).absolute(), root)
+    yield from disk(state_path(state_folder(path, root) or folder, config.state).absolute(), root)
     if reachable:
         yield from broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened))
     else:

@@ -101,4 +101,10 @@ def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     if not derived:
         return []
     averages = (derived.averages,)
-    return [("before", "f4", (len(contract.features),)), ("average", "f8", averages), ("variance", "f8", averages)]
+    pairs = [("covariance", "f8", (derived.pairs,))] if derived.pairs else []
+    return [
+        ("before", "f4", (len(contract.features),)),
+        ("average", "f8", averages),
+        ("variance", "f8", averages),
+        *pairs,
+    ]

@@ -25,12 +25,12 @@ from edge_lstm.bundle import Bundle
 from edge_lstm.config import read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
-from edge_lstm.machine import prepared_machine
+from edge_lstm.machine import prepared_machine, run_on
 from edge_lstm.selftest import accepted
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
 from edge_lstm.systemd import is_running
-from edge_lstm.unit import HIDDEN, Program, unit_text
+from edge_lstm.unit import HIDDEN, MARK, Program, unit_text
 
 _HOME = Path("/etc/edge-lstm")  # a folder for each service, reached by a link that is changed in one step
 _UNITS = Path("/etc/systemd/system")
@@ -59,6 +59,7 @@ class Plan:
     name: str
     files: Mapping[str, Content]  # by path in the service's folder
     unit: str
+    python: Path  # which the unit starts
 
     @property
     def folder(self) -> Path:
@@ -88,10 +89,13 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     if config.trust is not None:
         refuse_untrusted(bundle, config_path.parent / config.trust)
     if live:
+        if config.cores is not None:
+            run_on(config.cores)
         accepted(bundle, *preferred(bundle, config.backend, config.scheme), config.means)
     _refuse_taken(root, name, config.mqtt.client_id)
     path = _HOME / name / _CONFIG
-    return Plan(root, name, files, unit_text(name, config, path, program or this_program(root), credentials))
+    program = program or this_program(root)
+    return Plan(root, name, files, unit_text(name, config, path, program, credentials), program.python)
 
 
 def service_name(client_id: str) -> str:
@@ -168,7 +172,15 @@ def _refuse_misfit(config: ServiceConfig, root: Path) -> None:
 
 
 def _refuse_taken(root: Path, name: str, client_id: str) -> None:
-    path = _at(root, _HOME / name / _CONFIG)
+    folder, unit = _HOME / name, _UNITS / f"{name}.service"
+    theirs = [path for path in (folder,) if _at(root, path).exists() and not _at(root, path).is_symlink()]
+    theirs += [path for path in (unit,) if _at(root, path).exists() and not _is_ours(_at(root, path))]
+    if theirs:
+        raise EdgeLstmError(
+            f"expected {theirs[0]} to be free or of device install, found what something else wrote there",
+            "move it away, or choose another client_id",
+        )
+    path = _at(root, folder / _CONFIG)
     if path.exists() and (found := read_toml(path, ServiceConfig).mqtt.client_id) != client_id:
         raise EdgeLstmError(
             f'expected {name} to be free or of client_id "{client_id}", found the service of "{found}"',
@@ -283,7 +295,7 @@ def install(wanted: Plan) -> list[str]:
                 systemctl("daemon-reload")
     except OSError as error:
         raise EdgeLstmError(
-            f"expected to write {error.filename}, found: {error.strerror}; all is as it was before",
+            f"expected to write {error.filename or folder}, found: {error.strerror}; all is as it was before",
             "run it as root, with some space on the disk",
         ) from None
     _sweep(folder)
@@ -363,21 +375,23 @@ def _sweep(folder: Path) -> None:
 def uninstall(name: str, root: Path, with_state: bool = False) -> list[str]:
     """Stop the service, take away what `install` wrote, and say what was done; its state stays unless told otherwise.
 
-    Raises EdgeLstmError where there is no such service.
+    Of a service that is gone already it takes its state away, where told to.
+    Raises EdgeLstmError where there is no such service; a unit that others wrote is none of ours.
     """
     folder, unit = _at(root, _HOME / name), _at(root, _UNITS / f"{name}.service")
-    if not unit.exists() and not folder.is_symlink():
+    states = _state_paths(name, root) if with_state else []
+    if service_name(name) != name or not (_is_ours(unit) or folder.is_symlink() or states):
         known = ", ".join(installed(root)) or "none"
         raise EdgeLstmError(f"expected a service {name} at {root}, found {known}", "name one of those, or its config")
     if _is_live(root):
         _refuse_without_systemd()
         _refuse_others_than_root()
-        if unit.exists():
+        if _is_ours(unit):
             systemctl("stop", unit.name)
     said = []
     try:
         for path in (_at(root, _WANTS / unit.name), unit, folder):
-            if path.is_symlink() or path.exists():
+            if path.is_symlink() or (path == unit and _is_ours(unit)):
                 path.unlink()
                 said.append(f"removed {_inside(path, root)}")
         _sweep(folder)
@@ -387,6 +401,25 @@ def uninstall(name: str, root: Path, with_state: bool = False) -> list[str]:
     except OSError as error:
         raise EdgeLstmError(f"expected to remove {error.filename}, found: {error.strerror}", "run it as root") from None
     return said
+
+
+def state_folder(config_path: Path, root: Path = Path("/")) -> Path | None:
+    """Where systemd keeps the state of the installed service whose config this is; None: it is not an installed one.
+
+    Before its first start that is the folder in which systemd will make it.
+    """
+    folder = config_path.absolute().parent
+    if folder.parent != _at(root, _HOME):
+        return None
+    state = _at(root, _STATE / folder.name)
+    return state if os.path.lexists(state) else state.parent
+
+
+def _is_ours(unit: Path) -> bool:
+    try:
+        return unit.read_text(errors="replace").startswith(MARK)
+    except OSError:
+        return False
 
 
 def _state_paths(name: str, root: Path) -> list[Path]:

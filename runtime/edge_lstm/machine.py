@@ -12,6 +12,12 @@ from pathlib import Path
 from edge_lstm.errors import EdgeLstmError
 
 _TREE = Path("proc/device-tree")
+# The C library's loader, by whose name a system that does not run says what it is.
+_LOADERS = {
+    "lib/ld-linux-aarch64.so.1": "aarch64",
+    "lib/ld-linux-armhf.so.3": "armv7l",
+    "lib64/ld-linux-x86-64.so.2": "x86_64",
+}
 _ARCHITECTURES = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}
 
 
@@ -44,12 +50,14 @@ def prepared_machine(root: Path) -> Machine:
     if root.resolve() == Path("/"):
         return this_machine()
     found = this_machine(root)
-    return Machine(None, None, None, found.memory_mb, found.model, found.compatible)
+    told = {name for loader, name in _LOADERS.items() if os.path.lexists(root / loader)}
+    architecture = told.pop() if len(told) == 1 else None  # with two it could be either
+    return Machine(architecture, None, None, found.memory_mb, found.model, found.compatible)
 
 
 def run_on(cores: list[int]) -> None:
     """Keep this process and its threads to these cores. Raises EdgeLstmError where they are not there or not ours."""
-    if os.sched_getaffinity(0) == set(cores):
+    if os.sched_getaffinity(0) <= set(cores):  # of those that are not there nobody can be kept off
         return
     try:
         os.sched_setaffinity(0, cores)

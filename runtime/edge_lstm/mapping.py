@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edge_lstm.config import key
 from edge_lstm.paths import Path
 from edge_lstm.presets import preset
-from edge_lstm.topics import STREAM, TopicPattern, filled, name_fault, parts_of, topic_faults
+from edge_lstm.topics import STREAM, filled, filters_of, name_fault, parts_of, topic_faults
 
 _MOST_PROPERTY = 1000  # characters
 
@@ -93,7 +93,13 @@ class InputMapping:
     def topic_filters(self) -> list[str]:
         """The MQTT topic filters that subscribe to all of it."""
         own = [value.topic for value in self.values.values() if isinstance(value, ValueMapping) and value.topic]
-        return list(dict.fromkeys(TopicPattern(pattern).filter for pattern in [*self.topics, *own]))
+        return filters_of([*self.topics, *own])
+
+    @property
+    def needs_mqtt_5(self) -> list[str]:
+        """The keys that ask for what MQTT 3.1.1 does not have."""
+        by_property = self.sequence is not None and self.sequence_from == "property"
+        return ["time_from"] * (self.time_from == "property") + ["sequence_from"] * by_property
 
     def zone(self) -> tzinfo:
         """The zone of times that name none. Raises what zoneinfo does where this machine does not know it."""
@@ -109,27 +115,27 @@ class InputMapping:
         return ValueMapping(value) if isinstance(value, str) else value
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        yield from self._topic_faults()
         for name in ("stream", "readings", "value"):
             yield from _path_faults(name, getattr(self, name))
-        for name, value in self.values.items():
-            if isinstance(value, str):
-                yield from _path_faults(f"values.{name}", value)
-        if self.time_from in ("payload", "payload-or-arrival"):
-            yield from _path_faults("time", self.time)
-        if self.sequence_from == "payload":
-            yield from _path_faults("sequence", self.sequence)
-        yield from self._format_faults()
         try:
             self.zone()
         except (KeyError, ValueError, OSError):
             expected = "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata)"
             yield "timezone", f'{expected}, found "{self.timezone}"'
-
-    def _topic_faults(self) -> Iterator[tuple[str, str]]:
-        patterns = [("topic", topic) for topic in self.topics]
         for topic in self.topics:
             yield from topic_faults(topic, wildcards=True)
+        if self.time_from in ("payload", "payload-or-arrival"):
+            yield from _path_faults("time", self.time)
+        if self.sequence_from == "payload":
+            yield from _path_faults("sequence", self.sequence)
+        yield from self._format_faults()
+        for name, value in self.values.items():
+            if isinstance(value, str):
+                yield from _path_faults(f"values.{name}", value)
+        yield from self._name_faults()
+
+    def _name_faults(self) -> Iterator[tuple[str, str]]:
+        patterns = [("topic", topic) for topic in self.topics]
         for name, value in self.values.items():
             if isinstance(value, ValueMapping) and value.topic is not None:
                 patterns.append((f"values.{name}.topic", value.topic))
@@ -191,6 +197,8 @@ class OutputMapping:
         yield from topic_faults(self.topic, wildcards=False)
         if STREAM not in self.topic:
             yield "topic", f'expected {STREAM} once, so that streams do not mix, found "{self.topic}"'
+        if self.deadband and self.publish_when != "change":
+            yield "deadband", f'expected with publish_when = "change" only, found with "{self.publish_when}"'
         for where, text in self._texts():
             # a broker answers what is no text by closing the connection, and the outbox would send it again
             if not 0 < len(text) <= _MOST_PROPERTY or not text.isprintable():

@@ -14,6 +14,7 @@ import random
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,9 @@ ClientKind = Literal["auto", "batching", "stock"]
 
 _CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to reconnect
-_UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = 60.0
+_UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = _REFUSED_LOGGED_EVERY_S = 60.0
+_SHORT_S = 10.0  # a connection that was accepted and ended sooner; several in a row have a reason
+_SHORT_ONES_TOLD = 3
 _MOST_A_POLL = 1000  # messages, about
 _MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
 _TOPICS_KEPT = 4096
@@ -48,6 +51,10 @@ _TOPICS_KEPT = 4096
 _FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
+
+
+class _GivenUpError(Exception):
+    """An attempt to connect that `Door.give_up` ended. No OSError: to that `socket` answers with the next address."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +148,11 @@ class Door:
         receive_maximum: int = 1000,
         keepalive_s: int = 30,
         expect_session: bool = False,
+        former_topics: Sequence[str] = (),
         client: ClientKind = "auto",
     ) -> None:
-        """`topics` are the filters to subscribe to, at `qos`.
+        """`topics` are the filters to subscribe to, at `qos`; `former_topics` what a kept session may still subscribe
+        to, and no longer should.
 
         `session_expiry_s` > 0 keeps the session (subscriptions, what was missed) under `client_id`; MQTT 3.1.1 knows
         no expiry, so there the broker keeps it for as long as it likes. `expect_session` says that there should be one
@@ -156,17 +165,19 @@ class Door:
         """
         self.address = address
         self.connected = False  # and subscribed
+        self.unsubscribed = False  # the broker has heard that we want no more
         # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
         # malformed: messages with a topic that is no text; sessions_lost: as said in the log
         self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
         self.granted: Granted | None = None  # by the latest connection
         self.granted_qos: Sequence[int] = ()  # of each topic, by the latest subscription; 128 and above: refused
-        self._topics, self._qos = topics, qos
-        self._status_topic = status_topic
+        self._topics, self._former_topics, self._qos = topics, former_topics, qos
+        self._status_topic, self._client_id = status_topic, client_id
         self._session_expiry_s = session_expiry_s
         self._receive_maximum, self._keepalive_s = receive_maximum, keepalive_s
         self._five = protocol == "5"
         self._connection = 0
+        self._connecting_in: int | None = None  # the thread that waits for an answer to its attempt
         self._accepted = False  # between CONNACK and the end of the connection
         self._broken = False  # its socket is of no use any more, though paho still holds it
         self._expect_session = expect_session
@@ -177,6 +188,8 @@ class Door:
         self._names: dict[bytes, str] = {}
         self._refused = ""
         self._since = self._retry_at = self._silent_until = self._shed_silent_until = 0.0
+        self._told: dict[str, float] = {}  # refusals and when they were logged
+        self._short_ones = 0  # connections in a row
         self._pause_s = _FIRST_PAUSE_S
         self._client = self._make_client(client, client_id)
         self._client.connect_timeout = _CONNECT_TIMEOUT_S
@@ -186,6 +199,7 @@ class Door:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_unsubscribe = self._on_unsubscribe
         if address.tls:
             self._client.tls_set_context((tls or Tls()).context())
         if login is not None:
@@ -314,6 +328,21 @@ class Door:
             if message.qos == 2:  # more than we subscribed to, which a broker may do
                 self._client.ack(message.packet_id, 2)
 
+    def unsubscribe(self) -> bool:
+        """Ask for no more than the broker has queued for us already, and say whether we did: not where it keeps our
+        session, since it goes on queueing for that."""
+        if not self.connected or not self._topics or self._session_expiry_s:
+            return False
+        self._client.unsubscribe(list(self._topics))
+        self._topics = ()  # a new connection has nothing queued
+        return True
+
+    def give_up(self) -> None:
+        """End an attempt to connect that is under way in this thread: for the handler of a signal, which interrupts
+        it and would else wait with it, 5 s for an address that does not answer."""
+        if self._connecting_in == threading.get_ident():
+            raise _GivenUpError
+
     def close(self, timeout_s: float = 1.0) -> None:
         """Say goodbye: confirm what is under way, "offline" to the status topic, disconnect."""
         deadline = time.monotonic() + timeout_s
@@ -346,7 +375,11 @@ class Door:
             properties.ReceiveMaximum = self._receive_maximum
             properties.MaximumPacketSize = LARGEST_PACKET
             settings = {"clean_start": self._session_expiry_s == 0, "properties": properties}
-        self._client.connect(self.address.host, self.address.port, keepalive=self._keepalive_s, **settings)
+        try:
+            self._connecting_in = threading.get_ident()
+            self._client.connect(self.address.host, self.address.port, keepalive=self._keepalive_s, **settings)
+        finally:
+            self._connecting_in = None
 
     def _reconnect(self, timeout_s: float) -> None:
         now = time.monotonic()
@@ -355,6 +388,8 @@ class Door:
             return
         try:
             self._connect()
+        except _GivenUpError:
+            self._wait_longer()
         except (OSError, UnicodeError) as error:
             self._wait_longer()
             if now >= self._silent_until:
@@ -487,7 +522,7 @@ class Door:
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self._refused = str(reason)
-            log.error("broker refuses us address=%s reason=%s", self.address, reason)
+            self._tell(logging.ERROR, f"broker refuses us address={self.address} reason={reason}")
             return
         self._connection += 1
         self._accepted = True
@@ -499,6 +534,8 @@ class Door:
             self.counts["sessions_lost"] += 1
             log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
         self._expect_session = self._session_expiry_s > 0
+        if self._former_topics and flags.session_present:
+            client.unsubscribe(list(self._former_topics))
         if self._topics:
             wish: Any = SubscribeOptions(qos=self._qos) if self._five else self._qos
             client.subscribe([(topic, wish) for topic in self._topics])
@@ -510,12 +547,17 @@ class Door:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             self._refused = f"subscription refused: {', '.join(refused)}"
-            log.error("broker refuses our subscription address=%s reason=%s", self.address, ", ".join(refused))
+            self._tell(
+                logging.ERROR, f"broker refuses our subscription address={self.address} reason={', '.join(refused)}"
+            )
             self._drop()
             return
         if any(reason.value < self._qos for reason in reasons):
             log.error("broker grants QoS 0 only: readings may get lost address=%s", self.address)
         self._ready()
+
+    def _on_unsubscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self.unsubscribed = True
 
     def _ready(self) -> None:
         self.connected = True
@@ -526,9 +568,30 @@ class Door:
         if reason.is_failure:
             if self._accepted:
                 log.warning("connection lost address=%s reason=%s", self.address, reason)
+                self._note_short()
             elif not self._refused:
-                log.warning("connection closed before it was accepted address=%s reason=%s", self.address, reason)
+                self._tell(
+                    logging.WARNING, f"connection closed before it was accepted address={self.address} reason={reason}"
+                )
         self._end_connection()
+
+    def _note_short(self) -> None:
+        """Brokers end a connection whose client id comes again, and some do not say so."""
+        short = time.monotonic() - self._since < _SHORT_S
+        self._short_ones = self._short_ones + 1 if short else 0
+        if self._short_ones >= _SHORT_ONES_TOLD:
+            self._tell(
+                logging.ERROR,
+                f"connections do not last: is there another client with this client_id? address={self.address} "
+                f"client_id={self._client_id}",
+            )
+
+    def _tell(self, level: int, text: str) -> None:
+        """On the log, but the same only once a minute: a broker is asked again every few seconds."""
+        now = time.monotonic()
+        if now - self._told.get(text, -_REFUSED_LOGGED_EVERY_S) >= _REFUSED_LOGGED_EVERY_S:
+            self._told[text] = now
+            log.log(level, "%s", text)
 
     def _on_arrivals(self, arrivals: Sequence[Arrival]) -> None:
         connection, names, arrived = self._connection, self._names, self._arrived

@@ -15,15 +15,14 @@ _LINES = 5  # where nobody has something to say
 
 
 @contextmanager
-def progress(length: int, label: str) -> Iterator[Tick]:
-    """A `Tick` for `length` steps of the work that `label` names."""
-    with _bar(length, label) if sys.stderr.isatty() else _lines(length, label) as tick:
+def progress(length: int, label: str, done: int = 0) -> Iterator[Tick]:
+    """A `Tick` for `length` steps of the work that `label` names, of which so many are done already."""
+    with _bar(length, label, done) if sys.stderr.isatty() else _lines(length, label, done) as tick:
         yield tick
 
 
 @contextmanager
-def _lines(length: int, label: str) -> Iterator[Tick]:
-    done = 0
+def _lines(length: int, label: str, done: int) -> Iterator[Tick]:
     share = max(length // _LINES, 1)
 
     def line(text: str) -> None:
@@ -36,11 +35,12 @@ def _lines(length: int, label: str) -> Iterator[Tick]:
 
 
 @contextmanager
-def _bar(length: int, label: str) -> Iterator[Tick]:
+def _bar(length: int, label: str, done: int) -> Iterator[Tick]:
     latest = ""
     with click.progressbar(
         range(length), label=label, file=sys.stderr, item_show_func=lambda _: latest, show_pos=True, width=20
     ) as bar:
+        bar.update(done)
 
         def advance(text: str) -> None:
             nonlocal latest

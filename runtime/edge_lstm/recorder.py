@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.2
 _MOST_A_BATCH = 200  # messages; a broker lets about a thousand be unacknowledged
 _LONGEST_UNSAVED_S = 1.0  # a quiet card is not written to for each reading
+_LAST_POLL_S = 0.1
+_LONGEST_SILENCE_S = 2.0  # of a broker that has more for us
 _TOLD_EVERY_S = 60.0
 _LONGEST_HEADER = 1_000_000  # bytes; a file that is none of ours may have no lines
 _MOST_RECENT = 2000  # more than a broker sends before the first acknowledgement
@@ -132,7 +134,7 @@ class Recorder:
         """
         self._categories = categories or {}
         self._door, self._mapping, self._path = door, mapping, path
-        self._stopping = False
+        self._stops = 0
         self._arrivals = Arrivals()
         self._told_at = -_TOLD_EVERY_S
         self._joining: dict[str, Reading] = {}  # by stream: values that came apart and wait for the others
@@ -146,15 +148,18 @@ class Recorder:
             self._begin(features)
 
     def stop(self) -> None:
-        """Ask `run` to return; safe in a signal handler."""
-        self._stopping = True
+        """Ask `run` to return, or a second time to do so at once; safe in a signal handler."""
+        self._stops += 1
 
     def run(self) -> None:
-        """Record until `stop`; what had arrived by then is in the file. The broker may come and go."""
+        """Record until `stop`; what the broker had by then is in the file. The broker may come and go.
+
+        Where it keeps our session, what it has not sent by then comes in the next run.
+        """
         unsaved: list[Message] = []
         since = time.monotonic()
         try:
-            while not self._stopping:
+            while not self._stops:
                 unsaved += self._door.poll(_POLL_S)
                 now = time.monotonic()
                 if not unsaved:
@@ -163,11 +168,23 @@ class Recorder:
                     self._save(unsaved)
                     unsaved, since = [], now
             self._save([*unsaved, *self._door.poll(0.0)])
+            if self._door.unsubscribe():
+                self._save_what_is_queued()
             if self._joining and self._sheet is not None:
                 self._append(list(self._joining.values()))
         finally:
             if self._sheet is not None:
                 self._sheet.close()
+
+    def _save_what_is_queued(self) -> None:
+        """What the broker had for us when we asked for no more: it would throw that away at our goodbye."""
+        heard = time.monotonic()
+        while self._stops == 1 and time.monotonic() - heard < _LONGEST_SILENCE_S:
+            if found := self._door.poll(_LAST_POLL_S):
+                self._save(found)
+                heard = time.monotonic()
+            elif self._door.unsubscribed:
+                return
 
     def _save(self, messages: Sequence[Message]) -> None:
         """On the disk first, acknowledged then."""

@@ -230,8 +230,7 @@ def time_columns(table: Table, times: Times) -> list[int]:
         return [column_index(table, column) for column in times.columns]
     first = first_row(table)
     for at, (name, cell) in enumerate(zip(table.header, first, strict=True)):
-        named = any(word in name.lower() for word in ("time", "date", "stamp", "measured"))
-        if named or not _is_number(cell):
+        if _named_like_a_time(name, cell) or not _is_number(cell):
             try:
                 parse_time(cell)
             except ValueError:
@@ -243,6 +242,14 @@ def time_columns(table: Table, times: Times) -> list[int]:
         'name it (--time COLUMN, or time = "..." under [recording] in a recipe, with time_format where it is neither '
         "ISO 8601 nor a number; interval_s where there is none)",
     )
+
+
+def _named_like_a_time(name: str, cell: str) -> bool:
+    """Short names have to hold a moment since 2001: t may as well be a temperature."""
+    if any(word in name.lower() for word in ("time", "date", "stamp", "measured")):
+        return True
+    short = name.lower().partition("_")[0] in ("t", "ts", "epoch", "unix")
+    return short and _is_number(cell) and float(cell) >= 1e9
 
 
 def first_row(table: Table) -> list[str]:
@@ -261,6 +268,18 @@ def recording_csv(recording: Recording) -> str:
         values = [repr(reading.values[name]) if name in reading.values else "" for name in recording.features]
         writer.writerow([format_time(reading.time), *([reading.stream] if several else []), *values])
     return file.getvalue()
+
+
+def row_place(recording: Recording, layout: Layout, row: int) -> tuple[str, int]:
+    """The file in which one of its rows stands, and its place there; the files are read again for that."""
+    left = row
+    for file in recording.files:
+        table = open_table(file, layout)
+        for block in table.blocks([0]):
+            if left < len(block.rows):
+                return table.source, block.rows[left]
+            left -= len(block.rows)
+    return recording.source, row + 1
 
 
 def stream_names(files: Sequence[Path]) -> list[str]:

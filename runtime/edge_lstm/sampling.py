@@ -13,13 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
+from edge_lstm.contract import Contract, Feature
 from edge_lstm.digests import blake2b
+from edge_lstm.numerals import LARGEST
 from edge_lstm.reading import Reading
 from edge_lstm.streams import Slots, StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
+_NO_MEASUREMENT = 1e9  # standard deviations; training refuses a recording of such values
+_MOST_AT_ONCE = 8192  # numbers a product of vectors: from 10,000 on OpenBLAS wakes threads of its own
 
 # Tuples: a fast sensor makes one of each a reading, and a frozen dataclass takes several times as long to make.
 
@@ -74,6 +77,8 @@ class Sampler:
 
     def __init__(self, contract: Contract, table: StreamTable) -> None:
         self._names = [feature.name for feature in contract.features]
+        self._farthest = np.array([_farthest(feature) for feature in contract.features], np.float32)
+        self._near = float(self._farthest.min()) ** 2
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
         self._grid = Grid(contract, table) if contract.sampling.grid else None
@@ -170,11 +175,14 @@ class Sampler:
             self._table.restart(slots[gap])
             for slot, silence in zip(slots[gap].tolist(), since[gap].tolist(), strict=True):
                 log.info("stream restarts stream=%s gap_s=%.1f", self._table.name(slot), silence)
-        missing = ~np.isfinite(one.given)
-        values = one.given
-        if held := int(np.count_nonzero(missing)):  # NumPy 2.4 gives one of its own, which JSON does not take
+        given = one.given
+        # most often one product tells that nothing is missing, and a NaN is not below anything
+        complete = given.size <= _MOST_AT_ONCE and float(np.vdot(given, given)) < self._near
+        missing = np.zeros(given.shape, np.bool_) if complete else ~(np.abs(given) <= self._farthest)
+        values = given
+        if not complete and (held := int(np.count_nonzero(missing))):  # NumPy 2.4's own int is not what JSON takes
             self.missing += held
-            values = np.where(missing, now["held"][rows], one.given)
+            values = np.where(missing, now["held"][rows], given)
         now["held"][rows] = values
         now["time"][rows] = one.times
         return Samples(values, missing, since, gap)
@@ -244,6 +252,12 @@ class Grid:
             mean = how == "mean" and not label
             sample.append(math.nan if not count else value / count if mean else value)
         return sample
+
+
+def _farthest(feature: Feature) -> float:
+    """What is farther from zero is missing: an average would carry it for hundreds of steps."""
+    unknown = math.isnan(feature.mean) or (feature.mean, feature.scale) == (0.0, 1.0)  # a model that others made
+    return LARGEST if unknown else min(abs(feature.mean) + _NO_MEASUREMENT * feature.scale, LARGEST)
 
 
 def _in_rounds(slots: Slots) -> tuple[Slots, list[int]]:

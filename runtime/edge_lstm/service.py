@@ -16,7 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from edge_lstm.access import Login, Tls
 from edge_lstm.arrivals import Arrivals
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import Decoder, PayloadError
@@ -38,7 +40,7 @@ from edge_lstm.refusal import refusal_payload, refusal_topic
 from edge_lstm.service_config import ServiceConfig
 from edge_lstm.signing import refuse_untrusted
 from edge_lstm.steps import Steps
-from edge_lstm.store import Store, StoreFullError
+from edge_lstm.store import Rules, Store, StoreFullError
 from edge_lstm.systemd import Manager
 from edge_lstm.times import NO_CLOCK
 
@@ -53,6 +55,14 @@ _IGNORED_TOLD_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 
 
+class _Brought(NamedTuple):
+    """What a service reads from the files that its config names, once."""
+
+    bundle: Bundle
+    tls: Tls | None
+    login: Login | None
+
+
 class Service:
     """One bundle between two topics of a broker. It owns its state database; one thread does everything."""
 
@@ -60,53 +70,53 @@ class Service:
         self,
         config: ServiceConfig,
         folder: Path,
-        bundle: Bundle | None = None,
         *,
         manager: Manager | None = None,
+        former: Service | None = None,
         refused: EdgeLstmError | None = None,
     ) -> None:
-        """`folder`: where relative paths of the config start; `bundle`: instead of the config's; `manager`: who hears
-        that it is ready and alive; `refused`: what was refused before this one was made, told to the broker.
+        """`folder`: where relative paths of the config start; `manager`: who hears that it is ready and alive;
+        `former`: an ended one of the same config, whose bundle, certificates and password it goes on with, whatever
+        became of their files; `refused`: what was refused before this one was made, told to the broker.
 
         Raises EdgeLstmError where the bundle, its backend's self-test or the database refuses.
         """
         self.config = config
-        self.bundle = bundle = bundle or Bundle.open(folder / config.bundle)
-        if config.trust is not None:
-            refuse_untrusted(bundle, folder / config.trust)
+        self._brought: _Brought = _from_files(config, folder) if former is None else former._brought
+        bundle, tls, login = self._brought
         self._bundle_id = bundle.id
         self._manager = manager or Manager({})
         self._refused: EdgeLstmError | None = refused
         if config.cores is not None:
             run_on(config.cores)
+        rules = Rules(
+            config.max_rewind if config.late == "rewind" else 0, _ID_WINDOW if config.input.sequence is not None else 0
+        )
         self._predictor = Predictor.of(
-            bundle,
-            config.backend,
-            config.scheme,
-            means=config.means,
-            max_rewind=config.max_rewind if config.late == "rewind" else 0,
-            window=_ID_WINDOW if config.input.sequence is not None else 0,
-            fetch=self._row,
+            bundle, config.backend, config.scheme, means=config.means, **rules._asdict(), fetch=self._row
         )
         self._decoder, self._encoder, self._deadband = translators(config, bundle)
-        self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync)
+        self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync, rules)
         self._batch, unsent, known = self._store.load()
+        filters = config.input.topic_filters
+        former_filters = self._store.subscribe(filters)
         self._exactly_once = config.durability == "exactly-once"
         # a reading that comes again is known by its own time; else its message has to be
         self._by_message = self._exactly_once and not self._decoder.timed
         self._door = Door(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
-            config.input.topic_filters,
+            filters,
             f"edge-lstm/{config.mqtt.client_id}/status",
             config.mqtt.session_expiry_s,
             protocol=config.mqtt.protocol,
             qos=config.mqtt.qos if self._exactly_once else 0,
-            tls=config.mqtt.tls(folder),
-            login=config.mqtt.login(folder),
+            tls=tls,
+            login=login,
             receive_maximum=config.mqtt.receive_maximum,
             keepalive_s=config.mqtt.keepalive_s,
-            expect_session=self._batch > 0 and self._exactly_once,
+            expect_session=(self._batch > 0 or self._store.count() > 0) and self._exactly_once,
+            former_topics=former_filters,
         )
         say = functools.partial(
             self._door.publish_many, retain=config.output.retain, properties=_said_beside(config.output)
@@ -119,6 +129,7 @@ class Service:
         self._intake = Intake()
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
         self._saved_at = time.monotonic()
+        self._disk_refuses = False
         self._stopping = False
         self._connection = 0
         self._arrivals = Arrivals()
@@ -133,6 +144,7 @@ class Service:
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
         self._stopping = True
+        self._door.give_up()
 
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
@@ -265,27 +277,32 @@ class Service:
     def _commit(self, outbox: Sequence[Outgoing], identities: Sequence[str], readings: Sequence[Reading]) -> bool:
         """Put the batch on the disk, however long the disk needs; False where `stop` came first.
 
-        While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all.
+        While the disk refuses, nothing is read, sent or acknowledged: the broker keeps it all. With durability
+        at-most-once it keeps nothing, so all goes on, and the states are put there at a later checkpoint.
         """
         table = self._predictor.table
         rows = list(zip(self._unsaved, table.rows(self._unsaved), strict=True))
         confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
-        told = False
         while True:
             try:
                 self._store.commit(self._batch, rows, outbox, confirmed, identities, acknowledged, readings)
                 break
             except StoreFullError as error:
-                if not told:
+                if not self._disk_refuses:
                     log.error("commit refused, trying again and again: %s", error.message)
-                told = True
+                    self._door.publish(self._own_topic("errors"), json.dumps({"error": error.message}))
+                self._disk_refuses = True
+            if not self._exactly_once:
+                self._saved_at = time.monotonic()
+                return False
             deadline = time.monotonic() + _RETRY_COMMIT_S
             while time.monotonic() < deadline:
                 if self._stopping:
                     return False
                 self._door.poll(0.05, read=False)
                 self._manager.alive()  # a disk that is full is waited for; one that never answers is not
-        if told:
+        if self._disk_refuses:
+            self._disk_refuses = False
             log.warning("commit taken, going on batch=%d", self._batch)
         self._unsaved.clear()
         self._saved_at = time.monotonic()
@@ -348,6 +365,13 @@ class Service:
         self._door.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)
         log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self._totals().items()))
+
+
+def _from_files(config: ServiceConfig, folder: Path) -> _Brought:
+    bundle = Bundle.open(folder / config.bundle)
+    if config.trust is not None:
+        refuse_untrusted(bundle, folder / config.trust)
+    return _Brought(bundle, config.mqtt.tls(folder), config.mqtt.login(folder))
 
 
 def _said_beside(output: OutputMapping) -> PublishProperties | None:

@@ -18,6 +18,7 @@ from edge_lstm.mqtt import parse_address
 from edge_lstm.schemes import Scheme
 from edge_lstm.topics import STREAM, lies_inside, parts_of
 
+_MOST_NAME = 1000  # characters
 _SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"
 
 
@@ -48,6 +49,10 @@ class MqttConfig:
             yield "url", error.message
         if not self.client_id or any(sign in self.client_id for sign in "/+#"):
             yield "client_id", f'expected a name without / + #, found "{self.client_id}"'
+        for name in ("client_id", "username"):
+            text = getattr(self, name) or ""
+            if len(text) > _MOST_NAME or not text.isprintable():  # a broker would close the connection, for ever
+                yield name, f"expected a printable text of 1 to {_MOST_NAME} characters, found {text[:60]!r}"
         for name in ("ca_file", "cert_file", "key_file"):
             if getattr(self, name) is not None and not tls:
                 yield name, f'expected an address that begins with mqtts:// beside it, found "{self.url}"'
@@ -163,6 +168,8 @@ class ServiceConfig:
                 expected = f'expected a topic outside of [input], which subscribes to "{wish}": a service that hears'
                 yield "output.topic", f'{expected} itself never comes to an end; found "{self.output.topic}"'
         if self.mqtt.protocol != "5":
+            for name in self.input.needs_mqtt_5:
+                yield f"input.{name}", 'expected with mqtt.protocol = "5" only, which has user properties'
             for name in self.output.needs_mqtt_5:
                 yield f"output.{name}", f'expected with mqtt.protocol = "5" only, found with "{self.mqtt.protocol}"'
 

@@ -73,6 +73,6 @@ def _reloaded(former: Service, config: Path, manager: Manager) -> Service:
         service = Service(read_service_config(config), config.parent, manager=manager)
     except EdgeLstmError as error:
         log.error("reload refused, going on as before: %s", str(error).replace("\n", " "))
-        return Service(former.config, config.parent, former.bundle, manager=manager, refused=error)
+        return Service(former.config, config.parent, manager=manager, former=former, refused=error)
     log.info("reloaded config=%s", config)
     return service

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Address, Door
+from edge_lstm.mqtt import Door, parse_address
+from edge_lstm.service_config import MqttConfig
 
 _SPOKEN = (
     ("readings", "{readings:,} readings, {predictions:,} predictions in {uptime_s:,.0f} s"),
@@ -24,13 +26,20 @@ _SPOKEN = (
 )
 
 
-def read_status(address: Address, client_id: str, timeout_s: float = 3.0) -> dict[str, Any]:
+def read_status(mqtt: MqttConfig, folder: Path, timeout_s: float = 3.0) -> dict[str, Any]:
     """`status` ("online" or "offline") and, where the service has spoken, its stats and what it was refused for.
 
-    Raises EdgeLstmError where the broker is not there or knows no such service within `timeout_s`.
+    It proves itself to the broker as the service does, in a session of its own. Raises EdgeLstmError where the broker
+    is not there, refuses, or knows no such service within `timeout_s`.
     """
-    prefix = f"edge-lstm/{client_id}"
-    door = Door(address, topics=[f"{prefix}/{name}" for name in ("status", "stats", "refusal")])
+    prefix = f"edge-lstm/{mqtt.client_id}"
+    door = Door(
+        parse_address(mqtt.url),
+        topics=[f"{prefix}/{name}" for name in ("status", "stats", "refusal")],
+        protocol=mqtt.protocol,
+        tls=mqtt.tls(folder),
+        login=mqtt.login(folder),
+    )
     door.open()
     facts: dict[str, Any] = {}
     deadline = time.monotonic() + timeout_s
@@ -55,7 +64,7 @@ def read_status(address: Address, client_id: str, timeout_s: float = 3.0) -> dic
         facts["status"] = "never online"
     if "status" not in facts:
         raise EdgeLstmError(
-            f"expected a service {client_id} at {address}, found no message on {prefix}/status",
+            f"expected a service {mqtt.client_id} at {mqtt.url}, found no message on {prefix}/status",
             "start it (edge-lstm run), or mend client_id",
         )
     return facts

@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_lstm.boards import Sync
 from edge_lstm.errors import EdgeLstmError
@@ -21,6 +22,7 @@ from edge_lstm.reading import Reading
 
 log = logging.getLogger(__name__)
 
+_FORM = 1  # of the tables and of the rows in them, kept as user_version; 0 is what the first builds left there
 _CACHE_KIB = 512  # of pages; what is read is seldom read again
 _PAGE_BYTES = 4096
 _SHORT_LOG_PAGES = 256  # 1 MB of write-ahead log, on disks that are small
@@ -32,6 +34,10 @@ create table if not exists streams (stream text primary key, row blob not null);
 create table if not exists unsent (batch integer primary key, messages blob not null);
 create table if not exists unacknowledged (message text primary key, batch integer not null) without rowid;
 create table if not exists history (batch integer primary key, count integer not null, readings text not null);
+create table if not exists spans (
+    since integer primary key, bundle text not null, max_rewind integer not null, window integer not null
+);
+create table if not exists subscribed (filter text primary key) without rowid;
 """
 
 # In its place: to replace it would free its page and take another, and write the lists of both. And with row ids, since
@@ -39,8 +45,19 @@ create table if not exists history (batch integer primary key, count integer not
 _PUT_ROW = "insert into streams values (?, ?) on conflict (stream) do update set row = excluded.row"
 
 
+class Rules(NamedTuple):
+    """How late and repeated readings are stepped, as `Predictor` takes it: a replay must do as the service did."""
+
+    max_rewind: int
+    window: int
+
+
 class StoreFullError(EdgeLstmError):
     """The disk does not take a commit now; nothing of it is done, and it may be tried again."""
+
+
+_NO_RULES = Rules(0, 0)
+_ENDLESS = 1 << 62  # later than any batch
 
 
 class Store:
@@ -49,38 +66,47 @@ class Store:
     With sync = "normal" it is only with the kernel: a process that dies loses nothing, a power cut the last commits.
     """
 
-    def __init__(self, path: Path, bundle_id: str, history: int = 0, sync: Sync = "full") -> None:
-        """Open or make the database; `history`: how many readings are kept for a replay, at least.
+    def __init__(
+        self, path: Path, bundle_id: str, history: int = 0, sync: Sync = "full", rules: Rules = _NO_RULES
+    ) -> None:
+        """Open or make the database; `history`: how many readings are kept for a replay, at least, by which `rules`.
 
         A damaged file is moved aside and states of another bundle are dropped; both are said loudly. Raises
-        EdgeLstmError where the file is no database, cannot be opened, or belongs to a running service.
+        EdgeLstmError where the file is somebody's own or a later edge-lstm's, cannot be opened or written, or belongs
+        to a running service.
         """
         self._path = path
         self._history = history
         self._sync = sync
         try:
-            self._database = self._opened()
-        except sqlite3.OperationalError as error:
+            self._database = self._opened_or_new()
+            found = self._database.execute("select id from bundle").fetchone()
+            if found != (bundle_id,):
+                self._adopt(bundle_id, found[0] if found else None)
+            self._begin_span((bundle_id, *rules))
+            self._widen_log()
+            counted = self._database.execute("select count(*), total(count) from history").fetchone()
+        except (sqlite3.OperationalError, OSError) as error:
             raise EdgeLstmError(
-                f"expected to open the state database at {path}, found: {error}",
-                "end the other service that uses it, or name another path under state",
+                f"expected to open the state database at {path}, found: {error}", _remedy(error)
             ) from None
-        except sqlite3.DatabaseError as error:
-            if not _was_ours(path):
-                raise EdgeLstmError(
-                    f"expected a state database at {path}, found: {error}", "name another path under state"
-                ) from None
-            self._move_aside(error)
-            self._database = self._opened()
-        found = self._database.execute("select id from bundle").fetchone()
-        if found != (bundle_id,):
-            self._adopt(bundle_id, found[0] if found else None)
-        self._widen_log()
-        counted = self._database.execute("select count(*), total(count) from history").fetchone()
         self._kept = int(counted[1])
 
+    def _opened_or_new(self) -> sqlite3.Connection:
+        try:
+            return self._opened()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            if _is_somebodys(self._path):
+                raise EdgeLstmError(
+                    f"expected a state database at {self._path}, found: {error}", "name another path under state"
+                ) from None
+            self._move_aside(error)
+            return self._opened()
+
     def _opened(self) -> sqlite3.Connection:
-        """Raises sqlite3.DatabaseError where the file is damaged."""
+        """Raises sqlite3.DatabaseError where the file is damaged, EdgeLstmError where it is of a later form."""
         database = sqlite3.connect(self._path, isolation_level=None, timeout=1.0)
         try:
             database.execute("pragma locking_mode = exclusive")  # a second service on it is an error
@@ -88,11 +114,25 @@ class Store:
             database.execute(f"pragma synchronous = {self._sync}")
             database.execute(f"pragma wal_autocheckpoint = {_SHORT_LOG_PAGES}")
             database.execute(f"pragma cache_size = -{_CACHE_KIB}")
+            (form,) = database.execute("pragma user_version").fetchone()
+            tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+            if tables and "bundle" not in tables:
+                raise EdgeLstmError(
+                    f"expected a state database at {self._path}, found one with other tables ({', '.join(tables[:3])})",
+                    "name another path under state",
+                )
+            if form > _FORM:
+                raise EdgeLstmError(
+                    f"expected a state database of form {_FORM} at {self._path}, found form {form}",
+                    "run the later edge-lstm that wrote it, or name another path under state",
+                )
             database.executescript(_SCHEMA)
+            if form < _FORM:
+                database.execute(f"pragma user_version = {_FORM}")
             (verdict,) = database.execute("pragma quick_check(1)").fetchone()
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
-        except sqlite3.Error:
+        except (sqlite3.Error, EdgeLstmError):
             database.close()
             raise
         return database
@@ -110,9 +150,27 @@ class Store:
         if former is not None:
             log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", former, bundle_id)
         with self._transaction():
-            for table in ("streams", "unsent", "unacknowledged", "bundle"):
+            for table in ("streams", "bundle"):  # what is unsent says itself which bundle it is of
                 self._database.execute(f"delete from {table}")
             self._database.execute("insert into bundle values (?)", (bundle_id,))
+
+    def _begin_span(self, stepped_by: tuple[str, int, int]) -> None:
+        """From the next batch on, readings are stepped by this bundle and these rules, until it is said again."""
+        last = self._database.execute("select bundle, max_rewind, window from spans order by since desc").fetchone()
+        if last != stepped_by:
+            (former,) = self._database.execute("select max(batch) from history").fetchone()
+            with self._transaction():
+                self._database.execute(
+                    "insert or replace into spans values (?, ?, ?, ?)", ((former or 0) + 1, *stepped_by)
+                )
+
+    def subscribe(self, filters: Sequence[str]) -> list[str]:
+        """Note that the session at the broker gets these topic filters; those that it got before, and not now."""
+        known = [name for (name,) in self._database.execute("select filter from subscribed")]
+        new = [(name,) for name in filters if name not in known]
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk: what is not noted is not taken back later
+            self._database.executemany("insert into subscribed values (?)", new)
+        return [name for name in known if name not in filters]
 
     def load(self) -> tuple[int, list[tuple[int, list[Outgoing]]], list[str]]:
         """The last batch's number, the unsent messages by batch (oldest first), and the unacknowledged messages.
@@ -126,8 +184,14 @@ class Store:
         return max([last or 0, *(batch for batch, _ in batches)]), batches, unacknowledged
 
     def row(self, stream: str) -> bytes | None:
-        """What was committed for the stream, or None where there never was anything."""
-        found = self._database.execute("select row from streams where stream = ?", (stream,)).fetchone()
+        """What was committed for the stream, or None where there never was anything.
+
+        Raises EdgeLstmError where the file is damaged.
+        """
+        try:
+            found = self._database.execute("select row from streams where stream = ?", (stream,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged("read", error) from None
         row: bytes | None = found[0] if found else None
         return row
 
@@ -173,10 +237,13 @@ class Store:
                 "free some space; nothing is lost: the broker keeps what is not committed",
             ) from None
         except sqlite3.DatabaseError as error:
-            raise EdgeLstmError(
-                f"expected to commit states to {self._path}, found: {error}",
-                "start the service again: it moves the damaged file aside; check the disk",
-            ) from None
+            raise self._damaged("commit", error) from None
+
+    def _damaged(self, what: str, error: sqlite3.Error) -> EdgeLstmError:
+        return EdgeLstmError(
+            f"expected to {what} states at {self._path}, found: {error}",
+            "start the service again: it moves the damaged file aside; check the disk",
+        )
 
     def _widen_log(self) -> None:
         """Let the write-ahead log be long where the disk has room, and make it so by a transaction that is not kept.
@@ -232,23 +299,45 @@ class Store:
         return self._database
 
 
-def history(path: Path) -> Iterator[Reading]:
+def history(path: Path, bundle_id: str) -> tuple[list[Reading], Rules | None]:
     """The readings that a service kept, in the order in which it took them; the file is only read.
 
+    Those that it stepped by this bundle, the last time that it ran, and by which rules. Of a bundle that never ran
+    there: all of them, and None.
     Raises EdgeLstmError where it is no state database, or a service holds it.
     """
     try:
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
         try:
-            for (content,) in database.execute("select readings from history order by batch"):
-                for stream, moment, values, sequence, partial in json.loads(content):
-                    yield Reading(stream, moment, _numbers(values), sequence, partial)
+            since, until, rules = _span(database, bundle_id)
+            kept = database.execute(
+                "select readings from history where batch >= ? and batch < ? order by batch", (since, until)
+            )
+            readings = [
+                Reading(stream, moment, _numbers(values), sequence, partial)
+                for (content,) in kept
+                for stream, moment, values, sequence, partial in json.loads(content)
+            ]
+            return readings, rules
         finally:
             database.close()
     except sqlite3.Error as error:
         raise EdgeLstmError(
             f"expected a state database at {path}, found: {error}", "copy the file of a stopped service, and name that"
         ) from None
+
+
+def _span(database: sqlite3.Connection, bundle_id: str) -> tuple[int, int, Rules | None]:
+    """The batches [since, until) that a bundle stepped the last time that it ran, and its last rules."""
+    since, until, rules = _ENDLESS, _ENDLESS, None
+    for begun, bundle, max_rewind, window in database.execute("select * from spans order by since desc"):
+        if bundle == bundle_id:
+            since, rules = begun, rules or Rules(max_rewind, window)
+        elif rules is None:
+            until = begun
+        else:
+            break
+    return (0, _ENDLESS, None) if rules is None else (since, until, rules)
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -272,7 +361,21 @@ def _unpacked(content: bytes) -> Iterator[Outgoing]:
         yield topic.decode(), payload
 
 
-def _was_ours(path: Path) -> bool:
-    """Whether the file begins as SQLite's do; anything else is somebody's own and stays where it is."""
+def _is_somebodys(path: Path) -> bool:
+    """Whether the file begins as a text or an archive (a bundle is one): that was never ours, and stays where it is.
+
+    What a card makes of a database's first page is neither: zeros, ones, or another file's bytes.
+    """
     with path.open("rb") as file:
-        return file.read(16) == b"SQLite format 3\x00"
+        begin = file.read(_PAGE_BYTES)
+    lost = len(begin) - len(begin.decode(errors="ignore").encode())  # of a text at most the character that is cut
+    return begin.startswith(b"PK") or (b"\0" not in begin and lost < 4)
+
+
+def _remedy(error: Exception) -> str:
+    """Of a file that cannot be opened."""
+    if "locked" in str(error):
+        return "end the other service that uses it, or name another path under state"
+    if "full" in str(error):
+        return "free some space on its disk, or name another path under state"
+    return "see that its folder is there and that the service may write there, or name another path under state"

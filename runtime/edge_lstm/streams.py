@@ -5,6 +5,7 @@ It knows names of streams and shapes of arrays, and nothing of what the numbers 
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,8 @@ from edge_lstm.decisions import calibration_shape
 from edge_lstm.decisions import carried as decision_fields
 from edge_lstm.decisions import starts as decision_starts
 from edge_lstm.features import carried as feature_fields
+
+log = logging.getLogger(__name__)
 
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]
@@ -126,8 +129,15 @@ class StreamTable:
         self.seen[slot] = 0
         row = self._fetch(stream)
         if row is not None:
-            self.put_row(stream, row)
+            self._take_back(stream, row)
         return slot
+
+    def _take_back(self, stream: str, row: bytes) -> None:
+        try:
+            self.put_row(stream, row)
+        except ValueError as error:
+            log.error("stream starts cold, what was kept of it does not fit stream=%s error=%s", stream, error)
+            self.now[self._slots[stream]] = self._fresh[0]
 
     def evict(self, stream: str) -> None:
         """Forget the stream here; whoever calls has its row."""

@@ -11,6 +11,7 @@ import gzip
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -23,18 +24,20 @@ from edge_lstm.extras import require
 
 Cells = Sequence[str] | NDArray[np.float64]  # texts as they stand in a file, or the numbers of a Parquet file
 
+HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
 SPACES = " "  # the separator that means any run of spaces or tabs
 _SEPARATORS = ";\t|,"  # a comma last: it may be a decimal comma
 _BLOCK = 2048  # rows; larger ones cost the garbage collector more than they save
 _PARQUET = (".parquet", ".pq")
 _PARQUET_BLOCK = 65_536
+_TEXTS = ("string", "large_string", "string_view")  # the last is unknown to pyarrow 15
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a text file is laid out, as far as it does not say so itself."""
 
-    separator: str | None = None  # None: found in the first row
+    separator: str | None = None  # None: found in the first rows
     header: Sequence[str] = ()  # the columns' names, where the first row holds readings
 
 
@@ -63,11 +66,18 @@ def column_index(table: Table, column: str) -> int:
         return table.header.index(column)
     named = [name for name in table.header if name]
     if not found:
+        named_so = f"name the column as the first row of the file does; {suggestion(column, named)}"
         raise EdgeLstmError(
             f'{table.source}: expected a column "{column}", found {", ".join(named)}',
-            f"name the column as the first row of the file does; {suggestion(column, named)}",
+            HEADER_REMEDY if without_header(table) else named_so,
         )
     raise EdgeLstmError(f'{table.source}: expected one column "{column}", found {found}', "rename all but one of them")
+
+
+def without_header(table: Table) -> bool:
+    """Whether its first row holds readings by the look of it, and no names: nothing but numbers and times."""
+    named = [name for name in table.header if name]
+    return all(name[0] in "0123456789+-." for name in named) and not all(map(str.isdigit, named))
 
 
 def recording_files(named: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -150,6 +160,9 @@ class _Csv:
         """(place, cells) of each row that has any content."""
         try:
             with self._open() as file:
+                if self._separator is None:
+                    self._separator = _found_separator(list(islice(filter(str.strip, file), 2)))
+                    file.seek(0)
                 yield from self._spaced(file) if self._separator == SPACES else self._separated(file)
         except UnicodeDecodeError as error:
             raise self._no_text(error) from None
@@ -169,11 +182,7 @@ class _Csv:
                 yield place, row
 
     def _separated(self, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
-        if self._separator is None:
-            first = next((line for line in file if line.strip()), "")
-            self._separator = next((sign for sign in _SEPARATORS if sign in _unquoted(first)), ",")
-            file.seek(0)
-        reader = csv.reader(file, delimiter=self._separator)
+        reader = csv.reader(file, delimiter=self._separator or ",")
         begin = 1  # of a row: where a quote was left open it may end far from there
         try:
             for row in reader:
@@ -200,6 +209,14 @@ class _Csv:
             f"expected a CSV file at {self._path}, in UTF-8, found the byte 0x{byte:02x} in row {row}",
             "save it as UTF-8 text",
         )
+
+
+def _found_separator(lines: Sequence[str]) -> str:
+    """That of the first row; runs of spaces where it has no other, and the second has as many."""
+    parts = [_unquoted(line) for line in lines]
+    if (found := next((sign for sign in _SEPARATORS if sign in "".join(parts[:1])), None)) is not None:
+        return found
+    return SPACES if len(parts) == 2 and len(parts[0].split()) == len(parts[1].split()) > 1 else ","
 
 
 def _unquoted(line: str) -> str:
@@ -252,14 +269,17 @@ class _Parquet:
             column = column.dictionary_decode()
             kind = column.type
         if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-            numbers: NDArray[np.float64] = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+            # unsafe: a counter beyond 2**53 is rounded, as it is where a CSV file says it
+            numbers: NDArray[np.float64] = column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
             return numbers
-        if types.is_timestamp(kind) or types.is_date(kind):
-            zone = getattr(kind, "tz", None)
-            moments = column.cast(pyarrow.timestamp("us", zone)).to_numpy(zero_copy_only=False)
+        if types.is_date(kind):  # without a time of day, which another column may hold
+            return [text or "" for text in column.cast(pyarrow.date32()).cast(pyarrow.string()).to_pylist()]
+        if types.is_timestamp(kind):
+            zone = kind.tz
+            moments = column.cast(pyarrow.timestamp("us", zone), safe=False).to_numpy(zero_copy_only=False)
             texts = np.datetime_as_string(moments.astype("datetime64[us]"), timezone="UTC" if zone else "naive")
             return ["" if text == "NaT" else text for text in texts.tolist()]
-        if types.is_string(kind) or types.is_large_string(kind) or types.is_time(kind) or types.is_null(kind):
+        if str(kind) in _TEXTS or types.is_time(kind) or types.is_null(kind):
             return [text or "" for text in column.cast(pyarrow.string()).to_pylist()]
         raise EdgeLstmError(
             f'{self.source}, column "{name}": expected numbers, times or texts, found {kind}', "leave that column out"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 STREAM = "{stream}"
 _PART = re.compile(r"\{([A-Za-z_]\w*)\}")
 _MOST_LEVEL = 255  # characters: a longer level of a topic is no device's, and would take long to search
 _MOST_NAME = 200
+_MOST_TOPIC = 64_000  # bytes: MQTT knows 65,535, and a name comes to it
 # What the topic of a prediction cannot hold, or what a broker answers by closing the connection (MQTT 5, 1.5.4):
 # separators, wildcards, control characters, lone surrogates, and the code points that are no characters.
 _NO_CHARACTERS = "".join(chr((plane << 16) + low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-_UNFIT = re.compile(rf"^\$|[/+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NO_CHARACTERS}]")
+_NO_TEXT = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NO_CHARACTERS}"
+_UNFIT = re.compile(rf"^\$|[/+#{_NO_TEXT}]")
+_UNFIT_LEVEL = re.compile(rf"[{{}}+#{_NO_TEXT}]")
 
 
 class TopicPattern:
@@ -24,7 +27,6 @@ class TopicPattern:
     def __init__(self, pattern: str, choices: Collection[str] = ()) -> None:
         """`choices`: what the part `{value}` may be (none: anything)."""
         levels = pattern.split("/")
-        self.filter = "/".join("+" if _PART.search(level) else level for level in levels)
         self._tail = levels[-1] == "#"
         self._levels = [_compiled(level, choices) for level in (levels[:-1] if self._tail else levels)]
 
@@ -44,6 +46,21 @@ class TopicPattern:
             else:
                 named.update(match.groupdict())
         return named
+
+
+def filters_of(patterns: Iterable[str]) -> list[str]:
+    """The MQTT topic filters that subscribe to all of these patterns; none that another one covers, since a broker
+    delivers a message once for each filter that it matches."""
+    filters = ["/".join("+" if _PART.search(level) else level for level in one.split("/")) for one in patterns]
+    filters = list(dict.fromkeys(filters))
+    return [one for one in filters if not any(other != one and _covers(other, one) for other in filters)]
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether every topic that matches the filter `narrow` matches `wide`."""
+    if not narrow.endswith("#"):
+        return lies_inside(narrow, wide)
+    return wide.endswith("#") and lies_inside(narrow[:-1].removesuffix("/"), wide)
 
 
 def lies_inside(topic: str, topic_filter: str) -> bool:
@@ -89,6 +106,11 @@ def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
     levels = topic.split("/")
     if levels[0] == "$share":
         yield "topic", f'expected a topic of one subscriber, since readings have an order, found "{topic}"'
+    if not wildcards and levels[0].startswith("$"):
+        yield "topic", f'expected a topic without a first $, which are the broker\'s own, found "{topic}"'
+    if (size := len(topic.encode(errors="replace"))) > _MOST_TOPIC:
+        yield "topic", f"expected at most {_MOST_TOPIC} bytes, found {size}"
+        return
     names = _PART.findall(topic)
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         yield "topic", f'expected different parts, found {{{repeated[0]}}} twice in "{topic}"'
@@ -96,13 +118,17 @@ def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
         if wildcards and (level == "+" or (level == "#" and at == len(levels) - 1)):
             continue
         texts, parts = _PART.split(level)[::2], _PART.findall(level)
-        strange = any(set(text) & set("{}+#\x00") for text in texts)
+        strange = any(_UNFIT_LEVEL.search(text) for text in texts)
         if wildcards and (strange or not topic):
-            yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{level}"'
+            yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{_shown(level)}"'
         elif wildcards and (len(parts) > 2 or (len(parts) == 2 and not texts[1])):
             yield "topic", f'expected at most two {{parts}} a level, with text between them, found "{level}"'
         elif not wildcards and (strange or not topic or set(parts) - {"stream"}):
-            yield "topic", f'expected levels of plain text and {STREAM}, found "{level}"'
+            yield "topic", f'expected levels of plain text and {STREAM}, found "{_shown(level)}"'
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def name_fault(name: str) -> str | None:

@@ -16,6 +16,7 @@ from edge_lstm.service_config import ServiceConfig
 
 # Where the unit's own folders are instead: what the service needs from here is bound back, to be read.
 HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
+MARK = "# Written by edge-lstm device install"  # how each unit of ours begins
 _LOOPBACK = ("localhost",)
 _GPUS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
@@ -31,6 +32,7 @@ class Program:
 def unit_text(name: str, config: ServiceConfig, path: Path, program: Program, credentials: Mapping[str, Path]) -> str:
     """The unit `name`, which serves the config at `path`; `credentials`: files that systemd reads, by what for."""
     return _UNIT.format(
+        mark=MARK,
         broker=_plain(str(parse_address(config.mqtt.url))),
         name=name,
         python=_quoted(program.python),
@@ -93,7 +95,7 @@ def _quoted(path: Path) -> str:
 
 
 _UNIT = """\
-# Written by edge-lstm device install, which writes it again; your own lines go into: systemctl edit {name}
+{mark}, which writes it again; your own lines go into: systemctl edit {name}
 [Unit]
 Description=edge-lstm, predictions for {broker}
 Wants=network-online.target

@@ -172,6 +172,35 @@ def test_uninstall_undoes_it_and_keeps_the_state_unless_told(config: Path, root:
         uninstall("edge-lstm-tank", root)
 
 
+def test_the_state_of_a_service_that_is_gone_is_taken_away_afterwards_too(config: Path, root: Path) -> None:
+    install(plan(config, root, PROGRAM))
+    (root / "var/lib/edge-lstm-tank").mkdir(parents=True)
+    uninstall("edge-lstm-tank", root)
+    assert uninstall("edge-lstm-tank", root, with_state=True) == ["removed /var/lib/edge-lstm-tank"]
+    with pytest.raises(EdgeLstmError, match="found none"):
+        uninstall("edge-lstm-tank", root, with_state=True)
+
+
+def test_what_others_wrote_is_neither_removed_nor_written_over(config: Path, root: Path) -> None:
+    units = root / "etc/systemd/system"
+    (units / "multi-user.target.wants").mkdir(parents=True)
+    (root / "var/lib/ssh").mkdir(parents=True)
+    for name in ("ssh", "edge-lstm-tank"):
+        (units / f"{name}.service").write_text("[Service]\nExecStart=/usr/bin/true\n")
+    before = tree(root)
+    for name in ("ssh", "edge-lstm-tank", "../../systemd/system/ssh"):
+        with pytest.raises(EdgeLstmError, match=f"expected a service {name} at "):
+            uninstall(name, root, with_state=True)
+    with pytest.raises(EdgeLstmError, match=r"expected /etc/systemd/system/edge-lstm-tank\.service to be free or of"):
+        plan(config, root, PROGRAM)
+    assert tree(root) == before
+    assert (root / "var/lib/ssh").is_dir()
+    (units / "edge-lstm-tank.service").unlink()
+    (root / "etc/edge-lstm/edge-lstm-tank").mkdir(parents=True)
+    with pytest.raises(EdgeLstmError, match="expected /etc/edge-lstm/edge-lstm-tank to be free or of"):
+        plan(config, root, PROGRAM)
+
+
 def refusals(folder: Path) -> list[tuple[str, str, str]]:
     """(what to replace in the config, by what, what the refusal says)."""
     return [
@@ -226,6 +255,15 @@ def test_two_services_do_not_take_each_others_place(config: Path, root: Path) ->
         "edge-lstm-a-b",
         "edge-lstm--",
     ]
+
+
+def test_cores_that_this_machine_does_not_have_are_refused_before_anything_is_written(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_lstm.install._refuse_without_systemd", lambda: None)
+    config.write_text(config.read_text().replace("cores = [0]", "cores = [4711]"))
+    with pytest.raises(EdgeLstmError, match="expected to run on the cores 4711, found: "):
+        plan(config, Path("/"), PROGRAM)
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd manages this machine")
@@ -319,9 +357,14 @@ def test_the_verbs_install_show_and_uninstall(config: Path, root: Path) -> None:
     assert tree(root) == {}
     done = run("install", config, "--root", root)
     assert done.stdout.splitlines()[0] == "wrote /etc/edge-lstm/edge-lstm-tank/service.toml"
+    assert done.stderr == f"{root} has no {sys.executable}, which the unit starts: install edge-lstm there too\n"
     assert (root / "etc/systemd/system/edge-lstm-tank.service").read_text() == dry.stdout
     assert run("install", config, "--root", root, "--start", code=2).stdout == ""
     assert run("uninstall", config, "--root", root).stdout.count("removed ") == 3
     refused = run("uninstall", "edge-lstm-tank", "--root", root, code=1).stderr
     assert refused.startswith("error: expected a service edge-lstm-tank at ")
     assert list((root / "etc/edge-lstm").iterdir()) == []
+    for name in ("tank", "edge-lstm-tank.service"):
+        run("install", config, "--root", root)
+        assert run("uninstall", name, "--root", root).stdout.count("removed ") == 3
+    assert "does not exist" in run("install", config, "--root", root / "mistyped", code=2).stderr

@@ -103,8 +103,12 @@ def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(
     dataset = read_dataset(recipe)
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["bundle"]["id"], metrics["bundle"]["scheme"]) == (bundle.id, "int8")
+    assert list(metrics["bundle"]["schemes"]) == ["float32", "int8"]
+    assert metrics["bundle"]["schemes"]["int8"]["test"] == metrics["bundle"]["test"]
+    assert metrics["bundle"]["schemes"]["float32"]["by_stream"].keys() == {"mill"}
     report = (run / "report.html").read_text()
     assert report.count("<h2>The same through the exported bundle</h2>") == report.count("<h2>Certificate</h2>") == 1
+    assert '<th scope="col">float32</th><th scope="col">int8</th>' in report
     assert f"{certificate.metric} of the float32 model: {certificate.metric_before:.4g}" in report
 
     readings = dataset.recording.readings()

@@ -60,6 +60,18 @@ def subscribe() -> Iterator[Callable[..., Subscriber]]:
         subscriber.close()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1.5 MB; skips where none can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "none", disk]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
 class ServiceProcess:
     """`edge-lstm run` in a process of its own, its log in a file."""
 

@@ -19,6 +19,7 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mqtt import Address, Door
 from edge_lstm.reading import Reading
 from edge_lstm.service_config import MqttConfig, read_service_config
+from edge_lstm.status import read_status
 from tests.deadline import wait_until
 from tests.flow.conftest import ServiceProcess
 
@@ -141,6 +142,29 @@ def test_a_certificate_for_another_host_is_refused(
     broker = tls_broker(host="192.0.2.1")
     with pytest.raises(EdgeLstmError, match="IP address mismatch"):
         make_door(broker.address, tls=Tls(authorities[0].certificate)).open()
+
+
+def test_status_is_read_with_the_services_own_certificates_and_password(
+    tls_broker: Make, authorities: tuple[Authority, Authority], tmp_path: Path
+) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
+    passwords.chmod(0o644)
+    (tmp_path / "password").write_text("s3cret")
+    broker = tls_broker(more=f"allow_anonymous false\npassword_file {passwords}")
+    config = tmp_path / "service.toml"
+    config.write_text(
+        f'bundle = "x.elstm"\n[mqtt]\nurl = "{broker.address}"\nclient_id = "pumps"\nusername = "pump"\n'
+        f'password_file = "password"\nca_file = "{authorities[0].certificate}"\n'
+    )
+    mqtt = read_service_config(config).mqtt
+    door = Door(
+        broker.address, status_topic="edge-lstm/pumps/status", tls=mqtt.tls(tmp_path), login=mqtt.login(tmp_path)
+    )
+    door.open()
+    assert read_status(mqtt, tmp_path) == {"status": "online"}
+    door.close()
+    assert read_status(mqtt, tmp_path) == {"status": "offline"}
 
 
 def test_a_client_certificate_opens_a_broker_that_asks_for_one(

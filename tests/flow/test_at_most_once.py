@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +100,29 @@ def test_a_checkpoint_and_a_stop_keep_the_states_and_a_kill_forgets_what_came_si
     service.kill()
     service = started(checkpoint_s=3600)
     assert say(20, 1) == [16], "the five steps since the stop are forgotten"
+    assert service.stop() == 0
+
+
+def test_on_a_full_disk_predictions_go_on_and_the_states_are_kept_once_there_is_room(
+    bundle_path: Path, mosquitto: Any, start_service: Make, conversation: Conversation, small_disk: Path
+) -> None:
+    extra = f'durability = "at-most-once"\ncheckpoint_s = 0.2\nstate = "{small_disk}/state.db"'
+    service = start_service(bundle_path, mosquitto.address, extra)
+    service.wait_connected()
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    for first in (0, 500):
+        conversation.publish(readings_of(first, 500, streams=500))  # each a row, so more than the log has room for
+        conversation.wait(lambda count=first + 500: len(conversation.steps) == count, "every reading is predicted")
+        wait_until(lambda: "commit refused" in service.log.read_text(), "the disk refuses")
+    assert service.log.read_text().count("commit refused") == 1
+    (small_disk / "ballast").unlink()
+    wait_until(lambda: "commit taken" in service.log.read_text(), "the disk takes the states")
+    service.kill()
+    service = start_service(bundle_path, mosquitto.address, extra)
+    service.wait_connected()
+    conversation.publish(readings_of(1000, 1, streams=500))
+    conversation.wait(lambda: len(conversation.steps) == 1001, "the next reading is predicted")
+    assert conversation.steps[-1] == 3
     assert service.stop() == 0
 
 

@@ -17,6 +17,7 @@ from edge_lstm.checks import broker as room
 from edge_lstm.checks.broker import broker
 from edge_lstm.checks.finding import Finding
 from edge_lstm.doctor import examine
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
 from edge_lstm.mqtt import Address, Door
 from edge_lstm.service_config import MqttConfig
@@ -70,8 +71,41 @@ def test_limits_that_do_not_let_predictions_through_are_red(start_mosquitto: Mak
     assert found["packet size"].light == "red"
     assert found["packet size"].found == "at most 250 bytes, and a prediction takes 300"
     assert found["subscription"].light == "red"
-    assert found["subscription"].found == "the broker takes QoS 0 only, and predictions go out at QoS 1"
-    assert found["retained messages"].light == "amber"
+    assert (
+        found["subscription"].found
+        == "the broker takes QoS 0 only, and so refuses the service, whose last will has QoS 1"
+    )
+    assert found["retained messages"].light == "red"
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [("max_qos 0", "QoS not supported"), ("retain_available false", "Retain not supported")]
+)
+def test_what_the_doctor_calls_red_refuses_the_service_too(limit: str, reason: str, start_mosquitto: Make) -> None:
+    address = start_mosquitto(f"allow_anonymous true\n{limit}").address
+    assert "red" in lights(lines(address)).values()
+    service = Door(address, "edge-lstm", TOPICS, status_topic="edge-lstm/edge-lstm/status")
+    with pytest.raises(EdgeLstmError, match=reason):
+        service.open(20)
+    service.close()
+
+
+def test_the_disk_of_an_installed_service_is_the_one_where_its_state_lies(mosquitto: Any, bundle_path: Path) -> None:
+    root = bundle_path.parent / "root"
+    folder, state = root / "etc/edge-lstm/edge-lstm-tank", root / "var/lib"
+    folder.mkdir(parents=True)
+    state.mkdir(parents=True)
+    (folder / "tank.elstm").write_bytes(bundle_path.read_bytes())
+    (folder / "service.toml").write_text(f'bundle = "tank.elstm"\n[mqtt]\nurl = "{mosquitto.address}"\n')
+
+    def disk() -> Finding:
+        (found,) = [one for one in examine(folder / "service.toml", root) if one.check == "disk"]
+        return found
+
+    assert disk().found.startswith(f"{state} can be written")  # systemd makes the rest at the first start
+    (state / "private/edge-lstm-tank").mkdir(parents=True)
+    (state / "edge-lstm-tank").symlink_to("private/edge-lstm-tank")
+    assert disk().found.startswith(f"{state / 'edge-lstm-tank'} can be written")
 
 
 def test_a_broker_that_forgets_sessions_is_red_and_a_small_window_amber() -> None:

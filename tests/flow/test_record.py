@@ -237,3 +237,21 @@ def test_a_full_disk_ends_the_file_with_a_whole_row(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout == f"expected to write {path}, found: File too large\n"
     assert path.read_text() == "time,stream,x\n1970-01-01T00:00:01Z,a,2.0\n"
+
+
+def test_what_the_broker_had_for_a_recorder_that_was_held_up_is_in_the_file_at_its_end(
+    mosquitto: Any, record: Any, subscribe: Any
+) -> None:
+    process = record("--from", mosquitto.address, "--topic", "plant/{stream}/readings")
+    client = subscribe(mosquitto.address, "nothing")
+    publish(client, 1)
+    process.wait_rows(1)
+    process.process.send_signal(signal.SIGSTOP)
+    for step in range(3000):
+        facts = {"time": BEGIN + step, "level": 1, "flow": step}
+        last = client.client.publish("plant/late/readings", json.dumps(facts), qos=1)
+    last.wait_for_publish(60)
+    process.process.send_signal(signal.SIGINT)  # is heard when it goes on
+    process.process.send_signal(signal.SIGCONT)
+    assert process.end().startswith("3001 readings of 2 streams")
+    np.testing.assert_array_equal(recording(process.output).values[1:, 1], np.arange(3000))

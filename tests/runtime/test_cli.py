@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm import Bundle
+from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.broker import EmbeddedBroker
+from edge_lstm.predictions import encode_prediction
 from edge_lstm.serving import _settle
+from edge_lstm.store import Rules, Store
 
 
 def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -100,6 +102,22 @@ def test_replay_writes_the_predictions_and_prints_them_as_the_service_would(
     assert [float(row["level+5"]) for row in rows] == [one["predictions"]["level"]["5"] for one in published]
     assert "50 readings of 1 stream, 50 predictions" in done.stderr
     assert edge_lstm("replay", bundle_path, recording).stdout.startswith("50 readings of 1 stream, 50 predictions")
+
+
+def test_what_a_device_kept_is_replayed_by_the_rules_of_its_service(bundle_path: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    order = [(0, "1"), (1, "2"), (4, "3"), (2, "4"), (5, "2"), (3, "5"), (6, "6")]  # two late, a sequence repeated
+    readings = [Reading("tank", 1_700_000_000.0 + 60 * step, {"level": 1.5 * step}, number) for step, number in order]
+    told = {}
+    for rules in (Rules(0, 0), Rules(8, 256)):
+        path = tmp_path / f"{rules.max_rewind}-{rules.window}.db"
+        store = Store(path, bundle.id, 100, rules=rules)
+        store.commit(1, [], [], 0, [], 0, readings)
+        store.close(1)
+        told[rules] = edge_lstm("replay", bundle_path, "--history", path, "--json").stdout.splitlines()
+        expected = Predictor.of(bundle, "numpy", **rules._asdict()).feed(readings)
+        assert told[rules] == [encode_prediction(one, bundle.id) for one in expected]
+    assert [len(lines) for lines in told.values()] == [5, 8]
 
 
 def test_simulate_publishes_every_row_at_the_pace_asked_for(recording: Path) -> None:

@@ -113,6 +113,14 @@ def test_what_a_table_implies_is_filled_in_before_it_is_read() -> None:
     assert from_mapping({}, Line, "line.toml").names == "from the valves"
 
 
+def test_what_keys_mean_together_is_checked_as_far_as_they_are_right() -> None:
+    lines = message_of({"nmae": "a", "limits": [2, 1], "kind": 3}).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["nmae", "kind", "limits"]
+    assert lines[-1] == "  limits: expected rising numbers"
+    lines = message_of({"name": 1, "limts": [2, 1]}).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["limts", "name"]  # and nothing of limits
+
+
 def test_a_fault_within_hides_no_fault_around_it() -> None:
     with pytest.raises(EdgeLstmError) as caught:
         from_mapping({"valves": {"b": {"size": 7}}, "names": []}, Line, "line.toml")

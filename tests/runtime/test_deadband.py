@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from edge_lstm.deadband import Deadband
 from edge_lstm.decisions import Decided
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.steps import Steps
 from edge_lstm.streams import StreamTable
 from tests.networks import contract_of, random_network
@@ -27,6 +29,12 @@ def test_a_prediction_is_said_where_it_moved_over_its_band_since_the_last_that_w
     steps = steps_of(["a", "b", "a", "a", "a"], [1.0, 9.0, 1.4, 1.6, 1.7], [0] * 5)
     assert deadband.moved(steps, table) == [0, 1, 3]
     assert deadband.moved(steps_of(["a", "b"], [2.0, 9.6], [0, 0]), table) == [1]
+
+
+def test_a_band_for_nothing_that_is_said_is_refused_with_the_near_name() -> None:
+    name = CONTRACT.targets[0]
+    with pytest.raises(EdgeLstmError, match=f'output.deadband.{name}x: .* did you mean "{name}"'):
+        Deadband(CONTRACT, {name: 1.0, f"{name}x": 1.0})
 
 
 def test_a_correction_is_said_however_little_it_moved() -> None:

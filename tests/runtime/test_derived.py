@@ -80,6 +80,30 @@ def test_a_running_deviation_comes_to_that_of_its_values() -> None:
     assert rows[-1, 1] == pytest.approx(2.0, rel=0.05)
 
 
+def test_a_covariance_tells_whether_two_features_move_together_or_against_each_other() -> None:
+    random = np.random.default_rng(5)
+    x = random.normal(5, 2, 4000)
+    against = -0.5 * x + random.normal(0, 0.1, 4000)
+    asked = contract(Feature("x", derived=["covariance the other 1000"]), Feature("the other"))
+    assert asked.inputs == ["x", "the other", "x covariance the other 1000"]
+    rows, _ = fed(asked, [(at, {"x": a, "the other": b}) for at, (a, b) in enumerate(zip(x, against, strict=True))])
+    assert rows[-1, 2] == pytest.approx(-math.sqrt(0.5 * 2.0**2), rel=0.05)
+
+
+def test_a_covariance_moves_as_the_variances_do_and_starts_anew_after_a_gap() -> None:
+    asked = contract(
+        Feature("x", derived=["deviation 3", "covariance y 3"]),
+        Feature("y", derived=["covariance x 3", "from_start 3"]),
+        sampling=Sampling(60.0, 600.0),
+    )
+    values = [(0, 2.0), (1, 4.0), (2, 8.0), (3, 1.0), (60, 7.0), (61, 5.0)]  # a gap before the last two
+    rows, _ = fed(asked, [(minute, {"x": value, "y": -value}) for minute, value in values], 1)
+    assert asked.inputs[2:5] == ["x deviation 3", "x covariance y 3", "y covariance x 3"]
+    np.testing.assert_allclose(rows[:, 3], -rows[:, 2], rtol=1e-6)
+    np.testing.assert_array_equal(rows[:, 4], rows[:, 3])
+    np.testing.assert_allclose(rows[[0, 1, 4, 5], 3], [0, -1, 0, -1], atol=1e-6)
+
+
 def test_a_gap_starts_derived_inputs_anew() -> None:
     asked = contract(Feature("x", derived=["difference", "mean 10"]))
     rows, _ = fed(asked, [(0, {"x": 5.0}), (1, {"x": 6.0}), (60, {"x": 9.0}), (61, {"x": 10.0})])
@@ -87,8 +111,8 @@ def test_a_gap_starts_derived_inputs_anew() -> None:
 
 
 def test_a_late_reading_finds_the_derived_inputs_as_they_were() -> None:
-    asked = contract(Feature("x", derived=["difference", "mean 10", "deviation 4"]))
-    rows = [(minute, {"x": float(minute**2 % 7)}) for minute in range(9)]
+    asked = contract(Feature("x", derived=["difference", "mean 10", "deviation 4", "covariance y 6"]), Feature("y"))
+    rows = [(minute, {"x": float(minute**2 % 7), "y": float(minute % 4)}) for minute in range(9)]
     straight, first = fed(asked, rows)
     late, second = fed(asked, [*rows[:5], *rows[6:], rows[5]])
     np.testing.assert_array_equal(late[-4:], straight[-4:])
@@ -164,8 +188,22 @@ def test_a_half_filled_interval_survives_a_store() -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("mean", 'expected one of "difference"'), ("mean 1", "expected spans of 2"), ("mean 10 20", 'found "mean 10 20"')],
+    [
+        ("mean", 'expected one of "difference"'),
+        ("mean 1", "expected spans of 2"),
+        ("mean 10 20", 'found "mean 10 20"'),
+        ("covariance 30", '"covariance FEATURE STEPS", found "covariance 30"'),
+        ("covariance y 1", "expected spans of 2"),
+    ],
 )
 def test_a_derived_input_that_is_none_is_refused(text: str, found: str) -> None:
     with pytest.raises(EdgeLstmError, match=found):
         from_mapping({"name": "x", "derived": [text]}, Feature, "manifest")
+
+
+@pytest.mark.parametrize("other", ["x", "state", "nobody"])
+def test_a_covariance_names_another_feature_of_numbers(other: str) -> None:
+    asked = contract(Feature("x", derived=[f"covariance {other} 5"]), Feature("state", categories=["on", "off"]))
+    assert list(asked.faults()) == [
+        ("features", f'expected derived to name another feature of numbers, found "{other}"')
+    ]

@@ -161,6 +161,19 @@ def test_a_service_runs_on_the_cores_that_its_config_names(bundle_path: Path, tm
     assert os.sched_getaffinity(0) == {one}
 
 
+def test_a_service_that_is_kept_to_its_cores_already_asks_nobody(
+    cores: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = min(cores)
+    os.sched_setaffinity(0, {one})
+
+    def refused(_: int, wanted: list[int]) -> None:
+        raise PermissionError(1, "Operation not permitted")  # as the unit's system call filter has it
+
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    run_on([one, 4711])  # a board's config on a machine with fewer cores
+
+
 def test_cores_that_are_not_there_are_refused(tmp_path: Path, cores: set[int]) -> None:
     with pytest.raises(EdgeLstmError, match=r"expected to run on the cores 4711, found: .*; this machine has 0 to "):
         run_on([4711])

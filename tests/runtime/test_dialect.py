@@ -20,7 +20,10 @@ def found(folder: Path, text: str, name: str = "recording.csv") -> Dialect:
     ("text", "columns", "form"),
     [
         ("time,x\n2024-03-01T00:00:00Z,1\n2024-03-01T01:00:00Z,2\n", ["time"], None),
-        ("t,x\n1709251200,1\n1709251260,2\n", None, None),  # numbers are times where the name says so
+        ("n,x\n1709251200,1\n1709251260,2\n", None, None),  # numbers are times where the name says so,
+        ("ts,x\n1709251200000,1\n1709251260000,2\n", ["ts"], None),
+        ("t,x\n1709251200,1\n1709251260,2\n", ["t"], None),  # or may say so, of moments
+        ("t,x\n21.5,1\n21.6,2\n", None, None),
         ("stamp,x\n1709251200,1\n1709251260,2\n", ["stamp"], None),
         ("day,at,x\n2024-03-01,00:00,1\n2024-03-01,01:00,2\n", ["day", "at"], None),
         (

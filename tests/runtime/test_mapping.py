@@ -16,7 +16,7 @@ from edge_lstm.paths import ABSENT
 from edge_lstm.paths import Path as FactPath
 from edge_lstm.presets import preset_names
 from edge_lstm.service_config import read_service_config
-from edge_lstm.topics import TopicPattern, topic_faults
+from edge_lstm.topics import TopicPattern, filters_of, topic_faults
 
 HEAD = 'bundle = "tank.elstm"\n[mqtt]\nurl = "mqtt://localhost"\n'
 
@@ -68,7 +68,41 @@ def test_a_long_topic_that_nearly_fits_is_no_long_search() -> None:
 def test_the_filters_subscribe_to_every_pattern_once() -> None:
     own = {"c": ValueMapping(topic="garden/probe-{stream}"), "d": ValueMapping(topic="tele/{stream}/SENSOR")}
     mapping = InputMapping(["tele/{stream}/SENSOR", "{stream}/#"], values={"a": "x", **own})
-    assert mapping.topic_filters == ["tele/+/SENSOR", "+/#", "garden/+"]
+    assert mapping.topic_filters == ["+/#"]  # which covers the others
+    apart = InputMapping(["tele/{stream}/SENSOR", "a/{stream}", "a/b-{stream}"], values={"c": own["c"]})
+    assert apart.topic_filters == ["tele/+/SENSOR", "a/+", "garden/+"]
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covered"),
+    [
+        ("a/+", "a/b", True),
+        ("a/#", "a/+/c", True),
+        ("a/#", "a", True),
+        ("a/#", "a/+", True),
+        ("a/#", "a/+/#", True),
+        ("+/#", "a/b/#", True),
+        ("a/+", "+/b", False),
+        ("a/+", "b/+", False),
+    ],
+)
+def test_a_filter_that_another_covers_is_not_subscribed_to(wide: str, narrow: str, covered: bool) -> None:
+    for patterns in ([wide, narrow], [narrow, wide]):
+        assert filters_of(patterns) == ([wide] if covered else patterns)
+
+
+@pytest.mark.parametrize("sign", ["\x01", "\x7f", "\ufffe"])
+def test_a_topic_that_a_broker_would_close_the_connection_for_is_refused(sign: str) -> None:
+    shown = sign.encode("unicode_escape").decode()
+    for topic, wildcards in ((f"a{sign}/{{stream}}", True), (f"a{sign}/{{stream}}", False)):
+        ((where, fault),) = topic_faults(topic, wildcards=wildcards)
+        assert where == "topic"
+        assert fault.endswith(f'found "a{shown}"')
+    ((_, fault),) = topic_faults("x" * 65_530 + "/{stream}", wildcards=False)
+    assert fault == "expected at most 64000 bytes, found 65539"
+    assert list(topic_faults("x" * 60_000 + "/{stream}", wildcards=False)) == []
+    ((_, fault),) = topic_faults("$SYS/{stream}", wildcards=False)
+    assert "without a first $" in fault
 
 
 def test_a_topic_to_publish_to_is_plain_but_for_the_stream() -> None:
@@ -148,18 +182,18 @@ c = { topic = "t/{value}" }
         "input.values.b.scale: expected a number other than 0, found 0",
         "input.values.b.least: expected at most `most` (1.0), found 2.0",
         'input.values.c.topic: expected a topic of one value, so without {value}, found "t/{value}"',
+        "input.readings: expected a path like a.b[0].'c.d', found \"a..b\"",
+        "input.timezone: expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata), "
+        'found "Europe/Berlyn"',
         'input.topic: expected different parts, found {stream} twice in "a/{stream}/{stream}"',
         'input.topic: expected levels of plain text, {parts}, + or a last #, found "#"',
         'input.topic: expected at most two {parts} a level, with text between them, found "{x}{stream}"',
         'input.topic: expected a topic of one subscriber, since readings have an order, found "$share/g/{stream}"',
-        'input.topic: expected {stream} in the topic (or stream = "path"), found "plant/{line}/data"',
-        'input.values.c.topic: expected {stream} in the topic (or stream = "path"), found "t/{value}"',
-        "input.readings: expected a path like a.b[0].'c.d', found \"a..b\"",
-        "input.values.a: expected a path like a.b[0].'c.d', found \"x[\"",
         'input.columns: expected with format = "csv", and only there, found []',
         'input.separator: expected one sign, found ";;"',
-        "input.timezone: expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata), "
-        'found "Europe/Berlyn"',
+        "input.values.a: expected a path like a.b[0].'c.d', found \"x[\"",
+        'input.topic: expected {stream} in the topic (or stream = "path"), found "plant/{line}/data"',
+        'input.values.c.topic: expected {stream} in the topic (or stream = "path"), found "t/{value}"',
     ]
 
 

@@ -167,6 +167,26 @@ def test_an_output_topic_beside_the_input_is_taken(tmp_path: Path, topics: str) 
     assert read_service_config(path).output.topic
 
 
+def test_user_properties_of_readings_need_mqtt_5(tmp_path: Path) -> None:
+    asked = 'input = {time_from = "property", sequence = "n", sequence_from = "property"}'
+    fault = whole_fault_of(tmp_path, f'mqtt.protocol = "3.1.1"\n{asked}')
+    for name in ("time_from", "sequence_from"):
+        assert f'input.{name}: expected with mqtt.protocol = "5" only, which has user properties' in fault
+
+
+@pytest.mark.parametrize("name", ["client_id", "username"])
+def test_a_name_that_a_broker_would_close_the_connection_for_is_refused(tmp_path: Path, name: str) -> None:
+    for text in ("a\\u0001", "a\\uFFFE", "x" * 1001):
+        assert f"mqtt.{name}: expected a printable text of 1 to 1000 characters, found" in fault_of(
+            tmp_path, f'url = "mqtt://b"\n{name} = "{text}"'
+        )
+
+
+def test_a_deadband_without_quiet_is_refused(tmp_path: Path) -> None:
+    fault = whole_fault_of(tmp_path, "output.deadband.level = 0.5")
+    assert 'output.deadband: expected with publish_when = "change" only, found with "every"' in fault
+
+
 def test_what_goes_beside_a_payload_needs_mqtt_5_and_has_to_be_text(tmp_path: Path) -> None:
     beside = 'output = {expiry_s = 60, content_type = "application/json", user_properties = {site = "north"}}'
     fault = whole_fault_of(tmp_path, f'mqtt.protocol = "3.1.1"\n{beside}')

@@ -13,7 +13,7 @@ import pytest
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.reading import Reading
-from edge_lstm.store import Store, StoreFullError, history
+from edge_lstm.store import Rules, Store, StoreFullError, history
 
 
 def open_store(folder: Path, bundle: str = "bundle-1", kept: int = 0) -> Store:
@@ -110,8 +110,15 @@ def test_states_of_another_bundle_are_dropped_loudly(tmp_path: Path, caplog: pyt
     store.commit(1, [("a", b"1")], [("out/a", b"1")], 0, [], 0)
     store.close(0)
     again = open_store(tmp_path, "bundle-2")
-    assert (again.load(), again.row("a")) == ((0, [], []), None)
+    assert (again.count(), again.row("a")) == (0, None)
     assert "every stream starts cold was=bundle-1 is=bundle-2" in caplog.text
+
+
+def test_predictions_of_another_bundle_that_the_broker_has_not_go_out_all_the_same(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"1")], [("out/a", b"1")], 0, ["7:x"], 0)
+    store.close(0)
+    assert open_store(tmp_path, "bundle-2").load() == (1, [(1, [("out/a", b"1")])], ["7:x"])
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -122,9 +129,46 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_bytes().startswith(b"not a database")
 
 
-def test_a_damaged_database_is_moved_aside_and_every_stream_starts_cold(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_databases_of_other_programs_and_of_later_forms_are_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    other = sqlite3.connect(path)
+    other.execute("create table recorder (sensor text)")
+    other.close()
+    with pytest.raises(EdgeLstmError, match=r"found one with other tables \(recorder\)"):
+        open_store(tmp_path)
+    path.unlink()
+    open_store(tmp_path).close(0)
+    later = sqlite3.connect(path)
+    (form,) = later.execute("pragma user_version").fetchone()
+    later.execute(f"pragma user_version = {form + 1}")
+    later.close()
+    with pytest.raises(EdgeLstmError, match=rf"of form {form} at .*, found form {form + 1}") as caught:
+        open_store(tmp_path)
+    assert "later edge-lstm" in caught.value.hint
+
+
+@pytest.mark.parametrize("first_page", [bytes(4096), b"\xff" * 4096, bytes(range(256)) * 16])
+def test_a_first_page_that_is_no_longer_sqlites_is_damage_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first_page: bytes
 ) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [(f"s{index}", bytes(500)) for index in range(40)], [], 0, [], 0)
+    store.close(0)
+    path = tmp_path / "state.db"
+    path.write_bytes(first_page + path.read_bytes()[4096:])
+    assert open_store(tmp_path).count() == 0
+    assert len(list(tmp_path.glob("state.db.damaged-*"))) == 1
+    assert "every stream starts cold" in caplog.text
+
+
+def test_what_keeps_a_database_from_opening_is_told_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "state.db").mkdir()
+    with pytest.raises(EdgeLstmError) as caught:
+        open_store(tmp_path)
+    assert "see that its folder is there" in caught.value.hint
+
+
+def test_a_damaged_database_and_every_stream_starts_cold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(tmp_path)
     store.commit(1, [(f"s{index}", bytes(500)) for index in range(400)], [], 0, [], 0)
     store.close(0)
@@ -166,11 +210,29 @@ def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_p
     for batch in range(40):
         store.commit(batch + 1, [], [], batch, [], 0, readings[10 * batch : 10 * batch + 10])
     store.close(40)
-    kept = list(history(tmp_path / "state.db"))
+    kept, rules = history(tmp_path / "state.db", "bundle-1")
+    assert rules == (0, 0)
     assert 50 <= len(kept) <= 110
     assert kept == readings[-len(kept) :]
     with pytest.raises(EdgeLstmError, match="expected a state database"):
-        list(history(tmp_path / "none.db"))
+        history(tmp_path / "none.db", "bundle-1")
+
+
+def test_history_is_that_of_the_bundle_asked_for_with_the_rules_it_was_stepped_by(tmp_path: Path) -> None:
+    runs = [("bundle-1", Rules(8, 0)), ("bundle-2", Rules(8, 0)), ("bundle-1", Rules(0, 0)), ("bundle-1", Rules(5, 9))]
+    for run, (bundle, rules) in enumerate([*runs, ("bundle-2", Rules(8, 0))]):
+        store = Store(tmp_path / "state.db", bundle, 100, rules=rules)
+        (last, _, _) = store.load()
+        store.commit(last + 1, [], [], last, [], 0, [Reading("a", 1e9 + run, {"level": 1.0})])
+        store.close(last)
+
+    def runs_of(bundle: str) -> tuple[list[float], Rules | None]:
+        readings, rules = history(tmp_path / "state.db", bundle)
+        return [reading.time - 1e9 for reading in readings], rules
+
+    assert runs_of("bundle-1") == ([2, 3], Rules(5, 9))
+    assert runs_of("bundle-2") == ([4], Rules(8, 0))
+    assert runs_of("bundle-3") == ([0, 1, 2, 3, 4], None)
 
 
 def test_a_second_owner_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,18 @@ def resident_kib() -> int:
     return int(line.split()[1])
 
 
+def test_a_row_that_does_not_fit_starts_its_stream_cold_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    contract = contract_of(random_network())
+    kept = StreamTable(contract)
+    slot = kept.slot("a")
+    kept.now["step"][slot] = 7
+    table = StreamTable(contract, fetch={"a": kept.row("a"), "b": kept.row("a")[:-9]}.get)
+    slots = [table.slot(stream) for stream in "abc"]
+    assert table.now["step"][slots].tolist() == [7, 0, 0]
+    assert np.isnan(table.now["time"][table.slot("b")])
+    assert caplog.text.count("stream starts cold, what was kept of it does not fit stream=b") == 1
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says what memory is taken")
 def test_a_table_takes_memory_for_its_streams_and_not_for_its_capacity() -> None:
     if HUGE.exists() and "[always]" in HUGE.read_text():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -36,13 +36,23 @@ def test_the_separator_is_found_in_the_first_row(tmp_path: Path, separator: str)
     assert column(read_recording(path, Columns({"x": "x"}))) == [2.5]
 
 
-def test_runs_of_spaces_separate_where_told_and_names_are_given_for_a_missing_header(tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", [" ", None])
+def test_runs_of_spaces_separate_and_names_are_given_for_a_missing_header(
+    tmp_path: Path, separator: str | None
+) -> None:
     path = written(tmp_path, "1 1   -0.5 \n1 2  0.25\n\n2 1 7\n")
-    layout = Layout(" ", ["engine", "cycle", "x"])
+    layout = Layout(separator, ["engine", "cycle", "x"])
     columns = Columns({"x": "x"}, Times(interval_s=10, start=100), "engine", layout=layout)
     recording = read_recording(path, columns)
     assert (recording.streams, recording.times.tolist()) == (["1", "2"], [100, 110, 100])
     assert column(recording) == [-0.5, 0.25, 7]
+    with pytest.raises(EdgeLstmError, match="hint: its first row holds readings: name its columns by header ="):
+        read_recording(path, Columns({"x": "x"}, Times(interval_s=10)))
+
+
+def test_spaces_in_names_and_texts_separate_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, "outer water\n1.5\n2.5\n")
+    assert column(read_recording(path, Columns({"x": "outer water"}, Times(interval_s=10)))) == [1.5, 2.5]
 
 
 def test_a_decimal_comma_is_read_and_a_point_beside_it_refused(tmp_path: Path) -> None:
@@ -223,3 +233,23 @@ def test_a_parquet_file_reads_as_the_same_recording_as_its_csv(tmp_path: Path) -
     path.write_bytes(b"PAR1")
     with pytest.raises(EdgeLstmError, match=r"expected a Parquet file at .*pump\.parquet, found: "):
         read_recording(path, Columns({"x": "x"}))
+
+
+def test_dates_hours_nanoseconds_and_large_counters_of_a_parquet_file_are_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install 'edge-lstm[parquet]')")
+    from pyarrow import parquet
+
+    begin = datetime(2024, 1, 1, tzinfo=timezone.utc)
+    columns = {
+        "day": pyarrow.array([begin.date()] * 2),
+        "hour": pyarrow.array([22, 23]),
+        "clock": pyarrow.array([time(22), time(23)]),
+        "exact": pyarrow.array([1_704_146_400_000_000_789, 1_704_150_000_000_000_123], pyarrow.timestamp("ns")),
+        "count": pyarrow.array([2**60, 2**60 + 1]),
+    }
+    path = tmp_path / "meter.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    for written_as in (Times(["day", "hour"], "%Y-%m-%d %H"), Times(["day", "clock"]), Times(["exact"])):
+        read = read_recording(path, Columns({"count": "count"}, written_as))
+        np.testing.assert_array_equal(read.times - begin.timestamp(), [79_200, 82_800])
+    assert read.values[:, 0].tolist() == [2.0**60, 2.0**60]

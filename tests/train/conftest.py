@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -58,6 +59,16 @@ def recording_of(rows: Sequence[tuple[str, float, Sequence[float]]], features: S
         np.array([time for _, time, _ in rows], np.float64),
         np.array([values for _, _, values in rows], np.float64).reshape(len(rows), len(features)),
     )
+
+
+def of_task(recipe: Recipe, **sections: object) -> Recipe:
+    (task,) = sections
+    return dataclasses.replace(recipe, task=task, forecast=None, **sections)
+
+
+def with_label(recording: Recording, name: str, values: np.ndarray, categories: tuple[str, ...] = ()) -> Recording:
+    found = {name: categories} if categories else {}
+    return dataclasses.replace(recording, labels={name: values}, categories=found)
 
 
 @pytest.fixture(name="recipe_of")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_lstm.contract import Contract, Feature, StateTensor
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.predictor import Predictor
+from edge_lstm.reading import Reading
 from edge_lstm_train.dataset import carried_chunks, dataset_of, read_dataset, window_ends, windows
+from edge_lstm_train.evaluate import aligned, predict
+from edge_lstm_train.fit import fit, streamed
+from edge_lstm_train.outliers import outliers
 from edge_lstm_train.recipe import read_recipe
+from edge_lstm_train.sections import ClassifySection, FeatureSection, FitSection
 
 Floats = np.ndarray
 Make = Callable[..., Any]
@@ -97,16 +105,57 @@ def test_features_that_never_change_in_the_training_part_are_refused_together(
     rows = [("s", 60.0 * index, [index % 5, 7.0, -1e6, float(index > 20)]) for index in range(30)]
     with pytest.raises(EdgeLstmError, match=r"found constant ones: b \(7\), c \(-1e\+06\), d \(0\)"):
         dataset_of(recipe_of(features=dict.fromkeys("abcd", False)), recording_of(rows, list("abcd")))
+    rows = [("s", 60.0 * index, [index % 5 * 1e-12, 1.0]) for index in range(30)]
+    small = recording_of(rows, ["ampere", "sky"])
+    assert dataset_of(recipe_of(features={"ampere": False}), small).contract.features[0].scale < 1e-11
+    sky = FeatureSection(categories=["clear", "rain"])
+    recipe = recipe_of(features={"ampere": False})
+    with pytest.raises(EdgeLstmError, match=r"found constant ones: sky \(rain\)"):
+        dataset_of(dataclasses.replace(recipe, features={**recipe.features, "sky": sky}), small)
+    unknown = dataclasses.replace(small, values=np.where(small.values == 1.0, np.nan, small.values))
+    with pytest.raises(
+        EdgeLstmError, match=r'expected values of "sky" \(of clear, rain\) in the training part, found none'
+    ):
+        dataset_of(dataclasses.replace(recipe, features={**recipe.features, "sky": sky}), unknown)
 
 
-def test_a_feature_that_tells_a_target_beforehand_is_refused(recipe_of: Make, recording_of: Make) -> None:
+def test_a_feature_that_tells_a_target_beforehand_is_refused_whatever_horizons_are_asked_for(
+    recipe_of: Make, recording_of: Make
+) -> None:
     random = np.random.default_rng(4).normal(1013, 8, 200)
-    rows = [("s", 60.0 * index, [random[index], 1.8 * random[index + 2] + 32]) for index in range(190)]
+    rows = [("s", 60.0 * index, [random[index], round(1.8 * random[index + 2] + 32, 2)]) for index in range(190)]
     recording = recording_of(rows, ["hPa", "tomorrow"])
-    dataset_of(recipe_of(features={"hPa": False, "tomorrow": False}, horizons=[1]), recording)
-    with pytest.raises(EdgeLstmError) as caught:
-        dataset_of(recipe_of(features={"hPa": False, "tomorrow": False}, horizons=[1, 2]), recording)
-    assert '"tomorrow" to say no more than a device knows, found that it tells "hPa" 2 steps ahead' in str(caught.value)
+    for horizons in ([1], [1, 2]):
+        with pytest.raises(EdgeLstmError) as caught:
+            dataset_of(recipe_of(features={"hPa": False, "tomorrow": False}, horizons=horizons), recording)
+        told = '"tomorrow" to say no more than a device knows, found that it tells "hPa" 2 steps ahead exactly'
+        assert told in str(caught.value)
+    assert dataset_of(recipe_of(features={"tomorrow": False, "hPa": False}), recording)  # yesterday's is no leak
+
+
+def test_a_feature_with_a_value_for_each_class_is_refused_and_the_labels_own_past_is_not(
+    recipe_of: Make, recording_of: Make
+) -> None:
+    states = np.random.default_rng(5).integers(0, 3, 200)
+    rows = [("s", 60.0 * index, [state, float((5, 1, 9)[state])]) for index, state in enumerate(states.tolist())]
+    recording = dataclasses.replace(recording_of(rows, ["state", "copy"]), categories={"state": ["off", "idle", "on"]})
+    recipe = dataclasses.replace(
+        recipe_of(features={"state": False, "copy": False}),
+        task="classify",
+        forecast=None,
+        classify=ClassifySection(label="state", classes=["off", "idle", "on"]),
+    )
+    state = FeatureSection(categories=["off", "idle", "on"])
+    alone = dataclasses.replace(recipe, features={"state": state})
+    both = dataclasses.replace(recipe, features={"state": state, "copy": FeatureSection()})
+    for one in (alone, both):  # the label now is among the inputs
+        with pytest.raises(EdgeLstmError, match=r'expected "(copy|state)" to say no more .* tells "state" exactly'):
+            dataset_of(one, recording)
+    later = dataclasses.replace(recipe.classify, ahead=1)
+    assert dataset_of(dataclasses.replace(both, classify=later), recording)
+    before = dataclasses.replace(recording.rows(slice(199)), values=np.stack([states[:-1], states[1:]], axis=1))
+    with pytest.raises(EdgeLstmError, match='found that it tells "state" 1 step ahead exactly'):
+        dataset_of(dataclasses.replace(both, classify=later), before)
 
 
 def test_what_runs_like_clockwork_is_no_leak(recipe_of: Make, recording_of: Make) -> None:
@@ -175,3 +224,112 @@ def test_a_faulty_recording_is_refused_by_place(tmp_path: Path, text: str, found
     with pytest.raises(EdgeLstmError) as caught:
         read_dataset(read_recipe(path))
     assert found in caught.value.message
+
+
+def test_classes_that_the_recording_does_not_know_or_knows_besides_are_named(
+    recipe_of: Make, recording_of: Make
+) -> None:
+    rows = [("s", 60.0 * index, [float(index % 7)]) for index in range(60)]
+    recording = recording_of(rows)
+    labelled = dataclasses.replace(
+        recording, labels={"gait": np.arange(60) % 3}, categories={"gait": ["run", "sit", "walk"]}
+    )
+    numbered = dataclasses.replace(recording, labels={"gait": np.arange(60.0) % 20})
+
+    def told(recording: Any, *classes: str) -> str:
+        section = ClassifySection(label="gait", classes=list(classes))
+        recipe = dataclasses.replace(recipe_of(), task="classify", forecast=None, classify=section)
+        with pytest.raises(EdgeLstmError) as caught:
+            dataset_of(recipe, recording)
+        return str(caught.value)
+
+    assert 'expected the classes of "gait" to be run, sit, found "walk" (20 steps)\n' in told(labelled, "run", "sit")
+    assert 'found "Walk" (no step), "walk" (20 steps)\n' in told(labelled, "run", "sit", "Walk")
+    assert '"2" (3 steps), ' in (many := told(numbered, "0", "1"))
+    assert " and 10 more\nhint: write classes as the recording does" in many
+
+
+def test_a_value_far_from_all_others_is_named_by_its_place_and_refused_where_no_sensor_can_measure_it(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(6)
+    cells = [f"{value:.2f}" for value in random.normal(20, 4, 300)]
+    cells[150] = cells[151] = "-999"
+    recipe = (
+        'name = "room"\n[recording]\npath = "room-*.csv"\nstream = "room"\n[features.t]\ncolumn = "T"\n{}\n'
+        '[forecast]\ntargets = ["t"]\nhorizons = [1]\n'
+    )
+
+    def written(plausible: str = "") -> Any:
+        for part in (0, 1):
+            places = range(200) if part == 0 else range(200, 300)
+            rows = "".join(f"{1_700_000_000 + 60 * row},{cells[row]}\n" for row in places)
+            (tmp_path / f"room-{part}.csv").write_text(f"time,T\n{rows}")
+        (tmp_path / "room.toml").write_text(recipe.format(plausible))
+        return read_recipe(tmp_path / "room.toml")
+
+    (found,) = outliers(written(), read_dataset(written()).recording)
+    assert (found.section, found.column, found.row, found.value, found.count) == ("features.t", "T", 152, -999, 2)
+    assert found.file == str(tmp_path / "room-0.csv")
+    assert "sentinels = [-999]" in found.remedy
+    for plausible in ("sentinels = [-999]", "least = -40"):
+        assert not list(outliers(written(plausible), read_dataset(written(plausible)).recording))
+    cells[250] = "3e38"
+    with pytest.raises(EdgeLstmError) as caught:
+        read_dataset(written("least = -40"))
+    place = f'{tmp_path / "room-1.csv"}, row 52, column "T": found 3e+38, '
+    assert str(caught.value).startswith(place)
+    assert "most = ...) under [features.t]" in caught.value.hint
+    assert read_dataset(written("least = -40\nmost = 60")).recording.left_out == {"implausible": 3}
+
+
+def test_what_no_sensor_measures_is_missing_on_a_device_and_leaves_no_trace() -> None:
+    features = [Feature("x", mean=20, scale=4, derived=["mean 10", "deviation 10"]), Feature("y", mean=1e3, scale=1e-6)]
+    contract = Contract("c", "forecast", features, ["x", "y"], [1], [StateTensor("h", [1])])
+    said = []
+    for absurd in (3e38, -1e12, float("nan")):
+        listener = Listener()
+        predictor = Predictor(contract, listener)
+        rows = [{"x": 20.0 + step % 3, "y": 1000.0} for step in range(40)]
+        rows[20]["x"] = absurd
+        predictor.feed([Reading("s", 60.0 * step, row) for step, row in enumerate(rows)])
+        assert predictor.totals["missing"] == 1
+        said.append(np.stack([row for _, row in listener.rows]))
+    np.testing.assert_array_equal(said[0], said[2])
+    np.testing.assert_array_equal(said[1], said[2])
+    strangers = Contract("c", "estimate", [Feature("x")], ["z"], [0], [StateTensor("h", [1])])  # statistics unknown
+    predictor = Predictor(strangers, Listener())
+    predictor.feed([Reading("s", 0.0, {"x": 1e12})])
+    assert predictor.totals["missing"] == 0
+
+
+@pytest.mark.parametrize("part", ["recordings", "one at a time"])
+def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
+    part: str, recipe_of: Make, recording_of: Make
+) -> None:
+    random = np.random.default_rng(7)
+    rows = []
+    for stream in ("a", "b", "c"):
+        time = 1_700_000_000.0
+        for _ in range(300):
+            time += float(random.choice([5, 20, 61, 130, 2000], p=[0.4, 0.3, 0.2, 0.09, 0.01]))
+            values = [float(random.normal(20, 3)), float(random.integers(0, 2)), float(random.normal())]
+            rows.append((stream, time, [math.nan if random.random() < 0.2 else value for value in values]))
+    rows += rows[40:60]  # repeated and late
+    recipe = recipe_of(clock=["time_of_day", "elapsed"], fit=FitSection(updates=4, segments=4, chunk=20))
+    recipe = dataclasses.replace(
+        recipe,
+        features={
+            "x": FeatureSection(mask=True, derived=["difference", "deviation 5", "slope 3 9", "covariance y 7"]),
+            "side": FeatureSection(categories=["left", "right"]),
+            "y": FeatureSection(mirrored_by="side", aggregate="most"),
+        },
+        clip=2.0,
+        sampling=dataclasses.replace(recipe.sampling, interval_s=60.0, max_gap_s=600.0, grid=part == "recordings"),
+    )
+    recording = recording_of(rows, ("x", "side", "y"))
+    dataset = dataset_of(recipe, recording)
+    model = fit(recipe, dataset, np.ones(1)).model
+    runtime = aligned(dataset, predict(dataset.contract, model.network(), recording))
+    assert np.isfinite(runtime).all()
+    np.testing.assert_allclose(runtime, streamed(model, dataset), rtol=1e-4, atol=1e-4)

@@ -17,7 +17,8 @@ from edge_lstm_train.dataset import Batch, Dataset, dataset_of
 from edge_lstm_train.evaluate import aligned, predict
 from edge_lstm_train.fit import Fitted, fit, streamed, untrained
 from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import FitSection, ModelSection
+from edge_lstm_train.sections import FitSection, ModelSection, RegressSection
+from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Any]
 
@@ -151,3 +152,35 @@ def test_a_highway_carries_its_samples_across_chunks(recipe_of: Callable[..., Re
             pieces.append(piece)
     assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-5)
     assert model.highway.weight.abs().max() > 0
+
+
+def test_a_refit_learns_from_the_validation_part_and_so_does_the_ridge_beside_it(
+    recipe_of: Make, recording_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 2000)
+    power = values * np.repeat([1.0, 2.0, 9.0], [1200, 400, 400])  # another one in each part
+    recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
+
+    learned_from: list[int] = []
+    chunks = fitting.carried_chunks
+
+    def noted(dataset: Dataset, *arguments: Any) -> Iterator[Batch]:
+        learned_from.append(len(dataset.steps("train")))
+        return chunks(dataset, *arguments)
+
+    monkeypatch.setattr(fitting, "carried_chunks", noted)
+
+    def slopes(refit: bool) -> list[float]:
+        section = FitSection(updates=8, segments=4, chunk=20, learning_rate=1e-5, refit=refit)
+        recipe = recipe_of(model=ModelSection(hidden=2, highway=1, level_free=False), fit=section)
+        recipe = of_task(recipe, regress=RegressSection("power"))
+        dataset = dataset_of(recipe, with_label(recording, "power", power))
+        baselines = fit_baselines(dataset, refit)
+        fitted = fit(recipe, dataset, baselines.residual)
+        assert fitted.refitted == refit
+        said = streamed(fitted.model, dataset)[:, 0], baselines.predictions["ridge"][:, 0]
+        return [float(np.polyfit(values, one, 1)[0]) for one in said]
+
+    assert slopes(False) == pytest.approx([1.0, 1.0], abs=0.05)
+    assert slopes(True) == pytest.approx([1.25, 1.25], abs=0.05)  # three rows of 1 to one of 2, and none of 9
+    assert learned_from == [1200, 1200, 1600]

@@ -138,6 +138,43 @@ def test_decimal_commas_and_times_in_two_columns_are_found_and_written_down(tmp_
     np.testing.assert_allclose(dataset.recording.labels["CO(GT)"][0], float(rows[0].split(";")[2]))
 
 
+def test_a_recording_without_a_header_is_refused_and_surveyed_by_the_names_it_is_given(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rows = [f"{engine} {cycle} {random.normal(600, 1):.2f}  14.62" for engine in (1, 2) for cycle in range(1, 201)]
+    path = tmp_path / "engines.txt"
+    path.write_text("\n".join(rows) + "\n")
+    refused = init(path, "--task", "forecast", "-o", tmp_path)
+    assert refused.exit_code == 1
+    assert "expected a header row, found readings in it: 1, 1, " in refused.stderr
+    assert "hint: name its 4 columns: --header time,pump,level" in refused.stderr
+    options = ("--header", "unit, cycle, s2, s5", "--stream-column", "unit", "--target", "s2")
+    assert init(path, "--task", "forecast", *options, "-o", tmp_path).exit_code == 0
+    recipe = read_recipe(tmp_path / "engines.toml")
+    assert recipe.recording.header == ["unit", "cycle", "s2", "s5"]
+    assert list(recipe.features) == ["cycle", "s2"]
+    assert read_dataset(recipe).recording.streams == ["1", "2"]
+
+
+def test_columns_that_are_left_out_are_named_and_a_decimal_comma_may_be_said(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    levels = [f"{level:.3f}".replace(".", ",") for level in random.normal(4, 1, 240)]
+    lines = [f"2024-03-{1 + row // 24:02d} {row % 24:02d}:00;{level}" for row, level in enumerate(levels)]
+    path = tmp_path / "tank.csv"
+    path.write_text("when;level\n" + "\n".join(lines) + "\n")
+    refused = init(path, "--task", "forecast", "-o", tmp_path)
+    assert refused.exit_code == 1
+    assert "--decimal comma where its numbers are like 4,310, which may be thousands" in refused.stderr
+    assert init(path, "--task", "forecast", "--decimal", "comma", "-o", tmp_path).exit_code == 0
+    assert abs(np.nanmean(read_dataset(read_recipe(tmp_path / "tank.toml")).recording.values) - 4) < 0.5
+    more = [f"{line};x{row};{row % 7}" for row, line in enumerate(lines)]
+    path.write_text("when;level;tag;flow\n" + "\n".join(more) + "\n")
+    folder = tmp_path / "two"
+    folder.mkdir()
+    assert init(path, "--task", "forecast", "--name", "two", "-o", folder).exit_code == 0
+    left_out = "# left out, neither numbers nor a few texts that return: level, tag\n"
+    assert left_out in (folder / "two.toml").read_text()
+
+
 def test_init_overwrites_nothing_and_says_what_it_cannot_use(pumps: Path, tmp_path: Path) -> None:
     for arguments, found in [
         (("--task", "regress", "--target", "flaw °"), 'did you mean "flow °"?'),

@@ -78,6 +78,18 @@ def test_keys_that_contradict_one_another_are_all_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_covariance_is_with_another_feature_of_numbers(tmp_path: Path) -> None:
+    more = '[features.flow]\nderived = ["covariance flow 9", "covariance state 9", "covariance flwo 9"]\n'
+    text = MINIMAL.replace("[features.flow]\n", more + '[features.state]\ncategories = ["on", "off"]\n')
+    with pytest.raises(EdgeLstmError) as caught:
+        read_recipe(write(tmp_path, text))
+    assert caught.value.message.splitlines()[1:] == [
+        '  features.flow.derived: expected names of features, found "flwo"; did you mean "flow"?',
+        '  features.flow.derived: expected another feature of numbers, found "flow"',
+        '  features.flow.derived: expected another feature of numbers, found "state"',
+    ]
+
+
 def test_what_changes_a_measured_value_is_no_augmentation_where_values_are_predicted(tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError) as caught:
         read_recipe(write(tmp_path, MINIMAL + "[augment]\nscale = 0.1\nwarp = 0.2\nnoise = 0.1\n"))
@@ -103,6 +115,25 @@ def test_a_refit_is_refused_where_the_baselines_could_not_follow_it(tmp_path: Pa
 def test_a_window_belongs_to_the_method_windows_alone(tmp_path: Path, fit: str, found: str) -> None:
     with pytest.raises(EdgeLstmError, match=found):
         read_recipe(write(tmp_path, MINIMAL + f"[fit]\n{fit}\n"))
+
+
+@pytest.mark.parametrize(
+    ("task", "found"),
+    [
+        ("[anomaly]\nreconstruct = true\n[model]\nhighway = 2", "model.highway: expected none with reconstruct"),
+        ('[classify]\nlabel = "x"\nclasses = ["0", "1"]\n[fit]\nloss = "huber"', "fit.loss: expected none with"),
+        (
+            '[anomaly]\n[model]\nhighway = 8\n[fit]\nmethod = "windows"\nwindow = 8',
+            "fit.window: expected more steps than the highway sees (8), found 8",
+        ),
+    ],
+)
+def test_what_a_task_could_not_learn_by_is_refused(tmp_path: Path, task: str, found: str) -> None:
+    name = task.partition("]")[0][1:]
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'name = "a"\ntask = "{name}"\n[recording]\npath = "a.csv"\n[features.x]\n{task}\n')
+    with pytest.raises(EdgeLstmError, match=re.escape(found)):
+        read_recipe(path)
 
 
 def test_a_split_without_a_test_part_is_refused(tmp_path: Path) -> None:

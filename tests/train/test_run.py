@@ -7,22 +7,25 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm_train import fit as fitting
 from edge_lstm_train.checkpoint import load_checkpoint
 from edge_lstm_train.cli import train as train_command
-from edge_lstm_train.dataset import Batch
-from edge_lstm_train.recipe import read_recipe
+from edge_lstm_train.dataset import Batch, dataset_of
+from edge_lstm_train.recipe import Recipe, read_recipe
 from edge_lstm_train.report import Facts, Paragraph, Section, Table, write_report
-from edge_lstm_train.run import train
+from edge_lstm_train.run import train, unseen_steps
+
+Make = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,40 @@ def test_a_loss_that_is_not_finite_is_reported_by_update_after_the_best_was_writ
     assert json.loads((tmp_path / "metrics.json").read_text())["diverged_at"] == 17
 
 
+def test_ctrl_c_says_how_to_go_on_and_whether_there_is_anything_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = read_recipe("weather")
+    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=16))
+    real = torch.nn.utils.clip_grad_norm_
+
+    def stopped_at(update: int) -> None:
+        left = iter([False] * (update - 1) + [True])
+
+        def clip(*arguments: Any) -> object:
+            if next(left, False):
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", clip)
+
+    for update, how in ((1, "start again, since nothing was written down yet"), (4, "go on with --resume")):
+        stopped_at(update)
+        best = train(recipe, tmp_path).fitted.best
+        assert f"interrupted at update {update}: weights of update {best} kept; {how}\n" in capsys.readouterr().err
+        assert load_checkpoint(tmp_path).contract.name == "weather"
+
+    def evaluated(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edge_lstm_train.run.predict", evaluated)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path, resume=True)
+    assert "the same command with --resume goes on from there\n" in capsys.readouterr().err
+    assert len(train(recipe, tmp_path, resume=True).fitted.curve) == 9
+
+
 def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys\n"
@@ -156,3 +193,12 @@ def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert told.stdout == "torch is not installed here\nhint: run pip install 'edge-lstm[train]'\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_tape_of_short_streams_holds_several_of_them(recipe_of: Make, recording_of: Make) -> None:
+    random = np.random.default_rng(2)
+    rows = [(name, 60.0 * at, [float(random.normal())]) for name in "abc" for at in range(100 if name == "b" else 80)]
+    dataset = dataset_of(recipe_of(), recording_of(rows, ("x",)))
+    chosen = unseen_steps(dataset)
+    assert dataset.recording.streams[dataset.stream_of[chosen[0]]] == "b"  # the one with most of them comes first
+    assert sorted(chosen.tolist()) == np.flatnonzero(dataset.part_of > 0).tolist()

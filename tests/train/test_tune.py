@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording, recording_csv
+from edge_lstm_train import tune as tuning
 from edge_lstm_train.recipe import Recipe, read_recipe
 from edge_lstm_train.sections import FitSection, Range
-from edge_lstm_train.tune import Budget, changed_recipe, tune
+from edge_lstm_train.tune import Budget, changed_recipe, trials_section, tune
 
 Make = Callable[..., Recipe]
 RECIPE = """
@@ -62,7 +65,6 @@ def test_a_search_stops_at_its_trials_goes_on_where_it_was_and_keeps_the_budget(
 
 def test_two_processes_share_a_search(recipe: Recipe, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/trials.db"
-    tune(recipe, 1, storage, "waves", Budget())  # makes the tables: two at once would both try
     code = (
         "import sys; from edge_lstm_train.recipe import read_recipe; from edge_lstm_train.tune import Budget, tune; "
         "tune(read_recipe(sys.argv[1]), 6, sys.argv[2], 'waves', Budget())"
@@ -90,3 +92,75 @@ def test_whole_numbers_stay_whole_and_bounds_hold(recipe_of: Make) -> None:
     assert (changed.model.hidden, changed.fit.chunk) == (24, 50)
     with pytest.raises(EdgeLstmError, match="hidden"):
         changed_recipe(recipe_of(), {"model.hidden": 2000.0})
+
+
+def test_whole_numbers_between_two_are_tried_whole_and_a_switch_is_0_or_1(recipe: Recipe, tmp_path: Path) -> None:
+    space = {
+        "model.hidden": Range(least=2, most=5),
+        "model.learned_start": Range(choices=[0, 1]),
+        "fit.method": Range(texts=["windows"]),
+        "fit.window": Range(choices=[6, 9000]),  # no run is that long
+    }
+    found = tune(dataclasses.replace(recipe, tune=space), 6, f"sqlite:///{tmp_path}/trials.db", "waves", Budget())
+    header, rows = found.table
+    assert header[4:] == ["fit.method", "fit.window", "model.hidden", "model.learned_start"]
+    assert {row[6] for row in rows} <= set("2345")
+    assert (type(found.recipe.model.hidden), type(found.recipe.model.learned_start)) == (int, bool)
+    assert found.recipe.fit.window == 6
+    assert len(rows) + len(found.refused) == 6
+    assert all("expected windows of 9000 steps in the training part" in why for why in found.refused)
+    note = trials_section(found).blocks[-1]
+    assert not found.refused or f"{len(found.refused)} trial" in note.text
+
+
+def test_a_search_that_goes_on_tries_what_it_would_have_tried(recipe: Recipe, tmp_path: Path) -> None:
+    def rates(*, stops: bool) -> list[str]:
+        storage = f"sqlite:///{tmp_path}/{stops}.db"
+        if stops:
+            tune(recipe, 2, storage, "waves", Budget())
+        _, rows = tune(recipe, 4, storage, "waves", Budget()).table
+        return [row[4] for row in sorted(rows, key=lambda row: int(row[0]))]
+
+    whole = rates(stops=False)
+    assert len(set(whole)) == 4
+    assert rates(stops=True) == whole
+
+
+def test_a_study_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    storage = f"{tmp_path}/trials.log"  # a journal
+    first = tune(recipe, 1, storage, "waves", Budget())
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("waves.csv", "waves.toml"):
+        shutil.copy(tmp_path / name, tmp_path / "elsewhere")
+    elsewhere = read_recipe(tmp_path / "elsewhere/waves.toml")
+    assert tune(elsewhere, 1, storage, "waves", Budget()).table == first.table
+    other = dataclasses.replace(recipe, tune={"model.hidden": Range(choices=[3])})
+    with pytest.raises(EdgeLstmError, match='expected the search of this recipe in the study "waves"'):
+        tune(other, 1, storage, "waves", Budget())
+    assert len(tune(other, 1, storage, "threes", Budget()).table[1]) == 1
+
+
+@pytest.mark.parametrize(
+    "storage", ["sqlite:////no/such/folder/trials.db", "nothing://x", "/no/such/folder/trials.log"]
+)
+def test_a_storage_that_cannot_be_opened_is_told(recipe: Recipe, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_WAIT_S", 0.0)
+    with pytest.raises(EdgeLstmError, match=f"expected a storage of trials at {storage}, found: "):
+        tune(recipe, 1, storage, "waves", Budget())
+
+
+def test_ctrl_c_ends_the_search_and_half_a_trial_counts_for_none(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = f"sqlite:///{tmp_path}/trials.db"
+    whole = tuning.fit
+
+    def interrupted(*arguments: Any) -> Any:
+        return dataclasses.replace(whole(*arguments), interrupted_at=9)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(recipe, 3, storage, "waves", Budget())
+    _, rows = tune(recipe, 1, storage, "waves", Budget()).table
+    assert [row[0] for row in rows] == ["1"]

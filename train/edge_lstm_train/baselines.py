@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm_train.dataset import Dataset, target_columns
+from edge_lstm_train.dataset import Dataset, first_alike, target_columns
 
 Array = NDArray[np.float64]
 
@@ -122,9 +122,10 @@ def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Array]:
     whole = train[train - dataset.run_start[train] >= lags - 1]
     train = whole if 2 * len(whole) >= len(train) else train
     blocks = [train[first : first + _BLOCK] for first in range(0, len(train), _BLOCK)]
-    outputs = dataset.targets.shape[1]
-    solutions: list[list[Array]] = [[] for _ in _PENALTIES]  # by penalty, by output: (columns + 1,)
-    for output in range(outputs):
+    alike = first_alike(dataset.contract)
+    distinct = sorted(set(alike))
+    solutions: list[list[Array]] = [[] for _ in _PENALTIES]  # by penalty, by distinct output: (columns + 1,)
+    for output in distinct:
         size = _design(dataset, train[:1], lags, level_free).shape[1]
         gram, moment, count = np.zeros((size, size)), np.zeros(size), 0
         for block in blocks:
@@ -138,13 +139,14 @@ def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Array]:
         shrink[-1, -1] = 0.0  # the intercept goes free
         for penalty, column in zip(_PENALTIES, solutions, strict=True):
             column.append(np.linalg.solve(gram / count + penalty * shrink, moment / count))
-    weights = [np.stack(column, axis=1) for column in solutions]  # (columns + 1, outputs) each
+    places = [distinct.index(output) for output in alike]
+    weights = [np.stack(column, axis=1) for column in solutions]  # (columns + 1, distinct outputs) each
     predictions = [newest.copy() for _ in _PENALTIES]
     for first in range(0, len(dataset), _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, len(dataset)))
         x = _design(dataset, rows, lags, level_free)
         for prediction, weight in zip(predictions, weights, strict=True):
-            prediction[rows] += x @ weight
+            prediction[rows] += (x @ weight)[:, places]
     return predictions
 
 
@@ -153,6 +155,7 @@ def _design(dataset: Dataset, rows: NDArray[np.int64], lags: int, level_free: bo
 
     A lag from before the stream's last restart is the first value after it.
     """
+    rows = dataset.known_at[rows]
     features = dataset.contract.features
     mean = np.array([feature.mean for feature in features])
     scale = np.array([feature.scale for feature in features])

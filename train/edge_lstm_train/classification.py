@@ -5,8 +5,10 @@ It refuses to flatter: where a baseline is as good, `verdict` says so in words.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ class ClassScore:
     accuracy: dict[str, float]  # by name ("model", "majority", ...)
     f1: dict[str, float]  # mean over the classes that occur
     confusion: Places  # (classes, classes): true class by said class, of the model
+    what: Literal["steps", "recordings"] = "steps"  # that were told apart
 
     @property
     def best_baseline(self) -> str:
@@ -64,7 +67,7 @@ def class_baselines(dataset: Dataset) -> dict[str, Places]:
         before = _before(dataset, truth)
         baselines[SAME] = np.where(before == UNKNOWN, majority, before)
         counts = np.ones((classes, classes)) * 1e-6
-        counts[majority] += 1e-3
+        counts[:, majority] += 1e-3  # after what was never followed by anything in training
         followed = known[before[known] != UNKNOWN]
         np.add.at(counts, (before[followed], truth[followed]), 1)
         baselines[MARKOV] = np.where(before == UNKNOWN, majority, counts.argmax(axis=1)[before])
@@ -114,13 +117,48 @@ def class_score(
     dataset: Dataset, baselines: dict[str, Places], said: Places, label: str, part: Part = "test"
 ) -> ClassScore:
     """The score over the part's steps; `said` (steps,) is what a device said, `UNKNOWN` where it said nothing."""
-    truth = true_classes(dataset)
-    asked = dataset.steps(part)
-    asked = asked[(truth[asked] != UNKNOWN) & (said[asked] != UNKNOWN)]
-    named = {MODEL: said, **baselines}
-    classes = dataset.contract.targets
+    asked = _asked(dataset, said, part)
+    return _class_score(dataset, {MODEL: said, **baselines}, label, asked)
+
+
+def class_scores_by_stream(
+    dataset: Dataset, baselines: dict[str, Places], said: Places, label: str, part: Part = "test"
+) -> dict[str, ClassScore]:
+    """`class_score` for each stream that has steps to compare, by its name."""
+    asked, named = _asked(dataset, said, part), {MODEL: said, **baselines}
+    own = {name: asked[dataset.stream_of[asked] == stream] for stream, name in enumerate(dataset.recording.streams)}
+    return {name: _class_score(dataset, named, label, steps) for name, steps in own.items() if steps.size}
+
+
+def recordings_score(
+    dataset: Dataset, baselines: dict[str, Places], said: Places, label: str, part: Part = "test"
+) -> ClassScore:
+    """One label a recording, which is what lies between two (re)starts of the state.
+
+    A device's is that of the last step; a baseline's is what it says most often, since it carries no votes of its own.
+    """
+    asked = _asked(dataset, said, part)
+    run_of = dataset.run_start[asked]
+    last = asked[np.flatnonzero(np.diff(run_of, append=-1) != 0)]
+    voted = {name: one.copy() for name, one in baselines.items()}
+    for end in last.tolist():
+        steps = asked[run_of == dataset.run_start[end]]
+        for one in voted.values():
+            one[end] = np.bincount(one[steps]).argmax()
+    score = _class_score(dataset, {MODEL: said, **voted}, label, last)
+    return dataclasses.replace(score, what="recordings")
+
+
+def _asked(dataset: Dataset, said: Places, part: Part) -> Places:
+    truth, steps = true_classes(dataset), dataset.steps(part)
+    asked: Places = steps[(truth[steps] != UNKNOWN) & (said[steps] != UNKNOWN)]
+    return asked
+
+
+def _class_score(dataset: Dataset, named: dict[str, Places], label: str, asked: Places) -> ClassScore:
+    truth, classes = true_classes(dataset), dataset.contract.targets
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (truth[asked], said[asked]), 1)
+    np.add.at(confusion, (truth[asked], named[MODEL][asked]), 1)
     accuracy = {name: float((one[asked] == truth[asked]).mean()) for name, one in named.items()}
     f1 = {name: _macro_f1(truth[asked], one[asked], len(classes)) for name, one in named.items()}
     return ClassScore(label, classes, len(asked), accuracy, f1, confusion)
@@ -139,16 +177,17 @@ def verdict(score: ClassScore) -> str:
     """In words, whether the model is worth having."""
     name = score.best_baseline
     model, best = 100 * score.accuracy[MODEL], 100 * score.accuracy[name]
+    asked = f"{score.pairs:,} {score.what}"
     if score.margin <= 0:
         return (
-            f"The model does not beat the baselines: {name} is right in {best:.1f} % of {score.pairs:,} steps, the "
-            f"model in {model:.1f} %. Use the baseline, which needs no network."
+            f"The model does not beat the baselines: {name} is right in {best:.1f} % of {asked}, the model in "
+            f"{model:.1f} %. Use the baseline, which needs no network."
         )
-    right = f"it is right in {model:.1f} % of {score.pairs:,} steps, {name} in {best:.1f} %"
+    right = f"it is right in {model:.1f} % of {asked}, {name} in {best:.1f} %"
     rival = max((one for one in score.f1 if one != MODEL), key=lambda one: score.f1[one])
     if score.f1[MODEL] >= score.f1[rival]:
         return f"The model beats every baseline: {right}."
-    often = f"The model is right in {model:.1f} % of {score.pairs:,} steps, {name} in {best:.1f} %: more often than "
+    often = f"The model is right in {model:.1f} % of {asked}, {name} in {best:.1f} %: more often than "
     rare = f"{rival} has a mean F1 of {score.f1[rival]:.3f} and the model {score.f1[MODEL]:.3f}"
     return f"{often}every baseline, but not class by class, since {rare}."
 
@@ -168,16 +207,21 @@ def reliability(
     return [float(sure[one].mean()) for one in tenths], [float(right[one].mean()) for one in tenths]
 
 
-def table(score: ClassScore) -> tuple[list[str], list[list[str]]]:
+def table(scores: Sequence[ClassScore]) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts: accuracy and mean F1 of the model and of each baseline."""
-    names = list(score.accuracy)
-    return (
-        [score.label, *names],
-        [
-            ["accuracy", *(f"{100 * score.accuracy[name]:.1f} %" for name in names)],
-            ["mean F1", *(f"{score.f1[name]:.3f}" for name in names)],
-        ],
-    )
+    names, rows = list(scores[0].accuracy), []
+    for score in scores:
+        of = f" of {score.what}" if len(scores) > 1 else ""
+        rows.append([f"accuracy{of}", *(f"{100 * score.accuracy[name]:.1f} %" for name in names)])
+        rows.append([f"mean F1{of}", *(f"{score.f1[name]:.3f}" for name in names)])
+    return [scores[0].label, *names], rows
+
+
+def stream_table(scores: Sequence[tuple[str, ClassScore]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts: the accuracy of the model and of each baseline for each stream."""
+    names = list(scores[0][1].accuracy)
+    rows = [[name, *(f"{100 * one.accuracy[said]:.1f} %" for said in names), f"{one.pairs:,}"] for name, one in scores]
+    return ["accuracy", *names, "steps"], rows
 
 
 def confusion_table(score: ClassScore) -> tuple[list[str], list[list[str]]]:
@@ -192,6 +236,7 @@ def numbers(scores: Sequence[ClassScore]) -> list[dict[str, object]]:
         {
             "label": score.label,
             "pairs": score.pairs,
+            "of": score.what,
             "accuracy": score.accuracy,
             "f1": score.f1,
             "classes": score.classes,

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import click
 
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.extras import require
 
-
-@click.command()
-@click.argument("recipe", metavar="RECIPE")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="[default: runs/NAME]")
-@click.option(
+_DATA = click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
     help="Where the recording's path begins, instead of beside the recipe.",
 )
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="[default: runs/NAME]")
+@_DATA
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's seed.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What trains.")
 @click.option("--resume", is_flag=True, help="Go on from where a training into RUN_DIR was stopped.")
@@ -54,6 +57,7 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
 @click.option("--max-parameters", type=click.IntRange(1), help="A larger network is not tried.")
 @click.option("--max-step-us", type=click.FloatRange(0.1), help="Nor one whose step takes longer here (numpy).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="[default: runs/NAME-tuned]")
+@_DATA
 def tune(
     recipe: str,
     trials: int,
@@ -62,6 +66,7 @@ def tune(
     max_parameters: int | None,
     max_step_us: float | None,
     output: Path | None,
+    data: Path | None,
 ) -> None:
     """Search for better keys of a recipe, and train with the best.
 
@@ -73,16 +78,21 @@ def tune(
     from edge_lstm_train.recipe import read_recipe
     from edge_lstm_train.run import REPORT
     from edge_lstm_train.run import train as train_recipe
-    from edge_lstm_train.tune import Budget
+    from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
 
-    chosen = read_recipe(recipe)
+    chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
     run_dir.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{(run_dir / 'trials.db').resolve()}"
-    found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
-    result = train_recipe(found.recipe, run_dir, trials=found.table)
+    try:
+        found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
+    except KeyboardInterrupt:
+        raise EdgeLstmError("interrupted; finished trials are kept", "the same command goes on from them") from None
+    result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
     click.echo(as_text(*found.table))
+    if found.refused:
+        click.echo(refused_text(found.refused), err=True)
     click.echo(as_text(*result.judgement.table))
     click.echo(result.judgement.verdict)
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)

@@ -23,6 +23,7 @@ from edge_lstm.recording import Recording, read_recording
 from edge_lstm.sampling import Sampler
 from edge_lstm.streams import StreamTable
 from edge_lstm_train.leaks import refuse_leaks
+from edge_lstm_train.outliers import refuse_impossible
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.split import PARTS, Part, parts
 
@@ -72,10 +73,20 @@ class Dataset:
         return np.maximum.accumulate(begins)
 
     @property
+    def known_at(self) -> NDArray[np.int64]:
+        """(steps,): the newest step of which an honest guess may know the values: the step itself.
+
+        What is to be reconstructed is the step itself, so there it is the one before; at a run's start there is none.
+        """
+        steps = np.arange(len(self))
+        reconstructs = self.contract.task == "anomaly" and self.contract.horizons == [0]
+        return np.maximum(steps - 1, self.run_start) if reconstructs else steps
+
+    @property
     def newest(self) -> NDArray[np.float64]:
-        """(steps, outputs): what is known of each output at the step itself: its target's value, or its usual one."""
+        """(steps, outputs): what is known of each output beforehand: its target's newest value, or its usual one."""
         if self.contract.task in ("forecast", "anomaly"):
-            return self.values[:, target_columns(self.contract)]
+            return self.values[self.known_at][:, target_columns(self.contract)]
         usual = np.nanmean(self.targets[self.steps("train")], axis=0)
         return np.repeat(usual[None], len(self), axis=0)
 
@@ -101,6 +112,10 @@ class Batch:
     restart: NDArray[np.bool_]  # (segments, steps): the state starts anew before this step
 
 
+_LEAST_CHANGE = 1e-9  # of the mean: below what float32 tells apart
+_SHOWN = 8  # classes in a message
+_LEAST_SCALE = 1e-30  # what a contract takes for a standard deviation
+
 Change = Callable[[Batch, np.random.Generator], Batch]
 
 
@@ -111,6 +126,15 @@ def target_columns(contract: Contract) -> list[int]:
     return [names.index(target_of[name]) for name, _ in contract.outputs]
 
 
+def first_alike(contract: Contract) -> list[int]:
+    """For each output, the first one of the same target and horizon: the truth of a quantile is that of its target."""
+    target_of = {name: target for target in contract.targets for name in contract.said_of(target)}
+    first: dict[tuple[str, int], int] = {}
+    return [
+        first.setdefault((target_of[name], horizon), output) for output, (name, horizon) in enumerate(contract.outputs)
+    ]
+
+
 def read_dataset(recipe: Recipe) -> Dataset:
     """The recipe's recording as a dataset. Raises EdgeLstmError where the file is faulty or too short for the split."""
     return dataset_of(recipe, read_recording(recipe.recording.path, recipe.columns))
@@ -118,6 +142,7 @@ def read_dataset(recipe: Recipe) -> Dataset:
 
 def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     """The recording as a dataset; statistics come from its training part alone."""
+    refuse_impossible(recipe, recording)
     # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
     samples, dropped = _samples(unknown, recording)
@@ -132,8 +157,9 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     seen, features = _vectors(contract, samples, held, restart)
     values = seen.astype(np.float64)
     labels = {name: _at_steps(recording, samples, known) for name, known in recording.labels.items()}
-    targets = _targets(recipe, contract, recording, labels, values, missing, np.cumsum(restart), part_of)
-    refuse_leaks(recording.source, contract, values, missing, targets)
+    run = np.cumsum(restart)
+    targets = _targets(recipe, contract, recording, labels, values, missing, run, part_of)
+    refuse_leaks(recording.source, contract, values, missing, targets, run)
     _refuse_empty_parts(recording, contract, targets, part_of)
     return Dataset(
         recording,
@@ -222,19 +248,22 @@ def _statistics(
     constant = []
     mean, scale = np.zeros(measured.shape[1]), np.ones(measured.shape[1])
     for column, (name, section) in enumerate(recipe.features.items()):
-        if section.categories:
-            mean[column] = -1.0
-            continue
         seen = measured[chosen & ~samples.missing[:, column], column]
         if not seen.size:
+            of = f" (of {', '.join(section.categories)})" if section.categories else ""
             raise EdgeLstmError(
-                f'{recording.source}: expected values of "{name}" in the training part, found none',
-                "remove the feature, or change [split] in the recipe",
+                f'{recording.source}: expected values of "{name}"{of} in the training part, found none',
+                f"{'write its categories as the file does, ' if of else ''}remove the feature, or change [split]",
             )
+        if section.categories:
+            mean[column] = -1.0
+            if (seen == seen[0]).all():
+                constant.append(f"{name} ({section.categories[int(seen[0])]})")
+            continue
         mean[column] = seen.mean()
         spread = float(seen.std())
         scale[column] = spread
-        if spread <= 1e-9 * max(1.0, abs(mean[column])):
+        if spread <= max(_LEAST_CHANGE * abs(mean[column]), _LEAST_SCALE):
             constant.append(f"{name} ({seen[0]:g})")
     if constant:
         raise EdgeLstmError(
@@ -306,14 +335,26 @@ def _classes(
     else:
         found = _label(recording, labels, name)
         texts = list(recording.categories.get(name, ()))
-    place_of = {text: classes.index(text) if text in classes else math.nan for text in texts}
-    if texts:
-        places = np.array([*(place_of[text] for text in texts), math.nan])
-        index = np.where((found >= 0) & (found < len(texts)), found, len(texts)).astype(np.int64)
-        by_text: NDArray[np.float64] = places[index]
-        return by_text, classes
-    numbers = {float(text): place for place, text in enumerate(classes)}  # a label of numbers: classes are their texts
-    return np.array([numbers.get(value, math.nan) for value in found.tolist()]), classes
+    numbers, counts = np.unique(found[np.isfinite(found)], return_counts=True)
+    said = [texts[int(number)] if texts else f"{number:g}" for number in numbers]  # a label of numbers: their texts
+    _refuse_other_classes(recording.source, name, classes, dict(zip(said, counts.tolist(), strict=True)))
+    place_of = {number: float(classes.index(text)) for number, text in zip(numbers.tolist(), said, strict=True)}
+    return np.array([place_of.get(value, math.nan) for value in found.tolist()]), classes
+
+
+def _refuse_other_classes(source: str, label: str, classes: list[str], said: dict[str, int]) -> None:
+    """Where the classes of the recipe are not those of the recording, whose label says each so often."""
+    others = [f'"{text}" ({count} steps)' for text, count in said.items() if text not in classes]
+    never = [f'"{text}" (no step)' for text in classes if text not in said]
+    if others or never:
+        wrong = [*never, *others]
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise EdgeLstmError(
+            f'{source}: expected the classes of "{label}" to be {", ".join(classes)}, found '
+            f"{', '.join(wrong[:_SHOWN])}{more}",
+            "write classes as the recording does; what shall not be told apart is no class where "
+            f"[labels.{label}] lists the others as categories, or numbers as sentinels",
+        )
 
 
 def _label(recording: Recording, labels: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ F1 alone means little where most steps are anomalous, so false-alarm and missed-
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,7 @@ class AlarmScore:
 
     steps: int  # judged
     anomalous: float  # share of them, NaN where the truth is not known
-    f1: dict[str, float]  # by name ("model", "always", "ridge")
+    f1: dict[str, float]  # by name ("model", "always", "ridge"); NaN where there was no anomaly
     false_alarms: dict[str, float]  # share of the normal steps
     missed: dict[str, float]  # share of the anomalous steps
     alarms: dict[str, float]  # share of all steps
@@ -51,20 +52,46 @@ def alarm_score(
     truth: NDArray[np.float64] | None,
     part: Part = "test",
 ) -> AlarmScore:
-    """alarms (steps,) by name, over the part's steps that were judged; judged, truth (steps,)."""
-    asked = dataset.steps(part)
-    asked = asked[judged[asked]]
-    real = np.zeros(len(asked), bool) if truth is None else truth[asked] > 0
-    raised = {**{name: one[asked] for name, one in alarms.items()}, ALWAYS: np.ones(len(asked), bool)}
+    """alarms (steps,) by name, over the part's steps that were judged; judged, truth (steps,), NaN where unknown."""
+    return _alarm_score(dataset, alarms, _asked(dataset, judged, truth, part), truth)
+
+
+def alarm_scores_by_stream(
+    dataset: Dataset,
+    alarms: dict[str, Flags],
+    judged: Flags,
+    truth: NDArray[np.float64] | None,
+    part: Part = "test",
+) -> dict[str, AlarmScore]:
+    """`alarm_score` for each stream that was judged, by its name."""
+    asked = _asked(dataset, judged, truth, part)
+    own = {name: asked[dataset.stream_of[asked] == stream] for stream, name in enumerate(dataset.recording.streams)}
+    return {name: _alarm_score(dataset, alarms, steps, truth) for name, steps in own.items() if steps.size}
+
+
+def _asked(dataset: Dataset, judged: Flags, truth: NDArray[np.float64] | None, part: Part) -> NDArray[np.int64]:
+    steps = dataset.steps(part)
+    known = judged if truth is None else judged & np.isfinite(truth)
+    asked: NDArray[np.int64] = steps[known[steps]]
+    return asked
+
+
+def _alarm_score(
+    dataset: Dataset, alarms: dict[str, Flags], asked: NDArray[np.int64], truth: NDArray[np.float64] | None
+) -> AlarmScore:
     known = truth is not None and len(asked) > 0
+    real = np.zeros(len(asked), bool) if truth is None else truth[asked] > 0
+    usual = ~real if known else real  # where the truth is not known, no step is known to be normal
+    raised = {**{name: one[asked] for name, one in alarms.items()}, ALWAYS: np.ones(len(asked), bool)}
+    other = np.diff(dataset.stream_of[asked], prepend=-1) != 0  # an alarm of another stream is another one
     return AlarmScore(
         len(asked),
         float(real.mean()) if known else math.nan,
-        {name: f1(real, one) if known else math.nan for name, one in raised.items()},
-        {name: _share(one[~real]) for name, one in raised.items()},
+        {name: f1(real, one) if real.any() else math.nan for name, one in raised.items()},
+        {name: _share(one[usual]) for name, one in raised.items()},
         {name: _share(~one[real]) for name, one in raised.items()},
         {name: _share(one) for name, one in raised.items()},
-        {name: int((np.diff(one.astype(int), prepend=0) > 0).sum()) for name, one in raised.items()},
+        {name: int((one & (other | ~np.roll(one, 1))).sum()) for name, one in raised.items()},
     )
 
 
@@ -87,6 +114,12 @@ def verdict(score: AlarmScore) -> str:
             f"The truth is not known here. The model raised {score.episodes[MODEL]} alarms, over "
             f"{100 * score.alarms[MODEL]:.1f} % of {score.steps:,} steps; ridge {score.episodes[RIDGE]}, over "
             f"{100 * score.alarms[RIDGE]:.1f} %."
+        )
+    if not score.anomalous:
+        return (
+            f"There was no anomaly in the {score.steps:,} steps that were judged, so only false alarms could be made: "
+            f"the model was in alarm for {100 * score.false_alarms[MODEL]:.1f} % of them, ridge for "
+            f"{100 * score.false_alarms[RIDGE]:.1f} %."
         )
     name = score.best_baseline
     said = (
@@ -115,6 +148,47 @@ def table(score: AlarmScore) -> tuple[list[str], list[list[str]]]:
         ["alarm episodes", *(str(score.episodes[name]) for name in names)],
     ]
     return ["alarms", *names], rows
+
+
+def badness(stream: tuple[str, AlarmScore]) -> tuple[float, float]:
+    """To sort streams by, the worst first: the lowest F1, or where there was no anomaly the most false alarms."""
+    score = stream[1]
+    return (score.f1[MODEL] if math.isfinite(score.f1[MODEL]) else 1.0, -score.alarms[MODEL])
+
+
+def stream_table(scores: Sequence[tuple[str, AlarmScore]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts: what the model's alarms came to for each stream, and ridge's F1."""
+    rows = [
+        [
+            name,
+            _number(one.f1[MODEL]),
+            _number(one.f1[RIDGE]),
+            _percent(one.false_alarms[MODEL]),
+            _percent(one.missed[MODEL]),
+            str(one.episodes[MODEL]),
+            f"{one.steps:,}",
+        ]
+        for name, one in scores
+    ]
+    return ["stream", "F1", "F1 of ridge", "false alarms", "missed", "alarms", "steps"], rows
+
+
+def over_thresholds(
+    dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None, part: Part = "test"
+) -> tuple[list[float], list[float], list[float]]:
+    """Thresholds, and the shares of normal steps above each and of anomalous steps not above it, where there are any.
+
+    Scores (steps,), NaN where a step was not judged. Where the truth is not known, all steps count as normal.
+    """
+    asked = _asked(dataset, np.isfinite(scores), truth, part)
+    real = np.zeros(len(asked), bool) if truth is None else truth[asked] > 0
+    if not asked.size:
+        return [], [], []
+    levels = np.linspace(0.0, 3.0, 61)
+    usual, found = np.sort(scores[asked[~real]]), np.sort(scores[asked[real]])
+    false = 1 - np.searchsorted(usual, levels, side="right") / max(1, len(usual))
+    missed = np.searchsorted(found, levels, side="right") / len(found) if len(found) else np.zeros(0)
+    return levels.tolist(), false.tolist(), missed.tolist()
 
 
 def _number(value: float) -> str:

@@ -75,13 +75,16 @@ def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> NDArray[np.f
 
 
 def rows_of(dataset: Dataset, predictions: Iterable[Prediction]) -> Iterator[tuple[int, Prediction]]:
-    """Each prediction with the dataset's step that it was made at, by stream and time (to the millisecond)."""
-    row_of = {
-        (dataset.recording.streams[stream], round(time * 1000)): row
-        for row, (stream, time) in enumerate(zip(dataset.stream_of.tolist(), dataset.times.tolist(), strict=True))
-    }
+    """Each prediction with the dataset's step that it was made at, by stream and time.
+
+    To the millisecond where it was told over MQTT, whose times have no more; steps may lie closer than that.
+    """
+    names = [dataset.recording.streams[stream] for stream in dataset.stream_of.tolist()]
+    row_of = {at: row for row, at in enumerate(zip(names, dataset.times.tolist(), strict=True))}
+    told = {(name, round(time * 1000)): row for (name, time), row in row_of.items()}
     for prediction in predictions:
-        row = row_of.get((prediction.stream, round(prediction.time * 1000)))
+        row = row_of.get((prediction.stream, prediction.time))
+        row = told.get((prediction.stream, round(prediction.time * 1000))) if row is None else row
         if row is not None:
             yield row, prediction
 
@@ -90,9 +93,26 @@ def score(
     dataset: Dataset, baselines: Baselines, predictions: Iterable[Prediction], part: Part = "test"
 ) -> list[Score]:
     """A score for each output but quantiles, over the part's steps that have a prediction and a measured target."""
-    said = {MODEL: aligned(dataset, predictions), **baselines.predictions}  # (steps, outputs) each
-    units = dataset.contract.target_units
+    said = {MODEL: aligned(dataset, predictions), **baselines.predictions}
+    return _scores(dataset, said, dataset.steps(part))
+
+
+def scores_by_stream(
+    dataset: Dataset, baselines: Baselines, predictions: Iterable[Prediction], part: Part = "test"
+) -> dict[str, list[Score]]:
+    """`score` for each stream that has steps to compare, by its name."""
+    said = {MODEL: aligned(dataset, predictions), **baselines.predictions}
     asked = dataset.steps(part)
+    found = {
+        name: _scores(dataset, said, asked[dataset.stream_of[asked] == stream])
+        for stream, name in enumerate(dataset.recording.streams)
+    }
+    return {name: scores for name, scores in found.items() if any(one.pairs for one in scores)}
+
+
+def _scores(dataset: Dataset, said: dict[str, NDArray[np.float64]], asked: NDArray[np.int64]) -> list[Score]:
+    """Of everyone's predictions (steps, outputs) at the steps `asked`."""
+    units = dataset.contract.target_units
     scores = []
     for output, (target, horizon) in enumerate(dataset.contract.outputs):
         if target not in dataset.contract.targets:

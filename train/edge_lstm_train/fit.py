@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import io
 import math
 import os
@@ -84,9 +85,10 @@ def fit(
     with _repeatable(recipe.fit.seed):
         model = untrained(recipe, dataset, spread).to(_device(device))
         search = _Search(model, dataset, objective(recipe, dataset, spread), recipe, run_dir)
-        with progress(recipe.fit.updates, "training") as tick:
+        resumed = resume and search.resumed()
+        with progress(recipe.fit.updates, "training", search.update) as tick:
             try:
-                if not (resume and search.resumed()):
+                if not resumed:
                     search.validate(0, math.nan)
                 diverged_at = _descend(model, recipe, dataset, search, tick)
                 found = search.result(diverged_at=diverged_at)
@@ -109,6 +111,8 @@ def _refitted(
     model = untrained(recipe, dataset, spread, refit=True).to(_device(device))
     search = _Search(model, dataset, objective(recipe, dataset, spread), recipe, None)
     diverged_at = _descend(model, recipe, dataset.together(), search, tick, until=found.best)
+    if diverged_at is None and not all(torch.isfinite(weights).all() for weights in model.state_dict().values()):
+        diverged_at = found.best  # the last gradient was not finite, and no loss comes after it
     if diverged_at is not None:
         return dataclasses.replace(found, diverged_at=diverged_at)
     model.to("cpu").eval()
@@ -167,10 +171,10 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], *, 
 def _head_unit(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.float64]:
     """(outputs,): what a one at the head is in each target's unit, about the size of what the head has to say.
 
-    Beside a highway, or added to the newest value, that is what a ridge leaves. A virtual sensor without a highway says
-    all of its target: in the ridge's small unit its weights would have to grow by more than the updates carry them.
+    Beside a highway, or added to the newest value, that is what a ridge leaves. Without either the head says all of its
+    target: in the ridge's small unit its weights would have to grow by more than the updates carry them.
     """
-    if recipe.regress is None or recipe.model.highway:
+    if recipe.classify is not None or recipe.change or recipe.model.highway:
         return spread
     return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), spread)
 
@@ -231,6 +235,7 @@ class _Search:
             return
         content = {
             "recipe": self._recipe,
+            "recording": _digest(self._dataset),
             "update": self.update,
             "curve": [(point.update, point.training_loss, point.validation_error) for point in self._curve],
             "best": self._best.update,
@@ -254,16 +259,17 @@ class _Search:
             return False
         try:
             content = torch.load(path, map_location=self._model.mean.device, weights_only=True)
-            recipe = content["recipe"]
+            content["update"]
         except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
             raise EdgeLstmError(
                 f"expected the progress of a search at {path}, found another kind of file", "train without --resume"
             ) from None
-        if recipe != self._recipe:
-            raise EdgeLstmError(
-                f"{path}: expected the progress of this recipe, found that of another one",
-                f"train without --resume, or into another folder than {self._run_dir}",
-            )
+        for what, now in (("recipe", self._recipe), ("recording", _digest(self._dataset))):
+            if content.get(what) != now:
+                raise EdgeLstmError(
+                    f"{path}: expected the progress of this {what}, found that of another one",
+                    f"train without --resume, or into another folder than {self._run_dir}",
+                )
         self.update = content["update"]
         self._curve = [Point(*one) for one in content["curve"]]
         self._best = next(point for point in self._curve if point.update == content["best"])
@@ -274,6 +280,13 @@ class _Search:
             torch.cuda.set_rng_state(content["random_cuda"].cpu())
         self.extra = content
         return True
+
+
+def _digest(dataset: Dataset) -> str:
+    """Tells datasets apart: a state of the search goes with one."""
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.features).data)
+    digest.update(np.ascontiguousarray(dataset.targets).data)
+    return digest.hexdigest()
 
 
 def _descend(

@@ -20,10 +20,21 @@ _SERVICE = "service.toml"
 )
 @click.option("--target", metavar="COLUMN", help="What to forecast, tell apart or estimate; a known truth. Else found.")
 @click.option("--stream-column", metavar="COLUMN", help="The column that names the stream. Else found.")
+@click.option("--header", metavar="NAME,...", help="The columns' names, where the first row holds readings.")
+@click.option(
+    "--decimal", type=click.Choice(["point", "comma"]), help="What numbers have before their fraction. Else found."
+)
 @click.option("--name", help="The model's name. [default: the recording's]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="FOLDER", help="[default: .]")
 def init(
-    recording: Path | None, task: str, target: str | None, stream_column: str | None, name: str | None, output: Path
+    recording: Path | None,
+    task: str,
+    target: str | None,
+    stream_column: str | None,
+    header: str | None,
+    decimal: str | None,
+    name: str | None,
+    output: Path,
 ) -> None:
     """Write a commented recipe and service config for your own data.
 
@@ -41,7 +52,9 @@ def init(
             raise EdgeLstmError(f"expected no file at {file}, found one", "choose another --name or -o FOLDER")
     if not output.is_dir():
         raise EdgeLstmError(f"expected a folder at {output}, found none", "make it first, or name another with -o")
-    found = None if recording is None else survey(recording, stream_column)
+    names = [] if header is None else [one.strip() for one in header.split(",")]
+    comma = None if decimal is None else decimal == "comma"
+    found = None if recording is None else survey(recording, stream_column, names, comma)
     path = None if recording is None else relative(recording, output)
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]
     write_file(output / f"{name}.toml", recipe)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,26 @@ from edge_lstm.reading import Prediction
 from edge_lstm_train import classification, detection, evaluate, plots
 from edge_lstm_train.baselines import MEAN, NAIVE, RIDGE, Baselines
 from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.evaluate import MODEL, Score, labelled, percent, r2_text, rounded, steps, steps_ahead, where
+from edge_lstm_train.evaluate import (
+    MODEL,
+    Coverage,
+    Score,
+    labelled,
+    percent,
+    r2_text,
+    rounded,
+    steps,
+    steps_ahead,
+    where,
+)
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.report import Block, Paragraph, Picture, Section, Table
 
 _MOST_PLOTS = 6
 _PLOTTED_STEPS = 120  # where no season says how long a few periods are
 _PLOTTED_SEASONS = 4
-_MOST_STREAMS = 40  # rows of a table by stream
+_MOST_STREAMS = 12  # rows of a table by stream
+_BY_STREAM = "By stream, the worst first"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +45,13 @@ class Judgement:
     verdict: str
     table: tuple[list[str], list[list[str]]]  # header and rows
     figures: dict[str, Any]  # JSON-able
-    sections: list[Section]
+    draw: Callable[[], Iterator[Section]]
     scores: list[Score]  # of numbers; none where the task is another
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """Those of the report; drawn when they are asked for, since pictures take longer than all the rest."""
+        return list(self.draw())
 
 
 def judge(
@@ -50,25 +69,23 @@ def judge(
 def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Judgement:
     scores = evaluate.score(dataset, baselines, predictions)
     coverage = evaluate.coverage(dataset, predictions)
-    title = f"The end of the test part{_clock(recipe)}"
-    said = evaluate.aligned(dataset, predictions)
-    sections = [
-        Section("Error on the test part", score_tables(scores)),
-        Section(title, forecast_pictures(dataset, predictions, recipe.recording.row_s)),
-        Section("Residuals", _residual_pictures(dataset, said)),
-    ]
-    if coverage:
-        rows = [[where(one.target, one.horizon), f"{one.level:g}", f"{one.below:.3f}"] for one in coverage]
-        note = Paragraph("How often the truth lay below each quantile; well calibrated, both columns agree.", "note")
-        picture = Picture(
-            plots.calibration_plot([one.level for one in coverage], [one.below for one in coverage]),
-            "Quantiles: the share of the truth below, over the share that should be",
+    by_stream = evaluate.scores_by_stream(dataset, baselines, predictions)
+
+    def sections() -> Iterator[Section]:
+        yield Section("Error on the test part", score_tables(scores))
+        yield Section(
+            f"The end of the test part{_clock(recipe)}",
+            forecast_pictures(dataset, predictions, recipe.recording.row_s),
         )
-        sections.append(Section("Calibration", [Table(["quantile of", "level", "found"], rows), note, picture]))
-    if len(dataset.recording.streams) > 1:
-        sections.append(Section("By stream, the worst first", [_by_stream(dataset, said)]))
+        yield Section("Residuals", _residual_pictures(dataset, predictions))
+        if coverage:
+            yield _quantiles(coverage)
+        if len(dataset.recording.streams) > 1:
+            yield Section(_BY_STREAM, _stream_tables(by_stream))
+
     figures = {
         "test": [score_figures(one) for one in scores],
+        "by_stream": {name: [score_figures(one) for one in own] for name, own in by_stream.items()},
         "coverage": [
             {"target": one.target, "horizon": one.horizon, "level": one.level, "below": _known(one.below)}
             for one in coverage
@@ -77,32 +94,39 @@ def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions
     return Judgement(evaluate.verdict(scores), evaluate.table(scores), figures, sections, scores)
 
 
-def _by_stream(dataset: Dataset, said: NDArray[np.float64]) -> Table:
-    """RMSE of each output for each stream of the test part, the worst first."""
-    outputs = [
-        (column, labelled(where(target, horizon), dataset.contract.target_units[target]))
-        for column, (target, horizon) in enumerate(dataset.contract.outputs)
-        if target in dataset.contract.targets
-    ][:_MOST_PLOTS]
-    test = dataset.steps("test")
-    found = []
-    for stream, name in enumerate(dataset.recording.streams):
-        own = test[dataset.stream_of[test] == stream]
-        errors = [_rmse(said[own, column] - dataset.targets[own, column]) for column, _ in outputs]
-        if any(map(math.isfinite, errors)):
-            found.append((name, errors))
-    found.sort(key=lambda one: -np.nan_to_num(one[1]).sum())
-    rows = [[name, *rounded(errors)] for name, errors in found[:_MOST_STREAMS]]
-    return Table(["RMSE", *(name for _, name in outputs)], rows)
+def _quantiles(coverage: Sequence[Coverage]) -> Section:
+    rows = [[where(one.target, one.horizon), f"{one.level:g}", f"{one.below:.3f}"] for one in coverage]
+    note = Paragraph("How often the truth lay below each quantile; well calibrated, both columns agree.", "note")
+    picture = Picture(
+        plots.calibration_plot([one.level for one in coverage], [one.below for one in coverage]),
+        "Quantiles: the share of the truth below, over the share that should be",
+    )
+    return Section("Calibration", [Table(["quantile of", "level", "found"], rows), note, picture])
 
 
-def _rmse(errors: NDArray[np.float64]) -> float:
-    known = errors[np.isfinite(errors)]
-    return float(np.sqrt((known**2).mean())) if known.size else math.nan
+def _stream_tables(by_stream: dict[str, list[Score]]) -> list[Block]:
+    """RMSE of the model and the baselines for each stream, a table for each of the first outputs."""
+    blocks: list[Block] = []
+    for scores in list(zip(*by_stream.values(), strict=True))[:_MOST_PLOTS]:
+        asked = [(name, one) for name, one in zip(by_stream, scores, strict=True) if one.pairs]
+        asked.sort(key=lambda one: -one[1].rmse[MODEL])
+        head, names = scores[0], list(scores[0].rmse)
+        rows, strong = [], set()
+        for row, (name, one) in enumerate(asked[:_MOST_STREAMS]):
+            rows.append([name, *rounded([one.rmse[name] for name in names])])
+            strong.add((row, 1 + names.index(min(names, key=lambda name: one.rmse[name]))))
+        blocks.append(Table([labelled(where(head.target, head.horizon), head.unit), *names], rows, frozenset(strong)))
+    return [*blocks, *_not_shown(len(by_stream))]
 
 
-def _residual_pictures(dataset: Dataset, said: NDArray[np.float64]) -> list[Block]:
-    test = dataset.steps("test")
+def _not_shown(streams: int) -> list[Block]:
+    if streams <= _MOST_STREAMS:
+        return []
+    return [Paragraph(f"The {_MOST_STREAMS} worst of {streams} streams; metrics.json has them all.", "note")]
+
+
+def _residual_pictures(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Block]:
+    said, test = evaluate.aligned(dataset, predictions), dataset.steps("test")
     blocks: list[Block] = []
     for output, (target, horizon) in enumerate(dataset.contract.outputs):
         errors = (said - dataset.targets)[test, output]
@@ -121,17 +145,28 @@ def _labels(recipe: Recipe, dataset: Dataset, predictions: Sequence[Prediction])
     for row, prediction in evaluate.rows_of(dataset, predictions):
         if prediction.label is not None:
             said[row] = place[prediction.label]
-    score = classification.class_score(dataset, classification.class_baselines(dataset), said, recipe.classify.label)
-    note = Paragraph(
-        f"Over {score.pairs:,} steps of the test part; the state is carried from reading to reading.", "note"
-    )
-    sections = [
-        Section("Labels on the test part", [Table(*classification.table(score)), note]),
-        Section("Which for which", [Table(*classification.confusion_table(score))]),
-        *_sureness(dataset, predictions),
-    ]
-    figures = {"test": classification.numbers([score])}
-    return Judgement(classification.verdict(score), classification.table(score), figures, sections, [])
+    asked = (dataset, classification.class_baselines(dataset), said, recipe.classify.label)
+    scores = [classification.class_score(*asked)]
+    if recipe.classify.pool:  # what is asked of it is one label a recording
+        scores.insert(0, classification.recordings_score(*asked))
+    of = " and ".join(f"{score.pairs:,} {score.what}" for score in scores)
+    note = Paragraph(f"Over {of} of the test part; the state is carried from reading to reading.", "note")
+    by_stream = classification.class_scores_by_stream(*asked)
+
+    def sections() -> Iterator[Section]:
+        yield Section("Labels on the test part", [Table(*classification.table(scores)), note])
+        yield Section("Which for which", [Table(*classification.confusion_table(scores[0]))])
+        yield from _sureness(dataset, predictions)
+        if len(dataset.recording.streams) > 1:
+            worst = sorted(by_stream.items(), key=lambda one: one[1].accuracy[MODEL])[:_MOST_STREAMS]
+            table = Table(*classification.stream_table(worst))
+            yield Section(_BY_STREAM, [table, *_not_shown(len(by_stream))])
+
+    figures = {
+        "test": classification.numbers(scores),
+        "by_stream": {name: classification.numbers([one]) for name, one in by_stream.items()},
+    }
+    return Judgement(classification.verdict(scores[0]), classification.table(scores), figures, sections, [])
 
 
 def _sureness(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Section]:
@@ -157,14 +192,42 @@ def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions:
     name = recipe.anomaly.truth
     truth = None if name is None else dataset.labels.get(name)
     score = detection.alarm_score(dataset, alarms, np.isfinite(scores), truth)
+    by_stream = detection.alarm_scores_by_stream(dataset, alarms, np.isfinite(scores), truth)
     forecasts = evaluate.score(dataset, baselines, predictions)
-    sections = [
-        Section("Alarms on the test part", [Table(*detection.table(score)), Paragraph(_rule(recipe), "note")]),
-        Section(f"Scores{_clock(recipe)}", _score_pictures(dataset, scores, truth, recipe.recording.row_s)),
-        Section("The forecast behind it", score_tables(forecasts)),
-    ]
-    figures = {"test": [detection.numbers(score)], "forecast": [score_figures(one) for one in forecasts]}
+    behind = "reconstruction" if recipe.anomaly.reconstruct else "forecast"
+
+    def sections() -> Iterator[Section]:
+        yield Section("Alarms on the test part", [Table(*detection.table(score)), Paragraph(_rule(recipe), "note")])
+        yield Section(f"Scores{_clock(recipe)}", _score_pictures(dataset, scores, truth, recipe.recording.row_s))
+        yield from _threshold(dataset, scores, truth)
+        yield Section(f"The {behind} behind it", score_tables(forecasts))
+        yield Section(
+            f"The end of the test part{_clock(recipe)}",
+            forecast_pictures(dataset, predictions, recipe.recording.row_s, behind),
+        )
+        yield Section("Residuals", _residual_pictures(dataset, predictions))
+        if len(dataset.recording.streams) > 1:
+            worst = sorted(by_stream.items(), key=detection.badness)[:_MOST_STREAMS]
+            table = Table(*detection.stream_table(worst))
+            yield Section(_BY_STREAM, [table, *_not_shown(len(by_stream))])
+
+    figures = {
+        "test": [detection.numbers(score)],
+        "by_stream": {name: [detection.numbers(one)] for name, one in by_stream.items()},
+        "forecast": [score_figures(one) for one in forecasts],
+    }
     return Judgement(detection.verdict(score), detection.table(score), figures, sections, [])
+
+
+def _threshold(dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None) -> list[Section]:
+    """What another threshold would have cost."""
+    levels, false, missed = detection.over_thresholds(dataset, scores, truth)
+    if not levels:
+        return []
+    shares = {"in alarm" if truth is None else "false alarms": false, **({"missed": missed} if missed else {})}
+    caption = "Share of steps over the score at which an alarm would begin; the line is where it does"
+    note = Paragraph("Left of the line is a smaller factor under [anomaly], right of it a larger one.", "note")
+    return [Section("Threshold", [Picture(plots.threshold_plot(levels, shares), caption), note])]
 
 
 def _rule(recipe: Recipe) -> str:
@@ -252,10 +315,12 @@ def _how_to_read(scores: list[Score]) -> str:
     )
 
 
-def forecast_pictures(dataset: Dataset, predictions: Sequence[Prediction], row_s: float | None = None) -> list[Block]:
-    """For each output, what was measured and what the model said, over the last few seasons of the test part.
+def forecast_pictures(
+    dataset: Dataset, predictions: Sequence[Prediction], row_s: float | None = None, name: str | None = None
+) -> list[Block]:
+    """For each target and horizon, what was measured and what the model said, over the last seasons of the test part.
 
-    `row_s`: the times are no clock's, but rows so far apart.
+    `row_s`: the times are no clock's, but rows so far apart. `name`: what that is called which the model said.
     """
     said = evaluate.aligned(dataset, predictions)
     test = dataset.steps("test")
@@ -263,16 +328,23 @@ def forecast_pictures(dataset: Dataset, predictions: Sequence[Prediction], row_s
     shown = test[dataset.stream_of[test] == stream]
     season = dataset.season
     plotted = _PLOTTED_SEASONS * season if season and season <= _PLOTTED_STEPS else _PLOTTED_STEPS
-    units = dataset.contract.target_units
+    contract = dataset.contract
     blocks: list[Block] = []
-    for output, (target, horizon) in enumerate(dataset.contract.outputs[:_MOST_PLOTS]):
-        known = shown[np.isfinite(dataset.targets[shown, output]) & np.isfinite(said[shown, output])][-plotted:]
-        if not known.size:
-            continue
-        times = dataset.times[known + horizon]
-        quantity = labelled(target, units[target])
-        name = "forecast" if horizon else "estimate"
-        svg = plots.forecast_plot(times, dataset.targets[known, output], said[known, output], quantity, name, row_s)
-        caption = f"{target}, forecast {steps_ahead(horizon)}" if horizon else f"{target}, estimated"
-        blocks.append(Picture(svg, caption))
+    for target in contract.targets:
+        for horizon in contract.horizons:
+            columns = [contract.outputs.index((each, horizon)) for each in contract.said_of(target)]
+            output = columns[0]
+            known = shown[np.isfinite(dataset.targets[shown, output]) & np.isfinite(said[shown, output])][-plotted:]
+            if not known.size or len(blocks) == _MOST_PLOTS:
+                continue
+            called = name or ("forecast" if horizon else "estimate")
+            lines = plots.Lines(dataset.times[known + horizon], dataset.targets[known, output], said[known, output])
+            band = said[known][:, columns[1:]]
+            if band.shape[1] > 1:
+                least, most = min(contract.quantiles), max(contract.quantiles)
+                share = f"{100 * least:g} to {100 * most:g} %"
+                lines = dataclasses.replace(lines, band=(share, band.min(axis=1), band.max(axis=1)))
+            quantity = labelled(target, contract.target_units[target])
+            svg = plots.forecast_plot(lines, quantity, called, row_s)
+            blocks.append(Picture(svg, f"{target}, {called} {steps_ahead(horizon)}".strip()))
     return blocks

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from edge_lstm.contract import Contract
 from edge_lstm.errors import EdgeLstmError
 
-_EXACT = 1 - 1e-9  # of a correlation: rounding to float32 leaves more than that, no measurement does
+_EXACT = 1 - 1e-6  # of a correlation: what is rounded to two decimals leaves more than that, two sensors do not
 _FEWEST = 30  # steps; fewer may agree by chance
+_FARTHEST = 100  # steps ahead: what was shifted by more is not looked for
+_LOOKED_AT = 20_000  # steps of the recording for that
 
 
 def refuse_leaks(
@@ -18,32 +20,83 @@ def refuse_leaks(
     values: NDArray[np.float64],
     missing: NDArray[np.bool_],
     targets: NDArray[np.float64],
+    run: NDArray[np.int64],
 ) -> None:
-    """Raise EdgeLstmError where a feature is a linear function of what it should help to predict.
+    """Raise EdgeLstmError where a feature says what it should help to predict, now or at any of the next steps.
 
-    values and missing (steps, features), targets (steps, outputs): NaN where unknown. The target's own past is no
-    leak, and neither is anything where that past already tells the target: a counter, a clock.
+    It says so as a linear function of it, or class for class. values and missing (steps, features), targets (steps,
+    outputs): NaN where unknown; run (steps,): the same number between two restarts. The target's own past is no leak,
+    and neither is anything where that past already tells the target: a counter, a clock.
     """
     names = [feature.name for feature in contract.features]
+    measured = np.where(missing, np.nan, values)
+    if contract.task == "classify":
+        _refuse_classes(source, contract, measured, targets)
+        return
     for output, (target, horizon) in enumerate(contract.outputs):
-        known = np.isfinite(targets[:, output])
         own = names.index(target) if target in names else None
-        if own is not None and _tells(values[:, own], targets[:, output], known & ~missing[:, own]):
+        if own is not None and _tells(measured[:, own], targets[:, output]):
             continue
         for column, name in enumerate(names):
-            if column != own and _tells(values[:, column], targets[:, output], known & ~missing[:, column]):
-                when = f" {horizon} step{'s' if horizon > 1 else ''} ahead" if horizon else ""
-                raise EdgeLstmError(
-                    f'{source}: expected "{name}" to say no more than a device knows, found that it tells '
-                    f'"{target}"{when} exactly',
-                    "remove the feature: it was computed from the target",
-                )
+            if column != own and _tells(measured[:, column], targets[:, output]):
+                raise _leak(source, name, target, horizon)
+    for target in dict.fromkeys(contract.targets):
+        if target in names and contract.horizons != [0]:
+            _refuse_shifted(source, names, target, measured[:_LOOKED_AT], run[:_LOOKED_AT])
 
 
-def _tells(values: NDArray[np.float64], target: NDArray[np.float64], known: NDArray[np.bool_]) -> bool:
-    """Whether one is a linear function of the other."""
+def _refuse_classes(
+    source: str, contract: Contract, measured: NDArray[np.float64], targets: NDArray[np.float64]
+) -> None:
+    """Refuse a feature with a value for each class; not the label itself, where a later one is asked for."""
+    assert contract.decision is not None  # the contract says so
+    label, horizon = contract.decision.label, contract.horizons[0]
+    known = np.isfinite(targets).all(axis=1)
+    classes = np.where(known, np.argmax(np.nan_to_num(targets), axis=1), np.nan)
+    columns = {feature.name: measured[:, column] for column, feature in enumerate(contract.features)}
+    own = columns.pop(label, None) if horizon else None
+    if own is not None and _names(own, classes):
+        return
+    for name, values in columns.items():
+        if _names(values, classes):
+            raise _leak(source, name, label, horizon)
+
+
+def _refuse_shifted(
+    source: str, names: list[str], target: str, measured: NDArray[np.float64], run: NDArray[np.int64]
+) -> None:
+    """Refuse a feature that is the target of some steps later, whatever horizons are asked for."""
+    own = measured[:, names.index(target)]
+    for ahead in range(1, min(_FARTHEST, len(own) - 1) + 1):
+        later = np.where(run[ahead:] == run[:-ahead], own[ahead:], np.nan)
+        for column, name in enumerate(names):
+            if name != target and _tells(measured[:-ahead, column], later) and not _tells(own[:-ahead], later):
+                raise _leak(source, name, target, ahead)
+
+
+def _leak(source: str, name: str, target: str, horizon: int) -> EdgeLstmError:
+    when = f" {horizon} step{'s' if horizon > 1 else ''} ahead" if horizon else ""
+    return EdgeLstmError(
+        f'{source}: expected "{name}" to say no more than a device knows, found that it tells "{target}"{when} exactly',
+        "remove the feature: it was computed from the target",
+    )
+
+
+def _tells(values: NDArray[np.float64], target: NDArray[np.float64]) -> bool:
+    """Whether one is a linear function of the other, where both are known."""
+    known = np.isfinite(values) & np.isfinite(target)
     if np.count_nonzero(known) < _FEWEST:
         return False
     x, y = values[known] - values[known].mean(), target[known] - target[known].mean()
     size = float(np.sqrt((x @ x) * (y @ y)))
     return size > 0 and abs(float(x @ y)) > _EXACT * size
+
+
+def _names(values: NDArray[np.float64], classes: NDArray[np.float64]) -> bool:
+    """Whether there is one value for each of several classes, where both are known."""
+    known = np.isfinite(values) & np.isfinite(classes)
+    if np.count_nonzero(known) < _FEWEST:
+        return False
+    different = np.unique(values[known])
+    pairs = np.unique(np.stack([values[known], classes[known]]), axis=1)
+    return bool(1 < len(different) == pairs.shape[1] == len(np.unique(pairs[1])))

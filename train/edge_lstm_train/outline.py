@@ -155,7 +155,10 @@ def _target(task: Task, survey: Survey, target: str | None) -> str | None:
 
 def _none(task: Task) -> str:
     what = "few different values" if task == "classify" else "numbers that change"
-    raise EdgeLstmError(f"expected a column of {what} for the task {task}, found none", "name another recording")
+    raise EdgeLstmError(
+        f"expected a column of {what} for the task {task}, found none",
+        "name another recording; with --decimal comma where its numbers are like 4,310, which may be thousands",
+    )
 
 
 def _labels_of(task: Task, survey: Survey, target: str | None) -> list[str]:
@@ -179,6 +182,8 @@ def _clock(survey: Survey) -> list[str]:
 def _recording(survey: Survey, path: str) -> Iterator[str]:
     yield "[recording]"
     yield f"path = {json.dumps(path)}"
+    if survey.header:
+        yield f"header = {toml_value(survey.header)}"
     if survey.times is not None:
         yield f"time = {toml_value(_one_or_all(survey.times.columns))}"
         if survey.times.format is not None:
@@ -217,6 +222,9 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     if survey.constants:
         yield ""
         yield f"# left out, since they never change: {', '.join(survey.constants)}"
+    if survey.others:
+        yield ""
+        yield f"# left out, neither numbers nor a few texts that return: {', '.join(survey.others)}"
 
 
 def _labels(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
@@ -260,7 +268,7 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         yield "# ahead = 1  # the next symbol of a series of events, and not the present one"
         yield "# hold_steps = 5  # a class is taken once it has won so many steps"
     else:
-        yield f"target = {json.dumps(target, ensure_ascii=False)}"
+        yield f"target = {json.dumps(target, ensure_ascii=False)}  # <- what the device shall estimate"
         yield '# unit = "kW"'
         yield "# cap = 125  # a larger target is this much: for a remaining life, with countdown = true in its label"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -31,28 +32,31 @@ _STYLE = {
 }
 
 
-def forecast_plot(
-    times: NDArray[np.float64],
-    truth: NDArray[np.float64],
-    said: NDArray[np.float64],
-    quantity: str,
-    name: str = "forecast",
-    row_s: float | None = None,
-) -> bytes:
-    """What was measured (samples,) and what the model `said` for the same times (seconds since 1970).
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """What was measured (samples,) and what a model said for the same times."""
 
-    `row_s`: the times are no clock's, but rows so far apart.
-    """
+    times: NDArray[np.float64]  # seconds since 1970
+    truth: NDArray[np.float64]
+    said: NDArray[np.float64]
+    band: tuple[str, NDArray[np.float64], NDArray[np.float64]] | None = None  # its name, its lower and upper end
+
+
+def forecast_plot(lines: Lines, quantity: str, name: str = "forecast", row_s: float | None = None) -> bytes:
+    """The lines over time; `name` is what the model said. `row_s`: the times are no clock's, but rows so far apart."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        moments = _along(axes, times, row_s)
-        axes.plot(moments, truth, color=_TRUTH, linewidth=2.4, label="measured", solid_capstyle="round")
-        axes.plot(moments, said, color=_FORECAST, linewidth=1.3, label=name)
+        moments = _along(axes, lines.times, row_s)
+        if lines.band is not None:
+            share, low, high = lines.band
+            axes.fill_between(moments, low, high, color=_FORECAST, alpha=0.18, linewidth=0, label=share)
+        axes.plot(moments, lines.truth, color=_TRUTH, linewidth=2.4, label="measured", solid_capstyle="round")
+        axes.plot(moments, lines.said, color=_FORECAST, linewidth=1.3, label=name)
         axes.set_ylabel(quantity)
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
         axes.margins(x=0.01)
-        figure.legend(loc="outside upper right", ncols=2)
+        figure.legend(loc="outside upper right", ncols=3)
         return _svg(figure)
 
 
@@ -103,6 +107,23 @@ def calibration_plot(
         axes.set_ylabel(what[1])
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
+        return _svg(figure)
+
+
+def threshold_plot(levels: Sequence[float], shares: Mapping[str, Sequence[float]]) -> bytes:
+    """Shares of steps by name over thresholds of the score; an alarm begins at 1."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.8, 2.2), layout="constrained")
+        axes = figure.add_subplot()
+        for (name, share), color in zip(shares.items(), (_FORECAST, _TRUTH), strict=False):
+            axes.plot(levels, share, color=color, linewidth=1.8, label=name)
+        axes.axvline(1.0, color=_OTHER, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel("threshold")
+        axes.set_ylabel("share of steps")
+        axes.set_ylim(0, 1)
+        axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+        axes.margins(x=0.01)
+        figure.legend(loc="outside upper right", ncols=2)
         return _svg(figure)
 
 

@@ -13,7 +13,17 @@ from typing import Any, Literal, TypeVar
 
 from edge_lstm.columns import Quantity, Words
 from edge_lstm.config import key, read_toml, suggestion
-from edge_lstm.contract import Alarm, ClockInput, Contract, Decision, Feature, Sampling, StateTensor, Task
+from edge_lstm.contract import (
+    Alarm,
+    ClockInput,
+    Contract,
+    Decision,
+    Feature,
+    Sampling,
+    StateTensor,
+    Task,
+    derived_parts,
+)
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.labels import Countdown, Window, Windows
 from edge_lstm.network import CARRIED, GATES, state_sizes
@@ -73,6 +83,10 @@ class Recipe:
             for name in named:
                 if name not in self.features:
                     yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
+        for name, feature in self.features.items():
+            for other in filter(None, (derived_parts(text)[1] for text in feature.derived)):
+                if other == name or (other in self.features and self.features[other].categories):
+                    yield f"features.{name}.derived", f'expected another feature of numbers, found "{other}"'
         if self.classify is not None and self.fit.refit:
             yield (
                 "fit.refit",
@@ -85,6 +99,15 @@ class Recipe:
                         f"augment.{name}",
                         f"expected none with [{self.task}]: it changes what goes in, not what follows",
                     )
+        if self.anomaly is not None and self.anomaly.reconstruct and self.model.highway:
+            yield "model.highway", "expected none with reconstruct: past the layers every step goes through as it is"
+        if self.classify is not None and self.fit.loss != "mse":
+            yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
+        if self.fit.window is not None and self.fit.window <= self.model.highway:
+            yield (
+                "fit.window",
+                f"expected more steps than the highway sees ({self.model.highway}), found {self.fit.window}",
+            )
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
@@ -112,6 +135,8 @@ class Recipe:
         for name, feature in self.features.items():
             if feature.mirrored_by is not None:
                 yield f"features.{name}.mirrored_by", [feature.mirrored_by]
+            if others := [other for other in (derived_parts(text)[1] for text in feature.derived) if other]:
+                yield f"features.{name}.derived", others
 
     @property
     def task_section(self) -> ForecastSection | AnomalySection | ClassifySection | RegressSection | None:

@@ -29,8 +29,10 @@ from edge_lstm_train.evaluate import predict, where
 from edge_lstm_train.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.judgement import Judgement, judge
 from edge_lstm_train.model import Forecaster
+from edge_lstm_train.outliers import outliers
 from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.report import Facts, Paragraph, Picture, Section, Table, write_report
+from edge_lstm_train.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.sections import SplitSection
 from edge_lstm_train.split import PARTS
 from edge_lstm_train.toml_text import recipe_toml
 
@@ -59,16 +61,18 @@ def train(
     *,
     device: str = "cpu",
     resume: bool = False,
-    trials: tuple[list[str], list[list[str]]] | None = None,
+    trials: Section | None = None,
 ) -> Run:
     """Train as the recipe says, evaluate as a device runs, and write the run folder; progress goes to stderr.
 
-    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials`
-    (header and rows) is how the recipe was found, for the report.
+    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials` is
+    how the recipe was found, for the report.
 
     Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
     """
     dataset = read_dataset(recipe)
+    for found in outliers(recipe, dataset.recording):
+        click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
     _make(run_dir)
     if resume and not (run_dir / PROGRESS).exists():
         click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
@@ -76,17 +80,19 @@ def train(
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
-        kept = f"weights of update {fitted.best} kept; go on with --resume"
-        click.echo(f"interrupted at update {fitted.interrupted_at}: {kept}", err=True)
-    contract = started(dataset.contract, fitted.model)
-    predictions = predict(contract, fitted.model.network(), dataset.recording)
-    judgement = judge(recipe, dataset, baselines, predictions)
-    provenance = _provenance(recipe, judgement)
-    unseen = unseen_steps(dataset)
-    truth = dataset.targets[unseen].astype(np.float32)
-    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
-    run = Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
-    save_checkpoint(run_dir, checkpoint)
+        marked = len(fitted.curve) > 1
+        how = "go on with --resume" if marked else "start again, since nothing was written down yet"
+        click.echo(
+            f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {how}", err=True
+        )
+    try:
+        run = _judged(recipe, run_dir, dataset, baselines, fitted)
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted before the run was written; the same command with --resume goes on from there", err=True
+        )
+        raise
+    save_checkpoint(run_dir, run.checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
     write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
@@ -97,6 +103,18 @@ def train(
             "lower learning_rate under [fit] in the recipe, or look for absurd values in the recording",
         )
     return run
+
+
+def _judged(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
+    """What came of the search, held against the test part as a device would run."""
+    contract = started(dataset.contract, fitted.model)
+    predictions = predict(contract, fitted.model.network(), dataset.recording)
+    judgement = judge(recipe, dataset, baselines, predictions)
+    provenance = _provenance(recipe, judgement)
+    unseen = unseen_steps(dataset)
+    truth = dataset.targets[unseen].astype(np.float32)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
+    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
 
 
 def started(contract: Contract, model: Forecaster) -> Contract:
@@ -175,13 +193,12 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _report_sections(run: Run, trials: tuple[list[str], list[list[str]]] | None) -> list[Section]:
-    search = [Section("Trials, the best first", [Table(*trials)])] if trials is not None else []
+def _report_sections(run: Run, trials: Section | None) -> list[Section]:
     return [
         Section("", [Paragraph(run.judgement.verdict, "lead")]),
         *run.judgement.sections,
         *training_sections(run),
-        *search,
+        *([] if trials is None else [trials]),
     ]
 
 
@@ -212,6 +229,33 @@ def _kept(fitted: Fitted) -> str:
     return f"weights of update {fitted.best} kept"
 
 
+def _extras(recipe: Recipe) -> dict[str, str]:
+    """What of network and augmentation is not as it is without a word."""
+    model, augment = recipe.model, recipe.augment
+    free = "level-free" if model.level_free else "with levels"
+    said = {
+        "highway": f"{model.highway} samples, {free}" if model.highway else "",
+        "dropout": f"{model.dropout:g}, recurrent {model.recurrent_dropout:g}"
+        if model.dropout or model.recurrent_dropout
+        else "",
+        "start": "learned" if model.learned_start else "",
+        "augmentation": ", ".join(
+            f"{name.replace('_', ' ')} {value:g}" if not isinstance(value, bool) else name
+            for name, value in dataclasses.asdict(augment).items()
+            if value and name != "axes"
+        ),
+    }
+    return {name: text for name, text in said.items() if text}
+
+
+def _split(split: SplitSection) -> str:
+    shares = f"{split.train:g} training, {split.validation:g} validation, the rest test"
+    if split.validation_from is not None:
+        shares = f"validation from {split.validation_from}, test from {split.test_from or 'nowhere'}"
+    left_out = f"; tested on {', '.join(split.leave_out)} alone" if split.leave_out else ""
+    return f"by {split.by}: {shares}{left_out}"
+
+
 def _settings(run: Run) -> Facts:
     recipe, dataset = run.recipe, run.dataset
     model, section = recipe.model, recipe.fit
@@ -220,6 +264,7 @@ def _settings(run: Run) -> Facts:
     ridge = "; ".join(
         f"{where(target, horizon)}: {choice}"
         for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
+        if target in dataset.contract.targets
     )
     return Facts(
         {
@@ -227,11 +272,15 @@ def _settings(run: Run) -> Facts:
             "streams": str(len(dataset.recording.streams)),
             "steps": ", ".join(f"{len(dataset.steps(part)):,} {part}" for part in PARTS),
             "readings": ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count) or "all used",
+            **{f"far off in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
+            **_extras(recipe),
+            "split": _split(recipe.split),
             "method": f"{how}, {section.segments} side by side",
             "updates": f"{section.updates}, {_kept(run.fitted)}",
-            "learning rate": f"{section.learning_rate:g}, weight decay {section.weight_decay:g}",
+            "learning rate": f"one cycle up to {section.learning_rate:g}, weight decay {section.weight_decay:g}, "
+            f"gradient cut off at a norm of {section.clip:g}",
             "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),
             **({"ridge": ridge} if ridge else {}),

@@ -108,7 +108,8 @@ class FeatureSection:
     level: bool = key(True, doc="whether the layers see the value itself, and not what is derived of it alone")
     derived: list[str] = key(
         [],
-        doc='computed from it: "difference", "mean N", "deviation N", "from_mean N", "from_start N", "slope N M"',
+        doc='computed from it: "difference", "mean N", "deviation N", "from_mean N", "from_start N", "slope N M", '
+        '"covariance OTHER N"',
     )
     mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
     aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")

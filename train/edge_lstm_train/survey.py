@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from edge_lstm.columns import Times, Words, texts_of
 from edge_lstm.dialect import dialect
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.numerals import WORDS
 from edge_lstm.recording import Columns, numeric_columns, read_recording
-from edge_lstm.tables import column_index, open_table, recording_files
+from edge_lstm.tables import Layout, column_index, open_table, recording_files, without_header
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
 _MOST_STREAMS = 1000
@@ -39,26 +40,45 @@ class Survey:
     interval_s: float | None = None  # the usual time between a stream's rows
     days: float = 0.0  # from the first row to the last
     words: Words = field(default_factory=Words)
+    header: Sequence[str] = ()  # the columns' names, where its first row holds none
+    others: list[str] = field(default_factory=list)  # columns of none of these
 
 
-def survey(path: str | Path | Sequence[str | Path], stream_column: str | None = None) -> Survey:
-    """What a recording holds. Raises EdgeLstmError where it cannot be read as one."""
-    table = open_table(recording_files(path)[0])
-    written = dialect(path)
+def survey(
+    path: str | Path | Sequence[str | Path],
+    stream_column: str | None = None,
+    header: Sequence[str] = (),
+    decimal_comma: bool | None = None,
+) -> Survey:
+    """What a recording holds; `header` and `decimal_comma` where that is known.
+
+    Raises EdgeLstmError where it cannot be read as one.
+    """
+    layout = Layout(header=header)
+    table = open_table(recording_files(path)[0], layout)
+    if without_header(table):
+        raise EdgeLstmError(
+            f"{table.source}: expected a header row, found readings in it: {', '.join(table.header[:3])}, ...",
+            f"name its {len(table.header)} columns: --header time,pump,level (or by header = [...] in a recipe)",
+        )
+    written = dialect(path, None, layout)
     words, times = written.words, written.times or Times(interval_s=1.0)
+    if decimal_comma is not None:
+        words = Words(decimal_comma)
     if stream_column is not None:
         column_index(table, stream_column)
-    columns = Columns({}, times, words=words)
+    columns = Columns({}, times, words=words, layout=layout)
     numbers = [name for name in numeric_columns(path, columns) if table.header.count(name) == 1]
     others = [name for name in table.header if name and name not in numbers and name not in times.columns]
-    texts = {name: found for name in others if (found := _texts(path, name))}
-    recording = read_recording(path, Columns({name: name for name in numbers}, times, stream="all", words=words))
+    texts = {name: found for name in others if (found := _texts(path, name, layout))}
+    whole_of = {name: name for name in numbers}
+    recording = read_recording(path, Columns(whole_of, times, stream="all", words=words, layout=layout))
     values = dict(zip(numbers, recording.values.T, strict=True))
     whole = {name: found for name, column in values.items() if (found := _whole(column))}
     if stream_column is None and written.times is not None and len(recording_files(path)) == 1:
-        stream_column = _stream_column(path, recording.times, [*texts, *_identities(values)])
+        stream_column = _stream_column(path, recording.times, [*texts, *_identities(values)], layout)
     constants = [name for name, column in values.items() if not _changes(column)]
-    split = read_recording(path, Columns({}, times, stream_column))
+    split = read_recording(path, Columns({}, times, stream_column, layout=layout))
     gaps = np.concatenate([np.diff(split.times[split.stream_of == one]) for one in range(len(split.streams))])
     steps = gaps[gaps > 0]
     return Survey(
@@ -73,25 +93,27 @@ def survey(path: str | Path | Sequence[str | Path], stream_column: str | None = 
         float(np.median(steps)) if steps.size and written.times is not None else None,
         float(split.times.max() - split.times.min()) / _DAY_S if written.times is not None else 0.0,
         words,
+        list(header),
+        [name for name in others if name not in texts and name != stream_column],
     )
 
 
-def _texts(path: str | Path | Sequence[str | Path], column: str, most: int = _MOST_TEXTS) -> list[str]:
-    """The different texts of a column, sorted; none where they are more than `most`, or hardly ever the same."""
+def _texts(path: str | Path | Sequence[str | Path], column: str, layout: Layout) -> list[str]:
+    """The different texts of a column, sorted; none where they are too many, or hardly ever the same."""
     found: set[str] = set()
     rows = 0
-    for texts in _column(path, column):
+    for texts in _column(path, column, layout):
         rows += len(texts)
         found.update(texts)
-        if len(found) > most + 1:
+        if len(found) > _MOST_TEXTS + 1:
             return []
     found = {text for text in found if not math.isnan(WORDS.get(text.lower(), 0.0))}
-    return sorted(found) if 2 <= len(found) <= min(most, rows / 5) else []
+    return sorted(found) if 2 <= len(found) <= min(_MOST_TEXTS, rows / 5) else []
 
 
-def _column(path: str | Path | Sequence[str | Path], column: str) -> Iterator[list[str]]:
+def _column(path: str | Path | Sequence[str | Path], column: str, layout: Layout) -> Iterator[list[str]]:
     for file in recording_files(path):
-        table = open_table(file)
+        table = open_table(file, layout)
         at = column_index(table, column)
         for block in table.blocks([at]):
             yield texts_of(block.cells[at])
@@ -118,7 +140,7 @@ def _changes(values: NDArray[np.float64]) -> bool:
 
 
 def _stream_column(
-    path: str | Path | Sequence[str | Path], times: NDArray[np.float64], candidates: Sequence[str]
+    path: str | Path | Sequence[str | Path], times: NDArray[np.float64], candidates: Sequence[str], layout: Layout
 ) -> str | None:
     """The column whose values part rows into streams of ever later times, where all rows together are none.
 
@@ -128,7 +150,7 @@ def _stream_column(
         return None
     best: tuple[int, str] | None = None
     for name in candidates:
-        texts = np.concatenate([np.array(part) for part in _column(path, name)])
+        texts = np.concatenate([np.array(part) for part in _column(path, name, layout)])
         _, stream_of = np.unique(texts, return_inverse=True)
         count = int(stream_of.max()) + 1
         order = np.argsort(stream_of, kind="stable")

@@ -7,12 +7,18 @@ A trial over the budget of parameters or time is refused before it trains.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.config import from_mapping
@@ -22,11 +28,16 @@ from edge_lstm_train.baselines import fit_baselines
 from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.fit import fit, untrained
 from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import Range
+from edge_lstm_train.report import Paragraph, Section, Table
+from edge_lstm_train.sections import AugmentSection, FitSection, ModelSection, Range
+from edge_lstm_train.toml_text import recipe_toml
 
-_SECTIONS = ("model", "fit", "augment")
+_SECTIONS = {"model": ModelSection, "fit": FitSection, "augment": AugmentSection}
+_HINTS = {name: get_type_hints(section) for name, section in _SECTIONS.items()}
 _TIMED_STEPS = 200
 OVER = "over the budget"
+_RECIPE = "recipe"
+_ATTEMPTS, _WAIT_S = 20, 0.25
 
 # What is searched where the recipe has no [tune].
 DEFAULT = {
@@ -54,6 +65,7 @@ class Tuned:
     recipe: Recipe  # with the best keys found
     error: float  # its streamed validation error
     table: tuple[list[str], list[list[str]]]  # header and rows, the best trials first
+    refused: list[str]  # why, of each trial that was not trained
 
 
 def tune(recipe: Recipe, trials: int, storage: str, study: str, budget: Budget) -> Tuned:
@@ -71,6 +83,8 @@ def tune(recipe: Recipe, trials: int, storage: str, study: str, budget: Budget) 
     )
 
     def trial_error(trial: optuna.Trial) -> float:
+        # The number is of this trial alone, in whichever process; one seed for all would try the same in each of them.
+        search.sampler = _sampler(recipe.fit.seed + trial.number)
         try:
             changed = changed_recipe(recipe, {key: _suggested(trial, key, one) for key, one in space.items()})
         except EdgeLstmError as error:  # keys that do not go together
@@ -81,27 +95,68 @@ def tune(recipe: Recipe, trials: int, storage: str, study: str, budget: Budget) 
             trial.set_user_attr(OVER, over)
             raise optuna.TrialPruned
         search_alone = dataclasses.replace(changed, fit=dataclasses.replace(changed.fit, refit=False))
-        fitted = fit(search_alone, dataset, spread)
+        try:
+            fitted = fit(search_alone, dataset, spread)
+        except EdgeLstmError as error:  # windows that no run is long enough for
+            trial.set_user_attr(OVER, error.message)
+            raise optuna.TrialPruned from None
+        if fitted.interrupted_at is not None:
+            raise KeyboardInterrupt  # half a trial is none
         return min(point.validation_error for point in fitted.curve)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = optuna.create_study(
-        study_name=study,
-        storage=storage,
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=recipe.fit.seed, constant_liar=True),
-    )
-    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    search = _opened(storage, study)
+    _refuse_another(search, recipe, space)
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)  # what was killed counts for none
     until = optuna.study.MaxTrialsCallback(trials, states=states)
     if len(search.get_trials(deepcopy=False, states=states)) < trials:
         search.optimize(trial_error, callbacks=[until])
     return _tuned(recipe, search)
 
 
+def _opened(storage: str, study: str) -> optuna.Study:
+    """The study in its storage, made where there is none.
+
+    Of two processes that make the tables at once one fails, and finds them made when it tries again.
+    """
+    for left in range(_ATTEMPTS, 0, -1):
+        try:
+            kept = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
+            return optuna.create_study(study_name=study, storage=kept, load_if_exists=True)
+        except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
+            if left == 1 or not isinstance(error, DatabaseError):
+                found = str(getattr(error, "orig", error)).splitlines()[0]
+                raise EdgeLstmError(
+                    f"expected a storage of trials at {storage}, found: {found}",
+                    "write it like sqlite:///trials.db, mysql+pymysql://user@host/trials, or trials.log for a journal",
+                ) from None
+            time.sleep(_WAIT_S)
+    raise AssertionError  # the last attempt has returned or raised
+
+
+def _sampler(seed: int) -> optuna.samplers.TPESampler:
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _refuse_another(search: optuna.Study, recipe: Recipe, space: dict[str, Range]) -> None:
+    """Trials of another recipe or other ranges in the study would be compared with what they cannot be."""
+    recording = dataclasses.replace(recipe.recording, path=recipe.recording.name)  # which lies elsewhere elsewhere
+    text = recipe_toml(dataclasses.replace(recipe, recording=recording, tune=space))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    known = search.user_attrs.get(_RECIPE)
+    if known is None:
+        search.set_user_attr(_RECIPE, digest)
+    elif known != digest:
+        raise EdgeLstmError(
+            f'expected the search of this recipe in the study "{search.study_name}", found that of another one',
+            "go on with the recipe as it was, or begin anew with --study NAME",
+        )
+
+
 def _tuned(recipe: Recipe, search: optuna.Study) -> Tuned:
     done = search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if not done:
-        over = [trial.user_attrs.get(OVER, "") for trial in search.get_trials(deepcopy=False)]
+        over = _refused(search)
         raise EdgeLstmError(
             f"expected a trial within the budget, found none in {len(over)}: {over[0] if over else 'no trials'}",
             "raise the budget, or give [tune] in the recipe smaller values",
@@ -119,7 +174,25 @@ def _tuned(recipe: Recipe, search: optuna.Study) -> Tuned:
         ]
         for trial in done
     ]
-    return Tuned(changed_recipe(recipe, done[0].params), float(done[0].value or 0.0), (header, rows))
+    best = changed_recipe(recipe, done[0].params)
+    return Tuned(best, float(done[0].value or 0.0), (header, rows), _refused(search))
+
+
+def _refused(search: optuna.Study) -> list[str]:
+    pruned = search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.PRUNED,))
+    return [str(trial.user_attrs.get(OVER, "")) for trial in pruned]
+
+
+def trials_section(found: Tuned) -> Section:
+    """The trials, for the report."""
+    note = [Paragraph(refused_text(found.refused), "note")] if found.refused else []
+    return Section("Trials, the best first", [Table(*found.table), *note])
+
+
+def refused_text(refused: Sequence[str]) -> str:
+    """How many trials were not trained, and why the last one was not."""
+    trials = f"{len(refused)} trial{'s were' if len(refused) > 1 else ' was'}"
+    return f"{trials} not trained; the last: {refused[-1]}"
 
 
 def _shown(value: object) -> str:
@@ -130,7 +203,7 @@ def _space(recipe: Recipe) -> dict[str, Range]:
     space = recipe.tune or DEFAULT
     for name in space:
         section, _, field = name.partition(".")
-        known = section in _SECTIONS and field in {one.name for one in dataclasses.fields(getattr(recipe, section))}
+        known = section in _SECTIONS and field in _HINTS[section]
         if not known:
             raise EdgeLstmError(
                 f'expected keys of {", ".join(f"[{one}]" for one in _SECTIONS)} under [tune], found "{name}"',
@@ -144,7 +217,14 @@ def _suggested(trial: optuna.Trial, key: str, one: Range) -> Any:
         return trial.suggest_categorical(key, one.texts or one.choices)
     assert one.least is not None  # its faults() say so
     assert one.most is not None
+    if _is_whole(key):
+        return trial.suggest_int(key, math.ceil(one.least), math.floor(one.most), log=one.log)
     return trial.suggest_float(key, one.least, one.most, log=one.log)
+
+
+def _is_whole(key: str) -> bool:
+    section, _, field = key.partition(".")
+    return {int, bool} & {*get_args(_HINTS[section][field]), _HINTS[section][field]} != set()
 
 
 def changed_recipe(recipe: Recipe, values: dict[str, Any]) -> Recipe:
@@ -152,9 +232,10 @@ def changed_recipe(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     tables = {name: dataclasses.asdict(getattr(recipe, name)) for name in _SECTIONS}
     for name, value in values.items():
         section, _, field = name.partition(".")
-        whole = isinstance(tables[section][field], int) and isinstance(value, float) and value.is_integer()
-        tables[section][field] = type(tables[section][field])(value) if whole else value
-    sections = {name: from_mapping(tables[name], type(getattr(recipe, name)), f"[{name}]") for name in _SECTIONS}
+        if _is_whole(name) and float(value).is_integer():
+            value = bool(value) if _HINTS[section][field] is bool and value in (0, 1) else int(value)
+        tables[section][field] = value
+    sections: dict[str, Any] = {name: from_mapping(tables[name], kind, f"[{name}]") for name, kind in _SECTIONS.items()}
     changed = dataclasses.replace(recipe, **sections)
     faults = [f"{name}: {found}" for name, found in changed.faults()]
     if faults:

@@ -181,8 +181,8 @@ def quality(wanted: int, most: int, topics: Sequence[str], granted: Sequence[int
         return Finding(
             "subscription",
             "red",
-            "the broker takes QoS 0 only, and predictions go out at QoS 1",
-            'let it take QoS 1, or set durability = "at-most-once"',
+            "the broker takes QoS 0 only, and so refuses the service, whose last will has QoS 1",
+            "let it take QoS 1 (mosquitto: max_qos 2), or use a broker that does",
         )
     poor = [topic for topic, quality in zip(topics, granted, strict=True) if quality < wanted]
     if poor:
@@ -221,7 +221,7 @@ def limits(granted: Granted, prediction_bytes: int) -> Iterator[Finding]:
     if not granted.retains:
         yield Finding(
             "retained messages",
-            "amber",
-            "not kept: edge-lstm status and Home Assistant see the service only while it speaks",
+            "red",
+            "not taken, and so the broker refuses the service, whose last will is one",
             "let the broker keep retained messages (mosquitto: retain_available true)",
         )

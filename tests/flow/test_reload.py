@@ -1,0 +1,73 @@
+"""A service that begins anew with another config, or goes on without the files that it began with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_lstm.codec import encode_reading
+from edge_lstm.reading import Reading
+from tests.deadline import wait_until
+
+Make = Callable[..., Any]
+
+
+def reading(number: int) -> str:
+    return encode_reading(Reading("tank-0", 1_700_000_000.0 + 60 * number, {"level": 1.0 + number % 5}))
+
+
+def reload_and_wait(service: Any) -> None:
+    before = service.log.read_text().count("connected address")
+    service.process.send_signal(signal.SIGHUP)
+
+    def back() -> bool:
+        assert service.process.poll() is None, service.log.read_text()
+        return service.log.read_text().count("connected address") > before
+
+    wait_until(back, "the service is back")
+
+
+def test_a_service_goes_on_though_its_password_file_is_gone(
+    bundle_path: Path, start_mosquitto: Make, start_service: Make
+) -> None:
+    passwords, password = bundle_path.parent / "passwords", bundle_path.parent / "password"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
+    passwords.chmod(0o644)
+    password.write_text("s3cret\n")
+    broker = start_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
+    login = '[mqtt]\nurl = "{}"\nclient_id = "edge-lstm-test"\nusername = "pump"\npassword_file = "password"\n'
+    service = start_service(bundle_path, broker.address)  # refused without a password, until it gets one
+    wait_until(lambda: "broker refuses us" in service.log.read_text(), "it is refused")
+    config = bundle_path.parent / "service.toml"
+    config.write_text(f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n{login.format(broker.address)}')
+    reload_and_wait(service)
+    password.unlink()
+    reload_and_wait(service)
+    assert "reload refused, going on as before: expected to read" in service.log.read_text()
+    assert service.stop() == 0
+
+
+def test_topics_that_a_config_no_longer_has_are_no_longer_delivered(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    config = bundle_path.parent / "service.toml"
+    service = start_service(bundle_path, mosquitto.address, '[input]\ntopic = "old/{stream}"\n')
+    service.wait_connected()
+    config.write_text(config.read_text().replace("old/", "new/"))
+    reload_and_wait(service)
+    subscriber.publish("old/tank-0", reading(0))
+    subscriber.publish("new/tank-0", reading(1))
+    wait_until(lambda: len(subscriber.messages) == 1, "the reading on the new topic is predicted")
+    config.write_text(config.read_text().replace("new/", "old/"))
+    reload_and_wait(service)
+    subscriber.publish("old/tank-0", reading(2))
+    wait_until(lambda: len(subscriber.messages) == 2, "what was taken back is there again")
+    assert [json.loads(one.payload)["step"] for one in subscriber.messages] == [1, 2]
+    assert service.stop() == 0
+    stopped = [line for line in service.log.read_text().splitlines() if " stopped " in line]
+    assert all("ignored=0" in line for line in stopped)

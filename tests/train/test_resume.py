@@ -1,0 +1,144 @@
+"""A search that was stopped: it goes on to the same weights, or is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.recording import Recording
+from edge_lstm_train.dataset import dataset_of
+from edge_lstm_train.fit import fit
+from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.sections import (
+    AugmentSection,
+    FitSection,
+    ModelSection,
+)
+
+Make = Callable[..., Recipe]
+
+
+def test_a_search_that_was_stopped_goes_on_to_the_same_weights(
+    recipe_of: Make,
+    waves: Recording,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = recipe_of(model=ModelSection(hidden=4, layers=2, dropout=0.3, recurrent_dropout=0.2))
+    recipe = dataclasses.replace(recipe, augment=AugmentSection(noise=0.1))
+    dataset = dataset_of(recipe, waves)
+    whole = fit(recipe, dataset, np.ones(1))
+    stopped = {"update": 9}
+
+    real = torch.nn.utils.clip_grad_norm_
+
+    def loss(*arguments: object) -> object:
+        stopped["update"] -= 1
+        if stopped["update"] == 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.nn.utils.clip_grad_norm_", loss)
+        assert fit(recipe, dataset, np.ones(1), run_dir=tmp_path).interrupted_at == 9
+    capsys.readouterr()
+    resumed = fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    said = capsys.readouterr().err.splitlines()
+    assert (said[0][:13], said[-1][:14]) == ("training 9/16", "training 16/16")  # and not from 1 to 8
+    assert resumed.best == whole.best
+    for name, value in whole.model.state_dict().items():
+        np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
+    assert [point.update for point in resumed.curve] == [point.update for point in whole.curve]
+
+
+def test_a_refit_that_was_stopped_is_gone_through_again_to_the_same_weights(
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = FitSection(updates=16, segments=4, chunk=20, refit=True)
+    recipe = recipe_of(model=ModelSection(hidden=4, dropout=0.3), fit=section)
+    dataset = dataset_of(recipe, waves)
+    whole = fit(recipe, dataset, np.ones(1))
+    assert whole.best > 2
+    left = {"updates": 16 + 2}
+    real = torch.nn.utils.clip_grad_norm_
+
+    def clipped(*arguments: object) -> object:
+        left["updates"] -= 1
+        if left["updates"] < 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.nn.utils.clip_grad_norm_", clipped)
+        stopped = fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    assert (stopped.interrupted_at, stopped.refitted, stopped.best) == (16, False, whole.best)
+    resumed = fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    assert resumed.refitted
+    for name, value in whole.model.state_dict().items():
+        np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
+
+
+def test_a_refit_whose_last_update_spoils_the_weights_leaves_those_that_were_validated(
+    recipe_of: Make, waves: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(fit=FitSection(updates=16, segments=4, chunk=20, refit=True))
+    dataset = dataset_of(recipe, waves)
+    found = fit(recipe, dataset, np.ones(1))
+    assert found.refitted
+    clips = [0]
+    real = torch.nn.utils.clip_grad_norm_
+
+    def spoilt(parameters: Any, largest: float) -> object:
+        clips[0] += 1
+        listed = list(parameters)
+        if clips[0] == 16 + found.best:
+            listed[0].grad.fill_(float("inf"))
+        return real(listed, largest)
+
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", spoilt)
+    kept = fit(recipe, dataset, np.ones(1))
+    assert (kept.refitted, kept.diverged_at, kept.best) == (False, found.best, found.best)
+    assert all(torch.isfinite(weights).all() for weights in kept.model.state_dict().values())
+
+
+def test_progress_of_another_recipe_or_kind_is_refused(recipe_of: Make, waves: Recording, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    dataset = dataset_of(recipe, waves)
+    fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    other = recipe_of(fit=FitSection(updates=24, segments=4, chunk=20))
+    with pytest.raises(EdgeLstmError, match="expected the progress of this recipe, found that of another one"):
+        fit(other, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    shorter = dataset_of(recipe, waves.rows(slice(len(waves) - 1)))
+    with pytest.raises(EdgeLstmError, match="expected the progress of this recording, found that of another one"):
+        fit(recipe, shorter, np.ones(1), run_dir=tmp_path, resume=True)
+    (tmp_path / "progress.pt").write_bytes(b"no such thing")
+    with pytest.raises(EdgeLstmError, match="found another kind of file"):
+        fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+
+
+def test_a_full_disk_leaves_the_progress_before(
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of()
+    dataset = dataset_of(recipe, waves)
+    whole = fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    kept = (tmp_path / "progress.pt").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(EdgeLstmError, match="No space left"):
+            fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
+    assert (tmp_path / "progress.pt").read_bytes() == kept
+    assert [file.name for file in tmp_path.iterdir()] == ["progress.pt"]
+    assert fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True).best == whole.best
