@@ -95,6 +95,11 @@ def parcel(service: Path, bundle: Path) -> Parcel:
                 f"{service}: {name}: expected a path below the folder of this config, found {place}",
                 "name it so: on the board it will stand at the same place beside the config",
             )
+        if str(pure) in files:
+            raise EdgeLstmError(
+                f"{service}: {name}: expected another name than {place}, under which the config itself goes",
+                "rename the file",
+            )
         try:
             files[str(pure)] = source.read_bytes()
         except OSError as error:

@@ -291,6 +291,11 @@ def test_a_config_that_names_files_elsewhere_is_refused_here(tmp_path: Path, bun
         EdgeLstmError, match=r"bundle: expected a path below the folder of this config, found \.\./tank"
     ):
         parcel(config, bundle_path)
+    config.write_text('bundle = "service.toml"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
+    with pytest.raises(
+        EdgeLstmError, match=r"bundle: expected another name than service\.toml, under which the config"
+    ):
+        parcel(config, bundle_path)
     config.write_text('bundle = "t.elstm"\ntrust = "maker.pub"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
     with pytest.raises(EdgeLstmError, match=r"expected to read .*maker\.pub, found: No such file"):
         parcel(config, bundle_path)
