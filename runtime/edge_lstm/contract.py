@@ -52,8 +52,13 @@ class Feature:
     categories: list[str] = key([], doc="the texts that its values stand for, where they are no numbers")
     mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
     aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
+    sentinels: list[float] = key([], least=-_FLOAT32, most=_FLOAT32, doc="numbers that mean a missing value")
+    least: float | None = key(None, doc="a smaller value is missing")
+    most: float | None = key(None, doc="a larger value is missing")
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        if self.least is not None and self.most is not None and self.least > self.most:
+            yield "least", f"expected at most `most` ({self.most:g}), found {self.least:g}"
         for text in self.derived:
             if (fault := derived_fault(text)) is not None:
                 yield "derived", fault
