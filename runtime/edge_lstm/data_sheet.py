@@ -40,7 +40,9 @@ def data_sheet(bundle: Bundle) -> str:
     for name, size, parity, drift, rows in variant_rows(bundle):
         lines.append(f"{name:<18}{size:>9}   {parity}  {drift:>7}  {rows}".rstrip())
     lines += [""] + [
-        f"{name:<18}{bundle.manifest.provenance[name]}" for name in _TOLD if name in bundle.manifest.provenance
+        f"{name:<18}{' '.join(bundle.manifest.provenance[name].split())}"
+        for name in _TOLD
+        if name in bundle.manifest.provenance
     ]
     return "\n".join(lines)
 
