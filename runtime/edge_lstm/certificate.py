@@ -84,13 +84,22 @@ class Certificate:
 def measured(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts: what was measured of each variant on each backend."""
     drifts = [f"drift, {segment}" for segment in certificate.segments]
-    head = ["variant", "bytes", *drifts, "largest error", f"{certificate.metric} change", "decisions flipped"]
+    head = [
+        "variant",
+        "bytes",
+        *drifts,
+        "largest error",
+        "first, last tenth",
+        f"{certificate.metric} change",
+        "decisions flipped",
+    ]
     rows = [
         [
             f"{one.backend} {one.scheme}",
             f"{one.bytes:,}",
             *(f"{drift:.2g}" for drift in one.drift.values()),
             f"{one.error:.1e}",
+            f"{one.first_tenth:.1e}, {one.last_tenth:.1e}",
             f"{100 * one.metric_loss:+.2f} %",
             f"{100 * one.flipped:.2f} %",
             str(one.smallest_batch) if one.smallest_batch else "none: one at a time",

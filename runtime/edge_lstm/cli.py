@@ -141,7 +141,9 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
         )
     runs = [run for run in runnable(opened) if run[0] == (backend or run[0]) and run[1] == (scheme or run[1])]
     if not runs:
-        preferred(opened, backend, scheme)  # says what is missing
+        from edge_lstm.backends import load
+
+        load(opened, *preferred(opened, backend, scheme))  # says what is missing, or why that backend may not
         raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
     verdicts = verdicts_of(opened, runs)
     if as_json:
