@@ -336,8 +336,8 @@ def simulate(
     stream: str | None,
 ) -> None:
     """Play a recording into a broker, as if its sensors were there."""
+    from edge_lstm.address import parse_address
     from edge_lstm.dialect import dialect
-    from edge_lstm.mqtt import parse_address
     from edge_lstm.progress import progress
     from edge_lstm.recording import Columns, read_recording, value_columns
     from edge_lstm.simulate import simulate as play

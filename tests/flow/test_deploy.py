@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_lstm.address import Address
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import encode_reading
 from edge_lstm.deploy import remedy
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
-from edge_lstm.mqtt import Address
 from edge_lstm.reading import Reading
 from edge_lstm.ssh import Ssh
 from tests.conftest import Mosquitto, mosquittos

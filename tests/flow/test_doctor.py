@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edge_lstm.address import Address
 from edge_lstm.boards import read_board
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.checks import broker as room
@@ -23,7 +24,7 @@ from edge_lstm.checks.finding import Finding
 from edge_lstm.doctor import examine
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
-from edge_lstm.mqtt import Address, Door
+from edge_lstm.mqtt import Door
 from edge_lstm.service_config import MqttConfig
 from tests.flow.scripted_broker import CONNECT, ScriptedBroker
 
