@@ -355,8 +355,11 @@ def simulate(
 @click.argument("config", type=click.Path(path_type=Path))
 def run(config: Path) -> None:
     """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    import faulthandler
+
     from edge_lstm.lean_imports import defer_seldom_used
 
+    faulthandler.enable()  # a wheel made for another processor ends us with no word of ours: this says in which import
     defer_seldom_used()
     from edge_lstm.serving import serve
 

@@ -130,6 +130,9 @@ class Field:
             if message.connection == self.connection:
                 self._unacknowledged.pop(message.packet_id, None)
 
+    def give_up(self) -> None:
+        """There is no attempt to connect here."""
+
     def close(self, timeout_s: float = 1.0) -> None:
         self.connected = False
 

@@ -233,6 +233,15 @@ def test_a_state_that_runs_away_restarts_that_stream_alone(caplog: pytest.LogCap
     assert "its state ran away stream=a" in caplog.text
 
 
+def test_a_stream_that_runs_away_at_every_step_is_told_of_once_in_a_hundred(caplog: pytest.LogCaptureFixture) -> None:
+    one = predictor()
+    for step in range(150):
+        one.feed([level("a", step, 1.0)])
+        one.table.now["state1"][one.table.slot("a")] = np.nan
+    assert one.totals["runaway"] == 149
+    assert caplog.text.count("its state ran away stream=a") == 2
+
+
 @pytest.mark.parametrize(("carried", "restarts"), [(3e4, 0), (9e5, 0), (1e9, 1), (-1e30, 1), (np.inf, 1)])
 def test_a_lone_stream_restarts_where_its_state_is_beyond_all_bounds_and_only_there(
     carried: float, restarts: int

@@ -103,6 +103,8 @@ class Recipe:
             yield "model.highway", "expected none with reconstruct: past the layers every step goes through as it is"
         if self.classify is not None and self.fit.loss != "mse":
             yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
+        if self.augment.crop and self.fit.method == "windows":
+            yield "augment.crop", 'expected none where method = "windows": a window starts at any step already'
         if self.fit.window is not None and self.fit.window <= self.model.highway:
             yield (
                 "fit.window",
