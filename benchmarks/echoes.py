@@ -19,7 +19,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge_lstm.mqtt import Address, Door
+from edge_lstm.address import Address
+from edge_lstm.mqtt import Door
 
 HOST = "127.0.0.1"
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_lstm.mqtt import Address, Door
+from edge_lstm.address import Address
+from edge_lstm.mqtt import Door
 
 HOST = "127.0.0.1"
 _START_S = 1_767_225_600

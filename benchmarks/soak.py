@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_lstm.address import Address
 from edge_lstm.codec import encode_reading
-from edge_lstm.mqtt import Address, Door
+from edge_lstm.mqtt import Door
 from edge_lstm.reading import Reading
 
 FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "pump-lstm.elstm"

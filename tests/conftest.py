@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_lstm.address import Address
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.board_wheels import Target
 from edge_lstm.bundle import GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, write_bundle
@@ -22,7 +23,6 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm.golden import Expected, Golden
 from edge_lstm.golden import to_npz as golden_npz
 from edge_lstm.machine import this_machine
-from edge_lstm.mqtt import Address
 from edge_lstm.network import Network, to_npz
 from edge_lstm.selftest import replay_tape
 from edge_lstm.wheelhouse import collect

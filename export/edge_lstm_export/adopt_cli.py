@@ -40,7 +40,7 @@ def adopt(
 ) -> None:
     """Make a bundle of a recurrent ONNX model that others made."""
     require("export,onnx", "onnx", "onnxruntime")
-    from edge_lstm_export.foreign import Told
+    from edge_lstm_export.foreign import LEFT_OUT, Told
     from edge_lstm_export.foreign import adopt as adopt_model
 
     try:
@@ -52,3 +52,5 @@ def adopt(
     click.echo(f"{bundle.source}  id {bundle.id}")
     for verdict in verdicts:
         click.echo(f"{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
+    if LEFT_OUT in bundle.manifest.provenance:
+        click.echo(f"note: {LEFT_OUT}: {bundle.manifest.provenance[LEFT_OUT]}; a bundle gives the first one", err=True)

@@ -21,12 +21,12 @@ import numpy as np
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_lstm.address import Address
 from edge_lstm.backends import NAMES, refusal
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.codec import STREAM
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
-from edge_lstm.mqtt import Address
 from edge_lstm.predictions import decode_prediction
 from edge_lstm.progress import progress
 from edge_lstm.reading import Prediction, Reading

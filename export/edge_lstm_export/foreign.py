@@ -1,14 +1,17 @@
 """Adopting: a recurrent ONNX model that others made becomes a bundle like any other.
 
-Its states are explicit inputs and outputs, found by shape and name or told. State that lives outside of it, as the
-samples before a frame that a wrapper keeps, becomes a state pair too. It refuses a model without states, and one whose
-outputs do not depend on them.
+Its states are explicit inputs and outputs, found by shape and name or told. Of its other outputs the first is what it
+says; a step is one row, whether the graph takes it as such or as a sequence of one. State that lives outside of it, as
+the samples before a frame that a wrapper keeps, becomes a state pair too. It refuses a model without states, and one
+whose outputs do not depend on them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,15 @@ from edge_lstm.network import RECENT
 from edge_lstm.selftest import Verdict, initial_states, replay_tape, smallest_isolated_batch, verify
 
 Floats = NDArray[np.float32]
+LEFT_OUT = "outputs left out"  # in the provenance
 _STEPS, _MARKS = 300, (1, 10, 100, 300)
 _PARITY = 1e-4  # others' graphs hold operators of every kind, and optimizers reorder their sums
+
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)  # no constants, by their type
+# What says of a state's tensor that it goes in, or comes out, and is no part of its name.
+_BEGINS = re.compile(r"^(prev|initial|init|old)_|_?(0|in|prev|init|old|input)$")
+_ENDS = re.compile(r"^(next|new|final)_|_?(n|out|next|new|final|output)$")
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ def adopt(path: Path, output: Path, told: Told) -> tuple[Bundle, list[Verdict]]:
     prediction = next(port for port in outputs.values() if port.name not in pairs.values())
     width = _width(path, features, told)
     shapes = {name: _state_shape(path, inputs[name]) for name in pairs}
-    _rewrite(model, told, features.name, prediction.name, pairs, shapes, width)
+    taken, given = _rewrite(path, model, told, features, prediction, pairs, shapes, width)
     states = [StateTensor(name, _for_one_stream(shape)) for name, shape in shapes.items()]
     ports = [TensorPair(name, name, pairs[name]) for name in pairs]
     if told.context:
@@ -73,7 +83,7 @@ def adopt(path: Path, output: Path, told: Told) -> tuple[Bundle, list[Verdict]]:
         ports.append(TensorPair(RECENT, RECENT, f"next_{RECENT}"))
     content = model.SerializeToString(deterministic=True)
     names = [f"sample_{index:03d}" for index in range(width)]
-    variant = Variant("onnx", "float32", "model.float32.onnx", "features", prediction.name, ports, _PARITY, 1e-3)
+    variant = Variant("onnx", "float32", "model.float32.onnx", taken, given, ports, _PARITY, 1e-3)
     outputs_of = _outputs(path, content, variant, width, states)
     targets = [prediction.name] if outputs_of == 1 else [f"{prediction.name}_{index}" for index in range(outputs_of)]
     contract = Contract(
@@ -82,7 +92,8 @@ def adopt(path: Path, output: Path, told: Told) -> tuple[Bundle, list[Verdict]]:
     golden = _golden(path, content, contract, variant)
     if smallest_isolated_batch(load_onnx(variant, content), contract, golden.features[:24]) is None:
         variant = replace(variant, row_by_row=True)
-    data = _packed(path, model, content, contract, variant, golden)
+    left_out = [name for name in outputs if name != prediction.name and name not in pairs.values()]
+    data = _packed(path, model, content, contract, variant, golden, left_out)
     bundle = Bundle.from_bytes(data, str(output))
     for name, scheme in runnable(bundle):
         load(bundle, name, scheme)
@@ -98,7 +109,7 @@ def adopt(path: Path, output: Path, told: Told) -> tuple[Bundle, list[Verdict]]:
 
 def _read(path: Path) -> Any:
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
+        model = onnx.load(path)  # with the weights that lie in files beside it
         onnx.checker.check_model(model)
     except OSError as error:
         raise EdgeLstmError(f"expected a model at {path}, found: {error.strerror}", "check the path") from None
@@ -115,17 +126,21 @@ def _ports(listed: Sequence[Any]) -> Iterator[_Port]:
 
 
 def _found_pairs(inputs: Mapping[str, _Port], outputs: Mapping[str, _Port]) -> dict[str, str]:
-    """An output continues an input where it is named like it at either end, as state and stateN, or h and next_h."""
+    """An output continues an input of its shape that is named like it, as state and stateN, or h and next_h, or that
+    has the same name but for what says which is which, as h_0 and h_n.
+    """
     pairs = {}
     for name, port in inputs.items():
-        follows = [
-            other
-            for other, given in outputs.items()
-            if (other.startswith(name) or other.endswith(name)) and len(given.shape) == len(port.shape)
-        ]
+        alike = [other for other, given in outputs.items() if _fits(port.shape, given.shape)]
+        follows = [other for other in alike if other.startswith(name) or other.endswith(name)]
+        follows = follows or [other for other in alike if _ENDS.sub("", other) == _BEGINS.sub("", name) != ""]
         if len(follows) == 1:
             pairs[name] = follows[0]
     return pairs
+
+
+def _fits(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    return len(one) == len(other) and all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
 def _refuse_strangers(
@@ -147,10 +162,16 @@ def _refuse_strangers(
             "name them with --state IN=OUT; a model without explicit states cannot be streamed",
         )
     rest = [port for port in inputs.values() if port.name not in pairs]
-    if len(rest) != 1 or rest[0].type != onnx.TensorProto.FLOAT:
+    if len(rest) != 1 or rest[0].type not in _FLOATS:
         raise EdgeLstmError(
             f"{path}: expected one float input besides the states, found {', '.join(p.name for p in rest) or 'none'}",
             "fix the others with --constant NAME=VALUE, or name more states with --state IN=OUT",
+        )
+    tensors = [*rest, *(inputs[name] for name in pairs if name in inputs), *outputs.values()]
+    if odd := [port.name for port in tensors if port.type != onnx.TensorProto.FLOAT]:
+        raise EdgeLstmError(
+            f"{path}: expected inputs, states and outputs of float (32 bit), found another type in {', '.join(odd)}",
+            "convert the model to float32, or cast within it",
         )
     if len(outputs) == len(set(pairs.values())):
         raise EdgeLstmError(f"{path}: expected an output besides the states, found {has}", "check --state")
@@ -158,22 +179,29 @@ def _refuse_strangers(
 
 def _width(path: Path, features: _Port, told: Told) -> int:
     """How many features a step takes, without the context in front of them."""
-    if len(features.shape) != 2:
+    shape = features.shape
+    if len(shape) != 2 and not (len(shape) == 3 and sorted(shape[:2], key=str) == [1, None]):
         raise EdgeLstmError(
-            f"{path}: expected an input (batch, features), found {features.name} with {len(features.shape)} axes",
-            "wrap the model so that one step takes one row",
+            f"{path}: expected an input (batch, features), (1, batch, features) or (batch, 1, features), found "
+            f"{features.name} of shape {_shown(shape)}",
+            "export the model again for a sequence of one step, with a free batch axis",
         )
-    width = told.width or (features.shape[1] or 0) - told.context
+    width = told.width or (shape[-1] or 0) - told.context
     if width < 1:
         raise EdgeLstmError(f"{path}: expected a number of features, found any", "tell it with --width")
     return width
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
 
 
 def _state_shape(path: Path, port: _Port) -> tuple[int | None, ...]:
     free = [axis for axis, size in enumerate(port.shape) if size is None]
     if len(free) != 1:
         raise EdgeLstmError(
-            f"{path}: expected one axis of any size, the batch, in the state {port.name}, found shape {port.shape}",
+            f"{path}: expected one axis of any size, the batch, in the state {port.name}, "
+            f"found shape {_shown(port.shape)}",
             "export the model again with a free batch axis",
         )
     return port.shape
@@ -187,44 +215,65 @@ def _for_one_stream(shape: tuple[int | None, ...]) -> list[int]:
 
 
 def _rewrite(
+    path: Path,
     model: Any,
     told: Told,
-    features: str,
-    prediction: str,
+    features: _Port,
+    prediction: _Port,
     pairs: Mapping[str, str],
     shapes: Mapping[str, tuple[int | None, ...]],
     width: int,
-) -> None:
-    """Constants become initializers, the context a state pair, and every port says its shape."""
+) -> tuple[str, str]:
+    """Constants become initializers, the context a state pair, rows go in and come out, and every port says its shape.
+
+    Returns the names of the tensors that take the features (batch, width) and give the predictions (batch, outputs).
+    """
     graph = model.graph
-    given = {port.name: port for port in graph.input}
+    used = _names(graph)
+    taken = _unused("features", used)
+    given_inputs = {port.name: port for port in graph.input}
     for name, value in told.constants.items():
-        kind = helper.tensor_dtype_to_np_dtype(given[name].type.tensor_type.elem_type)
-        shape = [size.dim_value or 1 for size in given[name].type.tensor_type.shape.dim]
+        kind = helper.tensor_dtype_to_np_dtype(given_inputs[name].type.tensor_type.elem_type)
+        shape = [size.dim_value or 1 for size in given_inputs[name].type.tensor_type.shape.dim]
         graph.initializer.append(numpy_helper.from_array(np.full(shape, value, kind), name))
 
     def port(name: str, shape: Sequence[int | str | None]) -> Any:
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [size or "batch" for size in shape])
 
-    before, ports_in, ports_out = [], [], []
+    def constant(name: str, *numbers: int) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.int64), name))
+        return name
+
+    before, after, ports_in, ports_out = [], [], [], []
+    row = taken
     if told.context:
+        if clash := used & {RECENT, f"next_{RECENT}"}:
+            raise EdgeLstmError(f"{path}: expected no tensor named {RECENT}, found {', '.join(clash)}", "rename it")
+        row = _unused("with_context", used)
         bounds = {"from": -told.context, "to": np.iinfo(np.int64).max, "along": 1}
-        for what, value in bounds.items():
-            graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), f"{RECENT}.{what}"))
+        limits = [constant(f"{RECENT}.{what}", int(value)) for what, value in bounds.items()]
         before = [
-            helper.make_node("Concat", [RECENT, "features"], [features], name="with_context", axis=1),
-            helper.make_node("Slice", [features, *[f"{RECENT}.{what}" for what in bounds]], [f"next_{RECENT}"]),
+            helper.make_node("Concat", [RECENT, taken], [row], name="with_context", axis=1),
+            helper.make_node("Slice", [row, *limits], [f"next_{RECENT}"]),
         ]
         ports_in.append(port(RECENT, (None, told.context)))
         ports_out.append(port(f"next_{RECENT}", (None, told.context)))
+    if len(features.shape) == 2:
+        before.append(helper.make_node("Identity", [row], [features.name], name="as_given"))
     else:
-        before = [helper.make_node("Identity", ["features"], [features], name="as_given")]
-    nodes = [*before, *graph.node]
-    declared = next(one for one in graph.output if one.name == prediction)
-    sizes = [size.dim_value or None for size in declared.type.tensor_type.shape.dim]
-    ports_in = [port("features", (None, width)), *[port(name, shapes[name]) for name in pairs], *ports_in]
+        sizes = [size or -1 for size in (*features.shape[:2], width + told.context)]
+        axes = constant(_unused("step_shape", used), *sizes)
+        before.append(helper.make_node("Reshape", [row, axes], [features.name], name="as_a_sequence"))
+    given, outputs = prediction.name, prediction.shape[1] if len(prediction.shape) == 2 else None
+    if len(prediction.shape) != 2 and prediction.shape:
+        outputs = _flat(path, prediction)
+        given = _unused("prediction", used)
+        axes = constant(_unused("prediction_shape", used), -1, outputs)
+        after = [helper.make_node("Reshape", [prediction.name, axes], [given], name="as_rows")]
+    nodes = [*before, *graph.node, *after]
+    ports_in = [port(taken, (None, width)), *[port(name, shapes[name]) for name in pairs], *ports_in]
     ports_out = [
-        port(prediction, (None, *sizes[1:]) if len(sizes) == 2 else (None, 1)),
+        port(given, (None, outputs or 1)),
         *[port(pairs[name], shapes[name]) for name in pairs],
         *ports_out,
     ]
@@ -233,6 +282,37 @@ def _rewrite(
     graph.input.extend(ports_in)
     graph.output.extend(ports_out)
     del graph.value_info[:]
+    return taken, given
+
+
+def _flat(path: Path, prediction: _Port) -> int:
+    """How many numbers an output of another form than (batch, outputs) gives for each row."""
+    shape = prediction.shape
+    free = [axis for axis, size in enumerate(shape) if size is None]
+    if len(free) != 1 or prod(size or 1 for size in shape[: free[0]]) != 1:
+        raise EdgeLstmError(
+            f"{path}: expected an output with one axis of any size, the batch, before all others that are not 1, found "
+            f"{prediction.name} of shape {_shown(shape)}",
+            "export the model again for a sequence of one step, with a free batch axis",
+        )
+    return prod(size for size in shape if size is not None)
+
+
+def _names(graph: Any) -> set[str]:
+    """Every tensor's name, those of the branches included."""
+    names = {tensor.name for tensor in graph.initializer} | {port.name for port in (*graph.input, *graph.output)}
+    for node in graph.node:
+        names.update(node.input, node.output)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                names |= _names(attribute.g)
+    return names
+
+
+def _unused(name: str, used: set[str]) -> str:
+    while name in used:
+        name = f"step_{name}"
+    return name
 
 
 def _outputs(path: Path, content: bytes, variant: Variant, width: int, states: Sequence[StateTensor]) -> int:
@@ -266,6 +346,11 @@ def _golden(path: Path, content: bytes, contract: Contract, variant: Variant) ->
     marks = np.array(_MARKS)
     plain = _Plain(content, variant)
     prediction, states = replay_tape(plain, contract, tape, marks)
+    if not all(np.isfinite(array).all() for array in (prediction, *states)):
+        raise EdgeLstmError(
+            f"{path}: expected finite outputs and states over {_STEPS} steps of tones and noise, found NaN or infinity",
+            "check --state and --constant: a model that runs away cannot be carried",
+        )
     for state, marked in zip(contract.states, states, strict=True):
         if not np.ptp(marked, axis=0).any():
             raise EdgeLstmError(
@@ -300,12 +385,21 @@ class _Plain:
         return self._backend.step(features, states)
 
 
-def _packed(path: Path, model: Any, content: bytes, contract: Contract, variant: Variant, golden: Golden) -> bytes:
+def _packed(
+    path: Path,
+    model: Any,
+    content: bytes,
+    contract: Contract,
+    variant: Variant,
+    golden: Golden,
+    left_out: Sequence[str],
+) -> bytes:
     nodes, numbers = _counted(model.graph)
     recurrent = sum(kind in ("LSTM", "GRU", "RNN") for kind in nodes)
     architecture = Architecture("foreign", max(1, recurrent), contract.states[0].shape[-1], max(1, numbers))
     provenance = {
         "adopted from": path.name,
+        **({LEFT_OUT: ", ".join(left_out)} if left_out else {}),
         "exported by": f"edge-lstm {edge_lstm.__version__}, onnx {onnx.__version__}",
     }
     manifest = Manifest(FORMAT_VERSION, contract, architecture, [variant], {}, provenance)

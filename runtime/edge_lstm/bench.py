@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from edge_lstm.backends import NAMES, refusal, runnable
@@ -182,33 +183,64 @@ def facts(report: Report) -> dict[str, Any]:
     }
 
 
-def table(report: Report, bar: str = "█") -> str:
-    """The report for a person; `bar` is what bars are made of."""
-    measured = [line.measurement for line in report.lines if line.measurement is not None]
-    most = max((one.pace(1).steps_per_s for one in measured), default=1.0)
-    energy = any(one.energy is not None for one in measured)
-    batches = "".join(f"{f'x{batch}':>7}" for batch in BATCHES)
-    head = f"{'':<29}{'p50 µs':>8}{'p99 µs':>8}  {'steps/s of one':<{_BAR + 2}}{batches}{'MB':>6}{'load ms':>9}"
-    lines = [head + (f"{'µJ/step':>9}" if energy else "")]
-    for line in report.lines:
-        name = f"{line.backend:<15}{line.scheme:<14}"
-        if line.measurement is None:
-            lines.append(f"{name}does not run: {line.fault}")
-            continue
-        found, one = line.measurement, line.measurement.pace(1)
-        length = max(1, round(_BAR * one.steps_per_s / most))
-        paces = "".join(f"{_short(pace.steps_per_s):>7}" for pace in found.paces)
-        text = f"{name}{one.p50_us:>8.1f}{one.p99_us:>8.1f}  {bar * length:<{_BAR + 2}}{paces}"
-        text += f"{found.rss_mb:>6.0f}{found.load_ms:>9.0f}"
-        if energy:
-            text += f"{'-':>9}" if found.energy is None else f"{found.energy.step_uj:>9.1f}"
-        lines.append(f"{text}  {_mark(line, report)}".rstrip())
+def table(report: Report, bar: str = "█", width: int | None = None) -> str:
+    """The report for a person; `bar` is what bars are made of, `width` that of the terminal, where it is one.
+
+    Where a line would not fit, its bar and its mark stand below its figures.
+    """
+    rows = [_head(report), *(_row(line, report, bar) for line in report.lines)]
+    lines = [f"{row.name}{row.times}  {row.bar:<{_BAR + 2}}{row.paces}  {row.mark}".rstrip() for row in rows]
+    if width is not None and max(map(len, lines)) > width:
+        pairs = [(f"{row.name}{row.times}{row.paces}", f"  {row.bar}  {row.mark}") for row in rows[1:]]
+        lines = [f"{rows[0].name}{rows[0].times}{rows[0].paces}", *(text.rstrip() for pair in pairs for text in pair)]
     if report.budget is not None:
         budget = report.budget
         lines += ["", f"budget of {report.board}: p99 {budget.step_p99_ms:g} ms, {budget.rss_mb:g} MB"]
     chosen = "nothing" if report.choice is None else f"{report.choice.backend} {report.choice.scheme}"
-    lines += [*([] if report.budget else [""]), f"recommended: {chosen}, since {report.reason}"]
-    return "\n".join(lines)
+    told = f"recommended: {chosen}, since {report.reason}"
+    return "\n".join([*lines, *([] if report.budget else [""]), *([told] if width is None else wrap(told, width))])
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the table says of a line, or of its columns, in the order in which it stands there."""
+
+    name: str
+    times: str = ""
+    bar: str = ""
+    paces: str = ""
+    mark: str = ""
+
+
+def _head(report: Report) -> _Row:
+    paces = "".join(f"{f'x{batch}':>7}" for batch in BATCHES) + f"{'MB':>5}{'load ms':>8}"
+    if _has_energy(report):
+        paces += f"{'µJ/step':>8}"
+    return _Row(_name("", "", report), f"{'p50 µs':>8}{'p99 µs':>8}", "steps/s of one", paces)
+
+
+def _row(line: Line, report: Report, bar: str) -> _Row:
+    name, found = _name(line.backend, line.scheme, report), line.measurement
+    if found is None:
+        return _Row(name, mark=f"does not run: {line.fault}")
+    one = found.pace(1)
+    most = max(other.measurement.pace(1).steps_per_s for other in report.lines if other.measurement is not None)
+    paces = "".join(f"{_short(pace.steps_per_s):>7}" for pace in found.paces)
+    paces += f"{found.rss_mb:>5.0f}{found.load_ms:>8.0f}"
+    if _has_energy(report):
+        paces += f"{'-':>8}" if found.energy is None else f"{found.energy.step_uj:>8.1f}"
+    length = max(1, round(_BAR * one.steps_per_s / most))
+    return _Row(name, f"{one.p50_us:>8.1f}{one.p99_us:>8.1f}", bar * length, paces, _mark(line, report))
+
+
+def _name(backend: str, scheme: str, report: Report) -> str:
+    """Both, as wide as the longest of the report."""
+    wide, narrow = max(len(line.backend) for line in report.lines), max(len(line.scheme) for line in report.lines)
+    return f"{backend:<{wide}} {scheme:<{narrow}} "
+
+
+def _has_energy(report: Report) -> bool:
+    return any(line.measurement is not None and line.measurement.energy is not None for line in report.lines)
 
 
 def _mark(line: Line, report: Report) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
         click.echo(f"this machine is busy (load {load:.1f}, {cores} cores): p99 above all is too high", err=True)
     with progress(len(runnable(opened)), "measured") as tick:
         report = measure(opened, bundle, board, budget, place, seconds, root, tick)
-    click.echo(json.dumps(facts(report), indent=2) if as_json else table(report, _bar()))
+    click.echo(json.dumps(facts(report), indent=2) if as_json else table(report, _bar(), _width()))
     for absent in report.absent:
         click.echo(f"not here {absent}", err=True)
     if write is None:
@@ -80,6 +81,11 @@ def _board_of(config: Path, measured: Bundle) -> str | None:
             "measure the bundle that it serves",
         )
     return service.device
+
+
+def _width() -> int | None:
+    """Of the terminal; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _bar() -> str:

@@ -139,8 +139,9 @@ def _made(folder: str, distribution: bool, install: List[str], wheels: str) -> D
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
         output, _ = process.communicate()
         if process.returncode:
+            free = shutil.disk_usage(os.path.dirname(folder)).free // 1000000
             shutil.rmtree(folder, ignore_errors=True)
-            return {"failed": output}
+            return {"failed": output, "free_mb": free}
     with open(os.path.join(folder, COMPLETE), "w"):
         pass
     shutil.rmtree(wheels)
@@ -169,14 +170,17 @@ def link(path: str, target: str) -> Dict[str, Any]:
     return {"target": target}
 
 
-def tidy(folder: str, units: str) -> Dict[str, Any]:
-    """Remove the environments in `folder` that no unit in the folder `units` names."""
+def tidy(folder: str, units: str, incoming: str) -> Dict[str, Any]:
+    """Remove the environments in `folder` that no unit in the folder `units` names, and what was sent for others."""
     texts = [_text(os.path.join(units, name)) or "" for name in os.listdir(units) if name.startswith("edge-lstm")]
     made = [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
     gone = [name for name in made if not any("/" + name + "/" in text for text in texts)]
-    for name in gone:
+    sent = [name for name in os.listdir(incoming) if name not in made] if os.path.isdir(incoming) else []
+    for name in gone + sent:
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
-        os.remove(os.path.join(folder, name + ".lock"))
+        shutil.rmtree(os.path.join(incoming, name), ignore_errors=True)
+        if os.path.exists(os.path.join(folder, name + ".lock")):
+            os.remove(os.path.join(folder, name + ".lock"))
     return {"removed": gone}
 
 

@@ -47,6 +47,7 @@ class ServiceDefaults:
     commit_interval_s: float = key(doc="least time between two commits", least=0)
     checkpoint_s: float = key(doc="time between commits where durability is at-most-once", least=0.1)
     memory_max_mb: int = key(doc="what the service may use before systemd ends it", least=32)
+    max_streams: int = key(doc="in memory; the longest idle ones wait in the database", least=1)
     watchdog_s: float = key(doc="a loop that stands still for so long is restarted", least=1)
     cores: list[int] | None = key(None, doc="the cores it may run on; none: all")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import re
 import stat
 import zipfile
@@ -24,6 +25,7 @@ from edge_lstm.digests import sha256
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm.schemes import Scheme
+from edge_lstm.texts import plain, told
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -32,8 +34,10 @@ CARD = "README.md"
 CERTIFICATE = "certificate.json"
 SIGNATURE = "manifest.sig"
 _MOST_BYTES = 64 * 2**20  # far above any model for a small board, far below what hurts one
+_MOST_OF = {MANIFEST: 8 * 2**20, CERTIFICATE: 2**20, SIGNATURE: 2**12}  # JSON takes many times its bytes in memory
 _MOST_ENTRIES = 64
 _MOST_CARRIED = 2**20  # numbers a stream
+_MOST_COUNTED = 10**15  # of what is only told
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
 
 Format = Literal["onnx", "tflite", "numpy"]
@@ -74,10 +78,12 @@ class Architecture:
     """What the network is, for people."""
 
     cell: Literal["lstm", "gru", "foreign"] = key(doc="the recurrent cell; foreign: somebody else's")
-    layers: int = key(doc="recurrent layers", least=1)
-    hidden: int = key(doc="units a layer", least=1)
-    parameters: int = key(doc="trained numbers", least=1)
-    multiply_accumulates: int | None = key(None, doc="of one step of one stream; none: unknown", least=0)
+    layers: int = key(doc="recurrent layers", least=1, most=_MOST_COUNTED)
+    hidden: int = key(doc="units a layer", least=1, most=_MOST_COUNTED)
+    parameters: int = key(doc="trained numbers", least=1, most=_MOST_COUNTED)
+    multiply_accumulates: int | None = key(
+        None, doc="of one step of one stream; none: unknown", least=0, most=_MOST_COUNTED
+    )
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,13 @@ class Manifest:
         states = [state.name for state in self.contract.states]
         if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MOST_CARRIED:
             yield "contract.states", f"expected at most {_MOST_CARRIED} numbers a stream, found {carried}"
+        if not self.variants:
+            yield "variants", "expected at least one"
+        if len({(variant.format, variant.scheme) for variant in self.variants}) < len(self.variants):
+            yield "variants", "expected one of each format and scheme"
+        for name, text in self.provenance.items():
+            if not plain(name) or not plain(text.replace("\n", "").replace("\t", "")):
+                yield "provenance", f'expected texts without control characters, found {name} = "{text}"'
         for index, variant in enumerate(self.variants):
             if variant.file not in self.files:
                 yield f"variants[{index}].file", f'expected a name under "files", found "{variant.file}"'
@@ -121,7 +134,9 @@ class Bundle:
         """Read and check the bundle at `path`. Raises EdgeLstmError where it is missing, damaged or too new."""
         path = Path(path)
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                facts = os.fstat(file.fileno())
+                data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MOST_BYTES, _MOST_BYTES))
         except FileNotFoundError:
             raise EdgeLstmError(
                 f"expected a bundle at {path}, found no file", "make one with edge-lstm export"
@@ -144,15 +159,16 @@ class Bundle:
             raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
         version = facts.get("format_version") if isinstance(facts, dict) else None
         if version != FORMAT_VERSION:
+            found = told(str(version)) if isinstance(version, (int, str)) else "none"
             raise EdgeLstmError(
-                f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {version}",
+                f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {found}",
                 "export it again with this version of edge-lstm, or install the version that made it",
             )
         signature = content.pop(SIGNATURE, None)
         manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}")
         if set(manifest.files) != set(content):
             odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
-            raise _damaged(source, f"other files than its manifest lists: {odd}")
+            raise _damaged(source, f"other files than its manifest lists: {told(odd)}")
         for name, expected in manifest.files.items():
             if sha256(content[name]).hexdigest() != expected:
                 raise _damaged(source, f"{name} with another sha256 than its manifest says")
@@ -215,7 +231,7 @@ def _zip(entries: Mapping[str, bytes]) -> bytes:
 def _entries(data: bytes, source: str) -> dict[str, bytes]:
     """The entries of the zip, by name; names, count and sizes are checked before anything is read."""
     if len(data) > _MOST_BYTES:
-        raise _damaged(source, f"{len(data)} bytes, over the limit of {_MOST_BYTES}")
+        raise _damaged(source, f"more than {_MOST_BYTES} bytes")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
@@ -225,15 +241,17 @@ def _entries(data: bytes, source: str) -> dict[str, bytes]:
             for info in infos:
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 if not _NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
-                    raise _damaged(source, f"an entry that no bundle has: {info.filename!r}")
+                    raise _damaged(source, f"an entry that no bundle has: {told(info.filename)!r}")
                 if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                     raise _damaged(source, f"{info.filename!r} that is compressed")
+                if info.file_size > _MOST_OF.get(info.filename, _MOST_BYTES):
+                    raise _damaged(source, f"{info.filename!r} of {info.file_size} bytes")
             if (claimed := sum(info.file_size for info in infos)) > len(data):
                 raise _damaged(source, f"entries that claim {claimed} bytes in a file of {len(data)}")
             return {info.filename: archive.read(info) for info in infos}
     # what zipfile raises on damaged archives: BadZipFile, and from corrupted fields any of the others
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
-        raise _damaged(source, str(error)) from None
+        raise _damaged(source, told(str(error))) from None
 
 
 def _damaged(source: str, found: str) -> EdgeLstmError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_lstm.bundle import CERTIFICATE, Bundle
 from edge_lstm.config import from_mapping, key
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.texts import plain
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,22 @@ class Certificate:
     saturation: dict[str, float] = key(doc="by layer: share of gate values below 0.018 or above 0.982")
     variants: list[Certified] = key(doc="what was measured")
 
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if not self.segments:
+            yield "segments", "expected at least one"
+        for index, one in enumerate(self.variants):
+            if sorted(one.drift) != sorted(self.segments):
+                yield f"variants[{index}].drift", "expected a number for each of the segments"
+            if not plain(one.backend + one.scheme):
+                yield f"variants[{index}]", "expected names without control characters"
+        if not all(map(plain, [self.metric, *self.segments, *self.saturation])):
+            yield "segments", "expected texts without control characters"
+
     @property
     def summary(self) -> str:
         """One line for a person."""
+        if not self.variants:
+            return "nothing: no backend that runs it was installed where it was exported"
         names = len({one.backend for one in self.variants})
         worst = max(self.variants, key=lambda one: one.worst[1])
         lone = [f"{one.backend} {one.scheme}" for one in self.variants if one.smallest_batch is None]
@@ -69,13 +84,22 @@ class Certificate:
 def measured(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts: what was measured of each variant on each backend."""
     drifts = [f"drift, {segment}" for segment in certificate.segments]
-    head = ["variant", "bytes", *drifts, "largest error", f"{certificate.metric} change", "decisions flipped"]
+    head = [
+        "variant",
+        "bytes",
+        *drifts,
+        "largest error",
+        "first, last tenth",
+        f"{certificate.metric} change",
+        "decisions flipped",
+    ]
     rows = [
         [
             f"{one.backend} {one.scheme}",
             f"{one.bytes:,}",
             *(f"{drift:.2g}" for drift in one.drift.values()),
             f"{one.error:.1e}",
+            f"{one.first_tenth:.1e}, {one.last_tenth:.1e}",
             f"{100 * one.metric_loss:+.2f} %",
             f"{100 * one.flipped:.2f} %",
             str(one.smallest_batch) if one.smallest_batch else "none: one at a time",

@@ -45,7 +45,7 @@ def ask(module: str, question: Any, timeout_s: float) -> Any:
     except OSError as error:
         raise ChildError(f"no process could be started ({error.strerror})") from None
     if done.returncode < 0:
-        raise ChildError(f"died of {_signal(-done.returncode)}")
+        raise ChildError(f"died of {signal_name(-done.returncode)}")
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     try:
         answer = json.loads(lines[-1])
@@ -57,7 +57,8 @@ def ask(module: str, question: Any, timeout_s: float) -> Any:
     return answer
 
 
-def _signal(number: int) -> str:
+def signal_name(number: int) -> str:
+    """The signal that ended a process, and what that means where it is one that broken wheels die of."""
     try:
         known = signal.Signals(number)
     except ValueError:

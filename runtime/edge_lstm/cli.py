@@ -141,7 +141,9 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
         )
     runs = [run for run in runnable(opened) if run[0] == (backend or run[0]) and run[1] == (scheme or run[1])]
     if not runs:
-        preferred(opened, backend, scheme)  # says what is missing
+        from edge_lstm.backends import load
+
+        load(opened, *preferred(opened, backend, scheme))  # says what is missing, or why that backend may not
         raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
     verdicts = verdicts_of(opened, runs)
     if as_json:
@@ -334,8 +336,8 @@ def simulate(
     stream: str | None,
 ) -> None:
     """Play a recording into a broker, as if its sensors were there."""
+    from edge_lstm.address import parse_address
     from edge_lstm.dialect import dialect
-    from edge_lstm.mqtt import parse_address
     from edge_lstm.progress import progress
     from edge_lstm.recording import Columns, read_recording, value_columns
     from edge_lstm.simulate import simulate as play
@@ -353,8 +355,11 @@ def simulate(
 @click.argument("config", type=click.Path(path_type=Path))
 def run(config: Path) -> None:
     """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    import faulthandler
+
     from edge_lstm.lean_imports import defer_seldom_used
 
+    faulthandler.enable()  # a wheel made for another processor ends us with no word of ours: this says in which import
     defer_seldom_used()
     from edge_lstm.serving import serve
 

@@ -10,6 +10,7 @@ The same reader checks manifest.json, which comes from strangers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 import types
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.texts import told
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,7 +29,23 @@ else:
 
 T = TypeVar("T")
 _ABSENT: Any = object()
+_MOST_FAULTS = 20  # told one by one
+_LONGEST_NAME = 100  # of a key that could be another one misspelt
+_LARGEST = 2**1023  # of the whole numbers that are read as floats
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+
+
+class _Faults:
+    """The first faults, each on one line, and how many there are: a stranger's file may hold a million."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.count = 0
+
+    def append(self, line: str) -> None:
+        self.count += 1
+        if self.count <= _MOST_FAULTS:
+            self.lines.append(told(line))
 
 
 def key(
@@ -69,18 +87,22 @@ def toml_table(text: str) -> Mapping[str, Any]:
 
 
 def from_mapping(data: Mapping[str, Any], schema: type[T], where: str) -> T:
-    """`data` as an instance of `schema`; `where` names its source in errors. Raises EdgeLstmError with every fault."""
-    faults: list[str] = []
+    """`data` as an instance of `schema`; `where` names its source in errors.
+
+    Raises EdgeLstmError with every fault, or with the first twenty and how many follow.
+    """
+    faults = _Faults()
     result = _read(data, schema, "", faults, {})
-    if not faults:
+    if not faults.count:
         return typing.cast(T, result)
-    if len(faults) == 1:
-        raise EdgeLstmError(f"{where}: {faults[0]}", f"mend that key in {where}")
-    lines = "".join(f"\n  {fault}" for fault in faults)
-    raise EdgeLstmError(f"{where}: {len(faults)} faults:{lines}", f"mend these keys in {where}")
+    if faults.count == 1:
+        raise EdgeLstmError(f"{where}: {faults.lines[0]}", f"mend that key in {where}")
+    more = faults.count - len(faults.lines)
+    lines = "".join(f"\n  {fault}" for fault in [*faults.lines, *([f"and {more} more"] if more else [])])
+    raise EdgeLstmError(f"{where}: {faults.count} faults:{lines}", f"mend these keys in {where}")
 
 
-def _read(value: Any, expected: Any, where: str, faults: list[str], bounds: Mapping[str, Any]) -> Any:
+def _read(value: Any, expected: Any, where: str, faults: _Faults, bounds: Mapping[str, Any]) -> Any:
     """`value` as type `expected`, or _ABSENT after a line in `faults`."""
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin in (Union, types.UnionType):
@@ -125,20 +147,20 @@ def _named(expected: Any) -> str:
     return "a table" if dataclasses.is_dataclass(origin) else _NAMES[origin]
 
 
-def _read_table(value: Any, schema: Any, where: str, faults: list[str]) -> Any:
+def _read_table(value: Any, schema: Any, where: str, faults: _Faults) -> Any:
     if not isinstance(value, Mapping):
         return _wrong(value, "a table", where, faults)
     if hasattr(schema, "completed"):
         value = schema.completed(value)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     prefix = f"{where}." if where else ""
     meant: set[str] = set()
     wrong: set[str] = set()  # keys whose value is not known
     for name in value:
         if name not in fields:
             allowed = [known for known in fields if not fields[known].metadata.get("refused")]
-            near = _near(name, set(allowed) - set(value))
+            near = _near(name, set(allowed) - value.keys()) if faults.count < _MOST_FAULTS else []
             meant.update(near)
             faults.append(f"{prefix}{name}: unknown key; {_suggested(near, sorted(allowed))}")
     arguments = {}
@@ -155,6 +177,8 @@ def _read_table(value: Any, schema: Any, where: str, faults: list[str]) -> Any:
             wrong.add(name)
             doc = field.metadata.get("doc", "")
             faults.append(f"{prefix}{name}: missing" + (f" ({doc})" if doc else ""))
+    if wrong and faults.count >= _MOST_FAULTS:
+        return _ABSENT
     # what keys mean together is checked too, as far as it asks for none of these
     kind = type(schema.__name__, (schema,), dict.fromkeys(wrong, _WRONG)) if wrong else schema
     result = kind(**{**dict.fromkeys(wrong, _ABSENT), **arguments})
@@ -164,6 +188,12 @@ def _read_table(value: Any, schema: Any, where: str, faults: list[str]) -> Any:
     except _AskedForWrongError:
         pass
     return result
+
+
+@functools.cache
+def _hints(schema: Any) -> Mapping[str, Any]:
+    """The types of a schema's fields: half a millisecond to find out, and a bundle may have a thousand features."""
+    return typing.get_type_hints(schema)
 
 
 class _AskedForWrongError(Exception):
@@ -183,9 +213,9 @@ class _Wrong:
 _WRONG = _Wrong()
 
 
-def _read_scalar(value: Any, expected: Any, where: str, faults: list[str], bounds: Mapping[str, Any]) -> Any:
+def _read_scalar(value: Any, expected: Any, where: str, faults: _Faults, bounds: Mapping[str, Any]) -> Any:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < _LARGEST else math.inf
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         return _wrong(value, _NAMES[expected], where, faults)
     if isinstance(value, float) and not math.isfinite(value):
@@ -204,6 +234,8 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 
 def _near(name: str, known: Collection[str]) -> list[str]:
+    if len(name) > _LONGEST_NAME:
+        return []
     import difflib  # here: a service whose config is right never needs it
 
     folded = {one.casefold(): one for one in known}
@@ -216,11 +248,20 @@ def _suggested(near: list[str], known: Collection[str]) -> str:
 
 def _one_of(value: Any, choices: tuple[Any, ...]) -> str:
     listed = ", ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices)
-    near = _near(str(value), [str(choice) for choice in choices])
+    near = _near(value, [str(choice) for choice in choices]) if isinstance(value, str) else []
     return f"one of {listed}" + (f' (did you mean "{near[0]}"?)' if near else "")
 
 
-def _wrong(value: Any, expected: str, where: str, faults: list[str]) -> Any:
-    found = f'"{value}"' if isinstance(value, str) else "a table" if isinstance(value, Mapping) else repr(value).lower()
+def _wrong(value: Any, expected: str, where: str, faults: _Faults) -> Any:
+    found = f'"{value}"' if isinstance(value, str) else "a table" if isinstance(value, Mapping) else _shown(value)
     faults.append(f"{where}: expected {expected}, found {found}")
     return _ABSENT
+
+
+def _shown(value: Any) -> str:
+    """A value that is neither text nor table, as an error shows it: what is large or deep, by its kind alone."""
+    if isinstance(value, list) and (len(value) > 20 or any(isinstance(item, (list, Mapping)) for item in value)):
+        return f"a list of {len(value)}"
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of very many digits"
+    return repr(value).lower()

@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.config import key
+from edge_lstm.texts import plain
 
 ClockInput = Literal["time_of_day", "day_of_week", "day_of_year", "elapsed"]
 Aggregate = Literal["mean", "last", "sum", "least", "most"]
 Task = Literal["forecast", "estimate", "classify", "anomaly"]
+
+_FLOAT32 = float(np.finfo(np.float32).max)
+_MOST_OUTPUTS = 2**16
+_MOST_AXES = 8
 
 # What derived inputs are called, with how many spans (in steps) each takes; `derived.py` computes them.
 DERIVED: dict[str, int] = {
@@ -35,15 +40,25 @@ class Feature:
 
     name: str = key(doc="the feature's name in readings")
     unit: str = key("", doc="physical unit, for people")
-    mean: float = key(0.0, doc="mean over the training part; stands in for a value that was never seen")
-    scale: float = key(1.0, least=1e-30, doc="standard deviation over the training part")
+    mean: float = key(
+        0.0,
+        least=-_FLOAT32,
+        most=_FLOAT32,
+        doc="mean over the training part; stands in for a value that was never seen",
+    )
+    scale: float = key(1.0, least=1e-30, most=_FLOAT32, doc="standard deviation over the training part")
     mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
     derived: list[str] = key([], doc='inputs computed from it, e.g. "difference", "mean 10", "slope 10 40"')
     categories: list[str] = key([], doc="the texts that its values stand for, where they are no numbers")
     mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
     aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
+    sentinels: list[float] = key([], least=-_FLOAT32, most=_FLOAT32, doc="numbers that mean a missing value")
+    least: float | None = key(None, doc="a smaller value is missing")
+    most: float | None = key(None, doc="a larger value is missing")
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        if self.least is not None and self.most is not None and self.least > self.most:
+            yield "least", f"expected at most `most` ({self.most:g}), found {self.least:g}"
         for text in self.derived:
             if (fault := derived_fault(text)) is not None:
                 yield "derived", fault
@@ -132,13 +147,15 @@ class StateTensor:
 
     name: str = key(doc="e.g. hidden_state_0")
     shape: list[int] = key(doc="for one stream, so without the batch axis")
-    start: list[float] = key([], doc="its numbers where a stream starts, row after row; none: zeros")
+    start: list[float] = key(
+        [], least=-_FLOAT32, most=_FLOAT32, doc="its numbers where a stream starts, row after row; none: zeros"
+    )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.start and len(self.start) != math.prod(self.shape):
             yield "start", f"expected {math.prod(self.shape)} numbers or none, found {len(self.start)}"
-        if not self.shape or any(size < 1 for size in self.shape):
-            yield "shape", f"expected sizes of at least 1, found {self.shape}"
+        if not 1 <= len(self.shape) <= _MOST_AXES or any(size < 1 for size in self.shape):
+            yield "shape", f"expected 1 to {_MOST_AXES} sizes of at least 1, found {self.shape}"
 
     @property
     def initial(self) -> NDArray[np.float32]:
@@ -163,7 +180,7 @@ class Contract:
     task: Task = key(doc="what the numbers mean: what comes, what is, which class it is, or what is usual")
     features: list[Feature] = key(doc="measured inputs, in order")
     targets: list[str] = key(doc="what is predicted: features, classes, or in an estimate anything")
-    horizons: list[int] = key(doc="steps ahead of each prediction")
+    horizons: list[int] = key(doc="steps ahead of each prediction", most=10**9)
     states: list[StateTensor] = key(doc="what is carried")
     clock: list[ClockInput] = key([], doc="inputs computed from the reading's time (UTC)")
     sampling: Sampling = key(Sampling(), doc="readings to steps")
@@ -174,11 +191,11 @@ class Contract:
     alarm: Alarm | None = key(None, doc="of a detector of anomalies")
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        names = [feature.name for feature in self.features]
+        names = {feature.name for feature in self.features}
         if not names:
             yield "features", "expected at least one"
-        if len(set(names)) < len(names):
-            yield "features", f"expected different names, found {', '.join(names)}"
+        if len(names) < len(self.features):
+            yield "features", f"expected different names, found {', '.join(one.name for one in self.features)}"
         if not self.targets:
             yield "targets", "expected at least one"
         for target in self.targets:
@@ -207,6 +224,22 @@ class Contract:
             yield "states", "expected at least one"
         if len({state.name for state in self.states}) < len(self.states):
             yield "states", "expected different names"
+        if (outputs := len(self.targets) * (1 + len(self.quantiles)) * len(self.horizons)) > _MOST_OUTPUTS:
+            yield "targets", f"expected at most {_MOST_OUTPUTS} numbers a prediction, found {outputs}"
+        for where, text in self._texts():
+            if not plain(text):
+                yield where, f'expected texts without control characters, found "{text}"'
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """Every text that is written for people, and the key that it stands under."""
+        yield "name", self.name
+        for feature in self.features:
+            yield from (("features", text) for text in (feature.name, feature.unit, *feature.categories))
+        yield from (("targets", text) for text in self.targets)
+        yield from (("states", state.name) for state in self.states)
+        yield from (("units", text) for pair in self.units.items() for text in pair)
+        if self.decision is not None:
+            yield "decision", self.decision.label
 
     @property
     def inputs(self) -> list[str]:

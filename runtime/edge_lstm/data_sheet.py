@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_lstm.bundle import Bundle
 from edge_lstm.certificate import certificate_of
-from edge_lstm.contract import Contract
+from edge_lstm.contract import Contract, Feature
 from edge_lstm.signing import signer
 
 # Of the provenance, what a person asks for; `facts` has the rest.
@@ -40,7 +40,9 @@ def data_sheet(bundle: Bundle) -> str:
     for name, size, parity, drift, rows in variant_rows(bundle):
         lines.append(f"{name:<18}{size:>9}   {parity}  {drift:>7}  {rows}".rstrip())
     lines += [""] + [
-        f"{name:<18}{bundle.manifest.provenance[name]}" for name in _TOLD if name in bundle.manifest.provenance
+        f"{name:<18}{' '.join(bundle.manifest.provenance[name].split())}"
+        for name in _TOLD
+        if name in bundle.manifest.provenance
     ]
     return "\n".join(lines)
 
@@ -68,6 +70,8 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
         ("task", contract.task),
         ("takes", _shortened([_with_unit(feature.name, feature.unit) for feature in contract.features])),
     ]
+    if missing := list(filter(None, map(_missing, contract.features))):
+        rows.append(("missing", _shortened(missing)))
     if contract.clock:
         rows.append(("clock", ", ".join(name.replace("_", " ") for name in contract.clock) + " (UTC)"))
     if sampling.interval_s:
@@ -91,6 +95,14 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     if (key := signer(bundle)) is not None:
         rows.append(("signed", f"by the key {key} (edge-lstm verify --trust checks it)"))
     return rows
+
+
+def _missing(feature: Feature) -> str:
+    """Which of its numbers are none: "co2 below 0, -200", or an empty text."""
+    bounds = [("below", feature.least), ("above", feature.most)]
+    said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+    said += [f"{code:g}" for code in feature.sentinels]
+    return f"{feature.name} {' or '.join(said)}" if said else ""
 
 
 def _given(contract: Contract) -> str:

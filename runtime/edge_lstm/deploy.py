@@ -20,6 +20,7 @@ from typing import Any
 from edge_lstm.board_wheels import Target, constraints
 from edge_lstm.boards import BoardConfig, detected, read_board
 from edge_lstm.bundle import Bundle
+from edge_lstm.child import signal_name
 from edge_lstm.config import read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.install import service_name
@@ -34,6 +35,7 @@ Say = Callable[[str], None]
 CONFIG = "service.toml"
 HOME = "/opt/edge-lstm"  # on the board: environments, and what services are made of
 _NEEDED_MB = 500  # for an environment and the wheels that it is made of
+_SPARE_MB = 50  # with less, pip fails for want of room, whatever it says
 _LAST_LINES = 15
 _EXTRAS = {"litert": "tflite", "onnx": "onnx", "tflite-runtime": "tflite-runtime", "numpy": None}
 # The source comes first on stdin and what it works on behind it, so that nothing has to lie on the board for it.
@@ -92,6 +94,11 @@ def parcel(service: Path, bundle: Path) -> Parcel:
             raise EdgeLstmError(
                 f"{service}: {name}: expected a path below the folder of this config, found {place}",
                 "name it so: on the board it will stand at the same place beside the config",
+            )
+        if str(pure) in files:
+            raise EdgeLstmError(
+                f"{service}: {name}: expected another name than {place}, under which the config itself goes",
+                "rename the file",
             )
         try:
             files[str(pure)] = source.read_bytes()
@@ -179,7 +186,7 @@ def deploy(
     _refuse_unready(ssh.destination, kind, machine, facts)
     extras = _extras(kind, goods)
     changed = []
-    environment, made = _environment(board, root, machine, extras, wheelhouse, python, say)
+    environment, made = _environment(board, root, machine, extras, wheelhouse, python, say, name)
     if made:
         changed.append("the environment")
     folder = f"{root}{HOME}/services/{goods.name}"
@@ -207,7 +214,9 @@ def deploy(
     say(f"ready        {unit}")
     board.ask("link", path=f"{root}{HOME}/edge-lstm", target=program.removeprefix(f"{root}{HOME}/"))
     board.ask("note", path=mark, text=digest)
-    board.ask("tidy", folder=f"{root}{HOME}/envs", units=f"{root}/etc/systemd/system")
+    board.ask(
+        "tidy", folder=f"{root}{HOME}/envs", units=f"{root}/etc/systemd/system", incoming=f"{root}{HOME}/incoming"
+    )
     status, said, heard = board.run(
         [f"{environment}/bin/python", "-m", "edge_lstm.first_prediction", f"{folder}/{CONFIG}", f"{wait_s:g}"]
     )
@@ -247,20 +256,20 @@ def _refuse_unready(destination: str, board: BoardConfig, machine: Machine, fact
     target = Target(machine.python or "", board.architecture, machine.glibc or "0.0")
     lacking = []
     if machine.glibc is None:
-        lacking.append(("glibc, since there are no wheels for another C library", "use a system that has it: Debian's"))
+        expected = "glibc, since there are no wheels for another C library"
+        lacking.append((expected, "another one", "use a system that has it: Debian's"))
     if not facts["venv"]:
-        lacking.append(("the modules venv and ensurepip", "sudo apt install python3-venv"))
+        lacking.append(("the modules venv and ensurepip", "none", "sudo apt install python3-venv"))
     if "numpy" in target.from_distribution and facts["numpy"] is None:
-        lacking.append(("the distribution's numpy, since there are no 32-bit wheels", "sudo apt install python3-numpy"))
+        expected = "the distribution's numpy, since there are no 32-bit wheels"
+        lacking.append((expected, "none", "sudo apt install python3-numpy"))
     if not facts["systemd"]:
-        lacking.append(("systemd", "start it there by hand: edge-lstm run service.toml"))
+        lacking.append(("systemd", "none", "start it there by hand: edge-lstm run service.toml"))
     if facts["free_mb"] < _NEEDED_MB:
-        lacking.append((f"{_NEEDED_MB} MB free below {HOME}", f"make room there: {facts['free_mb']} MB are free"))
+        lacking.append((f"{_NEEDED_MB} MB free below {HOME}", f"{facts['free_mb']} MB", "make room there"))
     if lacking:
-        expected = "; ".join(what for what, _ in lacking)
-        raise EdgeLstmError(
-            f"{destination}: expected {expected}; found none of it", " / ".join(how for _, how in lacking)
-        )
+        reasons = "; ".join(f"expected {expected}, found {found}" for expected, found, _ in lacking)
+        raise EdgeLstmError(f"{destination}: {reasons}", " / ".join(remedy for *_, remedy in lacking))
 
 
 def _extras(board: BoardConfig, goods: Parcel) -> list[str]:
@@ -274,7 +283,14 @@ def _extras(board: BoardConfig, goods: Parcel) -> list[str]:
 
 
 def _environment(
-    board: _Board, root: str, machine: Machine, extras: list[str], wheelhouse: Path | None, python: str, say: Say
+    board: _Board,
+    root: str,
+    machine: Machine,
+    extras: list[str],
+    wheelhouse: Path | None,
+    python: str,
+    say: Say,
+    name: str,
 ) -> tuple[str, bool]:
     """The folder of the environment, and whether it had to be made. Another one would have another name."""
     own_name, own = own_wheel()
@@ -291,7 +307,7 @@ def _environment(
         if not wheels:
             raise EdgeLstmError(
                 f"expected wheels for Python {target.minor} on {target.machine} in {wheelhouse}, found none",
-                "collect them: edge-lstm device wheelhouse NAME -o DIR",
+                f"collect them: {_collecting(name, extras, wheelhouse)}",
             )
         files |= {path.name: path.read_bytes() for path in wheels if not path.name.startswith("edge_lstm-")}
     sent = board.send(incoming, files, secret=False, alone=True)
@@ -312,9 +328,25 @@ def _environment(
         raise EdgeLstmError(
             f"{board.ssh.destination}: expected pip to install edge-lstm[{','.join(extras)}], "
             f"found: {errors[0].removeprefix('ERROR: ') if errors else _last(answer['failed'])}",
-            "without internet there: edge-lstm device wheelhouse NAME -o DIR here, and deploy with --wheelhouse DIR",
+            remedy(answer, name, extras, wheelhouse),
         )
     return folder, True
+
+
+def remedy(answer: Mapping[str, Any], name: str, extras: list[str], wheelhouse: Path | None) -> str:
+    """What to do about an environment of `extras` that pip could not make on the board `name`."""
+    if answer["free_mb"] < _SPARE_MB:
+        return f"make room below {HOME}: {answer['free_mb']} MB were left"
+    collecting = _collecting(name, extras, wheelhouse or Path("DIR"))
+    if wheelhouse is not None:
+        return f"collect the wheels again: {collecting}"
+    return f"without internet there: {collecting} here, and deploy with --wheelhouse DIR"
+
+
+def _collecting(name: str, extras: list[str], folder: Path) -> str:
+    """The command that collects what an environment of these extras needs."""
+    others = "".join(f"--extra {extra} " for extra in extras if extra not in read_board(name).extras)
+    return f"edge-lstm device wheelhouse {name} {others}-o {folder}"
 
 
 def _verify(board: _Board, program: str, folder: str, goods: Parcel) -> None:
@@ -324,9 +356,11 @@ def _verify(board: _Board, program: str, folder: str, goods: Parcel) -> None:
     options = [word for option, value in chosen if value is not None for word in (option, value)]
     if config.trust is not None:
         options += ["--trust", f"{folder}/{config.trust}"]
-    status, _, heard = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
+    status, said, heard = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
     if status:
-        found = _line("error: ", heard) or f"verify ended with {status}, {_last(heard)}"
+        ended = f"died of {signal_name(status - 128)}" if status > 128 else f"ended with {status}, {_last(heard)}"
+        failed = [" ".join(line.split()[1:]) for line in said.splitlines() if line.startswith("FAILED ")]
+        found = "; ".join(failed) or _line("error: ", heard) or f"verify {ended}"
         raise EdgeLstmError(
             f"the bundle does not prove itself on {board.ssh.destination}: {found}",
             "what ran there runs on; another backend or scheme in the config may do",

@@ -21,6 +21,8 @@ from edge_lstm.errors import EdgeLstmError
 def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[str, ...]) -> None:
     """Collect the wheels that a board NAME without a way to the internet installs from."""
     from edge_lstm.board_wheels import Target
+    from edge_lstm.config import suggestion
+    from edge_lstm.own_wheel import extras
     from edge_lstm.wheelhouse import collect
 
     board = read_board(name)
@@ -33,6 +35,10 @@ def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[
         known = ", ".join(sorted({target.minor for target in targets}))
         raise EdgeLstmError(
             f"expected a Python of {board.title}: {known}, found {', '.join(unknown)}", "choose one of them"
+        )
+    if strange := sorted(set(others) - set(extras())):
+        raise EdgeLstmError(
+            f'expected an extra of edge-lstm, found "{strange[0]}"; {suggestion(strange[0], extras())}', "mend --extra"
         )
     wheels = collect(output, name, chosen, sorted({*board.extras, *others}))
     size = sum(path.stat().st_size for path in wheels)

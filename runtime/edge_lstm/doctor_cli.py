@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -12,6 +15,7 @@ from edge_lstm.errors import EdgeLstmError
 
 _COLOURS = {"green": "green", "amber": "yellow", "red": "red", "unknown": "bright_black"}
 _INDENT = " " * 32
+_LEAST_ROOM = 30
 
 
 @click.command()
@@ -39,4 +43,14 @@ def doctor(config: Path, as_json: bool, root: Path) -> None:
 
 
 def _indented(text: str) -> str:
-    return text.replace("\n", f"\n{_INDENT}")
+    """Beside the lights; on a terminal no wider than it is."""
+    lines = text.splitlines()
+    if sys.stdout.isatty():
+        room = max(_LEAST_ROOM, shutil.get_terminal_size().columns - len(_INDENT) - len("-> "))
+        lines = [part for line in lines for part in _wrapped(line, room)]
+    return f"\n{_INDENT}".join(lines)
+
+
+def _wrapped(line: str, room: int) -> list[str]:
+    # paths and commands are copied, so no word is broken
+    return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]

@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from edge_lstm.address import parse_address
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door, Message, parse_address
+from edge_lstm.mqtt import Door, Message
 from edge_lstm.service_config import ServiceConfig, read_service_config
 from edge_lstm.topics import STREAM
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_lstm.arrays import NO_ARRAYS, arrays_of
 from edge_lstm.bundle import GOLDEN, Bundle
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm.texts import told
 
 Floats = NDArray[np.float32]
 
@@ -59,7 +60,8 @@ def golden_of(bundle: Bundle) -> Golden:
         golden = Golden(arrays["features"], arrays["marks"], expected)
     except NO_ARRAYS as error:
         raise EdgeLstmError(
-            f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {error}", "export the bundle again"
+            f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {told(str(error))}",
+            "export the bundle again",
         ) from None
     if fault := _fault(bundle, golden):
         raise EdgeLstmError(f"{bundle.source}: expected golden {fault}", "export the bundle again")

@@ -217,9 +217,9 @@ def _files(
     if (tls := mqtt.tls(config_path.parent)) is not None:
         tls.context()
     if mqtt.password_credential is not None:
-        if set(mqtt.password_credential) & set("/:"):
+        if set(mqtt.password_credential) & set("/:") or not mqtt.password_credential.isprintable():
             raise EdgeLstmError(
-                f'expected a credential\'s name without / and :, found "{mqtt.password_credential}"',
+                f"expected a credential's name without /, : and line ends, found {mqtt.password_credential!r}",
                 "choose another password_credential",
             )
         credentials[mqtt.password_credential] = _CREDENTIALS / mqtt.password_credential
@@ -235,6 +235,13 @@ def _placed(config_path: Path, key: str, path: str, mode: int) -> dict[str, Cont
     """A file that the config names, for the service's folder; nothing for one that stays where it is."""
     if ".." in Path(path).parts:
         raise EdgeLstmError(f'{config_path}: {key}: expected a path without .., found "{path}"', _BESIDE)
+    if not path.isprintable():  # the unit would take what follows a line's end for a setting of its own
+        raise EdgeLstmError(f"{config_path}: {key}: expected a path without line ends, found {path!r}", _BESIDE)
+    if Path(path) == Path(_CONFIG):
+        taken = (
+            f"{config_path}: {key}: expected another name than {_CONFIG}, under which the config itself is installed"
+        )
+        raise EdgeLstmError(taken, "rename the file")
     if not Path(path).is_absolute():
         return {str(Path(path)): Content(_read(config_path.parent / path, key), mode)}
     if mode != _SECRET and any(Path(path).is_relative_to(one) for one in HIDDEN):

@@ -41,9 +41,9 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 _STYLE = """
 body { margin: 0; background: #f6f7f9; color: #1d2530; font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 900px; margin: 0 auto; padding: 24px 16px; } div { overflow-x: auto; }
+main { max-width: 1060px; margin: 0 auto; padding: 24px 16px; } div { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid #e4e7ec; }
+td { white-space: nowrap; } th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid #e4e7ec; }
 th:first-child, td:first-child { text-align: left; } th { color: #5b6675; font-weight: 500; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; } dt { color: #5b6675; } dd { margin: 0; }
 """

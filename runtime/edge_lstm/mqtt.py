@@ -13,7 +13,6 @@ import logging
 import random
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -30,6 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_lstm.access import Login, Tls
+from edge_lstm.address import LOOPBACK, Address, absent, why_absent
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.paho_batching import LARGEST_PACKET, REFUSAL, BatchingClient
 from edge_lstm.paho_stock import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival, StockClient
@@ -49,45 +48,11 @@ _MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
 _TOPICS_KEPT = 4096
 # of a packet's first byte: QoS, DUP and RETAIN
 _FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
 
 class _GivenUpError(Exception):
     """An attempt to connect that `Door.give_up` ended. No OSError: to that `socket` answers with the next address."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a broker listens, and whether it speaks TLS there."""
-
-    host: str
-    port: int
-    tls: bool = False
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
-
-
-def parse_address(url: str) -> Address:
-    """`mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; port 1883 or 8883 where it is left out.
-
-    Raises EdgeLstmError otherwise, which does not repeat a password.
-    """
-    if "@" in url:
-        raise EdgeLstmError(
-            "expected an address without a user and password, found one with them",
-            "an address shows in logs and process lists: set username and password_file",
-        )
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("mqtt", "mqtts") and parts.hostname and not (parts.path.strip("/") or parts.query):
-            tls = parts.scheme == "mqtts"
-            return Address(parts.hostname, parts.port or (8883 if tls else 1883), tls)
-    except ValueError:
-        pass  # a port that is no number: the same answer as to any other text
-    raise EdgeLstmError(f'expected an address like mqtt://host:1883, found "{url}"', "mend the address")
 
 
 class Message(NamedTuple):
@@ -251,7 +216,7 @@ class Door:
         try:
             self._connect()
         except (OSError, UnicodeError) as error:
-            raise self._absent(error) from None
+            raise absent(self.address, error) from None
         deadline = time.monotonic() + timeout_s
         while not self.connected:
             if self._refused or self._gone or time.monotonic() > deadline:
@@ -394,7 +359,7 @@ class Door:
             self._wait_longer()
             if now >= self._silent_until:
                 self._silent_until = now + _UNREACHABLE_LOGGED_EVERY_S
-                log.warning("broker unreachable address=%s error=%s", self.address, self._reason(error))
+                log.warning("broker unreachable address=%s error=%s", self.address, why_absent(self.address, error))
 
     def _wait_longer(self) -> None:
         """Random, so that a thousand devices do not come back to a broker at the same moment."""
@@ -457,21 +422,6 @@ class Door:
             self._wait_longer()  # a broker that takes us in to throw us out is not asked without a pause
         else:
             self._retry_at, self._pause_s = 0.0, _FIRST_PAUSE_S
-
-    def _absent(self, error: Exception) -> EdgeLstmError:
-        hint = "start one (edge-lstm broker), or mend the address"
-        if self.address.tls and isinstance(error, ssl.SSLError):
-            hint = "check ca_file, the host name in the broker's certificate, and that it speaks TLS on this port"
-        return EdgeLstmError(f"expected an MQTT broker at {self.address}, found: {self._reason(error)}", hint)
-
-    def _reason(self, error: Exception) -> str:
-        if self.address.tls and isinstance(error, ssl.SSLCertVerificationError):
-            return f"a certificate that is refused ({error.verify_message})"
-        if self.address.tls and isinstance(error, ssl.SSLError):
-            return f"no TLS that fits ({error.reason or error})"
-        if isinstance(error, (socket.gaierror, UnicodeError)):
-            return "no such host"
-        return getattr(error, "strerror", None) or str(error)
 
     # publishing
 

@@ -24,13 +24,7 @@ _OF_THIS_INSTALL = {"RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.jso
 
 def own_wheel() -> tuple[str, bytes]:
     """(file name, content). Raises EdgeLstmError where edge-lstm runs without being installed."""
-    # a checkout's folder may hold leftovers of a build (.egg-info), which know no METADATA
-    installed = (one for one in importlib.metadata.distributions(name="edge-lstm") if one.read_text("METADATA"))
-    distribution = next(installed, None)
-    if distribution is None:
-        raise EdgeLstmError(
-            "expected edge-lstm to be installed here, found only its source", "run pip install . (or -e .)"
-        )
+    distribution = _own()
     stem = f"{_NAME}-{distribution.version}"
     files = dict(_packages(distribution))
     for name, content in _metadata(distribution):
@@ -49,6 +43,22 @@ def own_wheel() -> tuple[str, bytes]:
             info.external_attr = 0o644 << 16
             archive.writestr(info, content)
     return f"{stem}-{_TAG}.whl", buffer.getvalue()
+
+
+def extras() -> list[str]:
+    """Of edge-lstm, by name. Raises EdgeLstmError where it runs without being installed."""
+    return sorted(_own().metadata.get_all("Provides-Extra") or [])
+
+
+def _own() -> importlib.metadata.Distribution:
+    # a checkout's folder may hold leftovers of a build (.egg-info), which know no METADATA
+    installed = (one for one in importlib.metadata.distributions(name="edge-lstm") if one.read_text("METADATA"))
+    distribution = next(installed, None)
+    if distribution is None:
+        raise EdgeLstmError(
+            "expected edge-lstm to be installed here, found only its source", "run pip install . (or -e .)"
+        )
+    return distribution
 
 
 def _packages(distribution: importlib.metadata.Distribution) -> Iterator[tuple[str, bytes]]:

@@ -26,6 +26,8 @@ Floats = NDArray[np.float32]
 
 _LARGEST_BATCH = 1024  # rows a backend's step; a larger round goes in parts
 _MOST_AT_ONCE = 8192  # numbers a product of vectors: from 10,000 on OpenBLAS wakes threads of its own
+_RUNAWAY_TOLD_EVERY = 100  # steps of a stream: a broken sensor goes on being broken
+_MOST_TOLD = 4096  # streams
 _RUNAWAY = 1e6  # a hidden state lies within 1, a cell state grows by at most 1 a step
 
 
@@ -66,6 +68,7 @@ class Predictor:
         self._outputs = [(name, contract.horizons) for name in contract.said]
         self._smallest_batch = smallest_batch
         self._round = 0
+        self._told: dict[str, int] = {}  # streams whose state ran away, and their step when that was told
 
     @staticmethod
     def of(
@@ -200,11 +203,18 @@ class Predictor:
             return raw
         self.counts["runaway"] += int(bad.sum())
         for slot in slots[bad].tolist():
-            log.error("stream restarts, its state ran away stream=%s", self.table.name(slot))
+            self._tell_runaway(self.table.name(slot), int(self.table.now["step"][slot]))
         self.table.restart(slots[bad])
         raw = raw.copy()
         raw[bad] = self.step_rows(slots[bad], features[bad])
         return raw
+
+    def _tell_runaway(self, stream: str, step: int) -> None:
+        if abs(step - self._told.get(stream, -_RUNAWAY_TOLD_EVERY)) >= _RUNAWAY_TOLD_EVERY:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told[stream] = step
+            log.error("stream restarts, its state ran away stream=%s", stream)
 
 
 def _bounded(raw: Floats, states: Sequence[Floats]) -> bool:

@@ -39,9 +39,10 @@ def record(
     (with --config), or the numbers in the first message. Messages without a time get that of their arrival, unless
     the config says otherwise.
     """
+    from edge_lstm.address import parse_address
     from edge_lstm.config import from_mapping
     from edge_lstm.mapping import InputMapping
-    from edge_lstm.mqtt import Door, parse_address
+    from edge_lstm.mqtt import Door
     from edge_lstm.recorder import Recorder
     from edge_lstm.service_config import MqttConfig, read_service_config
     from edge_lstm.signals import ended_by_signals

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +79,8 @@ class Sampler:
         self._names = [feature.name for feature in contract.features]
         self._farthest = np.array([_farthest(feature) for feature in contract.features], np.float32)
         self._near = float(self._farthest.min()) ** 2
+        sound = {feature.name: _sound(feature) for feature in contract.features}
+        self._sound = {name: means_it for name, means_it in sound.items() if means_it is not None}
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
         self._grid = Grid(contract, table) if contract.sampling.grid else None
@@ -119,6 +121,8 @@ class Sampler:
         names, slot_of = self._names, self._table.slot
         if not readings:
             return _Taken([], [], [], [], np.zeros((0, len(names)), np.float32))
+        if self._sound:
+            readings = [self._without_codes(reading) for reading in readings]
         streams, times, values, sequences, partials = zip(*readings, strict=True)
         if self._grid is None and not any(partials):  # every reading is a sample
             ids = [0 if sequence is None else identity(sequence) for sequence in sequences]
@@ -140,6 +144,12 @@ class Sampler:
                 ids.append(0 if reading.sequence is None or self._grid else identity(reading.sequence))
                 rows.append(sample)
         return _Taken(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
+
+    def _without_codes(self, reading: Reading) -> Reading:
+        """The reading, values that the contract takes for missing missing."""
+        values = reading.values
+        missing = {n: math.nan for n, sound in self._sound.items() if n in values and not sound(values[n])}
+        return reading._replace(values={**values, **missing}) if missing else reading
 
     def _joined(self, slot: int, reading: Reading) -> list[float] | None:
         """The whole sample where the reading completes it, else None.
@@ -252,6 +262,17 @@ class Grid:
             mean = how == "mean" and not label
             sample.append(math.nan if not count else value / count if mean else value)
         return sample
+
+
+def _sound(feature: Feature) -> Callable[[float], bool] | None:
+    """Whether a value is a measurement, as the recording's were told from others; None where every one is."""
+    if not feature.sentinels and feature.least is None and feature.most is None:
+        return None
+    # of as many digits as a recording's: what was float32 once says -273.20001
+    codes = frozenset(np.array(feature.sentinels, np.float32).tolist())
+    least = -LARGEST if feature.least is None else feature.least
+    most = LARGEST if feature.most is None else feature.most
+    return lambda value: least <= value <= most and float(np.float32(value)) not in codes
 
 
 def _farthest(feature: Feature) -> float:

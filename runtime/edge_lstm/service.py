@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_lstm.access import Login, Tls
+from edge_lstm.address import parse_address
 from edge_lstm.arrivals import Arrivals
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import Decoder, PayloadError
@@ -29,7 +30,7 @@ from edge_lstm.health import Health
 from edge_lstm.intake import Intake
 from edge_lstm.machine import run_on
 from edge_lstm.mapping import OutputMapping
-from edge_lstm.mqtt import Door, Message, parse_address
+from edge_lstm.mqtt import Door, Message
 from edge_lstm.outbox import Outbox, Outgoing
 from edge_lstm.payloads import shown_bytes
 from edge_lstm.predictions import Encoder

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_lstm.access import Login, Tls, credential_path, read_password, secret_path
+from edge_lstm.address import parse_address
 from edge_lstm.backends import Means
 from edge_lstm.boards import BackendName, Provider, Sync, board_names, board_table, read_board, unknown_board
 from edge_lstm.codec import InputMapping
 from edge_lstm.config import key, read_toml
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.mapping import OutputMapping
-from edge_lstm.mqtt import parse_address
 from edge_lstm.schemes import Scheme
 from edge_lstm.topics import STREAM, lies_inside, parts_of
 

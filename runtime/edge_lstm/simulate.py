@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from edge_lstm.address import Address
 from edge_lstm.codec import STREAM, encode_reading, topic_faults
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import MOST_UNCONFIRMED, Address, Door
+from edge_lstm.mqtt import MOST_UNCONFIRMED, Door
 from edge_lstm.reading import Reading
 from edge_lstm.recording import Recording
 

@@ -69,8 +69,13 @@ class Ssh:
         self._folder.cleanup()
 
     def run(self, command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """`command` on the board, to its end, whatever its exit status. Raises EdgeLstmError where ssh itself fails."""
-        line = [*self._ssh, "-o", "BatchMode=yes", self.destination, shlex.join(command)]
+        """`command` on the board, to its end, whatever its exit status: 128 and the signal's number where one ended it.
+
+        Raises EdgeLstmError where ssh itself fails.
+        """
+        # a shell stays around it, since of a command that a signal ends ssh says 255, as of its own faults
+        kept = shlex.join(["sh", "-c", f"{shlex.join(command)}; exit $?"])
+        line = [*self._ssh, "-o", "BatchMode=yes", self.destination, kept]
         done = subprocess.run(line, input=stdin, capture_output=True)
         if done.returncode == _FAILED:
             raise self._refused(done.stderr.decode(errors="replace"))

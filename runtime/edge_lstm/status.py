@@ -8,8 +8,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from edge_lstm.address import parse_address
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door, parse_address
+from edge_lstm.mqtt import Door
 from edge_lstm.service_config import MqttConfig
 
 _SPOKEN = (

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_lstm.mqtt import parse_address
+from edge_lstm.address import parse_address
 from edge_lstm.selftest import SelfTestError
 from edge_lstm.service_config import ServiceConfig
 

@@ -107,3 +107,11 @@ def test_a_folder_of_other_things_is_no_place_for_a_wheelhouse(tmp_path: Path) -
     with pytest.raises(EdgeLstmError, match=r"expected a wheelhouse or an empty folder at .*, found other files"):
         collect(tmp_path, "a board", [BOOKWORM], [])
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_an_extra_that_edge_lstm_does_not_have_is_refused_before_anything_is_downloaded(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge_lstm", "device", "wheelhouse", "raspberry-pi-4", "-o", str(tmp_path / "w")]
+    done = subprocess.run([*command, "--extra", "sining"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith('error: expected an extra of edge-lstm, found "sining"; did you mean "signing"?\n')
+    assert not (tmp_path / "w").exists()

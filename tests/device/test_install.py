@@ -226,6 +226,17 @@ def refusals(folder: Path) -> list[tuple[str, str, str]]:
         ),
         ("cores = [0]", 'bakcend = "numpy"', "bakcend: unknown key"),
         ('password_file = "secrets/password"', 'password_credential = "broker"', "expected the password in "),
+        (
+            'password_file = "secrets/password"',
+            'password_credential = "x\\nExecStartPre="',
+            r"expected a credential's name without /, : and line ends, found 'x\nExecStartPre='",
+        ),
+        (
+            '"secrets/password"',
+            '"secrets/x\\nExecStartPre=y"',
+            r"mqtt.password_file: expected a path without line ends, found 'secrets/x\nExecStartPre=y'",
+        ),
+        ('"secrets/password"', '"service.toml"', "mqtt.password_file: expected another name than service.toml"),
     ]
 
 

@@ -54,6 +54,19 @@ def test_schemes_and_formats_can_be_left_out(run_dir: Path, tmp_path: Path) -> N
     assert [variant.file for variant in variants] == ["weights.int8.npz", "model.int8.onnx"]
 
 
+@pytest.mark.parametrize(("scheme", "backend"), [("int8-static", "litert"), ("int4", "tflite-runtime")])
+def test_verify_says_why_a_backend_may_not_run_a_scheme(
+    run_dir: Path, tmp_path: Path, scheme: str, backend: str
+) -> None:
+    if backend not in installed():
+        pytest.skip(f"{backend} is not installed")
+    assert export(run_dir, "-o", tmp_path / "x.elstm", "--scheme", f"{scheme},float32").exit_code == 0
+    arguments = ["verify", str(tmp_path / "x.elstm"), "--backend", backend, "--scheme", scheme]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert f"expected a backend for {scheme}, found {backend}: it" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("option", "known"),
     [("--scheme", "float32, float16, int8, int8-dynamic, int8-static, int4"), ("--format", "onnx, tflite, numpy")],
@@ -78,6 +91,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
             lambda content: content["weights"]["rnn.weight_hh_l0"].fill_(float("nan")),
             "NaN or infinity in rnn.weight_hh",
         ),
+        (lambda content: content["weights"]["scale"].fill_(0), "expected scales above 0, found 0"),
         (lambda content: content["weights"].pop("head.bias"), "Missing key"),
         (lambda content: content.pop("tape"), "'tape'"),
         (lambda content: content.update(tape=[1, 2]), "no attribute 'numpy'"),

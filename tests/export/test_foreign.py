@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from edge_lstm.backends import load
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.bundle import Bundle
 from edge_lstm.cli import main
@@ -97,6 +99,89 @@ def test_a_model_without_states_is_refused(tmp_path: Path) -> None:
     result = adopt(tmp_path / "plain.onnx")
     assert result.exit_code == 1
     assert "expected states that go in and come out, found none among inputs x and outputs y" in result.stderr
+
+
+def gru_model(path: Path, *, as_sequence: bool = True, names: tuple[str, str] = ("h_0", "h_n"), **saved: Any) -> None:
+    """A GRU as torch exports it: (1, batch, 3) in, (1, batch, 2) out, or the same in rows."""
+    random, port = np.random.default_rng(3), helper.make_tensor_value_info
+    weights = {"w": (1, 15, 3), "r": (1, 15, 5), "head": (5, 2)}
+    numbers = [
+        numpy_helper.from_array(random.normal(0, 0.5, shape).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
+    numbers.append(numpy_helper.from_array(np.array([0]), "first"))
+    start, end = names
+    x = "features" if as_sequence else "sequence"
+    nodes = [
+        helper.make_node("GRU", [x, "w", "r", "", "", start], ["", end], hidden_size=5, linear_before_reset=1),
+        helper.make_node("MatMul", [end, "head"], ["y"]),
+        helper.make_node("Neg", ["y"], ["z"]),
+    ]
+    if not as_sequence:
+        nodes = [helper.make_node("Unsqueeze", ["features", "first"], ["sequence"]), *nodes]
+    ins = [("features", [1, "batch", 3] if as_sequence else ["batch", 3]), (start, [1, "batch", 5])]
+    outs = [("y", [1, "batch", 2]), (end, [1, "batch", 5]), ("z", [1, "batch", 2])]
+    ports = [[port(name, TensorProto.FLOAT, shape) for name, shape in listed] for listed in (ins, outs)]
+    model = helper.make_model(helper.make_graph(nodes, "gru", *ports, numbers), ir_version=10)
+    model.opset_import[0].version = 22
+    onnx.save(model, path, **saved)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"as_sequence": False},
+        {"names": ("hidden_in", "hidden_out")},
+        {"save_as_external_data": True, "location": "gru.data", "size_threshold": 0},
+    ],
+)
+def test_a_model_as_frameworks_export_it_is_adopted_and_streams_alike(tmp_path: Path, form: dict[str, Any]) -> None:
+    gru_model(tmp_path / "gru.onnx", **form)
+    result = adopt(tmp_path / "gru.onnx", "-o", tmp_path / "gru.elstm")
+    assert result.exit_code == 0, result.output
+    assert "note: outputs left out: z" in result.stderr
+    bundle = Bundle.open(tmp_path / "gru.elstm")
+    assert [state.shape for state in bundle.contract.states] == [[5]]
+    assert bundle.contract.outputs == [("y_0", 0), ("y_1", 0)]
+    frames = np.random.default_rng(4).normal(0, 1, (50, 3)).astype(np.float32)
+    backend, variant = load(bundle, "onnx", "float32"), bundle.variant("onnx", "float32")
+    assert not variant.row_by_row
+    session = onnxruntime.InferenceSession(tmp_path / "gru.onnx", providers=["CPUExecutionProvider"])
+    start = session.get_inputs()[1].name
+    theirs, ours = np.zeros((1, 2, 5), np.float32), [np.zeros((2, 5), np.float32)]
+    for frame in frames:
+        rows = np.stack([frame, -frame])
+        shaped = rows if len(session.get_inputs()[0].shape) == 2 else rows[None]
+        expected, theirs, _ = session.run(None, {"features": shaped, start: theirs})
+        found, ours = backend.step(rows, ours)
+        assert np.abs(found - expected[0]).max() <= 1e-6
+    assert np.ptp(found) > 0.01
+
+
+@pytest.mark.parametrize(("kind", "named"), [(TensorProto.DOUBLE, "x, h, y, next_h"), (TensorProto.FLOAT16, "x, h")])
+def test_a_model_of_other_numbers_than_float32_is_refused(tmp_path: Path, kind: int, named: str) -> None:
+    small_model(tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.elem_type = kind
+    onnx.save(model, tmp_path / "small.onnx")
+    result = adopt(tmp_path / "small.onnx", "-o", tmp_path / "small.elstm")
+    assert result.exit_code == 1, result.output
+    assert f"expected inputs, states and outputs of float (32 bit), found another type in {named}" in result.stderr
+    assert not (tmp_path / "small.elstm").exists()
+
+
+def test_a_model_that_runs_away_is_refused_on_one_line(tmp_path: Path) -> None:
+    small_model(tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    grown = next(node for node in model.graph.node if node.op_type == "Tanh")
+    grown.op_type = "Exp"
+    onnx.save(model, tmp_path / "small.onnx")
+    result = adopt(tmp_path / "small.onnx", "-o", tmp_path / "small.elstm")
+    assert result.exit_code == 1, result.output
+    assert "expected finite outputs and states over 300 steps" in result.stderr
+    assert result.stderr.count("\n") == 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="the package silero-vad is not installed")

@@ -36,7 +36,7 @@ categories = ["low", "high"]
 [sampling]
 max_gap_s = 600
 [model]
-hidden = 6
+{model}
 learned_start = true
 highway = 3
 [fit]
@@ -46,6 +46,7 @@ chunk = 40
 [augment]
 noise = 0.05
 """
+MODELS = {"forecast": 'cell = "gru"\nlayers = 3\nhidden = 5\ndropout = 0.1', "classify": "layers = 2\nhidden = 4"}
 TASKS = {
     "forecast": '[forecast]\ntargets = ["speed"]\nhorizons = [1, 3]\nquantiles = [0.1, 0.9]\n',
     "anomaly": '[anomaly]\ncalibrate_steps = 100\nspan_steps = 5\ntruth = "bad"\n[labels.bad]\n',
@@ -84,7 +85,7 @@ def edge_lstm(*arguments: object) -> str:
 @pytest.mark.parametrize("task", list(TASKS))
 def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(task: str, tmp_path: Path) -> None:
     write_mill(tmp_path)
-    (tmp_path / "mill.toml").write_text(COMMON.format(task=task) + TASKS[task])
+    (tmp_path / "mill.toml").write_text(COMMON.format(task=task, model=MODELS.get(task, "hidden = 6")) + TASKS[task])
     run, bundle_path = tmp_path / "run", tmp_path / "mill.elstm"
     edge_lstm("train", tmp_path / "mill.toml", "-o", run)
     edge_lstm("export", run, "-o", bundle_path)
@@ -141,7 +142,7 @@ def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(
 
 def test_a_run_without_its_recording_exports_all_the_same_and_says_what_is_missing(tmp_path: Path) -> None:
     write_mill(tmp_path)
-    (tmp_path / "mill.toml").write_text(COMMON.format(task="regress") + TASKS["regress"])
+    (tmp_path / "mill.toml").write_text(COMMON.format(task="regress", model="hidden = 6") + TASKS["regress"])
     edge_lstm("train", tmp_path / "mill.toml", "-o", tmp_path / "run")
     (tmp_path / "mill.csv").unlink()
     result = CliRunner().invoke(main, ["export", str(tmp_path / "run"), "-o", str(tmp_path / "mill.elstm")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from edge_lstm.address import Address
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import encode_reading
+from edge_lstm.deploy import remedy
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
-from edge_lstm.mqtt import Address
 from edge_lstm.reading import Reading
+from edge_lstm.ssh import Ssh
 from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber
@@ -161,6 +164,8 @@ def test_a_deploy_ends_with_a_prediction_and_all_in_its_place(deployed: Deployed
 
 def test_another_deploy_changes_what_differs(deployed: Deployed, wheelhouse: Path) -> None:
     board, service, bundle = deployed.board, deployed.service, deployed.bundle
+    left = board.root / "opt/edge-lstm/incoming/0123456789ab"
+    left.mkdir()  # sent for an environment that never came to be
     made, pid = deployed.environment.stat().st_ino, board.service_pid(UNIT)
     status, said, log = deploy(board, service, bundle, "--wheelhouse", str(wheelhouse))
     assert (status, said) == (0, f"{UNIT} runs on board as it is here; nothing was changed\n"), log
@@ -171,6 +176,7 @@ def test_another_deploy_changes_what_differs(deployed: Deployed, wheelhouse: Pat
     assert (status, said.splitlines()[0]) == (0, f"{UNIT} serves on board; changed: service.toml"), log
     assert deployed.environment.stat().st_ino == made
     assert board.service_pid(UNIT) != pid
+    assert not left.exists()
 
 
 def test_a_bundle_that_does_not_prove_itself_there_leaves_what_runs(deployed: Deployed, tmp_path: Path) -> None:
@@ -178,7 +184,8 @@ def test_a_bundle_that_does_not_prove_itself_there_leaves_what_runs(deployed: De
     refused_bundle(tmp_path / "strange.elstm", deployed.bundle)
     status, said, log = deploy(board, deployed.service, tmp_path / "strange.elstm")
     assert (status, said) == (1, "")
-    assert "error: the bundle does not prove itself on board: " in log
+    assert "error: the bundle does not prove itself on board: numpy float32 relative difference " in log
+    assert "from the golden vectors, first at step 1, over the limit of " in log
     assert "hint: what ran there runs on" in log
     assert board.service_pid(UNIT) == pid
     os.kill(pid, 0)
@@ -232,8 +239,18 @@ def test_a_board_without_systemd_is_refused_before_anything_lies_there(
     board = make_board(systemd=False)
     status, said, log = deploy(board, write_service(tmp_path, "tank", NOWHERE), bundle_path)
     assert (status, said) == (1, "")
-    assert "error: board: expected systemd; found none of it\nhint: start it there by hand" in log
+    assert "error: board: expected systemd, found none\nhint: start it there by hand" in log
     assert sorted(path.name for path in board.root.iterdir()) == ["run"]
+
+
+def test_an_environment_that_fails_is_told_with_what_mends_it() -> None:
+    extras = ["fast", "msgpack", "tflite"]  # one of them is not the board's own
+    collecting = "edge-lstm device wheelhouse raspberry-pi-4 --extra msgpack -o wheels"
+    roomy = {"free_mb": 9000}
+    assert remedy(roomy, "raspberry-pi-4", extras, Path("wheels")) == f"collect the wheels again: {collecting}"
+    assert remedy(roomy, "raspberry-pi-4", extras, None).startswith("without internet there: edge-lstm device wheel")
+    full = {"free_mb": 3}
+    assert remedy(full, "raspberry-pi-4", extras, None) == "make room below /opt/edge-lstm: 3 MB were left"
 
 
 def test_a_host_that_refuses_is_one_line_with_the_remedy(
@@ -256,6 +273,15 @@ def test_a_host_that_refuses_is_one_line_with_the_remedy(
     assert "Connection refused" in log.splitlines()[0]
 
 
+def test_a_command_that_a_signal_ends_there_is_told_from_an_ssh_that_fails(
+    make_board: Callable[..., LoopbackBoard],
+) -> None:
+    with Ssh("board", make_board().door.configured()) as ssh:
+        assert ssh.run(["sh", "-c", "kill -ILL $$"]).returncode == 128 + signal.SIGILL
+        done = ssh.run(["sh", "-c", "cat; exit 7"], b'it\'s "quoted" $HOME\n')
+        assert (done.returncode, done.stdout) == (7, b'it\'s "quoted" $HOME\n')
+
+
 def test_a_config_that_names_files_elsewhere_is_refused_here(tmp_path: Path, bundle_path: Path) -> None:
     from edge_lstm.deploy import parcel
 
@@ -263,6 +289,11 @@ def test_a_config_that_names_files_elsewhere_is_refused_here(tmp_path: Path, bun
     config.write_text('bundle = "../tank.elstm"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
     with pytest.raises(
         EdgeLstmError, match=r"bundle: expected a path below the folder of this config, found \.\./tank"
+    ):
+        parcel(config, bundle_path)
+    config.write_text('bundle = "service.toml"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
+    with pytest.raises(
+        EdgeLstmError, match=r"bundle: expected another name than service\.toml, under which the config"
     ):
         parcel(config, bundle_path)
     config.write_text('bundle = "t.elstm"\ntrust = "maker.pub"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')

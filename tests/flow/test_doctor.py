@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edge_lstm.address import Address
 from edge_lstm.boards import read_board
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.checks import broker as room
@@ -19,7 +24,7 @@ from edge_lstm.checks.finding import Finding
 from edge_lstm.doctor import examine
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.machine import this_machine
-from edge_lstm.mqtt import Address, Door
+from edge_lstm.mqtt import Door
 from edge_lstm.service_config import MqttConfig
 from tests.flow.scripted_broker import CONNECT, ScriptedBroker
 
@@ -211,6 +216,25 @@ def test_the_verb_looks_at_everything_and_a_red_line_is_exit_code_1(mosquitto: A
     assert "found: Connection refused" in shown[red]
     assert shown[red + 1].strip().startswith("-> start one")
     assert done.stderr.startswith(f"error: {config}: expected no red line, found 1: broker\nhint: ")
+
+
+def test_on_a_terminal_no_line_is_wider_than_it_and_no_word_is_broken(bundle_path: Path) -> None:
+    config = bundle_path.parent / "service.toml"
+    config.write_text('bundel = "tank.elstm"\n[mqtt]\nurl = "http://x"\n')
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "edge_lstm", "doctor", str(config)]
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+    done = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal says that the other side is gone
+        while part := os.read(ours, 65536):
+            said += part
+    os.close(ours)
+    assert done.wait(60) == 1
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
+    assert max(len(line) for line in lines if len(line.split()) > 1 and "/" not in line) <= 80
+    assert any(line.startswith(" " * 32 + "-> ") for line in lines)
 
 
 def test_every_fault_of_a_config_is_told_and_the_rest_is_looked_at_all_the_same(bundle_path: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from edge_lstm.address import Address
 from edge_lstm.broker import EmbeddedBroker
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Address, Door, Message
+from edge_lstm.mqtt import Door, Message
 from edge_lstm.paho_batching import REFUSAL, BatchingClient
 from edge_lstm.paho_stock import StockClient
 from edge_lstm.publishing import PublishProperties

@@ -9,8 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from edge_lstm.bundle import Bundle
 from edge_lstm.codec import encode_reading
 from edge_lstm.reading import Reading
+from edge_lstm.service import Service
+from edge_lstm.service_config import read_service_config
+from edge_lstm.store import Store
 from tests.deadline import wait_until
 
 Make = Callable[..., Any]
@@ -49,6 +55,18 @@ def test_a_service_goes_on_though_its_password_file_is_gone(
     reload_and_wait(service)
     assert "reload refused, going on as before: expected to read" in service.log.read_text()
     assert service.stop() == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_session_is_missed_where_streams_are_known_though_no_history_is_kept(bundle_path: Path, known: bool) -> None:
+    store = Store(bundle_path.parent / "state.db", Bundle.open(bundle_path).id)
+    store.commit(1, [("tank-0", b"")] if known else [], [], 0, [], 0)
+    store.close(1)
+    config = bundle_path.parent / "service.toml"
+    config.write_text(f'bundle = "{bundle_path.name}"\nhistory = 0\n[mqtt]\nurl = "mqtt://localhost:1"\n')
+    service = Service(read_service_config(config), config.parent)
+    assert service._door._expect_session is known
+    service._store.close(0)
 
 
 def test_topics_that_a_config_no_longer_has_are_no_longer_delivered(

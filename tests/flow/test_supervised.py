@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from edge_lstm.address import Address
 from edge_lstm.bundle import GOLDEN, Bundle, write_bundle
 from edge_lstm.codec import encode_reading
-from edge_lstm.mqtt import Address
 from edge_lstm.network import to_npz
 from edge_lstm.reading import Reading
 from tests.deadline import wait_until

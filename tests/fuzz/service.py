@@ -27,7 +27,8 @@ from unittest import mock
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the repository, so that tests.device_messages is found
 
-from edge_lstm.mqtt import Address, Message  # noqa: E402
+from edge_lstm.address import Address  # noqa: E402
+from edge_lstm.mqtt import Message  # noqa: E402
 from edge_lstm.service import Service  # noqa: E402
 from edge_lstm.service_config import read_service_config  # noqa: E402
 from tests.device_messages import device_messages  # noqa: E402
@@ -129,6 +130,9 @@ class Field:
         for message in messages:
             if message.connection == self.connection:
                 self._unacknowledged.pop(message.packet_id, None)
+
+    def give_up(self) -> None:
+        """There is no attempt to connect here."""
 
     def close(self, timeout_s: float = 1.0) -> None:
         self.connected = False

@@ -45,6 +45,7 @@ def test_every_board_reads_whole_and_asks_for_no_more_than_it_has() -> None:
         board = read_board(name)
         assert board.service.memory_max_mb < board.memory_mb, name
         assert board.budget.rss_mb < board.service.memory_max_mb, name
+        assert 60 + 0.003 * board.service.max_streams <= board.service.memory_max_mb, name  # MB; docs/boards.md
         assert board.providers[0] == "CPUExecutionProvider", name
         assert {"litert": "tflite"}.get(board.service.backend, board.service.backend) in board.extras, name
         assert all(image.python == image.runs or image.note for image in board.images), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import time
@@ -90,6 +91,18 @@ def test_a_wheel_that_dies_is_red_where_the_service_uses_it_and_amber_elsewhere(
     other = model.backend("onnx", needed=False)
     assert other.light == "amber"
     assert other.remedy.endswith("this config does not use it")
+
+
+def test_the_backend_that_the_service_would_take_by_itself_is_red_where_it_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle_path = Path(__file__).parents[1] / "fixtures/pump-lstm.elstm"
+    wheel(tmp_path, "onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", monkeypatch)
+    monkeypatch.setattr(model, "preferred", lambda *_: ("onnx", "float32"))  # named by nobody
+    config = ServiceConfig(bundle_path.name, MqttConfig("mqtt://localhost"))
+    finding, _, chosen = model.bundle(bundle_path, config, bundle_path.parent)
+    assert (finding.light, chosen) == ("red", "onnx")
+    assert "its golden vectors on onnx float32: died of SIGILL" in finding.found
 
 
 def test_a_wheel_that_raises_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +232,16 @@ def test_the_fsyncs_of_the_states_folder_are_measured_and_leave_nothing(tmp_path
     (missing,) = disk.disk(tmp_path / "none" / "state.db")
     assert missing.light == "red"
     assert "cannot be written: No such file or directory" in missing.found
+
+
+def test_a_disk_that_turned_read_only_has_a_remedy_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path) -> list[float]:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(disk, "_fsyncs_ms", refused)
+    (finding,) = disk.disk(tmp_path / "state.db")
+    assert (finding.light, finding.found) == ("red", f"{tmp_path} cannot be written: Read-only file system")
+    assert "mount -o remount,rw" in finding.remedy
 
 
 def test_slow_full_and_forgetful_disks_are_told_apart(tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ def test_numbers_that_are_no_numbers_are_refused() -> None:
     assert "limits[0]: expected a finite number, found inf" in message_of({"name": "a", "limits": [float("inf")]})
 
 
+def test_a_number_beyond_all_floats_is_refused() -> None:
+    assert "limits[0]: expected a finite number, found inf" in message_of({"name": "a", "limits": [10**400]})
+
+
 def test_what_no_single_field_can_know_is_checked_too() -> None:
     assert message_of({"name": "a", "limits": [2, 1]}) == "plant.toml: limits: expected rising numbers"
 

@@ -14,6 +14,7 @@ from edge_lstm.contract import Alarm, Contract, Decision, Feature
 from edge_lstm.predictions import decode_prediction, encode_prediction
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Prediction, Reading
+from edge_lstm.streams import StreamTable
 from tests.networks import contract_of, random_network
 
 CLASSES = ["still", "walk", "run"]
@@ -167,6 +168,16 @@ def test_a_row_of_a_calibrated_stream_does_not_hold_what_it_was_calibrated_on() 
         sizes.append(len(predictor.table.row("a")))
     assert sizes[100] - sizes[0] == (101 - 5) * 2 * 4
     assert sizes[-1] == sizes[0]
+
+
+def test_a_row_that_lacks_a_part_of_what_it_calibrates_on_starts_its_stream_cold() -> None:
+    predictor = Predictor(detector(), Persists(random_network(inputs=2)))
+    predictor.feed([Reading("a", 60.0 * step, {"x": row[0], "y": row[1]}) for step, row in enumerate(noise(50, 1.0))])
+    row = predictor.table.row("a")
+    for kept, steps in ((row, 50), (row[:-1], 0)):
+        table = StreamTable(detector(), fetch=lambda stream, kept=kept: kept)
+        slot = table.slot("a")
+        assert table.now["step"][slot] == steps
 
 
 def test_what_never_changed_calibrates_without_a_fault() -> None:

@@ -114,6 +114,37 @@ def test_a_missing_value_is_held_and_its_mask_says_so() -> None:
     assert seen[-1].tolist() == [[7.0, 5.0, 0.0]]  # never seen: the training mean
 
 
+@pytest.mark.parametrize("how", ["a step", "partial", "grid"])
+def test_what_was_missing_in_training_is_missing_on_a_device(how: str) -> None:
+    plain = [Feature("level"), Feature("flow", mean=5.0)]
+    coded = [Feature("level", sentinels=[-273.2, 85.0], least=-300, most=120), plain[1]]
+    sampling = Sampling(interval_s=60.0, max_gap_s=600.0, grid=how == "grid")
+
+    def fed(features: list[Feature], *codes: float) -> tuple[list[Prediction], Predictor]:
+        one = predictor(features=features, clock=[], inputs=2, sampling=sampling)
+        said = []
+        for minute, level in enumerate([20.0, *codes, 21.0, 22.0]):
+            parts = [{"level": level, "flow": 3.0}]
+            if how == "partial":
+                parts = [{"level": level}, {"flow": 3.0}]
+            if how == "grid":
+                parts.append({"level": math.nan, "flow": 4.0})
+            times = [1_700_000_040.0 + 60 * minute + second for second in range(len(parts))]
+            readings = [
+                Reading("a", time, part, None, how == "partial") for time, part in zip(times, parts, strict=True)
+            ]
+            said += one.feed(readings)
+        return said, one
+
+    nan = math.nan
+    found, one = fed(coded, -273.20001220703125, -301.0, 120.5, 85.0, 119.5, 1e300)
+    expected, other = fed(plain, nan, nan, nan, nan, 119.5, nan)
+    assert found == expected
+    assert one.totals == other.totals
+    assert one.totals["missing"] == 5
+    assert found != fed(plain, -273.2, -301.0, 120.5, 85.0, 119.5, nan)[0]
+
+
 class _Spy:
     """A backend that notes its inputs."""
 
@@ -231,6 +262,15 @@ def test_a_state_that_runs_away_restarts_that_stream_alone(caplog: pytest.LogCap
     assert well == undisturbed.feed([level("a", 1, 2.0), level("b", 1, 2.0)])[1]
     assert one.totals["runaway"] == 1
     assert "its state ran away stream=a" in caplog.text
+
+
+def test_a_stream_that_runs_away_at_every_step_is_told_of_once_in_a_hundred(caplog: pytest.LogCaptureFixture) -> None:
+    one = predictor()
+    for step in range(150):
+        one.feed([level("a", step, 1.0)])
+        one.table.now["state1"][one.table.slot("a")] = np.nan
+    assert one.totals["runaway"] == 149
+    assert caplog.text.count("its state ran away stream=a") == 2
 
 
 @pytest.mark.parametrize(("carried", "restarts"), [(3e4, 0), (9e5, 0), (1e9, 1), (-1e30, 1), (np.inf, 1)])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge_lstm.access import Login, Tls, read_password
+from edge_lstm.address import Address, parse_address
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Address, parse_address
 from edge_lstm.service_config import MqttConfig, read_service_config
 
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import stat
+import time
 import tracemalloc
 import warnings
 import zipfile
@@ -19,8 +20,10 @@ import pytest
 from click.testing import CliRunner
 
 from edge_lstm.arrays import NO_ARRAYS, arrays_of
-from edge_lstm.bundle import GOLDEN, Bundle
+from edge_lstm.bundle import CERTIFICATE, GOLDEN, Bundle
+from edge_lstm.certificate import Certificate, certificate_of
 from edge_lstm.cli import main
+from edge_lstm.errors import EdgeLstmError
 
 _BOMB = 32 * 2**20
 WEIGHTS = "weights.float32.npz"
@@ -158,6 +161,19 @@ def test_entries_that_share_their_bytes_are_refused(honest: dict[str, bytes], tm
         (["files", GOLDEN], 7),
         (["format_version"], "1"),
         (["provenance", "recipe"], {"a": 1}),
+        (["variants"], []),
+        (["contract", "features", 0, "mean"], 10**400),
+        (["contract", "features", 0, "mean"], 1e39),
+        (["contract", "features", 0, "scale"], 1e39),
+        (["contract", "states", 0, "start"], [1e39] + [0.0] * 7),
+        (["contract", "states", 0, "shape"], [1] * 70 + [8]),
+        (["contract", "horizons", 0], 10**30),
+        (["contract", "name"], "\ud800"),
+        (["contract", "name"], "a\nsigned    by the key"),
+        (["contract", "units"], {"\x1b[2J": "m"}),
+        (["contract", "features", 0, "unit"], "\u202em"),
+        (["provenance", "recipe"], "\x1b]0;t\x07"),
+        (["architecture", "parameters"], 10**4000),
     ],
 )
 def test_a_manifest_of_other_types_is_refused(
@@ -171,6 +187,104 @@ def test_a_manifest_of_other_types_is_refused(
     refused(with_manifest(honest, change), tmp_path)
 
 
+def test_variants_that_are_there_twice_are_refused(honest: dict[str, bytes], tmp_path: Path) -> None:
+    data = with_manifest(honest, lambda facts: facts["variants"].append(facts["variants"][0]))
+    assert "expected one of each format and scheme" in refused(data, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 100_000, "[" * 3000])
+def test_what_a_manifest_holds_is_told_on_one_line_that_no_terminal_obeys(
+    honest: dict[str, bytes], tmp_path: Path, key: str
+) -> None:
+    for change in (
+        lambda facts: facts.update({key: 1}),
+        lambda facts: facts.update(format_version=key),
+        lambda facts: facts["files"].update({key: "0"}),
+        lambda facts: facts["contract"].update(task=key),
+        lambda facts: facts["variants"][0].update(file=key),
+    ):
+        told = refused(with_manifest(honest, change), tmp_path)
+        assert told.isprintable()
+
+
+def test_of_very_many_faults_the_first_are_told_and_the_others_counted(honest: dict[str, bytes]) -> None:
+    data = with_manifest(honest, lambda facts: facts.update({f"contrac{index}": 1 for index in range(100_000)}))
+    begun = time.perf_counter()
+    with pytest.raises(EdgeLstmError) as caught:
+        Bundle.from_bytes(data, "strange")
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "strange:manifest.json: 100000 faults:"
+    assert len(lines) == 22
+    assert lines[-1] == "  and 99980 more"
+    assert time.perf_counter() - begun < 60  # it took minutes to look for what each key may have been meant to be
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("manifest.json", b'{"format_version": 1, "x": [' + b"[]," * 5_000_000 + b"[]]}"),
+        ("certificate.json", b"[" + b"[]," * 5_000_000 + b"[]]"),
+        ("manifest.sig", b"[" + b"[]," * 5_000_000 + b"[]]"),
+    ],
+)
+def test_json_that_would_be_thirty_times_as_large_in_memory_is_refused_unread(
+    honest: dict[str, bytes], tmp_path: Path, name: str, data: bytes
+) -> None:
+    assert f"'{name}' of {len(data)} bytes" in refused(zipped({**honest, name: data}), tmp_path, 4 * len(data))
+
+
+def test_a_file_that_never_ends_is_not_read_to_its_end() -> None:
+    with pytest.raises(EdgeLstmError, match="expected a whole bundle, found more than 67108864 bytes"):
+        Bundle.open("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"segments": []}, "segments: expected at least one"),
+        ({"metric": "rmse\x1b[2J"}, "segments: expected texts without control characters"),
+        ({"variants": [{"drift": {}}]}, r"variants\[0\]\.drift: expected a number for each of the segments"),
+        ({"variants": [{"scheme": "a\nb"}]}, r"variants\[0\]: expected names without control characters"),
+        ({"steps": 10**400, "metric_before": 10**400}, "metric_before: expected a finite number"),
+    ],
+)
+def test_a_certificate_that_no_export_wrote_is_refused(
+    honest: dict[str, bytes], change: dict[str, Any], found: str
+) -> None:
+    variant = dict.fromkeys(("error", "first_tenth", "last_tenth", "metric_after", "metric_loss", "flipped"), 0.0) | {
+        "backend": "onnx",
+        "scheme": "int8",
+        "bytes": 7,
+        "drift": {"recording": 0.1},
+        "smallest_batch": 1,
+    }
+    facts = {
+        "steps": 10,
+        "segments": ["recording"],
+        "metric": "rmse",
+        "metric_before": 1.0,
+        "warm_up_steps": 3,
+        "saturation": {},
+        "variants": [variant],
+    }
+
+    def read(facts: dict[str, Any]) -> Certificate | None:
+        return certificate_of(Bundle.from_bytes(with_entry(honest, CERTIFICATE, json.dumps(facts).encode()), "strange"))
+
+    certificate = read(facts)
+    assert certificate is not None
+    assert "worst drift 0.1000 (onnx int8, recording)" in certificate.summary
+    changed = {**facts, **change}
+    if "variants" in change:
+        changed["variants"] = [{**variant, **change["variants"][0]}]
+    with pytest.raises(EdgeLstmError, match=found):
+        read(changed)
+
+
+def test_a_certificate_without_a_single_backend_says_so() -> None:
+    assert Certificate(10, ["recording"], "rmse", 1.0, 3, {}, []).summary.startswith("nothing: no backend")
+
+
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"null", b"[]", b"7" * 5000, b""])
 def test_a_manifest_that_is_no_table_is_refused(honest: dict[str, bytes], tmp_path: Path, content: bytes) -> None:
     refused(zipped({**honest, "manifest.json": content}), tmp_path)
@@ -182,6 +296,7 @@ def npy(shape: str, kind: str, data: bytes) -> bytes:
 
 
 HOSTILE_ARRAYS = {
+    "another name": zipped({"features.npy": npy("(1,)", "<f4", b"1234")}).replace(b"features.npy", b"\x1b" * 12, 1),
     "claims": zipped({"features.npy": npy("(1000000000, 1000)", "<f4", b"1234")}),
     "objects": zipped({"features.npy": npy("(1,)", "|O", b"cposix\nsystem\n(S'true'\ntR.")}),
     "bomb": zipped({"features.npy": npy(f"({_BOMB // 4},)", "<f4", bytes(_BOMB))}, zipfile.ZIP_DEFLATED),

@@ -303,6 +303,28 @@ def test_what_no_sensor_measures_is_missing_on_a_device_and_leaves_no_trace() ->
     assert predictor.totals["missing"] == 0
 
 
+def test_the_codes_and_bounds_of_a_recipe_hold_on_the_device(recipe_of: Make, recording_of: Make) -> None:
+    recipe = recipe_of(features={"x": False, "side": False})
+    section = FeatureSection(sentinels=[-1.0], least=-40, most=60)
+    sides = FeatureSection(categories=["left", "right"])
+    features = {"x": section, "side": sides}
+    named = dataclasses.replace(recipe.recording, sentinels=[-200.0])
+    recipe = dataclasses.replace(recipe, features=features, recording=named)
+    rows = [("s", 60.0 * index, [float(index % 7), float(index % 2)]) for index in range(90)]
+    x, side = dataset_of(recipe, recording_of(rows, ("x", "side"))).contract.features
+    assert (x.sentinels, x.least, x.most) == ([-200, -1], -40, 60)
+    assert (side.sentinels, side.least, side.most) == ([], None, None)
+
+
+def test_a_recording_of_which_a_device_would_drop_much_is_refused(recipe_of: Make, recording_of: Make) -> None:
+    rows = [("s", 60.0 * (100 - index), [index % 7.0]) for index in range(100)]
+    with pytest.raises(EdgeLstmError, match="found 99 of 100 older than one before them and 0 of the same time"):
+        dataset_of(recipe_of(), recording_of(rows))
+    rows = [("s", 60.0 * (index // 2), [index % 7.0]) for index in range(100)]  # two pumps
+    with pytest.raises(EdgeLstmError, match="found 0 of 100 older than one before them and 50 of the same time"):
+        dataset_of(recipe_of(), recording_of(rows))
+
+
 @pytest.mark.parametrize("part", ["recordings", "one at a time"])
 def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
     part: str, recipe_of: Make, recording_of: Make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from edge_lstm.reading import Reading
 from edge_lstm.recorder import Sheet
 from edge_lstm.service_config import read_service_config
 from edge_lstm_train.dataset import read_dataset
+from edge_lstm_train.fit import fit
 from edge_lstm_train.recipe import read_recipe
 from edge_lstm_train.survey import survey
 
@@ -79,7 +81,8 @@ def test_an_outline_is_a_recipe_that_trains(
     assert recipe.clock == ["time_of_day"]
     dataset = read_dataset(recipe)
     assert len(dataset) == 960
-    assert np.isfinite(dataset.targets).any(axis=0).all()
+    quick = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=2))
+    assert np.isfinite(fit(quick, dataset, np.ones(dataset.targets.shape[1])).curve[-1].validation_error)
     config = read_service_config(tmp_path / "here/service.toml")
     assert (config.bundle, config.mqtt.client_id) == ("two-pumps.elstm", "edge-lstm-two-pumps")
     shown = '"flow °": 1.25, "fluid": "oil"}' if task != "forecast" else '"flow °": 1.25}, and so on'
@@ -189,3 +192,44 @@ def test_init_overwrites_nothing_and_says_what_it_cannot_use(pumps: Path, tmp_pa
     (tmp_path / "service.toml").write_text("mine")
     assert "expected no file at" in init(pumps, "--task", "forecast", "-o", tmp_path).stderr
     assert (tmp_path / "service.toml").read_text() == "mine"
+
+
+def days_of(tmp_path: Path, **columns: np.ndarray) -> Path:
+    """Ten days, a row an hour, of these columns."""
+    lines = [",".join(["time", *columns])]
+    for hour in range(240):
+        time = f"2024-03-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z"
+        lines.append(",".join([time, *(f"{values[hour]:.4f}" for values in columns.values())]))
+    path = tmp_path / "days.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("task", ["forecast", "anomaly", "regress"])
+def test_where_a_level_drifts_the_layers_see_its_changes_instead(tmp_path: Path, task: str) -> None:
+    random = np.random.default_rng(4)
+    daily = np.sin(2 * np.pi * np.arange(240) / 24)
+    noise = random.normal(0, 0.1, (3, 240))
+    path = days_of(tmp_path, steady=daily + noise[0], climbing=daily + noise[1] + np.arange(240) / 100, last=noise[2])
+    assert init(path, "--task", task, "-o", tmp_path).exit_code == 0
+    recipe = read_recipe(tmp_path / "days.toml")
+    kept = task == "regress"  # a quantity that nobody measures is told from levels, of which changes say nothing
+    assert recipe.features["climbing"].level is kept
+    assert recipe.features["climbing"].derived == ([] if kept else ["difference", "from_mean 48"])
+    assert recipe.features["steady"].level
+    assert "drifts, from " in (tmp_path / "days.toml").read_text() or kept
+    assert np.isfinite(read_dataset(recipe).features).all()
+
+
+def test_a_column_that_changes_only_in_the_end_is_left_out_since_training_would_refuse_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    path = days_of(tmp_path, level=random.normal(size=240), broken=np.arange(240) > 200)
+    for task in ("forecast", "anomaly"):
+        assert init(path, "--task", task, "--name", task, "-o", tmp_path).exit_code == 0
+        (tmp_path / "service.toml").unlink()
+        recipe = read_recipe(tmp_path / f"{task}.toml")
+        assert list(recipe.features) == ["level"]
+        assert len(read_dataset(recipe)) == 240
+        said = "never change in the training part: broken" in (tmp_path / f"{task}.toml").read_text()
+        assert said is (task == "forecast")
+    assert recipe.anomaly.truth == "broken"

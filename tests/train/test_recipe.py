@@ -120,6 +120,18 @@ def test_a_window_belongs_to_the_method_windows_alone(tmp_path: Path, fit: str, 
 @pytest.mark.parametrize(
     ("task", "found"),
     [
+        (
+            '[regress]\ntarget = "y"\nquantiles = [0.9, 0.1]',
+            "regress.quantiles: expected each once and the least first",
+        ),
+        (
+            '[forecast]\ntargets = ["x"]\nhorizons = [1]\nquantiles = [0.1, 0.1]',
+            "expected each once and the least first",
+        ),
+        (
+            '[anomaly]\n[augment]\ncrop = true\n[fit]\nmethod = "windows"\nwindow = 8',
+            "augment.crop: expected none where method",
+        ),
         ("[anomaly]\nreconstruct = true\n[model]\nhighway = 2", "model.highway: expected none with reconstruct"),
         ('[classify]\nlabel = "x"\nclasses = ["0", "1"]\n[fit]\nloss = "huber"', "fit.loss: expected none with"),
         (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ import pytest
 import torch
 
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording
-from edge_lstm_train.dataset import dataset_of
+from edge_lstm.recording import Recording, recording_csv
+from edge_lstm_train.baselines import fit_baselines
+from edge_lstm_train.dataset import dataset_of, read_dataset
 from edge_lstm_train.fit import fit
-from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.recipe import Recipe, read_recipe
 from edge_lstm_train.sections import (
     AugmentSection,
     FitSection,
@@ -57,6 +61,46 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_weights(
     for name, value in whole.model.state_dict().items():
         np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
     assert [point.update for point in resumed.curve] == [point.update for point in whole.curve]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from edge_lstm_train import fit as fitting
+from edge_lstm_train.recipe import read_recipe
+from edge_lstm_train.run import train
+
+keep = fitting._Search.keep
+
+def kept(search, *arguments):
+    keep(search, *arguments)
+    if search.update >= 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+fitting._Search.keep = kept
+train(read_recipe(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_after_a_kill_the_search_comes_to_the_same_weights_byte_for_byte(waves: Recording, tmp_path: Path) -> None:
+    (tmp_path / "waves.csv").write_text(recording_csv(waves))
+    recipe = tmp_path / "waves.toml"
+    recipe.write_text(
+        'name = "waves"\n[recording]\npath = "waves.csv"\nstream_column = "stream"\n[features.x]\n'
+        '[forecast]\ntargets = ["x"]\nhorizons = [1]\n[model]\nhidden = 4\ndropout = 0.2\nlearned_start = true\n'
+        "[augment]\nnoise = 0.1\n[fit]\nupdates = 16\nsegments = 4\nchunk = 20\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", KILLED, recipe, tmp_path / "killed"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [file.name for file in (tmp_path / "killed").iterdir()] == ["progress.pt"]
+    (tmp_path / "whole").mkdir()
+    dataset = read_dataset(read_recipe(recipe))
+    spread = fit_baselines(dataset).residual
+    resumed = fit(read_recipe(recipe), dataset, spread, run_dir=tmp_path / "killed", resume=True)
+    whole = fit(read_recipe(recipe), dataset, spread, run_dir=tmp_path / "whole")
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+    assert (tmp_path / "killed/progress.pt").read_bytes() == (tmp_path / "whole/progress.pt").read_bytes()
 
 
 def test_a_refit_that_was_stopped_is_gone_through_again_to_the_same_weights(

@@ -91,6 +91,8 @@ def _read(content: dict[str, Any], path: Path) -> Checkpoint:
     for name, value in weights.items():
         if not torch.isfinite(value).all():
             raise EdgeLstmError(f"{path}: expected finite weights, found NaN or infinity in {name}", _REMEDY)
+    if not (weights["scale"] > 0).all():
+        raise EdgeLstmError(f"{path}: expected scales above 0, found {float(weights['scale'].min()):g}", _REMEDY)
     model.eval()
     truth = content["truth"]
     tape, provenance = content["tape"].numpy(), dict(content["provenance"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import click
@@ -35,6 +36,7 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     require("train", "torch", "matplotlib")
     from edge_lstm_train.recipe import read_recipe
 
+    logging.getLogger("edge_lstm.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
     chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
@@ -81,6 +83,7 @@ def tune(
     from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
 
+    logging.getLogger("edge_lstm.sampling").setLevel(logging.WARNING)
     chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,7 @@ class Batch:
 
 
 _LEAST_CHANGE = 1e-9  # of the mean: below what float32 tells apart
+_MOST_DROPPED = 0.3  # of the rows
 _SHOWN = 8  # classes in a message
 _LEAST_SCALE = 1e-30  # what a contract takes for a standard deviation
 
@@ -146,6 +147,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
     samples, dropped = _samples(unknown, recording)
+    _refuse_disorder(recording, dropped)
     dropped.update(recording.left_out)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
@@ -175,6 +177,19 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
         labels,
         part_of,
         starts,
+    )
+
+
+def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
+    """Where a device would drop much of the recording: newest first, several streams in one, times that are misread."""
+    late, repeated, rows = dropped["late"], dropped["duplicate"], len(recording)
+    if late + repeated <= _MOST_DROPPED * rows:
+        return
+    raise EdgeLstmError(
+        f"{recording.source}: expected each stream's rows in the order of time, found {late:,} of {rows:,} older than "
+        f"one before them and {repeated:,} of the same time",
+        "sort the file by time where the newest is first; name the streams (stream_column) where it holds several; "
+        "else check time and time_format in the recipe",
     )
 
 

@@ -233,10 +233,11 @@ def _threshold(dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.
 def _rule(recipe: Recipe) -> str:
     alarm = recipe.anomaly
     assert alarm is not None  # asked for it
+    usual = alarm.settle_steps + alarm.calibrate_steps
     return (
-        f"Each stream's first {alarm.calibrate_steps} steps say what is usual for it; they are not scored. An alarm is "
-        f"a distance over {alarm.factor:g} times the {alarm.quantile:g} quantile there, of residuals averaged over "
-        f"{alarm.span_steps} steps."
+        f"Each stream's first {usual} steps say what is usual for it; they are not scored. An alarm is a distance over "
+        f"{alarm.factor:g} times the {alarm.quantile:g} quantile there, of residuals averaged over {alarm.span_steps} "
+        "steps."
     )
 
 

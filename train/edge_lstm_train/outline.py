@@ -19,9 +19,24 @@ from edge_lstm_train.toml_text import toml_key, toml_value
 
 Task = Literal["forecast", "anomaly", "classify", "regress"]
 
-_LABELS = ("label", "class", "activity", "state", "target", "anomaly", "fault", "failure", "alarm", "occup", "truth")
+_LABELS = (
+    "label",
+    "class",
+    "activity",
+    "state",
+    "target",
+    "anomaly",
+    "fault",
+    "failure",
+    "alarm",
+    "broken",
+    "defect",
+    "occup",
+    "truth",
+)
 _DAY_S = 86_400.0
 _LONGEST_SEASON = 2000  # steps
+_YEARS = 2 * 365.0  # days: from then on levels come again, and the day of the year says which
 _EXAMPLE = Survey(
     10_000,
     Times(["time"]),
@@ -173,7 +188,7 @@ def _clock(survey: Survey) -> list[str]:
     inputs = []
     if survey.interval_s is not None and survey.interval_s <= _DAY_S / 4 and survey.days >= 3:
         inputs.append("time_of_day")
-    if survey.days >= 2 * 365:
+    if survey.days >= _YEARS:
         inputs.append("day_of_year")
     note = "  # what the clock says about your sensors; day_of_week, day_of_year from two years on"
     return [f"clock = {json.dumps(inputs)}{note}"]
@@ -214,14 +229,19 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
                 yield f"# <- it is only ever {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
             yield f"[features.{toml_key(name)}]"
             yield '# unit = "°C"'
+            if name in survey.drifting and task in ("forecast", "anomaly") and survey.days < _YEARS:
+                first, last = survey.drifting[name]
+                yield f"level = false  # <- it drifts, from {first:.4g} to {last:.4g}: the layers see these instead"
+                yield f'derived = ["difference", "from_mean {_slow(survey)}"]  # its change, and how far off its mean'
     for name, texts in survey.texts.items():
         if name not in labels:
             yield ""
             yield f"[features.{toml_key(name)}]"
             yield f"categories = {toml_value(texts)}"
-    if survey.constants:
+    constants = [name for name in survey.constants if name not in labels]
+    if constants:
         yield ""
-        yield f"# left out, since they never change: {', '.join(survey.constants)}"
+        yield f"# left out, since they never change in the training part: {', '.join(constants)}"
     if survey.others:
         yield ""
         yield f"# left out, neither numbers nor a few texts that return: {', '.join(survey.others)}"
@@ -247,9 +267,8 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     if task == "forecast":
         yield f"targets = {json.dumps([target], ensure_ascii=False)}  # <- features to predict"
         yield "horizons = [1, 6, 24]  # <- steps ahead"
-        season = _DAY_S / survey.interval_s if survey.interval_s else 0
-        if 2 <= season <= _LONGEST_SEASON and season % 1 == 0 and survey.days >= 3:
-            yield f'season = {season:.0f}  # a day, for the baseline "like yesterday"'
+        if (season := _season(survey)) is not None:
+            yield f'season = {season}  # a day, for the baseline "like yesterday"'
         else:
             yield '# season = 24  # steps of a day, for the baseline "like yesterday"'
         yield "# quantiles = [0.1, 0.9]  # a range beside each prediction"
@@ -280,6 +299,17 @@ def _split(survey: Survey) -> Iterator[str]:
     if survey.streams > 1:
         yield '# by = "stream"      # whole streams for testing, where new ones will come'
         yield '# leave_out = ["one", "other-*"]  # these'
+
+
+def _season(survey: Survey) -> int | None:
+    """The steps of a day, where there are several and they are a whole number."""
+    steps = _DAY_S / survey.interval_s if survey.interval_s else 0
+    return int(steps) if 2 <= steps <= _LONGEST_SEASON and steps % 1 == 0 and survey.days >= 3 else None
+
+
+def _slow(survey: Survey) -> int:
+    """The span of a slow average: two seasons."""
+    return 2 * (_season(survey) or 50)
 
 
 def _one_or_all(columns: Sequence[str]) -> str | list[str]:

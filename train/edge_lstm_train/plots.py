@@ -86,6 +86,7 @@ def residual_plot(errors: NDArray[np.float64], quantity: str) -> bytes:
         axes = figure.add_subplot()
         low, high = np.quantile(errors, [0.005, 0.995])
         bins = int(np.clip(np.sqrt(len(errors)), 12, 60))  # of few errors, few bins
+        axes.locator_params(axis="x", nbins=5)  # labels of small numbers are long
         axes.hist(errors, bins=bins, range=(low, high) if high > low else None, color=_FORECAST)
         axes.axvline(0.0, color=_INK, linewidth=0.8)
         axes.set_xlabel(quantity)

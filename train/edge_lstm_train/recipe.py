@@ -103,6 +103,8 @@ class Recipe:
             yield "model.highway", "expected none with reconstruct: past the layers every step goes through as it is"
         if self.classify is not None and self.fit.loss != "mse":
             yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
+        if self.augment.crop and self.fit.method == "windows":
+            yield "augment.crop", 'expected none where method = "windows": a window starts at any step already'
         if self.fit.window is not None and self.fit.window <= self.model.highway:
             yield (
                 "fit.window",
@@ -167,6 +169,9 @@ class Recipe:
                 section.categories,
                 section.mirrored_by,
                 section.aggregate,
+                self._sentinels(section),
+                section.least,
+                section.most,
             )
             for index, (name, section) in enumerate(self.features.items())
         ]
@@ -265,9 +270,12 @@ class Recipe:
         return self._quantity(name, label, label.text)
 
     def _quantity(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> Quantity:
-        numbers = not (text or section.categories)
-        sentinels = [*self.recording.sentinels, *section.sentinels] if numbers else []
+        sentinels = [] if text else self._sentinels(section)
         return Quantity(section.column or name, sentinels, section.least, section.most, section.categories, text)
+
+    def _sentinels(self, section: FeatureSection | LabelSection) -> list[float]:
+        """The numbers that mean a missing value there; texts have none."""
+        return [] if section.categories else [*self.recording.sentinels, *section.sentinels]
 
 
 def _only(kind: type[T], section: Any) -> T:

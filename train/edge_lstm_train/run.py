@@ -73,6 +73,8 @@ def train(
     dataset = read_dataset(recipe)
     for found in outliers(recipe, dataset.recording):
         click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
+    if counts := _counts(dataset):
+        click.echo(f"readings: {len(dataset.recording):,}, of which {counts}", err=True)
     _make(run_dir)
     if resume and not (run_dir / PROGRESS).exists():
         click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
@@ -229,6 +231,11 @@ def _kept(fitted: Fitted) -> str:
     return f"weights of update {fitted.best} kept"
 
 
+def _counts(dataset: Dataset) -> str:
+    """What became of readings and values that were not taken as they were."""
+    return ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count)
+
+
 def _extras(recipe: Recipe) -> dict[str, str]:
     """What of network and augmentation is not as it is without a word."""
     model, augment = recipe.model, recipe.augment
@@ -271,7 +278,7 @@ def _settings(run: Run) -> Facts:
             "recording": recipe.recording.name,
             "streams": str(len(dataset.recording.streams)),
             "steps": ", ".join(f"{len(dataset.steps(part)):,} {part}" for part in PARTS),
-            "readings": ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count) or "all used",
+            "readings": _counts(dataset) or "all used",
             **{f"far off in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",

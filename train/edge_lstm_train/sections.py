@@ -191,6 +191,7 @@ class ForecastSection:
                 yield name, "expected at least one"
             elif len(set(listed)) < len(listed):
                 yield name, f"expected each once, found {', '.join(map(str, listed))}"
+        yield from _quantile_faults(self.quantiles)
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,14 @@ class RegressSection:
     unit: str = key("", doc="its physical unit, for people")
     cap: float | None = key(None, doc="a larger target is this much", least=1e-9)
     quantiles: list[float] = key([], doc="estimated beside the target, e.g. 0.1 and 0.9", least=0.001, most=0.999)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from _quantile_faults(self.quantiles)
+
+
+def _quantile_faults(quantiles: list[float]) -> Iterator[tuple[str, str]]:
+    if sorted(set(quantiles)) != quantiles:
+        yield "quantiles", f"expected each once and the least first, found {', '.join(map(str, quantiles))}"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ from edge_lstm.columns import Times, Words, texts_of
 from edge_lstm.dialect import dialect
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.numerals import WORDS
-from edge_lstm.recording import Columns, numeric_columns, read_recording
+from edge_lstm.recording import Columns, Recording, numeric_columns, read_recording
 from edge_lstm.tables import Layout, column_index, open_table, recording_files, without_header
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
 _MOST_STREAMS = 1000
 _DAY_S = 86_400.0
+_EARLY = 0.6  # of the rows, by time: what a split by time trains on
+_FEWEST = 20  # values on either side, for a level to be told
+_DRIFT = 0.5  # standard deviations
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Survey:
     times: Times | None  # None: no column of times
     stream_column: str | None
     streams: int
-    numbers: list[str]  # columns whose numbers change
+    numbers: list[str]  # columns whose numbers change in what is trained on: the first three fifths of the rows
     constants: list[str]  # columns whose numbers do not
     texts: dict[str, list[str]] = field(default_factory=dict)  # columns of few different texts, with them
     whole: dict[str, list[str]] = field(default_factory=dict)  # columns of few different whole numbers, as texts
@@ -42,6 +45,7 @@ class Survey:
     words: Words = field(default_factory=Words)
     header: Sequence[str] = ()  # the columns' names, where its first row holds none
     others: list[str] = field(default_factory=list)  # columns of none of these
+    drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # numbers: their level at first, in the end
 
 
 def survey(
@@ -77,10 +81,12 @@ def survey(
     whole = {name: found for name, column in values.items() if (found := _whole(column))}
     if stream_column is None and written.times is not None and len(recording_files(path)) == 1:
         stream_column = _stream_column(path, recording.times, [*texts, *_identities(values)], layout)
-    constants = [name for name, column in values.items() if not _changes(column)]
+    early = recording.times < np.quantile(recording.times, _EARLY)
+    constants = [name for name, column in values.items() if not _changes(column[early])]
     split = read_recording(path, Columns({}, times, stream_column, layout=layout))
     gaps = np.concatenate([np.diff(split.times[split.stream_of == one]) for one in range(len(split.streams))])
     steps = gaps[gaps > 0]
+    drifting = {name: levels for name, column in values.items() if (levels := _drift(column, split))}
     return Survey(
         len(recording),
         written.times,
@@ -95,7 +101,28 @@ def survey(
         words,
         list(header),
         [name for name in others if name not in texts and name != stream_column],
+        {name: found for name, found in drifting.items() if name not in whole and name != stream_column},
     )
+
+
+def _drift(values: NDArray[np.float64], recording: Recording) -> tuple[float, float] | None:
+    """The mean level (of all streams) before and after three fifths of the rows, where the streams' own part company.
+
+    That is where they differ by half of what a stream varies by before; a stream's level is compared with its own.
+    """
+    late = recording.times >= np.quantile(recording.times, _EARLY)
+    known = ~np.isnan(values)
+    found = []
+    for stream in range(len(recording.streams)):
+        own = known & (recording.stream_of == stream)
+        before, after = values[own & ~late], values[own & late]
+        if len(before) >= _FEWEST and len(after) >= _FEWEST:
+            found.append((before.mean(), after.mean(), before.var()))
+    if not found:
+        return None
+    first, last, variance = np.array(found).T
+    moved = ((last - first) ** 2).mean() > _DRIFT**2 * variance.mean()
+    return (float(first.mean()), float(last.mean())) if moved else None
 
 
 def _texts(path: str | Path | Sequence[str | Path], column: str, layout: Layout) -> list[str]:

@@ -113,12 +113,12 @@ def load(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> B
         raise error
     _refuse_other_means(name, means)
     kind = _KINDS[name]
-    variant = bundle.variant(kind.format, scheme)
-    if (reason := refused(variant.scheme, name)) is not None:
+    if scheme in bundle.schemes and (reason := refused(scheme, name)) is not None:
         raise EdgeLstmError(
-            f"{variant.file}: expected a backend for {scheme}, found {name}: {reason}",
-            f"use one of {', '.join(_allowed(variant))}, or another scheme",
+            f"{bundle.source}: expected a backend for {scheme}, found {name}: {reason}",
+            f"use one of {', '.join(_allowed(scheme))}, or another scheme",
         )
+    variant = bundle.variant(kind.format, scheme)
     backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], means)
     if variant.row_by_row:
         backend = OneByOne(backend)
@@ -141,8 +141,8 @@ def _refuse_other_means(name: str, means: Means) -> None:
         )
 
 
-def _allowed(variant: Variant) -> list[str]:
-    return [name for name in NAMES if refused(variant.scheme, name) is None]
+def _allowed(scheme: str) -> list[str]:
+    return [name for name in NAMES if refused(scheme, name) is None]
 
 
 def _refuse_other_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:

@@ -12,6 +12,7 @@ from edge_lstm.backends.protocol import ONE_THREAD, Means
 from edge_lstm.bundle import Variant
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
+from edge_lstm.texts import told
 
 Floats = NDArray[np.float32]
 _HALF, _ONE = np.float32(0.5), np.float32(1)
@@ -137,5 +138,5 @@ def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> Referen
         return ReferenceBackend(from_npz(content), variant.scheme)
     except (*NO_ARRAYS, IndexError, TypeError, AttributeError) as error:
         raise EdgeLstmError(
-            f"expected the arrays of a network in {variant.file}, found: {error}", "export the bundle again"
+            f"expected the arrays of a network in {variant.file}, found: {told(str(error))}", "export the bundle again"
         ) from None

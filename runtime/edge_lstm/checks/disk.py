@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -15,6 +16,10 @@ _TIMES, _BLOCK = 20, b"\0" * 4096
 _SLOW_MS = 20.0
 _FULL_MB, _LOW_MB = 20.0, 200.0
 _IN_MEMORY = ("tmpfs", "ramfs")
+_REMEDIES = {
+    errno.EROFS: "a card that fails is mounted so: see dmesg, then sudo mount -o remount,rw, or take another card",
+    errno.ENOSPC: "free some space: a service that cannot commit stands still",
+}
 
 
 def disk(state: Path, root: Path = Path("/")) -> Iterator[Finding]:
@@ -23,12 +28,8 @@ def disk(state: Path, root: Path = Path("/")) -> Iterator[Finding]:
     try:
         took_ms = sorted(_fsyncs_ms(folder))
     except OSError as error:
-        yield Finding(
-            "disk",
-            "red",
-            f"{folder} cannot be written: {error.strerror}",
-            "make the folder, or run this as the service's user; the key is state",
-        )
+        remedy = _REMEDIES.get(error.errno or 0, "make the folder, or run this as the service's user; the key is state")
+        yield Finding("disk", "red", f"{folder} cannot be written: {error.strerror}", remedy)
         return
     free_mb = shutil.disk_usage(folder).free / 2**20
     kind = filesystem(folder.resolve(), root)

@@ -52,6 +52,7 @@ def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bu
             refuse_untrusted(opened, folder / config.trust)
     except EdgeLstmError as error:
         return Finding("bundle", "red", error.message, error.hint), None, None
+    name: str | None = config.backend
     try:
         name, scheme = preferred(opened, config.backend, config.scheme)
         asked = {"bundle": str(path.absolute()), "backend": name, "scheme": scheme, "cores": config.cores}
@@ -61,7 +62,7 @@ def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bu
         if isinstance(error, ChildError):
             found = f"its golden vectors on {name} {scheme}: {found}"
         hint = error.hint or "choose another backend, or install another version of it"
-        return Finding("bundle", "red", found, hint), opened, config.backend
+        return Finding("bundle", "red", found, hint), opened, name
     found = f"{opened.contract.name}, id {opened.id}, on {name} {scheme}: {facts['finding']}"
     if not facts["passed"]:
         remedy = "use another backend, or another version of this one; edge-lstm verify tries all that are installed"

@@ -1,0 +1,64 @@
+"""Where a broker listens, and why it is not there; credentials are refused in it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from edge_lstm.errors import EdgeLstmError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a broker listens, and whether it speaks TLS there."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+
+def parse_address(url: str) -> Address:
+    """`mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; port 1883 or 8883 where it is left out.
+
+    Raises EdgeLstmError otherwise, which does not repeat a password.
+    """
+    if "@" in url:
+        raise EdgeLstmError(
+            "expected an address without a user and password, found one with them",
+            "an address shows in logs and process lists: set username and password_file",
+        )
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("mqtt", "mqtts") and parts.hostname and not (parts.path.strip("/") or parts.query):
+            tls = parts.scheme == "mqtts"
+            return Address(parts.hostname, parts.port or (8883 if tls else 1883), tls)
+    except ValueError:
+        pass  # a port that is no number: the same answer as to any other text
+    raise EdgeLstmError(f'expected an address like mqtt://host:1883, found "{url}"', "mend the address")
+
+
+def absent(address: Address, error: Exception) -> EdgeLstmError:
+    """What to say of a broker that `error` kept us from."""
+    hint = "start one (edge-lstm broker), or mend the address"
+    if address.tls and isinstance(error, ssl.SSLError):
+        hint = "check ca_file, the host name in the broker's certificate, and that it speaks TLS on this port"
+    return EdgeLstmError(f"expected an MQTT broker at {address}, found: {why_absent(address, error)}", hint)
+
+
+def why_absent(address: Address, error: Exception) -> str:
+    """What stands in the way, in few words."""
+    if address.tls and isinstance(error, ssl.SSLCertVerificationError):
+        return f"a certificate that is refused ({error.verify_message})"
+    if address.tls and isinstance(error, ssl.SSLError):
+        return f"no TLS that fits ({error.reason or error})"
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return "no such host"
+    return getattr(error, "strerror", None) or str(error)
