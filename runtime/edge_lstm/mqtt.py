@@ -131,6 +131,7 @@ class Door:
         self.address = address
         self.connected = False  # and subscribed
         self.unsubscribed = False  # the broker has heard that we want no more
+        self._wants_more = True
         # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
         # malformed: messages with a topic that is no text; sessions_lost: as said in the log
         self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
@@ -295,11 +296,12 @@ class Door:
 
     def unsubscribe(self) -> bool:
         """Ask for no more than the broker has queued for us already, and say whether we did: not where it keeps our
-        session, since it goes on queueing for that."""
+        session, since it goes on queueing for that. May be asked again, as a broker answers in turn: what comes before
+        `unsubscribed` it sent for what we acknowledged before."""
         if not self.connected or not self._topics or self._session_expiry_s:
             return False
         self._client.unsubscribe(list(self._topics))
-        self._topics = ()  # a new connection has nothing queued
+        self._wants_more = self.unsubscribed = False
         return True
 
     def give_up(self) -> None:
@@ -486,7 +488,7 @@ class Door:
         self._expect_session = self._session_expiry_s > 0
         if self._former_topics and flags.session_present:
             client.unsubscribe(list(self._former_topics))
-        if self._topics:
+        if self._topics and self._wants_more:
             wish: Any = SubscribeOptions(qos=self._qos) if self._five else self._qos
             client.subscribe([(topic, wish) for topic in self._topics])
         else:

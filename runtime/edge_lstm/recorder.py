@@ -168,8 +168,7 @@ class Recorder:
                     self._save(unsaved)
                     unsaved, since = [], now
             self._save([*unsaved, *self._door.poll(0.0)])
-            if self._door.unsubscribe():
-                self._save_what_is_queued()
+            self._save_what_is_queued()
             if self._joining and self._sheet is not None:
                 self._append(list(self._joining.values()))
         finally:
@@ -177,14 +176,19 @@ class Recorder:
                 self._sheet.close()
 
     def _save_what_is_queued(self) -> None:
-        """What the broker had for us when we asked for no more: it would throw that away at our goodbye."""
-        heard = time.monotonic()
-        while self._stops == 1 and time.monotonic() - heard < _LONGEST_SILENCE_S:
-            if found := self._door.poll(_LAST_POLL_S):
-                self._save(found)
-                heard = time.monotonic()
-            elif self._door.unsubscribed:
-                return
+        """What the broker had for us when we asked for no more: it would throw that away at our goodbye.
+
+        It sends a part at a time, the next for what we acknowledge: it is asked until nothing comes before its answer.
+        """
+        heard, more = time.monotonic(), True
+        while more and self._door.unsubscribe():
+            more = False
+            while not self._door.unsubscribed:
+                if self._stops > 1 or time.monotonic() - heard > _LONGEST_SILENCE_S:
+                    return
+                if found := self._door.poll(_LAST_POLL_S):
+                    self._save(found)
+                    heard, more = time.monotonic(), True
 
     def _save(self, messages: Sequence[Message]) -> None:
         """On the disk first, acknowledged then."""

@@ -252,7 +252,7 @@ def test_what_the_broker_had_for_a_recorder_that_was_held_up_is_in_the_file_at_i
         facts = {"time": BEGIN + step, "level": 1, "flow": step}
         last = client.client.publish("plant/late/readings", json.dumps(facts), qos=1)
     last.wait_for_publish(60)
-    process.process.send_signal(signal.SIGINT)  # is heard when it goes on
+    process.process.send_signal(signal.SIGINT)  # is heard when it goes on; a second one would end it at once
     process.process.send_signal(signal.SIGCONT)
-    assert process.end().startswith("3001 readings of 2 streams")
+    assert process.process.communicate(timeout=60)[0].startswith("3001 readings of 2 streams")
     np.testing.assert_array_equal(recording(process.output).values[1:, 1], np.arange(3000))
