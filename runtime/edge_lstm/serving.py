@@ -23,6 +23,7 @@ _OBJECTS_A_ROUND = 10_000  # new ones before garbage is looked for: a batch make
 def serve(config: Path) -> None:
     """Serve by that config until a signal ends it. Raises EdgeLstmError where config or bundle is refused."""
     manager = Manager()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: what it reads now is as it is now
     try:
         settings = read_service_config(config)
         service = Service(settings, config.parent, manager=manager)

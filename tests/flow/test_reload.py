@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,9 +14,11 @@ import pytest
 
 from edge_lstm.bundle import Bundle
 from edge_lstm.codec import encode_reading
+from edge_lstm.errors import EdgeLstmError
 from edge_lstm.reading import Reading
 from edge_lstm.service import Service
 from edge_lstm.service_config import read_service_config
+from edge_lstm.serving import serve
 from edge_lstm.store import Store
 from tests.deadline import wait_until
 
@@ -89,3 +92,23 @@ def test_topics_that_a_config_no_longer_has_are_no_longer_delivered(
     assert service.stop() == 0
     stopped = [line for line in service.log.read_text().splitlines() if " stopped " in line]
     assert all("ignored=0" in line for line in stopped)
+
+
+def test_a_reload_that_is_asked_for_before_it_serves_does_not_end_it(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def asked(path: Path) -> Any:
+        os.kill(os.getpid(), signal.SIGHUP)
+        read.append(path)
+        raise EdgeLstmError("expected a config, found that this is a test")
+
+    before = signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("edge_lstm.serving.read_service_config", asked)
+    try:
+        with pytest.raises(EdgeLstmError, match="found that this is a test"):
+            serve(bundle_path.parent / "service.toml")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(read) == 1
