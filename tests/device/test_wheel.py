@@ -63,3 +63,11 @@ def test_the_base_needs_neither_torch_nor_a_backend(wheel: Path) -> None:
     needs = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
     base = {re.split("[<>=;]", need)[0] for need in needs if "extra ==" not in need}
     assert base == {"click", "numpy", "paho-mqtt", "tomli"}
+
+
+def test_the_architecture_names_every_room() -> None:
+    named = set(re.findall(r"`(\w+)", (ROOT / "docs/architecture.md").read_text()))
+    for package in ("edge_lstm", "edge_lstm_train", "edge_lstm_export"):
+        rooms = {file.stem for file in (ROOT / SOURCES[package]).glob("*.py") if not file.stem.startswith("__")}
+        missing = rooms - named
+        assert not missing, f"docs/architecture.md has no row for {', '.join(sorted(missing))} of {package}"
