@@ -19,7 +19,7 @@ from edge_lstm.mqtt import Door
 
 HOST = "127.0.0.1"
 _START_S = 1_767_225_600
-_MANY = 20_000  # streams
+_MANY = 100_000  # streams, as many as a service keeps in memory
 _RATES = (100, 1000)  # readings a second
 _ROUNDS = 5
 

@@ -299,3 +299,13 @@ def test_keys_of_recordings_labels_and_splits_that_contradict_are_all_named(tmp_
             "'soon' is not a time: expected ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970",
         ),
     ]
+
+
+def test_a_text_that_a_terminal_would_obey_is_refused_before_training(tmp_path: Path) -> None:
+    text = MINIMAL + '[features."in\\u001b[2J"]\nunit = "bar\\u202e"\n'
+    with pytest.raises(EdgeLstmError) as caught:
+        read_recipe(write(tmp_path, text))
+    assert [line.strip() for line in caught.value.message.splitlines()[1:]] == [
+        'features: expected texts without control characters, found "in\\x1b[2J"',
+        'features.in\\x1b[2J: expected texts without control characters, found "bar\\u202e"',
+    ]

@@ -29,6 +29,7 @@ from edge_lstm.labels import Countdown, Window, Windows
 from edge_lstm.network import CARRIED, GATES, state_sizes
 from edge_lstm.recording import Columns
 from edge_lstm.tables import Layout
+from edge_lstm.texts import plain, told
 from edge_lstm.times import parse_time
 from edge_lstm_train.sections import (
     AnomalySection,
@@ -79,6 +80,9 @@ class Recipe:
         for task in ("forecast", "anomaly", "classify", "regress"):
             if (getattr(self, task) is None) == (task == self.task):
                 yield task, f"missing [{task}]" if task == self.task else f'expected none where task = "{self.task}"'
+        for where, text in self._shown():
+            if not plain(text):
+                yield where, f'expected texts without control characters, found "{told(text)}"'
         for where, named in self._features_named():
             for name in named:
                 if name not in self.features:
@@ -125,6 +129,16 @@ class Recipe:
                 f"expected at most {self.model.most_parameters:,} parameters, found {self.parameters:,}; "
                 "a smaller hidden or fewer layers, or else a larger most_parameters",
             )
+
+    def _shown(self) -> Iterator[tuple[str, str]]:
+        """Every text that the contract will show, and where it stands."""
+        for name, feature in self.features.items():
+            yield "features", name
+            yield from ((f"features.{told(name)}", text) for text in (feature.unit, *feature.categories))
+        if self.classify is not None:
+            yield from (("classify", text) for text in (self.classify.label, *self.classify.classes))
+        if self.regress is not None:
+            yield from (("regress", text) for text in (self.regress.target, self.regress.unit))
 
     def _features_named(self) -> Iterator[tuple[str, list[str]]]:
         """Where the recipe names features, and which."""
