@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, read_dataset
+from edge_lstm_train.batches import Batch, carried_chunks
+from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.fit import carried, untrained
 from edge_lstm_train.losses import objective
 from edge_lstm_train.model import State

@@ -10,7 +10,8 @@ import pytest
 
 from edge_lstm.recording import Recording
 from edge_lstm_train.augment import Noise, Worn
-from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, cropped_runs, dataset_of
+from edge_lstm_train.batches import Batch, carried_chunks, cropped_runs
+from edge_lstm_train.dataset import Dataset, dataset_of
 from edge_lstm_train.recipe import Recipe
 from edge_lstm_train.sections import (
     AugmentSection,

@@ -13,8 +13,9 @@ import torch
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.recording import Recording
+from edge_lstm_train.batches import carried_chunks
 from edge_lstm_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edge_lstm_train.dataset import carried_chunks, dataset_of
+from edge_lstm_train.dataset import dataset_of
 from edge_lstm_train.fit import carried, fit, untrained
 from edge_lstm_train.losses import objective
 from edge_lstm_train.recipe import Recipe

@@ -15,7 +15,8 @@ from edge_lstm.contract import Contract, Feature, StateTensor
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.predictor import Predictor
 from edge_lstm.reading import Reading
-from edge_lstm_train.dataset import carried_chunks, dataset_of, read_dataset, window_ends, windows
+from edge_lstm_train.batches import carried_chunks, window_ends, windows
+from edge_lstm_train.dataset import dataset_of, read_dataset
 from edge_lstm_train.evaluate import aligned, predict
 from edge_lstm_train.fit import fit, streamed
 from edge_lstm_train.outliers import outliers

@@ -13,7 +13,8 @@ import torch
 from edge_lstm.recording import Recording
 from edge_lstm_train import fit as fitting
 from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.dataset import Batch, Dataset, dataset_of
+from edge_lstm_train.batches import Batch
+from edge_lstm_train.dataset import Dataset, dataset_of
 from edge_lstm_train.evaluate import aligned, predict
 from edge_lstm_train.fit import Fitted, fit, streamed, untrained
 from edge_lstm_train.recipe import Recipe

@@ -16,7 +16,8 @@ import pytest
 from edge_lstm.cli import main
 from edge_lstm.config import from_mapping
 from edge_lstm_train.baselines import PERSISTENCE, RIDGE, fit_baselines
-from edge_lstm_train.dataset import Dataset, carried_chunks, read_dataset, window_ends, windows
+from edge_lstm_train.batches import carried_chunks, window_ends, windows
+from edge_lstm_train.dataset import Dataset, read_dataset
 from edge_lstm_train.fit import fit, streamed
 from edge_lstm_train.recipe import Recipe, read_recipe
 

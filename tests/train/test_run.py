@@ -18,9 +18,10 @@ from click.testing import CliRunner
 
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm_train import fit as fitting
+from edge_lstm_train.batches import Batch
 from edge_lstm_train.checkpoint import load_checkpoint
 from edge_lstm_train.cli import train as train_command
-from edge_lstm_train.dataset import Batch, dataset_of
+from edge_lstm_train.dataset import dataset_of
 from edge_lstm_train.recipe import Recipe, read_recipe
 from edge_lstm_train.report import Facts, Paragraph, Section, Table, write_report
 from edge_lstm_train.run import train, unseen_steps

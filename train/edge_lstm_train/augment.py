@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_lstm.contract import Contract
 from edge_lstm.derived import Derived
 from edge_lstm.features import carried
-from edge_lstm_train.dataset import Batch
+from edge_lstm_train.batches import Batch
 from edge_lstm_train.sections import AugmentSection
 
 Floats = NDArray[np.float32]

@@ -28,7 +28,8 @@ from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_file
 from edge_lstm.progress import Tick, progress
 from edge_lstm_train.augment import Noise, Worn
-from edge_lstm_train.dataset import Batch, Dataset, carried_chunks, cropped_runs, target_columns, windows
+from edge_lstm_train.batches import Batch, carried_chunks, cropped_runs, windows
+from edge_lstm_train.dataset import Dataset, target_columns
 from edge_lstm_train.highway import started_at_ridge
 from edge_lstm_train.losses import Objective, objective
 from edge_lstm_train.model import Forecaster, Shape, State
