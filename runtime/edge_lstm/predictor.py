@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.backends import ONE_THREAD, Backend, Means, preferred
+from edge_lstm.bounds import squares_below
 from edge_lstm.bundle import Bundle
 from edge_lstm.contract import Contract
 from edge_lstm.decisions import decider
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 
 _LARGEST_BATCH = 1024  # rows a backend's step; a larger round goes in parts
-_MOST_AT_ONCE = 8192  # numbers a product of vectors: from 10,000 on OpenBLAS wakes threads of its own
 _RUNAWAY_TOLD_EVERY = 100  # steps of a stream: a broken sensor goes on being broken
 _MOST_TOLD = 4096  # streams
 _RUNAWAY = 1e6  # a hidden state lies within 1, a cell state grows by at most 1 a step
@@ -218,17 +218,8 @@ class Predictor:
 
 
 def _bounded(raw: Floats, states: Sequence[Floats]) -> bool:
-    """Whether all numbers surely are those of a network that did not run away; False says that it takes a closer look.
-
-    By their sums of squares, which are the quickest to have; a NaN is not below anything.
-    """
-    return _squares(raw) < np.inf and all(_squares(state) < _RUNAWAY * _RUNAWAY / 2 for state in states)
-
-
-def _squares(numbers: Floats) -> float:
-    if numbers.size > _MOST_AT_ONCE:
-        return float(np.square(numbers, dtype=np.float64).sum())
-    return float(np.vdot(numbers, numbers))
+    """Whether all numbers surely are those of a network that did not run away; False asks for a closer look."""
+    return squares_below(raw, np.inf) and all(squares_below(state, _RUNAWAY * _RUNAWAY / 2) for state in states)
 
 
 def _round_of(one: Round, sample: np.void, more: int) -> Round:

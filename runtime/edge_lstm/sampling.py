@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_lstm.bounds import squares_below
 from edge_lstm.contract import Contract, Feature
 from edge_lstm.digests import blake2b
 from edge_lstm.numerals import LARGEST
@@ -22,7 +23,6 @@ from edge_lstm.streams import Slots, StreamTable, rows_of
 log = logging.getLogger(__name__)
 
 _NO_MEASUREMENT = 1e9  # standard deviations; training refuses a recording of such values
-_MOST_AT_ONCE = 8192  # numbers a product of vectors: from 10,000 on OpenBLAS wakes threads of its own
 
 # Tuples: a fast sensor makes one of each a reading, and a frozen dataclass takes several times as long to make.
 
@@ -79,8 +79,8 @@ class Sampler:
         self._names = [feature.name for feature in contract.features]
         self._farthest = np.array([_farthest(feature) for feature in contract.features], np.float32)
         self._near = float(self._farthest.min()) ** 2
-        sound = {feature.name: _sound(feature) for feature in contract.features}
-        self._sound = {name: means_it for name, means_it in sound.items() if means_it is not None}
+        judged = {feature.name: _sound(feature) for feature in contract.features}
+        self._sound = {name: sound for name, sound in judged.items() if sound is not None}
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
         self._grid = Grid(contract, table) if contract.sampling.grid else None
@@ -146,7 +146,7 @@ class Sampler:
         return _Taken(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
 
     def _without_codes(self, reading: Reading) -> Reading:
-        """The reading, values that the contract takes for missing missing."""
+        """The reading, NaN in it for what the contract takes for a missing value."""
         values = reading.values
         missing = {n: math.nan for n, sound in self._sound.items() if n in values and not sound(values[n])}
         return reading._replace(values={**values, **missing}) if missing else reading
@@ -186,8 +186,7 @@ class Sampler:
             for slot, silence in zip(slots[gap].tolist(), since[gap].tolist(), strict=True):
                 log.info("stream restarts stream=%s gap_s=%.1f", self._table.name(slot), silence)
         given = one.given
-        # most often one product tells that nothing is missing, and a NaN is not below anything
-        complete = given.size <= _MOST_AT_ONCE and float(np.vdot(given, given)) < self._near
+        complete = squares_below(given, self._near)  # as it is most often
         missing = np.zeros(given.shape, np.bool_) if complete else ~(np.abs(given) <= self._farthest)
         values = given
         if not complete and (held := int(np.count_nonzero(missing))):  # NumPy 2.4's own int is not what JSON takes
