@@ -126,8 +126,7 @@ def class_scores_by_stream(
 ) -> dict[str, ClassScore]:
     """`class_score` for each stream that has steps to compare, by its name."""
     asked, named = _asked(dataset, said, part), {MODEL: said, **baselines}
-    own = {name: asked[dataset.stream_of[asked] == stream] for stream, name in enumerate(dataset.recording.streams)}
-    return {name: _class_score(dataset, named, label, steps) for name, steps in own.items() if steps.size}
+    return {name: _class_score(dataset, named, label, steps) for name, steps in dataset.by_stream(asked).items()}
 
 
 def recordings_score(

@@ -71,6 +71,11 @@ class Dataset:
         begins = np.where(self.restart, np.arange(len(self)), 0)
         return np.maximum.accumulate(begins)
 
+    def by_stream(self, steps: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """These steps by the name of their stream, streams without any left out."""
+        own = {name: steps[self.stream_of[steps] == stream] for stream, name in enumerate(self.recording.streams)}
+        return {name: found for name, found in own.items() if found.size}
+
     @property
     def known_at(self) -> NDArray[np.int64]:
         """(steps,): the newest step of which an honest guess may know the values: the step itself.

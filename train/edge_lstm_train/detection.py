@@ -65,8 +65,7 @@ def alarm_scores_by_stream(
 ) -> dict[str, AlarmScore]:
     """`alarm_score` for each stream that was judged, by its name."""
     asked = _asked(dataset, judged, truth, part)
-    own = {name: asked[dataset.stream_of[asked] == stream] for stream, name in enumerate(dataset.recording.streams)}
-    return {name: _alarm_score(dataset, alarms, steps, truth) for name, steps in own.items() if steps.size}
+    return {name: _alarm_score(dataset, alarms, steps, truth) for name, steps in dataset.by_stream(asked).items()}
 
 
 def _asked(dataset: Dataset, judged: Flags, truth: NDArray[np.float64] | None, part: Part) -> NDArray[np.int64]:

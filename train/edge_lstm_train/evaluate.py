@@ -102,11 +102,7 @@ def scores_by_stream(
 ) -> dict[str, list[Score]]:
     """`score` for each stream that has steps to compare, by its name."""
     said = {MODEL: aligned(dataset, predictions), **baselines.predictions}
-    asked = dataset.steps(part)
-    found = {
-        name: _scores(dataset, said, asked[dataset.stream_of[asked] == stream])
-        for stream, name in enumerate(dataset.recording.streams)
-    }
+    found = {name: _scores(dataset, said, steps) for name, steps in dataset.by_stream(dataset.steps(part)).items()}
     return {name: scores for name, scores in found.items() if any(one.pairs for one in scores)}
 
 
