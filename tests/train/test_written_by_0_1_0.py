@@ -1,0 +1,55 @@
+"""Recipes and runs written by 0.1.0 read as they did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_lstm_train.checkpoint import load_checkpoint
+from edge_lstm_train.dataset import read_dataset
+from edge_lstm_train.recipe import Recipe, read_recipe
+from tests.written_states import WRITTEN, assert_holds, plain
+
+RECIPES: dict[str, Any] = json.loads((WRITTEN / "recipes.json").read_text(encoding="utf-8"))
+RUNS: dict[str, Any] = json.loads((WRITTEN / "runs.json").read_text(encoding="utf-8"))
+
+
+def facts_of(recipe: Recipe) -> Any:
+    facts = plain(recipe)
+    facts["recording"]["path"] = Path(facts["recording"]["path"]).name
+    return facts
+
+
+@pytest.mark.parametrize("task", RECIPES)
+def test_a_short_recipe_says_what_it_said(task: str) -> None:
+    assert_holds(facts_of(read_recipe(WRITTEN / f"recipes/{task}.toml")), RECIPES[task], task)
+
+
+@pytest.mark.parametrize("task", RECIPES)
+def test_the_recipe_of_a_run_with_every_key_says_the_same(task: str) -> None:
+    assert_holds(facts_of(read_recipe(WRITTEN / f"runs/{task}/recipe.toml")), RECIPES[task], task)
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_the_recipe_of_a_run_finds_its_recording(task: str) -> None:
+    dataset = read_dataset(read_recipe(WRITTEN / f"runs/{task}/recipe.toml"))
+    # whole intervals of 120 s on the grid, else a step each minute
+    assert len(dataset.features) == (199 if task == "regress" else 400)
+    assert [name for name, _ in dataset.contract.outputs] == [
+        name for name, _ in load_checkpoint(WRITTEN / "runs" / task).contract.outputs
+    ]
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_the_checkpoint_of_a_run_predicts_what_it_predicted(task: str) -> None:
+    checkpoint, recorded = load_checkpoint(WRITTEN / "runs" / task), RUNS[task]
+    assert_holds(plain(checkpoint.contract), recorded["contract"], "contract")
+    assert_holds(plain(checkpoint.model.shape), recorded["shape"], "shape")
+    assert checkpoint.model.network().parameters == recorded["parameters"]
+    assert len(checkpoint.tape) == recorded["tape_steps"]
+    predicted, _ = checkpoint.model.stream(checkpoint.tape)
+    np.testing.assert_allclose(predicted[-3:], recorded["predicted_last"], rtol=1e-5, atol=1e-6)
