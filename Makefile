@@ -55,8 +55,8 @@ lint: .venv/installed
 # A million strange messages into the decoder, and 200,000 into the whole service; not part of the tests, since it takes minutes.
 fuzz: .venv/installed
 	$(BIN)/python -m pip install $(PIP_FLAGS) atheris==3.0.0
-	$(BIN)/python tests/fuzz/decoder.py
-	$(BIN)/python tests/fuzz/service.py
+	$(BIN)/python -m tests.fuzz.decoder
+	$(BIN)/python -m tests.fuzz.service
 
 # The workshop: everything, with the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt

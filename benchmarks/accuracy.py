@@ -34,20 +34,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Prediction
-from edge_lstm.recording import Recording
+from edge_lstm.recordings.recording import Recording
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Prediction
 from edge_lstm_export.assemble import export_bundle
-from edge_lstm_train.baselines import PERSISTENCE, RIDGE, Baselines, fit_baselines
-from edge_lstm_train.checkpoint import Checkpoint
-from edge_lstm_train.classification import MAJORITY, MARKOV, UNKNOWN, ClassScore, class_baselines, class_score
-from edge_lstm_train.dataset import Dataset, read_dataset
-from edge_lstm_train.detection import f1, judged_alike
-from edge_lstm_train.evaluate import MODEL, Score, aligned, rows_of, score
-from edge_lstm_train.fit import fit
-from edge_lstm_train.recipe import Recipe, read_recipe
+from edge_lstm_train.data.dataset import Dataset, read_dataset
+from edge_lstm_train.data.split import PARTS
+from edge_lstm_train.evaluation.baselines import PERSISTENCE, RIDGE, Baselines, fit_baselines
+from edge_lstm_train.evaluation.classification import (
+    MAJORITY,
+    MARKOV,
+    UNKNOWN,
+    ClassScore,
+    class_baselines,
+    class_score,
+)
+from edge_lstm_train.evaluation.detection import f1, judged_alike
+from edge_lstm_train.evaluation.scores import MODEL, Score, aligned, rows_of, score
+from edge_lstm_train.model.checkpoint import Checkpoint
+from edge_lstm_train.model.fit import fit
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from edge_lstm_train.run import started, unseen_steps
-from edge_lstm_train.split import PARTS
 
 Flags = NDArray[np.bool_]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
 from edge_lstm_export.assemble import export_bundle
-from edge_lstm_train.checkpoint import Checkpoint
-from edge_lstm_train.model import Forecaster, Shape
+from edge_lstm_train.model.checkpoint import Checkpoint
+from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 HIDDEN = 32
 

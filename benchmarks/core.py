@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Reading
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Reading
 
 _SAMPLES = 40_000  # a measurement
 _REPEATS = 5

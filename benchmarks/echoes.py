@@ -19,8 +19,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge_lstm.address import Address
-from edge_lstm.mqtt import Door
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Door
 
 HOST = "127.0.0.1"
 

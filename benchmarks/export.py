@@ -22,21 +22,21 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_lstm.backends import load, runnable
 from edge_lstm.backends.litert import load as load_litert
 from edge_lstm.backends.protocol import Backend
-from edge_lstm.bundle import Bundle
-from edge_lstm.contract import Contract, Feature, StateTensor
-from edge_lstm.selftest import drift, initial_states, relative_error
+from edge_lstm.backends.registry import load, runnable
+from edge_lstm.backends.selftest import drift, initial_states, relative_error
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.contract import Contract, Feature, StateTensor
 from edge_lstm_export.assemble import Proof, bundle_bytes, export_bundle
-from edge_lstm_export.certify import STEPS
-from edge_lstm_export.distill import DISTILLED, distilled
-from edge_lstm_export.golden_tape import golden_inputs, with_weights
-from edge_lstm_export.onnx_writer import write_onnx
-from edge_lstm_export.quantize import quantized
-from edge_lstm_export.tflite_writer import write_tflite
-from edge_lstm_train.checkpoint import Checkpoint, load_checkpoint
-from edge_lstm_train.model import Forecaster, Shape
+from edge_lstm_export.proof.certify import STEPS
+from edge_lstm_export.proof.golden_vectors import golden_inputs, with_weights
+from edge_lstm_export.quantization.distill import DISTILLED, distilled
+from edge_lstm_export.quantization.quantize import quantized
+from edge_lstm_export.writers.onnx_writer import write_onnx
+from edge_lstm_export.writers.tflite_writer import write_tflite
+from edge_lstm_train.model.checkpoint import Checkpoint, load_checkpoint
+from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 LONG = 100_000
 _WARM = 5  # calls after which the caches are a side's own again

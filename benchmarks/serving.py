@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_lstm.address import Address
-from edge_lstm.mqtt import Door
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Door
 
 HOST = "127.0.0.1"
 _START_S = 1_767_225_600

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_lstm.address import Address
-from edge_lstm.codec import encode_reading
-from edge_lstm.mqtt import Door
-from edge_lstm.reading import Reading
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Door
+from edge_lstm.streaming.reading import Reading
 
 FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "pump-lstm.elstm"
 

@@ -36,9 +36,9 @@ from core import print_core
 from echoes import ECHOES
 from serving import payload, print_serving, service_command
 
-from edge_lstm.address import Address
-from edge_lstm.bundle import Bundle
-from edge_lstm.mqtt import Door
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Door
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"

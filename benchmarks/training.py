@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.batches import Batch, carried_chunks
-from edge_lstm_train.dataset import Dataset, read_dataset
-from edge_lstm_train.fit import carried, untrained
-from edge_lstm_train.losses import objective
-from edge_lstm_train.model import State
-from edge_lstm_train.recipe import Recipe, read_recipe
+from edge_lstm_train.data.batches import Batch, carried_chunks
+from edge_lstm_train.data.dataset import Dataset, read_dataset
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.model.fit import carried, untrained
+from edge_lstm_train.model.forecaster import State
+from edge_lstm_train.model.losses import objective
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 
 
 def chunks(dataset: Dataset, recipe: Recipe) -> list[Batch]:

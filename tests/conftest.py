@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.address import Address
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.board_wheels import Target
-from edge_lstm.bundle import GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, write_bundle
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.golden import Expected, Golden
-from edge_lstm.golden import to_npz as golden_npz
-from edge_lstm.machine import this_machine
-from edge_lstm.network import Network, to_npz
-from edge_lstm.selftest import replay_tape
-from edge_lstm.wheelhouse import collect
+from edge_lstm.backends.selftest import replay_tape
+from edge_lstm.bundle.archive import GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, write_bundle
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.golden import Expected, Golden
+from edge_lstm.bundle.golden import to_npz as golden_npz
+from edge_lstm.bundle.network import Network, to_npz
+from edge_lstm.deploy.wheel_target import Target
+from edge_lstm.deploy.wheelhouse import collect
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.machine import this_machine
+from edge_lstm.mqtt.address import Address
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 

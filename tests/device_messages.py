@@ -6,19 +6,17 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edge_lstm.codec import Decoder
-from edge_lstm.config import from_mapping
-from edge_lstm.mapping import InputMapping
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.messages.decoder import Decoder
+from edge_lstm.messages.mapping import InputMapping
+from tests.paths import FIXTURES
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @dataclass(frozen=True)

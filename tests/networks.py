@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
-from edge_lstm.network import GATES, Cell, Layer, Network
+from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.bundle.network import GATES, Cell, Layer, Network
 
 
 def random_network(

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from edge_lstm import Bundle, Predictor
-from edge_lstm.config import read_toml
-from edge_lstm.service import translators
-from edge_lstm.service_config import ServiceConfig
-from edge_lstm.store import Rules, Store, history
+from edge_lstm.foundation.config import read_toml
+from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.service import translators
+from edge_lstm.service.store import Rules, Store, history
 
 WRITTEN = Path(__file__).parent / "fixtures/written_by_0_1_0"
 STATES = ("anomaly", "rewind", "outbox", "classify", "estimate")

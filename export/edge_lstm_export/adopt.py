@@ -22,16 +22,26 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 import edge_lstm
-from edge_lstm.backends import load, runnable
 from edge_lstm.backends.onnx import load as load_onnx
-from edge_lstm.bundle import CARD, FORMAT_VERSION, GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, pack
-from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
-from edge_lstm.golden import Expected, Golden
-from edge_lstm.golden import to_npz as golden_npz
-from edge_lstm.network import RECENT
-from edge_lstm.selftest import Verdict, initial_states, replay_tape, smallest_isolated_batch, verify
+from edge_lstm.backends.registry import load, runnable
+from edge_lstm.backends.selftest import Verdict, initial_states, replay_tape, smallest_isolated_batch, verify
+from edge_lstm.bundle.archive import (
+    CARD,
+    FORMAT_VERSION,
+    GOLDEN,
+    Architecture,
+    Bundle,
+    Manifest,
+    TensorPair,
+    Variant,
+    pack,
+)
+from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.bundle.golden import Expected, Golden
+from edge_lstm.bundle.golden import to_npz as golden_npz
+from edge_lstm.bundle.network import RECENT
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
 
 Floats = NDArray[np.float32]
 LEFT_OUT = "outputs left out"  # in the provenance

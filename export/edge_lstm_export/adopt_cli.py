@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.extras import require
+from edge_lstm.foundation.extras import require
 
 
 def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
@@ -40,8 +40,8 @@ def adopt(
 ) -> None:
     """Make a bundle of a recurrent ONNX model that others made."""
     require("export,onnx", "onnx", "onnxruntime")
-    from edge_lstm_export.foreign import LEFT_OUT, Told
-    from edge_lstm_export.foreign import adopt as adopt_model
+    from edge_lstm_export.adopt import LEFT_OUT, Told
+    from edge_lstm_export.adopt import adopt as adopt_model
 
     try:
         numbers = {name: float(value) for name, value in _pairs("--constant", constants).items()}

@@ -11,39 +11,38 @@ import onnx
 import torch
 
 import edge_lstm
-from edge_lstm.backends import format_of, runnable
-from edge_lstm.bundle import (
+from edge_lstm.backends.registry import format_of, runnable
+from edge_lstm.backends.selftest import Verdict, verify
+from edge_lstm.bundle.archive import (
     CARD,
     CERTIFICATE,
     FORMAT_VERSION,
     GOLDEN,
     Architecture,
     Bundle,
-    Format,
     Manifest,
     Variant,
     pack,
 )
-from edge_lstm.certificate import Certificate
-from edge_lstm.certificate import to_json as certificate_json
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import refuse_no_folder, write_file
-from edge_lstm.golden import to_npz as golden_npz
-from edge_lstm.network import Network, to_npz
-from edge_lstm.schemes import Scheme
-from edge_lstm.selftest import Verdict, verify
-from edge_lstm.signing import refuse_no_key, signature
-from edge_lstm_export.budgets import UNLIMITED, Budgets, chosen, refuse_over
-from edge_lstm_export.certify import certify
-from edge_lstm_export.distill import DISTILLED, distilled
-from edge_lstm_export.golden_tape import golden_inputs, golden_vectors
-from edge_lstm_export.labels import FEATURES, PREDICTION, state_pairs
+from edge_lstm.bundle.certificate import Certificate
+from edge_lstm.bundle.certificate import to_json as certificate_json
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.golden import to_npz as golden_npz
+from edge_lstm.bundle.network import Network, to_npz
+from edge_lstm.bundle.schemes import Format, Scheme
+from edge_lstm.bundle.signing import refuse_no_key, signature
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import refuse_no_folder, write_file
 from edge_lstm_export.model_card import model_card
-from edge_lstm_export.onnx_writer import write_onnx
-from edge_lstm_export.quantize import DEFAULT_SCHEMES, quantized, unfit
-from edge_lstm_export.tflite_writer import write_tflite
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm_export.proof.budgets import UNLIMITED, Budgets, chosen, refuse_over
+from edge_lstm_export.proof.certify import certify
+from edge_lstm_export.proof.golden_vectors import golden_inputs, golden_vectors
+from edge_lstm_export.quantization.distill import DISTILLED, distilled
+from edge_lstm_export.quantization.quantize import DEFAULT_SCHEMES, quantized, unfit
+from edge_lstm_export.writers.onnx_writer import write_onnx
+from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, state_pairs
+from edge_lstm_export.writers.tflite_writer import write_tflite
+from edge_lstm_train.model.checkpoint import Checkpoint
 
 _Writer = Callable[[Network, Contract], bytes]
 _WRITERS: Mapping[Format, tuple[str, _Writer]] = {

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from edge_lstm.backends import format_of
-from edge_lstm.bundle import Bundle, Format
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.extras import require
-from edge_lstm.files import write_file
-from edge_lstm.schemes import Scheme
+from edge_lstm.backends.registry import format_of
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.schemes import Format, Scheme
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.files import write_file
 
 if TYPE_CHECKING:
     from edge_lstm_export.assemble import Exported
@@ -90,12 +90,12 @@ def export(
         raise click.UsageError("expected a certificate for --scheme auto and for budgets, found --no-certificate")
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
-    from edge_lstm.model_page import model_page
+    from edge_lstm.bundle.web_page import model_page
     from edge_lstm_export.assemble import Proof, export_bundle
-    from edge_lstm_export.budgets import Budgets
-    from edge_lstm_export.certify import STEPS
-    from edge_lstm_export.quantize import unfit
-    from edge_lstm_train.checkpoint import load_checkpoint
+    from edge_lstm_export.proof.budgets import Budgets
+    from edge_lstm_export.proof.certify import STEPS
+    from edge_lstm_export.quantization.quantize import unfit
+    from edge_lstm_train.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(run_dir)
     path = output or Path(f"{checkpoint.contract.name}.elstm")

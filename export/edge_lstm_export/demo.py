@@ -21,22 +21,23 @@ import numpy as np
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_lstm.address import Address
-from edge_lstm.backends import NAMES, refusal
-from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.codec import STREAM
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
-from edge_lstm.predictions import decode_prediction
-from edge_lstm.progress import progress
-from edge_lstm.reading import Prediction, Reading
-from edge_lstm.recording import Recording, recording_csv
-from edge_lstm.simulate import simulate
+from edge_lstm.backends.kinds import NAMES
+from edge_lstm.backends.registry import refusal
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.progress import progress
+from edge_lstm.messages.decoder import STREAM
+from edge_lstm.messages.encoder import decode_prediction
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.recordings.recording import Recording, recording_csv
+from edge_lstm.recordings.simulator import simulate
+from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm_export.assemble import export_bundle
-from edge_lstm_train.evaluate import Score, score, table_text, verdict
-from edge_lstm_train.judgement import forecast_pictures, score_tables
-from edge_lstm_train.recipe import read_recipe
-from edge_lstm_train.report import Facts, Paragraph, Section, write_report
+from edge_lstm_train.evaluation.report import Facts, Paragraph, Section, write_report
+from edge_lstm_train.evaluation.scores import Score, score, table_text, verdict
+from edge_lstm_train.evaluation.verdict import forecast_pictures, score_tables
+from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import REPORT, Run, train, training_sections
 
 _READINGS_A_SECOND = 400  # slow enough that latency is the service's own and not a queue's

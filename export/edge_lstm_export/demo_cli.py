@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.extras import require
+from edge_lstm.foundation.extras import require
 
 
 @click.command()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edge_lstm.bundle import Manifest
-from edge_lstm.contract import Contract
-from edge_lstm.data_sheet import duration
+from edge_lstm.bundle.archive import Manifest
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.data_sheet import duration
 
 
 def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:

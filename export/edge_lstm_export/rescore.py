@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import certificate_of, in_words, measured
-from edge_lstm.files import write_file
-from edge_lstm.predictor import Predictor
-from edge_lstm.replay import replay
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.dataset import read_dataset
-from edge_lstm_train.evaluate import MODEL
-from edge_lstm_train.judgement import Judgement, judge
-from edge_lstm_train.recipe import read_recipe
-from edge_lstm_train.report import Paragraph, Section, Table, extend_report
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import certificate_of, in_words, measured
+from edge_lstm.foundation.files import write_file
+from edge_lstm.recordings.replay import replay
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm_train.data.dataset import read_dataset
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.report import Paragraph, Section, Table, extend_report
+from edge_lstm_train.evaluation.scores import MODEL
+from edge_lstm_train.evaluation.verdict import Judgement, judge
+from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import METRICS, RECIPE, REPORT
 
 Sheet = tuple[list[str], list[list[str]]]  # header and rows

@@ -1,5 +1,5 @@
 """python -m edge_lstm: the command line."""
 
-from edge_lstm.cli import main
+from edge_lstm.cli.main import main
 
 main(prog_name="edge-lstm")

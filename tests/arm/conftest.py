@@ -15,11 +15,12 @@ import pytest
 
 from tests.arm.userland import Machine, Userland, why_not
 from tests.flow.conftest import subscribe as subscribe
+from tests.paths import ROOT
 
 ROOTS = "EDGE_LSTM_ARM_ROOTS"
 BUNDLE = "EDGE_LSTM_ARM_BUNDLE"
 HOME = "/mnt/edge-lstm"  # the environment inside
-RECORDING = Path(__file__).parents[2] / "train/recipes/recordings/pv_ac_power/serf_east_15min_ac_power.csv"
+RECORDING = ROOT / "train/recipes/recordings/pv_ac_power/serf_east_15min_ac_power.csv"
 
 
 def roots_folder() -> Path:

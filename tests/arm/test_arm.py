@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from edge_lstm import Bundle, Predictor
-from edge_lstm.backends import format_of
-from edge_lstm.codec import encode_reading
-from edge_lstm.predictions import encode_prediction
-from edge_lstm.recording import Columns, read_recording
-from edge_lstm.selftest import relative_error
+from edge_lstm.backends.registry import format_of
+from edge_lstm.backends.selftest import relative_error
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.messages.encoder import encode_prediction
+from edge_lstm.recordings.recording import Columns, read_recording
 from tests.arm.conftest import HOME, Board, make_board
 from tests.arm.userland import ARM64, ARMHF
 from tests.deadline import wait_until
@@ -38,9 +38,9 @@ import sys
 
 import numpy as np
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.golden import golden_of
-from edge_lstm.selftest import accepted, replay_tape
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.backends.selftest import accepted, replay_tape
 
 bundle = Bundle.open(sys.argv[1])
 backend, smallest_batch = accepted(bundle, sys.argv[2], "float32")

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge_lstm.contract import Contract, Feature, StateTensor
-from edge_lstm.network import Cell
+from edge_lstm.bundle.contract import Contract, Feature, StateTensor
+from edge_lstm.bundle.network import Cell
 from edge_lstm_export.assemble import FORMATS, bundle_bytes
-from edge_lstm_train.checkpoint import Checkpoint
-from edge_lstm_train.model import Forecaster, Shape
+from edge_lstm_train.model.checkpoint import Checkpoint
+from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru")
 FEATURES = [Feature("level", "m", 3.0, 2.0), Feature("pressure", "Pa", 1e5, 1e2)]

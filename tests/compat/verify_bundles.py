@@ -10,9 +10,9 @@ from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edge_lstm.backends import installed, runnable
-from edge_lstm.bundle import Bundle
-from edge_lstm.selftest import verify
+from edge_lstm.backends.registry import installed, runnable
+from edge_lstm.backends.selftest import verify
+from edge_lstm.bundle.archive import Bundle
 
 PACKAGES = ("numpy", "onnxruntime", "tflite-runtime", "ai-edge-litert")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.boards import board_names
-from edge_lstm.config import read_toml
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.install import Plan, install, installed, plan, service_name, uninstall
-from edge_lstm.service_config import ServiceConfig
-from edge_lstm.unit import Program, unit_text
+from edge_lstm.deploy.install import Plan, install, installed, plan, service_name, uninstall
+from edge_lstm.deploy.systemd_unit import Program, unit_text
+from edge_lstm.foundation.config import read_toml
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import board_names
+from edge_lstm.service.config import ServiceConfig
 
 PROGRAM = Program(Path(sys.executable), (Path("/opt/edge-lstm"), Path("/usr")))
 HIGHEST_EXPOSURE = 1.5
@@ -124,7 +124,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was(
         raise EdgeLstmError(f"expected to write {path}, found: No space left on device")  # as write_file does
 
     with monkeypatch.context() as broken:
-        broken.setattr("edge_lstm.install.write_file", full)
+        broken.setattr("edge_lstm.deploy.install.write_file", full)
         with pytest.raises(EdgeLstmError, match=r"edge-lstm-tank\.service, found: No space left"):
             install(plan(config, root, PROGRAM))
     assert tree(root) == {}
@@ -132,7 +132,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was(
     before = tree(root)
     config.write_text(config.read_text().replace("45.0", "50.0"))
     with monkeypatch.context() as broken:
-        broken.setattr("edge_lstm.install.write_file", full)
+        broken.setattr("edge_lstm.deploy.install.write_file", full)
         with pytest.raises(EdgeLstmError):
             install(plan(config, root, PROGRAM))
     assert tree(root) == before
@@ -271,7 +271,7 @@ def test_two_services_do_not_take_each_others_place(config: Path, root: Path) ->
 def test_cores_that_this_machine_does_not_have_are_refused_before_anything_is_written(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_lstm.install._refuse_without_systemd", lambda: None)
+    monkeypatch.setattr("edge_lstm.deploy.install._refuse_without_systemd", lambda: None)
     config.write_text(config.read_text().replace("cores = [0]", "cores = [4711]"))
     with pytest.raises(EdgeLstmError, match="expected to run on the cores 4711, found: "):
         plan(config, Path("/"), PROGRAM)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 SOURCES = {
     "edge_lstm": "runtime/edge_lstm",
     "edge_lstm_train": "train/edge_lstm_train",

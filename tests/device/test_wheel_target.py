@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.board_wheels import Target, constraints
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.own_wheel import own_wheel
-from edge_lstm.wheelhouse import collect
+from edge_lstm.deploy.own_wheel import own_wheel
+from edge_lstm.deploy.wheel_target import Target, constraints
+from edge_lstm.deploy.wheelhouse import collect
+from edge_lstm.foundation.errors import EdgeLstmError
 
 BOOKWORM = Target("3.11.2", "aarch64", "2.36")
 _OF_PLAN = 200e6  # bytes of an install
@@ -53,8 +53,11 @@ def test_the_own_wheel_is_whole_pure_and_the_same_each_time(tmp_path: Path) -> N
     subprocess.run([*install, str(tmp_path / "here"), "--disable-pip-version-check", str(path)], check=True)
     with zipfile.ZipFile(path) as archive:
         held = set(archive.namelist())
-    assert {"edge_lstm/board_side.py", "edge_lstm_device_configs/constraints.txt"} <= held
-    program = "import edge_lstm, edge_lstm.boards; print(edge_lstm.__file__, len(edge_lstm.boards.board_names()))"
+    assert {"edge_lstm/deploy/board_agent.py", "edge_lstm_device_configs/constraints.txt"} <= held
+    program = (
+        "import edge_lstm; from edge_lstm.hardware.boards import board_names; "
+        "print(edge_lstm.__file__, len(board_names()))"
+    )
     said = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'here')!r}); {program}"],
         capture_output=True,

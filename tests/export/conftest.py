@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from edge_lstm.contract import Contract, Feature, Sampling, StateTensor
-from edge_lstm.network import Cell
-from edge_lstm_train.checkpoint import Checkpoint
-from edge_lstm_train.model import Forecaster, Shape
+from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.bundle.network import Cell
+from edge_lstm_train.model.checkpoint import Checkpoint
+from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 FEATURES = [
     Feature("level", "m", 3.0, 2.0),

@@ -18,17 +18,17 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_lstm.backends import load
-from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.bundle import Bundle
-from edge_lstm.cli import main
-from edge_lstm.mqtt import Door
-from edge_lstm.predictor import Predictor
-from edge_lstm.replay import replay
-from edge_lstm.sound import read_sound
-from edge_lstm_export.foreign import tone_and_noise
-from edge_lstm_export.onnx_writer import write_onnx
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm.backends.registry import load
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.cli.main import main
+from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.recordings.replay import replay
+from edge_lstm.recordings.wav import read_sound
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm_export.adopt import tone_and_noise
+from edge_lstm_export.writers.onnx_writer import write_onnx
+from edge_lstm_train.model.checkpoint import Checkpoint
 from tests.deadline import wait_until
 
 

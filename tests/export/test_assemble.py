@@ -13,18 +13,18 @@ import torch
 
 from edge_lstm.backends import onnx as onnx_backend
 from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.backends.selftest import verify
 from edge_lstm.backends.tflite import TfliteBackend
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import certificate_of
-from edge_lstm.contract import Feature
-from edge_lstm.data_sheet import data_sheet
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.golden import golden_of
-from edge_lstm.model_page import model_page
-from edge_lstm.selftest import verify
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.contract import Feature
+from edge_lstm.bundle.data_sheet import data_sheet
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.web_page import model_page
+from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_export import assemble
 from edge_lstm_export.assemble import export_bundle
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm_train.model.checkpoint import Checkpoint
 from tests.export.conftest import FEATURES
 
 MakeCheckpoint = Callable[..., Checkpoint]
@@ -92,7 +92,7 @@ def test_a_backend_that_answers_garbage_is_refused_with_its_first_wrong_step(
 
     monkeypatch.setattr(onnx_backend.OnnxBackend, "step", garbled)
     # the search for the smallest batch would step, too
-    monkeypatch.setattr("edge_lstm.selftest.smallest_isolated_batch", lambda *_: 1)
+    monkeypatch.setattr("edge_lstm.backends.selftest.smallest_isolated_batch", lambda *_: 1)
     (tmp_path / "tank.elstm").write_text("an older bundle")
     with pytest.raises(EdgeLstmError, match=rf"onnx float32: relative difference .* first at step {first}\b"):
         export_bundle(small, tmp_path / "tank.elstm", ["float32"], ["onnx"])

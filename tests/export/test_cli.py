@@ -14,10 +14,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from edge_lstm.backends import installed
-from edge_lstm.bundle import Bundle
-from edge_lstm.cli import main
-from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
+from edge_lstm.backends.registry import installed
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.cli.main import main
+from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_the_verb_explains_itself_where_none_of_the_packages_is_installed() -> N
     program = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'tflite', 'flatbuffers'): sys.modules[name] = None\n"
-        "from edge_lstm.cli import main\n"
+        "from edge_lstm.cli.main import main\n"
         "main(['export', '--help'])\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

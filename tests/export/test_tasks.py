@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import certificate_of
-from edge_lstm.cli import main
-from edge_lstm.predictor import Predictor
-from edge_lstm.replay import replay
-from edge_lstm_train.dataset import read_dataset
-from edge_lstm_train.evaluate import aligned
-from edge_lstm_train.recipe import read_recipe
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.cli.main import main
+from edge_lstm.recordings.replay import replay
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm_train.data.dataset import read_dataset
+from edge_lstm_train.evaluation.scores import aligned
+from edge_lstm_train.recipe.recipe import read_recipe
 
 COMMON = """
 name = "mill"

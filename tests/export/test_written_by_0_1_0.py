@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edge_lstm.backends import runnable
-from edge_lstm.bundle import Bundle
-from edge_lstm.cli import main
-from edge_lstm.selftest import verify
+from edge_lstm.backends.registry import runnable
+from edge_lstm.backends.selftest import verify
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.cli.main import main
 from tests.written_states import WRITTEN, assert_holds, plain
 
 RUNS: dict[str, Any] = json.loads((WRITTEN / "runs.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_lstm.address import Address
+from edge_lstm.mqtt.address import Address
 from tests.deadline import wait_until
 
 

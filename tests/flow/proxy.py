@@ -8,7 +8,7 @@ import threading
 import time
 from types import TracebackType
 
-from edge_lstm.address import Address
+from edge_lstm.mqtt.address import Address
 
 
 class Proxy:

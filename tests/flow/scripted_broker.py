@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from edge_lstm.address import Address
+from edge_lstm.mqtt.address import Address
 from tests.deadline import wait_until
 
 CONNECT, PUBLISH, PUBACK, PUBCOMP, SUBSCRIBE = 0x10, 0x30, 0x40, 0x70, 0x80

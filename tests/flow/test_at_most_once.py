@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.codec import encode_reading
-from edge_lstm.mqtt import Door
-from edge_lstm.reading import Reading
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.mqtt.connection import Door
+from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 from tests.flow.proxy import Proxy
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.address import Address
-from edge_lstm.mqtt import Door
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Door
 from tests.deadline import wait_until
 
 Make = Callable[..., Any]

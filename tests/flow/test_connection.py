@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.address import Address
-from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door, Message
-from edge_lstm.paho_batching import REFUSAL, BatchingClient
-from edge_lstm.paho_stock import StockClient
-from edge_lstm.publishing import PublishProperties
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.batching_client import REFUSAL, BatchingClient
+from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.mqtt.send_window import PublishProperties
+from edge_lstm.mqtt.stock_client import StockClient
 from tests.flow.proxy import Proxy
 from tests.flow.scripted_broker import (
     CONNACK_311,
@@ -554,7 +554,7 @@ def test_auto_takes_the_batching_client_with_the_paho_installed_here() -> None:
 def test_a_paho_that_differs_means_stock_paho_said_once_and_a_refusal_of_batching(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge_lstm.mqtt.REFUSAL", "Client._packet_handle(self)")
+    monkeypatch.setattr("edge_lstm.mqtt.connection.REFUSAL", "Client._packet_handle(self)")
     assert type(Door(Address("127.0.0.1", 1))._client) is StockClient
     assert type(Door(Address("127.0.0.1", 1))._client) is StockClient
     assert [r.levelno for r in caplog.records if "stock paho is used" in r.message] == [logging.WARNING]

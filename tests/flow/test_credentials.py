@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.access import Login, Tls
-from edge_lstm.address import Address
-from edge_lstm.checks.broker import broker
-from edge_lstm.codec import encode_reading
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door
-from edge_lstm.reading import Reading
-from edge_lstm.service_config import MqttConfig, read_service_config
-from edge_lstm.status import read_status
+from edge_lstm.diagnostics.broker import broker
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.credentials import Login, Tls
+from edge_lstm.service.config import MqttConfig, read_service_config
+from edge_lstm.service.status import read_status
+from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 from tests.flow.conftest import ServiceProcess
 

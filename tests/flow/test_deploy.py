@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.address import Address
-from edge_lstm.bundle import Bundle
-from edge_lstm.codec import encode_reading
-from edge_lstm.deploy import remedy
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import this_machine
-from edge_lstm.reading import Reading
-from edge_lstm.ssh import Ssh
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.deploy.deployment import remedy
+from edge_lstm.deploy.ssh import Ssh
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.machine import this_machine
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.mqtt.address import Address
+from edge_lstm.streaming.reading import Reading
 from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber
@@ -283,7 +283,7 @@ def test_a_command_that_a_signal_ends_there_is_told_from_an_ssh_that_fails(
 
 
 def test_a_config_that_names_files_elsewhere_is_refused_here(tmp_path: Path, bundle_path: Path) -> None:
-    from edge_lstm.deploy import parcel
+    from edge_lstm.deploy.deployment import parcel
 
     config = tmp_path / "tank.toml"
     config.write_text('bundle = "../tank.elstm"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')

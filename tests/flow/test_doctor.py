@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.address import Address
-from edge_lstm.boards import read_board
-from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.checks import broker as room
-from edge_lstm.checks.broker import broker
-from edge_lstm.checks.finding import Finding
-from edge_lstm.doctor import examine
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import this_machine
-from edge_lstm.mqtt import Door
-from edge_lstm.service_config import MqttConfig
+from edge_lstm.diagnostics import broker as room
+from edge_lstm.diagnostics.broker import broker
+from edge_lstm.diagnostics.doctor import examine
+from edge_lstm.diagnostics.finding import Finding
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import read_board
+from edge_lstm.hardware.machine import this_machine
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.service.config import MqttConfig
 from tests.flow.scripted_broker import CONNECT, ScriptedBroker
 
 Make = Callable[..., Any]

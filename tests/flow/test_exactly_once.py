@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
-from edge_lstm.codec import encode_reading
-from edge_lstm.mqtt import Door
-from edge_lstm.predictions import decode_prediction
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.messages.encoder import decode_prediction
+from edge_lstm.mqtt.connection import Door
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 
@@ -135,7 +135,7 @@ def test_shuffled_repeated_readings_end_where_ordered_ones_do(
 def test_readings_without_time_or_sequence_step_exactly_once(
     tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
-    from edge_lstm.contract import Sampling
+    from edge_lstm.bundle.contract import Sampling
 
     network = random_network(inputs=1)
     contract = contract_of(network, clock=[], sampling=Sampling())  # what it says depends on the order alone

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.codec import encode_reading
-from edge_lstm.mqtt import Door
-from edge_lstm.service import Service
-from edge_lstm.service_config import read_service_config
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.mqtt.connection import Door
+from edge_lstm.service.config import read_service_config
+from edge_lstm.service.service import Service
 from tests.deadline import wait_until
 from tests.flow.proxy import Proxy
 from tests.flow.test_service import by_stream_without_repeats, readings_of, undisturbed
@@ -47,7 +47,7 @@ def test_a_broker_that_is_gone_for_an_hour_is_tried_within_bounds_and_nothing_is
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FastClock()
-    monkeypatch.setattr("edge_lstm.mqtt.time", clock)
+    monkeypatch.setattr("edge_lstm.mqtt.connection.time", clock)
     attempts: list[float] = []
     connect = Door._connect
     monkeypatch.setattr(Door, "_connect", lambda door: (attempts.append(clock.monotonic()), connect(door))[1])

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm.columns import Quantity
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.reading import Reading
-from edge_lstm.recorder import Sheet
-from edge_lstm.recording import Columns, Recording, read_recording
-from edge_lstm.times import parse_time
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times import parse_time
+from edge_lstm.recordings.columns import Quantity
+from edge_lstm.recordings.recorder import Sheet
+from edge_lstm.recordings.recording import Columns, Recording, read_recording
+from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 
 BEGIN = 1_700_000_000
@@ -224,9 +224,9 @@ def test_a_full_disk_ends_the_file_with_a_whole_row(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from edge_lstm.errors import EdgeLstmError\n"
-        "from edge_lstm.reading import Reading\n"
-        "from edge_lstm.recorder import Sheet\n"
+        "from edge_lstm.foundation.errors import EdgeLstmError\n"
+        "from edge_lstm.streaming.reading import Reading\n"
+        "from edge_lstm.recordings.recorder import Sheet\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))\n"
         "sheet = Sheet(Path(sys.argv[1]), ['x'])\n"
         "sheet.append([Reading('a', 1.0, {'x': 2.0})])\n"

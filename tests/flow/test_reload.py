@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.codec import encode_reading
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.reading import Reading
-from edge_lstm.service import Service
-from edge_lstm.service_config import read_service_config
-from edge_lstm.serving import serve
-from edge_lstm.store import Store
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.service.config import read_service_config
+from edge_lstm.service.runner import serve
+from edge_lstm.service.service import Service
+from edge_lstm.service.store import Store
+from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 
 Make = Callable[..., Any]
@@ -105,7 +105,7 @@ def test_a_reload_that_is_asked_for_before_it_serves_does_not_end_it(
         raise EdgeLstmError("expected a config, found that this is a test")
 
     before = signal.getsignal(signal.SIGHUP)
-    monkeypatch.setattr("edge_lstm.serving.read_service_config", asked)
+    monkeypatch.setattr("edge_lstm.service.runner.read_service_config", asked)
     try:
         with pytest.raises(EdgeLstmError, match="found that this is a test"):
             serve(bundle_path.parent / "service.toml")

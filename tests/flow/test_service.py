@@ -19,10 +19,10 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_lstm import Bundle, Predictor, Reading
-from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.codec import encode_reading
-from edge_lstm.contract import Decision
-from edge_lstm.predictions import encode_prediction
+from edge_lstm.bundle.contract import Decision
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.messages.encoder import encode_prediction
+from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from edge_lstm.cli import main
-from edge_lstm.codec import Decoder, InputMapping
-from edge_lstm.columns import Quantity, Times, Words
-from edge_lstm.recording import Columns, read_recording
+from edge_lstm.cli.main import main
+from edge_lstm.messages.decoder import Decoder, InputMapping
+from edge_lstm.recordings.columns import Quantity, Times, Words
+from edge_lstm.recordings.recording import Columns, read_recording
 from tests.conftest import Mosquitto
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.address import Address
-from edge_lstm.bundle import GOLDEN, Bundle, write_bundle
-from edge_lstm.codec import encode_reading
-from edge_lstm.network import to_npz
-from edge_lstm.reading import Reading
+from edge_lstm.bundle.archive import GOLDEN, Bundle, write_bundle
+from edge_lstm.bundle.network import to_npz
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.mqtt.address import Address
+from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 from tests.networks import random_network
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.broker import EmbeddedBroker
+from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from tests.deadline import wait_until
 from tests.flow.conftest import ServiceProcess
 from tests.written_states import WRITTEN, assert_holds

@@ -14,17 +14,16 @@ import shutil
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import atheris
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 FOLDER = ROOT / "build/fuzz"
-sys.path.insert(0, str(ROOT))  # the repository, so that tests.device_messages is found
 
 with atheris.instrument_imports(include=["edge_lstm"]):
-    from edge_lstm.codec import PayloadError
-    from edge_lstm.times import format_time
+    from edge_lstm.foundation.times import format_time
+    from edge_lstm.messages.decoder import PayloadError
     from tests.device_messages import decoders, device_messages
     from tests.fuzz.memory import rss_mib
 

@@ -15,7 +15,6 @@ import json
 import logging
 import random
 import shutil
-import sys
 import time
 import warnings
 from collections import Counter, deque
@@ -24,18 +23,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # the repository, so that tests.device_messages is found
-
-from edge_lstm.address import Address  # noqa: E402
-from edge_lstm.mqtt import Message  # noqa: E402
-from edge_lstm.service import Service  # noqa: E402
-from edge_lstm.service_config import read_service_config  # noqa: E402
-from tests.device_messages import device_messages  # noqa: E402
-from tests.fuzz.memory import rss_mib  # noqa: E402
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import Message
+from edge_lstm.service.config import read_service_config
+from edge_lstm.service.service import Service
+from tests.device_messages import device_messages
+from tests.fuzz.memory import rss_mib
+from tests.paths import PUMP, ROOT
 
 FOLDER = ROOT / "build/fuzz-service"
-BUNDLE = ROOT / "tests/fixtures/pump-lstm.elstm"
 STREAMS = 300  # of which the service keeps 200 in memory
 STRANGERS = 50
 _STEADY = 0.2  # of the run, after which caches and the database are what they will be
@@ -220,7 +216,7 @@ def serve(field: Field, config: Path) -> Counter[str]:
     """The service until the field has no more to say, started again after every kill; what it counted, in all."""
     counts: Counter[str] = Counter()
     while True:
-        with mock.patch("edge_lstm.service.Door", return_value=field):
+        with mock.patch("edge_lstm.service.service.Door", return_value=field):
             service = Service(read_service_config(config), config.parent)
         field.stop = service.stop
         ended = True
@@ -245,10 +241,10 @@ def main() -> None:
     warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, where a hostile value overflows
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    shutil.copy(BUNDLE, FOLDER)
+    shutil.copy(PUMP, FOLDER)
     config = FOLDER / "service.toml"
     config.write_text(
-        f'bundle = "{BUNDLE.name}"\nbackend = "numpy"\nmax_streams = 200\nmax_rewind = 20\nstats_interval_s = 1\n'
+        f'bundle = "{PUMP.name}"\nbackend = "numpy"\nmax_streams = 200\nmax_rewind = 20\nstats_interval_s = 1\n'
         'mqtt.url = "mqtt://fuzz"\n'
     )
     early = int(_STEADY * arguments.messages)

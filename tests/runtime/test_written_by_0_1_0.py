@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from edge_lstm import Bundle
-from edge_lstm.backends import format_of, installed, runnable
-from edge_lstm.certificate import certificate_of
-from edge_lstm.config import read_toml
-from edge_lstm.selftest import verify
-from edge_lstm.service_config import ServiceConfig
+from edge_lstm.backends.registry import format_of, installed, runnable
+from edge_lstm.backends.selftest import verify
+from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.foundation.config import read_toml
+from edge_lstm.service.config import ServiceConfig
 from tests.written_states import STATES, WRITTEN, assert_holds, further, open_copy, plain
 
 BUNDLES: dict[str, Any] = json.loads((WRITTEN / "bundles.json").read_text(encoding="utf-8"))
@@ -64,8 +64,8 @@ def test_the_certificate_of_the_forecast_reads() -> None:
 
 def test_the_signed_bundle_is_trusted_by_its_key_and_an_unsigned_one_is_not() -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed (extra signing)")
-    from edge_lstm.errors import EdgeLstmError
-    from edge_lstm.signing import refuse_untrusted, signer
+    from edge_lstm.bundle.signing import refuse_untrusted, signer
+    from edge_lstm.foundation.errors import EdgeLstmError
 
     public = WRITTEN / "bundles/maker.pub"
     signed = Bundle.open(WRITTEN / "bundles/signed.elstm")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.codec import encode_reading
-from edge_lstm.reading import Reading
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.streaming.reading import Reading
 from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber

@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.backends import refusal
-from edge_lstm.bundle import Bundle
-from edge_lstm.codec import encode_reading
-from edge_lstm.reading import Reading
+from edge_lstm.backends.registry import refusal
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber, subscribe  # noqa: F401
 from tests.flow.test_service import by_stream_without_repeats, readings_of, undisturbed
 from tests.flow.test_supervised import refused_bundle
+from tests.paths import PUMP
 from tests.systemd.conftest import System
 
 Make = Callable[..., Any]
 
 NAME = "edge-lstm-tank"
 STOPS_WITHIN_S = 5.0
-PUMP = Path(__file__).parents[1] / "fixtures/pump-lstm.elstm"
 
 
 @pytest.fixture

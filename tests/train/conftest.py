@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from edge_lstm.contract import ClockInput, Sampling
-from edge_lstm.recording import Recording
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import (
+from edge_lstm.bundle.contract import ClockInput, Sampling
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import (
     FeatureSection,
     FitSection,
     ForecastSection,

@@ -6,27 +6,26 @@ import dataclasses
 import re
 import shlex
 import sys
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import click
 import numpy as np
 import pytest
 
-from edge_lstm.cli import main
-from edge_lstm.config import from_mapping
-from edge_lstm_train.baselines import PERSISTENCE, RIDGE, fit_baselines
-from edge_lstm_train.batches import carried_chunks, window_ends, windows
-from edge_lstm_train.dataset import Dataset, read_dataset
-from edge_lstm_train.fit import fit, streamed
-from edge_lstm_train.recipe import Recipe, read_recipe
+from edge_lstm.cli.main import main
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm_train.data.batches import carried_chunks, window_ends, windows
+from edge_lstm_train.data.dataset import Dataset, read_dataset
+from edge_lstm_train.evaluation.baselines import PERSISTENCE, RIDGE, fit_baselines
+from edge_lstm_train.model.fit import fit, streamed
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
+from tests.paths import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "lstm.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 REFERENCE = "runtime/edge_lstm/backends/reference.py"

@@ -16,14 +16,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm_train import fit as fitting
-from edge_lstm_train.batches import Batch
-from edge_lstm_train.checkpoint import load_checkpoint
+from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_train.cli import train as train_command
-from edge_lstm_train.dataset import dataset_of
-from edge_lstm_train.recipe import Recipe, read_recipe
-from edge_lstm_train.report import Facts, Paragraph, Section, Table, write_report
+from edge_lstm_train.data.batches import Batch
+from edge_lstm_train.data.dataset import dataset_of
+from edge_lstm_train.evaluation.report import Facts, Paragraph, Section, Table, write_report
+from edge_lstm_train.model import fit as fitting
+from edge_lstm_train.model.checkpoint import load_checkpoint
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from edge_lstm_train.run import train, unseen_steps
 
 Make = Callable[..., Recipe]
@@ -185,7 +185,7 @@ def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path
         "sys.modules['torch'] = None\n"
         "from edge_lstm_train.cli import train\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "from edge_lstm.errors import EdgeLstmError\n"
+        "from edge_lstm.foundation.errors import EdgeLstmError\n"
         "try:\n"
         "    train(['solar', '-o', 'run'], standalone_mode=False)\n"
         "except EdgeLstmError as error:\n"

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording, recording_csv
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Recording, recording_csv
 from edge_lstm_train import tune as tuning
-from edge_lstm_train.recipe import Recipe, read_recipe
-from edge_lstm_train.sections import FitSection, Range
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
+from edge_lstm_train.recipe.sections import FitSection, Range
 from edge_lstm_train.tune import Budget, changed_recipe, trials_section, tune
 
 Make = Callable[..., Recipe]
@@ -66,7 +66,8 @@ def test_a_search_stops_at_its_trials_goes_on_where_it_was_and_keeps_the_budget(
 def test_two_processes_share_a_search(recipe: Recipe, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/trials.db"
     code = (
-        "import sys; from edge_lstm_train.recipe import read_recipe; from edge_lstm_train.tune import Budget, tune; "
+        "import sys; from edge_lstm_train.recipe.recipe import read_recipe; "
+        "from edge_lstm_train.tune import Budget, tune; "
         "tune(read_recipe(sys.argv[1]), 6, sys.argv[2], 'waves', Budget())"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "waves.toml"), storage]

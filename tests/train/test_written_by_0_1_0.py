@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm_train.checkpoint import load_checkpoint
-from edge_lstm_train.dataset import read_dataset
-from edge_lstm_train.recipe import Recipe, read_recipe
+from edge_lstm_train.data.dataset import read_dataset
+from edge_lstm_train.model.checkpoint import load_checkpoint
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from tests.written_states import WRITTEN, assert_holds, plain
 
 RECIPES: dict[str, Any] = json.loads((WRITTEN / "recipes.json").read_text(encoding="utf-8"))

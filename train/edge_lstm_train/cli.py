@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.extras import require
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.extras import require
 
 _DATA = click.option(
     "--data",
@@ -34,13 +34,13 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
-    from edge_lstm_train.recipe import read_recipe
+    from edge_lstm_train.recipe.recipe import read_recipe
 
-    logging.getLogger("edge_lstm.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
+    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
     chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
-    from edge_lstm_train.evaluate import as_text
+    from edge_lstm_train.evaluation.scores import as_text
     from edge_lstm_train.run import REPORT
     from edge_lstm_train.run import train as train_recipe
 
@@ -76,14 +76,14 @@ def tune(
     alone. Start it again to go on, or on other machines with the same --storage to share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
-    from edge_lstm_train.evaluate import as_text
-    from edge_lstm_train.recipe import read_recipe
+    from edge_lstm_train.evaluation.scores import as_text
+    from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT
     from edge_lstm_train.run import train as train_recipe
     from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
 
-    logging.getLogger("edge_lstm.sampling").setLevel(logging.WARNING)
+    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)
     chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
     run_dir.mkdir(parents=True, exist_ok=True)

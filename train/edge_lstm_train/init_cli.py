@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
 
 _SERVICE = "service.toml"
 
@@ -40,9 +40,9 @@ def init(
 
     With a RECORDING (CSV, Parquet, or a pattern in quotes) its columns are filled in.
     """
-    from edge_lstm_train.outline import feature_names, recipe_outline, relative, service_outline
-    from edge_lstm_train.recipe import read_recipe
-    from edge_lstm_train.survey import survey
+    from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
+    from edge_lstm_train.recipe.recipe import read_recipe
+    from edge_lstm_train.recipe.survey import survey
 
     stem = "sensors" if recording is None else recording.name.split(".")[0]
     name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "sensors"

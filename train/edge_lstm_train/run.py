@@ -16,25 +16,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
-from edge_lstm.reading import Prediction
-from edge_lstm.tables import recording_files
-from edge_lstm_train import plots
-from edge_lstm_train.baselines import Baselines, fit_baselines
-from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
-from edge_lstm_train.dataset import Dataset, read_dataset
-from edge_lstm_train.evaluate import predict, where
-from edge_lstm_train.fit import PROGRESS, Fitted, fit
-from edge_lstm_train.judgement import Judgement, judge
-from edge_lstm_train.model import Forecaster
-from edge_lstm_train.outliers import outliers
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.report import Facts, Paragraph, Picture, Section, write_report
-from edge_lstm_train.sections import SplitSection
-from edge_lstm_train.split import PARTS
-from edge_lstm_train.toml_text import recipe_toml
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
+from edge_lstm.recordings.tables import recording_files
+from edge_lstm.streaming.reading import Prediction
+from edge_lstm_train.data.dataset import Dataset, read_dataset
+from edge_lstm_train.data.outliers import outliers
+from edge_lstm_train.data.split import PARTS
+from edge_lstm_train.evaluation import plots
+from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
+from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.evaluation.scores import predict, where
+from edge_lstm_train.evaluation.verdict import Judgement, judge
+from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
+from edge_lstm_train.model.fit import PROGRESS, Fitted, fit
+from edge_lstm_train.model.forecaster import Forecaster
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import SplitSection
+from edge_lstm_train.recipe.toml_text import recipe_toml
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 

@@ -21,16 +21,16 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.config import from_mapping
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.selftest import initial_states
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.dataset import Dataset, read_dataset
-from edge_lstm_train.fit import fit, untrained
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.report import Paragraph, Section, Table
-from edge_lstm_train.sections import AugmentSection, FitSection, ModelSection, Range
-from edge_lstm_train.toml_text import recipe_toml
+from edge_lstm.backends.selftest import initial_states
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm_train.data.dataset import Dataset, read_dataset
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.report import Paragraph, Section, Table
+from edge_lstm_train.model.fit import fit, untrained
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSection, Range
+from edge_lstm_train.recipe.toml_text import recipe_toml
 
 _SECTIONS = {"model": ModelSection, "fit": FitSection, "augment": AugmentSection}
 _HINTS = {name: get_type_hints(section) for name, section in _SECTIONS.items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import Certificate
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.schemes import Scheme
-from edge_lstm_export.stress import SEGMENTS
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import Certificate
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm_export.proof.stress import SEGMENTS
 
 # Within a twentieth of the smallest, the fastest is taken: float32 kernels are alike, static products are slow.
 _ALIKE = 1.05

@@ -6,21 +6,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_lstm.backends import format_of, load, runnable
 from edge_lstm.backends.calibrated import CalibratedBackend
-from edge_lstm.backends.one_by_one import OneByOne
 from edge_lstm.backends.protocol import Backend
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import Certificate, Certified
-from edge_lstm.contract import Contract
-from edge_lstm.decisions import decide_all
-from edge_lstm.network import CARRIED, Network, dense
-from edge_lstm.progress import progress
-from edge_lstm.selftest import initial_states, isolated, relative_error
-from edge_lstm_export.golden_tape import golden_inputs, one_thread
-from edge_lstm_export.stress import SEGMENTS, stress_tapes
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm.backends.registry import format_of, load, runnable
+from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.backends.selftest import initial_states, isolated, relative_error
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import Certificate, Certified
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.network import CARRIED, Network, dense
+from edge_lstm.decisions.decider import decide_all
+from edge_lstm.foundation.progress import progress
+from edge_lstm_export.proof.golden_vectors import golden_inputs, one_thread
+from edge_lstm_export.proof.stress import SEGMENTS, stress_tapes
+from edge_lstm_train.model.checkpoint import Checkpoint
 
 Floats = NDArray[np.float32]
 

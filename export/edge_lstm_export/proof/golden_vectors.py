@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.golden import Expected, Golden
-from edge_lstm.network import Network, dense
-from edge_lstm.schemes import Scheme
-from edge_lstm.selftest import replay_tape
-from edge_lstm_train.checkpoint import Checkpoint
-from edge_lstm_train.model import Forecaster
+from edge_lstm.backends.selftest import replay_tape
+from edge_lstm.bundle.golden import Expected, Golden
+from edge_lstm.bundle.network import Network, dense
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm_train.model.checkpoint import Checkpoint
+from edge_lstm_train.model.forecaster import Forecaster
 
 Floats = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
+from edge_lstm.bundle.contract import Contract
 
 Floats = NDArray[np.float32]
 

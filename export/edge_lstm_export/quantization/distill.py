@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edge_lstm.network import Network, dense
-from edge_lstm.progress import progress
-from edge_lstm.schemes import Scheme
-from edge_lstm.selftest import drift
-from edge_lstm_export.golden_tape import golden_inputs, one_thread, with_weights
-from edge_lstm_export.quantize import quantized
-from edge_lstm_train.checkpoint import Checkpoint
-from edge_lstm_train.model import Forecaster
+from edge_lstm.backends.selftest import drift
+from edge_lstm.bundle.network import Network, dense
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.progress import progress
+from edge_lstm_export.proof.golden_vectors import golden_inputs, one_thread, with_weights
+from edge_lstm_export.quantization.quantize import quantized
+from edge_lstm_train.model.checkpoint import Checkpoint
+from edge_lstm_train.model.forecaster import Forecaster
 
 Floats = NDArray[np.float32]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.network import CARRIED, Network, Quantized
+from edge_lstm.bundle.network import CARRIED, Network, Quantized
 
 Floats = NDArray[np.float32]
 _DAMPING = 0.01  # of the mean input's power: it holds back where the tape says little

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.network import Arithmetic, Layer, Network, Quantized, Weight, dense
-from edge_lstm.schemes import Scheme
-from edge_lstm_export.feedback import Factor, Seen, seen, with_feedback
+from edge_lstm.bundle.network import Arithmetic, Layer, Network, Quantized, Weight, dense
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm_export.quantization.error_feedback import Factor, Seen, seen, with_feedback
 
 Floats = NDArray[np.float32]
 _LEAST_SCALE = np.finfo(np.float32).tiny  # for rows of zeros

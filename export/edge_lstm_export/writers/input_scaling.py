@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.network import Layer, Network, Quantized, dense
+from edge_lstm.bundle.network import Layer, Network, Quantized, dense
 
 Floats = NDArray[np.float32]
 

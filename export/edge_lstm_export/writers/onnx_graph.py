@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edge_lstm.network import Quantized, Weight
+from edge_lstm.bundle.network import Quantized, Weight
 
 
 class Graph:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from edge_lstm.network import CARRIED, GATES, Layer, Network, Quantized, Weight
-from edge_lstm_export.onnx_graph import Graph
+from edge_lstm.bundle.network import CARRIED, GATES, Layer, Network, Quantized, Weight
+from edge_lstm_export.writers.onnx_graph import Graph
 
 
 def write_static_layers(graph: Graph, network: Network, x: str) -> str:

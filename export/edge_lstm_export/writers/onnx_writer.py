@@ -14,12 +14,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from edge_lstm.contract import Contract
-from edge_lstm.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
-from edge_lstm_export.entry import Entry, entry_of
-from edge_lstm_export.labels import FEATURES, PREDICTION, facts, state_pairs
-from edge_lstm_export.onnx_graph import Graph
-from edge_lstm_export.onnx_static import write_static_layers
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
+from edge_lstm_export.writers.input_scaling import Entry, entry_of
+from edge_lstm_export.writers.onnx_graph import Graph
+from edge_lstm_export.writers.onnx_static import write_static_layers
+from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts, state_pairs
 
 Floats = NDArray[np.float32]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import edge_lstm
-from edge_lstm.bundle import TensorPair
-from edge_lstm.contract import Contract
-from edge_lstm.network import Network
+from edge_lstm.bundle.archive import TensorPair
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.network import Network
 
 FEATURES = "features"
 PREDICTION = "prediction"

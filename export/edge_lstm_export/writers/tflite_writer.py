@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
-from edge_lstm.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
-from edge_lstm_export.entry import Entry, entry_of
-from edge_lstm_export.flatmodel import FlatModel
-from edge_lstm_export.labels import FEATURES, PREDICTION, facts
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
+from edge_lstm_export.writers.input_scaling import Entry, entry_of
+from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts
+from edge_lstm_export.writers.tflite_builder import FlatModel
 
 Floats = NDArray[np.float32]
 _HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6

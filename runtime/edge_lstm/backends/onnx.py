@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from edge_lstm.backends.protocol import ONE_THREAD, Means
-from edge_lstm.bundle import Variant
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.bundle.archive import Variant
+from edge_lstm.foundation.errors import EdgeLstmError
 
 Floats = NDArray[np.float32]
 Turn = Callable[[Floats], Floats]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.arrays import NO_ARRAYS
 from edge_lstm.backends.protocol import ONE_THREAD, Means
-from edge_lstm.bundle import Variant
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
-from edge_lstm.texts import told
+from edge_lstm.bundle.archive import Variant
+from edge_lstm.bundle.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
+from edge_lstm.bundle.npz import NO_ARRAYS
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import told
 
 Floats = NDArray[np.float32]
 _HALF, _ONE = np.float32(0.5), np.float32(1)

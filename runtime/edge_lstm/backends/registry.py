@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass
 
 import numpy as np
 
 from edge_lstm.backends.calibrated import CalibratedBackend
-from edge_lstm.backends.one_by_one import OneByOne
-from edge_lstm.backends.protocol import ONE_THREAD as ONE_THREAD
-from edge_lstm.backends.protocol import Backend as Backend
-from edge_lstm.backends.protocol import Means as Means
-from edge_lstm.bundle import Bundle, Format, Variant
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.schemes import refused
-
-
-@dataclass(frozen=True)
-class _Kind:
-    format: Format
-    module: str  # ours, with a function load(variant, content, means)
-    package: str  # what it needs to import
-    extra: str  # what installs that
-
-
-# In the order of preference: the fastest step of one stream first (docs/performance.md).
-_KINDS = {
-    "litert": _Kind("tflite", "edge_lstm.backends.litert", "ai_edge_litert", "tflite"),
-    "onnx": _Kind("onnx", "edge_lstm.backends.onnx", "onnxruntime", "onnx"),
-    "tflite-runtime": _Kind("tflite", "edge_lstm.backends.tflite_runtime", "tflite_runtime", "tflite-runtime"),
-    "numpy": _Kind("numpy", "edge_lstm.backends.reference", "numpy", ""),
-}
-NAMES = tuple(_KINDS)
+from edge_lstm.backends.kinds import BACKENDS, NAMES
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
+from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.bundle.archive import Bundle, Variant
+from edge_lstm.bundle.schemes import Format, refused
+from edge_lstm.foundation.errors import EdgeLstmError
 
 
 def refusal(name: str) -> EdgeLstmError | None:
     """Why the backend cannot run here, or None where it can (its package is found; it is not imported)."""
-    kind = _KINDS[name]
+    kind = BACKENDS[name]
     if importlib.util.find_spec(kind.package) is None:
         return EdgeLstmError(
             f"expected the package {kind.package} for the backend {name}, found it is not installed here",
@@ -54,17 +34,17 @@ def refusal(name: str) -> EdgeLstmError | None:
 
 def format_of(name: str) -> Format:
     """The format that the backend runs."""
-    return _KINDS[name].format
+    return BACKENDS[name].format
 
 
 def module_of(name: str) -> str:
     """Our module that drives the backend."""
-    return _KINDS[name].module
+    return BACKENDS[name].module
 
 
 def package_of(name: str) -> str:
     """The package that the backend needs, as it is imported."""
-    return _KINDS[name].package
+    return BACKENDS[name].package
 
 
 def installed() -> list[str]:
@@ -78,7 +58,7 @@ def runnable(bundle: Bundle) -> list[tuple[str, str]]:
         (name, variant.scheme)
         for name in installed()
         for variant in bundle.manifest.variants
-        if variant.format == _KINDS[name].format and refused(variant.scheme, name) is None
+        if variant.format == BACKENDS[name].format and refused(variant.scheme, name) is None
     ]
 
 
@@ -107,12 +87,12 @@ def load(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> B
 
     Raises EdgeLstmError where that backend, that variant or those means are not here.
     """
-    if name not in _KINDS:
+    if name not in BACKENDS:
         raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
     if (error := refusal(name)) is not None:
         raise error
     _refuse_other_means(name, means)
-    kind = _KINDS[name]
+    kind = BACKENDS[name]
     if scheme in bundle.schemes and (reason := refused(scheme, name)) is not None:
         raise EdgeLstmError(
             f"{bundle.source}: expected a backend for {scheme}, found {name}: {reason}",

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import ONE_THREAD, Backend, Means, format_of, load
 from edge_lstm.backends.calibrated import CalibratedBackend
-from edge_lstm.backends.one_by_one import OneByOne
-from edge_lstm.bundle import Bundle, Variant
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.golden import Golden, golden_of
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
+from edge_lstm.backends.registry import format_of, load
+from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.bundle.archive import Bundle, Variant
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.golden import Golden, golden_of
+from edge_lstm.foundation.errors import EdgeLstmError
 
 Floats = NDArray[np.float32]
 _LARGEST_SMALLEST_BATCH = 8

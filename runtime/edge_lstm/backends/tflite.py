@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.bundle import Variant
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.bundle.archive import Variant
+from edge_lstm.foundation.errors import EdgeLstmError
 
 Floats = NDArray[np.float32]
 

@@ -6,7 +6,7 @@ from tflite_runtime.interpreter import Interpreter
 
 from edge_lstm.backends.protocol import ONE_THREAD, Means
 from edge_lstm.backends.tflite import TfliteBackend
-from edge_lstm.bundle import Variant
+from edge_lstm.bundle.archive import Variant
 
 
 def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> TfliteBackend:

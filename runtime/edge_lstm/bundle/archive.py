@@ -19,13 +19,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_lstm.config import from_mapping, key
-from edge_lstm.contract import Contract
-from edge_lstm.digests import sha256
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
-from edge_lstm.schemes import Scheme
-from edge_lstm.texts import plain, told
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.schemes import Format, Scheme
+from edge_lstm.foundation.config import from_mapping, key
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.hashing import sha256
+from edge_lstm.foundation.text import plain, told
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -39,8 +39,6 @@ _MOST_ENTRIES = 64
 _MOST_CARRIED = 2**20  # numbers a stream
 _MOST_COUNTED = 10**15  # of what is only told
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
-
-Format = Literal["onnx", "tflite", "numpy"]
 
 
 @dataclass(frozen=True)

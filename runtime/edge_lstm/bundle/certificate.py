@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_lstm.bundle import CERTIFICATE, Bundle
-from edge_lstm.config import from_mapping, key
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.texts import plain
+from edge_lstm.bundle.archive import CERTIFICATE, Bundle
+from edge_lstm.foundation.config import from_mapping, key
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import plain
 
 
 @dataclass(frozen=True)

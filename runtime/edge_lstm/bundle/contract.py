@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.config import key
-from edge_lstm.texts import plain
+from edge_lstm.foundation.config import key
+from edge_lstm.foundation.text import plain
 
 ClockInput = Literal["time_of_day", "day_of_week", "day_of_year", "elapsed"]
 Aggregate = Literal["mean", "last", "sum", "least", "most"]

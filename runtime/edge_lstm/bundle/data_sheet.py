@@ -6,10 +6,10 @@ import dataclasses
 from math import prod
 from typing import Any
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import certificate_of
-from edge_lstm.contract import Contract, Feature
-from edge_lstm.signing import signer
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.bundle.signing import signer
 
 # Of the provenance, what a person asks for; `facts` has the rest.
 _TOLD = ("recording", "verdict", "exported by")

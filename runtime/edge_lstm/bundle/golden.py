@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.arrays import NO_ARRAYS, arrays_of
-from edge_lstm.bundle import GOLDEN, Bundle
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.texts import told
+from edge_lstm.bundle.archive import GOLDEN, Bundle
+from edge_lstm.bundle.npz import NO_ARRAYS, arrays_of
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import told
 
 Floats = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.arrays import arrays_of
+from edge_lstm.bundle.npz import arrays_of
 
 Floats = NDArray[np.float32]
 Cell = Literal["lstm", "gru"]

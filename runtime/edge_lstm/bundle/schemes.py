@@ -1,10 +1,11 @@
-"""The schemes: how a network's weights are stored, and why a backend may not run one."""
+"""Formats and schemes of a model's file, and which backend is refused which scheme."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
 
+Format = Literal["onnx", "tflite", "numpy"]
 Scheme = Literal["float32", "float16", "int8", "int8-dynamic", "int8-static", "int4"]
 
 _NO_INTEGERS = "it has no integer kernels, and would compute something else than the others"

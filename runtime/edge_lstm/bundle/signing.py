@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.extras import require
-from edge_lstm.files import write_file
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.files import write_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import certificate_of, in_words, measured
-from edge_lstm.data_sheet import rows_of, variant_rows
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import certificate_of, in_words, measured
+from edge_lstm.bundle.data_sheet import rows_of, variant_rows
 
 
 def model_page(bundle: Bundle) -> str:

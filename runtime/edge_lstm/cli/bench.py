@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.foundation.errors import EdgeLstmError
 
 
 @click.command()
@@ -27,12 +27,12 @@ from edge_lstm.errors import EdgeLstmError
 @click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds sys/.")
 def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write: Path | None, root: Path) -> None:
     """Measure every backend and scheme that runs here, and recommend one."""
-    from edge_lstm.backends import runnable
-    from edge_lstm.bench import ANYWHERE, Place, facts, table
-    from edge_lstm.bench import bench as measure
-    from edge_lstm.boards import detected, read_board
-    from edge_lstm.machine import this_machine
-    from edge_lstm.progress import progress
+    from edge_lstm.backends.registry import runnable
+    from edge_lstm.diagnostics.bench import ANYWHERE, Place, facts, table
+    from edge_lstm.diagnostics.bench import bench as measure
+    from edge_lstm.foundation.progress import progress
+    from edge_lstm.hardware.boards import detected, read_board
+    from edge_lstm.hardware.machine import this_machine
 
     opened = Bundle.open(bundle)
     named = _board_of(write, opened) if write is not None else None
@@ -59,9 +59,9 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
         return
     if report.choice is None:
         raise EdgeLstmError(f"{write}: expected something to recommend, found {report.reason}", "nothing was written")
-    from edge_lstm.config import from_mapping
-    from edge_lstm.config_edit import set_keys
-    from edge_lstm.service_config import ServiceConfig
+    from edge_lstm.foundation.config import from_mapping
+    from edge_lstm.service.config import ServiceConfig
+    from edge_lstm.service.config_edit import set_keys
 
     chosen = {"backend": report.choice.backend, "scheme": report.choice.scheme}
     set_keys(write, chosen, lambda table: from_mapping(table, ServiceConfig, f"{write}, as it would be"))
@@ -70,7 +70,7 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
 
 def _board_of(config: Path, measured: Bundle) -> str | None:
     """The board that the config names. Raises EdgeLstmError where it serves another bundle than was measured."""
-    from edge_lstm.service_config import read_service_config
+    from edge_lstm.service.config import read_service_config
 
     service = read_service_config(config)
     served = Bundle.open(config.parent / service.bundle)

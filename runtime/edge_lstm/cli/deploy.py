@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.boards import read_board
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import read_board
 
 
 @click.command()
@@ -20,10 +20,10 @@ from edge_lstm.errors import EdgeLstmError
 @click.option("--extra", "others", multiple=True, metavar="EXTRA", help="More than the board's own: signing, onnx, ...")
 def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[str, ...]) -> None:
     """Collect the wheels that a board NAME without a way to the internet installs from."""
-    from edge_lstm.board_wheels import Target
-    from edge_lstm.config import suggestion
-    from edge_lstm.own_wheel import extras
-    from edge_lstm.wheelhouse import collect
+    from edge_lstm.deploy.own_wheel import extras
+    from edge_lstm.deploy.wheel_target import Target
+    from edge_lstm.deploy.wheelhouse import collect
+    from edge_lstm.foundation.config import suggestion
 
     board = read_board(name)
     targets = {Target(image.runs, board.architecture, image.glibc) for image in board.images}
@@ -74,9 +74,9 @@ def deploy(
 
     Needs root there: root@HOST, or sudo without a password. Run again, it changes only what differs.
     """
-    from edge_lstm.deploy import deploy as bring
-    from edge_lstm.deploy import parcel
-    from edge_lstm.ssh import Ssh
+    from edge_lstm.deploy.deployment import deploy as bring
+    from edge_lstm.deploy.deployment import parcel
+    from edge_lstm.deploy.ssh import Ssh
 
     goods = parcel(service, bundle)
     with Ssh(destination, ssh_config) as ssh:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.boards import board_names, board_text, detected, read_board
-from edge_lstm.deploy_cli import deploy, wheelhouse
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import prepared_machine
+from edge_lstm.cli.deploy import deploy, wheelhouse
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import board_names, board_text, detected, read_board
+from edge_lstm.hardware.machine import prepared_machine
 
 root_option = click.option(
     "--root",
@@ -77,8 +77,8 @@ def detect(root: Path) -> None:
 @click.option("--start", is_flag=True, help="Start it too, or restart it, and wait until it is ready.")
 def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
     """Install the service of a config, SERVICE.toml, under systemd."""
-    from edge_lstm.install import install as put
-    from edge_lstm.install import plan, systemctl
+    from edge_lstm.deploy.install import install as put
+    from edge_lstm.deploy.install import plan, systemctl
 
     if start and root.resolve() != Path("/"):
         raise click.UsageError("expected --start on the running system, found --root beside it")
@@ -106,10 +106,10 @@ def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
 @click.option("--with-state", is_flag=True, help="Also remove what the service remembers of its streams.")
 def uninstall(service: str, root: Path, with_state: bool) -> None:
     """Remove an installed service, SERVICE: its config's path, its name or its client id."""
-    from edge_lstm.config import read_toml
-    from edge_lstm.install import service_name
-    from edge_lstm.install import uninstall as take_away
-    from edge_lstm.service_config import ServiceConfig
+    from edge_lstm.deploy.install import service_name
+    from edge_lstm.deploy.install import uninstall as take_away
+    from edge_lstm.foundation.config import read_toml
+    from edge_lstm.service.config import ServiceConfig
 
     if service.endswith(".toml"):
         service = read_toml(Path(service), ServiceConfig).mqtt.client_id

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _COLOURS = {"green": "green", "amber": "yellow", "red": "red", "unknown": "bright_black"}
 _INDENT = " " * 32
@@ -24,7 +24,7 @@ _LEAST_ROOM = 30
 @click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds proc/, run/ and sys/.")
 def doctor(config: Path, as_json: bool, root: Path) -> None:
     """Look at all that the service of a config needs here, with a remedy for what is not well."""
-    from edge_lstm.doctor import examine, facts, summary
+    from edge_lstm.diagnostics.doctor import examine, facts, summary
 
     if not logging.getLogger("edge_lstm").isEnabledFor(logging.DEBUG):
         logging.getLogger("edge_lstm").setLevel(logging.CRITICAL)  # what the door would log is said in a line

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _SESSION_S = 604_800  # a week, as a service's
 
@@ -39,13 +39,13 @@ def record(
     (with --config), or the numbers in the first message. Messages without a time get that of their arrival, unless
     the config says otherwise.
     """
-    from edge_lstm.address import parse_address
-    from edge_lstm.config import from_mapping
-    from edge_lstm.mapping import InputMapping
-    from edge_lstm.mqtt import Door
-    from edge_lstm.recorder import Recorder
-    from edge_lstm.service_config import MqttConfig, read_service_config
-    from edge_lstm.signals import ended_by_signals
+    from edge_lstm.foundation.config import from_mapping
+    from edge_lstm.foundation.signals import ended_by_signals
+    from edge_lstm.messages.mapping import InputMapping
+    from edge_lstm.mqtt.address import parse_address
+    from edge_lstm.mqtt.connection import Door
+    from edge_lstm.recordings.recorder import Recorder
+    from edge_lstm.service.config import MqttConfig, read_service_config
 
     if config is None and url is None:
         raise click.UsageError("expected --from mqtt://HOST:PORT or --config SERVICE.toml, found neither")
@@ -100,7 +100,7 @@ def record(
 
 def _bundle_features(path: Path) -> dict[str, list[str]]:
     """The features of the config's bundle, with their categories; none where there is no bundle yet."""
-    from edge_lstm.bundle import Bundle
+    from edge_lstm.bundle.archive import Bundle
 
     features = Bundle.open(path).contract.features if path.exists() else []
     return {feature.name: feature.categories for feature in features}

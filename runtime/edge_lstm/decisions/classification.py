@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
+from edge_lstm.bundle.contract import Contract
 
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]

@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm import anomaly, classify
-from edge_lstm.contract import Contract
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions import anomaly
+from edge_lstm.decisions import classification as classify
 
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]

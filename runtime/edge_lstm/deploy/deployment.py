@@ -17,18 +17,18 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge_lstm.board_wheels import Target, constraints
-from edge_lstm.boards import BoardConfig, detected, read_board
-from edge_lstm.bundle import Bundle
-from edge_lstm.child import signal_name
-from edge_lstm.config import read_toml
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.install import service_name
-from edge_lstm.machine import Machine
-from edge_lstm.own_wheel import own_wheel
-from edge_lstm.service_config import ServiceConfig
-from edge_lstm.signing import refuse_untrusted
-from edge_lstm.ssh import Ssh
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.deploy.install import service_name
+from edge_lstm.deploy.own_wheel import own_wheel
+from edge_lstm.deploy.ssh import Ssh
+from edge_lstm.deploy.wheel_target import Target, constraints
+from edge_lstm.foundation.child_process import signal_name
+from edge_lstm.foundation.config import read_toml
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import BoardConfig, detected, read_board
+from edge_lstm.hardware.machine import Machine
+from edge_lstm.service.config import ServiceConfig
 
 Say = Callable[[str], None]
 
@@ -218,7 +218,7 @@ def deploy(
         "tidy", folder=f"{root}{HOME}/envs", units=f"{root}/etc/systemd/system", incoming=f"{root}{HOME}/incoming"
     )
     status, said, heard = board.run(
-        [f"{environment}/bin/python", "-m", "edge_lstm.first_prediction", f"{folder}/{CONFIG}", f"{wait_s:g}"]
+        [f"{environment}/bin/python", "-m", "edge_lstm.deploy.first_prediction", f"{folder}/{CONFIG}", f"{wait_s:g}"]
     )
     unheard = (_line("error: ", heard) or _last(heard)) if status and heard.strip() else None
     return Outcome(goods.name, changed or ["the service"], said.strip() or None, unheard)

@@ -1,6 +1,8 @@
 """The next prediction of a service, heard on its broker as any subscriber would: the last proof of a deployment.
 
-python -m edge_lstm.first_prediction SERVICE.toml SECONDS      # prints its topic and payload; exit 1 where none came
+python -m edge_lstm.deploy.first_prediction SERVICE.toml SECONDS
+
+It prints its topic and payload; the exit code is 1 where none came.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from edge_lstm.address import parse_address
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door, Message
-from edge_lstm.service_config import ServiceConfig, read_service_config
-from edge_lstm.topics import STREAM
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.messages.topics import STREAM
+from edge_lstm.mqtt.address import parse_address
+from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.service.config import ServiceConfig, read_service_config
 
 
 def first_prediction(config: ServiceConfig, folder: Path, timeout_s: float) -> Message | None:

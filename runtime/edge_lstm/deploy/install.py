@@ -18,19 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edge_lstm
-from edge_lstm.access import read_password
-from edge_lstm.backends import preferred
-from edge_lstm.boards import read_board
-from edge_lstm.bundle import Bundle
-from edge_lstm.config import read_toml
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
-from edge_lstm.machine import prepared_machine, run_on
-from edge_lstm.selftest import accepted
-from edge_lstm.service_config import ServiceConfig
-from edge_lstm.signing import refuse_untrusted
-from edge_lstm.systemd import is_running
-from edge_lstm.unit import HIDDEN, MARK, Program, unit_text
+from edge_lstm.backends.registry import preferred
+from edge_lstm.backends.selftest import accepted
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
+from edge_lstm.foundation.config import read_toml
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
+from edge_lstm.hardware.boards import read_board
+from edge_lstm.hardware.machine import prepared_machine, run_on
+from edge_lstm.mqtt.credentials import read_password
+from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.systemd import is_running
 
 _HOME = Path("/etc/edge-lstm")  # a folder for each service, reached by a link that is changed in one step
 _UNITS = Path("/etc/systemd/system")

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _NAME = "edge_lstm"
 _TAG = "py3-none-any"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _FAILED = 255  # ssh's exit status for its own faults; everything else is the command's
 _CONNECT_S = 15

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_lstm.address import parse_address
-from edge_lstm.selftest import SelfTestError
-from edge_lstm.service_config import ServiceConfig
+from edge_lstm.backends.selftest import SelfTestError
+from edge_lstm.mqtt.address import parse_address
+from edge_lstm.service.config import ServiceConfig
 
 # Where the unit's own folders are instead: what the service needs from here is bound back, to be read.
 HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))

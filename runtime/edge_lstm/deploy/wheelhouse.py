@@ -14,11 +14,11 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_lstm.board_wheels import Target, constraints
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.extras import require
-from edge_lstm.files import write_file
-from edge_lstm.own_wheel import own_wheel
+from edge_lstm.deploy.own_wheel import own_wheel
+from edge_lstm.deploy.wheel_target import Target, constraints
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.files import write_file
 
 CONTENTS = "wheelhouse.json"
 

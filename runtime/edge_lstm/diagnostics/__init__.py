@@ -1,1 +1,1 @@
-"""What the doctor looks at, a room for each kind of fact; none of them changes anything, and none guesses."""
+"""`edge-lstm doctor` and its checks, and `edge-lstm bench`; a check changes nothing."""

@@ -13,13 +13,14 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from edge_lstm.backends import NAMES, refusal, runnable
-from edge_lstm.boards import Budget
-from edge_lstm.bundle import Bundle
-from edge_lstm.child import ChildError, ask
-from edge_lstm.config import from_mapping
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.measurement import BATCHES, Measurement
+from edge_lstm.backends.kinds import NAMES
+from edge_lstm.backends.registry import refusal, runnable
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.diagnostics.measurement import BATCHES, Measurement
+from edge_lstm.foundation.child_process import ChildError, ask
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import Budget
 
 _TIMEOUT_S = 300.0  # beside the time asked for: loading and golden vectors on a slow card
 _EQUAL = 1.25  # what lies within a quarter of the fastest is as fast: a repetition may turn them round
@@ -106,10 +107,10 @@ def _line(
         "root": str(root.absolute()),
     }
     try:
-        facts = ask("edge_lstm.measurement", asked, _TIMEOUT_S + seconds * len(BATCHES))
+        facts = ask("edge_lstm.diagnostics.measurement", asked, _TIMEOUT_S + seconds * len(BATCHES))
     except ChildError as error:
         return Line(backend, scheme, None, error.message)
-    found = from_mapping(facts, Measurement, "edge_lstm.measurement")
+    found = from_mapping(facts, Measurement, "edge_lstm.diagnostics.measurement")
     fault = "" if found.passed else found.finding
     return Line(backend, scheme, found, fault, "" if budget is None else _over(found, budget))
 

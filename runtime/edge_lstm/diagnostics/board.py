@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_lstm.checks.finding import Finding
+from edge_lstm.diagnostics.finding import Finding
 
 _NEEDED_MB, _EASY_MB = 80.0, 160.0  # a service takes 50 to 80, bench measures it
 _WARM_C, _HOT_C = 75.0, 85.0  # a Raspberry Pi slows down from 80 on, and most from 85 on

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_lstm.address import LOOPBACK, Address, parse_address
-from edge_lstm.checks.finding import Finding
-from edge_lstm.data_sheet import duration
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door, Granted
-from edge_lstm.service_config import MqttConfig
+from edge_lstm.bundle.data_sheet import duration
+from edge_lstm.diagnostics.finding import Finding
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.mqtt.address import LOOPBACK, Address, parse_address
+from edge_lstm.mqtt.connection import Door, Granted
+from edge_lstm.service.config import MqttConfig
 
 _FEW = 20  # predictions on their way: mosquitto's default, good for some thousand a second on loopback
 _SOON_S = 30 * 86_400.0

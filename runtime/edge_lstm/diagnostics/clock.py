@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_lstm.checks.finding import Finding
-from edge_lstm.times import NO_CLOCK, format_time
+from edge_lstm.diagnostics.finding import Finding
+from edge_lstm.foundation.times import NO_CLOCK, format_time
 
 _MARKER = "run/systemd/timesync/synchronized"  # systemd-timesyncd makes it when it has set the clock
 _UNSYNCHRONIZED = 0x40  # STA_UNSYNC of adjtimex(2): cleared by whoever disciplines the clock, chrony and ntpd too

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_lstm.checks.finding import Finding
+from edge_lstm.diagnostics.finding import Finding
 
 _TIMES, _BLOCK = 20, b"\0" * 4096
 _SLOW_MS = 20.0

@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.checks import model
-from edge_lstm.checks.board import board
-from edge_lstm.checks.broker import broker, credentials
-from edge_lstm.checks.clock import clock
-from edge_lstm.checks.disk import disk
-from edge_lstm.checks.finding import Finding, Light
-from edge_lstm.checks.software import software
-from edge_lstm.config import read_toml
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.install import state_folder
-from edge_lstm.machine import this_machine
-from edge_lstm.predictions import Encoder
-from edge_lstm.reading import Prediction
-from edge_lstm.service import state_path, translators
-from edge_lstm.service_config import ServiceConfig
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.deploy.install import state_folder
+from edge_lstm.diagnostics import model
+from edge_lstm.diagnostics.board import board
+from edge_lstm.diagnostics.broker import broker, credentials
+from edge_lstm.diagnostics.clock import clock
+from edge_lstm.diagnostics.disk import disk
+from edge_lstm.diagnostics.finding import Finding, Light
+from edge_lstm.diagnostics.software import software
+from edge_lstm.foundation.config import read_toml
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.machine import this_machine
+from edge_lstm.messages.encoder import Encoder
+from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.service import state_path, translators
+from edge_lstm.streaming.reading import Prediction
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
 _LONG_NAME = "x" * 64

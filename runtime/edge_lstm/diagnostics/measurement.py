@@ -1,7 +1,7 @@
 """What one backend makes of one scheme here, measured in a process of its own: load, golden vectors, steps, memory.
 
 What is timed is the predictor's own step: gather the streams' states, step the backend, scatter. Run as a module it
-answers `edge_lstm.bench` (see `edge_lstm.child`).
+answers `edge_lstm.diagnostics.bench` (see `edge_lstm.foundation.child_process`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import Means, format_of, load
-from edge_lstm.bundle import Bundle
-from edge_lstm.child import answer, question, refuse
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.golden import golden_of
-from edge_lstm.machine import run_on
-from edge_lstm.power import Rail, power_w, rails
-from edge_lstm.predictor import Predictor
-from edge_lstm.selftest import judge
+from edge_lstm.backends.protocol import Means
+from edge_lstm.backends.registry import format_of, load
+from edge_lstm.backends.selftest import judge
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.foundation.child_process import answer, question, refuse
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.machine import run_on
+from edge_lstm.hardware.power import Rail, power_w, rails
+from edge_lstm.streaming.predictor import Predictor
 
 BATCHES = (1, 8, 64, 256)
 _WARM_UP_STEPS = 30
@@ -83,7 +84,7 @@ def measure(bundle: Bundle, name: str, scheme: str, means: Means, seconds: float
     golden = golden_of(bundle)
     backend, verdict = judge(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
     predictor = Predictor(bundle.contract, backend, verdict.smallest_batch or 1)
-    importlib.import_module("edge_lstm.service")  # so that the memory is a service's
+    importlib.import_module("edge_lstm.service.service")  # so that the memory is a service's
     slots = np.array([predictor.table.slot(f"stream-{number}") for number in range(max(BATCHES))])
     paces = [_pace(predictor, slots[:batch], golden.features, seconds) for batch in BATCHES]
     energy = _energy(predictor, slots[:1], golden.features, rails(root)) if verdict.passed else None

@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_lstm.backends import NAMES, package_of, preferred, refusal
-from edge_lstm.bundle import Bundle
-from edge_lstm.checks.finding import Finding
-from edge_lstm.child import ChildError, ask
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.service_config import ServiceConfig
-from edge_lstm.signing import refuse_untrusted
+from edge_lstm.backends.kinds import NAMES
+from edge_lstm.backends.registry import package_of, preferred, refusal
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.diagnostics.finding import Finding
+from edge_lstm.foundation.child_process import ChildError, ask
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.service.config import ServiceConfig
 
-_TRIAL = "edge_lstm.checks.trial"
+_TRIAL = "edge_lstm.diagnostics.trial"
 _IMPORT_TIMEOUT_S, _GOLDEN_TIMEOUT_S = 60.0, 300.0
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from edge_lstm.boards import detected, read_board
-from edge_lstm.checks.finding import Finding
-from edge_lstm.machine import Machine
+from edge_lstm.diagnostics.finding import Finding
+from edge_lstm.hardware.boards import detected, read_board
+from edge_lstm.hardware.machine import Machine
 
 _GLIBC_OF_ONNX, _GLIBC_OF_LITERT = (2, 28), (2, 27)  # what the wheels of onnxruntime and ai-edge-litert ask for
 

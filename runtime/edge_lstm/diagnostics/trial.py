@@ -6,13 +6,14 @@ import importlib
 import time
 from typing import Any
 
-from edge_lstm.backends import Means, format_of, load, module_of, package_of
-from edge_lstm.bundle import Bundle
-from edge_lstm.child import answer, question, refuse
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.golden import golden_of
-from edge_lstm.machine import run_on
-from edge_lstm.selftest import judge
+from edge_lstm.backends.protocol import Means
+from edge_lstm.backends.registry import format_of, load, module_of, package_of
+from edge_lstm.backends.selftest import judge
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.foundation.child_process import answer, question, refuse
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.machine import run_on
 
 
 def imported(backend: str) -> dict[str, Any]:

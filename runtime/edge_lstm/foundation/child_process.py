@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _LONGEST_FOUND = 200
 _SIGNALS = {

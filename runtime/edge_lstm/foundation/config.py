@@ -19,8 +19,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.texts import told
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import told
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 
 def require(extras: str, *packages: str) -> None:

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 
 def write_file(path: Path, content: bytes | str, mode: int | None = None) -> None:

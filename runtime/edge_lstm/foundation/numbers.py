@@ -1,14 +1,19 @@
-"""float32 numbers by their own digits: 812.4, and not the 812.4000244140625 that the nearest float64 would show."""
+"""Numbers as devices write them, and float32 numbers by their shortest digits: 812.4, not 812.4000244140625."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+LARGEST = 3.4028234663852886e38  # of float32, which is what a network computes in
+_SWITCHES = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
+_MISSING = ("", "nan", "null", "none", "unavailable", "unknown", "err", "error", "n/a", "na", "-", "--")
+WORDS: Mapping[str, float] = {**_SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
 
 _LEAST, _MOST = 1e-3, 1e12  # what lies between is written without an exponent, whoever writes it
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
-from edge_lstm.config import from_mapping, key, suggestion, toml_table
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import Machine
-from edge_lstm.schemes import Scheme
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.config import from_mapping, key, suggestion, toml_table
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.machine import Machine
 
 BackendName = Literal["litert", "onnx", "tflite-runtime", "numpy"]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]

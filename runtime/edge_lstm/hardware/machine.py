@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _TREE = Path("proc/device-tree")
 # The C library's loader, by whose name a system that does not run says what it is.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from edge_lstm.reading import Reading
+from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
 

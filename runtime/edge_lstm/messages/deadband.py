@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edge_lstm.config import suggestion
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.steps import Steps
-from edge_lstm.streams import StreamTable
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.config import suggestion
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.streaming.step_results import Steps
+from edge_lstm.streaming.stream_table import StreamTable
 
 
 class Deadband:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
-from edge_lstm.config import suggestion
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.extras import require
-from edge_lstm.mapping import InputMapping, ValueMapping
-from edge_lstm.numerals import LARGEST, Numeral
-from edge_lstm.paths import ABSENT, Path
-from edge_lstm.payloads import (
+from edge_lstm.foundation.config import suggestion
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.numbers import LARGEST
+from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.messages.json_path import ABSENT, Path
+from edge_lstm.messages.mapping import InputMapping, ValueMapping
+from edge_lstm.messages.payloads import (
     Parse,
     PayloadError,
     csv_parser,
@@ -27,10 +28,10 @@ from edge_lstm.payloads import (
     shown,
     shown_bytes,
 )
-from edge_lstm.presets import preset
-from edge_lstm.reading import Reading
-from edge_lstm.times import format_time, parse_time
-from edge_lstm.topics import STREAM, TopicPattern, filled, name_fault, topic_faults
+from edge_lstm.messages.presets import preset
+from edge_lstm.messages.topics import STREAM, TopicPattern, filled, name_fault, topic_faults
+from edge_lstm.messages.value_parser import Numeral
+from edge_lstm.streaming.reading import Reading
 
 __all__ = [
     "STREAM",

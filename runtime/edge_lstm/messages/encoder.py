@@ -7,13 +7,13 @@ import json
 import math
 from collections.abc import Iterable
 
-from edge_lstm.digits import own_texts
-from edge_lstm.extras import require
-from edge_lstm.mapping import OutputMapping
-from edge_lstm.reading import Prediction
-from edge_lstm.steps import Steps
-from edge_lstm.times import format_time, parse_time
-from edge_lstm.topics import STREAM
+from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.numbers import own_texts
+from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.messages.topics import STREAM
+from edge_lstm.streaming.reading import Prediction
+from edge_lstm.streaming.step_results import Steps
 
 _BOOLEANS = ("false", "true")
 

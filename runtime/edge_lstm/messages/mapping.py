@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import timezone, tzinfo
 from typing import Any, Literal
 
-from edge_lstm.config import key
-from edge_lstm.paths import Path
-from edge_lstm.presets import preset
-from edge_lstm.topics import STREAM, filled, filters_of, name_fault, parts_of, topic_faults
+from edge_lstm.foundation.config import key
+from edge_lstm.messages.json_path import Path
+from edge_lstm.messages.presets import preset
+from edge_lstm.messages.topics import STREAM, filled, filters_of, name_fault, parts_of, topic_faults
 
 _MOST_PROPERTY = 1000  # characters
 

@@ -6,13 +6,10 @@ import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from edge_lstm.payloads import PayloadError, shown
+from edge_lstm.foundation.numbers import LARGEST, WORDS
+from edge_lstm.messages.payloads import PayloadError, shown
 
-LARGEST = 3.4028234663852886e38  # of float32, which is what a network computes in
 _LONGEST = 60  # characters of a number; a longer text is none
-_SWITCHES = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
-_MISSING = ("", "nan", "null", "none", "unavailable", "unknown", "err", "error", "n/a", "na", "-", "--")
-WORDS: Mapping[str, float] = {**_SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
 
 
 class Numeral:

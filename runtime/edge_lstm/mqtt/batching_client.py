@@ -17,7 +17,7 @@ from paho.mqtt import properties as paho_properties
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
-from edge_lstm.paho_stock import NO_PROPERTIES, PUBLISH, QOS, Arrival, StockClient
+from edge_lstm.mqtt.stock_client import NO_PROPERTIES, PUBLISH, QOS, Arrival, StockClient
 
 LARGEST_PACKET = 8 << 20  # bytes; what a broker may send at most, told to it in MQTT 5
 _READ_BYTES = 1 << 16

@@ -27,12 +27,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge_lstm.access import Login, Tls
-from edge_lstm.address import LOOPBACK, Address, absent, why_absent
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.paho_batching import LARGEST_PACKET, REFUSAL, BatchingClient
-from edge_lstm.paho_stock import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival, StockClient
-from edge_lstm.publishing import PublishProperties, SendWindow, paho_properties
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.mqtt.address import LOOPBACK, Address, absent, why_absent
+from edge_lstm.mqtt.batching_client import LARGEST_PACKET, REFUSAL, BatchingClient
+from edge_lstm.mqtt.credentials import Login, Tls
+from edge_lstm.mqtt.send_window import PublishProperties, SendWindow, paho_properties
+from edge_lstm.mqtt.stock_client import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival, StockClient
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Tls:
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        from edge_lstm.tls_socket import TidySocket  # which loads OpenSSL
+        from edge_lstm.mqtt.tls_socket import TidySocket  # which loads OpenSSL
 
         faults = []
         for path in (self.ca_file, self.cert_file, self.key_file):

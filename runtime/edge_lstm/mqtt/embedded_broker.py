@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge_lstm.address import Address
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.mqtt.address import Address
 
 _HOST = "127.0.0.1"
 # iotcore listens on every interface by default, and MQTT 5 and 3.1.1 each need a port of their own.

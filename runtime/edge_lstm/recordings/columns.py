@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.numerals import LARGEST, WORDS
-from edge_lstm.tables import Block, Cells, Table
-from edge_lstm.times import parse_time
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.numbers import LARGEST, WORDS
+from edge_lstm.foundation.times import parse_time
+from edge_lstm.recordings.tables import Block, Cells, Table
 
 _TIMES_KEPT = 65_536  # the same moments return in every file of a recording
 

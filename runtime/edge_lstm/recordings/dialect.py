@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.columns import TimeReader, Times, Words
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.numerals import WORDS
-from edge_lstm.recording import first_row, time_columns
-from edge_lstm.tables import Layout, Table, column_index, open_table, recording_files
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.numbers import WORDS
+from edge_lstm.recordings.columns import TimeReader, Times, Words
+from edge_lstm.recordings.recording import first_row, time_columns
+from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files
 
 _ISO_DATES = ("%Y-%m-%d", "%Y/%m/%d")
 _ISO_CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")

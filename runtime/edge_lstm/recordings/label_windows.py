@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
 
 
 @dataclass(frozen=True)

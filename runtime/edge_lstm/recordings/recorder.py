@@ -15,14 +15,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 
-from edge_lstm.arrivals import Arrivals
-from edge_lstm.codec import Decoder, InputMapping, PayloadError
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door, Message
-from edge_lstm.paths import Path
-from edge_lstm.payloads import parse_json, parse_msgpack, shown_bytes
-from edge_lstm.reading import Reading
-from edge_lstm.times import format_time
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times import format_time
+from edge_lstm.messages.arrivals import Arrivals
+from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError
+from edge_lstm.messages.json_path import Path
+from edge_lstm.messages.payloads import parse_json, parse_msgpack, shown_bytes
+from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
 

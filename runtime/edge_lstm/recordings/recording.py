@@ -14,13 +14,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.columns import NumberReader, Quantity, TimeReader, Times, Words, fault, in_order, texts_of
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.labels import Countdown, Windows
-from edge_lstm.numerals import WORDS
-from edge_lstm.reading import Reading
-from edge_lstm.tables import Block, Layout, Table, column_index, open_table, recording_files
-from edge_lstm.times import format_time, parse_time
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.numbers import WORDS
+from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.recordings.columns import (
+    NumberReader,
+    Quantity,
+    TimeReader,
+    Times,
+    Words,
+    fault,
+    in_order,
+    texts_of,
+)
+from edge_lstm.recordings.label_windows import Countdown, Windows
+from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
+from edge_lstm.streaming.reading import Reading
 
 
 @dataclass(frozen=True)

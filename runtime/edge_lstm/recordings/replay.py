@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from edge_lstm.contract import Contract
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Prediction, Reading
-from edge_lstm.times import format_time
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.times import format_time
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Prediction, Reading
 
 _READINGS_A_BATCH = 256  # a stream gets the same bits in any batch; fewer calls are faster
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from edge_lstm.address import Address
-from edge_lstm.codec import STREAM, encode_reading, topic_faults
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import MOST_UNCONFIRMED, Door
-from edge_lstm.reading import Reading
-from edge_lstm.recording import Recording
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.messages.decoder import STREAM, encode_reading, topic_faults
+from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.connection import MOST_UNCONFIRMED, Door
+from edge_lstm.recordings.recording import Recording
+from edge_lstm.streaming.reading import Reading
 
 _LOST_AFTER_S = 30.0
 

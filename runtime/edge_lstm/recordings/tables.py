@@ -18,9 +18,9 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.config import suggestion
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.extras import require
+from edge_lstm.foundation.config import suggestion
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.extras import require
 
 Cells = Sequence[str] | NDArray[np.float64]  # texts as they stand in a file, or the numbers of a Parquet file
 

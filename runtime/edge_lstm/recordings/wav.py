@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Recording
 
 _FULL_SCALE = 32_768.0
 

@@ -7,16 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_lstm.access import Login, Tls, credential_path, read_password, secret_path
-from edge_lstm.address import parse_address
-from edge_lstm.backends import Means
-from edge_lstm.boards import BackendName, Provider, Sync, board_names, board_table, read_board, unknown_board
-from edge_lstm.codec import InputMapping
-from edge_lstm.config import key, read_toml
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mapping import OutputMapping
-from edge_lstm.schemes import Scheme
-from edge_lstm.topics import STREAM, lies_inside, parts_of
+from edge_lstm.backends.protocol import Means
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.config import key, read_toml
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import (
+    BackendName,
+    Provider,
+    Sync,
+    board_names,
+    board_table,
+    read_board,
+    unknown_board,
+)
+from edge_lstm.messages.decoder import InputMapping
+from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.messages.topics import STREAM, lies_inside, parts_of
+from edge_lstm.mqtt.address import parse_address
+from edge_lstm.mqtt.credentials import Login, Tls, credential_path, read_password, secret_path
 
 _MOST_NAME = 1000  # characters
 _SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_lstm.config import toml_table
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
+from edge_lstm.foundation.config import toml_table
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
 
 _TABLE = re.compile(r"[ \t]*\[")
 

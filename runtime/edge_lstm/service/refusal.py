@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge_lstm.address import parse_address
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.mqtt import Door
-from edge_lstm.selftest import SelfTestError
-from edge_lstm.service_config import MqttConfig
+from edge_lstm.backends.selftest import SelfTestError
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.mqtt.address import parse_address
+from edge_lstm.mqtt.connection import Door
+from edge_lstm.service.config import MqttConfig
 
 log = logging.getLogger(__name__)
 

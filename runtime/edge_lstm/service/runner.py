@@ -7,13 +7,13 @@ import logging
 import signal
 from pathlib import Path
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.refusal import announce
-from edge_lstm.selftest import SelfTestError
-from edge_lstm.service import Service
-from edge_lstm.service_config import read_service_config
-from edge_lstm.signals import ended_by_signals
-from edge_lstm.systemd import Manager
+from edge_lstm.backends.selftest import SelfTestError
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.signals import ended_by_signals
+from edge_lstm.service.config import read_service_config
+from edge_lstm.service.refusal import announce
+from edge_lstm.service.service import Service
+from edge_lstm.service.systemd import Manager
 
 log = logging.getLogger(__name__)
 

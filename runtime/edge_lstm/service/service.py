@@ -18,32 +18,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_lstm.access import Login, Tls
-from edge_lstm.address import parse_address
-from edge_lstm.arrivals import Arrivals
-from edge_lstm.bundle import Bundle
-from edge_lstm.codec import Decoder, PayloadError
-from edge_lstm.deadband import Deadband
-from edge_lstm.digests import sha256
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.health import Health
-from edge_lstm.intake import Intake
-from edge_lstm.machine import run_on
-from edge_lstm.mapping import OutputMapping
-from edge_lstm.mqtt import Door, Message
-from edge_lstm.outbox import Outbox, Outgoing
-from edge_lstm.payloads import shown_bytes
-from edge_lstm.predictions import Encoder
-from edge_lstm.predictor import Predictor
-from edge_lstm.publishing import PublishProperties
-from edge_lstm.reading import Reading
-from edge_lstm.refusal import refusal_payload, refusal_topic
-from edge_lstm.service_config import ServiceConfig
-from edge_lstm.signing import refuse_untrusted
-from edge_lstm.steps import Steps
-from edge_lstm.store import Rules, Store, StoreFullError
-from edge_lstm.systemd import Manager
-from edge_lstm.times import NO_CLOCK
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.hashing import sha256
+from edge_lstm.foundation.times import NO_CLOCK
+from edge_lstm.hardware.machine import run_on
+from edge_lstm.messages.arrivals import Arrivals
+from edge_lstm.messages.deadband import Deadband
+from edge_lstm.messages.decoder import Decoder, PayloadError
+from edge_lstm.messages.encoder import Encoder
+from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.messages.payloads import shown_bytes
+from edge_lstm.mqtt.address import parse_address
+from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.mqtt.credentials import Login, Tls
+from edge_lstm.mqtt.send_window import PublishProperties
+from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.inbox import Intake
+from edge_lstm.service.outbox import Outbox, Outgoing
+from edge_lstm.service.refusal import refusal_payload, refusal_topic
+from edge_lstm.service.stats import Health
+from edge_lstm.service.store import Rules, Store, StoreFullError
+from edge_lstm.service.systemd import Manager
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.step_results import Steps
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_lstm.boards import Sync
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.outbox import Outgoing
-from edge_lstm.payloads import dump_json
-from edge_lstm.reading import Reading
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import Sync
+from edge_lstm.messages.payloads import dump_json
+from edge_lstm.service.outbox import Outgoing
+from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
 

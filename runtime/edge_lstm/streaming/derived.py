@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract, derived_parts
+from edge_lstm.bundle.contract import Contract, derived_parts
 
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import ClockInput, Contract
-from edge_lstm.derived import Derived
+from edge_lstm.bundle.contract import ClockInput, Contract
+from edge_lstm.streaming.derived import Derived
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -9,17 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends import ONE_THREAD, Backend, Means, preferred
-from edge_lstm.bounds import squares_below
-from edge_lstm.bundle import Bundle
-from edge_lstm.contract import Contract
-from edge_lstm.decisions import decider
-from edge_lstm.features import Features
-from edge_lstm.reading import Prediction, Reading
-from edge_lstm.sampling import Round, Sampler
-from edge_lstm.selftest import accepted
-from edge_lstm.steps import Steps, in_order
-from edge_lstm.streams import Fetch, Slots, StreamTable, rows_of
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
+from edge_lstm.backends.registry import preferred
+from edge_lstm.backends.selftest import accepted
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.decider import decider
+from edge_lstm.streaming.bounds import squares_below
+from edge_lstm.streaming.features import Features
+from edge_lstm.streaming.reading import Prediction, Reading
+from edge_lstm.streaming.sampling import Round, Sampler
+from edge_lstm.streaming.step_results import Steps, in_order
+from edge_lstm.streaming.stream_table import Fetch, Slots, StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.bounds import squares_below
-from edge_lstm.contract import Contract, Feature
-from edge_lstm.digests import blake2b
-from edge_lstm.numerals import LARGEST
-from edge_lstm.reading import Reading
-from edge_lstm.streams import Slots, StreamTable, rows_of
+from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.foundation.hashing import blake2b
+from edge_lstm.foundation.numbers import LARGEST
+from edge_lstm.streaming.bounds import squares_below
+from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.stream_table import Slots, StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions import Decided, together
-from edge_lstm.digits import own_digits
-from edge_lstm.reading import Prediction
+from edge_lstm.decisions.decider import Decided, together
+from edge_lstm.foundation.numbers import own_digits
+from edge_lstm.streaming.reading import Prediction
 
 Outputs = Sequence[tuple[str, Sequence[int]]]
 

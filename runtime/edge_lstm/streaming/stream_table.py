@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
-from edge_lstm.decisions import calibration_shape
-from edge_lstm.decisions import carried as decision_fields
-from edge_lstm.decisions import starts as decision_starts
-from edge_lstm.features import carried as feature_fields
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.decider import calibration_shape
+from edge_lstm.decisions.decider import carried as decision_fields
+from edge_lstm.decisions.decider import starts as decision_starts
+from edge_lstm.streaming.features import carried as feature_fields
 
 log = logging.getLogger(__name__)
 

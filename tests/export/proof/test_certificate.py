@@ -11,23 +11,23 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edge_lstm.backends import installed
-from edge_lstm.bundle import Bundle
-from edge_lstm.certificate import certificate_of
-from edge_lstm.cli import main
-from edge_lstm.contract import Feature
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.network import dense
-from edge_lstm.selftest import drift
+from edge_lstm.backends.registry import installed
+from edge_lstm.backends.selftest import drift
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.contract import Feature
+from edge_lstm.bundle.network import dense
+from edge_lstm.cli.main import main
+from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_export import assemble
 from edge_lstm_export.assemble import Proof, export_bundle
-from edge_lstm_export.budgets import Budgets
-from edge_lstm_export.certify import warm_up_steps
-from edge_lstm_export.distill import distilled
-from edge_lstm_export.golden_tape import golden_inputs, with_weights
-from edge_lstm_export.quantize import quantized
-from edge_lstm_export.stress import SEGMENTS, stress_tapes
-from edge_lstm_train.checkpoint import Checkpoint, save_checkpoint
+from edge_lstm_export.proof.budgets import Budgets
+from edge_lstm_export.proof.certify import warm_up_steps
+from edge_lstm_export.proof.golden_vectors import golden_inputs, with_weights
+from edge_lstm_export.proof.stress import SEGMENTS, stress_tapes
+from edge_lstm_export.quantization.distill import distilled
+from edge_lstm_export.quantization.quantize import quantized
+from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 
 MakeCheckpoint = Callable[..., Checkpoint]
 STEPS = 400
@@ -165,7 +165,7 @@ def test_distillation_halves_the_drift_of_int8_and_int4(make_checkpoint: MakeChe
 def test_the_verb_writes_the_certificates_page_beside_the_report(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_lstm_export.certify.STEPS", 50)
+    monkeypatch.setattr("edge_lstm_export.proof.certify.STEPS", 50)
     save_checkpoint(tmp_path, make_checkpoint(hidden=4))
     command = ["export", str(tmp_path), "-o", str(tmp_path / "x.elstm"), "--format", "numpy", "--max-drift", ".05"]
     result = CliRunner().invoke(main, command)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_lstm.network import Cell, Quantized
-from edge_lstm.schemes import Scheme
-from edge_lstm.selftest import drift
-from edge_lstm_export.feedback import Factor, with_feedback
-from edge_lstm_export.golden_tape import with_weights
-from edge_lstm_export.quantize import int8_columns, int8_rows, quantized
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm.backends.selftest import drift
+from edge_lstm.bundle.network import Cell, Quantized
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm_export.proof.golden_vectors import with_weights
+from edge_lstm_export.quantization.error_feedback import Factor, with_feedback
+from edge_lstm_export.quantization.quantize import int8_columns, int8_rows, quantized
+from edge_lstm_train.model.checkpoint import Checkpoint
 
 
 def test_a_rounded_weight_is_within_half_a_step_of_its_row() -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.backends import installed, load, runnable
-from edge_lstm.bundle import Bundle
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.network import Quantized, from_npz, to_npz
-from edge_lstm.schemes import Scheme
-from edge_lstm.selftest import initial_states, verify
+from edge_lstm.backends.registry import installed, load, runnable
+from edge_lstm.backends.selftest import initial_states, verify
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.network import Quantized, from_npz, to_npz
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_export.assemble import FORMATS, bundle_bytes, export_bundle
-from edge_lstm_export.quantize import quantized
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm_export.quantization.quantize import quantized
+from edge_lstm_train.model.checkpoint import Checkpoint
 
 MakeCheckpoint = Callable[..., Checkpoint]
 

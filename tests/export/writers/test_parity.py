@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_lstm.backends import installed, load, runnable
-from edge_lstm.bundle import Bundle
-from edge_lstm.contract import Feature
-from edge_lstm.golden import golden_of
-from edge_lstm.network import Cell
-from edge_lstm.schemes import Scheme, refused
-from edge_lstm.selftest import drift, relative_error, replay_tape, verify
+from edge_lstm.backends.registry import installed, load, runnable
+from edge_lstm.backends.selftest import drift, relative_error, replay_tape, verify
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.contract import Feature
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.network import Cell
+from edge_lstm.bundle.schemes import Scheme, refused
 from edge_lstm_export.assemble import FORMATS, bundle_bytes
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm_train.model.checkpoint import Checkpoint
 
 MakeCheckpoint = Callable[..., Checkpoint]
 PARITY = {"int8-static": 0.05}  # a last bit decides which way an activation is rounded

@@ -12,13 +12,13 @@ import pytest
 import tflite
 from onnx import shape_inference
 
-from edge_lstm.contract import Feature
-from edge_lstm.network import Cell
-from edge_lstm_export.entry import entry_of
-from edge_lstm_export.onnx_writer import write_onnx
-from edge_lstm_export.quantize import quantized
-from edge_lstm_export.tflite_writer import write_tflite
-from edge_lstm_train.checkpoint import Checkpoint
+from edge_lstm.bundle.contract import Feature
+from edge_lstm.bundle.network import Cell
+from edge_lstm_export.quantization.quantize import quantized
+from edge_lstm_export.writers.input_scaling import entry_of
+from edge_lstm_export.writers.onnx_writer import write_onnx
+from edge_lstm_export.writers.tflite_writer import write_tflite
+from edge_lstm_train.model.checkpoint import Checkpoint
 
 FEATURES = [Feature("level", "m", 3.0, 2.0), Feature("temperature", "°C", 20.0, 5.0)]
 MakeCheckpoint = Callable[..., Checkpoint]

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm import backends
-from edge_lstm.backends import NAMES, ONE_THREAD, Backend, Means, format_of, refusal, tflite
+from edge_lstm.backends import registry as backends
+from edge_lstm.backends import tflite
+from edge_lstm.backends.kinds import NAMES
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.bundle import Bundle, TensorPair, Variant
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.network import CARRIED, Cell, Network, to_npz
-from edge_lstm.schemes import Scheme
-from edge_lstm.selftest import initial_states, relative_error, replay_tape, smallest_isolated_batch
-from edge_lstm_export.labels import FEATURES, PREDICTION, state_pairs
-from edge_lstm_export.quantize import quantized
+from edge_lstm.backends.registry import format_of, refusal
+from edge_lstm.backends.selftest import initial_states, relative_error, replay_tape, smallest_isolated_batch
+from edge_lstm.bundle.archive import Bundle, TensorPair, Variant
+from edge_lstm.bundle.network import CARRIED, Cell, Network, to_npz
+from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm_export.quantization.quantize import quantized
+from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, state_pairs
 from tests.networks import contract_of, random_network
 
 MakeBundle = Callable[..., Bundle]
@@ -46,7 +49,7 @@ def content_of(name: str, network: Network) -> bytes:
     format = format_of(name)
     if format == "numpy":
         return to_npz(network)
-    writer = pytest.importorskip(f"edge_lstm_export.{format}_writer")
+    writer = pytest.importorskip(f"edge_lstm_export.writers.{format}_writer")
     content: bytes = getattr(writer, f"write_{format}")(network, contract_of(network))
     return content
 
@@ -192,7 +195,7 @@ def test_loading_writes_nothing_on_stderr(name: str, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(content_of(name, network))
     program = (
         f"import pathlib, {MODULES[name]} as backend\n"
-        "from edge_lstm.bundle import Bundle, TensorPair, Variant\n"
+        "from edge_lstm.bundle.archive import Bundle, TensorPair, Variant\n"
         f"pairs = [TensorPair(name, name, 'next_' + name) for name in {network.state_names}]\n"
         "variant = Variant('tflite', 'float32', 'model', 'features', 'prediction', pairs, 0.0, 0.0)\n"
         f"backend.load(variant, pathlib.Path({str(tmp_path / 'model')!r}).read_bytes())\n"

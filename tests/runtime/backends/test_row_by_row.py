@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from edge_lstm import Bundle, Predictor, Reading
-from edge_lstm.backends import ONE_THREAD
 from edge_lstm.backends.calibrated import CalibratedBackend
-from edge_lstm.backends.one_by_one import OneByOne
+from edge_lstm.backends.protocol import ONE_THREAD
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.checks.trial import proven
-from edge_lstm.cli import main
-from edge_lstm.golden import golden_of
-from edge_lstm.measurement import measure
-from edge_lstm.selftest import SelfTestError, accepted, isolated, judge, smallest_isolated_batch
+from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.backends.selftest import SelfTestError, accepted, isolated, judge, smallest_isolated_batch
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.cli.main import main
+from edge_lstm.diagnostics.measurement import measure
+from edge_lstm.diagnostics.trial import proven
 from tests.networks import contract_of, random_network
 
 Floats = Any
@@ -95,7 +95,7 @@ def test_no_batch_of_a_coupling_backend_is_taken_for_isolated_and_its_single_row
 def test_verify_bench_and_the_doctors_trial_say_that_rows_go_one_at_a_time(
     make_bundle: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_lstm.measurement.BATCHES", (1, 3))
+    monkeypatch.setattr("edge_lstm.diagnostics.measurement.BATCHES", (1, 3))
     path = tmp_path / "tank.elstm"
     bundle = make_bundle(path)
     said = CliRunner().invoke(main, ["verify", str(path), "--backend", "numpy"]).stdout

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge_lstm import Bundle, Predictor, Reading
-from edge_lstm.backends import NAMES, installed, load, refusal, runnable
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.selftest import verify
+from edge_lstm.backends.kinds import NAMES
+from edge_lstm.backends.registry import installed, load, refusal, runnable
+from edge_lstm.backends.selftest import verify
+from edge_lstm.foundation.errors import EdgeLstmError
+from tests.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 CELLS = ("lstm", "gru")
 
 
@@ -94,7 +94,8 @@ def test_tflite_runtime_under_numpy_2_is_refused_before_it_is_imported(monkeypat
 
 def test_the_runtime_imports_nothing_of_a_workshop() -> None:
     script = (
-        "import sys, edge_lstm.cli, edge_lstm.service, edge_lstm.simulate, edge_lstm.replay, edge_lstm.data_sheet\n"
+        "import sys, edge_lstm.cli.main, edge_lstm.service.service, edge_lstm.bundle.data_sheet\n"
+        "import edge_lstm.recordings.simulator, edge_lstm.recordings.replay\n"
         "heavy = {'torch', 'onnx', 'tflite', 'matplotlib', 'edge_lstm_train', 'edge_lstm_export', 'onnxruntime'}\n"
         "print(', '.join(heavy & set(sys.modules)), end='')"
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edge_lstm.bundle import SIGNATURE, Bundle
-from edge_lstm.cli import main
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.service import Service
-from edge_lstm.service_config import read_service_config
-from edge_lstm.signing import new_keys, refuse_untrusted, signature, signer
+from edge_lstm.bundle.archive import SIGNATURE, Bundle
+from edge_lstm.bundle.signing import new_keys, refuse_untrusted, signature, signer
+from edge_lstm.cli.main import main
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.service.config import read_service_config
+from edge_lstm.service.service import Service
 
 pytest.importorskip("cryptography", reason="cryptography is not installed (extra signing)")
 

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edge_lstm.arrays import NO_ARRAYS, arrays_of
-from edge_lstm.bundle import CERTIFICATE, GOLDEN, Bundle
-from edge_lstm.certificate import Certificate, certificate_of
-from edge_lstm.cli import main
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.bundle.archive import CERTIFICATE, GOLDEN, Bundle
+from edge_lstm.bundle.certificate import Certificate, certificate_of
+from edge_lstm.bundle.npz import NO_ARRAYS, arrays_of
+from edge_lstm.cli.main import main
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _BOMB = 32 * 2**20
 WEIGHTS = "weights.float32.npz"

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from edge_lstm import Bundle, Predictor, Reading
-from edge_lstm.broker import EmbeddedBroker
-from edge_lstm.predictions import encode_prediction
-from edge_lstm.serving import _settle
-from edge_lstm.store import Rules, Store
+from edge_lstm.messages.encoder import encode_prediction
+from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.service.runner import _settle
+from edge_lstm.service.store import Rules, Store
 
 
 def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.contract import Alarm, Contract, Decision, Feature
-from edge_lstm.predictions import decode_prediction, encode_prediction
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Prediction, Reading
-from edge_lstm.streams import StreamTable
+from edge_lstm.bundle.contract import Alarm, Contract, Decision, Feature
+from edge_lstm.messages.encoder import decode_prediction, encode_prediction
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Prediction, Reading
+from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
 CLASSES = ["still", "walk", "run"]

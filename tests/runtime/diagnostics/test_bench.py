@@ -15,23 +15,23 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from edge_lstm import measurement
-from edge_lstm.backends import runnable
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.bench import Report, bench, table
-from edge_lstm.boards import Budget, read_board
-from edge_lstm.bundle import GOLDEN, Bundle, write_bundle
-from edge_lstm.child import ChildError, ask
-from edge_lstm.cli import main
-from edge_lstm.golden import golden_of
-from edge_lstm.golden import to_npz as golden_npz
-from edge_lstm.machine import this_machine
-from edge_lstm.measurement import BATCHES, Measurement, Pace
-from edge_lstm.power import Rail, power_w, rails
-from edge_lstm.predictor import Predictor
+from edge_lstm.backends.registry import runnable
+from edge_lstm.bundle.archive import GOLDEN, Bundle, write_bundle
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import to_npz as golden_npz
+from edge_lstm.cli.main import main
+from edge_lstm.diagnostics import measurement
+from edge_lstm.diagnostics.bench import Report, bench, table
+from edge_lstm.diagnostics.measurement import BATCHES, Measurement, Pace
+from edge_lstm.foundation.child_process import ChildError, ask
+from edge_lstm.hardware.boards import Budget, read_board
+from edge_lstm.hardware.machine import this_machine
+from edge_lstm.hardware.power import Rail, power_w, rails
+from edge_lstm.streaming.predictor import Predictor
 from tests.networks import contract_of, random_network
+from tests.paths import PUMP
 
-PUMP = Path(__file__).parents[1] / "fixtures" / "pump-lstm.elstm"
 BRIEF = {"seconds": 0.01, "root": "/none"}
 QUICK = ("--seconds", "0.02")
 
@@ -50,7 +50,7 @@ def measured(backend: str, scheme: str, p50_us: float, drift: float = 0.0, rss_m
 @pytest.fixture(autouse=True)
 def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine is: a busy one may not keep its budget."""
-    monkeypatch.setattr("edge_lstm.boards.detected", lambda machine: None)
+    monkeypatch.setattr("edge_lstm.hardware.boards.detected", lambda machine: None)
 
 
 @pytest.fixture
@@ -59,8 +59,10 @@ def benched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
 
     def make(found: Sequence[Measurement], budget: Budget | None = None) -> Report:
         answers = {(one.backend, one.scheme): dataclasses.asdict(one) for one in found}
-        monkeypatch.setattr("edge_lstm.bench.runnable", lambda bundle: list(answers))
-        monkeypatch.setattr("edge_lstm.bench.ask", lambda module, asked, _: answers[asked["backend"], asked["scheme"]])
+        monkeypatch.setattr("edge_lstm.diagnostics.bench.runnable", lambda bundle: list(answers))
+        monkeypatch.setattr(
+            "edge_lstm.diagnostics.bench.ask", lambda module, asked, _: answers[asked["backend"], asked["scheme"]]
+        )
         return bench(Bundle.open(PUMP), PUMP, "a-board", budget)
 
     return make
@@ -93,7 +95,7 @@ def test_every_backend_and_scheme_that_runs_here_is_measured_and_one_is_recommen
 def test_memory_is_the_childs_own_and_not_its_parents(bundle_path: Path) -> None:
     ballast = np.ones(400 * 2**20, np.uint8)  # which getrusage would give to a child that began as a copy of us
     asked = {"bundle": str(bundle_path), "backend": "numpy", "scheme": "float32", "threads": 1, "cores": None, **BRIEF}
-    facts = ask("edge_lstm.measurement", asked, 60)
+    facts = ask("edge_lstm.diagnostics.measurement", asked, 60)
     assert ballast.nbytes > 400e6
     assert 20 < facts["rss_mb"] < 200
 
@@ -103,7 +105,7 @@ def test_a_wheel_that_dies_is_a_line_and_the_others_are_measured(
 ) -> None:
     kill = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
     broken_package(tmp_path, "onnxruntime", monkeypatch, kill)
-    monkeypatch.setattr("edge_lstm.bench.runnable", lambda bundle: [("onnx", "int8"), ("numpy", "int8")])
+    monkeypatch.setattr("edge_lstm.diagnostics.bench.runnable", lambda bundle: [("onnx", "int8"), ("numpy", "int8")])
     head, died, lives, *_ = run_bench(PUMP, *QUICK).stdout.splitlines()
     assert head.split()[:2] == ["p50", "µs"]
     assert died.split()[:2] == ["onnx", "int8"]
@@ -114,19 +116,19 @@ def test_a_wheel_that_dies_is_a_line_and_the_others_are_measured(
 
 def test_a_backend_that_hangs_or_answers_nothing_is_a_line_too(bundle_path: Path) -> None:
     with pytest.raises(ChildError, match="no answer within 0 s"):
-        ask("edge_lstm.measurement", {}, 0.01)
+        ask("edge_lstm.diagnostics.measurement", {}, 0.01)
     with pytest.raises(ChildError, match="KeyError: 'cores'"):
-        ask("edge_lstm.measurement", {}, 60)
+        ask("edge_lstm.diagnostics.measurement", {}, 60)
     asked = {"bundle": str(bundle_path), "backend": "onnx", "scheme": "float32", "threads": 1, "cores": None, **BRIEF}
     with pytest.raises(ChildError, match=r"expected (a variant onnx float32|the package onnxruntime)"):
-        ask("edge_lstm.measurement", asked, 60)
+        ask("edge_lstm.diagnostics.measurement", asked, 60)
 
 
 def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path) -> None:
     if sys.version_info < (3, 11):
         pytest.skip("Python 3.10 cannot be told to leave the working folder alone")
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
-    code = "from edge_lstm.child import ask; ask('edge_lstm.measurement', {}, 60)"
+    code = "from edge_lstm.foundation.child_process import ask; ask('edge_lstm.diagnostics.measurement', {}, 60)"
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert "ChildError: KeyError: 'cores'" in done.stderr  # so it read the question
 
@@ -196,7 +198,7 @@ def test_a_config_names_the_board_and_one_that_would_not_be_valid_is_left_alone(
     text += 'providers = ["CPUExecutionProvider"]\n[mqtt]\nurl = "mqtt://localhost"\n'
     config.write_text(text)
     roomy = dataclasses.replace(read_board(architecture), budget=Budget(1000, 1000))
-    monkeypatch.setattr("edge_lstm.boards.read_board", lambda name: roomy)
+    monkeypatch.setattr("edge_lstm.hardware.boards.read_board", lambda name: roomy)
     result = run_bench(bundle_path, *QUICK, "--write", config, code=1)
     assert f"budget of {architecture}: p99 1000 ms, 1000 MB" in result.stdout
     assert f'{config}, as it would be: providers: expected backend = "onnx" beside it, found numpy' in result.stderr
@@ -206,7 +208,7 @@ def test_a_config_names_the_board_and_one_that_would_not_be_valid_is_left_alone(
 def test_cores_that_are_not_there_are_a_line(bundle_path: Path) -> None:
     asked = {"bundle": str(bundle_path), "backend": "numpy", "scheme": "float32", "threads": 1, "cores": [999]}
     with pytest.raises(ChildError, match="expected to run on the cores 999"):
-        ask("edge_lstm.measurement", {**asked, **BRIEF}, 60)
+        ask("edge_lstm.diagnostics.measurement", {**asked, **BRIEF}, 60)
 
 
 def test_bars_are_as_long_as_the_steps_are_fast(benched: Callable[..., Report]) -> None:

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.backends import NAMES, refusal
-from edge_lstm.bundle import GOLDEN, Bundle, write_bundle
-from edge_lstm.checks import board, clock, disk, model, software
-from edge_lstm.checks.broker import encryption
-from edge_lstm.golden import golden_of
-from edge_lstm.golden import to_npz as golden_npz
-from edge_lstm.machine import Machine
-from edge_lstm.service_config import MqttConfig, ServiceConfig
-from edge_lstm.times import NO_CLOCK
-
-PUMP = Path(__file__).parents[1] / "fixtures" / "pump-lstm.elstm"
+from edge_lstm.backends.kinds import NAMES
+from edge_lstm.backends.registry import refusal
+from edge_lstm.bundle.archive import GOLDEN, Bundle, write_bundle
+from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import to_npz as golden_npz
+from edge_lstm.diagnostics import board, clock, disk, model, software
+from edge_lstm.diagnostics.broker import encryption
+from edge_lstm.foundation.times import NO_CLOCK
+from edge_lstm.hardware.machine import Machine
+from edge_lstm.service.config import MqttConfig, ServiceConfig
+from tests.paths import PUMP
 
 
 def written(path: Path, text: str) -> None:
@@ -96,7 +96,7 @@ def test_a_wheel_that_dies_is_red_where_the_service_uses_it_and_amber_elsewhere(
 def test_the_backend_that_the_service_would_take_by_itself_is_red_where_it_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle_path = Path(__file__).parents[1] / "fixtures/pump-lstm.elstm"
+    bundle_path = PUMP
     wheel(tmp_path, "onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", monkeypatch)
     monkeypatch.setattr(model, "preferred", lambda *_: ("onnx", "float32"))  # named by nobody
     config = ServiceConfig(bundle_path.name, MqttConfig("mqtt://localhost"))

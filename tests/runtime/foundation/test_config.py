@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
-from edge_lstm.config import from_mapping, key, read_toml
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.config import from_mapping, key, read_toml
+from edge_lstm.foundation.errors import EdgeLstmError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edge_lstm import digits
+from edge_lstm.foundation import numbers as digits
 
 
 def any_float32(count: int) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.boards import board_names, board_table, detected, read_board
-from edge_lstm.config import from_mapping
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import Machine, memory_mb, prepared_machine, this_machine
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import board_names, board_table, detected, read_board
+from edge_lstm.hardware.machine import Machine, memory_mb, prepared_machine, this_machine
 
 PI_4 = Machine("aarch64", "3.11.2", "2.36", 3794, "Raspberry Pi 4 Model B Rev 1.4", ("raspberrypi,4-model-b",))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.arrivals import Arrivals
-from edge_lstm.reading import Reading
+from edge_lstm.messages.arrivals import Arrivals
+from edge_lstm.streaming.reading import Reading
 
 _NOW_NS = 1_795_300_000_123_456_789
 
@@ -15,7 +15,7 @@ _NOW_NS = 1_795_300_000_123_456_789
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A clock of one cell, in nanoseconds since 1970."""
     cell = [_NOW_NS]
-    monkeypatch.setattr("edge_lstm.arrivals.time.time_ns", lambda: cell[0])
+    monkeypatch.setattr("edge_lstm.messages.arrivals.time.time_ns", lambda: cell[0])
     return cell
 
 

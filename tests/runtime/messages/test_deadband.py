@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_lstm.deadband import Deadband
-from edge_lstm.decisions import Decided
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.steps import Steps
-from edge_lstm.streams import StreamTable
+from edge_lstm.decisions.decider import Decided
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.messages.deadband import Deadband
+from edge_lstm.streaming.step_results import Steps
+from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
 CONTRACT = contract_of(random_network(inputs=3))

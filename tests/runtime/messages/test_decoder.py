@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_lstm import EdgeLstmError, payloads
-from edge_lstm.codec import Decoder, PayloadError, encode_reading
-from edge_lstm.decisions import Decided
-from edge_lstm.mapping import InputMapping, OutputMapping, ValueMapping
-from edge_lstm.predictions import Encoder, decode_prediction, encode_prediction
-from edge_lstm.reading import Prediction, Reading
-from edge_lstm.steps import Outputs, Steps
-from edge_lstm.times import format_time, parse_time
+from edge_lstm import EdgeLstmError
+from edge_lstm.decisions.decider import Decided
+from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.messages import payloads
+from edge_lstm.messages.decoder import Decoder, PayloadError, encode_reading
+from edge_lstm.messages.encoder import Encoder, decode_prediction, encode_prediction
+from edge_lstm.messages.mapping import InputMapping, OutputMapping, ValueMapping
+from edge_lstm.streaming.reading import Prediction, Reading
+from edge_lstm.streaming.step_results import Outputs, Steps
 from tests.device_messages import DeviceMessage, decoders, device_messages
 
 DECODER = Decoder(InputMapping(), ["level", "flow"])

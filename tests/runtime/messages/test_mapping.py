@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError
-from edge_lstm.config import from_mapping
-from edge_lstm.mapping import InputMapping, OutputMapping, PresetName, ValueMapping
-from edge_lstm.paths import ABSENT
-from edge_lstm.paths import Path as FactPath
-from edge_lstm.presets import preset_names
-from edge_lstm.service_config import read_service_config
-from edge_lstm.topics import TopicPattern, filters_of, topic_faults
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.messages.json_path import ABSENT
+from edge_lstm.messages.json_path import Path as FactPath
+from edge_lstm.messages.mapping import InputMapping, OutputMapping, PresetName, ValueMapping
+from edge_lstm.messages.presets import preset_names
+from edge_lstm.messages.topics import TopicPattern, filters_of, topic_faults
+from edge_lstm.service.config import read_service_config
 
 HEAD = 'bundle = "tank.elstm"\n[mqtt]\nurl = "mqtt://localhost"\n'
 

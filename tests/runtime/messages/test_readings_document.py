@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
-from edge_lstm.config import from_mapping
-from edge_lstm.mapping import InputMapping, ValueMapping
-from edge_lstm.presets import preset_names
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.messages.mapping import InputMapping, ValueMapping
+from edge_lstm.messages.presets import preset_names
 from tests.device_messages import decoder
+from tests.paths import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/readings.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs/readings.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
 
 

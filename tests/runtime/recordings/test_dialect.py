@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.columns import Times
-from edge_lstm.dialect import Dialect, dialect
+from edge_lstm.recordings.columns import Times
+from edge_lstm.recordings.dialect import Dialect, dialect
 
 
 def found(folder: Path, text: str, name: str = "recording.csv") -> Dialect:

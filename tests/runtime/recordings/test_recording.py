@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Columns, numeric_columns, read_recording, recording_csv
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Columns, numeric_columns, read_recording, recording_csv
 
 TEXT = """when,pump,level,flow,note
 2024-01-01T00:00:00Z,a,1.5,3,ok

@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from edge_lstm.columns import Quantity, Times, Words
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.labels import Countdown, Window, Windows
-from edge_lstm.recording import Columns, Recording, numeric_columns, read_recording
-from edge_lstm.tables import Layout, recording_files
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.columns import Quantity, Times, Words
+from edge_lstm.recordings.label_windows import Countdown, Window, Windows
+from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
+from edge_lstm.recordings.tables import Layout, recording_files
 
 
 def written(folder: Path, text: str, name: str = "pump.csv") -> Path:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.access import Login, Tls, read_password
-from edge_lstm.address import Address, parse_address
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.service_config import MqttConfig, read_service_config
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.mqtt.address import Address, parse_address
+from edge_lstm.mqtt.credentials import Login, Tls, read_password
+from edge_lstm.service.config import MqttConfig, read_service_config
 
 
 def write(folder: Path, mqtt: str) -> Path:

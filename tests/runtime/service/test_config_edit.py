@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.config_edit import set_keys
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.service.config_edit import set_keys
 
 CHOSEN = {"backend": "onnx", "scheme": "int8"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BEFORE = "import sys\nfrom edge_lstm.lean_imports import defer_seldom_used\ndefer_seldom_used()\n"
+BEFORE = "import sys\nfrom edge_lstm.service.deferred_imports import defer_seldom_used\ndefer_seldom_used()\n"
 
 
 def said_by(program: str) -> list[str]:
@@ -16,7 +16,8 @@ def said_by(program: str) -> list[str]:
 
 def test_paho_and_our_door_load_neither_openssl_nor_http_nor_email() -> None:
     program = (
-        "import edge_lstm.mqtt, edge_lstm.refusal, edge_lstm.service, edge_lstm.service_config\n"
+        "import edge_lstm.mqtt.connection, edge_lstm.service.refusal, edge_lstm.service.service\n"
+        "import edge_lstm.service.config\n"
         "print(*{name.split('.')[0] for name in sys.modules} & {'_ssl', 'http', 'email'})"
     )
     assert said_by(program) == [""]
@@ -25,7 +26,7 @@ def test_paho_and_our_door_load_neither_openssl_nor_http_nor_email() -> None:
 def test_a_socket_that_has_nothing_and_one_that_takes_nothing_load_no_openssl() -> None:
     program = (
         "import socket\n"
-        "from edge_lstm.paho_stock import StockClient\n"
+        "from edge_lstm.mqtt.stock_client import StockClient\n"
         "from paho.mqtt.enums import MQTTProtocolVersion\n"
         "client = StockClient('', MQTTProtocolVersion.MQTTv5, True, print, print, print)\n"
         "client._sock, other = socket.socketpair()\n"
@@ -65,7 +66,7 @@ def test_what_is_loaded_already_stays_as_it_is() -> None:
 
 def test_digests_are_those_of_hashlib() -> None:
     program = (
-        "from edge_lstm.digests import blake2b, sha256\n"
+        "from edge_lstm.foundation.hashing import blake2b, sha256\n"
         "print('_hashlib' in sys.modules and 'numpy.random' not in sys.modules)\n"
         "del sys.modules['hashlib']\n"
         "import hashlib\n"

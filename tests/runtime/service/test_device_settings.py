@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm import backends
-from edge_lstm.backends import Means, refusal
-from edge_lstm.boards import board_names, board_table
-from edge_lstm.bundle import Bundle
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.machine import run_on
-from edge_lstm.service import Service, state_path
-from edge_lstm.service_config import ServiceConfig, read_service_config
-from edge_lstm.store import Store
-
-PUMP = Path(__file__).parents[1] / "fixtures/pump-lstm.elstm"
+from edge_lstm.backends import registry as backends
+from edge_lstm.backends.protocol import Means
+from edge_lstm.backends.registry import refusal
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import board_names, board_table
+from edge_lstm.hardware.machine import run_on
+from edge_lstm.service.config import ServiceConfig, read_service_config
+from edge_lstm.service.service import Service, state_path
+from edge_lstm.service.store import Store
+from tests.paths import PUMP
 
 
 def config_of(folder: Path, keys: str) -> ServiceConfig:

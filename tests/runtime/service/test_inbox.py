@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_lstm.intake import Intake
-from edge_lstm.mqtt import Message
+from edge_lstm.mqtt.connection import Message
+from edge_lstm.service.inbox import Intake
 
 
 def messages(count: int, size: int = 10, connection: int = 1, qos: int = 1) -> list[Message]:

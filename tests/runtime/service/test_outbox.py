@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Sequence
 
-from edge_lstm.outbox import Outbox, Outgoing
+from edge_lstm.service.outbox import Outbox, Outgoing
 
 
 class Broker:

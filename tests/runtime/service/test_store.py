@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.reading import Reading
-from edge_lstm.store import Rules, Store, StoreFullError, history
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.service.store import Rules, Store, StoreFullError, history
+from edge_lstm.streaming.reading import Reading
 
 
 def open_store(folder: Path, bundle: str = "bundle-1", kept: int = 0) -> Store:
@@ -39,7 +39,7 @@ def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
 
 def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from edge_lstm.store import Store\n"
+        "import os, signal, sys; from pathlib import Path; from edge_lstm.service.store import Store\n"
         "store = Store(Path(sys.argv[1]), 'bundle-1'); store.commit(1, [('a', b'x')], [('t', b'p')], 0, [], 0)\n"
         "store._database.execute('begin'); store._database.execute('delete from streams')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -82,7 +82,7 @@ def test_the_log_has_its_full_length_before_the_first_commit(tmp_path: Path) -> 
 
 def test_a_disk_without_room_for_the_log_takes_commits_all_the_same(tmp_path: Path) -> None:
     script = (
-        "import os, resource, signal, sys; from pathlib import Path; from edge_lstm.store import Store\n"
+        "import os, resource, signal, sys; from pathlib import Path; from edge_lstm.service.store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))\n"
         "store = Store(Path(sys.argv[1]), 'bundle-1')\n"
         "for n in range(1, 400): store.commit(n, [('a', os.urandom(1304))], [('t', b'p')], n - 1, [], 0)\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.systemd import Manager, is_running
+from edge_lstm.service.systemd import Manager, is_running
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_sign_of_life_goes_out_three_times_a_watchdog_however_often_the_loop_t
     ear: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     milliseconds = iter(range(600))  # a busy machine would leave some out
-    monkeypatch.setattr("edge_lstm.systemd.time.monotonic", lambda: next(milliseconds) / 1000)
+    monkeypatch.setattr("edge_lstm.service.systemd.time.monotonic", lambda: next(milliseconds) / 1000)
     manager = Manager({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "600000"})
     for _ in range(600):
         manager.alive()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.config import from_mapping
-from edge_lstm.contract import Contract, Feature, Sampling
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Reading
+from edge_lstm.bundle.contract import Contract, Feature, Sampling
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Reading
 from tests.networks import contract_of, random_network
 
 

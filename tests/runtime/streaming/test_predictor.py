@@ -12,7 +12,7 @@ import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.contract import Feature, Sampling
+from edge_lstm.bundle.contract import Feature, Sampling
 from tests.networks import contract_of, random_network
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.streams import StreamTable
+from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -8,15 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_lstm.recording import Recording
-from edge_lstm_train.augment import Noise, Worn
-from edge_lstm_train.batches import Batch, carried_chunks, cropped_runs
-from edge_lstm_train.dataset import Dataset, dataset_of
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import (
-    AugmentSection,
-    FeatureSection,
-)
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.data.augment import Noise, Worn
+from edge_lstm_train.data.batches import Batch, carried_chunks, cropped_runs
+from edge_lstm_train.data.dataset import Dataset, dataset_of
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import AugmentSection, FeatureSection
 
 Make = Callable[..., Recipe]
 

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm.contract import Contract, Feature, StateTensor
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Reading
-from edge_lstm_train.batches import carried_chunks, window_ends, windows
-from edge_lstm_train.dataset import dataset_of, read_dataset
-from edge_lstm_train.evaluate import aligned, predict
-from edge_lstm_train.fit import fit, streamed
-from edge_lstm_train.outliers import outliers
-from edge_lstm_train.recipe import read_recipe
-from edge_lstm_train.sections import ClassifySection, FeatureSection, FitSection
+from edge_lstm.bundle.contract import Contract, Feature, StateTensor
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Reading
+from edge_lstm_train.data.batches import carried_chunks, window_ends, windows
+from edge_lstm_train.data.dataset import dataset_of, read_dataset
+from edge_lstm_train.data.outliers import outliers
+from edge_lstm_train.evaluation.scores import aligned, predict
+from edge_lstm_train.model.fit import fit, streamed
+from edge_lstm_train.recipe.recipe import read_recipe
+from edge_lstm_train.recipe.sections import ClassifySection, FeatureSection, FitSection
 
 Floats = np.ndarray
 Make = Callable[..., Any]

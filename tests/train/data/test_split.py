@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording
-from edge_lstm_train.sections import RecordingSection, SplitSection
-from edge_lstm_train.split import NO_PART, PARTS, parts
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.data.split import NO_PART, PARTS, parts
+from edge_lstm_train.recipe.sections import RecordingSection, SplitSection
 
 SECTION = RecordingSection("nowhere.csv")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.recording import Recording, read_recording
-from edge_lstm.times import format_time
-from edge_lstm_train.dataset import dataset_of
-from edge_lstm_train.recipe import Recipe, read_recipe
-from edge_lstm_train.split import PARTS
+from edge_lstm.foundation.times import format_time
+from edge_lstm.recordings.recording import Recording, read_recording
+from edge_lstm_train.data.dataset import dataset_of
+from edge_lstm_train.data.split import PARTS
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 
 _FORECAST = '[forecast]\ntargets = ["{}"]\nhorizons = [1]\n'
 

@@ -8,16 +8,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_lstm.recording import Recording
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.classification import MARKOV, ClassScore, class_baselines, reliability, true_classes
-from edge_lstm_train.classification import verdict as classification_verdict
-from edge_lstm_train.dataset import dataset_of
-from edge_lstm_train.evaluate import coverage, predict
-from edge_lstm_train.fit import fit, untrained
-from edge_lstm_train.judgement import judge
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import (
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.data.dataset import dataset_of
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.classification import (
+    MARKOV,
+    ClassScore,
+    class_baselines,
+    reliability,
+    true_classes,
+)
+from edge_lstm_train.evaluation.classification import verdict as classification_verdict
+from edge_lstm_train.evaluation.scores import coverage, predict
+from edge_lstm_train.evaluation.verdict import judge
+from edge_lstm_train.model.fit import fit, untrained
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import (
     AnomalySection,
     AugmentSection,
     ClassifySection,

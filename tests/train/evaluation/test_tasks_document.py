@@ -12,22 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm.bundle import Bundle
-from edge_lstm.config import from_mapping
-from edge_lstm.contract import Contract
-from edge_lstm.mapping import OutputMapping
-from edge_lstm.predictions import Encoder
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Reading
-from edge_lstm_train.recipe import Recipe
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.messages.encoder import Encoder
+from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Reading
+from edge_lstm_train.recipe.recipe import Recipe
 from tests.networks import random_network
+from tests.paths import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
 COMMON = {"stream", "time", "step", "warm_steps", "revision", "bundle"}
 TASKS = ("forecast", "anomaly", "classify", "regress")
 

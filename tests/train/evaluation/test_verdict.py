@@ -9,17 +9,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_lstm.reading import Prediction
-from edge_lstm.recording import Recording
-from edge_lstm_train import detection
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.classification import MARKOV, class_baselines, recordings_score
-from edge_lstm_train.dataset import Dataset, dataset_of
-from edge_lstm_train.evaluate import predict, rows_of
-from edge_lstm_train.fit import untrained
-from edge_lstm_train.judgement import Judgement, judge
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import AnomalySection, ClassifySection, FeatureSection, SplitSection
+from edge_lstm.recordings.recording import Recording
+from edge_lstm.streaming.reading import Prediction
+from edge_lstm_train.data.dataset import Dataset, dataset_of
+from edge_lstm_train.evaluation import detection
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.classification import MARKOV, class_baselines, recordings_score
+from edge_lstm_train.evaluation.scores import predict, rows_of
+from edge_lstm_train.evaluation.verdict import Judgement, judge
+from edge_lstm_train.model.fit import untrained
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import AnomalySection, ClassifySection, FeatureSection, SplitSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Recipe]

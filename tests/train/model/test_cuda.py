@@ -11,18 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording
-from edge_lstm_train.batches import carried_chunks
-from edge_lstm_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edge_lstm_train.dataset import dataset_of
-from edge_lstm_train.fit import carried, fit, untrained
-from edge_lstm_train.losses import objective
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import (
-    ModelSection,
-    RegressSection,
-)
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.data.batches import carried_chunks
+from edge_lstm_train.data.dataset import dataset_of
+from edge_lstm_train.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edge_lstm_train.model.fit import carried, fit, untrained
+from edge_lstm_train.model.losses import objective
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import ModelSection, RegressSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Recipe]

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from edge_lstm.recording import Recording
-from edge_lstm_train import fit as fitting
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.batches import Batch
-from edge_lstm_train.dataset import Dataset, dataset_of
-from edge_lstm_train.evaluate import aligned, predict
-from edge_lstm_train.fit import Fitted, fit, streamed, untrained
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import FitSection, ModelSection, RegressSection
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.data.batches import Batch
+from edge_lstm_train.data.dataset import Dataset, dataset_of
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.scores import aligned, predict
+from edge_lstm_train.model import fit as fitting
+from edge_lstm_train.model.fit import Fitted, fit, streamed, untrained
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import FitSection, ModelSection, RegressSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Any]

@@ -8,18 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_lstm.recording import Recording
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.dataset import dataset_of
-from edge_lstm_train.evaluate import aligned, predict
-from edge_lstm_train.fit import fit, streamed, untrained
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.sections import (
-    FeatureSection,
-    FitSection,
-    ModelSection,
-    RegressSection,
-)
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.data.dataset import dataset_of
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.scores import aligned, predict
+from edge_lstm_train.model.fit import fit, streamed, untrained
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import FeatureSection, FitSection, ModelSection, RegressSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Recipe]

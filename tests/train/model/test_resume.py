@@ -14,17 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording, recording_csv
-from edge_lstm_train.baselines import fit_baselines
-from edge_lstm_train.dataset import dataset_of, read_dataset
-from edge_lstm_train.fit import fit
-from edge_lstm_train.recipe import Recipe, read_recipe
-from edge_lstm_train.sections import (
-    AugmentSection,
-    FitSection,
-    ModelSection,
-)
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Recording, recording_csv
+from edge_lstm_train.data.dataset import dataset_of, read_dataset
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.model.fit import fit
+from edge_lstm_train.recipe.recipe import Recipe, read_recipe
+from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSection
 
 Make = Callable[..., Recipe]
 
@@ -67,7 +63,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from edge_lstm_train import fit as fitting
-from edge_lstm_train.recipe import read_recipe
+from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import train
 
 keep = fitting._Search.keep

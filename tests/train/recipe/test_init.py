@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from edge_lstm.cli import main
-from edge_lstm.columns import Times
-from edge_lstm.reading import Reading
-from edge_lstm.recorder import Sheet
-from edge_lstm.service_config import read_service_config
-from edge_lstm_train.dataset import read_dataset
-from edge_lstm_train.fit import fit
-from edge_lstm_train.recipe import read_recipe
-from edge_lstm_train.survey import survey
+from edge_lstm.cli.main import main
+from edge_lstm.recordings.columns import Times
+from edge_lstm.recordings.recorder import Sheet
+from edge_lstm.service.config import read_service_config
+from edge_lstm.streaming.reading import Reading
+from edge_lstm_train.data.dataset import read_dataset
+from edge_lstm_train.model.fit import fit
+from edge_lstm_train.recipe.recipe import read_recipe
+from edge_lstm_train.recipe.survey import survey
 
 
 def init(*arguments: object) -> Result:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.columns import Quantity
-from edge_lstm.config import from_mapping
-from edge_lstm.contract import DERIVED, Alarm, Sampling
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.tables import column_index, open_table, recording_files
-from edge_lstm_train.recipe import bundled_recipes, read_recipe
-from edge_lstm_train.sections import (
+from edge_lstm.bundle.contract import DERIVED, Alarm, Sampling
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.columns import Quantity
+from edge_lstm.recordings.tables import column_index, open_table, recording_files
+from edge_lstm_train.recipe.recipe import bundled_recipes, read_recipe
+from edge_lstm_train.recipe.sections import (
     AnomalySection,
     AugmentSection,
     ClassifySection,
@@ -27,7 +27,8 @@ from edge_lstm_train.sections import (
     RegressSection,
     SplitSection,
 )
-from edge_lstm_train.toml_text import recipe_toml
+from edge_lstm_train.recipe.toml_text import recipe_toml
+from tests.paths import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -226,7 +227,7 @@ def test_keys_of_recordings_labels_and_splits_read_back_as_they_were(tmp_path: P
 
 
 def test_every_key_of_recordings_labels_and_splits_is_in_the_document() -> None:
-    text = (Path(__file__).parents[2] / "docs/recordings.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/recordings.md").read_text(encoding="utf-8")
     for section in (RecordingSection, LabelSection, SplitSection):
         for field in dataclasses.fields(section):
             assert re.search(rf"\b{field.name}\b", text), field.name
@@ -237,7 +238,7 @@ def _keys(section: type) -> set[str]:
 
 
 def test_the_document_of_tasks_shows_every_key_with_its_default_or_as_a_recipe_takes_it() -> None:
-    text = (Path(__file__).parents[2] / "docs/tasks.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
     shown: dict[str, dict[str, Any]] = {}
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         for name, value in tomllib.loads(block).items():

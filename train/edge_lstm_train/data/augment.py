@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
-from edge_lstm.derived import Derived
-from edge_lstm.features import carried
-from edge_lstm_train.batches import Batch
-from edge_lstm_train.sections import AugmentSection
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.streaming.derived import Derived
+from edge_lstm.streaming.features import carried
+from edge_lstm_train.data.batches import Batch
+from edge_lstm_train.recipe.sections import AugmentSection
 
 Floats = NDArray[np.float32]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.split import PARTS, Part
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.data.split import PARTS, Part
 
 
 @dataclass(frozen=True, eq=False)

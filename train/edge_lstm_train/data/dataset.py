@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.features import Features, carried
-from edge_lstm.recording import Recording, read_recording
-from edge_lstm.sampling import Sampler
-from edge_lstm.streams import StreamTable
-from edge_lstm_train.leaks import refuse_leaks
-from edge_lstm_train.outliers import refuse_impossible
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.split import PARTS, Part, parts
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Recording, read_recording
+from edge_lstm.streaming.features import Features, carried
+from edge_lstm.streaming.sampling import Sampler
+from edge_lstm.streaming.stream_table import StreamTable
+from edge_lstm_train.data.leaks import refuse_leaks
+from edge_lstm_train.data.outliers import refuse_impossible
+from edge_lstm_train.data.split import PARTS, Part, parts
+from edge_lstm_train.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.errors import EdgeLstmError
 
 _EXACT = 1 - 1e-6  # of a correlation: what is rounded to two decimals leaves more than that, two sensors do not
 _FEWEST = 30  # steps; fewer may agree by chance

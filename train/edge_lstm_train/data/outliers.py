@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording, row_place
-from edge_lstm_train.recipe import Recipe
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import Recording, row_place
+from edge_lstm_train.recipe.recipe import Recipe
 
 # A value is far off where it lies far from the median, and nothing lies between it and the others. In eighty columns of
 # public recordings no measurement has a hole of more than 3.1 before it; -200 for a missing value has 3.7 to 160.

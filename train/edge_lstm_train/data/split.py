@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.config import suggestion
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.recording import Recording
-from edge_lstm.times import format_time, parse_time
-from edge_lstm_train.sections import RecordingSection, SplitSection
+from edge_lstm.foundation.config import suggestion
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.recordings.recording import Recording
+from edge_lstm_train.recipe.sections import RecordingSection, SplitSection
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm_train.dataset import Dataset, first_alike, target_columns
+from edge_lstm_train.data.dataset import Dataset, first_alike, target_columns
 
 Array = NDArray[np.float64]
 

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.fit import input_statistics
-from edge_lstm_train.split import Part
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.data.split import Part
+from edge_lstm_train.model.fit import input_statistics
 
 Places = NDArray[np.int64]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions import decide_all
-from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.split import Part
+from edge_lstm.decisions.decider import decide_all
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.data.split import Part
 
 Flags = NDArray[np.bool_]
 

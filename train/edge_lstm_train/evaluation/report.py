@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Literal
 
-from edge_lstm.files import write_file
+from edge_lstm.foundation.files import write_file
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.contract import Contract
-from edge_lstm.network import Network
-from edge_lstm.predictor import Predictor
-from edge_lstm.reading import Prediction
-from edge_lstm.recording import Recording
-from edge_lstm_train.baselines import NAIVE, Baselines
-from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.split import Part
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.network import Network
+from edge_lstm.recordings.recording import Recording
+from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.reading import Prediction
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.data.split import Part
+from edge_lstm_train.evaluation.baselines import NAIVE, Baselines
 
 MODEL = "model"
 _READINGS_AT_ONCE = 1024

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.reading import Prediction
-from edge_lstm_train import classification, detection, evaluate, plots
-from edge_lstm_train.baselines import MEAN, NAIVE, RIDGE, Baselines
-from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.evaluate import (
+from edge_lstm.streaming.reading import Prediction
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.evaluation import classification, detection, plots
+from edge_lstm_train.evaluation import scores as evaluate
+from edge_lstm_train.evaluation.baselines import MEAN, NAIVE, RIDGE, Baselines
+from edge_lstm_train.evaluation.report import Block, Paragraph, Picture, Section, Table
+from edge_lstm_train.evaluation.scores import (
     MODEL,
     Coverage,
     Score,
@@ -28,8 +30,7 @@ from edge_lstm_train.evaluate import (
     steps_ahead,
     where,
 )
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.report import Block, Paragraph, Picture, Section, Table
+from edge_lstm_train.recipe.recipe import Recipe
 
 _MOST_PLOTS = 6
 _PLOTTED_STEPS = 120  # where no season says how long a few periods are

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_lstm.config import from_mapping
-from edge_lstm.contract import Contract
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
-from edge_lstm_train.model import Forecaster, Shape
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.config import from_mapping
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
+from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 FORMAT_VERSION = 2
 FILE = "checkpoint.pt"

@@ -24,17 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.files import write_file
-from edge_lstm.progress import Tick, progress
-from edge_lstm_train.augment import Noise, Worn
-from edge_lstm_train.batches import Batch, carried_chunks, cropped_runs, windows
-from edge_lstm_train.dataset import Dataset, target_columns
-from edge_lstm_train.highway import started_at_ridge
-from edge_lstm_train.losses import Objective, objective
-from edge_lstm_train.model import Forecaster, Shape, State
-from edge_lstm_train.recipe import Recipe
-from edge_lstm_train.split import Part
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.progress import Tick, progress
+from edge_lstm_train.data.augment import Noise, Worn
+from edge_lstm_train.data.batches import Batch, carried_chunks, cropped_runs, windows
+from edge_lstm_train.data.dataset import Dataset, target_columns
+from edge_lstm_train.data.split import Part
+from edge_lstm_train.model.forecaster import Forecaster, Shape, State
+from edge_lstm_train.model.losses import Objective, objective
+from edge_lstm_train.model.ridge_start import started_at_ridge
+from edge_lstm_train.recipe.recipe import Recipe
 
 _VALIDATIONS = 8
 _WARM_UP = 0.1  # share of the updates in which the learning rate rises

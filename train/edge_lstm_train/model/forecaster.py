@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edge_lstm.config import key
-from edge_lstm.network import CARRIED, Cell, Layer, Network, state_sizes
+from edge_lstm.bundle.network import CARRIED, Cell, Layer, Network, state_sizes
+from edge_lstm.foundation.config import key
 
 # One (layers, batch, hidden) tensor for each name in CARRIED[cell]: [h, c] of an LSTM, [h] of a GRU; then, with a
 # highway, its shift register (1, batch, highway * inputs).

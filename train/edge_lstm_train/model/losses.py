@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.recipe.recipe import Recipe
 
 Doubles = NDArray[np.float64]
 

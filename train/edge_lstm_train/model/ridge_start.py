@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_lstm_train.dataset import Dataset
-from edge_lstm_train.model import Forecaster
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.model.forecaster import Forecaster
 
 Doubles = NDArray[np.float64]
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from edge_lstm.columns import Times
-from edge_lstm.config import suggestion
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm_train.survey import Survey
-from edge_lstm_train.toml_text import toml_key, toml_value
+from edge_lstm.foundation.config import suggestion
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.columns import Times
+from edge_lstm_train.recipe.survey import Survey
+from edge_lstm_train.recipe.toml_text import toml_key, toml_value
 
 Task = Literal["forecast", "anomaly", "classify", "regress"]
 

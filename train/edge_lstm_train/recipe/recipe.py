@@ -11,9 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from edge_lstm.columns import Quantity, Words
-from edge_lstm.config import key, read_toml, suggestion
-from edge_lstm.contract import (
+from edge_lstm.bundle.contract import (
     Alarm,
     ClockInput,
     Contract,
@@ -24,14 +22,16 @@ from edge_lstm.contract import (
     Task,
     derived_parts,
 )
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.labels import Countdown, Window, Windows
-from edge_lstm.network import CARRIED, GATES, state_sizes
-from edge_lstm.recording import Columns
-from edge_lstm.tables import Layout
-from edge_lstm.texts import plain, told
-from edge_lstm.times import parse_time
-from edge_lstm_train.sections import (
+from edge_lstm.bundle.network import CARRIED, GATES, state_sizes
+from edge_lstm.foundation.config import key, read_toml, suggestion
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import plain, told
+from edge_lstm.foundation.times import parse_time
+from edge_lstm.recordings.columns import Quantity, Words
+from edge_lstm.recordings.label_windows import Countdown, Window, Windows
+from edge_lstm.recordings.recording import Columns
+from edge_lstm.recordings.tables import Layout
+from edge_lstm_train.recipe.sections import (
     AnomalySection,
     AugmentSection,
     ClassifySection,

@@ -9,11 +9,11 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Literal
 
-from edge_lstm.columns import Times
-from edge_lstm.config import key
-from edge_lstm.contract import Aggregate, Alarm, Decision, derived_fault
-from edge_lstm.network import Cell
-from edge_lstm.times import parse_time
+from edge_lstm.bundle.contract import Aggregate, Alarm, Decision, derived_fault
+from edge_lstm.bundle.network import Cell
+from edge_lstm.foundation.config import key
+from edge_lstm.foundation.times import parse_time
+from edge_lstm.recordings.columns import Times
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.columns import Times, Words, texts_of
-from edge_lstm.dialect import dialect
-from edge_lstm.errors import EdgeLstmError
-from edge_lstm.numerals import WORDS
-from edge_lstm.recording import Columns, Recording, numeric_columns, read_recording
-from edge_lstm.tables import Layout, column_index, open_table, recording_files, without_header
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.numbers import WORDS
+from edge_lstm.recordings.columns import Times, Words, texts_of
+from edge_lstm.recordings.dialect import dialect
+from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
+from edge_lstm.recordings.tables import Layout, column_index, open_table, recording_files, without_header
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
 _MOST_STREAMS = 1000

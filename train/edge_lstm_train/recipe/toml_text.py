@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_lstm_train.recipe import Recipe
+from edge_lstm_train.recipe.recipe import Recipe
 
 
 def recipe_toml(recipe: Recipe) -> str:

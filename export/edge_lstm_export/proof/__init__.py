@@ -1,0 +1,1 @@
+"""Proof that a bundle is right: golden vectors, stress input, certificate, budgets."""

@@ -1,0 +1,1 @@
+"""Quantized weights: schemes, rounding with error feedback, distillation."""

@@ -1,0 +1,1 @@
+"""ONNX and TFLite files, written directly from the weights."""

@@ -1,0 +1,1 @@
+"""The bundle (.elstm file): contract, network, golden vectors, certificate, signature."""

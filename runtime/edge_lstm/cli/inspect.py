@@ -1,0 +1,113 @@
+"""The commands on one bundle: `inspect`, `verify`, `keys`, `sign`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_lstm.backends.kinds import NAMES
+from edge_lstm.cli.options import backend_option, bundle_argument, scheme_option
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.files import write_file
+
+
+@click.command()
+@bundle_argument
+@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Draw the model card as a web page.")
+def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
+    """Show what a bundle takes, gives and carries."""
+    from edge_lstm.bundle.archive import Bundle
+    from edge_lstm.bundle.data_sheet import data_sheet, facts
+
+    opened = Bundle.open(bundle)
+    if html is not None:
+        from edge_lstm.bundle.web_page import model_page
+
+        write_file(html, model_page(opened))
+        click.echo(f"wrote {html}", err=True)
+    click.echo(json.dumps(facts(opened), indent=2) if as_json else data_sheet(opened))
+
+
+@click.command()
+@bundle_argument
+@backend_option
+@scheme_option
+@click.option("--json", "as_json", is_flag=True, help="A list of verdicts, for programs.")
+@click.option("--trust", type=click.Path(path_type=Path), metavar="PUBLIC_KEY", help="Who must have signed it.")
+def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool, trust: Path | None) -> None:
+    """Replay a bundle's golden vectors on the backends that are installed here."""
+    from edge_lstm.backends.registry import load, preferred, refusal, runnable
+    from edge_lstm.backends.selftest import verify as verdicts_of
+    from edge_lstm.bundle.archive import Bundle
+
+    opened = Bundle.open(bundle)
+    if trust is not None:
+        from edge_lstm.bundle.signing import refuse_untrusted
+
+        refuse_untrusted(opened, trust)
+        click.echo(f"signed by {trust}", err=True)
+    if backend is not None and (error := refusal(backend)) is not None:
+        raise error
+    if scheme is not None and scheme not in opened.schemes:
+        raise EdgeLstmError(
+            f"{bundle}: expected a scheme of {', '.join(opened.schemes)}, found {scheme}", "choose one of them"
+        )
+    runs = [run for run in runnable(opened) if run[0] == (backend or run[0]) and run[1] == (scheme or run[1])]
+    if not runs:
+        load(opened, *preferred(opened, backend, scheme))  # says what is missing, or why that backend may not
+        raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
+    verdicts = verdicts_of(opened, runs)
+    if as_json:
+        click.echo(json.dumps([_verdict_facts(verdict) for verdict in verdicts], indent=2))
+    else:
+        for verdict in verdicts:
+            mark = "ok" if verdict.passed else "FAILED"
+            click.echo(f"{mark:<7}{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
+        for name in NAMES:
+            if backend is None and (error := refusal(name)) is not None:
+                click.echo(f"not run {name}: {error.message}", err=True)
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if failed:
+        names = ", ".join(f"{verdict.backend} {verdict.scheme}" for verdict in failed)
+        raise EdgeLstmError(
+            f"{bundle}: expected every backend to give the golden vectors, found {len(failed)} that does not: {names}",
+            "do not run the bundle on these; another version of the backend may do",
+        )
+
+
+def _verdict_facts(verdict: Any) -> dict[str, Any]:
+    import dataclasses
+
+    return {**dataclasses.asdict(verdict), "passed": verdict.passed, "finding": verdict.finding}
+
+
+@click.group()
+def keys() -> None:
+    """Make the keys that bundles are signed with."""
+
+
+@keys.command("new")
+@click.argument("name", type=click.Path(path_type=Path))
+def new_keys_command(name: Path) -> None:
+    """Make a pair: NAME.key signs and stays secret, NAME.pub goes onto devices."""
+    from edge_lstm.bundle.signing import new_keys
+
+    private, public = new_keys(name)
+    click.echo(f"wrote {private} (keep it secret) and {public} (put it on devices)")
+
+
+@click.command()
+@bundle_argument
+@click.option("--key", type=click.Path(path_type=Path), required=True, metavar="PRIVATE_KEY", help="From keys new.")
+def sign(bundle: Path, key: Path) -> None:
+    """Sign a bundle in its place; its id stays."""
+    from edge_lstm.bundle.archive import Bundle
+    from edge_lstm.bundle.signing import signature
+
+    opened = Bundle.open(bundle)
+    write_file(bundle, opened.signed(signature(opened, key)))
+    click.echo(f"signed {bundle}  id {opened.id}")

@@ -1,0 +1,54 @@
+"""The commands of a running service: `run`, `status`, and `broker` for a first try."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from edge_lstm.cli.options import config_argument
+from edge_lstm.foundation.errors import EdgeLstmError
+
+
+@click.command()
+@config_argument
+def run(config: Path) -> None:
+    """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    import faulthandler
+
+    from edge_lstm.service.deferred_imports import defer_seldom_used
+
+    faulthandler.enable()  # a wheel made for another processor ends us with no word of ours: this says in which import
+    defer_seldom_used()
+    from edge_lstm.service.runner import serve
+
+    serve(config)
+
+
+@click.command()
+@config_argument
+@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+def status(config: Path, as_json: bool) -> None:
+    """Show what the service of a config says of itself, over its broker."""
+    from edge_lstm.service.config import read_service_config
+    from edge_lstm.service.status import read_status, status_text
+
+    facts = read_status(read_service_config(config).mqtt, config.parent)
+    click.echo(json.dumps(facts, indent=2) if as_json else status_text(facts))
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65534), default=1883, show_default=True, help="MQTT 5; 3.1.1 one above.")
+def broker(port: int) -> None:
+    """Run a small MQTT broker on loopback, for a first try without mosquitto."""
+    from edge_lstm.foundation.signals import ended_by_signals
+    from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+
+    with ended_by_signals(lambda: None) as ended, EmbeddedBroker(port) as embedded:
+        click.echo(f"MQTT 5 at {embedded.address}, MQTT 3.1.1 at {embedded.address_311}; end with Ctrl-C", err=True)
+        while embedded.running and not ended:
+            time.sleep(0.2)
+    if not ended:
+        raise EdgeLstmError("expected the broker to run until it is told to end, found that it died", "start it again")

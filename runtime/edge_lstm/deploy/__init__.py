@@ -1,0 +1,1 @@
+"""Installing a service on a board, locally or over ssh."""

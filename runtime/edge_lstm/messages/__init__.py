@@ -1,0 +1,1 @@
+"""MQTT payloads to readings, and predictions to MQTT payloads."""

@@ -1,0 +1,1 @@
+"""Recordings: files to readings, live traffic to files, files to a broker."""

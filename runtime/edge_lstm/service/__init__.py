@@ -1,0 +1,1 @@
+"""The service: its configuration, its loop, its state database."""

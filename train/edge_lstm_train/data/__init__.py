@@ -1,0 +1,1 @@
+"""A recording as training data: features and targets, splits, batches, augmentation."""

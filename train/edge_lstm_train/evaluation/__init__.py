@@ -1,0 +1,1 @@
+"""Scores through the runtime's own predictor, beside baselines; verdict, plots, report."""

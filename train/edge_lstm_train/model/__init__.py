@@ -1,0 +1,1 @@
+"""The network in torch, its losses, the training loop, the checkpoint."""
