@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 
 HOST = "127.0.0.1"
 
@@ -63,16 +63,16 @@ def paho_own_loop(port: int, qos: int, window: int) -> None:
         client.loop_misc()
 
 
-def door(kind: Literal["batching", "stock"]) -> Callable[[int, Any, int], None]:
+def connection(kind: Literal["batching", "stock"]) -> Callable[[int, Any, int], None]:
     def run(port: int, qos: Literal[0, 1], window: int) -> None:
-        door = Door(Address(HOST, port), topics=["in/#"], qos=qos, receive_maximum=65535, client=kind)
-        door.open()
-        door.publish("ready", "ready")
+        connection = MqttConnection(Address(HOST, port), topics=["in/#"], qos=qos, receive_maximum=65535, client=kind)
+        connection.open()
+        connection.publish("ready", "ready")
         while True:
-            messages = door.poll(0.2)
+            messages = connection.poll(0.2)
             if messages:
-                door.publish_many([("out" + message.topic[2:], message.payload) for message in messages], qos=qos)
-                door.acknowledge(messages)
+                connection.publish_many([("out" + message.topic[2:], message.payload) for message in messages], qos=qos)
+                connection.acknowledge(messages)
 
     return run
 
@@ -80,8 +80,8 @@ def door(kind: Literal["batching", "stock"]) -> Callable[[int, Any, int], None]:
 ECHOES = {
     "paho loop_start": paho_loop_start,
     "paho own loop": paho_own_loop,
-    "door stock": door("stock"),
-    "door batching": door("batching"),
+    "door stock": connection("stock"),
+    "door batching": connection("batching"),
 }
 
 if __name__ == "__main__":

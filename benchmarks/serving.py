@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 
 HOST = "127.0.0.1"
 _START_S = 1_767_225_600
@@ -55,14 +55,14 @@ class Client:
     """Sends readings, and hears predictions and when the service is there."""
 
     def __init__(self, port: int) -> None:
-        self.door = Door(Address(HOST, port), topics=["out/#", "edge-lstm/+/status"])
-        self.door.open()
+        self.connection = MqttConnection(Address(HOST, port), topics=["out/#", "edge-lstm/+/status"])
+        self.connection.open()
         self.online = False
 
     def predictions(self, timeout_s: float) -> list[str]:
         """The streams of those that came."""
-        messages = self.door.poll(timeout_s)
-        self.door.acknowledge(messages)
+        messages = self.connection.poll(timeout_s)
+        self.connection.acknowledge(messages)
         for message in messages:
             if message.topic.endswith("/status") and not message.retained:
                 self.online = message.payload == b"online"
@@ -79,7 +79,7 @@ class Client:
 
     def ask(self, items: list[tuple[str, bytes]]) -> None:
         """Send readings, and wait for as many predictions."""
-        self.door.publish_many(items)
+        self.connection.publish_many(items)
         back = 0
 
         def done() -> bool:
@@ -105,7 +105,7 @@ def latencies_ms(folder: Path, bundle: Path, port: int, rate: float, seconds: fl
             if sent < count and now >= due:
                 stream = f"pump-{sent % 64}"
                 sent_at[stream].append(now)
-                client.door.publish(f"in/{stream}", payload(1000 + sent // 64))
+                client.connection.publish(f"in/{stream}", payload(1000 + sent // 64))
                 sent += 1
                 continue
             streams = client.predictions(min(0.05, max(0.0, due - now)) if sent < count else 0.05)
@@ -113,7 +113,7 @@ def latencies_ms(folder: Path, bundle: Path, port: int, rate: float, seconds: fl
             found += [1000 * (now - sent_at[stream].popleft()) for stream in streams]
             if now > begun + seconds + 60:
                 raise RuntimeError("predictions are missing")
-    client.door.close()
+    client.connection.close()
     return found
 
 
@@ -128,7 +128,7 @@ def memory(folder: Path, bundle: Path, port: int, backend: str) -> tuple[float, 
             for start in range(0, _MANY, 500):
                 client.ask([(f"in/pump-{start + number}", payload(1000 + _)) for number in range(500)])
         many = _rss_kib(process.pid)
-    client.door.close()
+    client.connection.close()
     return one / 1024, (many - one) / _MANY
 
 
@@ -140,13 +140,13 @@ def start_s(folder: Path, bundle: Path, port: int) -> float:
         client.wait_online()
         client.ask([("in/pump-0", payload(0))])
     client.wait(lambda: (client.predictions(0.05), not client.online)[1])
-    client.door.publish("in/pump-0", payload(1))
-    client.wait(lambda: (client.predictions(0.05), not client.door.unconfirmed)[1])
+    client.connection.publish("in/pump-0", payload(1))
+    client.wait(lambda: (client.predictions(0.05), not client.connection.unconfirmed)[1])
     begun = time.monotonic()
     with running(command):
         client.wait(lambda: bool(client.predictions(0.05)))
         taken = time.monotonic() - begun
-    client.door.close()
+    client.connection.close()
     return taken
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.streaming.reading import Reading
 
 FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "pump-lstm.elstm"
@@ -50,9 +50,9 @@ def main() -> int:
 
 
 def _soak(pid: int, address: Address, arguments: argparse.Namespace) -> int:
-    listener = Door(address, "soak-listener", ["predictions/+"], session_expiry_s=600)
+    listener = MqttConnection(address, "soak-listener", ["predictions/+"], session_expiry_s=600)
     listener.open()
-    publisher = Door(address, "soak-publisher", session_expiry_s=600)
+    publisher = MqttConnection(address, "soak-publisher", session_expiry_s=600)
     publisher.open()
     rng = np.random.default_rng(0)
     begun = time.monotonic()

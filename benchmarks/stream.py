@@ -38,7 +38,7 @@ from serving import payload, print_serving, service_command
 
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -183,7 +183,7 @@ class Load:
 
     def __init__(self, port: int, qos: Literal[0, 1]) -> None:
         self._qos = qos
-        self._door = Door(
+        self._door = MqttConnection(
             Address("127.0.0.1", port), topics=["out/#", "ready", "edge-lstm/+/status"], qos=0, client="batching"
         )
         self._door.open()

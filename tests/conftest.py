@@ -18,7 +18,7 @@ from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.selftest import replay_tape
 from edge_lstm.bundle.archive import GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, write_bundle
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.bundle.golden import Expected, Golden
+from edge_lstm.bundle.golden import Expected, GoldenVectors
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.bundle.network import Network, to_npz
 from edge_lstm.deploy.wheel_target import Target
@@ -67,7 +67,7 @@ def make_bundle() -> Callable[..., Bundle]:
         tape = np.random.default_rng(1).normal(0, 1, (200, len(contract.inputs))).astype(np.float32)
         marks = np.array([1, 10, 200])
         prediction, states = replay_tape(ReferenceBackend(network), contract, tape, marks)
-        golden = Golden(tape, marks, {"float32": Expected(prediction, states)})
+        golden = GoldenVectors(tape, marks, {"float32": Expected(prediction, states)})
         pairs = [TensorPair(name, name, f"next_{name}") for name in network.state_names]
         variant = Variant("numpy", "float32", "weights.float32.npz", "features", "prediction", pairs, 1e-5, 1e-4)
         architecture = Architecture(network.cell, len(network.layers), network.hidden, network.parameters)

@@ -18,8 +18,8 @@ import pytest
 from edge_lstm import Bundle, Predictor
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.service import translators
-from edge_lstm.service.store import Rules, Store, history
+from edge_lstm.service.service import message_codecs
+from edge_lstm.service.store import SteppingRules, Store, history
 
 WRITTEN = Path(__file__).parent / "fixtures/written_by_0_1_0"
 STATES = ("anomaly", "rewind", "outbox", "classify", "estimate")
@@ -45,7 +45,7 @@ class Opened:
         self.bundle = Bundle.open(folder / self.config.bundle)
         self.readings, rules = history(database, self.bundle.id)
         assert rules is not None, f"expected a span of {self.bundle.id} in {database}, found none"
-        self.rules: Rules = rules
+        self.rules: SteppingRules = rules
         with sqlite3.connect(database) as connection:
             self.streams = [name for (name,) in connection.execute("select stream from streams order by stream")]
             self.filters = [name for (name,) in connection.execute("select filter from subscribed order by filter")]
@@ -55,7 +55,7 @@ class Opened:
         self.predictor = Predictor.of(
             self.bundle, self.config.backend, self.config.scheme, **rules._asdict(), fetch=self.store.row
         )
-        self._decoder, self._encoder, self._deadband = translators(self.config, self.bundle)
+        self._decoder, self._encoder, self._deadband = message_codecs(self.config, self.bundle)
 
     def close(self) -> None:
         self.store.close(0)
@@ -80,21 +80,21 @@ class Opened:
         table = self.predictor.table
         slot = table.slot(stream)
         found = {
-            "now": self._present(table.now[slot]),
-            "joining": plain(table.joining[slot]),
-            "said": plain(table.said[slot]),
+            "now": self._present(table.current[slot]),
+            "joining": plain(table.partial_values[slot]),
+            "said": plain(table.last_published[slot]),
         }
         if self.bundle.contract.sampling.grid:
-            found["filling"] = _fields(table.filling[slot])
+            found["filling"] = _fields(table.open_interval[slot])
         if self.bundle.contract.alarm is not None:
-            calibrated = int(table.now["calibrated"][slot])
-            kept = calibrated if calibrated < table.usual.shape[1] else 0
-            found["residuals"] = {"count": calibrated, "kept": plain(table.usual[slot, :kept])}
+            calibrated = int(table.current["calibrated"][slot])
+            kept = calibrated if calibrated < table.calibration.shape[1] else 0
+            found["residuals"] = {"count": calibrated, "kept": plain(table.calibration[slot, :kept])}
         if self.rules.max_rewind:
             length = int(table.trail_length[slot])
             found["trail"] = [_fields(entry) for entry in table.trail[slot, :length]]
-            found["anchor"] = self._present(table.anchor[slot]) if length else None
-            found["middle"] = self._present(table.middle[slot]) if length > self.rules.max_rewind else None
+            found["anchor"] = self._present(table.snapshot_old[slot]) if length else None
+            found["middle"] = self._present(table.snapshot_mid[slot]) if length > self.rules.max_rewind else None
         if self.rules.window:
             found["seen"] = [number for number in table.seen[slot].tolist() if number]
         return found

@@ -37,7 +37,7 @@ from edge_lstm.bundle.archive import (
     pack,
 )
 from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
-from edge_lstm.bundle.golden import Expected, Golden
+from edge_lstm.bundle.golden import Expected, GoldenVectors
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.bundle.network import RECENT
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -56,7 +56,7 @@ _ENDS = re.compile(r"^(next|new|final)_|_?(n|out|next|new|final|output)$")
 
 
 @dataclass(frozen=True)
-class Told:
+class AdoptOptions:
     """What a graph does not say of itself; what is left out is found, or refused where it cannot be."""
 
     name: str
@@ -74,7 +74,7 @@ class _Port:
     shape: tuple[int | None, ...]  # None: of any size
 
 
-def adopt(path: Path, output: Path, told: Told) -> tuple[Bundle, list[Verdict]]:
+def adopt(path: Path, output: Path, told: AdoptOptions) -> tuple[Bundle, list[Verdict]]:
     """Write the model's bundle at `output`, whole or not at all. Raises EdgeLstmError where it is no stream's model."""
     model = _read(path)
     inputs = {port.name: port for port in _ports(model.graph.input) if port.name not in told.constants}
@@ -155,7 +155,7 @@ def _fits(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
 
 def _refuse_strangers(
     path: Path,
-    told: Told,
+    told: AdoptOptions,
     model: Any,
     inputs: Mapping[str, _Port],
     outputs: Mapping[str, _Port],
@@ -187,7 +187,7 @@ def _refuse_strangers(
         raise EdgeLstmError(f"{path}: expected an output besides the states, found {has}", "check --state")
 
 
-def _width(path: Path, features: _Port, told: Told) -> int:
+def _width(path: Path, features: _Port, told: AdoptOptions) -> int:
     """How many features a step takes, without the context in front of them."""
     shape = features.shape
     if len(shape) != 2 and not (len(shape) == 3 and sorted(shape[:2], key=str) == [1, None]):
@@ -227,7 +227,7 @@ def _for_one_stream(shape: tuple[int | None, ...]) -> list[int]:
 def _rewrite(
     path: Path,
     model: Any,
-    told: Told,
+    told: AdoptOptions,
     features: _Port,
     prediction: _Port,
     pairs: Mapping[str, str],
@@ -349,7 +349,7 @@ def tone_and_noise(samples: int) -> Floats:
     return signal
 
 
-def _golden(path: Path, content: bytes, contract: Contract, variant: Variant) -> Golden:
+def _golden(path: Path, content: bytes, contract: Contract, variant: Variant) -> GoldenVectors:
     """What the graph answers as it stands, without onnxruntime's optimizer; refuses states that do nothing."""
     width = len(contract.features)
     tape = tone_and_noise(_STEPS * width).reshape(_STEPS, width)
@@ -373,7 +373,7 @@ def _golden(path: Path, content: bytes, contract: Contract, variant: Variant) ->
             f"{path}: expected outputs that depend on the state, found the same ones from zeros at every step",
             "this model ignores its state: it needs no stream",
         )
-    return Golden(tape, marks, {"float32": Expected(prediction, states)})
+    return GoldenVectors(tape, marks, {"float32": Expected(prediction, states)})
 
 
 class _Plain:
@@ -401,7 +401,7 @@ def _packed(
     content: bytes,
     contract: Contract,
     variant: Variant,
-    golden: Golden,
+    golden: GoldenVectors,
     left_out: Sequence[str],
 ) -> bytes:
     nodes, numbers = _counted(model.graph)

@@ -40,14 +40,14 @@ def adopt(
 ) -> None:
     """Make a bundle of a recurrent ONNX model that others made."""
     require("export,onnx", "onnx", "onnxruntime")
-    from edge_lstm_export.adopt import LEFT_OUT, Told
+    from edge_lstm_export.adopt import LEFT_OUT, AdoptOptions
     from edge_lstm_export.adopt import adopt as adopt_model
 
     try:
         numbers = {name: float(value) for name, value in _pairs("--constant", constants).items()}
     except ValueError:
         raise click.UsageError("--constant: expected NAME=NUMBER") from None
-    told = Told(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
+    told = AdoptOptions(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
     bundle, verdicts = adopt_model(model, output or Path(f"{told.name}.elstm"), told)
     click.echo(f"{bundle.source}  id {bundle.id}")
     for verdict in verdicts:

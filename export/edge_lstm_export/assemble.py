@@ -30,9 +30,9 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.bundle.network import Network, to_npz
 from edge_lstm.bundle.schemes import Format, Scheme
-from edge_lstm.bundle.signing import refuse_no_key, signature
+from edge_lstm.bundle.signing import require_private_key, signature
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.files import refuse_no_folder, write_file
+from edge_lstm.foundation.files import require_writable_folder, write_file
 from edge_lstm_export.model_card import model_card
 from edge_lstm_export.proof.budgets import UNLIMITED, Budgets, chosen, refuse_over
 from edge_lstm_export.proof.certify import certify
@@ -107,8 +107,8 @@ def export_bundle(
     breaks a budget.
     """
     if proof.sign_with is not None:
-        refuse_no_key(proof.sign_with)
-    refuse_no_folder(path)
+        require_private_key(proof.sign_with)
+    require_writable_folder(path)
     networks = networks_of(checkpoint, schemes, proof.distill)
     data = packed(checkpoint, networks, formats)
     bundle = Bundle.from_bytes(data, str(path))

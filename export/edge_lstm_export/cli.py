@@ -125,11 +125,11 @@ def _rescore(run_dir: Path, bundle: Bundle) -> None:
     if not all((run_dir / name).is_file() for name in (RECIPE, METRICS, REPORT)):
         return
     try:
-        judgement = rescore(run_dir, bundle)
+        evaluation = rescore(run_dir, bundle)
     except EdgeLstmError as error:
         click.echo(f"note: {run_dir / REPORT} has no scores of the bundle: {error.message}", err=True)
         return
-    click.echo(f"streamed through the bundle: {judgement.verdict}", err=True)
+    click.echo(f"streamed through the bundle: {evaluation.verdict}", err=True)
 
 
 def _table(exported: Exported, path: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import certificate_of, in_words, measured
+from edge_lstm.bundle.certificate import in_words, measured, read_certificate
 from edge_lstm.foundation.files import write_file
 from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
@@ -15,7 +15,7 @@ from edge_lstm_train.data.dataset import read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table, extend_report
 from edge_lstm_train.evaluation.scores import MODEL
-from edge_lstm_train.evaluation.verdict import Judgement, judge
+from edge_lstm_train.evaluation.verdict import Evaluation, evaluate_run
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import METRICS, RECIPE, REPORT
 
@@ -26,7 +26,7 @@ _FLOAT = "float32"
 _OF_THE_MODEL = (MODEL, "skill", "R²")  # columns of a judgement's table
 
 
-def rescore(run_dir: Path, bundle: Bundle) -> Judgement:
+def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
     """Stream the run's recording through the bundle, one reading at a time, and put the scores into its report.
 
     The judgement is of the scheme that a device takes; where the bundle has float32 as well, that stands beside it.
@@ -38,17 +38,17 @@ def rescore(run_dir: Path, bundle: Bundle) -> Judgement:
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     chosen = Predictor.of(bundle)
     name, scheme = chosen.backend.name, chosen.backend.scheme
-    judged: dict[str, Judgement] = {}
+    judged: dict[str, Evaluation] = {}
     for one in dict.fromkeys([_FLOAT, scheme] if _FLOAT in bundle.schemes else [scheme]):
         predictor = chosen if one == scheme else Predictor.of(bundle, name, one)
         predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
-        judged[one] = judge(recipe, dataset, baselines, predictions)
-    judgement = judged[scheme]
+        judged[one] = evaluate_run(recipe, dataset, baselines, predictions)
+    evaluation = judged[scheme]
     note = f"Bundle {bundle.id}, {' and '.join(judged)} on {name}, one reading at a time, its state carried."
-    words = Paragraph(f"{judgement.verdict} {note}", "note")
+    words = Paragraph(f"{evaluation.verdict} {note}", "note")
     table = Table(*beside({one: found.table for one, found in judged.items()}))
     extend_report(run_dir / REPORT, Section(TITLE, [table, words]))
-    certificate = certificate_of(bundle)
+    certificate = read_certificate(bundle)
     if certificate is not None:
         words = Paragraph(in_words(certificate), "note")
         extend_report(run_dir / REPORT, Section("Certificate", [Table(*measured(certificate)), words]))
@@ -57,11 +57,11 @@ def rescore(run_dir: Path, bundle: Bundle) -> Judgement:
         "id": bundle.id,
         "backend": name,
         "scheme": scheme,
-        **judgement.figures,
+        **evaluation.figures,
         "schemes": {one: found.figures for one, found in judged.items()},
     }
     write_file(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    return judgement
+    return evaluation
 
 
 def beside(tables: Mapping[str, Sheet]) -> Sheet:

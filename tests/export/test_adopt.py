@@ -21,10 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_lstm.backends.registry import load
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.cli.main import main
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.recordings.replay import replay
-from edge_lstm.recordings.wav import read_sound
+from edge_lstm.recordings.wav import read_wav
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm_export.adopt import tone_and_noise
 from edge_lstm_export.writers.onnx_writer import write_onnx
@@ -200,7 +200,7 @@ def test_the_real_voice_detector_gives_its_own_wrappers_probabilities(tmp_path: 
         sound.setframerate(16_000)
         sound.writeframes(signal.tobytes())
     bundle = Bundle.open(tmp_path / "voice.elstm")
-    read = read_sound(tmp_path / "voice.wav", bundle.contract.inputs)
+    read = read_wav(tmp_path / "voice.wav", bundle.contract.inputs)
     found = [one.values["output"][0] for one in replay(Predictor.of(bundle), read.readings())]
     expected = _wrapper(model, (signal / 32768).astype(np.float32))
     assert len(found) == 200
@@ -272,7 +272,7 @@ def test_an_adopted_bundle_is_served_over_a_broker_with_its_state_carried(adopte
             '[output]\ntopic = "heard/{stream}"\n'
         )
         process = subprocess.Popen([sys.executable, "-m", "edge_lstm", "run", str(config)])
-        client = Door(broker.address, "subscriber", ["heard/+", "edge-lstm/edge-lstm/status"])
+        client = MqttConnection(broker.address, "subscriber", ["heard/+", "edge-lstm/edge-lstm/status"])
         client.open()
         heard: list[Any] = []
         said: list[bytes] = []

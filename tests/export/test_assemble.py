@@ -16,10 +16,10 @@ from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.selftest import verify
 from edge_lstm.backends.tflite import TfliteBackend
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.data_sheet import data_sheet
-from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.bundle.web_page import model_page
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_export import assemble
@@ -113,7 +113,7 @@ def test_a_backend_that_couples_streams_is_exported_for_as_one_that_goes_row_by_
     path = tmp_path / "tank.elstm"
     exported = export_bundle(small, path, ["float32"], ["numpy"], assemble.Proof(certificate_steps=50))
     assert [verdict.one_by_one for verdict in exported.verdicts] == [True]
-    certificate = certificate_of(exported.bundle)
+    certificate = read_certificate(exported.bundle)
     assert certificate is not None
     assert [one.smallest_batch for one in certificate.variants] == [None]
     assert "; rows one at a time on numpy float32" in data_sheet(exported.bundle)
@@ -192,7 +192,7 @@ def test_a_truncated_bundle_is_refused_at_every_length(exported: bytes) -> None:
 
 def test_a_short_tape_is_repeated_to_a_thousand_steps(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(hidden=4, steps=300)
-    golden = golden_of(export_bundle(checkpoint, tmp_path / "tank.elstm", ["float32"], ["numpy"]).bundle)
+    golden = read_golden_vectors(export_bundle(checkpoint, tmp_path / "tank.elstm", ["float32"], ["numpy"]).bundle)
     assert golden.features.shape == (1000, 3)
     assert np.array_equal(golden.features[900:], checkpoint.tape[:100])
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.cli.main import main
 from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
@@ -93,7 +93,7 @@ def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(
 
     bundle = Bundle.open(bundle_path)
     assert any(any(state.start) for state in bundle.contract.states)
-    certificate = certificate_of(bundle)
+    certificate = read_certificate(bundle)
     assert certificate is not None
     assert certificate.metric == ("error rate" if task == "classify" else "rmse")
     for one in certificate.variants:

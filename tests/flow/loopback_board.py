@@ -60,7 +60,7 @@ _JOURNALCTL = "#!/bin/sh\nexec tail -n 15 {root}/run/$2.log\n"
 
 
 class LoopbackBoard:
-    """`door` says what ssh has to be told."""
+    """`connection` says what ssh has to be told."""
 
     def __init__(self, folder: Path, systemd: bool = True) -> None:
         self.root = folder / "root"
@@ -70,20 +70,20 @@ class LoopbackBoard:
         for name, text in (("systemctl", _SYSTEMCTL), ("journalctl", _JOURNALCTL)):
             (tools / name).write_text(text.format(python=sys.executable, root=str(self.root)))
             (tools / name).chmod(0o755)
-        self.door = SshDoor(folder, f"SetEnv PATH={tools}:{os.environ['PATH']}")
+        self.connection = SshDoor(folder, f"SetEnv PATH={tools}:{os.environ['PATH']}")
         self._log = folder / "sshd.log"
         self._sshd: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd locks itself in
         with self._log.open("wb") as log:
-            self._sshd = subprocess.Popen(self.door.command, stdout=log, stderr=log)
+            self._sshd = subprocess.Popen(self.connection.command, stdout=log, stderr=log)
         wait_until(self._listens, "sshd listens")
 
     def _listens(self) -> bool:
         assert self._sshd is not None
         assert self._sshd.poll() is None, self._log.read_text()
-        return self.door.is_open()
+        return self.connection.is_open()
 
     def service_pid(self, unit: str) -> int:
         """The process that the unit's command runs in."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_lstm.messages.decoder import encode_reading
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 from tests.flow.proxy import Proxy
@@ -34,21 +34,21 @@ class Conversation:
     def __init__(self, address: Any) -> None:
         self.steps: list[int] = []
         self.stats: dict[str, Any] = {}
-        self.door = Door(address, topics=["predictions/+", "edge-lstm/+/stats"])
-        self.door.open()
+        self.connection = MqttConnection(address, topics=["predictions/+", "edge-lstm/+/stats"])
+        self.connection.open()
 
     def publish(self, messages: list[tuple[str, bytes]]) -> None:
         """All of them, however slow the broker is: what this side would shed is offered again."""
         while True:
-            shed = self.door.counts["shed"]
-            self.door.publish_many(messages, qos=0)
-            if self.door.counts["shed"] == shed:
+            shed = self.connection.counts["shed"]
+            self.connection.publish_many(messages, qos=0)
+            if self.connection.counts["shed"] == shed:
                 return
             self.hear()
 
     def hear(self) -> None:
-        messages = self.door.poll(0.01)
-        self.door.acknowledge(messages)
+        messages = self.connection.poll(0.01)
+        self.connection.acknowledge(messages)
         for message in messages:
             facts = json.loads(message.payload)
             if message.topic.endswith("/stats"):
@@ -68,7 +68,7 @@ class Conversation:
 def conversation(mosquitto: Any) -> Iterator[Conversation]:
     made = Conversation(mosquitto.address)
     yield made
-    made.door.close()
+    made.connection.close()
 
 
 def test_a_checkpoint_and_a_stop_keep_the_states_and_a_kill_forgets_what_came_since(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from tests.deadline import wait_until
 
 Make = Callable[..., Any]
@@ -35,18 +35,18 @@ def silent() -> Iterator[Address]:
 # socket.create_connection closes what it opened for an OSError only; the collector does it here
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_ends_an_attempt_to_connect_that_hangs(silent: Address) -> None:
-    door = Door(silent)
-    door._client.connect_timeout = 300.0  # so that a slow machine cannot take its end for ours
-    former = signal.signal(signal.SIGALRM, lambda number, frame: door.give_up())
+    connection = MqttConnection(silent)
+    connection._client.connect_timeout = 300.0  # so that a slow machine cannot take its end for ours
+    former = signal.signal(signal.SIGALRM, lambda number, frame: connection.give_up())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)  # again, should it have come before the attempt
         begun = time.monotonic()
-        assert door.poll(0.0) == []
+        assert connection.poll(0.0) == []
         assert time.monotonic() - begun < 100
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
-        door.close(0.2)
+        connection.close(0.2)
 
 
 def test_a_service_ends_while_its_broker_does_not_answer(
@@ -61,23 +61,23 @@ def test_a_service_ends_while_its_broker_does_not_answer(
 def test_a_broker_that_refuses_us_again_and_again_is_told_of_once(
     start_mosquitto: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    door = Door(start_mosquitto("allow_anonymous false").address)
-    wait_until(lambda: (door.poll(0.05), door._client.connection)[1] >= 4, "four attempts are made")
-    door.close(0.2)
+    connection = MqttConnection(start_mosquitto("allow_anonymous false").address)
+    wait_until(lambda: (connection.poll(0.05), connection._client.connection)[1] >= 4, "four attempts are made")
+    connection.close(0.2)
     assert caplog.text.count("broker refuses us") == 1
 
 
 def test_two_clients_of_one_id_are_told_that_connections_do_not_last(
     mosquitto: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors = [Door(mosquitto.address, "pump", session_expiry_s=60) for _ in range(2)]
+    doors = [MqttConnection(mosquitto.address, "pump", session_expiry_s=60) for _ in range(2)]
 
     def told() -> bool:
-        for door in doors:
-            door.poll(0.02)
+        for connection in doors:
+            connection.poll(0.02)
         return "is there another client with this client_id?" in caplog.text
 
     wait_until(told, "one of them says why it is thrown out")
     assert "client_id=pump" in caplog.text
-    for door in doors:
-        door.close(0.2)
+    for connection in doors:
+        connection.close(0.2)

@@ -13,7 +13,7 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.batching_client import REFUSAL, BatchingClient
-from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.mqtt.connection import Message, MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.mqtt.stock_client import StockClient
@@ -32,53 +32,53 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture(params=["batching", "stock"])
-def make_door(request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
+def make_door(request: pytest.FixtureRequest) -> Iterator[Callable[..., MqttConnection]]:
     """make_door(address, client_id="", **settings): not connected yet; the test runs once for each client."""
-    made: list[Door] = []
+    made: list[MqttConnection] = []
 
-    def make(address: Address, client_id: str = "", **settings: Any) -> Door:
-        made.append(Door(address, client_id, client=request.param, **settings))
+    def make(address: Address, client_id: str = "", **settings: Any) -> MqttConnection:
+        made.append(MqttConnection(address, client_id, client=request.param, **settings))
         return made[-1]
 
     yield make
-    for door in made:
-        door.close(0.2)
+    for connection in made:
+        connection.close(0.2)
 
 
-def drive(door: Door, done: Callable[[], bool], what: str, acknowledge: bool = True) -> list[Message]:
+def drive(connection: MqttConnection, done: Callable[[], bool], what: str, acknowledge: bool = True) -> list[Message]:
     """Poll until `done()`; what arrived, acknowledged where told to."""
     arrived: list[Message] = []
     deadline = time.monotonic() + 30
     while not done():
         assert time.monotonic() < deadline, f"expected within 30 s that {what}"
-        messages = door.poll(0.05)
+        messages = connection.poll(0.05)
         arrived += messages
         if acknowledge:
-            door.acknowledge(messages)
+            connection.acknowledge(messages)
     return arrived
 
 
-def take(door: Door, count: int, acknowledge: bool = True) -> list[Message]:
+def take(connection: MqttConnection, count: int, acknowledge: bool = True) -> list[Message]:
     """Poll until at least `count` messages arrived."""
     arrived: list[Message] = []
     deadline = time.monotonic() + 30
     while len(arrived) < count:
         assert time.monotonic() < deadline, f"expected {count} messages within 30 s, found {len(arrived)}"
-        messages = door.poll(0.05)
+        messages = connection.poll(0.05)
         arrived += messages
         if acknowledge:
-            door.acknowledge(messages)
+            connection.acknowledge(messages)
     return arrived
 
 
-def connect(door: Door) -> Door:
+def connect(connection: MqttConnection) -> MqttConnection:
     """As a service does: by polling, so that nobody has to be there at first."""
-    drive(door, lambda: door.connected, "the door is connected")
-    return door
+    drive(connection, lambda: connection.connected, "the door is connected")
+    return connection
 
 
-def settle(door: Door) -> None:
-    drive(door, lambda: not door.unconfirmed, "everything is confirmed")
+def settle(connection: MqttConnection) -> None:
+    drive(connection, lambda: not connection.unconfirmed, "everything is confirmed")
 
 
 def numbered(count: int, topic: str = "t/in") -> list[tuple[str, bytes]]:
@@ -125,18 +125,18 @@ def test_the_embedded_broker_echoes_too(make_door: Make) -> None:
 
 def test_messages_beyond_the_brokers_window_wait_in_order(make_door: Make) -> None:
     with ScriptedBroker(connack="20 06 00 00 03 21 00 05") as broker:  # Receive Maximum 5
-        door = connect(make_door(broker.address))
-        door.publish_many(numbered(12))
-        door.publish("t/in", "12", retain=True)
+        connection = connect(make_door(broker.address))
+        connection.publish_many(numbered(12))
+        connection.publish("t/in", "12", retain=True)
         acknowledged = 0
         while acknowledged < 13:
-            door.poll(0.05)
+            connection.poll(0.05)
             outstanding = broker.received(PUBLISH)[acknowledged:]
             assert len(outstanding) <= 4, "one is kept for the status"
             for packet in outstanding[:1]:
                 broker.send(b"\x40\x02" + packet[7:9])
                 acknowledged += 1
-        settle(door)
+        settle(connection)
         packets = broker.received(PUBLISH)
         assert [int(packet[10:]) for packet in packets] == list(range(13))
         assert [packet[0] for packet in packets] == [0x32] * 12 + [0x33]
@@ -144,56 +144,56 @@ def test_messages_beyond_the_brokers_window_wait_in_order(make_door: Make) -> No
 
 def test_a_number_stays_unconfirmed_until_the_broker_has_its_message(make_door: Make) -> None:
     with ScriptedBroker() as broker:
-        door = connect(make_door(broker.address))
-        first, second = door.publish_many(numbered(2))
-        drive(door, lambda: len(broker.received(PUBLISH)) == 2, "both are sent")
-        assert door.unconfirmed == {first, second}
+        connection = connect(make_door(broker.address))
+        first, second = connection.publish_many(numbered(2))
+        drive(connection, lambda: len(broker.received(PUBLISH)) == 2, "both are sent")
+        assert connection.unconfirmed == {first, second}
         broker.send(b"\x40\x04" + broker.received(PUBLISH)[1][7:9] + b"\x10\x00")  # with a reason: no subscriber
-        drive(door, lambda: door.unconfirmed == {first}, "the second is confirmed")
+        drive(connection, lambda: connection.unconfirmed == {first}, "the second is confirmed")
 
 
 def test_what_the_broker_does_not_want_is_counted_and_told_once(
     make_door: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ScriptedBroker() as broker:
-        door = connect(make_door(broker.address))
-        door.publish_many(numbered(2))
-        drive(door, lambda: len(broker.received(PUBLISH)) == 2, "both are sent")
+        connection = connect(make_door(broker.address))
+        connection.publish_many(numbered(2))
+        drive(connection, lambda: len(broker.received(PUBLISH)) == 2, "both are sent")
         for packet in broker.received(PUBLISH):
             broker.send(b"\x40\x03" + packet[7:9] + b"\x87")
-        settle(door)
-        assert door.counts["refused"] == 2
+        settle(connection)
+        assert connection.counts["refused"] == 2
         assert caplog.text.count("broker refuses what we publish") == 1
         assert "Not authorized" in caplog.text
 
 
 def test_qos_0_is_shed_and_counted_while_there_is_no_broker(mosquitto: Any, make_door: Make) -> None:
-    door = make_door(mosquitto.address, topics=["t/+"], qos=0)
-    door.publish_many(numbered(3), qos=0)
-    assert door.counts["shed"] == 3
-    assert not door.unconfirmed
-    connect(door)
-    assert door.publish_many(numbered(500), qos=0) == []
-    arrived = take(door, 500)
+    connection = make_door(mosquitto.address, topics=["t/+"], qos=0)
+    connection.publish_many(numbered(3), qos=0)
+    assert connection.counts["shed"] == 3
+    assert not connection.unconfirmed
+    connect(connection)
+    assert connection.publish_many(numbered(500), qos=0) == []
+    arrived = take(connection, 500)
     assert numbers(arrived) == list(range(500))
     assert {message.qos for message in arrived} == {0}
-    assert door.counts["shed"] == 3
+    assert connection.counts["shed"] == 3
 
 
 def test_a_topic_that_nobody_can_publish_to_is_refused_and_nothing_is_sent(mosquitto: Any, make_door: Make) -> None:
-    door = connect(make_door(mosquitto.address))
+    connection = connect(make_door(mosquitto.address))
     for topic in ("", "a/+", "#", "a\0b", "x" * 65536, "\ud800"):
         with pytest.raises(EdgeLstmError, match="expected a topic to publish to"):
-            door.publish_many([("good", b""), (topic, b"")])
-    assert not door.unconfirmed
+            connection.publish_many([("good", b""), (topic, b"")])
+    assert not connection.unconfirmed
 
 
 def test_user_properties_content_type_and_expiry_arrive(mosquitto: Any, make_door: Make) -> None:
-    door = connect(make_door(mosquitto.address, topics=["t/+"]))
+    connection = connect(make_door(mosquitto.address, topics=["t/+"]))
     said = PublishProperties(expiry_s=60, content_type="application/json", user=(("unit", "°C"), ("site", "a")))
-    door.publish_many(numbered(2), properties=said)
-    door.publish("t/in", "2")
-    arrived = take(door, 3)
+    connection.publish_many(numbered(2), properties=said)
+    connection.publish("t/in", "2")
+    arrived = take(connection, 3)
     assert [message.properties for message in arrived] == [{"unit": "°C", "site": "a"}] * 2 + [{}]
     assert numbers(arrived) == [0, 1, 2]
 
@@ -201,18 +201,18 @@ def test_user_properties_content_type_and_expiry_arrive(mosquitto: Any, make_doo
 def test_properties_are_on_the_wire_as_mqtt_5_writes_them_and_not_in_3_1_1(make_door: Make) -> None:
     said = PublishProperties(expiry_s=60, content_type="x/y", user=(("k", "v"),))
     with ScriptedBroker() as broker:
-        door = connect(make_door(broker.address))
-        door.publish("t", b"p", properties=said)
-        drive(door, lambda: broker.received(PUBLISH) != [], "it is sent")
+        connection = connect(make_door(broker.address))
+        connection.publish("t", b"p", properties=said)
+        drive(connection, lambda: broker.received(PUBLISH) != [], "it is sent")
         (packet,) = broker.received(PUBLISH)
         assert packet[6:-1] in (
             bytes.fromhex("12 02 0000003c 03 0003 782f79 26 0001 6b 0001 76"),
             bytes.fromhex("12 03 0003 782f79 02 0000003c 26 0001 6b 0001 76"),
         )
     with ScriptedBroker(CONNACK_311, SUBACK_311) as broker:
-        door = connect(make_door(broker.address, protocol="3.1.1"))
-        door.publish("t", b"p", properties=said)
-        drive(door, lambda: broker.received(PUBLISH) != [], "it is sent")
+        connection = connect(make_door(broker.address, protocol="3.1.1"))
+        connection.publish("t", b"p", properties=said)
+        drive(connection, lambda: broker.received(PUBLISH) != [], "it is sent")
         (packet,) = broker.received(PUBLISH)
         assert packet[1:4] == b"\x00\x01t"
         assert packet[6:] == b"p"
@@ -223,10 +223,10 @@ def test_a_message_of_qos_2_goes_the_way_of_the_others_and_is_completed(make_doo
         broker.after_subscribe = lambda connection: (
             publish_packet("t/in", b"0", 7, qos=2) + b"\x62\x02\x00\x07" + publish_packet("t/in", b"1", 8)
         )
-        door = make_door(broker.address, topics=["t/+"])
-        arrived = take(door, 2)
+        connection = make_door(broker.address, topics=["t/+"])
+        arrived = take(connection, 2)
         assert [(message.payload, message.qos) for message in arrived] == [(b"0", 2), (b"1", 1)]
-        drive(door, lambda: broker.received(PUBCOMP) != [], "QoS 2 is completed")
+        drive(connection, lambda: broker.received(PUBCOMP) != [], "QoS 2 is completed")
         assert broker.received(PUBCOMP) == [b"\x70\x00\x07"]
         assert broker.received(PUBACK) == [b"\x40\x00\x08"]
 
@@ -279,34 +279,34 @@ def test_one_poll_takes_a_bounded_part_of_large_messages_too(mosquitto: Any, mak
 
 
 def test_a_broker_restart_loses_nothing_in_either_direction(mosquitto: Any, make_door: Make) -> None:
-    door = connect(make_door(mosquitto.address, "echo", topics=["t/+"], session_expiry_s=600))
-    door.publish_many(numbered(100))
-    held = take(door, 100, acknowledge=False)
-    settle(door)
+    connection = connect(make_door(mosquitto.address, "echo", topics=["t/+"], session_expiry_s=600))
+    connection.publish_many(numbered(100))
+    held = take(connection, 100, acknowledge=False)
+    settle(connection)
     mosquitto.stop()
-    drive(door, lambda: not door.connected, "the loss is noticed")
-    waiting = door.publish_many([("t/in", b"%d" % number) for number in range(100, 200)])
-    assert door.unconfirmed == set(waiting)
+    drive(connection, lambda: not connection.connected, "the loss is noticed")
+    waiting = connection.publish_many([("t/in", b"%d" % number) for number in range(100, 200)])
+    assert connection.unconfirmed == set(waiting)
     mosquitto.start()
-    connection = door.connection
-    arrived = take(door, 200)
-    assert door.connection == connection + 1
+    connection = connection.connection
+    arrived = take(connection, 200)
+    assert connection.connection == connection + 1
     assert numbers(arrived) == list(range(200)), "unacknowledged ones come again, then what waited here"
     assert [message.repeated for message in arrived[:100]] == [True] * 100
     assert held[0].payload == arrived[0].payload
-    settle(door)
+    settle(connection)
 
 
 def test_a_lost_session_is_said_loudly_at_the_next_connect_and_at_the_first_where_one_is_expected(
     mosquitto: Any, make_door: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    door = connect(make_door(mosquitto.address, "kept", topics=["t/+"], session_expiry_s=600))
-    assert door.counts["sessions_lost"] == 0
+    connection = connect(make_door(mosquitto.address, "kept", topics=["t/+"], session_expiry_s=600))
+    assert connection.counts["sessions_lost"] == 0
     mosquitto.stop()
     (mosquitto.folder / "mosquitto.db").unlink()
     mosquitto.start()
-    drive(door, lambda: door.connection == 2 and door.connected, "the door is back")
-    assert door.counts["sessions_lost"] == 1
+    drive(connection, lambda: connection.connection == 2 and connection.connected, "the door is back")
+    assert connection.counts["sessions_lost"] == 1
     assert [r.levelname for r in caplog.records if "broker lost our session" in r.message] == ["ERROR"]
     other = connect(make_door(mosquitto.address, "new", session_expiry_s=600, expect_session=True))
     assert other.counts["sessions_lost"] == 1
@@ -321,13 +321,13 @@ def test_the_availability_topic_tells_of_every_connect_and_of_a_death(mosquitto:
             heard.extend(message.payload for message in take(watcher, 1))
 
     with Proxy(mosquitto.address) as proxy:
-        door = connect(make_door(proxy.address, status_topic="status"))
+        connection = connect(make_door(proxy.address, status_topic="status"))
         hear(b"online")
         proxy.cut()
         hear(b"offline")
-        drive(door, lambda: door.connection == 2 and door.connected, "the door is back")
+        drive(connection, lambda: connection.connection == 2 and connection.connected, "the door is back")
         hear(b"online")
-        door.close()
+        connection.close()
         hear(b"offline")
     late = connect(make_door(mosquitto.address, topics=["status"]))
     (message,) = take(late, 1)
@@ -338,23 +338,23 @@ def test_an_absent_broker_is_told_of_once_and_waited_for(
     mosquitto: Any, make_door: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     mosquitto.stop()
-    door = make_door(mosquitto.address)
+    connection = make_door(mosquitto.address)
     with pytest.raises(EdgeLstmError, match=r"expected an MQTT broker at .*, found: Connection refused"):
-        door.open()
+        connection.open()
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        assert door.poll(0.1) == []
+        assert connection.poll(0.1) == []
     assert caplog.text.count("broker unreachable") == 1
     mosquitto.start()
-    connect(door)
+    connect(connection)
 
 
 def test_a_broker_that_closes_at_once_or_speaks_another_version_is_an_error_at_open(make_door: Make) -> None:
     with ScriptedBroker(connack="20 02 00 01") as broker:
         for protocol in ("5", "3.1.1"):
-            door = make_door(broker.address, protocol=protocol)
+            connection = make_door(broker.address, protocol=protocol)
             with pytest.raises(EdgeLstmError, match=f"expected the MQTT {protocol} broker .* to accept us, found: "):
-                door.open(5)
+                connection.open(5)
     with Proxy(Address("127.0.0.1", 1)) as proxy:  # which nobody listens on
         begun = time.monotonic()
         with pytest.raises(EdgeLstmError, match="it closed the connection"):
@@ -368,29 +368,29 @@ def test_a_broker_that_closes_at_once_or_speaks_another_version_is_an_error_at_o
 @pytest.mark.parametrize("breakage", ["cut", "half_close", "swallow"])
 def test_a_broken_connection_is_noticed_and_nothing_is_lost(mosquitto: Any, make_door: Make, breakage: str) -> None:
     with Proxy(mosquitto.address) as proxy:
-        door = connect(make_door(proxy.address, "echo", topics=["t/+"], session_expiry_s=600, keepalive_s=1))
-        door.publish_many(numbered(50))
-        assert len(take(door, 50)) == 50
-        settle(door)
+        connection = connect(make_door(proxy.address, "echo", topics=["t/+"], session_expiry_s=600, keepalive_s=1))
+        connection.publish_many(numbered(50))
+        assert len(take(connection, 50)) == 50
+        settle(connection)
         getattr(proxy, breakage)()
-        door.publish_many([("t/in", b"%d" % number) for number in range(50, 100)])
+        connection.publish_many([("t/in", b"%d" % number) for number in range(50, 100)])
         missing = set(range(50, 100))
         deadline = time.monotonic() + 20
-        while missing or door.unconfirmed:
+        while missing or connection.unconfirmed:
             assert time.monotonic() < deadline, f"expected every message after {breakage}, {len(missing)} are missing"
-            messages = door.poll(0.05)
+            messages = connection.poll(0.05)
             missing.difference_update(numbers(messages))  # those whose acknowledgement broke off come again
-            door.acknowledge(messages)
+            connection.acknowledge(messages)
         assert proxy.connections >= 2
 
 
 def test_a_slow_network_only_takes_longer(mosquitto: Any, make_door: Make) -> None:
     with Proxy(mosquitto.address) as proxy:
         proxy.delay_s = 0.1
-        door = connect(make_door(proxy.address, topics=["t/+"], keepalive_s=1))
-        door.publish_many(numbered(300))
-        assert numbers(take(door, 300)) == list(range(300))
-        settle(door)
+        connection = connect(make_door(proxy.address, topics=["t/+"], keepalive_s=1))
+        connection.publish_many(numbered(300))
+        assert numbers(take(connection, 300)) == list(range(300))
+        settle(connection)
         assert proxy.connections == 1
 
 
@@ -425,27 +425,27 @@ def test_8000_messages_survive_connections_that_are_cut_in_the_middle_of_packets
 def test_an_acknowledgement_of_a_former_connection_does_not_touch_the_ids_of_this_one(make_door: Make) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: publish_packet("t/in", b"%d" % connection, 7)
-        door = make_door(broker.address, topics=["t/+"], session_expiry_s=60)
-        (first,) = take(door, 1, acknowledge=False)
+        connection = make_door(broker.address, topics=["t/+"], session_expiry_s=60)
+        (first,) = take(connection, 1, acknowledge=False)
         broker.cut()
-        drive(door, lambda: not door.connected, "the loss is noticed")
-        door.acknowledge([first])
-        (second,) = take(door, 1, acknowledge=False)
+        drive(connection, lambda: not connection.connected, "the loss is noticed")
+        connection.acknowledge([first])
+        (second,) = take(connection, 1, acknowledge=False)
         assert (first.packet_id, second.packet_id) == (7, 7)
-        door.acknowledge([first])
-        door.publish("t/in", "after")
-        drive(door, lambda: broker.received(PUBLISH) != [], "what came after it is sent")
+        connection.acknowledge([first])
+        connection.publish("t/in", "after")
+        drive(connection, lambda: broker.received(PUBLISH) != [], "what came after it is sent")
         assert broker.received(PUBACK) == []
-        door.acknowledge([second])
-        drive(door, lambda: broker.received(PUBACK) == [b"\x40\x00\x07"], "the second is acknowledged")
+        connection.acknowledge([second])
+        drive(connection, lambda: broker.received(PUBACK) == [b"\x40\x00\x07"], "the second is acknowledged")
 
 
 def test_the_client_itself_drops_acknowledgements_of_another_connection(make_door: Make) -> None:
     with ScriptedBroker() as broker:
-        door = connect(make_door(broker.address))
-        door._client.acknowledge_many([1, 2], door._client.connection - 1)
-        door._client.acknowledge_many([3], door._client.connection)
-        drive(door, lambda: broker.received(PUBACK) != [], "an acknowledgement is sent")
+        connection = connect(make_door(broker.address))
+        connection._client.acknowledge_many([1, 2], connection._client.connection - 1)
+        connection._client.acknowledge_many([3], connection._client.connection)
+        drive(connection, lambda: broker.received(PUBACK) != [], "an acknowledgement is sent")
         assert broker.received(PUBACK) == [b"\x40\x00\x03"]
 
 
@@ -455,14 +455,14 @@ def test_a_goodbye_is_said_even_with_a_full_window_and_by_the_broker_where_nothi
     watcher = connect(make_door(mosquitto.address, topics=["status"]))
     with Proxy(mosquitto.address) as proxy:
         for stuck in (False, True):
-            door = connect(make_door(proxy.address, status_topic="status"))
-            door._outgoing.size = 0
-            door.publish("t/in", "which nobody takes")
+            connection = connect(make_door(proxy.address, status_topic="status"))
+            connection._outgoing.size = 0
+            connection.publish("t/in", "which nobody takes")
             assert [m.payload for m in take(watcher, 1)] == [b"online"]
             if stuck:
                 proxy.swallow()
-                door._client.loop_write = lambda: None
-            door.close(0.1)
+                connection._client.loop_write = lambda: None
+            connection.close(0.1)
             if stuck:
                 proxy.cut()  # as the network would in the end
             assert [m.payload for m in take(watcher, 1)] == [b"offline"]
@@ -496,31 +496,31 @@ def test_a_malformed_packet_ends_its_connection_and_never_raises_out(make_door: 
         broker.after_subscribe = lambda connection: (
             publish_packet("t/in", b"%d" % connection, 1) + (bytes.fromhex(packet) if connection == 1 else b"")
         )
-        door = make_door(broker.address, topics=["t/+"])
-        drive(door, lambda: door.connection == 2, "the connection is made again")
-        assert numbers(take(door, 1)) == [2], "nothing of the broken connection is handed out after it"
+        connection = make_door(broker.address, topics=["t/+"])
+        drive(connection, lambda: connection.connection == 2, "the connection is made again")
+        assert numbers(take(connection, 1)) == [2], "nothing of the broken connection is handed out after it"
 
 
 def test_a_topic_that_is_no_text_is_acknowledged_and_counted(make_door: Make) -> None:
     with ScriptedBroker() as broker:
         packet = bytes.fromhex("32 06 00 01 ff 00 09 00")
         broker.after_subscribe = lambda connection: packet + publish_packet("t/in", b"1", 10)
-        door = make_door(broker.address, topics=["t/+"])
-        assert numbers(take(door, 1)) == [1]
-        drive(door, lambda: len(broker.received(PUBACK)) == 2, "both are acknowledged")
-        assert door.counts["malformed"] == 1
+        connection = make_door(broker.address, topics=["t/+"])
+        assert numbers(take(connection, 1)) == [1]
+        drive(connection, lambda: len(broker.received(PUBACK)) == 2, "both are acknowledged")
+        assert connection.counts["malformed"] == 1
 
 
 def test_a_packet_in_single_bytes_is_a_packet(make_door: Make) -> None:
     with ScriptedBroker() as broker:
-        door = connect(make_door(broker.address, topics=["t/+"]))
+        connection = connect(make_door(broker.address, topics=["t/+"]))
         payload = b"7" * 20
         arrived: list[Message] = []
         for byte in publish_packet("t/in", payload, 1) * 2:
             broker.send(bytes([byte]))
-            arrived += door.poll(0.005)
-        drive(door, lambda: len(broker.packets) == 1, "the connection stands")
-        arrived += take(door, 2 - len(arrived)) if len(arrived) < 2 else []
+            arrived += connection.poll(0.005)
+        drive(connection, lambda: len(broker.packets) == 1, "the connection stands")
+        arrived += take(connection, 2 - len(arrived)) if len(arrived) < 2 else []
         assert [message.payload for message in arrived] == [payload] * 2
 
 
@@ -529,15 +529,15 @@ def test_a_callback_that_raises_is_logged_with_its_trace_and_the_loop_goes_on(
 ) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: publish_packet("t/in", b"%d" % connection, 1)
-        door = make_door(broker.address, topics=["t/+"])
-        kept = door._client._on_arrivals
+        connection = make_door(broker.address, topics=["t/+"])
+        kept = connection._client._on_arrivals
 
         def raise_once(arrivals: object) -> None:
-            door._client._on_arrivals = kept
+            connection._client._on_arrivals = kept
             raise RuntimeError("a fault of ours")
 
-        door._client._on_arrivals = raise_once
-        assert numbers(take(door, 1)) == [2]
+        connection._client._on_arrivals = raise_once
+        assert numbers(take(connection, 1)) == [2]
         assert "a fault of ours" in caplog.text
         assert "Traceback" in caplog.text
 
@@ -547,19 +547,19 @@ def test_a_callback_that_raises_is_logged_with_its_trace_and_the_loop_goes_on(
 
 def test_auto_takes_the_batching_client_with_the_paho_installed_here() -> None:
     assert REFUSAL is None
-    assert type(Door(Address("127.0.0.1", 1))._client) is BatchingClient
-    assert type(Door(Address("127.0.0.1", 1), client="stock")._client) is StockClient
+    assert type(MqttConnection(Address("127.0.0.1", 1))._client) is BatchingClient
+    assert type(MqttConnection(Address("127.0.0.1", 1), client="stock")._client) is StockClient
 
 
 def test_a_paho_that_differs_means_stock_paho_said_once_and_a_refusal_of_batching(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edge_lstm.mqtt.connection.REFUSAL", "Client._packet_handle(self)")
-    assert type(Door(Address("127.0.0.1", 1))._client) is StockClient
-    assert type(Door(Address("127.0.0.1", 1))._client) is StockClient
+    assert type(MqttConnection(Address("127.0.0.1", 1))._client) is StockClient
+    assert type(MqttConnection(Address("127.0.0.1", 1))._client) is StockClient
     assert [r.levelno for r in caplog.records if "stock paho is used" in r.message] == [logging.WARNING]
     with pytest.raises(EdgeLstmError, match=r"found one without Client._packet_handle\(self\)"):
-        Door(Address("127.0.0.1", 1), client="batching")
+        MqttConnection(Address("127.0.0.1", 1), client="batching")
 
 
 def test_a_subscription_that_the_broker_refuses_is_an_error_at_open(make_door: Make) -> None:

@@ -16,7 +16,7 @@ from edge_lstm.diagnostics.broker import broker
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.credentials import Login, Tls
 from edge_lstm.service.config import MqttConfig, read_service_config
 from edge_lstm.service.status import read_status
@@ -84,29 +84,29 @@ def tls_broker(start_mosquitto: Make, authorities: tuple[Authority, Authority]) 
 
 
 @pytest.fixture(params=["batching", "stock"])
-def make_door(request: pytest.FixtureRequest) -> Iterator[Callable[..., Door]]:
+def make_door(request: pytest.FixtureRequest) -> Iterator[Callable[..., MqttConnection]]:
     """make_door(address, **settings): not connected yet; the test runs once for each client."""
-    made: list[Door] = []
+    made: list[MqttConnection] = []
 
-    def make(address: Address, **settings: Any) -> Door:
-        made.append(Door(address, client=request.param, **settings))
+    def make(address: Address, **settings: Any) -> MqttConnection:
+        made.append(MqttConnection(address, client=request.param, **settings))
         return made[-1]
 
     yield make
-    for door in made:
-        door.close(0.2)
+    for connection in made:
+        connection.close(0.2)
 
 
-def echo(door: Door, count: int, size: int = 100) -> None:
+def echo(connection: MqttConnection, count: int, size: int = 100) -> None:
     """Publish to itself and get it all back, in order."""
     payloads = [b"%06d" % number + b" " * size for number in range(count)]
-    door.publish_many([("t/in", payload) for payload in payloads])
+    connection.publish_many([("t/in", payload) for payload in payloads])
     arrived: list[bytes] = []
     deadline = time.monotonic() + 30
     while len(arrived) < count:
         assert time.monotonic() < deadline
-        messages = door.poll(0.05)
-        door.acknowledge(messages)
+        messages = connection.poll(0.05)
+        connection.acknowledge(messages)
         arrived += [message.payload for message in messages]
     assert arrived == payloads
 
@@ -115,10 +115,10 @@ def test_the_right_authority_lets_messages_through_also_those_that_tls_holds(
     tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make
 ) -> None:
     broker = tls_broker()
-    door = make_door(broker.address, topics=["t/+"], tls=Tls(authorities[0].certificate))
-    door.open()
-    echo(door, 2000)
-    echo(door, 3, size=300_000)
+    connection = make_door(broker.address, topics=["t/+"], tls=Tls(authorities[0].certificate))
+    connection.open()
+    echo(connection, 2000)
+    echo(connection, 3, size=300_000)
 
 
 @pytest.mark.parametrize("trusted", ["strange", "the system's"])
@@ -127,13 +127,13 @@ def test_a_certificate_of_a_wrong_authority_is_refused_before_the_password_is_se
 ) -> None:
     broker = tls_broker(more="allow_anonymous false")
     tls = Tls(authorities[1].certificate) if trusted == "strange" else None
-    door = make_door(broker.address, tls=tls, login=Login("pump", "secret"))
+    connection = make_door(broker.address, tls=tls, login=Login("pump", "secret"))
     with pytest.raises(EdgeLstmError, match=r"found: a certificate that is refused .*") as caught:
-        door.open()
+        connection.open()
     assert "check ca_file" in caught.value.hint
-    door.poll(0.0)
+    connection.poll(0.0)
     assert "a certificate that is refused" in caplog.text
-    assert door.connection == 0
+    assert connection.connection == 0
     assert "not authorised" not in (broker.folder / "mosquitto.log").read_text(), "no CONNECT came through"
 
 
@@ -159,12 +159,12 @@ def test_status_is_read_with_the_services_own_certificates_and_password(
         f'password_file = "password"\nca_file = "{authorities[0].certificate}"\n'
     )
     mqtt = read_service_config(config).mqtt
-    door = Door(
+    connection = MqttConnection(
         broker.address, status_topic="edge-lstm/pumps/status", tls=mqtt.tls(tmp_path), login=mqtt.login(tmp_path)
     )
-    door.open()
+    connection.open()
     assert read_status(mqtt, tmp_path) == {"status": "online"}
-    door.close()
+    connection.close()
     assert read_status(mqtt, tmp_path) == {"status": "offline"}
 
 
@@ -173,9 +173,9 @@ def test_a_client_certificate_opens_a_broker_that_asks_for_one(
 ) -> None:
     ours, strange = authorities
     broker = tls_broker(more=f"cafile {ours.certificate}\nrequire_certificate true\nuse_identity_as_username true")
-    door = make_door(broker.address, topics=["t/+"], tls=Tls(ours.certificate, *ours.issue("pump")))
-    door.open()
-    echo(door, 10)
+    connection = make_door(broker.address, topics=["t/+"], tls=Tls(ours.certificate, *ours.issue("pump")))
+    connection.open()
+    echo(connection, 10)
     for certificate in ((), strange.issue("thief")):
         with pytest.raises(EdgeLstmError, match=r"expected .* broker"):
             make_door(broker.address, tls=Tls(ours.certificate, *certificate)).open(5)
@@ -206,9 +206,9 @@ def test_the_password_of_a_file_opens_the_broker_and_a_wrong_one_is_an_error(
         f'bundle = "x.elstm"\n[mqtt]\nurl = "{broker.address}"\nusername = "pump"\npassword_file = "password"\n'
     )
     login = read_service_config(config).mqtt.login(tmp_path)
-    door = make_door(broker.address, topics=["t/+"], login=login)
-    door.open()
-    echo(door, 10)
+    connection = make_door(broker.address, topics=["t/+"], login=login)
+    connection.open()
+    echo(connection, 10)
     for wrong in (Login("pump", "guess"), Login("pump"), None):
         with pytest.raises(EdgeLstmError, match=r"to accept us, found: (Not authorized|Bad user name or password)"):
             make_door(broker.address, login=wrong).open(5)
@@ -245,7 +245,7 @@ def test_a_service_has_openssl_in_its_memory_only_where_its_broker_speaks_tls(
         f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n'
         f'[mqtt]\nurl = "{broker.address}"\nclient_id = "edge-lstm-test"\n{authority}'
     )
-    listener = Door(broker.address, topics=["predictions/+"], tls=Tls(authorities[0].certificate))
+    listener = MqttConnection(broker.address, topics=["predictions/+"], tls=Tls(authorities[0].certificate))
     listener.open()
     service = ServiceProcess(config)
     try:

@@ -73,7 +73,7 @@ def start_deploy(
     board: LoopbackBoard, service: Path, bundle: Path, *options: str, ssh: Path | None = None
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "edge_lstm", "device", "deploy", "board", str(service), str(bundle)]
-    command += ["--ssh-config", str(ssh or board.door.configured()), "--root", str(board.root), *options]
+    command += ["--ssh-config", str(ssh or board.connection.configured()), "--root", str(board.root), *options]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -257,11 +257,11 @@ def test_a_host_that_refuses_is_one_line_with_the_remedy(
     make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
 ) -> None:
     board, service = make_board(), write_service(tmp_path, "tank", NOWHERE)
-    status, said, log = deploy(board, service, bundle_path, ssh=board.door.configured(key="host"))
+    status, said, log = deploy(board, service, bundle_path, ssh=board.connection.configured(key="host"))
     assert (status, said) == (1, "")
     assert "Permission denied" in log.splitlines()[0]
     assert log.splitlines()[1] == "hint: let the board know your key: ssh-copy-id board"
-    status, said, log = deploy(board, service, bundle_path, ssh=board.door.configured(known="nobody"))
+    status, said, log = deploy(board, service, bundle_path, ssh=board.connection.configured(known="nobody"))
     assert (status, said) == (1, "")
     assert log == (
         "error: expected to reach board over ssh, found: Host key verification failed.\n"
@@ -276,26 +276,26 @@ def test_a_host_that_refuses_is_one_line_with_the_remedy(
 def test_a_command_that_a_signal_ends_there_is_told_from_an_ssh_that_fails(
     make_board: Callable[..., LoopbackBoard],
 ) -> None:
-    with Ssh("board", make_board().door.configured()) as ssh:
+    with Ssh("board", make_board().connection.configured()) as ssh:
         assert ssh.run(["sh", "-c", "kill -ILL $$"]).returncode == 128 + signal.SIGILL
         done = ssh.run(["sh", "-c", "cat; exit 7"], b'it\'s "quoted" $HOME\n')
         assert (done.returncode, done.stdout) == (7, b'it\'s "quoted" $HOME\n')
 
 
 def test_a_config_that_names_files_elsewhere_is_refused_here(tmp_path: Path, bundle_path: Path) -> None:
-    from edge_lstm.deploy.deployment import parcel
+    from edge_lstm.deploy.deployment import deployment_files
 
     config = tmp_path / "tank.toml"
     config.write_text('bundle = "../tank.elstm"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
     with pytest.raises(
         EdgeLstmError, match=r"bundle: expected a path below the folder of this config, found \.\./tank"
     ):
-        parcel(config, bundle_path)
+        deployment_files(config, bundle_path)
     config.write_text('bundle = "service.toml"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
     with pytest.raises(
         EdgeLstmError, match=r"bundle: expected another name than service\.toml, under which the config"
     ):
-        parcel(config, bundle_path)
+        deployment_files(config, bundle_path)
     config.write_text('bundle = "t.elstm"\ntrust = "maker.pub"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
     with pytest.raises(EdgeLstmError, match=r"expected to read .*maker\.pub, found: No such file"):
-        parcel(config, bundle_path)
+        deployment_files(config, bundle_path)

@@ -23,7 +23,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import read_board
 from edge_lstm.hardware.machine import this_machine
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.service.config import MqttConfig
 from tests.flow.scripted_broker import CONNECT, ScriptedBroker
@@ -57,13 +57,13 @@ def test_the_doctor_leaves_no_session_and_does_not_disturb_the_service(
     mosquitto: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room.secrets, "token_hex", lambda size: "1234")
-    service = Door(mosquitto.address, "edge-lstm", ["plant/+/readings"], session_expiry_s=60)
+    service = MqttConnection(mosquitto.address, "edge-lstm", ["plant/+/readings"], session_expiry_s=60)
     service.open()
     lines(mosquitto.address)
     service.poll(0.3)
     assert (service.connected, service.connection) == (True, 1)
     service.close()
-    left = Door(mosquitto.address, "edge-lstm-doctor-1234", session_expiry_s=60)
+    left = MqttConnection(mosquitto.address, "edge-lstm-doctor-1234", session_expiry_s=60)
     left.open()
     assert left.granted is not None
     assert not left.granted.session_present
@@ -89,7 +89,7 @@ def test_limits_that_do_not_let_predictions_through_are_red(start_mosquitto: Mak
 def test_what_the_doctor_calls_red_refuses_the_service_too(limit: str, reason: str, start_mosquitto: Make) -> None:
     address = start_mosquitto(f"allow_anonymous true\n{limit}").address
     assert "red" in lights(lines(address)).values()
-    service = Door(address, "edge-lstm", TOPICS, status_topic="edge-lstm/edge-lstm/status")
+    service = MqttConnection(address, "edge-lstm", TOPICS, status_topic="edge-lstm/edge-lstm/status")
     with pytest.raises(EdgeLstmError, match=reason):
         service.open(20)
     service.close()

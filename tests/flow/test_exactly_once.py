@@ -18,7 +18,7 @@ import pytest
 from edge_lstm import Bundle, Prediction, Predictor, Reading
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.messages.encoder import decode_prediction
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from tests.deadline import wait_until
 from tests.networks import contract_of, random_network
 
@@ -38,7 +38,7 @@ class Field:
         self.subscriber = subscribe(mosquitto.address, "predictions/+")
         self.service = self.start()
         self.service.wait_connected()
-        self.publisher = Door(mosquitto.address, "publisher", session_expiry_s=3600)
+        self.publisher = MqttConnection(mosquitto.address, "publisher", session_expiry_s=3600)
         self.publisher.open()
         self.kills = 0
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge_lstm.messages.decoder import encode_reading
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.service import Service
 from tests.deadline import wait_until
@@ -49,8 +49,10 @@ def test_a_broker_that_is_gone_for_an_hour_is_tried_within_bounds_and_nothing_is
     clock = FastClock()
     monkeypatch.setattr("edge_lstm.mqtt.connection.time", clock)
     attempts: list[float] = []
-    connect = Door._connect
-    monkeypatch.setattr(Door, "_connect", lambda door: (attempts.append(clock.monotonic()), connect(door))[1])
+    connect = MqttConnection._connect
+    monkeypatch.setattr(
+        MqttConnection, "_connect", lambda connection: (attempts.append(clock.monotonic()), connect(connection))[1]
+    )
     readings = readings_of(streams=2, steps=30)
     subscriber = subscribe(mosquitto.address, "predictions/+")
     services: list[Service] = []

@@ -16,8 +16,8 @@ import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times import parse_time
-from edge_lstm.recordings.columns import Quantity
-from edge_lstm.recordings.recorder import Sheet
+from edge_lstm.recordings.columns import ValueColumn
+from edge_lstm.recordings.recorder import RecordingFile
 from edge_lstm.recordings.recording import Columns, Recording, read_recording
 from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
@@ -195,22 +195,22 @@ def test_a_file_of_other_columns_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("time,stream,x\n1,a,2\n")
     with pytest.raises(EdgeLstmError, match="expected the columns time, stream, y, found time,stream,x"):
-        Sheet(path, ["y"])
+        RecordingFile(path, ["y"])
     assert path.read_text() == "time,stream,x\n1,a,2\n"
 
 
 def test_a_category_is_written_as_its_text(tmp_path: Path) -> None:
-    sheet = Sheet(tmp_path / "out.csv", ["sky"], {"sky": ["sun", "rain, heavy"]})
+    sheet = RecordingFile(tmp_path / "out.csv", ["sky"], {"sky": ["sun", "rain, heavy"]})
     sheet.append([Reading("a", 1.0, {"sky": 1.0}), Reading("a", 2.0, {})])
     sheet.close()
-    read = read_recording(sheet.path, Columns({"sky": Quantity("sky", categories=["sun", "rain, heavy"])}))
+    read = read_recording(sheet.path, Columns({"sky": ValueColumn("sky", categories=["sun", "rain, heavy"])}))
     np.testing.assert_array_equal(read.values[:, 0], [1, np.nan])
 
 
 def test_half_a_row_of_a_crash_is_removed_before_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "out.csv"
     path.write_text("time,stream,x\n1,a,2\n2,a")
-    sheet = Sheet(path, ["x"])
+    sheet = RecordingFile(path, ["x"])
     sheet.append([Reading("a, b", 3.5, {"x": 0.1}), Reading("c", 4.000001, {})])
     sheet.close()
     expected = '1,a,2\n1970-01-01T00:00:03.500Z,"a, b",0.1\n1970-01-01T00:00:04.000001Z,c,\n'

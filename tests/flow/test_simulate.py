@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from edge_lstm.cli.main import main
 from edge_lstm.messages.decoder import Decoder, InputMapping
-from edge_lstm.recordings.columns import Quantity, Times, Words
+from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.recording import Columns, read_recording
 from tests.conftest import Mosquitto
 from tests.deadline import wait_until
@@ -41,11 +41,11 @@ def test_a_recording_of_texts_and_decimal_commas_reaches_the_service_as_it_train
     ]
     categories = {"state": ["busy", "idle"], "stage": ["1", "2"]}
     values = {
-        "pressure": Quantity("pressure"),
-        **{name: Quantity(name, categories=texts) for name, texts in categories.items()},
+        "pressure": ValueColumn("pressure"),
+        **{name: ValueColumn(name, categories=texts) for name, texts in categories.items()},
     }
-    times = Times(["Datum", "Uhrzeit"], "%d.%m.%Y %H.%M.%S")
-    trained_on = list(read_recording(path, Columns(values, times, words=Words(decimal_comma=True))).readings())
+    times = TimeColumns(["Datum", "Uhrzeit"], "%d.%m.%Y %H.%M.%S")
+    trained_on = list(read_recording(path, Columns(values, times, words=NumberWords(decimal_comma=True))).readings())
     decoder = Decoder(InputMapping(topic="sensors/{stream}"), list(values), categories)
     heard = [one for m in subscriber.messages for one in decoder.readings(m.topic, m.payload, {}, 0.0)]
     assert [(one.stream, one.time, dict(one.values)) for one in heard] == [

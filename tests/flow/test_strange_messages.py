@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.service import BUNDLE, Field, serve
+from tests.fuzz.service import Field, serve
+from tests.paths import PUMP
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, where a hostile value overflows
 def test_strange_messages_cuts_and_kills_leave_every_reading_stepped_once(tmp_path: Path) -> None:
-    shutil.copy(BUNDLE, tmp_path)
+    shutil.copy(PUMP, tmp_path)
     config = tmp_path / "service.toml"
     config.write_text(
-        f'bundle = "{BUNDLE.name}"\nbackend = "numpy"\nmax_streams = 200\nmax_rewind = 20\nstats_interval_s = 0.1\n'
+        f'bundle = "{PUMP.name}"\nbackend = "numpy"\nmax_streams = 200\nmax_rewind = 20\nstats_interval_s = 0.1\n'
         'mqtt.url = "mqtt://fuzz"\n'
     )
     field = Field(20_000, seed=1)

@@ -216,7 +216,7 @@ def serve(field: Field, config: Path) -> Counter[str]:
     """The service until the field has no more to say, started again after every kill; what it counted, in all."""
     counts: Counter[str] = Counter()
     while True:
-        with mock.patch("edge_lstm.service.service.Door", return_value=field):
+        with mock.patch("edge_lstm.service.service.MqttConnection", return_value=field):
             service = Service(read_service_config(config), config.parent)
         field.stop = service.stop
         ended = True

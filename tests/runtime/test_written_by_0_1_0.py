@@ -12,7 +12,7 @@ import pytest
 from edge_lstm import Bundle
 from edge_lstm.backends.registry import format_of, installed, runnable
 from edge_lstm.backends.selftest import verify
-from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.service.config import ServiceConfig
 from tests.written_states import STATES, WRITTEN, assert_holds, further, open_copy, plain
@@ -57,22 +57,22 @@ def test_the_bundles_cover_every_task_both_cells_a_grid_and_a_highway() -> None:
 
 
 def test_the_certificate_of_the_forecast_reads() -> None:
-    certificate = certificate_of(Bundle.open(WRITTEN / "bundles/forecast.elstm"))
+    certificate = read_certificate(Bundle.open(WRITTEN / "bundles/forecast.elstm"))
     assert certificate is not None
     assert {one.scheme for one in certificate.variants} == {"float32", "int8"}
 
 
 def test_the_signed_bundle_is_trusted_by_its_key_and_an_unsigned_one_is_not() -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed (extra signing)")
-    from edge_lstm.bundle.signing import refuse_untrusted, signer
+    from edge_lstm.bundle.signing import require_trusted_signature, signer
     from edge_lstm.foundation.errors import EdgeLstmError
 
     public = WRITTEN / "bundles/maker.pub"
     signed = Bundle.open(WRITTEN / "bundles/signed.elstm")
-    refuse_untrusted(signed, public)
+    require_trusted_signature(signed, public)
     assert signer(signed) == BUNDLES["signed"]["signer"]
     with pytest.raises(EdgeLstmError, match="found none"):
-        refuse_untrusted(Bundle.open(WRITTEN / "bundles/classify.elstm"), public)
+        require_trusted_signature(Bundle.open(WRITTEN / "bundles/classify.elstm"), public)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -69,7 +69,7 @@ class Board:
     """What a person at the workstation has to do with: a host to reach, a config and a bundle."""
 
     system: System
-    door: SshDoor
+    connection: SshDoor
     service: Path
     bundle: Path
     wheelhouse: Path
@@ -77,7 +77,7 @@ class Board:
 
     def start_deploy(self, *options: str, user: str = "root", bundle: Path | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "edge_lstm", "device", "deploy", "board", str(self.service)]
-        command += [str(bundle or self.bundle), "--ssh-config", str(self.door.configured(user=user))]
+        command += [str(bundle or self.bundle), "--ssh-config", str(self.connection.configured(user=user))]
         command += ["--python", PYTHON, "--wheelhouse", str(self.wheelhouse), *options]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -133,9 +133,9 @@ def board(
             f'[mqtt]\nurl = "{broker.address}"\nclient_id = "tank"\nusername = "tank"\npassword_file = "secret.txt"\n'
         )
         (workstation / "secret.txt").write_text("s3cret\n")
-        door = _open_door(system)
+        connection = _open_door(system)
         plant = Plant(broker)
-        yield Board(system, door, service, workstation / "tank.elstm", wheelhouse, plant)
+        yield Board(system, connection, service, workstation / "tank.elstm", wheelhouse, plant)
         plant.close()
 
 
@@ -143,13 +143,13 @@ def _open_door(system: System) -> SshDoor:
     """An sshd as a service of the booted systemd: what comes in by it is on the board."""
     keys = system.shared / "keys"
     keys.mkdir()
-    door = SshDoor(keys, seen_at=Path("/etc/keys"))
+    connection = SshDoor(keys, seen_at=Path("/etc/keys"))
     system.run("cp", "-r", keys, "/etc/keys")  # a user of the board's cannot read this machine's own folder
     system.run("chmod", "-R", "go+rX", "/etc/keys")
     system.run("chmod", 600, "/etc/keys/host")
-    system.run("systemd-run", "--quiet", "--unit=board-sshd", "--property=RuntimeDirectory=sshd", *door.command)
-    wait_until(door.is_open, "sshd listens", 60)
-    return door
+    system.run("systemd-run", "--quiet", "--unit=board-sshd", "--property=RuntimeDirectory=sshd", *connection.command)
+    wait_until(connection.is_open, "sshd listens", 60)
+    return connection
 
 
 def test_a_bare_board_ends_with_a_ready_service_and_its_first_prediction(board: Board) -> None:
@@ -264,7 +264,7 @@ def test_uninstall_takes_the_service_away_and_the_next_deploy_finds_its_state(bo
     board.bring()
     step, _ = board.plant.next_prediction()
     made = board.environments()
-    ssh = ["ssh", "-F", str(board.door.configured()), "board", PROGRAM, "device", "uninstall", NAME]
+    ssh = ["ssh", "-F", str(board.connection.configured()), "board", PROGRAM, "device", "uninstall", NAME]
     done = subprocess.run(ssh, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"removed /etc/systemd/system/{NAME}.service" in done.stdout

@@ -53,14 +53,14 @@ def test_solar_beats_both_naive_baselines_at_every_horizon(solar: Path) -> None:
 
 def test_weather_reaches_its_mark_and_beats_ridge(tmp_path: Path) -> None:
     run = train(read_recipe("weather"), tmp_path)
-    high, low = (one.rmse for one in run.judgement.scores)
+    high, low = (one.rmse for one in run.evaluation.scores)
     assert high["model"] < 2.85
     assert low["model"] < 1.65
     assert high["model"] < high["ridge"]
     assert low["model"] < low["ridge"]
     # the high's gain is under one percent, which the verdict calls nothing
-    assert run.judgement.verdict.startswith("The model beats every baseline on 1 of 2 outputs (RMSE 2 % below")
-    assert "It adds nothing to ridge for temp_max 1 step ahead" in run.judgement.verdict
+    assert run.evaluation.verdict.startswith("The model beats every baseline on 1 of 2 outputs (RMSE 2 % below")
+    assert "It adds nothing to ridge for temp_max 1 step ahead" in run.evaluation.verdict
 
 
 def test_a_checkpoint_carries_a_tape_that_was_not_trained_on(solar: Path) -> None:

@@ -46,8 +46,8 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
 
     run_dir = output or Path("runs") / chosen.name
     result = train_recipe(chosen, run_dir, device=device, resume=resume)
-    click.echo(as_text(*result.judgement.table))
-    click.echo(result.judgement.verdict)
+    click.echo(as_text(*result.evaluation.table))
+    click.echo(result.evaluation.verdict)
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)
 
 
@@ -96,6 +96,6 @@ def tune(
     click.echo(as_text(*found.table))
     if found.refused:
         click.echo(refused_text(found.refused), err=True)
-    click.echo(as_text(*result.judgement.table))
-    click.echo(result.judgement.verdict)
+    click.echo(as_text(*result.evaluation.table))
+    click.echo(result.evaluation.verdict)
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)

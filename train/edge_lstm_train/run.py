@@ -28,7 +28,7 @@ from edge_lstm_train.evaluation import plots
 from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
 from edge_lstm_train.evaluation.scores import predict, where
-from edge_lstm_train.evaluation.verdict import Judgement, judge
+from edge_lstm_train.evaluation.verdict import Evaluation, evaluate_run
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.model.fit import PROGRESS, Fitted, fit
 from edge_lstm_train.model.forecaster import Forecaster
@@ -52,7 +52,7 @@ class Run:
     fitted: Fitted
     checkpoint: Checkpoint
     predictions: list[Prediction]  # for the whole recording, as a device would have published them
-    judgement: Judgement  # of the test part
+    evaluation: Evaluation  # of the test part
 
 
 def train(
@@ -111,12 +111,12 @@ def _judged(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baseline
     """What came of the search, held against the test part as a device would run."""
     contract = started(dataset.contract, fitted.model)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
-    judgement = judge(recipe, dataset, baselines, predictions)
-    provenance = _provenance(recipe, judgement)
+    evaluation = evaluate_run(recipe, dataset, baselines, predictions)
+    provenance = _provenance(recipe, evaluation)
     unseen = unseen_steps(dataset)
     truth = dataset.targets[unseen].astype(np.float32)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
-    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, judgement)
+    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation)
 
 
 def started(contract: Contract, model: Forecaster) -> Contract:
@@ -147,7 +147,7 @@ def unseen_steps(dataset: Dataset) -> NDArray[np.int64]:
     return chosen
 
 
-def _provenance(recipe: Recipe, judgement: Judgement) -> dict[str, str]:
+def _provenance(recipe: Recipe, evaluation: Evaluation) -> dict[str, str]:
     recording = recipe.recording
     nameless = dataclasses.replace(recording, path=recording.name)
     digest = hashlib.sha256()
@@ -157,8 +157,8 @@ def _provenance(recipe: Recipe, judgement: Judgement) -> dict[str, str]:
         "recipe": recipe_toml(dataclasses.replace(recipe, recording=nameless)),
         "recording": recording.name,
         "recording_sha256": digest.hexdigest(),
-        "test": json.dumps(judgement.figures["test"]),
-        "verdict": judgement.verdict,
+        "test": json.dumps(evaluation.figures["test"]),
+        "verdict": evaluation.verdict,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -170,8 +170,8 @@ def _metrics(run: Run) -> dict[str, Any]:
     return {
         "name": run.recipe.name,
         "task": run.recipe.task,
-        "verdict": run.judgement.verdict,
-        **run.judgement.figures,
+        "verdict": run.evaluation.verdict,
+        **run.evaluation.figures,
         "steps": {part: len(run.dataset.steps(part)) for part in PARTS},
         "dropped": run.dataset.dropped,
         "parameters": run.recipe.parameters,
@@ -197,8 +197,8 @@ def _known(value: float) -> float | None:
 
 def _report_sections(run: Run, trials: Section | None) -> list[Section]:
     return [
-        Section("", [Paragraph(run.judgement.verdict, "lead")]),
-        *run.judgement.sections,
+        Section("", [Paragraph(run.evaluation.verdict, "lead")]),
+        *run.evaluation.sections,
         *training_sections(run),
         *([] if trials is None else [trials]),
     ]

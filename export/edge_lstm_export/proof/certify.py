@@ -10,10 +10,10 @@ from edge_lstm.backends.calibrated import CalibratedBackend
 from edge_lstm.backends.protocol import Backend
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.registry import format_of, load, runnable
-from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.backends.selftest import initial_states, isolated, relative_error
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import Certificate, Certified
+from edge_lstm.bundle.certificate import Certificate, VariantFigures
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, Network, dense
 from edge_lstm.decisions.decider import decide_all
@@ -48,7 +48,7 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
             # stress is meant to be outside of what was calibrated
             watched = loaded.watched if isinstance(loaded, CalibratedBackend) else loaded
             backend, smallest = isolated(watched, contract, golden_inputs(checkpoint))
-            if isinstance(backend, OneByOne):
+            if isinstance(backend, RowByRow):
                 smallest = None  # there is no such batch
             found = _streams(backend, contract, tapes)
             size = len(bundle.content[bundle.variant(format_of(name), scheme).file])
@@ -80,12 +80,12 @@ def _measured(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
     flipped: float,
-) -> Certified:
+) -> VariantFigures:
     spread = np.maximum(expected[:, 0].std(axis=0, dtype=np.float64), 1e-12)  # (outputs,): a constant segment has none
     rms = np.sqrt(((found.astype(np.float64) - expected) ** 2).mean(axis=0)) / spread  # (segments, outputs)
     relative = after / np.maximum(before, 1e-12) - 1 if contract.decision is None else after - before
     tenth = max(1, len(found) // 10)
-    return Certified(
+    return VariantFigures(
         backend,
         scheme,
         size,

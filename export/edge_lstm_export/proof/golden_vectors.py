@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.selftest import replay_tape
-from edge_lstm.bundle.golden import Expected, Golden
+from edge_lstm.bundle.golden import Expected, GoldenVectors
 from edge_lstm.bundle.network import Network, dense
 from edge_lstm.bundle.schemes import Scheme
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -25,7 +25,7 @@ STEPS = 1000  # long enough for an error that adds up from step to step to show
 MARKS = (1, 10, 100, 1000)
 
 
-def golden_vectors(checkpoint: Checkpoint, networks: Mapping[Scheme, Network]) -> Golden:
+def golden_vectors(checkpoint: Checkpoint, networks: Mapping[Scheme, Network]) -> GoldenVectors:
     """The golden vectors of `checkpoint` for each scheme of `networks`, and for float32 in any case.
 
     float32 is the trained model as it is; another scheme is that model with the scheme's weights put back.
@@ -43,7 +43,7 @@ def golden_vectors(checkpoint: Checkpoint, networks: Mapping[Scheme, Network]) -
             expected[scheme] = Expected(*stream)
         expected["float32"] = Expected(*checkpoint.model.stream(tape, MARKS))
     _refuse_what_proves_nothing(checkpoint, expected)
-    return Golden(tape, np.array(MARKS), expected)
+    return GoldenVectors(tape, np.array(MARKS), expected)
 
 
 def with_weights(model: Forecaster, network: Network) -> Forecaster:

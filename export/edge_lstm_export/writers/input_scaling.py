@@ -22,7 +22,7 @@ _PLAIN_SCALES = (1e-20, 1e20)  # beyond, a folded weight could leave float32's r
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class InputScaling:
     """x = (features - offset) * factor goes into `first`, whose w_ih's columns are multiplied by `columns` at load."""
 
     first: Layer
@@ -31,7 +31,7 @@ class Entry:
     columns: Floats | None = None  # (inputs,), None: w_ih stays as it is stored
 
 
-def entry_of(network: Network, *, columns_at_load: bool) -> Entry:
+def input_scaling_of(network: Network, *, columns_at_load: bool) -> InputScaling:
     """How the network takes raw features; `columns_at_load`: whether the format can scale stored columns once.
 
     Rounded weights are those of standardized features, so their columns are scaled after rounding and not before:
@@ -43,7 +43,7 @@ def entry_of(network: Network, *, columns_at_load: bool) -> Entry:
     plain = bool(((network.scale > least) & (network.scale < most)).all())
     first = network.layers[0]
     if network.highway is not None or network.arithmetic != "float32" or not plain:
-        return Entry(first, network.mean, inverse_scale)
+        return InputScaling(first, network.mean, inverse_scale)
     far = np.abs(network.mean) > _NEAR * network.scale
     offset = np.where(far, network.mean, np.float32(0)) if far.any() else None
     near = np.where(far, 0, network.mean).astype(np.float64) / network.scale  # (inputs,)
@@ -51,9 +51,9 @@ def entry_of(network: Network, *, columns_at_load: bool) -> Entry:
     if isinstance(first.w_ih, Quantized):
         if first.w_ih.axis == 1:
             scales = np.maximum(first.w_ih.scales * inverse_scale, np.finfo(np.float32).tiny)
-            return Entry(replace(first, w_ih=replace(first.w_ih, scales=scales)), offset)
+            return InputScaling(replace(first, w_ih=replace(first.w_ih, scales=scales)), offset)
     elif first.w_ih.dtype == np.float32:
-        return Entry(replace(first, w_ih=dense(first.w_ih) * inverse_scale), offset)
+        return InputScaling(replace(first, w_ih=dense(first.w_ih) * inverse_scale), offset)
     if columns_at_load:
-        return Entry(first, offset, columns=inverse_scale)
-    return Entry(first, offset, inverse_scale)
+        return InputScaling(first, offset, columns=inverse_scale)
+    return InputScaling(first, offset, inverse_scale)

@@ -16,7 +16,7 @@ from onnx import helper
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
-from edge_lstm_export.writers.input_scaling import Entry, entry_of
+from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
 from edge_lstm_export.writers.onnx_graph import Graph
 from edge_lstm_export.writers.onnx_static import write_static_layers
 from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts, state_pairs
@@ -38,7 +38,7 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
     """The network as an .onnx file, checked by onnx itself; equal arguments give equal bytes."""
     graph = Graph()
     graph.constant(_AXIS_OF_STEPS, np.array([0], np.int64))
-    entry = entry_of(network, columns_at_load=True)
+    entry = input_scaling_of(network, columns_at_load=True)
     standardized = _write_entry(graph, entry)
     if network.arithmetic == "static":
         x = write_static_layers(graph, network, standardized)
@@ -64,7 +64,7 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
     return content
 
 
-def _write_entry(graph: Graph, entry: Entry) -> str:
+def _write_entry(graph: Graph, entry: InputScaling) -> str:
     """The features (batch, inputs) as the first layer takes them."""
     x = FEATURES
     if entry.offset is not None:

@@ -60,7 +60,7 @@ class _Builder(flatbuffers.Builder):  # type: ignore[misc]
         return self._vectors[known]
 
 
-class FlatModel:
+class TfliteBuilder:
     """Collects tensors (known by number) and operators in the order in which they run; `finish` gives the file."""
 
     def __init__(self) -> None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
-from edge_lstm_export.writers.input_scaling import Entry, entry_of
+from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
 from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts
-from edge_lstm_export.writers.tflite_builder import FlatModel
+from edge_lstm_export.writers.tflite_builder import TfliteBuilder
 
 Floats = NDArray[np.float32]
 _HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6
@@ -30,7 +30,7 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
     graph = _Graph(network)
     features = graph.model.batched(FEATURES, len(network.mean))
     states = [graph.model.batched(name, size) for name, size in network.state_sizes.items()]
-    entry = entry_of(network, columns_at_load=False)
+    entry = input_scaling_of(network, columns_at_load=False)
     x = standardized = graph.entered(features, entry)
     step = graph.lstm if network.cell == "lstm" else graph.gru
     carried = len(CARRIED[network.cell])
@@ -65,11 +65,11 @@ class _Graph:
     """A model that grows by one sub-expression a call; every tensor is (batch, width) and named for what it holds."""
 
     def __init__(self, network: Network) -> None:
-        self.model = FlatModel()
+        self.model = TfliteBuilder()
         self._network = network
         self._columns: int | None = None
 
-    def entered(self, features: int, entry: Entry) -> int:
+    def entered(self, features: int, entry: InputScaling) -> int:
         """The features (batch, inputs) as the first layer takes them."""
         x, width = features, len(self._network.mean)
         if entry.offset is not None:

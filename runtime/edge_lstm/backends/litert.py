@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ai_edge_litert.interpreter import Interpreter
 
-from edge_lstm.backends.protocol import ONE_THREAD, Means
+from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.backends.tflite import TfliteBackend
 from edge_lstm.bundle.archive import Variant
 
 
-def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> TfliteBackend:
+def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> TfliteBackend:
     """The backend for a bundle's TFLite variant. Raises EdgeLstmError where LiteRT refuses the file."""
-    return TfliteBackend("litert", Interpreter, variant, content, means.threads)
+    return TfliteBackend("litert", Interpreter, variant, content, execution.threads)

@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
-from edge_lstm.backends.protocol import ONE_THREAD, Means
+from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.errors import EdgeLstmError
 
@@ -59,15 +59,15 @@ class OnnxBackend:
         return prediction, following
 
 
-def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> OnnxBackend:
+def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> OnnxBackend:
     """The backend for a bundle's ONNX variant. Raises EdgeLstmError where onnxruntime refuses it, or has not the means.
 
     Where the CPU is not among the providers, no node of the graph may run there.
     """
-    wanted = list(means.providers)
+    wanted = list(execution.providers)
     _refuse_absent(wanted, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = means.threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = execution.threads, 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # without it int8 weights are dequantized again at every step, which takes 1.3 to 2.9 times as long

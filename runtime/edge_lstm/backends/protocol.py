@@ -13,14 +13,14 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Means:
+class ExecutionOptions:
     """What a backend may use of the machine: this and nothing else, or it refuses."""
 
     threads: int = 1  # of one step
     providers: tuple[str, ...] = ("CPUExecutionProvider",)  # onnxruntime's, in the order of preference
 
 
-ONE_THREAD = Means()
+ONE_THREAD = ExecutionOptions()
 
 
 class Backend(Protocol):

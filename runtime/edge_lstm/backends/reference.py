@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends.protocol import ONE_THREAD, Means
+from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.bundle.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
 from edge_lstm.bundle.npz import NO_ARRAYS
@@ -132,7 +132,7 @@ class ReferenceBackend:
         return prediction, following
 
 
-def load(variant: Variant, content: bytes, means: Means = ONE_THREAD) -> ReferenceBackend:
+def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> ReferenceBackend:
     """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)

@@ -9,8 +9,8 @@ import numpy as np
 
 from edge_lstm.backends.calibrated import CalibratedBackend
 from edge_lstm.backends.kinds import BACKENDS, NAMES
-from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
-from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
+from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.bundle.archive import Bundle, Variant
 from edge_lstm.bundle.schemes import Format, refused
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -82,8 +82,8 @@ def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = N
     return backend, scheme
 
 
-def load(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> Backend:
-    """The bundle's model on the named backend, with one thread of the CPU unless `means` says otherwise.
+def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD) -> Backend:
+    """The bundle's model on the named backend, with one thread of the CPU unless `execution` says otherwise.
 
     Raises EdgeLstmError where that backend, that variant or those means are not here.
     """
@@ -91,7 +91,7 @@ def load(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> B
         raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
     if (error := refusal(name)) is not None:
         raise error
-    _refuse_other_means(name, means)
+    _require_supported_execution(name, execution)
     kind = BACKENDS[name]
     if scheme in bundle.schemes and (reason := refused(scheme, name)) is not None:
         raise EdgeLstmError(
@@ -99,24 +99,24 @@ def load(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> B
             f"use one of {', '.join(_allowed(scheme))}, or another scheme",
         )
     variant = bundle.variant(kind.format, scheme)
-    backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], means)
+    backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], execution)
     if variant.row_by_row:
-        backend = OneByOne(backend)
+        backend = RowByRow(backend)
     _refuse_other_shapes(backend, bundle, variant)
     if variant.least and variant.most:
         return CalibratedBackend(backend, bundle.contract.inputs, variant.least, variant.most)
     return backend
 
 
-def _refuse_other_means(name: str, means: Means) -> None:
-    if name != "onnx" and means.providers != ONE_THREAD.providers:
+def _require_supported_execution(name: str, execution: ExecutionOptions) -> None:
+    if name != "onnx" and execution.providers != ONE_THREAD.providers:
         raise EdgeLstmError(
-            f"expected the backend onnx for the providers {', '.join(means.providers)}, found {name}",
+            f"expected the backend onnx for the providers {', '.join(execution.providers)}, found {name}",
             'set backend = "onnx", or leave providers out',
         )
-    if name == "numpy" and means.threads != 1:
+    if name == "numpy" and execution.threads != 1:
         raise EdgeLstmError(
-            f"expected one thread for the backend numpy, which steps rows one by one, found {means.threads}",
+            f"expected one thread for the backend numpy, which steps rows one by one, found {execution.threads}",
             "set threads = 1, or choose another backend",
         )
 

@@ -12,7 +12,7 @@ from edge_lstm.backends.protocol import Backend
 Floats = NDArray[np.float32]
 
 
-class OneByOne:
+class RowByRow:
     """Steps another backend with batches of one and nothing else, so that no row can feel another."""
 
     def __init__(self, backend: Backend) -> None:

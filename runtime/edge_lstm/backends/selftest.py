@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.backends.calibrated import CalibratedBackend
-from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.registry import format_of, load
-from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.bundle.archive import Bundle, Variant
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.bundle.golden import Golden, golden_of
+from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors
 from edge_lstm.foundation.errors import EdgeLstmError
 
 Floats = NDArray[np.float32]
@@ -163,7 +163,7 @@ def isolated(backend: Backend, contract: Contract, tape: Floats) -> tuple[Backen
     """
     if (smallest := smallest_isolated_batch(backend, contract, tape)) is not None:
         return backend, smallest
-    backend = OneByOne(backend)
+    backend = RowByRow(backend)
     return backend, 1 if _isolated_from(backend, contract, tape, 1) else None
 
 
@@ -193,7 +193,7 @@ def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, place
     return np.stack(traced)
 
 
-def judge(backend: Backend, contract: Contract, golden: Golden, variant: Variant) -> tuple[Backend, Verdict]:
+def judge(backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant) -> tuple[Backend, Verdict]:
     """Run the golden vectors of the variant's scheme on the backend and hold it to the variant's tolerances.
 
     Returns the backend as the verdict is about it, which is how it has to be stepped: see `isolated`.
@@ -219,28 +219,28 @@ def judge(backend: Backend, contract: Contract, golden: Golden, variant: Variant
         drift_limit,
         int(over[0]) + 1 if over.size else None,
         smallest,
-        isinstance(tried, OneByOne),
+        isinstance(tried, RowByRow),
     )
-    return backend if tried is watched else OneByOne(backend), verdict
+    return backend if tried is watched else RowByRow(backend), verdict
 
 
 def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
     """A verdict for each (backend, scheme). Raises EdgeLstmError where one of them cannot be loaded at all."""
-    golden = golden_of(bundle)
+    golden = read_golden_vectors(bundle)
     return [
         judge(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]
         for name, scheme in runs
     ]
 
 
-def accepted(bundle: Bundle, name: str, scheme: str, means: Means = ONE_THREAD) -> tuple[Backend, int]:
+def accepted(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD) -> tuple[Backend, int]:
     """The loaded backend and its smallest isolated batch; its rows go one at a time where they agree in no batch.
 
     Raises SelfTestError where it fails the self-test.
     """
-    loaded = load(bundle, name, scheme, means)
+    loaded = load(bundle, name, scheme, execution)
     variant = bundle.variant(format_of(name), scheme)
-    backend, verdict = judge(loaded, bundle.contract, golden_of(bundle), variant)
+    backend, verdict = judge(loaded, bundle.contract, read_golden_vectors(bundle), variant)
     if not verdict.passed or verdict.smallest_batch is None:
         raise SelfTestError(
             f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",

@@ -14,7 +14,7 @@ from edge_lstm.foundation.text import plain
 
 
 @dataclass(frozen=True)
-class Certified:
+class VariantFigures:
     """One variant on one backend, after all steps of all segments."""
 
     backend: str = key(doc="who stepped it")
@@ -52,7 +52,7 @@ class Certificate:
     metric_before: float = key(doc="of the float32 torch model, mean of outputs")
     warm_up_steps: int | None = key(doc="until two starting states agree to 1e-3; none: not within the recording")
     saturation: dict[str, float] = key(doc="by layer: share of gate values below 0.018 or above 0.982")
-    variants: list[Certified] = key(doc="what was measured")
+    variants: list[VariantFigures] = key(doc="what was measured")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.segments:
@@ -119,7 +119,7 @@ def in_words(certificate: Certificate) -> str:
     )
 
 
-def certificate_of(bundle: Bundle) -> Certificate | None:
+def read_certificate(bundle: Bundle) -> Certificate | None:
     """The bundle's certificate, or None where it was exported without. Raises EdgeLstmError where it is not one."""
     content = bundle.content.get(CERTIFICATE)
     if content is None:

@@ -258,23 +258,23 @@ class Contract:
         return [feature.name for feature in self.features] + masks + derived + waves + elapsed
 
     @property
-    def said(self) -> list[str]:
+    def output_names(self) -> list[str]:
         """What predictions are named by: each target, and after it its quantiles."""
         return [name for target in self.targets for name in (target, *(_percentile(target, q) for q in self.quantiles))]
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
         """(name, horizon) of the prediction vector's components, in order."""
-        return [(name, horizon) for name in self.said for horizon in self.horizons]
+        return [(name, horizon) for name in self.output_names for horizon in self.horizons]
 
     @property
     def target_units(self) -> dict[str, str]:
         """The unit of everything that is said, by name."""
         units = {**{feature.name: feature.unit for feature in self.features}, **self.units}
-        named = [(name, target) for target in self.targets for name in self.said_of(target)]
+        named = [(name, target) for target in self.targets for name in self.output_names_of(target)]
         return {name: units.get(target, "") for name, target in named}
 
-    def said_of(self, target: str) -> list[str]:
+    def output_names_of(self, target: str) -> list[str]:
         """The target itself, and its quantiles."""
         return [target, *(_percentile(target, quantile) for quantile in self.quantiles)]
 

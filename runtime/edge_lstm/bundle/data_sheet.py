@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.bundle.signing import signer
 
@@ -17,7 +17,7 @@ _TOLD = ("recording", "verdict", "exported by")
 
 def facts(bundle: Bundle) -> dict[str, Any]:
     """The manifest with the bundle's id, the bytes of each variant and the state bytes a stream needs; JSON-able."""
-    certificate = certificate_of(bundle)
+    certificate = read_certificate(bundle)
     return {
         "id": bundle.id,
         "state_bytes_per_stream": state_bytes(bundle),
@@ -90,7 +90,7 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     if architecture.multiply_accumulates:
         rows.append(("computes", f"{architecture.multiply_accumulates:,} multiply-accumulates a step"))
-    certificate = certificate_of(bundle)
+    certificate = read_certificate(bundle)
     rows.append(("certified", "no: exported without a certificate" if certificate is None else certificate.summary))
     if (key := signer(bundle)) is not None:
         rows.append(("signed", f"by the key {key} (edge-lstm verify --trust checks it)"))

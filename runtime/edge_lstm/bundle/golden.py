@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.archive import GOLDEN, Bundle
-from edge_lstm.bundle.npz import NO_ARRAYS, arrays_of
+from edge_lstm.bundle.npz import NO_ARRAYS, read_npz
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import told
 
@@ -22,11 +22,11 @@ class Expected:
     """What one scheme's weights give, computed by torch in float32, for one stream."""
 
     prediction: Floats  # (steps, outputs)
-    states: Sequence[Floats]  # per state tensor (marks, *shape): after each step of `Golden.marks`
+    states: Sequence[Floats]  # per state tensor (marks, *shape): after each step of `GoldenVectors.marks`
 
 
 @dataclass(frozen=True, eq=False)
-class Golden:
+class GoldenVectors:
     """One stream's input tape, and what each scheme answers to it."""
 
     features: Floats  # (steps, inputs)
@@ -34,7 +34,7 @@ class Golden:
     expected: Mapping[str, Expected]  # by scheme; float32 is always there
 
 
-def to_npz(golden: Golden) -> bytes:
+def to_npz(golden: GoldenVectors) -> bytes:
     """The golden vectors as an .npz file without pickles; equal vectors give equal bytes."""
     arrays: dict[str, NDArray[np.generic]] = {"features": golden.features, "marks": golden.marks}
     for scheme, expected in golden.expected.items():
@@ -46,18 +46,18 @@ def to_npz(golden: Golden) -> bytes:
     return file.getvalue()
 
 
-def golden_of(bundle: Bundle) -> Golden:
+def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
     """The bundle's golden vectors. Raises EdgeLstmError where they are missing or do not fit its contract."""
     states = len(bundle.contract.states)
     try:
-        arrays = arrays_of(bundle.content[GOLDEN])
+        arrays = read_npz(bundle.content[GOLDEN])
         expected = {
             scheme: Expected(
                 arrays[f"{scheme}.prediction"], [arrays[f"{scheme}.state{index}"] for index in range(states)]
             )
             for scheme in {*bundle.schemes, "float32"}
         }
-        golden = Golden(arrays["features"], arrays["marks"], expected)
+        golden = GoldenVectors(arrays["features"], arrays["marks"], expected)
     except NO_ARRAYS as error:
         raise EdgeLstmError(
             f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {told(str(error))}",
@@ -68,7 +68,7 @@ def golden_of(bundle: Bundle) -> Golden:
     return golden
 
 
-def _fault(bundle: Bundle, golden: Golden) -> str | None:
+def _fault(bundle: Bundle, golden: GoldenVectors) -> str | None:
     """What does not fit the contract, in words."""
     contract, steps, marks = bundle.contract, len(np.atleast_1d(golden.features)), golden.marks
     if marks.ndim != 1 or marks.dtype.kind not in "iu" or not marks.size or marks.min() < 1 or marks.max() > steps:

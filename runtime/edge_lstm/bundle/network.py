@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.bundle.npz import arrays_of
+from edge_lstm.bundle.npz import read_npz
 
 Floats = NDArray[np.float32]
 Cell = Literal["lstm", "gru"]
@@ -179,7 +179,7 @@ def to_npz(network: Network) -> bytes:
 
 def from_npz(content: bytes) -> Network:
     """What `to_npz` wrote. Raises one of arrays.NO_ARRAYS where arrays are missing or of another kind."""
-    arrays = arrays_of(content)
+    arrays = read_npz(content)
     cell = str(arrays["cell"])
     if cell not in get_args(Cell):
         raise ValueError(f"expected a cell of {get_args(Cell)}, found {cell!r}")

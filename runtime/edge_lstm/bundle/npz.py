@@ -20,7 +20,7 @@ _HEADERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0
 NO_ARRAYS = (KeyError, ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
 
 
-def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
+def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
     """The arrays by name. Raises one of NO_ARRAYS where the content is anything but stored arrays.
 
     numpy's own loader makes room for what a header claims, and inflates what a zip holds, before it looks at either.

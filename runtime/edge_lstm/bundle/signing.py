@@ -44,7 +44,7 @@ def new_keys(path: Path) -> tuple[Path, Path]:
     return private, public
 
 
-def refuse_no_key(key: Path) -> None:
+def require_private_key(key: Path) -> None:
     """Raise EdgeLstmError unless the file `key` holds a private key: before long work that ends in a signature."""
     _private_key(key)
 
@@ -66,7 +66,7 @@ def signer(bundle: Bundle) -> str | None:
     return _claim(bundle)[0].hex()
 
 
-def refuse_untrusted(bundle: Bundle, public_key: Path) -> None:
+def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
     """Raise EdgeLstmError unless the bundle carries that key's signature of its manifest."""
     trusted = _public_key(public_key)
     if bundle.signature is None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from html import escape
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import certificate_of, in_words, measured
+from edge_lstm.bundle.certificate import in_words, measured, read_certificate
 from edge_lstm.bundle.data_sheet import rows_of, variant_rows
 
 
 def model_page(bundle: Bundle) -> str:
     """The page; all texts of the bundle are plain and escaped here."""
-    certificate = certificate_of(bundle)
+    certificate = read_certificate(bundle)
     title = escape(bundle.contract.name)
     sheet = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows_of(bundle))
     features = [

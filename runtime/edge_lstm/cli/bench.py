@@ -28,7 +28,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write: Path | None, root: Path) -> None:
     """Measure every backend and scheme that runs here, and recommend one."""
     from edge_lstm.backends.registry import runnable
-    from edge_lstm.diagnostics.bench import ANYWHERE, Place, facts, table
+    from edge_lstm.diagnostics.bench import ANYWHERE, CpuLimits, facts, table
     from edge_lstm.diagnostics.bench import bench as measure
     from edge_lstm.foundation.progress import progress
     from edge_lstm.hardware.boards import detected, read_board
@@ -46,7 +46,7 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
             reasons = "; ".join(reason for reason, _ in refusals)
             click.echo(f"this machine is no {known.title}, and its figures are its own: {reasons}", err=True)
         else:
-            place = Place(known.service.threads, known.service.cores)
+            place = CpuLimits(known.service.threads, known.service.cores)
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores / 2:
         click.echo(f"this machine is busy (load {load:.1f}, {cores} cores): p99 above all is too high", err=True)

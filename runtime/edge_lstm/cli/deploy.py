@@ -75,10 +75,10 @@ def deploy(
     Needs root there: root@HOST, or sudo without a password. Run again, it changes only what differs.
     """
     from edge_lstm.deploy.deployment import deploy as bring
-    from edge_lstm.deploy.deployment import parcel
+    from edge_lstm.deploy.deployment import deployment_files
     from edge_lstm.deploy.ssh import Ssh
 
-    goods = parcel(service, bundle)
+    goods = deployment_files(service, bundle)
     with Ssh(destination, ssh_config) as ssh:
         say = functools.partial(click.echo, err=True)
         outcome = bring(ssh, goods, say=say, wheelhouse=wheelhouse, python=python, root=root, wait_s=wait_s)

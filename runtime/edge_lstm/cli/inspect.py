@@ -46,9 +46,9 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
 
     opened = Bundle.open(bundle)
     if trust is not None:
-        from edge_lstm.bundle.signing import refuse_untrusted
+        from edge_lstm.bundle.signing import require_trusted_signature
 
-        refuse_untrusted(opened, trust)
+        require_trusted_signature(opened, trust)
         click.echo(f"signed by {trust}", err=True)
     if backend is not None and (error := refusal(backend)) is not None:
         raise error

@@ -43,7 +43,7 @@ def record(
     from edge_lstm.foundation.signals import ended_by_signals
     from edge_lstm.messages.mapping import InputMapping
     from edge_lstm.mqtt.address import parse_address
-    from edge_lstm.mqtt.connection import Door
+    from edge_lstm.mqtt.connection import MqttConnection
     from edge_lstm.recordings.recorder import Recorder
     from edge_lstm.service.config import MqttConfig, read_service_config
 
@@ -72,7 +72,7 @@ def record(
         table["values"] = {name: path for name, path in paths.items() if path}
         names = list(paths)
         mapping, mqtt = from_mapping(table, InputMapping, "the command line"), MqttConfig(str(url))
-    door = Door(
+    connection = MqttConnection(
         parse_address(url or mqtt.url),
         client_id or "",
         mapping.topic_filters,
@@ -83,14 +83,14 @@ def record(
         receive_maximum=mqtt.receive_maximum,
         keepalive_s=mqtt.keepalive_s,
     )
-    recorder = Recorder(door, mapping, output, names, {name: texts for name, texts in known.items() if texts})
-    door.open()
+    recorder = Recorder(connection, mapping, output, names, {name: texts for name, texts in known.items() if texts})
+    connection.open()
     try:
         with ended_by_signals(recorder.stop):
-            click.echo(f"recording from {door.address} into {output}; end with Ctrl-C", err=True)
+            click.echo(f"recording from {connection.address} into {output}; end with Ctrl-C", err=True)
             recorder.run()
     finally:
-        door.close()
+        connection.close()
     counts = recorder.counts
     others = ", ".join(f"{counts[name]} {name}" for name in ("refused", "ignored", "retained") if counts[name])
     streams = len(recorder.streams)

@@ -54,25 +54,25 @@ def replay(
     """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.messages.encoder import encode_prediction
-    from edge_lstm.recordings.columns import Quantity
+    from edge_lstm.recordings.columns import ValueColumn
     from edge_lstm.recordings.dialect import dialect
     from edge_lstm.recordings.recording import Columns, read_recording
     from edge_lstm.recordings.replay import predictions_csv, states, until
     from edge_lstm.recordings.replay import replay as run_through
-    from edge_lstm.service.store import Rules, history
+    from edge_lstm.service.store import SteppingRules, history
     from edge_lstm.streaming.predictor import Predictor
 
     if (recording is None) == (store is None):
         raise click.UsageError("expected either a RECORDING or --history STATE.db")
     opened = Bundle.open(bundle)
-    rules: Rules | None = Rules(0, 0)
+    rules: SteppingRules | None = SteppingRules(0, 0)
     if recording is not None and recording.suffix.lower() == ".wav":
-        from edge_lstm.recordings.wav import read_sound
+        from edge_lstm.recordings.wav import read_wav
 
-        readings = list(read_sound(recording, [one.name for one in opened.contract.features], stream).readings())
+        readings = list(read_wav(recording, [one.name for one in opened.contract.features], stream).readings())
     elif recording is not None:
         names = _renamed({feature.name: feature.name for feature in opened.contract.features}, columns)
-        values = {one.name: Quantity(names[one.name], categories=one.categories) for one in opened.contract.features}
+        values = {one.name: ValueColumn(names[one.name], categories=one.categories) for one in opened.contract.features}
         found = dialect(recording, time_column)
         where = Columns(values, found.times, stream_column, stream, words=found.words)
         readings = list(read_recording(recording, where).readings())
@@ -80,7 +80,7 @@ def replay(
         readings, rules = history(store, opened.id)
     if at is not None:
         readings = list(until(readings, _time(at)))
-    rules = rules or Rules(_REPLAY_REWIND, 0)
+    rules = rules or SteppingRules(_REPLAY_REWIND, 0)
     predictor = Predictor.of(opened, backend, scheme, **rules._asdict())
     begun = time.perf_counter()
     predictions = list(run_through(predictor, readings))

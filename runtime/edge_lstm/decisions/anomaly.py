@@ -20,7 +20,7 @@ STARTS = {"expected": float("nan")}
 _LEAST_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
 
 
-class Detect:
+class AnomalyDetector:
     """The scores of many streams at once.
 
     Each stream carries the forecast of its next sample (`expected`), the average of the standardized residuals
@@ -38,52 +38,62 @@ class Detect:
         self._rate = 2.0 / (alarm.span_steps + 1.0)
 
     def step(
-        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+        self,
+        current: Records,
+        calibration: Floats,
+        slots: Slots,
+        values: Floats,
+        missing: NDArray[np.bool_],
+        raw: Floats,
     ) -> tuple[Doubles, NDArray[np.bool_], NDArray[np.bool_]]:
         """Scores (n,), NaN where a stream is not judged yet, 1 where an alarm begins; alarms; and which of them turned.
 
         usual (slots, calibrate_steps, targets): the residuals kept for calibration; values, missing (n, features):
         the sample; raw (n, targets): what the network says after it. `now["warm_steps"]` counts the step already.
         """
-        steps = now["warm_steps"][slots]
-        expected = raw if self._same_step else now["expected"][slots]
+        steps = current["warm_steps"][slots]
+        expected = raw if self._same_step else current["expected"][slots]
         residuals = (values[:, self._columns].astype(np.float64) - expected) / self._scale
         residuals_known = steps - (0 if self._same_step else 1)  # since the start, this one included
         fresh = residuals_known <= 0
-        smoothed = np.where((residuals_known <= 1)[:, None], 0.0, now["smoothed"][slots])
+        smoothed = np.where((residuals_known <= 1)[:, None], 0.0, current["smoothed"][slots])
         silent = missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
         rate = np.maximum(self._rate, 1.0 / np.maximum(residuals_known, 1))[:, None]  # at first the plain mean
         smoothed = np.where(silent, smoothed, smoothed + rate * (residuals - smoothed))
-        now["smoothed"][slots] = smoothed
-        now["expected"][slots] = raw
+        current["smoothed"][slots] = smoothed
+        current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
-        self._calibrate(now, usual, slots, smoothed, judged)
-        ready = judged & (now["calibrated"][slots] == self._alarm.calibrate_steps)
-        ready &= now["threshold"][slots] > 0
+        self._calibrate(current, calibration, slots, smoothed, judged)
+        ready = judged & (current["calibrated"][slots] == self._alarm.calibrate_steps)
+        ready &= current["threshold"][slots] > 0
         scores = np.full(len(slots), np.nan)
         if ready.any():
             chosen = slots[ready]
-            away = distance(smoothed[ready], now["center"][chosen], now["whitening"][chosen])
-            scores[ready] = away / now["threshold"][chosen]
-        before = now["alarm"][slots]
+            away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
+            scores[ready] = away / current["threshold"][chosen]
+        before = current["alarm"][slots]
         alarms = scores > np.where(before, self._alarm.release, 1.0)  # a NaN is not above anything
-        now["alarm"][slots] = alarms
+        current["alarm"][slots] = alarms
         return scores, alarms, alarms != before
 
     def _calibrate(
-        self, now: Records, usual: Floats, slots: Slots, smoothed: Doubles, judged: NDArray[np.bool_]
+        self, current: Records, calibration: Floats, slots: Slots, smoothed: Doubles, judged: NDArray[np.bool_]
     ) -> None:
         """Keep the averages of streams whose calibration is not over; where it ends, find what is usual."""
         size = self._alarm.calibrate_steps
-        count = now["calibrated"][slots]
+        count = current["calibrated"][slots]
         places = np.flatnonzero(judged & (count < size))
         if not places.size:
             return
-        usual[slots[places], count[places]] = smoothed[places]
-        now["calibrated"][slots[places]] += 1
+        calibration[slots[places], count[places]] = smoothed[places]
+        current["calibrated"][slots[places]] += 1
         for slot in slots[places[count[places] + 1 == size]].tolist():
-            center, whitening, threshold = self._fitted(usual[slot].astype(np.float64))
-            now["center"][slot], now["whitening"][slot], now["threshold"][slot] = center, whitening, threshold
+            center, whitening, threshold = self._fitted(calibration[slot].astype(np.float64))
+            current["center"][slot], current["whitening"][slot], current["threshold"][slot] = (
+                center,
+                whitening,
+                threshold,
+            )
 
     def _fitted(self, rows: Doubles) -> tuple[Doubles, Doubles, float]:
         """Center (targets,), whitening (targets, targets) and threshold of a stream's averages (steps, targets)."""
@@ -96,8 +106,8 @@ class Detect:
         )
         whitening = np.linalg.inv(np.linalg.cholesky(covariance))
         repeated = np.broadcast_to(center, rows.shape), np.broadcast_to(whitening, (len(rows), *whitening.shape))
-        usual = max(1.0, float(np.quantile(distance(rows, *repeated), alarm.quantile)))  # 1: what never changed
-        return center, whitening, alarm.factor * usual
+        calibration = max(1.0, float(np.quantile(distance(rows, *repeated), alarm.quantile)))  # 1: what never changed
+        return center, whitening, alarm.factor * calibration
 
 
 def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:

@@ -19,7 +19,7 @@ _NONE = -1
 STARTS = {"label": float(_NONE), "rival": float(_NONE)}
 
 
-class Classify:
+class Classifier:
     """The labels of many streams at once. Each carries its `label`, the `rival` that may follow it, and the votes."""
 
     def __init__(self, contract: Contract) -> None:
@@ -27,28 +27,28 @@ class Classify:
         self._hold_steps = contract.decision.hold_steps
         self._pool = contract.decision.pool
 
-    def step(self, now: Records, slots: Slots, logits: Floats) -> tuple[Floats, Slots, NDArray[np.bool_]]:
+    def step(self, current: Records, slots: Slots, logits: Floats) -> tuple[Floats, Slots, NDArray[np.bool_]]:
         """Probabilities (n, classes), the index of each stream's label (n,), and where that is another one (n,).
 
         logits (n, classes) are those of the step that `now["warm_steps"]` counts already.
         """
-        steps = now["warm_steps"][slots]
+        steps = current["warm_steps"][slots]
         first = steps == 1
         probabilities = softmax(logits)
         if self._pool:
-            votes = np.where(first[:, None], 0.0, now["votes"][slots]) + probabilities
-            now["votes"][slots] = votes
+            votes = np.where(first[:, None], 0.0, current["votes"][slots]) + probabilities
+            current["votes"][slots] = votes
             probabilities = votes / steps[:, None]
-        label = np.where(first, _NONE, now["label"][slots])
-        rival = np.where(first, _NONE, now["rival"][slots])
+        label = np.where(first, _NONE, current["label"][slots])
+        rival = np.where(first, _NONE, current["rival"][slots])
         best = probabilities.argmax(axis=1)
-        rival_steps = np.where(best == rival, now["rival_steps"][slots] + 1, 1)
+        rival_steps = np.where(best == rival, current["rival_steps"][slots] + 1, 1)
         taken = (label == _NONE) | (rival_steps >= self._hold_steps) | (best == label)
         turned = taken & (best != label)
         label = np.where(taken, best, label)
-        now["label"][slots] = label
-        now["rival"][slots] = np.where(taken, _NONE, best)
-        now["rival_steps"][slots] = np.where(taken, 0, rival_steps)
+        current["label"][slots] = label
+        current["rival"][slots] = np.where(taken, _NONE, best)
+        current["rival_steps"][slots] = np.where(taken, 0, rival_steps)
         return probabilities.astype(np.float32), label.astype(np.int64), turned
 
 

@@ -22,7 +22,7 @@ Slots = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-class Decided(NamedTuple):
+class Decisions(NamedTuple):
     """Decisions for a round of streams."""
 
     values: Floats  # (n, outputs): what is published; a classifier's probabilities
@@ -31,19 +31,19 @@ class Decided(NamedTuple):
     alarms: NDArray[np.bool_] | None  # (n,)
     turned: NDArray[np.bool_]  # (n,): whether label or alarm is another one than at the step before
 
-    def at(self, places: Sequence[int]) -> Decided:
+    def at(self, places: Sequence[int]) -> Decisions:
         """Those at these places, in this order."""
         chosen = np.array(places, np.intp)
         labels = [self.labels[place] for place in places]
         scores = None if self.scores is None else self.scores[chosen]
         alarms = None if self.alarms is None else self.alarms[chosen]
-        return Decided(self.values[chosen], labels, scores, alarms, self.turned[chosen])
+        return Decisions(self.values[chosen], labels, scores, alarms, self.turned[chosen])
 
 
-def together(rounds: Sequence[Decided]) -> Decided:
+def together(rounds: Sequence[Decisions]) -> Decisions:
     """Decisions of rounds, in their order."""
     values, labels, scores, alarms, turned = zip(*rounds, strict=True)
-    return Decided(
+    return Decisions(
         np.concatenate(values),
         list(chain.from_iterable(labels)),
         None if scores[0] is None else np.concatenate(scores),
@@ -56,11 +56,17 @@ class Decide(Protocol):
     """One task's way from what the network gave to a decision."""
 
     def __call__(
-        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
-    ) -> Decided:
-        """Decide for streams that have just stepped, `now` counting the step already.
+        self,
+        current: Records,
+        calibration: Floats,
+        slots: Slots,
+        values: Floats,
+        missing: NDArray[np.bool_],
+        raw: Floats,
+    ) -> Decisions:
+        """Decide for streams that have just stepped, `current` counting the step already.
 
-        `usual`: the table's column of calibration; values, missing (n, features): the sample; raw (n, outputs).
+        `calibration`: the table's column of calibration; values, missing (n, features): the sample; raw (n, outputs).
         """
         ...
 
@@ -89,10 +95,10 @@ def decide_all(
     decide = decider(contract)
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
     lengths = np.diff(begins, append=len(stream_of))
-    now = np.zeros(len(begins), [("warm_steps", "i8"), *carried(contract)])
+    current = np.zeros(len(begins), [("warm_steps", "i8"), *carried(contract)])
     for name, start in starts(contract).items():
-        now[name] = start
-    usual = np.zeros((len(begins), *calibration_shape(contract)), np.float32)
+        current[name] = start
+    calibration = np.zeros((len(begins), *calibration_shape(contract)), np.float32)
     labels: list[str | None] = [None] * len(stream_of)
     scores = np.full(len(stream_of), np.nan)
     alarms = np.zeros(len(stream_of), bool)
@@ -100,8 +106,8 @@ def decide_all(
     for step in range(int(lengths.max())):
         slots = np.flatnonzero(lengths > step)
         at = begins[slots] + step
-        now["warm_steps"][slots] = np.where(restart[at], 1, now["warm_steps"][slots] + 1)
-        decided = decide(now, usual, slots, values[at], nothing[at], outputs[at])
+        current["warm_steps"][slots] = np.where(restart[at], 1, current["warm_steps"][slots] + 1)
+        decided = decide(current, calibration, slots, values[at], nothing[at], outputs[at])
         if decided.scores is not None:
             scores[at] = decided.scores
         if decided.alarms is not None:
@@ -112,32 +118,44 @@ def decide_all(
 
 
 def _undecided(
-    now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
-) -> Decided:
-    return Decided(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
+    current: Records, calibration: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+) -> Decisions:
+    return Decisions(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
 
 
 class _Classifier:
     def __init__(self, contract: Contract) -> None:
         self._classes: list[str | None] = [*contract.targets]
-        self._classify = classify.Classify(contract)
+        self._classify = classify.Classifier(contract)
 
     def __call__(
-        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
-    ) -> Decided:
-        probabilities, labels, turned = self._classify.step(now, slots, raw)
-        return Decided(probabilities, [self._classes[label] for label in labels.tolist()], None, None, turned)
+        self,
+        current: Records,
+        calibration: Floats,
+        slots: Slots,
+        values: Floats,
+        missing: NDArray[np.bool_],
+        raw: Floats,
+    ) -> Decisions:
+        probabilities, labels, turned = self._classify.step(current, slots, raw)
+        return Decisions(probabilities, [self._classes[label] for label in labels.tolist()], None, None, turned)
 
 
 class _Detector:
     def __init__(self, contract: Contract) -> None:
-        self._detect = anomaly.Detect(contract)
+        self._detect = anomaly.AnomalyDetector(contract)
 
     def __call__(
-        self, now: Records, usual: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
-    ) -> Decided:
-        scores, alarms, turned = self._detect.step(now, usual, slots, values, missing, raw)
-        return Decided(raw, [None] * len(slots), scores, alarms, turned)
+        self,
+        current: Records,
+        calibration: Floats,
+        slots: Slots,
+        values: Floats,
+        missing: NDArray[np.bool_],
+        raw: Floats,
+    ) -> Decisions:
+        scores, alarms, turned = self._detect.step(current, calibration, slots, values, missing, raw)
+        return Decisions(raw, [None] * len(slots), scores, alarms, turned)
 
 
 def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:

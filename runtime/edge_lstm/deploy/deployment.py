@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.deploy.install import service_name
 from edge_lstm.deploy.own_wheel import own_wheel
 from edge_lstm.deploy.ssh import Ssh
@@ -43,7 +43,7 @@ _BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv.pop(1))), '
 
 
 @dataclass(frozen=True)
-class Parcel:
+class DeploymentFiles:
     """What a service is made of: its config, and the files beside it by their place in its folder."""
 
     name: str  # of its systemd unit
@@ -72,7 +72,7 @@ class Outcome:
     unheard: str | None = None  # why the broker did not let it be heard
 
 
-def parcel(service: Path, bundle: Path) -> Parcel:
+def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
     """Everything that goes to the board, read and checked here. Raises EdgeLstmError where a file of it is missing."""
     config = read_toml(service, ServiceConfig)
     mqtt = config.mqtt
@@ -106,8 +106,8 @@ def parcel(service: Path, bundle: Path) -> Parcel:
             raise EdgeLstmError(f"expected to read {source}, found: {error.strerror}", "check the path") from None
     opened = Bundle.open(bundle)
     if config.trust in files:
-        refuse_untrusted(opened, service.parent / str(config.trust))
-    return Parcel(service_name(mqtt.client_id), config, opened, files)
+        require_trusted_signature(opened, service.parent / str(config.trust))
+    return DeploymentFiles(service_name(mqtt.client_id), config, opened, files)
 
 
 class _Board:
@@ -165,7 +165,7 @@ class _Board:
 
 def deploy(
     ssh: Ssh,
-    goods: Parcel,
+    goods: DeploymentFiles,
     *,
     say: Say,
     wheelhouse: Path | None = None,
@@ -272,7 +272,7 @@ def _refuse_unready(destination: str, board: BoardConfig, machine: Machine, fact
         raise EdgeLstmError(f"{destination}: {reasons}", " / ".join(remedy for *_, remedy in lacking))
 
 
-def _extras(board: BoardConfig, goods: Parcel) -> list[str]:
+def _extras(board: BoardConfig, goods: DeploymentFiles) -> list[str]:
     """The board's own, with the backend that the config chose instead, and what the config's other keys need."""
     chosen = goods.config.backend
     extras = set(board.extras)
@@ -349,7 +349,7 @@ def _collecting(name: str, extras: list[str], folder: Path) -> str:
     return f"edge-lstm device wheelhouse {name} {others}-o {folder}"
 
 
-def _verify(board: _Board, program: str, folder: str, goods: Parcel) -> None:
+def _verify(board: _Board, program: str, folder: str, goods: DeploymentFiles) -> None:
     """The golden vectors on the board's own backend. Raises EdgeLstmError where they differ, or the backend dies."""
     config = goods.config
     chosen = [("--backend", config.backend), ("--scheme", config.scheme)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.topics import STREAM
 from edge_lstm.mqtt.address import parse_address
-from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.mqtt.connection import Message, MqttConnection
 from edge_lstm.service.config import ServiceConfig, read_service_config
 
 
@@ -22,7 +22,7 @@ def first_prediction(config: ServiceConfig, folder: Path, timeout_s: float) -> M
     """The next one, or None where none comes within `timeout_s`. Raises EdgeLstmError where the broker refuses."""
     mqtt = config.mqtt
     levels = ["+" if STREAM in level else level for level in config.output.topic.split("/")]
-    door = Door(
+    door = MqttConnection(
         parse_address(mqtt.url),
         topics=["/".join(levels)],
         protocol=mqtt.protocol,

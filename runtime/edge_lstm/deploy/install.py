@@ -21,7 +21,7 @@ import edge_lstm
 from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import accepted
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -87,11 +87,11 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
         _refuse_old_systemd()
     bundle = Bundle.open(config_path.parent / config.bundle)
     if config.trust is not None:
-        refuse_untrusted(bundle, config_path.parent / config.trust)
+        require_trusted_signature(bundle, config_path.parent / config.trust)
     if live:
         if config.cores is not None:
             run_on(config.cores)
-        accepted(bundle, *preferred(bundle, config.backend, config.scheme), config.means)
+        accepted(bundle, *preferred(bundle, config.backend, config.scheme), config.execution)
     _refuse_taken(root, name, config.mqtt.client_id)
     path = _HOME / name / _CONFIG
     program = program or this_program(root)

@@ -28,14 +28,14 @@ _BAR = 12
 
 
 @dataclass(frozen=True)
-class Place:
+class CpuLimits:
     """The threads of a step, and the cores that they may run on (None: all)."""
 
     threads: int = 1
     cores: list[int] | None = None
 
 
-ANYWHERE = Place()
+ANYWHERE = CpuLimits()
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def bench(
     path: Path,
     board: str | None = None,
     budget: Budget | None = None,
-    place: Place = ANYWHERE,
+    place: CpuLimits = ANYWHERE,
     seconds: float = 0.5,
     root: Path = Path("/"),
     tell: Callable[[str], None] = lambda text: None,
@@ -95,7 +95,7 @@ def bench(
 
 
 def _line(
-    path: Path, backend: str, scheme: str, budget: Budget | None, place: Place, seconds: float, root: Path
+    path: Path, backend: str, scheme: str, budget: Budget | None, place: CpuLimits, seconds: float, root: Path
 ) -> Line:
     asked = {
         "bundle": str(path.absolute()),

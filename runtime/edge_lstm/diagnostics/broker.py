@@ -17,7 +17,7 @@ from edge_lstm.bundle.data_sheet import duration
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import LOOPBACK, Address, parse_address
-from edge_lstm.mqtt.connection import Door, Granted
+from edge_lstm.mqtt.connection import BrokerCapabilities, MqttConnection
 from edge_lstm.service.config import MqttConfig
 
 _FEW = 20  # predictions on their way: mosquitto's default, good for some thousand a second on loopback
@@ -29,7 +29,7 @@ _TIMEOUT_S = 10.0
 class _Visit:
     """What a connection told us."""
 
-    granted: Granted
+    granted: BrokerCapabilities
     granted_qos: Sequence[int]
     encryption: tuple[str, str] | None
 
@@ -99,7 +99,7 @@ def broker(config: MqttConfig, folder: Path, topics: Sequence[str], prediction_b
 
 def _visit(config: MqttConfig, folder: Path, name: str, expiry_s: int, topics: Sequence[str] = ()) -> _Visit:
     """Connect and leave. Raises EdgeLstmError where the broker is not there or refuses."""
-    door = Door(
+    connection = MqttConnection(
         parse_address(config.url),
         name,
         topics,
@@ -110,11 +110,11 @@ def _visit(config: MqttConfig, folder: Path, name: str, expiry_s: int, topics: S
         login=config.login(folder),
     )
     try:
-        door.open(_TIMEOUT_S)
-        assert door.granted is not None  # by the CONNACK that `open` waited for
-        return _Visit(door.granted, door.granted_qos, door.encryption)
+        connection.open(_TIMEOUT_S)
+        assert connection.granted is not None  # by the CONNACK that `open` waited for
+        return _Visit(connection.granted, connection.granted_qos, connection.encryption)
     finally:
-        door.close()
+        connection.close()
 
 
 def _refused(error: EdgeLstmError) -> Finding:
@@ -153,7 +153,7 @@ def encryption(version: str, left_s: float | None) -> Finding:
     return Finding("encryption", "green", f"{version}, the broker's certificate is good for {left_s / 86_400:.0f} days")
 
 
-def session(config: MqttConfig, granted: Granted, kept: bool) -> Finding:
+def session(config: MqttConfig, granted: BrokerCapabilities, kept: bool) -> Finding:
     """Whether the broker keeps what arrives while the service is away, and for how long."""
     if not kept:
         return Finding(
@@ -196,7 +196,7 @@ def quality(wanted: int, most: int, topics: Sequence[str], granted: Sequence[int
     return Finding("subscription", "green", f"QoS {wanted} for {', '.join(topics)}")
 
 
-def limits(granted: Granted, prediction_bytes: int) -> Iterator[Finding]:
+def limits(granted: BrokerCapabilities, prediction_bytes: int) -> Iterator[Finding]:
     """What may be on its way, and how large, and whether retained messages are kept (MQTT 5)."""
     most = granted.maximum_packet_size
     if most is not None and most < prediction_bytes:

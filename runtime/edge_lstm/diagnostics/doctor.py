@@ -26,7 +26,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import this_machine
 from edge_lstm.messages.encoder import Encoder
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.service import state_path, translators
+from edge_lstm.service.service import message_codecs, state_path
 from edge_lstm.streaming.reading import Prediction
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
@@ -70,7 +70,7 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
 def mapping(config: ServiceConfig, opened: Bundle) -> Finding:
     """Whether [input] and [output] fit what the bundle takes and gives."""
     try:
-        translators(config, opened)
+        message_codecs(config, opened)
     except EdgeLstmError as error:
         return Finding("mapping", "red", error.message, error.hint)
     return Finding("mapping", "green", f"{', '.join(config.input.topic_filters)} to {config.output.topic}")

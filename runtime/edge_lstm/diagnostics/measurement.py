@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends.protocol import Means
+from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.backends.registry import format_of, load
 from edge_lstm.backends.selftest import judge
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.foundation.child_process import answer, question, refuse
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import run_on
@@ -35,7 +35,7 @@ _POWER_FOR_S = 1.5  # an INA3221 averages over some hundredths of a second
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTiming:
     """How long a step of so many streams takes."""
 
     batch: int
@@ -65,23 +65,25 @@ class Measurement:
     drift: float
     load_ms: float  # import the backend's package, read the model
     rss_mb: float  # the most that the process held, the service's own modules included
-    paces: list[Pace]
+    paces: list[StepTiming]
     energy: Energy | None
     one_by_one: bool = False  # whether a batch was stepped row by row, since its rows agree in none
 
-    def pace(self, batch: int) -> Pace:
+    def pace(self, batch: int) -> StepTiming:
         return next(pace for pace in self.paces if pace.batch == batch)
 
 
-def measure(bundle: Bundle, name: str, scheme: str, means: Means, seconds: float, root: Path) -> Measurement:
+def measure(
+    bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions, seconds: float, root: Path
+) -> Measurement:
     """Each batch size for `seconds`; `root` holds sys/, where the power rails are.
 
     Raises EdgeLstmError where the backend cannot load the variant.
     """
     begun = time.perf_counter()
-    backend = load(bundle, name, scheme, means)
+    backend = load(bundle, name, scheme, execution)
     load_ms = 1000 * (time.perf_counter() - begun)
-    golden = golden_of(bundle)
+    golden = read_golden_vectors(bundle)
     backend, verdict = judge(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
     predictor = Predictor(bundle.contract, backend, verdict.smallest_batch or 1)
     importlib.import_module("edge_lstm.service.service")  # so that the memory is a service's
@@ -92,7 +94,7 @@ def measure(bundle: Bundle, name: str, scheme: str, means: Means, seconds: float
     return Measurement(name, scheme, *found, load_ms, _peak_rss_mb(), paces, energy, verdict.one_by_one)
 
 
-def _pace(predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float32], seconds: float) -> Pace:
+def _pace(predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float32], seconds: float) -> StepTiming:
     """Step `slots` over `tape` (steps, inputs), every stream at another place of it."""
     batch = len(slots)
     rows = [np.ascontiguousarray(np.take(tape, np.arange(batch) + step, 0, mode="wrap")) for step in range(len(tape))]
@@ -108,7 +110,7 @@ def _pace(predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float
         after = time.perf_counter_ns()
         took_ns.append(after - before)
     p50, p99 = np.percentile(np.array(took_ns), [50, 99]).tolist()
-    return Pace(batch, p50 / 1000, p99 / 1000, batch * 1e9 / p50)
+    return StepTiming(batch, p50 / 1000, p99 / 1000, batch * 1e9 / p50)
 
 
 def _energy(
@@ -155,8 +157,10 @@ def main() -> None:
         if asked["cores"] is not None:
             run_on(asked["cores"])
         bundle = Bundle.open(asked["bundle"])
-        means = Means(asked["threads"])
-        measurement = measure(bundle, asked["backend"], asked["scheme"], means, asked["seconds"], Path(asked["root"]))
+        execution = ExecutionOptions(asked["threads"])
+        measurement = measure(
+            bundle, asked["backend"], asked["scheme"], execution, asked["seconds"], Path(asked["root"])
+        )
     except EdgeLstmError as error:
         refuse(error)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.backends.registry import package_of, preferred, refusal
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.child_process import ChildError, ask
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -50,14 +50,14 @@ def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bu
     try:
         opened = Bundle.open(path)
         if config.trust is not None:
-            refuse_untrusted(opened, folder / config.trust)
+            require_trusted_signature(opened, folder / config.trust)
     except EdgeLstmError as error:
         return Finding("bundle", "red", error.message, error.hint), None, None
     name: str | None = config.backend
     try:
         name, scheme = preferred(opened, config.backend, config.scheme)
         asked = {"bundle": str(path.absolute()), "backend": name, "scheme": scheme, "cores": config.cores}
-        facts = ask(_TRIAL, {**asked, **dataclasses.asdict(config.means)}, _GOLDEN_TIMEOUT_S)
+        facts = ask(_TRIAL, {**asked, **dataclasses.asdict(config.execution)}, _GOLDEN_TIMEOUT_S)
     except EdgeLstmError as error:
         found = error.message
         if isinstance(error, ChildError):

@@ -6,11 +6,11 @@ import importlib
 import time
 from typing import Any
 
-from edge_lstm.backends.protocol import Means
+from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.backends.registry import format_of, load, module_of, package_of
 from edge_lstm.backends.selftest import judge
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.foundation.child_process import answer, question, refuse
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import run_on
@@ -32,8 +32,8 @@ def proven(
     if cores is not None:
         run_on(cores)
     opened = Bundle.open(bundle)
-    loaded = load(opened, backend, scheme, Means(threads, tuple(providers)))
-    _, verdict = judge(loaded, opened.contract, golden_of(opened), opened.variant(format_of(backend), scheme))
+    loaded = load(opened, backend, scheme, ExecutionOptions(threads, tuple(providers)))
+    _, verdict = judge(loaded, opened.contract, read_golden_vectors(opened), opened.variant(format_of(backend), scheme))
     return {"passed": verdict.passed, "finding": verdict.finding}
 
 

@@ -39,7 +39,7 @@ def write_file(path: Path, content: bytes | str, mode: int | None = None) -> Non
         os.close(folder)
 
 
-def refuse_no_folder(path: Path) -> None:
+def require_writable_folder(path: Path) -> None:
     """Raise EdgeLstmError where `path` could not be written: before long work whose end it is."""
     descriptor, beside = _beside(path)
     os.close(descriptor)

@@ -48,6 +48,6 @@ def _fast_texts(values: NDArray[np.float32]) -> list[str]:
 
 
 # (n, m) -> n lists of m floats, each written with the fewest digits that no other float32 has
-own_digits: Callable[[NDArray[np.float32]], list[list[float]]] = _plain_digits if _fast is None else _fast_digits
+shortest_digits: Callable[[NDArray[np.float32]], list[list[float]]] = _plain_digits if _fast is None else _fast_digits
 # (n, m), n and m at least 1 -> n * m texts, each of these numbers in JSON as Python writes it; null where it is none
-own_texts: Callable[[NDArray[np.float32]], list[str]] = _plain_texts if _fast is None else _fast_texts
+shortest_texts: Callable[[NDArray[np.float32]], list[str]] = _plain_texts if _fast is None else _fast_texts

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _SET_BACK_US = 1_000_000  # a smaller step is a clock that is being disciplined
 
 
-class Arrivals:
+class ArrivalClock:
     """Moments for messages and, where a message has many readings without a time, for each of those."""
 
     def __init__(self) -> None:

@@ -16,15 +16,15 @@ from edge_lstm.streaming.stream_table import StreamTable
 class Deadband:
     """Keeps back a prediction whose every value lies within its target's band around the one published last.
 
-    What was said last is kept with the stream (`StreamTable.said`), so a restart repeats and omits nothing.
+    The values published last are kept with the stream (`StreamTable.last_published`): a restart repeats and omits nothing.
     """
 
     def __init__(self, contract: Contract, bands: Mapping[str, float]) -> None:
         """Raises EdgeLstmError where a band is for nothing that the contract says."""
         faults = [
-            f"output.deadband.{name}: nothing of the bundle's; {suggestion(name, contract.said)}"
+            f"output.deadband.{name}: nothing of the bundle's; {suggestion(name, contract.output_names)}"
             for name in bands
-            if name not in contract.said
+            if name not in contract.output_names
         ]
         if faults:
             raise EdgeLstmError(
@@ -37,8 +37,8 @@ class Deadband:
         worth = []
         for place, (stream, revision) in enumerate(zip(steps.streams, steps.revisions.tolist(), strict=True)):
             slot, values = table.slot(stream), steps.values[place]
-            quiet = np.abs(values - table.said[slot]) <= self._bands  # never where nothing was said: NaN
+            quiet = np.abs(values - table.last_published[slot]) <= self._bands  # never where nothing was said: NaN
             if revision or not quiet.all():
-                table.said[slot] = values
+                table.last_published[slot] = values
                 worth.append(place)
         return worth

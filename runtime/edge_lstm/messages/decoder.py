@@ -30,7 +30,7 @@ from edge_lstm.messages.payloads import (
 )
 from edge_lstm.messages.presets import preset
 from edge_lstm.messages.topics import STREAM, TopicPattern, filled, name_fault, topic_faults
-from edge_lstm.messages.value_parser import Numeral
+from edge_lstm.messages.value_parser import ValueParser
 from edge_lstm.streaming.reading import Reading
 
 __all__ = [
@@ -54,7 +54,7 @@ class _Value:
 
     feature: str
     path: Path | None
-    numeral: Numeral
+    numeral: ValueParser
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +337,7 @@ def _value(mapping: InputMapping, feature: str, categories: Sequence[str]) -> _V
     else:
         path = Path.of_key(feature) if source.path is None else Path.parse(source.path)
     words = {**dict.fromkeys(map(str.lower, mapping.missing), math.nan), **source.words}
-    numeral = Numeral(
+    numeral = ValueParser(
         path.text if path else feature,
         scale=source.scale,
         offset=source.offset,

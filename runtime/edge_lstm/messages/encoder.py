@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 
 from edge_lstm.foundation.extras import require
-from edge_lstm.foundation.numbers import own_texts
+from edge_lstm.foundation.numbers import shortest_texts
 from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.messages.topics import STREAM
@@ -99,7 +99,7 @@ def _columns(steps: Steps) -> list[Iterable[object]]:
         columns.append([_quoted(label or "") for label in decided.labels])
     if decided.scores is not None and decided.alarms is not None:
         columns += [map(_score, decided.scores.tolist()), map(_BOOLEANS.__getitem__, decided.alarms.tolist())]
-    texts, outputs = own_texts(steps.values), steps.values.shape[1]
+    texts, outputs = shortest_texts(steps.values), steps.values.shape[1]
     return columns + [texts[at::outputs] for at in range(outputs)]
 
 

@@ -12,7 +12,7 @@ from edge_lstm.messages.payloads import PayloadError, shown
 _LONGEST = 60  # characters of a number; a longer text is none
 
 
-class Numeral:
+class ValueParser:
     """How one value is read: from whatever a message holds under `name` to a float, NaN where it is missing."""
 
     def __init__(

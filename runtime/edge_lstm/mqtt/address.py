@@ -45,15 +45,15 @@ def parse_address(url: str) -> Address:
     raise EdgeLstmError(f'expected an address like mqtt://host:1883, found "{url}"', "mend the address")
 
 
-def absent(address: Address, error: Exception) -> EdgeLstmError:
+def unreachable(address: Address, error: Exception) -> EdgeLstmError:
     """What to say of a broker that `error` kept us from."""
     hint = "start one (edge-lstm broker), or mend the address"
     if address.tls and isinstance(error, ssl.SSLError):
         hint = "check ca_file, the host name in the broker's certificate, and that it speaks TLS on this port"
-    return EdgeLstmError(f"expected an MQTT broker at {address}, found: {why_absent(address, error)}", hint)
+    return EdgeLstmError(f"expected an MQTT broker at {address}, found: {unreachable_reason(address, error)}", hint)
 
 
-def why_absent(address: Address, error: Exception) -> str:
+def unreachable_reason(address: Address, error: Exception) -> str:
     """What stands in the way, in few words."""
     if address.tls and isinstance(error, ssl.SSLCertVerificationError):
         return f"a certificate that is refused ({error.verify_message})"

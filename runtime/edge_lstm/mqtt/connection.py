@@ -28,7 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.mqtt.address import LOOPBACK, Address, absent, why_absent
+from edge_lstm.mqtt.address import LOOPBACK, Address, unreachable, unreachable_reason
 from edge_lstm.mqtt.batching_client import LARGEST_PACKET, REFUSAL, BatchingClient
 from edge_lstm.mqtt.credentials import Login, Tls
 from edge_lstm.mqtt.send_window import PublishProperties, SendWindow, paho_properties
@@ -52,7 +52,7 @@ MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 
 
 class _GivenUpError(Exception):
-    """An attempt to connect that `Door.give_up` ended. No OSError: to that `socket` answers with the next address."""
+    """`give_up` ended an attempt to connect. Not an OSError: on that, `socket` tries the next address."""
 
 
 class Message(NamedTuple):
@@ -69,7 +69,7 @@ class Message(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Granted:
+class BrokerCapabilities:
     """What the broker said when it took us in (MQTT 5, 3.2.2.3): the standard's value where it said nothing."""
 
     session_present: bool
@@ -81,10 +81,10 @@ class Granted:
     wildcards: bool
 
     @staticmethod
-    def of(session_present: bool, properties: Any) -> Granted:
+    def of(session_present: bool, properties: Any) -> BrokerCapabilities:
         """From paho's CONNACK properties, or None of them (MQTT 3.1.1)."""
         said = functools.partial(getattr, properties)
-        return Granted(
+        return BrokerCapabilities(
             session_present,
             said("SessionExpiryInterval", None),
             said("ReceiveMaximum", 65_535),
@@ -95,7 +95,7 @@ class Granted:
         )
 
 
-class Door:
+class MqttConnection:
     """A client of one broker, driven by whoever calls `poll`."""
 
     def __init__(
@@ -135,7 +135,7 @@ class Door:
         # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
         # malformed: messages with a topic that is no text; sessions_lost: as said in the log
         self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
-        self.granted: Granted | None = None  # by the latest connection
+        self.granted: BrokerCapabilities | None = None  # by the latest connection
         self.granted_qos: Sequence[int] = ()  # of each topic, by the latest subscription; 128 and above: refused
         self._topics, self._former_topics, self._qos = topics, former_topics, qos
         self._status_topic, self._client_id = status_topic, client_id
@@ -217,7 +217,7 @@ class Door:
         try:
             self._connect()
         except (OSError, UnicodeError) as error:
-            raise absent(self.address, error) from None
+            raise unreachable(self.address, error) from None
         deadline = time.monotonic() + timeout_s
         while not self.connected:
             if self._refused or self._gone or time.monotonic() > deadline:
@@ -361,7 +361,9 @@ class Door:
             self._wait_longer()
             if now >= self._silent_until:
                 self._silent_until = now + _UNREACHABLE_LOGGED_EVERY_S
-                log.warning("broker unreachable address=%s error=%s", self.address, why_absent(self.address, error))
+                log.warning(
+                    "broker unreachable address=%s error=%s", self.address, unreachable_reason(self.address, error)
+                )
 
     def _wait_longer(self) -> None:
         """Random, so that a thousand devices do not come back to a broker at the same moment."""
@@ -478,7 +480,7 @@ class Door:
             return
         self._connection += 1
         self._accepted = True
-        self.granted = Granted.of(flags.session_present, properties)
+        self.granted = BrokerCapabilities.of(flags.session_present, properties)
         self._silent_until = 0.0
         # one less than the broker allows, for the status message
         self._outgoing.size = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))

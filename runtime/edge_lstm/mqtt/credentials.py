@@ -37,7 +37,7 @@ class Tls:
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        from edge_lstm.mqtt.tls_socket import TidySocket  # which loads OpenSSL
+        from edge_lstm.mqtt.tls_socket import SelfClosingSocket  # which loads OpenSSL
 
         faults = []
         for path in (self.ca_file, self.cert_file, self.key_file):
@@ -53,7 +53,7 @@ class Tls:
         except (ssl.SSLError, OSError) as error:
             raise _unfit(f"certificates in PEM at {self.ca_file}", error) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = TidySocket
+        context.sslsocket_class = SelfClosingSocket
         if self.cert_file is not None:
             try:
                 context.load_cert_chain(self.cert_file, self.key_file, _no_passphrase)

@@ -36,7 +36,7 @@ def paho_properties(properties: PublishProperties) -> Properties:
     return packed
 
 
-class Run(NamedTuple):
+class PublishRun(NamedTuple):
     """Messages on their way, in order, that go out with the same properties."""
 
     numbers: Sequence[int]
@@ -55,7 +55,7 @@ class SendWindow:
         self.size = size
         self.unconfirmed: set[int] = set()  # numbers, sent or waiting
         self._next_number = 1
-        self._waiting: deque[Run] = deque()
+        self._waiting: deque[PublishRun] = deque()
         self._sent: dict[int, int] = {}  # by packet id
 
     def add(
@@ -68,10 +68,10 @@ class SendWindow:
         self.unconfirmed.update(numbers)
         for start in range(0, len(items), _MOST_A_RUN):
             at = slice(start, start + _MOST_A_RUN)
-            self._waiting.append(Run(numbers[at], items[at], retain, properties))
+            self._waiting.append(PublishRun(numbers[at], items[at], retain, properties))
         return numbers
 
-    def take(self) -> Run | None:
+    def take(self) -> PublishRun | None:
         """Off the queue's head what the window has room for, as long as it goes out with the same properties."""
         waiting, room = self._waiting, self.size - len(self._sent)
         if not waiting or room <= 0:
@@ -82,12 +82,12 @@ class SendWindow:
         while waiting and len(items) < room and waiting[0].retain == retain and waiting[0].properties is properties:
             run, left = waiting.popleft(), room - len(items)
             if len(run.items) > left:
-                waiting.appendleft(Run(run.numbers[left:], run.items[left:], retain, properties))
+                waiting.appendleft(PublishRun(run.numbers[left:], run.items[left:], retain, properties))
             numbers += run.numbers[:left]
             items += run.items[:left]
-        return Run(numbers, items, retain, properties)
+        return PublishRun(numbers, items, retain, properties)
 
-    def note_sent(self, run: Run, packet_ids: Sequence[int]) -> None:
+    def note_sent(self, run: PublishRun, packet_ids: Sequence[int]) -> None:
         """They are at the broker, or will be after a reconnect, under these ids."""
         self._sent.update(zip(packet_ids, run.numbers, strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 
-class TidySocket(ssl.SSLSocket):
+class SelfClosingSocket(ssl.SSLSocket):
     """Closes itself where the handshake fails; paho leaves that to the garbage collector."""
 
     def do_handshake(self, block: bool = False) -> None:

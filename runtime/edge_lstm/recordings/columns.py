@@ -22,7 +22,7 @@ _TIMES_KEPT = 65_536  # the same moments return in every file of a recording
 
 
 @dataclass(frozen=True)
-class Quantity:
+class ValueColumn:
     """A column, and how its cells are numbers.
 
     With `categories` a cell is the index of its text among them. With `text` the categories are those found, in the
@@ -38,7 +38,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Times:
+class TimeColumns:
     """Where a recording's times stand and how they are written."""
 
     columns: Sequence[str] = ()  # read as one text, joined by a space; none: the first column that holds times
@@ -50,7 +50,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Words:
+class NumberWords:
     """How numbers are written in a recording's files."""
 
     decimal_comma: bool = False
@@ -60,7 +60,7 @@ class Words:
 class NumberReader:
     """One column's cells to numbers, block after block; a value that is missing is NaN, and counted by its reason."""
 
-    def __init__(self, quantity: Quantity, words: Words) -> None:
+    def __init__(self, quantity: ValueColumn, words: NumberWords) -> None:
         self.left_out: Counter[str] = Counter()  # sentinels, implausible, unknown
         self._quantity = quantity
         self._comma = words.decimal_comma
@@ -132,7 +132,7 @@ class NumberReader:
 class TimeReader:
     """Cells to seconds since 1970, block after block."""
 
-    def __init__(self, times: Times) -> None:
+    def __init__(self, times: TimeColumns) -> None:
         self._times = times
         self._parse = self._parser(times)
 
@@ -152,7 +152,7 @@ class TimeReader:
             raise fault(table, block, row, '" and "'.join(names), str(error)) from None
         return seconds
 
-    def _parser(self, times: Times) -> Callable[[str | float], float]:
+    def _parser(self, times: TimeColumns) -> Callable[[str | float], float]:
         zone = times.zone
         if times.unit is not None:
             divisor = 1000.0 if times.unit == "ms" else 1.0

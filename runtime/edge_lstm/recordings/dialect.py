@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORDS
-from edge_lstm.recordings.columns import TimeReader, Times, Words
+from edge_lstm.recordings.columns import NumberWords, TimeColumns, TimeReader
 from edge_lstm.recordings.recording import first_row, time_columns
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files
 
@@ -41,8 +41,8 @@ _WHOLE = re.compile(r"[+-]?\d+")
 class Dialect:
     """How one is written."""
 
-    times: Times | None  # None: no column of times
-    words: Words = field(default_factory=Words)
+    times: TimeColumns | None  # None: no column of times
+    words: NumberWords = field(default_factory=NumberWords)
 
 
 def dialect(
@@ -50,16 +50,16 @@ def dialect(
 ) -> Dialect:
     """That of a recording's first file; `time_column` where it is known. Raises EdgeLstmError where it is no table."""
     table = open_table(recording_files(path)[0], layout or Layout())
-    times = Times([time_column]) if time_column is not None else _times(table)
-    return Dialect(times, Words(_has_decimal_comma(table, [] if times is None else times.columns)))
+    times = TimeColumns([time_column]) if time_column is not None else _times(table)
+    return Dialect(times, NumberWords(_has_decimal_comma(table, [] if times is None else times.columns)))
 
 
-def _times(table: Table) -> Times | None:
+def _times(table: Table) -> TimeColumns | None:
     """One column of whole times; else dates that are enough, since each row has a later one; else date and clock."""
     first = dict(zip(table.header, first_row(table), strict=True))
-    alone: Times | None = None
+    alone: TimeColumns | None = None
     with contextlib.suppress(EdgeLstmError):
-        alone = Times([table.header[time_columns(table, Times())[0]]])
+        alone = TimeColumns([table.header[time_columns(table, TimeColumns())[0]]])
     if alone is not None and not _DATE.fullmatch(first[alone.columns[0]]):
         return alone
     dates = [(name, form) for name, cell in first.items() for form in _date_forms(name, cell)]
@@ -69,12 +69,12 @@ def _times(table: Table) -> Times | None:
     return _best(table, _with_clock(first, dates)) or day or alone
 
 
-def _with_clock(first: dict[str, str], dates: Sequence[tuple[str, str]]) -> Iterator[Times]:
+def _with_clock(first: dict[str, str], dates: Sequence[tuple[str, str]]) -> Iterator[TimeColumns]:
     """Ways to read cells of the first row as a date and a time of day: in many columns, in two, in one."""
     parts = {name.lower(): name for name in first}
     given = [part for part in _PARTS if part in parts]
     if given[:4] == list(_PARTS)[:4]:
-        yield Times([parts[part] for part in given], " ".join(_PARTS[part] for part in given))
+        yield TimeColumns([parts[part] for part in given], " ".join(_PARTS[part] for part in given))
     clocks = [(name, form) for name, cell in first.items() for form in _clock_forms(name, cell)]
     for (name, date), (other, clock) in product(dates, clocks):
         if name != other:
@@ -85,10 +85,10 @@ def _with_clock(first: dict[str, str], dates: Sequence[tuple[str, str]]) -> Iter
             yield _of([name], *forms)
 
 
-def _of(columns: Sequence[str], date: str, clock: str = "") -> Times:
+def _of(columns: Sequence[str], date: str, clock: str = "") -> TimeColumns:
     if date in _ISO_DATES and clock in ("", *_ISO_CLOCKS):
-        return Times(columns)  # which needs no form
-    return Times(columns, f"{date} {clock}".rstrip())
+        return TimeColumns(columns)  # which needs no form
+    return TimeColumns(columns, f"{date} {clock}".rstrip())
 
 
 def _date_forms(name: str, cell: str) -> list[str]:
@@ -113,12 +113,12 @@ def _fitting(forms: Sequence[str], text: str) -> list[str]:
     return fitting
 
 
-def _best(table: Table, ways: Iterable[Times]) -> Times | None:
+def _best(table: Table, ways: Iterable[TimeColumns]) -> TimeColumns | None:
     """That which fits all rows and by which time goes back least often; of several such, the shortest in all.
 
     01/03 to 12/03 is twelve days of March, and not the third of twelve months.
     """
-    best: tuple[int, float, Times] | None = None
+    best: tuple[int, float, TimeColumns] | None = None
     for way in ways:
         moments = _moments(table, way)
         if moments.size:
@@ -128,7 +128,7 @@ def _best(table: Table, ways: Iterable[Times]) -> Times | None:
     return None if best is None else best[2]
 
 
-def _moments(table: Table, times: Times) -> NDArray[np.float64]:
+def _moments(table: Table, times: TimeColumns) -> NDArray[np.float64]:
     """(rows,): seconds since 1970; none where a cell is not written so."""
     at = [column_index(table, name) for name in times.columns]
     reader = TimeReader(times)

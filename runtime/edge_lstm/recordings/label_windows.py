@@ -13,7 +13,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 
 @dataclass(frozen=True)
-class Window:
+class LabelWindow:
     """From `begin` to `end`, both in it, in seconds since 1970; of one stream, or (None) of all."""
 
     begin: float
@@ -22,10 +22,10 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Windows:
+class LabelWindows:
     """1 inside any of the windows, 0 elsewhere."""
 
-    windows: Sequence[Window]
+    windows: Sequence[LabelWindow]
 
     def of(
         self, streams: Sequence[str], stream_of: NDArray[np.int64], times: NDArray[np.float64]

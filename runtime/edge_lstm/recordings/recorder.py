@@ -17,11 +17,11 @@ from pathlib import Path as FilePath
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times import format_time
-from edge_lstm.messages.arrivals import Arrivals
+from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError
 from edge_lstm.messages.json_path import Path
 from edge_lstm.messages.payloads import parse_json, parse_msgpack, shown_bytes
-from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.mqtt.connection import Message, MqttConnection
 from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _LONGEST_HEADER = 1_000_000  # bytes; a file that is none of ours may have no li
 _MOST_RECENT = 2000  # more than a broker sends before the first acknowledgement
 
 
-class Sheet:
+class RecordingFile:
     """A CSV file of readings that grows: columns time, stream, and one a feature."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Recorder:
 
     def __init__(
         self,
-        door: Door,
+        door: MqttConnection,
         mapping: InputMapping,
         path: FilePath,
         features: Sequence[str] = (),
@@ -133,15 +133,15 @@ class Recorder:
         `categories`: by feature, the texts that its values stand for.
         """
         self._categories = categories or {}
-        self._door, self._mapping, self._path = door, mapping, path
+        self._mqtt, self._mapping, self._path = door, mapping, path
         self._stops = 0
-        self._arrivals = Arrivals()
+        self._arrivals = ArrivalClock()
         self._told_at = -_TOLD_EVERY_S
         self._joining: dict[str, Reading] = {}  # by stream: values that came apart and wait for the others
         self._recent: dict[tuple[int, str, bytes], None] = {}  # messages that are in the file, the newest last
         self.streams: set[str] = set()
         self.counts: Counter[str] = Counter(readings=0, refused=0, ignored=0, retained=0)
-        self._sheet: Sheet | None = None
+        self._sheet: RecordingFile | None = None
         self._decoder: Decoder | None = None
         features = features or _features_of(path)
         if features:
@@ -160,14 +160,14 @@ class Recorder:
         since = time.monotonic()
         try:
             while not self._stops:
-                unsaved += self._door.poll(_POLL_S)
+                unsaved += self._mqtt.poll(_POLL_S)
                 now = time.monotonic()
                 if not unsaved:
                     since = now
                 elif len(unsaved) >= _MOST_A_BATCH or now - since >= _LONGEST_UNSAVED_S:
                     self._save(unsaved)
                     unsaved, since = [], now
-            self._save([*unsaved, *self._door.poll(0.0)])
+            self._save([*unsaved, *self._mqtt.poll(0.0)])
             self._save_what_is_queued()
             if self._joining and self._sheet is not None:
                 self._append(list(self._joining.values()))
@@ -181,12 +181,12 @@ class Recorder:
         It sends a part at a time, the next for what we acknowledge: it is asked until nothing comes before its answer.
         """
         heard, more = time.monotonic(), True
-        while more and self._door.unsubscribe():
+        while more and self._mqtt.unsubscribe():
             more = False
-            while not self._door.unsubscribed:
+            while not self._mqtt.unsubscribed:
                 if self._stops > 1 or time.monotonic() - heard > _LONGEST_SILENCE_S:
                     return
-                if found := self._door.poll(_LAST_POLL_S):
+                if found := self._mqtt.poll(_LAST_POLL_S):
                     self._save(found)
                     heard, more = time.monotonic(), True
 
@@ -198,7 +198,7 @@ class Recorder:
             self._recent[message.packet_id, message.topic, message.payload] = None
         while len(self._recent) > _MOST_RECENT:
             del self._recent[next(iter(self._recent))]
-        self._door.acknowledge(messages)
+        self._mqtt.acknowledge(messages)
 
     def _append(self, readings: Sequence[Reading]) -> None:
         if readings and self._sheet is not None:
@@ -208,7 +208,7 @@ class Recorder:
 
     def _begin(self, features: Sequence[str]) -> Decoder:
         self._decoder = Decoder(self._mapping, features, self._categories)
-        self._sheet = Sheet(self._path, features, self._categories)
+        self._sheet = RecordingFile(self._path, features, self._categories)
         log.info("recording file=%s features=%s", self._path, ",".join(features))
         return self._decoder
 

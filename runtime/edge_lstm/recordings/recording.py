@@ -19,15 +19,15 @@ from edge_lstm.foundation.numbers import WORDS
 from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.recordings.columns import (
     NumberReader,
-    Quantity,
+    NumberWords,
+    TimeColumns,
     TimeReader,
-    Times,
-    Words,
+    ValueColumn,
     fault,
     in_order,
     texts_of,
 )
-from edge_lstm.recordings.label_windows import Countdown, Windows
+from edge_lstm.recordings.label_windows import Countdown, LabelWindows
 from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
 from edge_lstm.streaming.reading import Reading
 
@@ -36,14 +36,16 @@ from edge_lstm.streaming.reading import Reading
 class Columns:
     """Where in the files things stand, and how they are written. Column names are those of the first row."""
 
-    values: Mapping[str, str | Quantity]  # feature name -> column, or how its cells are numbers
-    time: str | Times | None = None  # None: the first column that holds times
+    values: Mapping[str, str | ValueColumn]  # feature name -> column, or how its cells are numbers
+    time: str | TimeColumns | None = None  # None: the first column that holds times
     stream_column: str | None = None  # None: each file is one stream,
     stream: str | None = None  # or all of them are the one of this name
-    labels: Mapping[str, str | Quantity | Windows | Countdown] = field(default_factory=dict)  # known, and no input
+    labels: Mapping[str, str | ValueColumn | LabelWindows | Countdown] = field(
+        default_factory=dict
+    )  # known, and no input
     group_column: str | None = None  # what streams have in common
     layout: Layout = field(default_factory=Layout)
-    words: Words = field(default_factory=Words)
+    words: NumberWords = field(default_factory=NumberWords)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +115,15 @@ class _Reader:
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
-        labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, Quantity))}
+        labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
         self._label_names = list(labels)
         self._quantities = [_quantity(one) for one in (*columns.values.values(), *labels.values())]
         self._numbers = [NumberReader(quantity, columns.words) for quantity in self._quantities]
-        self._times = columns.time if isinstance(columns.time, Times) else Times([columns.time] if columns.time else [])
+        self._times = (
+            columns.time
+            if isinstance(columns.time, TimeColumns)
+            else TimeColumns([columns.time] if columns.time else [])
+        )
         self._time_reader = TimeReader(self._times)
         self._streams: dict[str, int] = {}
         self._rows_of: Counter[int] = Counter()  # by stream
@@ -163,7 +169,7 @@ class _Reader:
         known = dict(zip(self._label_names, numbers[width:], strict=True))
         streams = list(self._streams)
         for name, label in columns.labels.items():
-            if isinstance(label, (Windows, Countdown)):
+            if isinstance(label, (LabelWindows, Countdown)):
                 known[name] = label.of(streams, stream_of, times)
         return Recording(
             source,
@@ -220,20 +226,22 @@ def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -
     return [name for name, one in value_columns(path, columns).items() if not one.text]
 
 
-def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> dict[str, Quantity]:
+def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> dict[str, ValueColumn]:
     """All columns but those of time and stream: numbers where the first that is not missing is one, else texts."""
     table = open_table(recording_files(path)[0], columns.layout)
-    times = columns.time if isinstance(columns.time, Times) else Times([columns.time] if columns.time else [])
+    times = (
+        columns.time if isinstance(columns.time, TimeColumns) else TimeColumns([columns.time] if columns.time else [])
+    )
     time_at = [] if times.interval_s is not None else time_columns(table, times)
     taken = {*(table.header[at] for at in time_at), columns.stream_column, ""}
     return {
-        name: Quantity(name, text=not _looks_numeric(table, at, columns.words))
+        name: ValueColumn(name, text=not _looks_numeric(table, at, columns.words))
         for at, name in enumerate(table.header)
         if name not in taken
     }
 
 
-def time_columns(table: Table, times: Times) -> list[int]:
+def time_columns(table: Table, times: TimeColumns) -> list[int]:
     """Where the times stand. Found, it is the first column that looks like it: by name where there are numbers."""
     if times.columns:
         return [column_index(table, column) for column in times.columns]
@@ -303,11 +311,11 @@ def stream_names(files: Sequence[Path]) -> list[str]:
     )
 
 
-def _quantity(column: str | Quantity) -> Quantity:
-    return Quantity(column) if isinstance(column, str) else column
+def _quantity(column: str | ValueColumn) -> ValueColumn:
+    return ValueColumn(column) if isinstance(column, str) else column
 
 
-def _looks_numeric(table: Table, at: int, words: Words) -> bool:
+def _looks_numeric(table: Table, at: int, words: NumberWords) -> bool:
     missing = {text.lower() for text in words.missing}
     for block in table.blocks([at]):
         for text in texts_of(block.cells[at]):

@@ -33,7 +33,7 @@ def states(predictor: Predictor) -> dict[str, Any]:
     table, contract = predictor.table, predictor.contract
     shown = {}
     for stream in table.names:
-        present = table.now[table.slot(stream)]
+        present = table.current[table.slot(stream)]
         shown[stream] = {
             "time": format_time(float(present["time"])),
             "step": int(present["step"]),

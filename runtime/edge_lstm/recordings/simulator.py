@@ -8,7 +8,7 @@ from collections.abc import Callable
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import STREAM, encode_reading, topic_faults
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import MOST_UNCONFIRMED, Door
+from edge_lstm.mqtt.connection import MOST_UNCONFIRMED, MqttConnection
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.reading import Reading
 
@@ -31,42 +31,42 @@ def simulate(
     faults = [message for _, message in topic_faults(topic, wildcards=False)]
     if faults:
         raise EdgeLstmError(f"--topic: {faults[0]}", f"write it like sensors/{STREAM}")
-    door = Door(address)
-    door.open()
+    connection = MqttConnection(address)
+    connection.open()
     published = 0
     try:
         begun, first = time.monotonic(), None
         for reading in recording.readings():
             first = reading.time if first is None else first
             due = begun if speed is None else begun + (reading.time - first) / speed
-            _wait(door, due)
-            door.publish(topic.replace(STREAM, reading.stream), encode_reading(reading, recording.categories))
+            _wait(connection, due)
+            connection.publish(topic.replace(STREAM, reading.stream), encode_reading(reading, recording.categories))
             on_published(reading)
             published += 1
-        _settle(door, 0)
+        _settle(connection, 0)
     finally:
-        door.close()
+        connection.close()
     return published
 
 
-def _wait(door: Door, due: float) -> None:
+def _wait(connection: MqttConnection, due: float) -> None:
     """Until `due` (monotonic) and until the broker has confirmed enough to send more."""
-    _settle(door, MOST_UNCONFIRMED - 1)
+    _settle(connection, MOST_UNCONFIRMED - 1)
     while (pause := due - time.monotonic()) > 0:
-        door.poll(min(pause, 0.2))
-    door.poll(0.0)
+        connection.poll(min(pause, 0.2))
+    connection.poll(0.0)
 
 
-def _settle(door: Door, most: int) -> None:
+def _settle(connection: MqttConnection, most: int) -> None:
     """Until at most `most` messages are unconfirmed."""
-    heard, left = time.monotonic(), len(door.unconfirmed)
-    while len(door.unconfirmed) > most:
-        door.poll(0.1)
-        if len(door.unconfirmed) != left:
-            heard, left = time.monotonic(), len(door.unconfirmed)
+    heard, left = time.monotonic(), len(connection.unconfirmed)
+    while len(connection.unconfirmed) > most:
+        connection.poll(0.1)
+        if len(connection.unconfirmed) != left:
+            heard, left = time.monotonic(), len(connection.unconfirmed)
         elif time.monotonic() - heard > _LOST_AFTER_S:
             silence = f"{_LOST_AFTER_S:.0f} s of silence, {left} unconfirmed"
             raise EdgeLstmError(
-                f"expected {door.address} to confirm readings, found {silence}",
+                f"expected {connection.address} to confirm readings, found {silence}",
                 "check the broker and start again",
             )

@@ -14,7 +14,7 @@ from edge_lstm.recordings.recording import Recording
 _FULL_SCALE = 32_768.0
 
 
-def read_sound(path: Path, features: Sequence[str], stream: str | None = None) -> Recording:
+def read_wav(path: Path, features: Sequence[str], stream: str | None = None) -> Recording:
     """16-bit mono PCM at `path`, in frames of as many samples as there are features, within -1 to 1; times from 0.
 
     A last frame that is not full is left out. Raises EdgeLstmError where the file is of another kind or too short.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_lstm.backends.protocol import Means
+from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.bundle.schemes import Scheme
 from edge_lstm.foundation.config import key, read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -162,7 +162,10 @@ class ServiceConfig:
         elif self.device is not None and self.providers is not None:
             offered = read_board(self.device).providers
             if absent := [name for name in self.providers if name not in offered]:
-                yield "providers", f"expected of {', '.join(offered)}, which the board has, found {', '.join(absent)}"
+                yield (
+                    "providers",
+                    f"expected of {', '.join(offered)}, which the board has, found {', '.join(absent)}",
+                )
         if self.providers == []:
             yield "providers", "expected at least one, found none"
         if self.cores == []:
@@ -182,9 +185,13 @@ class ServiceConfig:
                 yield f"output.{name}", f'expected with mqtt.protocol = "5" only, found with "{self.mqtt.protocol}"'
 
     @property
-    def means(self) -> Means:
+    def execution(self) -> ExecutionOptions:
         """What its backend may use of the machine."""
-        return Means(self.threads) if self.providers is None else Means(self.threads, tuple(self.providers))
+        return (
+            ExecutionOptions(self.threads)
+            if self.providers is None
+            else ExecutionOptions(self.threads, tuple(self.providers))
+        )
 
     @property
     def _published(self) -> str:

@@ -13,7 +13,7 @@ _MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 1 << 22  # of payload: a message may be as long as the mapping lets it be
 
 
-class Intake:
+class Inbox:
     """A queue that says when it is full; whoever fills it leaves the rest with the broker until then."""
 
     def __init__(self) -> None:

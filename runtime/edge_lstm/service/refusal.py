@@ -12,7 +12,7 @@ from typing import Any
 from edge_lstm.backends.selftest import SelfTestError
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import parse_address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,14 @@ def announce(mqtt: MqttConfig, folder: Path, error: EdgeLstmError) -> None:
     The service's own session, and what waits in it, are left alone. A broker that cannot be reached is logged.
     """
     try:
-        door = Door(parse_address(mqtt.url), protocol=mqtt.protocol, tls=mqtt.tls(folder), login=mqtt.login(folder))
-        door.open(_PATIENCE_S)
-        with contextlib.closing(door):
-            door.publish(refusal_topic(mqtt.client_id), refusal_payload(error), retain=True)
+        connection = MqttConnection(
+            parse_address(mqtt.url), protocol=mqtt.protocol, tls=mqtt.tls(folder), login=mqtt.login(folder)
+        )
+        connection.open(_PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.publish(refusal_topic(mqtt.client_id), refusal_payload(error), retain=True)
             deadline = time.monotonic() + _PATIENCE_S
-            while door.unconfirmed and time.monotonic() < deadline:
-                door.poll(0.05)
+            while connection.unconfirmed and time.monotonic() < deadline:
+                connection.poll(0.05)
     except EdgeLstmError as fault:
         log.warning("refusal not published: %s", fault.message)

@@ -13,7 +13,7 @@ from edge_lstm.foundation.signals import ended_by_signals
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.refusal import announce
 from edge_lstm.service.service import Service
-from edge_lstm.service.systemd import Manager
+from edge_lstm.service.systemd import SystemdNotifier
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _OBJECTS_A_ROUND = 10_000  # new ones before garbage is looked for: a batch make
 
 def serve(config: Path) -> None:
     """Serve by that config until a signal ends it. Raises EdgeLstmError where config or bundle is refused."""
-    manager = Manager()
+    manager = SystemdNotifier()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: what it reads now is as it is now
     try:
         settings = read_service_config(config)
@@ -68,7 +68,7 @@ def _settle() -> None:
     gc.set_threshold(_OBJECTS_A_ROUND)
 
 
-def _reloaded(former: Service, config: Path, manager: Manager) -> Service:
+def _reloaded(former: Service, config: Path, manager: SystemdNotifier) -> Service:
     """A service by the config and bundle as they are now; by the former ones where those are refused."""
     try:
         service = Service(read_service_config(config), config.parent, manager=manager)

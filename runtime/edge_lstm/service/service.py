@@ -19,28 +19,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import refuse_untrusted
+from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.times import NO_CLOCK
 from edge_lstm.hardware.machine import run_on
-from edge_lstm.messages.arrivals import Arrivals
+from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.deadband import Deadband
 from edge_lstm.messages.decoder import Decoder, PayloadError
 from edge_lstm.messages.encoder import Encoder
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.messages.payloads import shown_bytes
 from edge_lstm.mqtt.address import parse_address
-from edge_lstm.mqtt.connection import Door, Message
+from edge_lstm.mqtt.connection import Message, MqttConnection
 from edge_lstm.mqtt.credentials import Login, Tls
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.inbox import Intake
+from edge_lstm.service.inbox import Inbox
 from edge_lstm.service.outbox import Outbox, Outgoing
 from edge_lstm.service.refusal import refusal_payload, refusal_topic
-from edge_lstm.service.stats import Health
-from edge_lstm.service.store import Rules, Store, StoreFullError
-from edge_lstm.service.systemd import Manager
+from edge_lstm.service.stats import ServiceStats
+from edge_lstm.service.store import SteppingRules, Store, StoreFullError
+from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.step_results import Steps
@@ -56,7 +56,7 @@ _IGNORED_TOLD_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 
 
-class _Brought(NamedTuple):
+class _OpenedFiles(NamedTuple):
     """What a service reads from the files that its config names, once."""
 
     bundle: Bundle
@@ -72,7 +72,7 @@ class Service:
         config: ServiceConfig,
         folder: Path,
         *,
-        manager: Manager | None = None,
+        manager: SystemdNotifier | None = None,
         former: Service | None = None,
         refused: EdgeLstmError | None = None,
     ) -> None:
@@ -83,20 +83,20 @@ class Service:
         Raises EdgeLstmError where the bundle, its backend's self-test or the database refuses.
         """
         self.config = config
-        self._brought: _Brought = _from_files(config, folder) if former is None else former._brought
+        self._brought: _OpenedFiles = _from_files(config, folder) if former is None else former._brought
         bundle, tls, login = self._brought
         self._bundle_id = bundle.id
-        self._manager = manager or Manager({})
+        self._manager = manager or SystemdNotifier({})
         self._refused: EdgeLstmError | None = refused
         if config.cores is not None:
             run_on(config.cores)
-        rules = Rules(
+        rules = SteppingRules(
             config.max_rewind if config.late == "rewind" else 0, _ID_WINDOW if config.input.sequence is not None else 0
         )
         self._predictor = Predictor.of(
-            bundle, config.backend, config.scheme, means=config.means, **rules._asdict(), fetch=self._row
+            bundle, config.backend, config.scheme, execution=config.execution, **rules._asdict(), fetch=self._row
         )
-        self._decoder, self._encoder, self._deadband = translators(config, bundle)
+        self._decoder, self._encoder, self._deadband = message_codecs(config, bundle)
         self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync, rules)
         self._batch, unsent, known = self._store.load()
         filters = config.input.topic_filters
@@ -104,7 +104,7 @@ class Service:
         self._exactly_once = config.durability == "exactly-once"
         # a reading that comes again is known by its own time; else its message has to be
         self._by_message = self._exactly_once and not self._decoder.timed
-        self._door = Door(
+        self._mqtt = MqttConnection(
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
             filters,
@@ -120,24 +120,24 @@ class Service:
             former_topics=former_filters,
         )
         say = functools.partial(
-            self._door.publish_many, retain=config.output.retain, properties=_said_beside(config.output)
+            self._mqtt.publish_many, retain=config.output.retain, properties=_said_beside(config.output)
         )
         self._say_unconfirmed = functools.partial(say, qos=0)
-        self._outbox = Outbox(say, lambda: self._door.unconfirmed, self._batch)
+        self._outbox = Outbox(say, lambda: self._mqtt.unconfirmed, self._batch)
         for batch, messages in unsent:
             self._outbox.put(batch, messages, ())
         self._outbox.put(self._batch, (), known)
-        self._intake = Intake()
+        self._intake = Inbox()
         self._unsaved: dict[str, None] = {}  # streams that stepped since the last commit, where durability waits
         self._saved_at = time.monotonic()
         self._disk_refuses = False
         self._stopping = False
         self._connection = 0
-        self._arrivals = Arrivals()
+        self._arrivals = ArrivalClock()
         self._told_at = -_REFUSALS_TOLD_EVERY_S
         self._ignored_at = -_IGNORED_TOLD_EVERY_S
         self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0, predictions=0)
-        self.health = Health()
+        self.health = ServiceStats()
         backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
         log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
@@ -145,11 +145,11 @@ class Service:
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
         self._stopping = True
-        self._door.give_up()
+        self._mqtt.give_up()
 
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
-        self._manager.status(f"connecting to {self._door.address}")
+        self._manager.status(f"connecting to {self._mqtt.address}")
         self._manager.ready()
         while not self._stopping:
             self._manager.alive()
@@ -157,7 +157,7 @@ class Service:
             free = len(self._outbox) < _MOST_UNSENT
             # confirmations come over the same socket, so with too few of them it is read on, come what may
             read = not self._intake.full or not free
-            self._take(self._door.poll(self._pause_s() if self._intake and free else _POLL_S, read=read))
+            self._take(self._mqtt.poll(self._pause_s() if self._intake and free else _POLL_S, read=read))
             if self._intake and free and self._pause_s() == 0:
                 self._process(self._intake.batch())
             self._do_what_is_due()
@@ -170,11 +170,11 @@ class Service:
         return min(max(self._saved_at + self.config.commit_interval_s - time.monotonic(), 0.0), _POLL_S)
 
     def _take(self, messages: Sequence[Message]) -> None:
-        if self._door.connection != self._connection and self._door.connected:
-            self._connection = self._door.connection
-            log.info("connected address=%s", self._door.address)
-            self._manager.status(f"connected to {self._door.address}, bundle {self._bundle_id}")
-            self._door.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
+        if self._mqtt.connection != self._connection and self._mqtt.connected:
+            self._connection = self._mqtt.connection
+            log.info("connected address=%s", self._mqtt.address)
+            self._manager.status(f"connected to {self._mqtt.address}, bundle {self._bundle_id}")
+            self._mqtt.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
             self._intake.keep_only(self._connection)
             self._outbox.hold(max(_LEAST_HELD, 2 * self.config.mqtt.receive_maximum))
         self._intake.add(messages)
@@ -191,7 +191,7 @@ class Service:
             return
         if self._exactly_once:
             self._outbox.put(self._batch, outbox, identities)
-            self._door.acknowledge(messages)
+            self._mqtt.acknowledge(messages)
         else:
             self._say_unconfirmed(outbox)
         self._evict()
@@ -270,7 +270,7 @@ class Service:
         self._told_at = now
         log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], found)
         facts = {"topic": message.topic, "refused": self.counts["refused"], "error": found}
-        self._door.publish(self._own_topic("errors"), json.dumps(facts))
+        self._mqtt.publish(self._own_topic("errors"), json.dumps(facts))
 
     def _row(self, stream: str) -> bytes | None:
         return self._store.row(stream)
@@ -291,7 +291,7 @@ class Service:
             except StoreFullError as error:
                 if not self._disk_refuses:
                     log.error("commit refused, trying again and again: %s", error.message)
-                    self._door.publish(self._own_topic("errors"), json.dumps({"error": error.message}))
+                    self._mqtt.publish(self._own_topic("errors"), json.dumps({"error": error.message}))
                 self._disk_refuses = True
             if not self._exactly_once:
                 self._saved_at = time.monotonic()
@@ -300,7 +300,7 @@ class Service:
             while time.monotonic() < deadline:
                 if self._stopping:
                     return False
-                self._door.poll(0.05, read=False)
+                self._mqtt.poll(0.05, read=False)
                 self._manager.alive()  # a disk that is full is waited for; one that never answers is not
         if self._disk_refuses:
             self._disk_refuses = False
@@ -322,8 +322,8 @@ class Service:
         now = time.monotonic()
         if not self._exactly_once and self._unsaved and now - self._saved_at >= self.config.checkpoint_s:
             self._commit((), (), ())
-        if self._door.connected and self.health.due(now, self.config.stats_interval_s):
-            self._door.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
+        if self._mqtt.connected and self.health.due(now, self.config.stats_interval_s):
+            self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 
     def _stats(self) -> dict[str, object]:
         """What stands on the stats topic; docs/predictions.md explains it."""
@@ -342,14 +342,14 @@ class Service:
 
     def _totals(self) -> dict[str, int]:
         """What became of readings, messages and predictions, from the start on."""
-        door = self._door.counts
+        connection = self._mqtt.counts
         return {
             **self._predictor.totals,
             **self.counts,
-            "malformed": door["malformed"],
-            "shed": door["shed"],
-            "unwanted": door["refused"],
-            "sessions_lost": door["sessions_lost"],
+            "malformed": connection["malformed"],
+            "shed": connection["shed"],
+            "unwanted": connection["refused"],
+            "sessions_lost": connection["sessions_lost"],
         }
 
     def _own_topic(self, name: str) -> str:
@@ -358,21 +358,21 @@ class Service:
     def _finish(self) -> None:
         """What is committed gets out if the broker takes it within a second; else the next start sends it."""
         deadline = time.monotonic() + 0.5
-        while len(self._outbox) and self._door.connected and time.monotonic() < deadline:
-            self._door.poll(0.05)
+        while len(self._outbox) and self._mqtt.connected and time.monotonic() < deadline:
+            self._mqtt.poll(0.05)
             self._outbox.settle()
         if not self._exactly_once:
             self._commit((), (), ())
-        self._door.close(timeout_s=0.3)
+        self._mqtt.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)
         log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self._totals().items()))
 
 
-def _from_files(config: ServiceConfig, folder: Path) -> _Brought:
+def _from_files(config: ServiceConfig, folder: Path) -> _OpenedFiles:
     bundle = Bundle.open(folder / config.bundle)
     if config.trust is not None:
-        refuse_untrusted(bundle, folder / config.trust)
-    return _Brought(bundle, config.mqtt.tls(folder), config.mqtt.login(folder))
+        require_trusted_signature(bundle, folder / config.trust)
+    return _OpenedFiles(bundle, config.mqtt.tls(folder), config.mqtt.login(folder))
 
 
 def _said_beside(output: OutputMapping) -> PublishProperties | None:
@@ -382,7 +382,7 @@ def _said_beside(output: OutputMapping) -> PublishProperties | None:
     return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
 
 
-def translators(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:
+def message_codecs(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:
     """Messages to readings, predictions to messages, and which of them to say (None: all).
 
     Raises EdgeLstmError where [input] or [output] do not fit what the bundle takes and gives.

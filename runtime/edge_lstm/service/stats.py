@@ -9,7 +9,7 @@ from collections import deque
 _REMEMBERED = 1000  # batches
 
 
-class Health:
+class ServiceStats:
     """Collects what a service measures of itself, and says when to speak again."""
 
     def __init__(self) -> None:

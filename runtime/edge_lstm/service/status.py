@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import parse_address
-from edge_lstm.mqtt.connection import Door
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig
 
 _SPOKEN = (
@@ -34,20 +34,20 @@ def read_status(mqtt: MqttConfig, folder: Path, timeout_s: float = 3.0) -> dict[
     is not there, refuses, or knows no such service within `timeout_s`.
     """
     prefix = f"edge-lstm/{mqtt.client_id}"
-    door = Door(
+    connection = MqttConnection(
         parse_address(mqtt.url),
         topics=[f"{prefix}/{name}" for name in ("status", "stats", "refusal")],
         protocol=mqtt.protocol,
         tls=mqtt.tls(folder),
         login=mqtt.login(folder),
     )
-    door.open()
+    connection.open()
     facts: dict[str, Any] = {}
     deadline = time.monotonic() + timeout_s
     quiet = False
     try:
         while time.monotonic() < deadline and not (quiet and "status" in facts):
-            messages = door.poll(0.2)
+            messages = connection.poll(0.2)
             quiet = not messages
             for message in messages:
                 if message.topic.endswith("/status"):
@@ -56,11 +56,11 @@ def read_status(mqtt: MqttConfig, folder: Path, timeout_s: float = 3.0) -> dict[
                     facts["refusal"] = json.loads(message.payload or b"null")
                 else:
                     facts.update(json.loads(message.payload))
-            door.acknowledge(messages)
+            connection.acknowledge(messages)
     except ValueError as error:
         raise EdgeLstmError(f"expected a service's stats on {prefix}/stats, found: {error}") from None
     finally:
-        door.close()
+        connection.close()
     if "refusal" in facts and "status" not in facts:
         facts["status"] = "never online"
     if "status" not in facts:

@@ -45,7 +45,7 @@ create table if not exists subscribed (filter text primary key) without rowid;
 _PUT_ROW = "insert into streams values (?, ?) on conflict (stream) do update set row = excluded.row"
 
 
-class Rules(NamedTuple):
+class SteppingRules(NamedTuple):
     """How late and repeated readings are stepped, as `Predictor` takes it: a replay must do as the service did."""
 
     max_rewind: int
@@ -56,7 +56,7 @@ class StoreFullError(EdgeLstmError):
     """The disk does not take a commit now; nothing of it is done, and it may be tried again."""
 
 
-_NO_RULES = Rules(0, 0)
+_NO_RULES = SteppingRules(0, 0)
 _ENDLESS = 1 << 62  # later than any batch
 
 
@@ -67,7 +67,7 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, bundle_id: str, history: int = 0, sync: Sync = "full", rules: Rules = _NO_RULES
+        self, path: Path, bundle_id: str, history: int = 0, sync: Sync = "full", rules: SteppingRules = _NO_RULES
     ) -> None:
         """Open or make the database; `history`: how many readings are kept for a replay, at least, by which `rules`.
 
@@ -299,7 +299,7 @@ class Store:
         return self._database
 
 
-def history(path: Path, bundle_id: str) -> tuple[list[Reading], Rules | None]:
+def history(path: Path, bundle_id: str) -> tuple[list[Reading], SteppingRules | None]:
     """The readings that a service kept, in the order in which it took them; the file is only read.
 
     Those that it stepped by this bundle, the last time that it ran, and by which rules. Of a bundle that never ran
@@ -327,12 +327,12 @@ def history(path: Path, bundle_id: str) -> tuple[list[Reading], Rules | None]:
         ) from None
 
 
-def _span(database: sqlite3.Connection, bundle_id: str) -> tuple[int, int, Rules | None]:
+def _span(database: sqlite3.Connection, bundle_id: str) -> tuple[int, int, SteppingRules | None]:
     """The batches [since, until) that a bundle stepped the last time that it ran, and its last rules."""
     since, until, rules = _ENDLESS, _ENDLESS, None
     for begun, bundle, max_rewind, window in database.execute("select * from spans order by since desc"):
         if bundle == bundle_id:
-            since, rules = begun, rules or Rules(max_rewind, window)
+            since, rules = begun, rules or SteppingRules(max_rewind, window)
         elif rules is None:
             until = begun
         else:

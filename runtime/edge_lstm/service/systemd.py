@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 _TIMES_A_WATCHDOG = 3  # signs of life within the time that systemd waits for one
 
 
-class Manager:
+class SystemdNotifier:
     """systemd, as the service's environment says it is there; every method does nothing where it is not."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:

@@ -22,7 +22,7 @@ class Derived:
     values until that is less. The variance beside it follows Finch (2009), "Incremental calculation of weighted mean
     and variance". `from_start` takes the plain mean of a run's first values and keeps it: what this device, and no
     other, began at. A covariance moves as the two variances do, and is given as its root with its sign, as a deviation
-    is the root of a variance. What is carried lies in fields of the table's `now`: `average` and `variance`, and
+    is the root of a variance. What is carried lies in fields of the table's `current`: `average` and `variance`, and
     `covariance` where there is one.
     """
 
@@ -72,15 +72,15 @@ class Derived:
         return len(self._pairs)
 
     def step(
-        self, now: Records, slots: Slots, values: NDArray[np.float32], before: NDArray[np.float32]
+        self, current: Records, slots: Slots, values: NDArray[np.float32], before: NDArray[np.float32]
     ) -> list[NDArray[np.float32]]:
         """Columns (n, 1) or (n, categories) for streams that step with `values` (n, features).
 
-        `before` (n, features) are the values of the step before. `now` says how many steps the run has had, and moves
-        on to the averages with this step in them.
+        `before` (n, features): the values of the previous step. `current` holds the number of steps of the run and the
+        averages, which this step updates.
         """
-        first = now["warm_steps"][slots] == 0
-        averages, deviations, together = self._moved(now, slots, values.astype(np.float64))
+        first = current["warm_steps"][slots] == 0
+        averages, deviations, together = self._moved(current, slots, values.astype(np.float64))
         columns: list[NDArray[np.float32]] = []
         for kind, feature, parts in self._columns:
             value = values[:, feature]
@@ -102,24 +102,24 @@ class Derived:
             columns.append(column.astype(np.float32)[:, None])
         return columns
 
-    def _moved(self, now: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+    def _moved(self, current: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         """With `values` (n, features) in them: the averages and standard deviations, (n, averages) each, and the roots
         of the covariances, (n, pairs)."""
         if not self._averaged:
             return np.zeros((len(slots), 0)), np.zeros((len(slots), 0)), np.zeros((len(slots), 0))
-        earlier = now["warm_steps"][slots].astype(np.float64)[:, None]  # steps of the run before this one
+        earlier = current["warm_steps"][slots].astype(np.float64)[:, None]  # steps of the run before this one
         rate = np.maximum(2.0 / (self._spans + 1.0), 1.0 / (earlier + 1.0))  # 1 at a run's first step
         rate = np.where(self._kept, np.where(earlier < self._spans, 1.0 / (earlier + 1.0), 0.0), rate)
-        away = values[:, self._sources] - now["average"][slots]
+        away = values[:, self._sources] - current["average"][slots]
         away = np.where(rate == 1.0, values[:, self._sources], away)  # what was carried before the run is nothing
-        old = np.where(rate == 1.0, 0.0, now["average"][slots])
-        variance = np.where(rate == 1.0, 0.0, (1.0 - rate) * (now["variance"][slots] + rate * away**2))
+        old = np.where(rate == 1.0, 0.0, current["average"][slots])
+        variance = np.where(rate == 1.0, 0.0, (1.0 - rate) * (current["variance"][slots] + rate * away**2))
         average = old + rate * away
-        now["average"][slots] = average
-        now["variance"][slots] = variance
+        current["average"][slots] = average
+        current["variance"][slots] = variance
         if not self._pairs:
             return average, np.sqrt(variance), np.zeros((len(slots), 0))
         rate, product = rate[:, self._first], away[:, self._first] * away[:, self._second]
-        covariance = np.where(rate == 1.0, 0.0, (1.0 - rate) * (now["covariance"][slots] + rate * product))
-        now["covariance"][slots] = covariance
+        covariance = np.where(rate == 1.0, 0.0, (1.0 - rate) * (current["covariance"][slots] + rate * product))
+        current["covariance"][slots] = covariance
         return average, np.sqrt(variance), np.sign(covariance) * np.sqrt(np.abs(covariance))

@@ -59,18 +59,18 @@ class Features:
 
     def vectors(
         self,
-        now: NDArray[np.void],
+        current: NDArray[np.void],
         slots: Slots,
         times: Doubles,
         since: Doubles,
         values: Floats,
         missing: NDArray[np.bool_],
     ) -> Floats:
-        """The network's input for one sample of each of the streams `slots` (n,), which `now` knows.
+        """The network's input for one sample of each of the streams `slots` (n,), which `current` knows.
 
         times (n,) in seconds since 1970; since (n,) seconds since the step before, NaN where there was none; values
         (n, features) conditioned, missing ones held; missing (n, features). Returns (n, inputs) float32 in the order of
-        `contract.inputs`, raw units. What is derived moves on in `now`.
+        `contract.inputs`, raw units. What is derived moves on in `current`.
         """
         vectors = np.empty((len(values), self._inputs), np.float32)
         at = values.shape[1]
@@ -79,18 +79,18 @@ class Features:
             vectors[:, at] = missing[:, column]
             at += 1
         if self._derived:
-            before = now["before"][slots]
-            for columns in self._derived.step(now, slots, values, before):
+            before = current["before"][slots]
+            for columns in self._derived.step(current, slots, values, before):
                 vectors[:, at : at + columns.shape[1]] = columns
                 at += columns.shape[1]
-            now["before"][slots] = values
+            current["before"][slots] = values
         for name in self._clock:
             turns = _PHASES[name](times)
             angle = 2 * np.pi * (turns - np.floor(turns))  # small: the same bits on every libm that is exact there
             vectors[:, at], vectors[:, at + 1] = np.sin(angle), np.cos(angle)
             at += 2
         if self._elapsed:
-            fresh = now["warm_steps"][slots] == 0
+            fresh = current["warm_steps"][slots] == 0
             vectors[:, at] = np.log1p(np.where(fresh, 0.0, np.maximum(since, 0.0)))
         return vectors
 

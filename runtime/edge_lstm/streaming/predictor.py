@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import accepted
 from edge_lstm.bundle.archive import Bundle
@@ -20,7 +20,7 @@ from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm.streaming.sampling import Round, Sampler
 from edge_lstm.streaming.step_results import Steps, in_order
-from edge_lstm.streaming.stream_table import Fetch, Slots, StreamTable, rows_of
+from edge_lstm.streaming.stream_table import FetchRow, Slots, StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Predictor:
         *,
         max_rewind: int = 0,
         window: int = 0,
-        fetch: Fetch = lambda stream: None,
+        fetch: FetchRow = lambda stream: None,
     ) -> None:
         """`smallest_batch`: the backend's rows agree bit for bit from this batch size on (the self-test finds it).
 
@@ -66,7 +66,7 @@ class Predictor:
         self._sampler = Sampler(contract, self.table)
         self._features = Features(contract)
         self._decide = decider(contract)
-        self._outputs = [(name, contract.horizons) for name in contract.said]
+        self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0
         self._told: dict[str, int] = {}  # streams whose state ran away, and their step when that was told
@@ -77,18 +77,18 @@ class Predictor:
         backend: str | None = None,
         scheme: str | None = None,
         *,
-        means: Means = ONE_THREAD,
+        execution: ExecutionOptions = ONE_THREAD,
         max_rewind: int = 0,
         window: int = 0,
-        fetch: Fetch = lambda stream: None,
+        fetch: FetchRow = lambda stream: None,
     ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
-        `means`: what the backend may use; without it one thread of the CPU.
+        `execution`: what the backend may use; without it one thread of the CPU.
         Without `backend`: the first installed of litert, onnx, tflite-runtime, numpy; without `scheme`: int8 where the
         bundle has it. Raises EdgeLstmError where the backend is not here or fails the self-test.
         """
-        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme), means)
+        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme), execution)
         return Predictor(bundle.contract, loaded, smallest_batch, max_rewind=max_rewind, window=window, fetch=fetch)
 
     @property
@@ -130,12 +130,12 @@ class Predictor:
         if one.ids[0]:
             known = bool((trail["id"] == one.ids[0]).any() or (table.seen[slot] == one.ids[0]).any())
         else:
-            known = bool((trail["time"] == time).any() or time == table.now["time"][slot])
+            known = bool((trail["time"] == time).any() or time == table.current["time"][slot])
         if known:
             self.counts["duplicate"] += 1
             return
         position = int(np.searchsorted(trail["time"], time, side="right"))
-        before_all = position == 0 and not np.isnan(table.anchor["time"][slot])  # and where exactly, nobody knows
+        before_all = position == 0 and not np.isnan(table.snapshot_old["time"][slot])  # and where exactly, nobody knows
         if not len(trail) or before_all or len(trail) - position > self._max_rewind:
             self.counts["late"] += 1
             return
@@ -161,16 +161,16 @@ class Predictor:
         table, slots, rows = self.table, one.slots, one.rows
         table.remember(slots, one.times, one.ids, one.given, one.revisions)
         samples = self._sampler.complete(one)
-        now = table.now
+        current = table.current
         values = self._features.conditioned(samples.values)
-        features = self._features.vectors(now, slots, one.times, samples.since, values, samples.missing)
+        features = self._features.vectors(current, slots, one.times, samples.since, values, samples.missing)
         raw, following = self._step(rows, features)  # (n, outputs)
         bounded = _bounded(raw, following)
         if not bounded:
             raw = self._restarted_if_runaway(slots, features, raw)
-        counts = now["step"][rows] + 1, now["warm_steps"][rows] + 1
-        now["step"][rows], now["warm_steps"][rows] = counts
-        decided = self._decide(now, table.usual, slots, values, samples.missing, raw)
+        counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
+        current["step"][rows], current["warm_steps"][rows] = counts
+        decided = self._decide(current, table.calibration, slots, values, samples.missing, raw)
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
         steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decided)
@@ -204,7 +204,7 @@ class Predictor:
             return raw
         self.counts["runaway"] += int(bad.sum())
         for slot in slots[bad].tolist():
-            self._tell_runaway(self.table.name(slot), int(self.table.now["step"][slot]))
+            self._tell_runaway(self.table.name(slot), int(self.table.current["step"][slot]))
         self.table.restart(slots[bad])
         raw = raw.copy()
         raw[bad] = self.step_rows(slots[bad], features[bad])

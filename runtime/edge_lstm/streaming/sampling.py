@@ -156,7 +156,7 @@ class Sampler:
 
         Among what waits NaN is a value that has not come, and infinity one that came and is missing.
         """
-        waiting = self._table.joining[slot]
+        waiting = self._table.partial_values[slot]
         for index, name in enumerate(self._names):
             if name in reading.values:
                 value = reading.values[name]
@@ -170,15 +170,17 @@ class Sampler:
     def behind(self, one: Round) -> NDArray[np.bool_]:
         """Whether each reading is not newer than its stream's last sample, or was seen before. (n,)"""
         table = self._table
-        behind: NDArray[np.bool_] = one.times <= table.now["time"][one.rows]  # not where that is NaN: the first sample
+        behind: NDArray[np.bool_] = (
+            one.times <= table.current["time"][one.rows]
+        )  # not where that is NaN: the first sample
         if table.seen.shape[1] and one.ids.any():
             behind |= (table.seen[one.slots] == one.ids[:, None]).any(axis=1) & (one.ids > 0)
         return behind
 
     def complete(self, one: Round) -> Samples:
         """The round's samples; gaps restart their streams. The table moves on to the round's times and values."""
-        now, slots, rows = self._table.now, one.slots, one.rows
-        since = one.times - now["time"][rows]  # NaN before the first sample: no comparison holds
+        current, slots, rows = self._table.current, one.slots, one.rows
+        since = one.times - current["time"][rows]  # NaN before the first sample: no comparison holds
         gap = since > self._max_gap_s
         if np.count_nonzero(gap):  # a tenth of what any() takes
             self.gaps += int(gap.sum())
@@ -191,9 +193,9 @@ class Sampler:
         values = given
         if not complete and (held := int(np.count_nonzero(missing))):  # NumPy 2.4's own int is not what JSON takes
             self.missing += held
-            values = np.where(missing, now["held"][rows], given)
-        now["held"][rows] = values
-        now["time"][rows] = one.times
+            values = np.where(missing, current["held"][rows], given)
+        current["held"][rows] = values
+        current["time"][rows] = one.times
         return Samples(values, missing, since, gap)
 
 
@@ -219,44 +221,44 @@ class Grid:
 
     def take(self, slot: int, time: float, values: list[float]) -> list[tuple[float, list[float]]]:
         """The samples (time, values) of the intervals that this reading of a stream closes, oldest first."""
-        filling = self._table.filling[slot]
-        newest = float(filling["newest"])
+        open_interval = self._table.open_interval[slot]
+        newest = float(open_interval["newest"])
         if time <= newest:  # not where that is NaN: the stream's first reading
             self.duplicate += time == newest
             self.late += time < newest
             return []
         number = math.floor(time / self._interval_s)
-        begun = float(filling["interval"])
+        begun = float(open_interval["interval"])
         closed: list[tuple[float, list[float]]] = []
         if not math.isnan(begun) and number > begun:
-            closed.append(((begun + 1) * self._interval_s, self._sample(filling)))
+            closed.append(((begun + 1) * self._interval_s, self._sample(open_interval)))
             if (number - begun) * self._interval_s <= self._max_gap_s:
                 empty = [math.nan] * len(values)
                 closed += [((skipped + 1) * self._interval_s, empty) for skipped in range(int(begun) + 1, number)]
         if math.isnan(begun) or number > begun:
-            filling["interval"], filling["count"], filling["value"] = number, 0, 0.0
-        filling["newest"] = time
+            open_interval["interval"], open_interval["count"], open_interval["value"] = number, 0, 0.0
+        open_interval["newest"] = time
         for column, value in enumerate(values):
             if math.isfinite(value):
-                self._add(filling, column, value)
+                self._add(open_interval, column, value)
         return closed
 
-    def _add(self, filling: np.void, column: int, value: float) -> None:
-        so_far, count, how = filling["value"][column], filling["count"][column], self._how[column]
+    def _add(self, open_interval: np.void, column: int, value: float) -> None:
+        so_far, count, how = open_interval["value"][column], open_interval["count"][column], self._how[column]
         if not count or how == "last" or self._categorical[column]:
-            filling["value"][column] = value
+            open_interval["value"][column] = value
         elif how == "least":
-            filling["value"][column] = min(so_far, value)
+            open_interval["value"][column] = min(so_far, value)
         elif how == "most":
-            filling["value"][column] = max(so_far, value)
+            open_interval["value"][column] = max(so_far, value)
         else:
-            filling["value"][column] = so_far + value
-        filling["count"][column] = count + 1
+            open_interval["value"][column] = so_far + value
+        open_interval["count"][column] = count + 1
 
-    def _sample(self, filling: np.void) -> list[float]:
+    def _sample(self, open_interval: np.void) -> list[float]:
         sample = []
         for value, count, how, label in zip(
-            filling["value"].tolist(), filling["count"].tolist(), self._how, self._categorical, strict=True
+            open_interval["value"].tolist(), open_interval["count"].tolist(), self._how, self._categorical, strict=True
         ):
             mean = how == "mean" and not label
             sample.append(math.nan if not count else value / count if mean else value)

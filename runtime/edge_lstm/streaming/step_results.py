@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions.decider import Decided, together
-from edge_lstm.foundation.numbers import own_digits
+from edge_lstm.decisions.decider import Decisions, together
+from edge_lstm.foundation.numbers import shortest_digits
 from edge_lstm.streaming.reading import Prediction
 
 Outputs = Sequence[tuple[str, Sequence[int]]]
@@ -26,7 +26,7 @@ class Steps(NamedTuple):
     steps: NDArray[np.int64]  # (n,)
     warm_steps: NDArray[np.int64]  # (n,)
     revisions: NDArray[np.uint16]  # (n,)
-    decided: Decided
+    decided: Decisions
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -59,7 +59,7 @@ class Steps(NamedTuple):
         alarms = [None] * count if decided.alarms is None else decided.alarms.tolist()
         texts = (self.streams, decided.labels, scores, alarms)
         found = []
-        rows = zip(*texts, *(column.tolist() for column in columns), own_digits(self.values), strict=True)
+        rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         for stream, label, score, alarm, time, step, warm_steps, revision, turned, row in rows:
             values = {name: dict(zip(horizons, row[at], strict=True)) for name, horizons, at in begins}
             found.append(Prediction(stream, time, step, warm_steps, values, revision, label, score, turned, alarm))

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Records = NDArray[np.void]
 Slots = NDArray[np.int64]
-Fetch = Callable[[str], "bytes | None"]
+FetchRow = Callable[[str], "bytes | None"]
 
 _LARGE_BYTES = 1 << 20
 
@@ -39,30 +39,37 @@ def rows_of(slots: Slots) -> Slots | slice:
 class StreamTable:
     """Streams by name, each with a slot: a row in every array.
 
-    `now` (slots,) is the present of each stream: `time` of the last sample (seconds since 1970, NaN before the first),
-    `step` and `warm_steps` (counts), `held` (features: the last value of each), `state0`, `state1`, … (the contract's
-    tensors), and what derived inputs and decisions carry (`features.carried`, `decisions.carried`).
+    `current` (slots,): the current record of each stream. `time` of the last sample (seconds since 1970, NaN before the
+    first), `step` and `warm_steps` (counts), `held` (features: the last value of each), `state0`, `state1`, … (the
+    contract's tensors), and the fields of derived inputs and decisions (`features.carried`, `decisions.carried`).
 
-    `joining` (slots, features) are values that wait for the rest of their sample, NaN where none waits; `said` (slots,
-    outputs) are those published last, NaN where none were. On a grid, `filling` (slots,) is the interval that is not
-    over yet. `usual` (slots, calibrate_steps, targets) are the residuals that a detector of anomalies is calibrated on;
-    `now["calibrated"]` says how many of them there are.
+    `partial_values` (slots, features): values that wait for the rest of their sample, NaN where none waits.
+    `last_published` (slots, outputs): the values published last, NaN where there are none. `open_interval` (slots,), on
+    a grid: the interval that has not ended. `calibration` (slots, calibrate_steps, targets): the residuals from which
+    an anomaly detector is calibrated; `current["calibrated"]` counts them.
 
-    The trail is a stream's recent past, for readings that come late: `trail` (slots, 2 * depth) are the last samples
-    (`time`, `id`, `given` values, `revision`), `trail_length` says how many; `anchor` is the present as it was before
-    the first of them, `middle` as it was before number `depth`. `seen` (slots, window) are identities of readings.
+    The trail holds a stream's last samples, for readings that come late: `trail` (slots, 2 * depth) has `time`, `id`,
+    `given` values and `revision` of each, `trail_length` counts them. `snapshot_old` is the current record before the
+    first of them, `snapshot_mid` before sample number `depth`. `seen` (slots, window): identities of readings.
     """
 
-    def __init__(self, contract: Contract, depth: int = 0, window: int = 0, fetch: Fetch = lambda stream: None) -> None:
+    def __init__(
+        self, contract: Contract, depth: int = 0, window: int = 0, fetch: FetchRow = lambda stream: None
+    ) -> None:
         """`depth`: how many samples the trail holds at least; `window`: how many identities are remembered;
         `fetch` gives the row of a stream that is not in the table, or None where there never was one."""
         features = len(contract.features)
         tensors = [(f"state{index}", "f4", tuple(state.shape)) for index, state in enumerate(contract.states)]
         present = [("time", "f8"), ("step", "i8"), ("warm_steps", "i8"), ("held", "f4", (features,)), *tensors]
-        now = np.dtype([*present, *feature_fields(contract), *decision_fields(contract)])
-        filling = [("interval", "f8"), ("newest", "f8"), ("value", "f8", (features,)), ("count", "u4", (features,))]
+        current = np.dtype([*present, *feature_fields(contract), *decision_fields(contract)])
+        open_interval = [
+            ("interval", "f8"),
+            ("newest", "f8"),
+            ("value", "f8", (features,)),
+            ("count", "u4", (features,)),
+        ]
         past = np.dtype([("time", "f8"), ("id", "u8"), ("given", "f4", (features,)), ("revision", "u2")])
-        self._fresh = np.zeros(1, now)
+        self._fresh = np.zeros(1, current)
         self._fresh["time"] = np.nan
         self._fresh["held"] = [feature.mean for feature in contract.features]
         for name, start in decision_starts(contract).items():
@@ -75,20 +82,20 @@ class StreamTable:
         self._names: list[str | None] = []
         self._free: list[int] = []
         self.state_fields = [name for name, _, _ in tensors]
-        self.states: list[NDArray[np.float32]] = []  # views of these fields of `now`
+        self.states: list[NDArray[np.float32]] = []  # views of these fields of `current`
         self.depth = depth
-        self.now: Records = np.zeros(0, now)
-        self.joining: NDArray[np.float32] = np.zeros((0, features), np.float32)
-        self.said: NDArray[np.float32] = np.zeros((0, len(contract.outputs)), np.float32)
-        self.filling: Records = np.zeros(0, np.dtype(filling if contract.sampling.grid else []))
+        self.current: Records = np.zeros(0, current)
+        self.partial_values: NDArray[np.float32] = np.zeros((0, features), np.float32)
+        self.last_published: NDArray[np.float32] = np.zeros((0, len(contract.outputs)), np.float32)
+        self.open_interval: Records = np.zeros(0, np.dtype(open_interval if contract.sampling.grid else []))
         self._grid = contract.sampling.grid
         self._always = 4 if self._grid else 3  # the columns that each table of a contract keeps come first
-        self.usual: NDArray[np.float32] = np.zeros((0, *calibration_shape(contract)), np.float32)
+        self.calibration: NDArray[np.float32] = np.zeros((0, *calibration_shape(contract)), np.float32)
         self.used: NDArray[np.int64] = np.zeros(0, np.int64)  # the last round that touched the slot; not kept
         self.trail_length: NDArray[np.int64] = np.zeros(0, np.int64)
         self.trail: Records = np.zeros((0, 2 * depth), past)
-        self.anchor: Records = np.zeros(0, now)
-        self.middle: Records = np.zeros(0, now)
+        self.snapshot_old: Records = np.zeros(0, current)
+        self.snapshot_mid: Records = np.zeros(0, current)
         self.seen: NDArray[np.uint64] = np.zeros((0, window), np.uint64)
 
     def __len__(self) -> int:
@@ -117,14 +124,14 @@ class StreamTable:
         else:
             slot = len(self._names)
             self._names.append(stream)
-            if slot == len(self.now):
+            if slot == len(self.current):
                 self._grow(max(16, slot))
         self._slots[stream] = slot
-        self.now[slot] = self._fresh[0]
-        self.joining[slot] = np.nan
-        self.said[slot] = np.nan
+        self.current[slot] = self._fresh[0]
+        self.partial_values[slot] = np.nan
+        self.last_published[slot] = np.nan
         if self._grid:
-            self.filling[slot] = (np.nan, np.nan, 0.0, 0)
+            self.open_interval[slot] = (np.nan, np.nan, 0.0, 0)
         self.trail_length[slot] = 0
         self.seen[slot] = 0
         row = self._fetch(stream)
@@ -137,7 +144,7 @@ class StreamTable:
             self.put_row(stream, row)
         except ValueError as error:
             log.error("stream starts cold, what was kept of it does not fit stream=%s error=%s", stream, error)
-            self.now[self._slots[stream]] = self._fresh[0]
+            self.current[self._slots[stream]] = self._fresh[0]
 
     def evict(self, stream: str) -> None:
         """Forget the stream here; whoever calls has its row."""
@@ -153,7 +160,7 @@ class StreamTable:
 
     def restart(self, slots: Slots) -> None:
         """Put the states of these slots (n,) back to their start; step counts and last values stay."""
-        self.now["warm_steps"][slots] = 0
+        self.current["warm_steps"][slots] = 0
         for state, initial in zip(self.states, self._initial, strict=True):
             state[slots] = initial
 
@@ -172,16 +179,17 @@ class StreamTable:
         together = np.concatenate(parts, axis=1)
         size, content = together.shape[1], together.tobytes()
         rows = [content[start : start + size] for start in range(0, len(content), size)]
-        if not self.usual.shape[1]:
+        if not self.calibration.shape[1]:
             return rows
         return [
-            row + self.usual[slot, : self._calibrating(slot)].tobytes() for row, slot in zip(rows, slots, strict=True)
+            row + self.calibration[slot, : self._calibrating(slot)].tobytes()
+            for row, slot in zip(rows, slots, strict=True)
         ]
 
     def _calibrating(self, slot: int) -> int:
         """How many residuals a stream still has to keep: all so far, and none once they have said what is usual."""
-        size = self.usual.shape[1]
-        count = int(self.now["calibrated"][slot]) if size else 0
+        size = self.calibration.shape[1]
+        count = int(self.current["calibrated"][slot]) if size else 0
         return count if count < size else 0
 
     def put_row(self, stream: str, row: bytes) -> None:
@@ -195,15 +203,15 @@ class StreamTable:
         slot = self._slots.get(stream)
         if slot is None:
             slot = self._admit(stream)
-        self.now[slot] = np.frombuffer(row, self.now.dtype, 1)[0]
+        self.current[slot] = np.frombuffer(row, self.current.dtype, 1)[0]
         count = self._calibrating(slot)
-        end = len(row) - 4 * count * self.usual.shape[2]
+        end = len(row) - 4 * count * self.calibration.shape[2]
         columns = self._kept()
         if end != sum(map(_row_bytes, columns)):
             columns = columns[: self._always]
         if end < least:
             raise ValueError(f"expected {least - end} bytes more for stream {stream!r}, found {len(row)}")
-        self.usual[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
+        self.calibration[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
         offset = 0
         for column in columns:
             shape = column.shape[1:]
@@ -220,7 +228,7 @@ class StreamTable:
     ) -> None:
         """Put a sample for each slot (n,) at the end of its trail, before the slots step."""
         if self.seen.shape[1]:
-            self.seen[slots, self.now["step"][slots] % self.seen.shape[1]] = ids
+            self.seen[slots, self.current["step"][slots] % self.seen.shape[1]] = ids
         depth = self.depth
         if not depth:
             return
@@ -239,15 +247,15 @@ class StreamTable:
     def _keep_present(self, slots: Slots, length: NDArray[np.int64]) -> None:
         """Where the trail is empty, half full or full (n,): the present is kept, and the older half makes room."""
         depth = self.depth
-        now, anchor, middle = _plain(self.now), _plain(self.anchor), _plain(self.middle)
+        current, snapshot_old, snapshot_mid = _plain(self.current), _plain(self.snapshot_old), _plain(self.snapshot_mid)
         empty, full = slots[length == 0], slots[length == 2 * depth]
-        anchor[empty] = now[empty]
+        snapshot_old[empty] = current[empty]
         halves = self.trail.view(f"V{depth * self.trail.dtype.itemsize}")  # (slots, 2)
         halves[full, 0] = halves[full, 1]
-        anchor[full] = middle[full]
+        snapshot_old[full] = snapshot_mid[full]
         self.trail_length[full] = depth
         halfway = slots[length > 0]
-        middle[halfway] = now[halfway]
+        snapshot_mid[halfway] = current[halfway]
 
     def rewind(self, slot: int, position: int) -> Records:
         """Go back to the latest kept present that lies before number `position` of the trail.
@@ -256,39 +264,39 @@ class StreamTable:
         """
         length, depth = int(self.trail_length[slot]), self.depth
         begin = depth if length > depth and position >= depth else 0
-        self.now[slot] = (self.middle if begin else self.anchor)[slot]
+        self.current[slot] = (self.snapshot_mid if begin else self.snapshot_old)[slot]
         self.trail_length[slot] = begin
         return self.trail[slot, begin:length].copy()
 
     def _kept(self) -> list[NDArray[np.generic]]:
-        columns: list[NDArray[np.generic]] = [self.now, self.joining, self.said]
+        columns: list[NDArray[np.generic]] = [self.current, self.partial_values, self.last_published]
         if self._grid:
-            columns.append(self.filling)
+            columns.append(self.open_interval)
         if self.depth:
-            columns += [self.trail_length, self.trail, self.anchor, self.middle]
+            columns += [self.trail_length, self.trail, self.snapshot_old, self.snapshot_mid]
         if self.seen.shape[1]:
             columns.append(self.seen)
         return columns
 
     def _grow(self, more: int) -> None:
         for name in (
-            "now",
-            "joining",
-            "said",
-            "filling",
-            "usual",
+            "current",
+            "partial_values",
+            "last_published",
+            "open_interval",
+            "calibration",
             "used",
             "trail_length",
             "trail",
-            "anchor",
-            "middle",
+            "snapshot_old",
+            "snapshot_mid",
             "seen",
         ):
             column = getattr(self, name)
             grown = _zeros((len(column) + more, *column.shape[1:]), column.dtype)
             grown[: len(column)] = column  # and no further: memory is taken by what is written
             setattr(self, name, grown)
-        self.states = [self.now[field] for field in self.state_fields]
+        self.states = [self.current[field] for field in self.state_fields]
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

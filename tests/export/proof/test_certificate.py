@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from edge_lstm.backends.registry import installed
 from edge_lstm.backends.selftest import drift
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import certificate_of
+from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.network import dense
 from edge_lstm.cli.main import main
@@ -41,7 +41,7 @@ def path(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_every_variant_is_measured_on_every_backend_and_segment(path: Path) -> None:
-    certificate = certificate_of(Bundle.open(path))
+    certificate = read_certificate(Bundle.open(path))
     assert certificate is not None
     assert {(one.backend, one.scheme) for one in certificate.variants} == {
         (name, scheme) for name in installed() for scheme in ("float32", "int8")
@@ -107,7 +107,7 @@ def test_auto_takes_the_smallest_scheme_within_the_budget(
     schemes = ["float32", "float16", "int8", "int8-static", "int4"]
     exported = export_bundle(make_checkpoint(hidden=64), tmp_path / "x.elstm", schemes, ["numpy", "onnx"], proof)
     assert exported.bundle.schemes == [scheme]
-    certificate = certificate_of(exported.bundle)
+    certificate = read_certificate(exported.bundle)
     assert certificate is not None
     assert {one.scheme for one in certificate.variants} == {scheme}
 

@@ -11,7 +11,7 @@ from edge_lstm.backends.registry import installed, load, runnable
 from edge_lstm.backends.selftest import drift, relative_error, replay_tape, verify
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Feature
-from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.bundle.network import Cell
 from edge_lstm.bundle.schemes import Scheme, refused
 from edge_lstm_export.assemble import FORMATS, bundle_bytes
@@ -55,7 +55,7 @@ def test_a_highway_is_one_more_state_and_every_backend_carries_it(
     for verdict in verify(bundle, runnable(bundle)):
         assert verdict.error <= PARITY.get(verdict.scheme, 1e-5), verdict
         assert verdict.smallest_batch is not None, verdict
-    register = golden_of(bundle).expected["float32"].states[-1]  # (marks, highway * 3), the newest first
+    register = read_golden_vectors(bundle).expected["float32"].states[-1]  # (marks, highway * 3), the newest first
     samples = (checkpoint.tape - checkpoint.model.mean.numpy()) / checkpoint.model.scale.numpy()
     assert np.allclose(register[-1], samples[: -1 - highway : -1].ravel(), atol=1e-6)
 
@@ -74,7 +74,7 @@ def test_only_level_free_taps_ignore_a_level_that_was_never_met(
 
 def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
-    golden = golden_of(bundle_of(checkpoint))
+    golden = read_golden_vectors(bundle_of(checkpoint))
     prediction, states = checkpoint.model.stream(checkpoint.tape, [1, 10, 100, 1000])
     assert golden.marks.tolist() == [1, 10, 100, 1000]
     assert np.array_equal(golden.expected["float32"].prediction, prediction)
@@ -82,7 +82,7 @@ def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: Make
 
 
 def test_int8_golden_vectors_differ_from_float32_by_rounding_alone(make_checkpoint: MakeCheckpoint) -> None:
-    golden = golden_of(bundle_of(make_checkpoint()))
+    golden = read_golden_vectors(bundle_of(make_checkpoint()))
     assert 1e-5 < drift(golden.expected["int8"].prediction, golden.expected["float32"].prediction) < 0.01
 
 
@@ -101,7 +101,7 @@ def test_changes_are_added_to_the_raw_feature_and_levels_are_not(
 ) -> None:
     checkpoint = make_checkpoint(changes=changes)
     bundle = bundle_of(checkpoint)
-    golden = golden_of(bundle)
+    golden = read_golden_vectors(bundle)
     head_only, _ = make_checkpoint(changes=False).model.stream(checkpoint.tape)
     expected = head_only + checkpoint.tape[:, [0, 0]] if changes else head_only
     for name, scheme in runnable(bundle):

@@ -15,7 +15,7 @@ from onnx import shape_inference
 from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.network import Cell
 from edge_lstm_export.quantization.quantize import quantized
-from edge_lstm_export.writers.input_scaling import entry_of
+from edge_lstm_export.writers.input_scaling import input_scaling_of
 from edge_lstm_export.writers.onnx_writer import write_onnx
 from edge_lstm_export.writers.tflite_writer import write_tflite
 from edge_lstm_train.model.checkpoint import Checkpoint
@@ -86,7 +86,7 @@ def test_a_mean_is_folded_into_the_bias_only_where_that_costs_no_digits(
 ) -> None:
     checkpoint = make_checkpoint(features=[FEATURES[0], Feature("odd", "", 5 * mean, 5.0)])
     assert [node.op_type for node in onnx_of(checkpoint).graph.node if node.op_type in ("Sub", "Mul")] == operations
-    offset = entry_of(checkpoint.model.network(), columns_at_load=True).offset
+    offset = input_scaling_of(checkpoint.model.network(), columns_at_load=True).offset
     assert (offset is None) == (not operations)
     if offset is not None:
         assert offset.tolist() == [0, np.float32(5 * mean)]  # the near one is folded all the same

@@ -15,7 +15,7 @@ import pytest
 from edge_lstm.backends import registry as backends
 from edge_lstm.backends import tflite
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.backends.protocol import ONE_THREAD, Backend, Means
+from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.registry import format_of, refusal
 from edge_lstm.backends.selftest import initial_states, relative_error, replay_tape, smallest_isolated_batch
@@ -68,11 +68,11 @@ def load(
     network: Network,
     content: bytes | None = None,
     variant: Variant | None = None,
-    means: Means = ONE_THREAD,
+    execution: ExecutionOptions = ONE_THREAD,
 ) -> Any:
     if content is None:
         content = content_of(name, network)
-    return importlib.import_module(MODULES[name]).load(variant or variant_of(name, network), content, means)
+    return importlib.import_module(MODULES[name]).load(variant or variant_of(name, network), content, execution)
 
 
 def bits(arrays: Sequence[Any]) -> list[bytes]:

@@ -15,9 +15,9 @@ from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.backends.calibrated import CalibratedBackend
 from edge_lstm.backends.protocol import ONE_THREAD
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.backends.row_by_row import OneByOne
+from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.backends.selftest import SelfTestError, accepted, isolated, judge, smallest_isolated_batch
-from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.cli.main import main
 from edge_lstm.diagnostics.measurement import measure
 from edge_lstm.diagnostics.trial import proven
@@ -87,7 +87,7 @@ def test_no_batch_of_a_coupling_backend_is_taken_for_isolated_and_its_single_row
     backend, tape = ReferenceBackend(network), np.random.default_rng(1).normal(0, 1, (40, 3)).astype(np.float32)
     assert smallest_isolated_batch(backend, contract_of(network), tape) is None
     found, smallest = isolated(backend, contract_of(network), tape)
-    assert isinstance(found, OneByOne)
+    assert isinstance(found, RowByRow)
     assert smallest == 1
 
 
@@ -143,7 +143,7 @@ def test_a_calibrated_backend_goes_row_by_row_and_keeps_its_watch(
     bundle = make_bundle(tmp_path / "tank.elstm", network)
     names = bundle.contract.inputs
     watch = CalibratedBackend(ReferenceBackend(network), names, [-1] * len(names), [1] * len(names))
-    backend, verdict = judge(watch, bundle.contract, golden_of(bundle), bundle.variant("numpy", "float32"))
+    backend, verdict = judge(watch, bundle.contract, read_golden_vectors(bundle), bundle.variant("numpy", "float32"))
     assert verdict.one_by_one
     assert caplog.messages == []
     rows = np.array([[0, 0, 0], [0, 9, 0]], np.float32)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_lstm.bundle.archive import SIGNATURE, Bundle
-from edge_lstm.bundle.signing import new_keys, refuse_untrusted, signature, signer
+from edge_lstm.bundle.signing import new_keys, require_trusted_signature, signature, signer
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.service.config import read_service_config
@@ -58,18 +58,18 @@ def test_unsigned_foreign_and_altered_bundles_are_refused_on_one_line(
     assert "found none" in result.stderr
     bundle = Bundle.open(bundle_path)
     signed = Bundle.from_bytes(bundle.signed(signature(bundle, private)), "signed")
-    refuse_untrusted(signed, public)
+    require_trusted_signature(signed, public)
     with pytest.raises(EdgeLstmError, match="found one by another key"):
-        refuse_untrusted(signed, other)
+        require_trusted_signature(signed, other)
     elsewhere = signature(signed, private)
     facts = json.loads(elsewhere)
     flipped = {**facts, "signature": facts["signature"][:-2] + ("00" if facts["signature"][-2:] != "00" else "01")}
     with pytest.raises(EdgeLstmError, match="found one of other bytes"):
-        refuse_untrusted(Bundle.from_bytes(bundle.signed(json.dumps(flipped).encode()), "altered"), public)
+        require_trusted_signature(Bundle.from_bytes(bundle.signed(json.dumps(flipped).encode()), "altered"), public)
     with pytest.raises(EdgeLstmError, match=SIGNATURE):
-        refuse_untrusted(Bundle.from_bytes(bundle.signed(b"[1]"), "broken"), public)
+        require_trusted_signature(Bundle.from_bytes(bundle.signed(b"[1]"), "broken"), public)
     with pytest.raises(EdgeLstmError, match="expected an Ed25519 public key"):
-        refuse_untrusted(signed, private)
+        require_trusted_signature(signed, private)
 
 
 def test_a_service_with_a_trusted_key_refuses_an_unsigned_bundle(bundle_path: Path, tmp_path: Path) -> None:

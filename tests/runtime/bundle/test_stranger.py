@@ -20,8 +20,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge_lstm.bundle.archive import CERTIFICATE, GOLDEN, Bundle
-from edge_lstm.bundle.certificate import Certificate, certificate_of
-from edge_lstm.bundle.npz import NO_ARRAYS, arrays_of
+from edge_lstm.bundle.certificate import Certificate, read_certificate
+from edge_lstm.bundle.npz import NO_ARRAYS, read_npz
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 
@@ -269,7 +269,9 @@ def test_a_certificate_that_no_export_wrote_is_refused(
     }
 
     def read(facts: dict[str, Any]) -> Certificate | None:
-        return certificate_of(Bundle.from_bytes(with_entry(honest, CERTIFICATE, json.dumps(facts).encode()), "strange"))
+        return read_certificate(
+            Bundle.from_bytes(with_entry(honest, CERTIFICATE, json.dumps(facts).encode()), "strange")
+        )
 
     certificate = read(facts)
     assert certificate is not None
@@ -312,7 +314,7 @@ HOSTILE_ARRAYS = {
 def test_arrays_that_lie_are_refused(honest: dict[str, bytes], tmp_path: Path, entry: str, kind: str) -> None:
     content = HOSTILE_ARRAYS[kind]
     with pytest.raises(NO_ARRAYS):
-        arrays_of(content)
+        read_npz(content)
     refused(with_entry(honest, entry, content), tmp_path, _BOMB // 2)
 
 
@@ -332,7 +334,7 @@ def test_golden_vectors_that_do_not_fit_are_refused(
     honest: dict[str, bytes], tmp_path: Path, name: str, array: np.ndarray
 ) -> None:
     file = io.BytesIO()
-    np.savez(file, **{**arrays_of(honest[GOLDEN]), name: array})
+    np.savez(file, **{**read_npz(honest[GOLDEN]), name: array})
     assert "expected golden" in refused(with_entry(honest, GOLDEN, file.getvalue()), tmp_path)
 
 
@@ -340,7 +342,7 @@ def test_arrays_come_back_as_they_were_saved() -> None:
     arrays = {"a": np.arange(6, dtype=np.int64).reshape(2, 3), "b": np.array("lstm"), "c": np.asfortranarray(np.eye(3))}
     file = io.BytesIO()
     np.savez(file, **arrays)
-    found = arrays_of(file.getvalue())
+    found = read_npz(file.getvalue())
     assert list(found) == list(arrays)
     for name, array in arrays.items():
         assert np.array_equal(found[name], array)

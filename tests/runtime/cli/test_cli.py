@@ -18,7 +18,7 @@ from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.service.runner import _settle
-from edge_lstm.service.store import Rules, Store
+from edge_lstm.service.store import SteppingRules, Store
 
 
 def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -109,7 +109,7 @@ def test_what_a_device_kept_is_replayed_by_the_rules_of_its_service(bundle_path:
     order = [(0, "1"), (1, "2"), (4, "3"), (2, "4"), (5, "2"), (3, "5"), (6, "6")]  # two late, a sequence repeated
     readings = [Reading("tank", 1_700_000_000.0 + 60 * step, {"level": 1.5 * step}, number) for step, number in order]
     told = {}
-    for rules in (Rules(0, 0), Rules(8, 256)):
+    for rules in (SteppingRules(0, 0), SteppingRules(8, 256)):
         path = tmp_path / f"{rules.max_rewind}-{rules.window}.db"
         store = Store(path, bundle.id, 100, rules=rules)
         store.commit(1, [], [], 0, [], 0, readings)

@@ -177,7 +177,7 @@ def test_a_row_that_lacks_a_part_of_what_it_calibrates_on_starts_its_stream_cold
     for kept, steps in ((row, 50), (row[:-1], 0)):
         table = StreamTable(detector(), fetch=lambda stream, kept=kept: kept)
         slot = table.slot("a")
-        assert table.now["step"][slot] == steps
+        assert table.current["step"][slot] == steps
 
 
 def test_what_never_changed_calibrates_without_a_fault() -> None:

@@ -18,12 +18,12 @@ from click.testing import CliRunner, Result
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.registry import runnable
 from edge_lstm.bundle.archive import GOLDEN, Bundle, write_bundle
-from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.cli.main import main
 from edge_lstm.diagnostics import measurement
 from edge_lstm.diagnostics.bench import Report, bench, table
-from edge_lstm.diagnostics.measurement import BATCHES, Measurement, Pace
+from edge_lstm.diagnostics.measurement import BATCHES, Measurement, StepTiming
 from edge_lstm.foundation.child_process import ChildError, ask
 from edge_lstm.hardware.boards import Budget, read_board
 from edge_lstm.hardware.machine import this_machine
@@ -43,7 +43,7 @@ def run_bench(*arguments: object, code: int = 0) -> Result:
 
 
 def measured(backend: str, scheme: str, p50_us: float, drift: float = 0.0, rss_mb: float = 50.0) -> Measurement:
-    paces = [Pace(batch, p50_us * batch, 2 * p50_us * batch, 1e6 / p50_us) for batch in BATCHES]
+    paces = [StepTiming(batch, p50_us * batch, 2 * p50_us * batch, 1e6 / p50_us) for batch in BATCHES]
     return Measurement(backend, scheme, True, "parity 0.0e+00", drift, 12.0, rss_mb, paces, None)
 
 
@@ -135,7 +135,7 @@ def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path) -> None
 
 def test_a_variant_that_fails_its_golden_vectors_is_never_recommended(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    golden = golden_of(bundle)
+    golden = read_golden_vectors(bundle)
     golden.expected["float32"].prediction[100:] += 1
     write_bundle(bundle_path, bundle.manifest, {**bundle.content, GOLDEN: golden_npz(golden)})
     result = run_bench(bundle_path, *QUICK)

@@ -15,7 +15,7 @@ import pytest
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.backends.registry import refusal
 from edge_lstm.bundle.archive import GOLDEN, Bundle, write_bundle
-from edge_lstm.bundle.golden import golden_of
+from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.diagnostics import board, clock, disk, model, software
 from edge_lstm.diagnostics.broker import encryption
@@ -158,7 +158,7 @@ def test_a_bundle_that_fails_or_cannot_run_or_be_read_is_red_with_the_reason(bun
     assert other.light == "red"
     assert re.search("expected a variant onnx float32|package onnxruntime", other.found)
     assert backend == "onnx"
-    golden = golden_of(bundle)
+    golden = read_golden_vectors(bundle)
     golden.expected["float32"].prediction[100:] += 1
     write_bundle(bundle_path, bundle.manifest, {**bundle.content, GOLDEN: golden_npz(golden)})
     failed, _, _ = model.bundle(bundle_path, config_for(bundle_path), bundle_path.parent)

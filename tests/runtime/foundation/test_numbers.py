@@ -19,9 +19,9 @@ def any_float32(count: int) -> np.ndarray:
 
 def test_digits_are_the_numbers_own_and_lead_back_to_it() -> None:
     values = any_float32(20_000)
-    written = digits.own_digits(values)
+    written = digits.shortest_digits(values)
     assert (np.array(written, np.float64).astype(np.float32).view(np.uint32) == values.view(np.uint32)).all()
-    assert digits.own_digits(np.array([[812.4, 0.1]], np.float32)) == [[812.4, 0.1]]
+    assert digits.shortest_digits(np.array([[812.4, 0.1]], np.float32)) == [[812.4, 0.1]]
     assert all(type(value) is float for row in written for value in row)
 
 
@@ -33,7 +33,7 @@ def test_with_orjson_and_without_the_digits_are_the_same() -> None:
 
 
 def test_what_is_no_number_stays_that() -> None:
-    (row,) = digits.own_digits(np.array([[np.nan, np.inf]], np.float32))
+    (row,) = digits.shortest_digits(np.array([[np.nan, np.inf]], np.float32))
     assert math.isnan(row[0])
     assert row[1] == math.inf
 
@@ -41,11 +41,11 @@ def test_what_is_no_number_stays_that() -> None:
 def test_as_texts_they_are_what_python_writes_and_what_is_no_number_is_null() -> None:
     values = np.vstack([any_float32(200_000), np.array([[np.nan, -np.inf], [9.99e-4, 1e12]], np.float32)])
     expected = [
-        repr(number) if math.isfinite(number) else "null" for row in digits.own_digits(values) for number in row
+        repr(number) if math.isfinite(number) else "null" for row in digits.shortest_digits(values) for number in row
     ]
-    assert digits.own_texts(values[-2:]) == expected[-4:]
+    assert digits.shortest_texts(values[-2:]) == expected[-4:]
     assert digits._plain_texts(values[-40:]) == expected[-80:]
-    if digits.own_texts is not digits._plain_texts:
+    if digits.shortest_texts is not digits._plain_texts:
         usual = values[(np.abs(values) >= 1e-3).all(axis=1) & (np.abs(values) < 1e12).all(axis=1)]
         assert len(usual) > 3000
         for part in (values, usual):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.messages.arrivals import Arrivals
+from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.streaming.reading import Reading
 
 _NOW_NS = 1_795_300_000_123_456_789
@@ -20,13 +20,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_messages_of_one_moment_have_times_a_whole_microsecond_apart(clock: list[int]) -> None:
-    arrivals = Arrivals()
+    arrivals = ArrivalClock()
     written = [round(arrivals.next() * 1e6) for _ in range(10_000)]
     assert written == list(range(_NOW_NS // 1000, _NOW_NS // 1000 + 10_000))
 
 
 def test_readings_of_one_message_without_times_get_moments_of_their_own(clock: list[int]) -> None:
-    arrivals = Arrivals()
+    arrivals = ArrivalClock()
     arrival = arrivals.next()
     own = [arrivals.own(Reading("pump", arrival, {}), arrival).time for _ in range(100)]
     assert own[0] == arrival
@@ -37,7 +37,7 @@ def test_readings_of_one_message_without_times_get_moments_of_their_own(clock: l
 
 
 def test_a_clock_set_back_makes_nothing_late_and_is_told_once(clock: list[int], caplog: Any) -> None:
-    arrivals = Arrivals()
+    arrivals = ArrivalClock()
     before = arrivals.next()
     clock[0] -= 3600 * 10**9
     with caplog.at_level(logging.WARNING):

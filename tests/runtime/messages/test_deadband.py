@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_lstm.decisions.decider import Decided
+from edge_lstm.decisions.decider import Decisions
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.deadband import Deadband
 from edge_lstm.streaming.step_results import Steps
@@ -18,9 +18,9 @@ CONTRACT = contract_of(random_network(inputs=3))
 def steps_of(streams: list[str], values: list[float], revisions: list[int]) -> Steps:
     """One after the other; every output of a step is the same number."""
     count, counts = len(streams), np.arange(len(streams))
-    outputs = [(name, CONTRACT.horizons) for name in CONTRACT.said]
+    outputs = [(name, CONTRACT.horizons) for name in CONTRACT.output_names]
     numbers = np.repeat(np.array(values, np.float32)[:, None], len(CONTRACT.outputs), axis=1)
-    decided = Decided(numbers, [None] * count, None, None, np.zeros(count, np.bool_))
+    decided = Decisions(numbers, [None] * count, None, None, np.zeros(count, np.bool_))
     return Steps(outputs, range(count), streams, counts / 1.0, counts, counts, np.array(revisions, np.uint16), decided)
 
 

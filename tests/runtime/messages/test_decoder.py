@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError
-from edge_lstm.decisions.decider import Decided
+from edge_lstm.decisions.decider import Decisions
 from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.messages import payloads
 from edge_lstm.messages.decoder import Decoder, PayloadError, encode_reading
@@ -334,7 +334,7 @@ def steps_of(values: list[list[float]], outputs: Outputs, decided: dict[str, Any
     numbers = np.arange(1, count + 1)
     nothing: list[str | None] = [None] * count
     given = {"labels": nothing, "scores": None, "alarms": None, "turned": np.zeros(count, np.bool_)} | (decided or {})
-    found = Decided(np.array(values, np.float32), **given)
+    found = Decisions(np.array(values, np.float32), **given)
     revisions = (numbers % 2).astype(np.uint16)
     return Steps(outputs, range(count), streams, times, numbers, numbers + 5, revisions, found)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.recordings.columns import Times
+from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm.recordings.dialect import Dialect, dialect
 
 
@@ -51,7 +51,7 @@ def found(folder: Path, text: str, name: str = "recording.csv") -> Dialect:
 def test_times_are_found_as_every_row_has_them(
     tmp_path: Path, text: str, columns: list[str] | None, form: str | None
 ) -> None:
-    assert found(tmp_path, text).times == (None if columns is None else Times(columns, form))
+    assert found(tmp_path, text).times == (None if columns is None else TimeColumns(columns, form))
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_a_decimal_comma_is_found_where_no_row_speaks_against_it(tmp_path: Path,
 def test_a_column_that_is_named_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "recording.csv"
     path.write_text("date,seen\n2024-03-01,2024-03-02\n")
-    assert dialect(path, "seen").times == Times(["seen"])
+    assert dialect(path, "seen").times == TimeColumns(["seen"])

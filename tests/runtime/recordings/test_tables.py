@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.recordings.columns import Quantity, Times, Words
-from edge_lstm.recordings.label_windows import Countdown, Window, Windows
+from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
+from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
 from edge_lstm.recordings.tables import Layout, recording_files
 
@@ -42,22 +42,22 @@ def test_runs_of_spaces_separate_and_names_are_given_for_a_missing_header(
 ) -> None:
     path = written(tmp_path, "1 1   -0.5 \n1 2  0.25\n\n2 1 7\n")
     layout = Layout(separator, ["engine", "cycle", "x"])
-    columns = Columns({"x": "x"}, Times(interval_s=10, start=100), "engine", layout=layout)
+    columns = Columns({"x": "x"}, TimeColumns(interval_s=10, start=100), "engine", layout=layout)
     recording = read_recording(path, columns)
     assert (recording.streams, recording.times.tolist()) == (["1", "2"], [100, 110, 100])
     assert column(recording) == [-0.5, 0.25, 7]
     with pytest.raises(EdgeLstmError, match="hint: its first row holds readings: name its columns by header ="):
-        read_recording(path, Columns({"x": "x"}, Times(interval_s=10)))
+        read_recording(path, Columns({"x": "x"}, TimeColumns(interval_s=10)))
 
 
 def test_spaces_in_names_and_texts_separate_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, "outer water\n1.5\n2.5\n")
-    assert column(read_recording(path, Columns({"x": "outer water"}, Times(interval_s=10)))) == [1.5, 2.5]
+    assert column(read_recording(path, Columns({"x": "outer water"}, TimeColumns(interval_s=10)))) == [1.5, 2.5]
 
 
 def test_a_decimal_comma_is_read_and_a_point_beside_it_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "time;x;y\n2024-01-01;1,5;-0,25\n2024-01-02;NA;2\n")
-    columns = Columns({"x": "x", "y": "y"}, words=Words(decimal_comma=True))
+    columns = Columns({"x": "x", "y": "y"}, words=NumberWords(decimal_comma=True))
     np.testing.assert_array_equal(read_recording(path, columns).values, [[1.5, -0.25], [np.nan, 2]])
     path.write_text("time;x;y\n2024-01-01;1.500;1\n")
     with pytest.raises(EdgeLstmError, match=r"row 2, column .x.: '1\.500' is not a number"):
@@ -80,18 +80,18 @@ def test_rows_of_nothing_but_separators_are_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("times", "cells"),
     [
-        (Times(), {"time": "2024-03-31T01:30:00Z"}),
-        (Times(), {"time": "1711848600"}),
-        (Times(), {"time": "1711848600000"}),
-        (Times(["when"], unit="ms"), {"when": "1711848600000"}),
-        (Times(["time"], zone=ZoneInfo("Europe/Berlin")), {"time": "2024-03-31 03:30:00"}),
-        (Times(["day", "hour"]), {"day": "2024-03-31", "hour": "01:30"}),
-        (Times(["day", "hour"], "%d.%m.%Y %H.%M"), {"day": "31.03.2024", "hour": "01.30"}),
-        (Times(["y", "m", "d", "h"], "%Y %m %d %H%M"), {"y": "2024", "m": "3", "d": "31", "h": "0130"}),
+        (TimeColumns(), {"time": "2024-03-31T01:30:00Z"}),
+        (TimeColumns(), {"time": "1711848600"}),
+        (TimeColumns(), {"time": "1711848600000"}),
+        (TimeColumns(["when"], unit="ms"), {"when": "1711848600000"}),
+        (TimeColumns(["time"], zone=ZoneInfo("Europe/Berlin")), {"time": "2024-03-31 03:30:00"}),
+        (TimeColumns(["day", "hour"]), {"day": "2024-03-31", "hour": "01:30"}),
+        (TimeColumns(["day", "hour"], "%d.%m.%Y %H.%M"), {"day": "31.03.2024", "hour": "01.30"}),
+        (TimeColumns(["y", "m", "d", "h"], "%Y %m %d %H%M"), {"y": "2024", "m": "3", "d": "31", "h": "0130"}),
     ],
 )
 def test_times_are_read_as_devices_and_spreadsheets_write_them(
-    tmp_path: Path, times: Times, cells: Mapping[str, str]
+    tmp_path: Path, times: TimeColumns, cells: Mapping[str, str]
 ) -> None:
     path = written(tmp_path, f"{';'.join(cells)};x\n{';'.join(cells.values())};1\n")
     assert read_recording(path, Columns({"x": "x"}, times)).times.tolist() == [1711848600]
@@ -100,7 +100,7 @@ def test_times_are_read_as_devices_and_spreadsheets_write_them(
 def test_rows_without_times_are_an_interval_apart_in_each_stream_and_over_files(tmp_path: Path) -> None:
     for name in ("1", "2"):
         written(tmp_path, "mote,x\na,1\nb,2\na,3\n", f"{name}.csv")
-    recording = read_recording(tmp_path / "*.csv", Columns({"x": "x"}, Times(interval_s=5, start=1000), "mote"))
+    recording = read_recording(tmp_path / "*.csv", Columns({"x": "x"}, TimeColumns(interval_s=5, start=1000), "mote"))
     assert recording.times.tolist() == [1000, 1000, 1005, 1010, 1005, 1015]
 
 
@@ -111,8 +111,8 @@ def test_sentinels_and_what_is_implausible_or_no_category_is_missing_and_counted
     )
     columns = Columns(
         {
-            "x": Quantity("x", sentinels=[-200, -273.2], least=-30, most=60),
-            "sky": Quantity("sky", categories=["rain", "sun", "fog"]),
+            "x": ValueColumn("x", sentinels=[-200, -273.2], least=-30, most=60),
+            "sky": ValueColumn("sky", categories=["rain", "sun", "fog"]),
         }
     )
     recording = read_recording(path, columns)
@@ -126,8 +126,8 @@ def test_sentinels_and_what_is_implausible_or_no_category_is_missing_and_counted
 def test_labels_stand_beside_the_features_by_column_by_windows_and_as_rows_that_are_left(tmp_path: Path) -> None:
     path = written(tmp_path, "time,m,x,what\n1,a,1,walk\n2,a,2,sit\n2,b,3,\n3,a,4,walk\n", "run.csv")
     labels = {
-        "what": Quantity("what", text=True),
-        "broken": Windows([Window(2, 3, "a"), Window(0, 0.5)]),
+        "what": ValueColumn("what", text=True),
+        "broken": LabelWindows([LabelWindow(2, 3, "a"), LabelWindow(0, 0.5)]),
         "left": Countdown(),
     }
     recording = read_recording(path, Columns({"x": "x"}, "time", "m", labels=labels))
@@ -138,7 +138,9 @@ def test_labels_stand_beside_the_features_by_column_by_windows_and_as_rows_that_
     assert recording.labels["left"].tolist() == [2, 1, 0, 0]
     assert recording.rows(recording.stream_of == 1).labels["left"].tolist() == [0]
     with pytest.raises(EdgeLstmError, match='expected windows of streams of the recording, found one of "c"'):
-        read_recording(path, Columns({"x": "x"}, "time", "m", labels={"broken": Windows([Window(0, 1, "c")])}))
+        read_recording(
+            path, Columns({"x": "x"}, "time", "m", labels={"broken": LabelWindows([LabelWindow(0, 1, "c")])})
+        )
 
 
 def test_files_of_a_pattern_are_streams_by_what_tells_them_apart_and_2_comes_before_10(tmp_path: Path) -> None:
@@ -218,12 +220,12 @@ def test_a_parquet_file_reads_as_the_same_recording_as_its_csv(tmp_path: Path) -
     text = "when,x,count,pump\n"
     for moment, x, count, pump in zip(moments, ("1.5", "", "3", "4"), ("1", "2", "", "-200"), "abab", strict=True):
         text += f"{moment.isoformat()},{x},{count},{pump}\n"
-    where = Columns({"x": "x", "count": Quantity("count", sentinels=[-200])}, stream_column="pump")
+    where = Columns({"x": "x", "count": ValueColumn("count", sentinels=[-200])}, stream_column="pump")
     one, other = read_recording(path, where), read_recording(written(tmp_path, text), where)
     np.testing.assert_array_equal(one.values, other.values)
     np.testing.assert_array_equal(one.times, other.times)
     assert one.streams == other.streams == ["a", "b"]
-    local = Columns({"x": "x"}, Times(["local"], zone=ZoneInfo("Europe/Berlin")), "number")
+    local = Columns({"x": "x"}, TimeColumns(["local"], zone=ZoneInfo("Europe/Berlin")), "number")
     read = read_recording(path, local)
     assert read.streams == ["7", "8"]
     np.testing.assert_array_equal(read.times, one.times - 3600)
@@ -249,7 +251,11 @@ def test_dates_hours_nanoseconds_and_large_counters_of_a_parquet_file_are_read(t
     }
     path = tmp_path / "meter.parquet"
     parquet.write_table(pyarrow.table(columns), path)
-    for written_as in (Times(["day", "hour"], "%Y-%m-%d %H"), Times(["day", "clock"]), Times(["exact"])):
+    for written_as in (
+        TimeColumns(["day", "hour"], "%Y-%m-%d %H"),
+        TimeColumns(["day", "clock"]),
+        TimeColumns(["exact"]),
+    ):
         read = read_recording(path, Columns({"count": "count"}, written_as))
         np.testing.assert_array_equal(read.times - begin.timestamp(), [79_200, 82_800])
     assert read.values[:, 0].tolist() == [2.0**60, 2.0**60]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_lstm.backends import registry as backends
-from edge_lstm.backends.protocol import Means
+from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.backends.registry import refusal
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -58,7 +58,9 @@ def test_an_unknown_board_in_a_config_gets_a_near_name(tmp_path: Path) -> None:
 
 def test_a_provider_that_the_board_cannot_have_is_a_fault_of_the_config(tmp_path: Path) -> None:
     cuda = 'backend = "onnx"\nproviders = ["CUDAExecutionProvider"]\n'
-    assert config_of(tmp_path, f'device = "jetson-orin-nx"\n{cuda}').means == Means(1, ("CUDAExecutionProvider",))
+    assert config_of(tmp_path, f'device = "jetson-orin-nx"\n{cuda}').execution == ExecutionOptions(
+        1, ("CUDAExecutionProvider",)
+    )
     assert fault_of(tmp_path, f'device = "raspberry-pi-4"\n{cuda}').startswith(
         f"{tmp_path}/service.toml: providers: expected of CPUExecutionProvider, which the board has, "
         "found CUDAExecutionProvider"
@@ -80,7 +82,7 @@ def test_threads_reach_the_backend(name: str) -> None:
 
     def begun(threads: int) -> int:
         before = len(list(Path("/proc/self/task").iterdir()))
-        backend = backends.load(bundle, name, "float32", Means(threads))
+        backend = backends.load(bundle, name, "float32", ExecutionOptions(threads))
         after = len(list(Path("/proc/self/task").iterdir()))
         del backend
         return after - before
@@ -95,7 +97,7 @@ def test_threads_reach_the_backend(name: str) -> None:
 def test_numpy_refuses_more_threads_than_it_uses(tmp_path: Path) -> None:
     bundle = Bundle.open(PUMP)
     with pytest.raises(EdgeLstmError, match=r"expected one thread for the backend numpy.*found 2"):
-        backends.load(bundle, "numpy", "float32", Means(2))
+        backends.load(bundle, "numpy", "float32", ExecutionOptions(2))
     assert "threads: expected 1, since the backend numpy" in fault_of(tmp_path, 'backend = "numpy"\nthreads = 2')
 
 
@@ -117,13 +119,13 @@ def test_a_provider_that_onnxruntime_has_not_is_refused_with_those_it_has(pump: 
 
     assert "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
     with pytest.raises(EdgeLstmError) as caught:
-        backends.load(pump, "onnx", "float32", Means(1, ("CUDAExecutionProvider", "CPUExecutionProvider")))
+        backends.load(pump, "onnx", "float32", ExecutionOptions(1, ("CUDAExecutionProvider", "CPUExecutionProvider")))
     assert caught.value.message.startswith(
         "expected onnxruntime to have CUDAExecutionProvider, CPUExecutionProvider, found "
     )
     assert "leave providers out" in caught.value.hint
     with pytest.raises(EdgeLstmError, match="expected the backend onnx for the providers CUDAExecutionProvider"):
-        backends.load(pump, "numpy", "float32", Means(1, ("CUDAExecutionProvider",)))
+        backends.load(pump, "numpy", "float32", ExecutionOptions(1, ("CUDAExecutionProvider",)))
 
 
 def test_a_provider_that_onnxruntime_drops_on_the_way_is_refused(pump: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +136,9 @@ def test_a_provider_that_onnxruntime_drops_on_the_way_is_refused(pump: Bundle, m
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(EdgeLstmError, match="CUDAExecutionProvider, CPUExecutionProvider, found CPUExec"):
-            backends.load(pump, "onnx", "float32", Means(1, ("CUDAExecutionProvider", "CPUExecutionProvider")))
+            backends.load(
+                pump, "onnx", "float32", ExecutionOptions(1, ("CUDAExecutionProvider", "CPUExecutionProvider"))
+            )
 
 
 def test_no_node_runs_on_the_cpu_where_the_cpu_was_not_asked_for(pump: Bundle) -> None:
@@ -143,7 +147,7 @@ def test_no_node_runs_on_the_cpu_where_the_cpu_was_not_asked_for(pump: Bundle) -
     if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no second provider")
     with pytest.raises(EdgeLstmError, match=r"found:.*fallback to CPU EP has been explicitly disabled"):
-        backends.load(pump, "onnx", "float32", Means(1, ("AzureExecutionProvider",)))
+        backends.load(pump, "onnx", "float32", ExecutionOptions(1, ("AzureExecutionProvider",)))
 
 
 @pytest.fixture

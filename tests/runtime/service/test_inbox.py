@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_lstm.mqtt.connection import Message
-from edge_lstm.service.inbox import Intake
+from edge_lstm.service.inbox import Inbox
 
 
 def messages(count: int, size: int = 10, connection: int = 1, qos: int = 1) -> list[Message]:
@@ -11,7 +11,7 @@ def messages(count: int, size: int = 10, connection: int = 1, qos: int = 1) -> l
 
 
 def test_batches_come_out_in_order_and_none_is_too_large() -> None:
-    intake = Intake()
+    intake = Inbox()
     waiting = messages(1050)
     intake.add(waiting)
     batches = [intake.batch() for _ in range(4)]
@@ -23,7 +23,7 @@ def test_batches_come_out_in_order_and_none_is_too_large() -> None:
 
 def test_it_is_full_by_number_and_by_bytes() -> None:
     for count, size in ((1000, 10), (5, 1_000_000)):
-        intake = Intake()
+        intake = Inbox()
         intake.add(messages(count - 1, size))
         assert not intake.full
         intake.add(messages(1, size))
@@ -35,7 +35,7 @@ def test_it_is_full_by_number_and_by_bytes() -> None:
 
 
 def test_of_an_earlier_connection_only_what_does_not_come_again_is_kept() -> None:
-    intake = Intake()
+    intake = Inbox()
     intake.add(messages(5, size=1_000_000))
     lost_otherwise = messages(1, qos=0)
     of_now = messages(3, connection=2)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.service.store import Rules, Store, StoreFullError, history
+from edge_lstm.service.store import SteppingRules, Store, StoreFullError, history
 from edge_lstm.streaming.reading import Reading
 
 
@@ -219,19 +219,24 @@ def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_p
 
 
 def test_history_is_that_of_the_bundle_asked_for_with_the_rules_it_was_stepped_by(tmp_path: Path) -> None:
-    runs = [("bundle-1", Rules(8, 0)), ("bundle-2", Rules(8, 0)), ("bundle-1", Rules(0, 0)), ("bundle-1", Rules(5, 9))]
-    for run, (bundle, rules) in enumerate([*runs, ("bundle-2", Rules(8, 0))]):
+    runs = [
+        ("bundle-1", SteppingRules(8, 0)),
+        ("bundle-2", SteppingRules(8, 0)),
+        ("bundle-1", SteppingRules(0, 0)),
+        ("bundle-1", SteppingRules(5, 9)),
+    ]
+    for run, (bundle, rules) in enumerate([*runs, ("bundle-2", SteppingRules(8, 0))]):
         store = Store(tmp_path / "state.db", bundle, 100, rules=rules)
         (last, _, _) = store.load()
         store.commit(last + 1, [], [], last, [], 0, [Reading("a", 1e9 + run, {"level": 1.0})])
         store.close(last)
 
-    def runs_of(bundle: str) -> tuple[list[float], Rules | None]:
+    def runs_of(bundle: str) -> tuple[list[float], SteppingRules | None]:
         readings, rules = history(tmp_path / "state.db", bundle)
         return [reading.time - 1e9 for reading in readings], rules
 
-    assert runs_of("bundle-1") == ([2, 3], Rules(5, 9))
-    assert runs_of("bundle-2") == ([4], Rules(8, 0))
+    assert runs_of("bundle-1") == ([2, 3], SteppingRules(5, 9))
+    assert runs_of("bundle-2") == ([4], SteppingRules(8, 0))
     assert runs_of("bundle-3") == ([0, 1, 2, 3, 4], None)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.service.systemd import Manager, is_running
+from edge_lstm.service.systemd import SystemdNotifier, is_running
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def heard(ear: socket.socket) -> list[str]:
 
 
 def test_systemd_hears_each_thing_once_and_in_its_own_words(ear: socket.socket) -> None:
-    manager = Manager({"NOTIFY_SOCKET": ear.getsockname()})
+    manager = SystemdNotifier({"NOTIFY_SOCKET": ear.getsockname()})
     manager.status("connecting to\nmqtt://b")
     manager.status("connecting to\nmqtt://b")
     manager.ready()
@@ -51,7 +51,7 @@ def test_systemd_hears_each_thing_once_and_in_its_own_words(ear: socket.socket) 
 def test_an_abstract_socket_is_found_too() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
         there.bind(f"\0edge-lstm-test-{os.getpid()}")
-        Manager({"NOTIFY_SOCKET": f"@edge-lstm-test-{os.getpid()}"}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": f"@edge-lstm-test-{os.getpid()}"}).ready()
         assert there.recv(100) == b"READY=1"
 
 
@@ -60,7 +60,7 @@ def test_a_sign_of_life_goes_out_three_times_a_watchdog_however_often_the_loop_t
 ) -> None:
     milliseconds = iter(range(600))  # a busy machine would leave some out
     monkeypatch.setattr("edge_lstm.service.systemd.time.monotonic", lambda: next(milliseconds) / 1000)
-    manager = Manager({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "600000"})
+    manager = SystemdNotifier({"NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "600000"})
     for _ in range(600):
         manager.alive()
     assert heard(ear) == ["WATCHDOG=1"] * 3
@@ -68,17 +68,17 @@ def test_a_sign_of_life_goes_out_three_times_a_watchdog_however_often_the_loop_t
 
 def test_nobody_hears_of_life_where_the_watchdog_is_off_or_another_processs(ear: socket.socket) -> None:
     for environment in ({}, {"WATCHDOG_USEC": "600000", "WATCHDOG_PID": "1"}):
-        Manager({"NOTIFY_SOCKET": ear.getsockname(), **environment}).alive()
+        SystemdNotifier({"NOTIFY_SOCKET": ear.getsockname(), **environment}).alive()
     assert heard(ear) == []
 
 
 def test_without_systemd_nothing_happens_and_with_a_dead_socket_a_line_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Manager({}).ready()
+    SystemdNotifier({}).ready()
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        Manager({"NOTIFY_SOCKET": str(tmp_path / "none")}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).ready()
     assert "systemd does not listen" in caplog.text
 
 

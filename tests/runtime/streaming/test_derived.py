@@ -117,7 +117,7 @@ def test_a_late_reading_finds_the_derived_inputs_as_they_were() -> None:
     late, second = fed(asked, [*rows[:5], *rows[6:], rows[5]])
     np.testing.assert_array_equal(late[-4:], straight[-4:])
     assert second.totals["rewound"] == 1
-    np.testing.assert_array_equal(first.table.now[0], second.table.now[0])
+    np.testing.assert_array_equal(first.table.current[0], second.table.current[0])
 
 
 def test_categories_are_inputs_of_their_own_and_an_unknown_one_is_none_of_them() -> None:
@@ -139,7 +139,7 @@ def test_values_are_cut_off_at_the_clip_and_held_whole() -> None:
     asked = contract(Feature("x", "", 10.0, 2.0, derived=["difference"]), clip=8.0)
     rows, predictor = fed(asked, [(0, {"x": 10.0}), (1, {"x": 1000.0})])
     assert rows[1].tolist() == [26.0, 16.0]
-    assert predictor.table.now["held"][0, 0] == 1000.0
+    assert predictor.table.current["held"][0, 0] == 1000.0
 
 
 def test_the_time_since_the_last_step_is_an_input() -> None:
@@ -165,9 +165,9 @@ def test_a_grid_gives_one_step_an_interval_whatever_the_batches(batch: int) -> N
             [1, 1, 1, 1, 1, 0],  # after a silence over max_gap_s nothing is filled
         ],
     )
-    assert predictor.table.now["time"][0] == 31 * 60.0  # the end of its interval
+    assert predictor.table.current["time"][0] == 31 * 60.0  # the end of its interval
     assert predictor.totals["gaps"] == 1
-    assert predictor.table.now["warm_steps"][0] == 1
+    assert predictor.table.current["warm_steps"][0] == 1
 
 
 def test_a_reading_that_a_grid_has_passed_is_counted_and_changes_nothing() -> None:

@@ -256,7 +256,7 @@ def test_a_state_that_runs_away_restarts_that_stream_alone(caplog: pytest.LogCap
     before = [level("a", 0, 1.0), level("b", 0, 1.0)]
     one.feed(before)
     undisturbed.feed(before)
-    one.table.now["state1"][one.table.slot("a")] = np.nan
+    one.table.current["state1"][one.table.slot("a")] = np.nan
     sick, well = one.feed([level("a", 1, 2.0), level("b", 1, 2.0)])
     assert sick.values == predictor().feed([level("a", 1, 2.0)])[0].values
     assert well == undisturbed.feed([level("a", 1, 2.0), level("b", 1, 2.0)])[1]
@@ -268,7 +268,7 @@ def test_a_stream_that_runs_away_at_every_step_is_told_of_once_in_a_hundred(capl
     one = predictor()
     for step in range(150):
         one.feed([level("a", step, 1.0)])
-        one.table.now["state1"][one.table.slot("a")] = np.nan
+        one.table.current["state1"][one.table.slot("a")] = np.nan
     assert one.totals["runaway"] == 149
     assert caplog.text.count("its state ran away stream=a") == 2
 
@@ -279,7 +279,7 @@ def test_a_lone_stream_restarts_where_its_state_is_beyond_all_bounds_and_only_th
 ) -> None:
     one = predictor()
     one.feed([level("a", 0, 1.0)])
-    one.table.now["state1"][one.table.slot("a")] = carried
+    one.table.current["state1"][one.table.slot("a")] = carried
     assert [said.warm_steps for said in one.feed([level("a", 1, 2.0)])] == [1 if restarts else 2]
     assert one.totals["runaway"] == restarts
 
@@ -303,7 +303,7 @@ def test_a_stream_that_was_evicted_comes_back_exactly() -> None:
         for stream in small.table.idle(max(0, len(small.table) - 7)):
             small.table.evict(stream)
     assert len(small.table) == 7
-    assert len(small.table.now) <= 16
+    assert len(small.table.current) <= 16
 
 
 def test_a_row_of_another_depth_keeps_the_state_and_leaves_the_trail() -> None:

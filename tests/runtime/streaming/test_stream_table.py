@@ -22,11 +22,11 @@ def test_a_row_that_does_not_fit_starts_its_stream_cold_and_says_so(caplog: pyte
     contract = contract_of(random_network())
     kept = StreamTable(contract)
     slot = kept.slot("a")
-    kept.now["step"][slot] = 7
+    kept.current["step"][slot] = 7
     table = StreamTable(contract, fetch={"a": kept.row("a"), "b": kept.row("a")[:-9]}.get)
     slots = [table.slot(stream) for stream in "abc"]
-    assert table.now["step"][slots].tolist() == [7, 0, 0]
-    assert np.isnan(table.now["time"][table.slot("b")])
+    assert table.current["step"][slots].tolist() == [7, 0, 0]
+    assert np.isnan(table.current["time"][table.slot("b")])
     assert caplog.text.count("stream starts cold, what was kept of it does not fit stream=b") == 1
 
 
@@ -37,6 +37,6 @@ def test_a_table_takes_memory_for_its_streams_and_not_for_its_capacity() -> None
     table = StreamTable(contract_of(random_network(hidden=64)), depth=8)
     table._grow(20_000)
     before = resident_kib()
-    for column in (table.now, table.trail, table.anchor, table.middle):
+    for column in (table.current, table.trail, table.snapshot_old, table.snapshot_mid):
         column[10_000:10_010] = np.ones(1, column.dtype)  # amid what could be a huge page of 2 MB
     assert resident_kib() - before < 1000

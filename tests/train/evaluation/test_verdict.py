@@ -16,7 +16,7 @@ from edge_lstm_train.evaluation import detection
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.classification import MARKOV, class_baselines, recordings_score
 from edge_lstm_train.evaluation.scores import predict, rows_of
-from edge_lstm_train.evaluation.verdict import Judgement, judge
+from edge_lstm_train.evaluation.verdict import Evaluation, evaluate_run
 from edge_lstm_train.model.fit import untrained
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import AnomalySection, ClassifySection, FeatureSection, SplitSection
@@ -25,15 +25,15 @@ from tests.train.conftest import of_task, with_label
 Make = Callable[..., Recipe]
 
 
-def judged_untrained(recipe: Recipe, recording: Recording) -> Judgement:
+def judged_untrained(recipe: Recipe, recording: Recording) -> Evaluation:
     dataset = dataset_of(recipe, recording)
     baselines = None if recipe.classify is not None else fit_baselines(dataset)
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     network = untrained(recipe, dataset, spread).network()
-    return judge(recipe, dataset, baselines, predict(dataset.contract, network, recording))
+    return evaluate_run(recipe, dataset, baselines, predict(dataset.contract, network, recording))
 
 
-def captions(judged: Judgement, title: str) -> list[str]:
+def captions(judged: Evaluation, title: str) -> list[str]:
     (section,) = [one for one in judged.sections if one.title.startswith(title)]
     return [block.caption for block in section.blocks if hasattr(block, "caption")]
 
@@ -159,7 +159,7 @@ def test_an_alarm_at_the_end_of_one_stream_is_not_that_at_the_start_of_the_next(
     assert score.missed["model"] == pytest.approx(2 / 6)
     own = detection.alarm_scores_by_stream(dataset, {"model": np.zeros(100, bool)}, np.ones(100, bool), truth)
     assert [one.anomalous for one in own.values()] == [0.0, 0.6]
-    assert sorted(own.items(), key=detection.badness)[0][0] == "b"
+    assert sorted(own.items(), key=detection.selection_error)[0][0] == "b"
 
 
 def test_no_rate_is_claimed_where_the_truth_is_not_known(recipe_of: Make, recording_of: Make) -> None:

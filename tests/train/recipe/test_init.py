@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_lstm.cli.main import main
-from edge_lstm.recordings.columns import Times
-from edge_lstm.recordings.recorder import Sheet
+from edge_lstm.recordings.columns import TimeColumns
+from edge_lstm.recordings.recorder import RecordingFile
 from edge_lstm.service.config import read_service_config
 from edge_lstm.streaming.reading import Reading
 from edge_lstm_train.data.dataset import read_dataset
@@ -44,7 +44,7 @@ def test_a_survey_finds_what_the_rows_themselves_prove(pumps: Path) -> None:
     found = survey(pumps)
     assert (found.rows, found.streams) == (960, 2)
     assert (found.times, found.stream_column) == (
-        Times(["when"]),
+        TimeColumns(["when"]),
         "pump",
     )  # by pump, and by nothing else, time never goes back
     assert found.numbers == ["fault", "pressure", "flow °"]
@@ -109,7 +109,7 @@ def test_a_target_may_be_named_and_becomes_no_input(pumps: Path, tmp_path: Path)
 
 def test_what_was_recorded_live_trains_by_its_outline(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
-    sheet = Sheet(tmp_path / "live.csv", ["level", "flow"])
+    sheet = RecordingFile(tmp_path / "live.csv", ["level", "flow"])
     for step in range(200):
         values = {"level": float(random.normal()), "flow": float(random.normal())}
         sheet.append([Reading(name, 1_700_000_000.0 + 60 * step, values) for name in ("a", "b")])

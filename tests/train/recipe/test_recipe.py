@@ -13,7 +13,7 @@ import pytest
 from edge_lstm.bundle.contract import DERIVED, Alarm, Sampling
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.recordings.columns import Quantity
+from edge_lstm.recordings.columns import ValueColumn
 from edge_lstm.recordings.tables import column_index, open_table, recording_files
 from edge_lstm_train.recipe.recipe import bundled_recipes, read_recipe
 from edge_lstm_train.recipe.sections import (
@@ -192,7 +192,7 @@ def test_a_recipe_names_its_columns_as_the_public_recording_does(data: Path, nam
     recipe = read_recipe(name, data)
     columns = recipe.columns
     table = open_table(recording_files(recipe.recording.path)[0], columns.layout)
-    asked = [*columns.values.values(), *(one for one in columns.labels.values() if isinstance(one, Quantity))]
+    asked = [*columns.values.values(), *(one for one in columns.labels.values() if isinstance(one, ValueColumn))]
     for quantity in asked:
         column_index(table, quantity if isinstance(quantity, str) else quantity.column)  # raises where there is none
 

@@ -51,7 +51,7 @@ class Noise:
         return Batch(features, batch.targets, batch.restart)
 
 
-class Worn:
+class AugmentedRuns:
     """Runs as another device, or somebody else, would have recorded them: each at its own turn, size and pace."""
 
     def __init__(self, section: AugmentSection, contract: Contract) -> None:
@@ -101,13 +101,13 @@ class Worn:
         """The derived inputs of changed values, as a device would have made them, in place."""
         segments, steps, _ = features.shape
         slots = np.arange(segments)
-        now = np.zeros(segments, [("warm_steps", "i8"), *carried(self._contract)])
+        current = np.zeros(segments, [("warm_steps", "i8"), *carried(self._contract)])
         for step in range(steps):
-            now["warm_steps"][restart[:, step]] = 0
+            current["warm_steps"][restart[:, step]] = 0
             values = features[:, step, : len(self._contract.features)]
-            found = self._derived.step(now, slots, values, now["before"])
+            found = self._derived.step(current, slots, values, current["before"])
             features[:, step, self._first : self._last] = np.concatenate(found, axis=1)
-            now["before"], now["warm_steps"] = values, now["warm_steps"] + 1
+            current["before"], current["warm_steps"] = values, current["warm_steps"] + 1
 
 
 def _paced(steps: int, warp: float, random: np.random.Generator) -> NDArray[np.int64]:

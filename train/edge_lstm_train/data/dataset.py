@@ -91,8 +91,8 @@ class Dataset:
         """(steps, outputs): what is known of each output beforehand: its target's newest value, or its usual one."""
         if self.contract.task in ("forecast", "anomaly"):
             return self.values[self.known_at][:, target_columns(self.contract)]
-        usual = np.nanmean(self.targets[self.steps("train")], axis=0)
-        return np.repeat(usual[None], len(self), axis=0)
+        calibration = np.nanmean(self.targets[self.steps("train")], axis=0)
+        return np.repeat(calibration[None], len(self), axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +116,13 @@ _LEAST_SCALE = 1e-30  # what a contract takes for a standard deviation
 def target_columns(contract: Contract) -> list[int]:
     """For each output, the index of its target among the features; a quantile's is that of what it is a quantile of."""
     names = [feature.name for feature in contract.features]
-    target_of = {name: target for target in contract.targets for name in contract.said_of(target)}
+    target_of = {name: target for target in contract.targets for name in contract.output_names_of(target)}
     return [names.index(target_of[name]) for name, _ in contract.outputs]
 
 
 def first_alike(contract: Contract) -> list[int]:
     """For each output, the first one of the same target and horizon: the truth of a quantile is that of its target."""
-    target_of = {name: target for target in contract.targets for name in contract.said_of(target)}
+    target_of = {name: target for target in contract.targets for name in contract.output_names_of(target)}
     first: dict[tuple[str, int], int] = {}
     return [
         first.setdefault((target_of[name], horizon), output) for output, (name, horizon) in enumerate(contract.outputs)
@@ -194,20 +194,20 @@ def _vectors(
     values = made.conditioned(held)
     steps = np.arange(len(values))
     if not any(feature.derived for feature in contract.features):  # nothing is carried: all steps at once
-        now = np.zeros(len(values), [("warm_steps", "i8"), *carried(contract)])
-        now["warm_steps"] = ~restart
-        return values, made.vectors(now, steps, samples.times, samples.since, values, samples.missing)
+        current = np.zeros(len(values), [("warm_steps", "i8"), *carried(contract)])
+        current["warm_steps"] = ~restart
+        return values, made.vectors(current, steps, samples.times, samples.since, values, samples.missing)
     vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
     runs = np.flatnonzero(restart)  # the first step of each run of the state: they go side by side
     lengths = np.diff(runs, append=len(values))
     runs, lengths = runs[np.argsort(-lengths)], np.sort(lengths)[::-1]
-    now = np.zeros(len(runs), [("warm_steps", "i8"), *carried(contract)])
+    current = np.zeros(len(runs), [("warm_steps", "i8"), *carried(contract)])
     for step in range(int(lengths[0])):
         slots = np.arange(int(np.searchsorted(-lengths, -step)))
         at = runs[slots] + step
         found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
-        vectors[at] = made.vectors(now, slots, *found)
-        now["warm_steps"][slots] += 1
+        vectors[at] = made.vectors(current, slots, *found)
+        current["warm_steps"][slots] += 1
     return values, vectors
 
 
@@ -231,7 +231,7 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
     for one in sampler.rounds(recording.side_by_side().readings()):
         behind = sampler.behind(one)
         if behind.any():
-            repeated = one.times[behind] == table.now["time"][one.slots[behind]]
+            repeated = one.times[behind] == table.current["time"][one.slots[behind]]
             duplicate, late = duplicate + int(repeated.sum()), late + int((~repeated).sum())
             one = one.part(~behind)
         samples = sampler.complete(one)

@@ -149,7 +149,7 @@ def table(score: AlarmScore) -> tuple[list[str], list[list[str]]]:
     return ["alarms", *names], rows
 
 
-def badness(stream: tuple[str, AlarmScore]) -> tuple[float, float]:
+def selection_error(stream: tuple[str, AlarmScore]) -> tuple[float, float]:
     """To sort streams by, the worst first: the lowest F1, or where there was no anomaly the most false alarms."""
     score = stream[1]
     return (score.f1[MODEL] if math.isfinite(score.f1[MODEL]) else 1.0, -score.alarms[MODEL])

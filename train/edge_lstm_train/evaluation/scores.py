@@ -141,7 +141,7 @@ def coverage(dataset: Dataset, predictions: Iterable[Prediction], part: Part = "
     level_of = {
         said: (target, level)
         for target in contract.targets
-        for said, level in zip(contract.said_of(target)[1:], contract.quantiles, strict=True)
+        for said, level in zip(contract.output_names_of(target)[1:], contract.quantiles, strict=True)
     }
     said = aligned(dataset, predictions)
     asked = dataset.steps(part)

@@ -40,7 +40,7 @@ _BY_STREAM = "By stream, the worst first"
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class Evaluation:
     """The model beside its baselines on the test part."""
 
     verdict: str
@@ -55,9 +55,9 @@ class Judgement:
         return list(self.draw())
 
 
-def judge(
+def evaluate_run(
     recipe: Recipe, dataset: Dataset, baselines: Baselines | None, predictions: Sequence[Prediction]
-) -> Judgement:
+) -> Evaluation:
     """The predictions for a whole recording, judged by the recipe's task. A classifier brings its own baselines."""
     if recipe.classify is not None:
         return _labels(recipe, dataset, predictions)
@@ -67,7 +67,7 @@ def judge(
     return _numbers(recipe, dataset, baselines, predictions)
 
 
-def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Judgement:
+def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Evaluation:
     scores = evaluate.score(dataset, baselines, predictions)
     coverage = evaluate.coverage(dataset, predictions)
     by_stream = evaluate.scores_by_stream(dataset, baselines, predictions)
@@ -92,7 +92,7 @@ def _numbers(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions
             for one in coverage
         ],
     }
-    return Judgement(evaluate.verdict(scores), evaluate.table(scores), figures, sections, scores)
+    return Evaluation(evaluate.verdict(scores), evaluate.table(scores), figures, sections, scores)
 
 
 def _quantiles(coverage: Sequence[Coverage]) -> Section:
@@ -139,7 +139,7 @@ def _residual_pictures(dataset: Dataset, predictions: Sequence[Prediction]) -> l
     return blocks
 
 
-def _labels(recipe: Recipe, dataset: Dataset, predictions: Sequence[Prediction]) -> Judgement:
+def _labels(recipe: Recipe, dataset: Dataset, predictions: Sequence[Prediction]) -> Evaluation:
     assert recipe.classify is not None  # asked for it
     said = np.full(len(dataset), classification.UNKNOWN)
     place = {name: index for index, name in enumerate(dataset.contract.targets)}
@@ -167,7 +167,7 @@ def _labels(recipe: Recipe, dataset: Dataset, predictions: Sequence[Prediction])
         "test": classification.numbers(scores),
         "by_stream": {name: classification.numbers([one]) for name, one in by_stream.items()},
     }
-    return Judgement(classification.verdict(scores[0]), classification.table(scores), figures, sections, [])
+    return Evaluation(classification.verdict(scores[0]), classification.table(scores), figures, sections, [])
 
 
 def _sureness(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Section]:
@@ -183,7 +183,7 @@ def _sureness(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Secti
     return [Section("Calibration", [picture, note])]
 
 
-def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Judgement:
+def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]) -> Evaluation:
     assert recipe.anomaly is not None  # asked for it
     scores, raised = np.full(len(dataset), math.nan), np.zeros(len(dataset), bool)
     for row, prediction in evaluate.rows_of(dataset, predictions):
@@ -208,7 +208,7 @@ def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions:
         )
         yield Section("Residuals", _residual_pictures(dataset, predictions))
         if len(dataset.recording.streams) > 1:
-            worst = sorted(by_stream.items(), key=detection.badness)[:_MOST_STREAMS]
+            worst = sorted(by_stream.items(), key=detection.selection_error)[:_MOST_STREAMS]
             table = Table(*detection.stream_table(worst))
             yield Section(_BY_STREAM, [table, *_not_shown(len(by_stream))])
 
@@ -217,7 +217,7 @@ def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions:
         "by_stream": {name: [detection.numbers(one)] for name, one in by_stream.items()},
         "forecast": [score_figures(one) for one in forecasts],
     }
-    return Judgement(detection.verdict(score), detection.table(score), figures, sections, [])
+    return Evaluation(detection.verdict(score), detection.table(score), figures, sections, [])
 
 
 def _threshold(dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None) -> list[Section]:
@@ -334,7 +334,7 @@ def forecast_pictures(
     blocks: list[Block] = []
     for target in contract.targets:
         for horizon in contract.horizons:
-            columns = [contract.outputs.index((each, horizon)) for each in contract.said_of(target)]
+            columns = [contract.outputs.index((each, horizon)) for each in contract.output_names_of(target)]
             output = columns[0]
             known = shown[np.isfinite(dataset.targets[shown, output]) & np.isfinite(said[shown, output])][-plotted:]
             if not known.size or len(blocks) == _MOST_PLOTS:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.progress import Tick, progress
-from edge_lstm_train.data.augment import Noise, Worn
+from edge_lstm_train.data.augment import AugmentedRuns, Noise
 from edge_lstm_train.data.batches import Batch, carried_chunks, cropped_runs, windows
 from edge_lstm_train.data.dataset import Dataset, target_columns
 from edge_lstm_train.data.split import Part
@@ -343,7 +343,7 @@ def _batches(
 ) -> Iterator[Batch]:
     section = recipe.fit
     random = np.random.default_rng(section.seed)
-    worn = Worn(recipe.augment, dataset.contract) or None
+    worn = AugmentedRuns(recipe.augment, dataset.contract) or None
     if section.method == "windows":
         assert section.window is not None  # the recipe says so
         batches = windows(dataset, section.window, section.segments, random)

@@ -108,6 +108,6 @@ def _quantile(dataset: Dataset, name: str) -> float:
     level_of = {
         said: level
         for target in contract.targets
-        for said, level in zip(contract.said_of(target), (float("nan"), *contract.quantiles), strict=True)
+        for said, level in zip(contract.output_names_of(target), (float("nan"), *contract.quantiles), strict=True)
     }
     return level_of[name]

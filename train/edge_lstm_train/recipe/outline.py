@@ -13,7 +13,7 @@ from typing import Literal
 
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.recordings.columns import Times
+from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm_train.recipe.survey import Survey
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value
 
@@ -39,7 +39,7 @@ _LONGEST_SEASON = 2000  # steps
 _YEARS = 2 * 365.0  # days: from then on levels come again, and the day of the year says which
 _EXAMPLE = Survey(
     10_000,
-    Times(["time"]),
+    TimeColumns(["time"]),
     None,
     1,
     ["temperature", "pressure"],

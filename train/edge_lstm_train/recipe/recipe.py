@@ -27,8 +27,8 @@ from edge_lstm.foundation.config import key, read_toml, suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import plain, told
 from edge_lstm.foundation.times import parse_time
-from edge_lstm.recordings.columns import Quantity, Words
-from edge_lstm.recordings.label_windows import Countdown, Window, Windows
+from edge_lstm.recordings.columns import NumberWords, ValueColumn
+from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns
 from edge_lstm.recordings.tables import Layout
 from edge_lstm_train.recipe.sections import (
@@ -267,25 +267,25 @@ class Recipe:
             {name: self._label(name, label) for name, label in self.labels.items()},
             source.group_column,
             Layout(source.separator, source.header),
-            Words(source.decimal == "comma", source.missing),
+            NumberWords(source.decimal == "comma", source.missing),
         )
 
-    def _label(self, name: str, label: LabelSection) -> Quantity | Windows | Countdown:
+    def _label(self, name: str, label: LabelSection) -> ValueColumn | LabelWindows | Countdown:
         if label.countdown:
             return Countdown()
         if label.windows:
             zone = self.recording.zone()
-            return Windows(
+            return LabelWindows(
                 [
-                    Window(parse_time(window[0], zone), parse_time(window[1], zone), *window[2:])
+                    LabelWindow(parse_time(window[0], zone), parse_time(window[1], zone), *window[2:])
                     for window in label.windows
                 ]
             )
         return self._quantity(name, label, label.text)
 
-    def _quantity(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> Quantity:
+    def _quantity(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> ValueColumn:
         sentinels = [] if text else self._sentinels(section)
-        return Quantity(section.column or name, sentinels, section.least, section.most, section.categories, text)
+        return ValueColumn(section.column or name, sentinels, section.least, section.most, section.categories, text)
 
     def _sentinels(self, section: FeatureSection | LabelSection) -> list[float]:
         """The numbers that mean a missing value there; texts have none."""

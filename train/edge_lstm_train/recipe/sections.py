@@ -13,7 +13,7 @@ from edge_lstm.bundle.contract import Aggregate, Alarm, Decision, derived_fault
 from edge_lstm.bundle.network import Cell
 from edge_lstm.foundation.config import key
 from edge_lstm.foundation.times import parse_time
-from edge_lstm.recordings.columns import Times
+from edge_lstm.recordings.columns import TimeColumns
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class RecordingSection:
         return self.interval_s if self.start is None else None
 
     @property
-    def times(self) -> Times:
+    def times(self) -> TimeColumns:
         """Where the times stand and how they are written."""
         columns = [self.time] if isinstance(self.time, str) else self.time or []
         start = 0.0 if self.start is None else parse_time(self.start, self.zone())
-        return Times(columns, self.time_format, self.time_unit, self.zone(), self.interval_s, start)
+        return TimeColumns(columns, self.time_format, self.time_unit, self.zone(), self.interval_s, start)
 
 
 @dataclass(frozen=True)

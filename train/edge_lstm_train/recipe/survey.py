@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORDS
-from edge_lstm.recordings.columns import Times, Words, texts_of
+from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
 from edge_lstm.recordings.tables import Layout, column_index, open_table, recording_files, without_header
@@ -33,7 +33,7 @@ class Survey:
     """What was found."""
 
     rows: int
-    times: Times | None  # None: no column of times
+    times: TimeColumns | None  # None: no column of times
     stream_column: str | None
     streams: int
     numbers: list[str]  # columns whose numbers change in what is trained on: the first three fifths of the rows
@@ -42,7 +42,7 @@ class Survey:
     whole: dict[str, list[str]] = field(default_factory=dict)  # columns of few different whole numbers, as texts
     interval_s: float | None = None  # the usual time between a stream's rows
     days: float = 0.0  # from the first row to the last
-    words: Words = field(default_factory=Words)
+    words: NumberWords = field(default_factory=NumberWords)
     header: Sequence[str] = ()  # the columns' names, where its first row holds none
     others: list[str] = field(default_factory=list)  # columns of none of these
     drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # numbers: their level at first, in the end
@@ -66,9 +66,9 @@ def survey(
             f"name its {len(table.header)} columns: --header time,pump,level (or by header = [...] in a recipe)",
         )
     written = dialect(path, None, layout)
-    words, times = written.words, written.times or Times(interval_s=1.0)
+    words, times = written.words, written.times or TimeColumns(interval_s=1.0)
     if decimal_comma is not None:
-        words = Words(decimal_comma)
+        words = NumberWords(decimal_comma)
     if stream_column is not None:
         column_index(table, stream_column)
     columns = Columns({}, times, words=words, layout=layout)
