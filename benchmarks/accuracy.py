@@ -32,8 +32,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Flags
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction
@@ -55,8 +55,6 @@ from edge_lstm_train.model.checkpoint import Checkpoint
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from edge_lstm_train.run import started, unseen_steps
-
-Flags = NDArray[np.bool_]
 
 FOLDER = Path("runs/accuracy")
 PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")

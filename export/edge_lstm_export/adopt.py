@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 import edge_lstm
@@ -40,10 +39,10 @@ from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
 from edge_lstm.bundle.golden import Expected, GoldenVectors
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.bundle.network import RECENT
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 
-Floats = NDArray[np.float32]
 LEFT_OUT = "outputs left out"  # in the provenance
 _STEPS, _MARKS = 300, (1, 10, 100, 300)
 _PARITY = 1e-4  # others' graphs hold operators of every kind, and optimizers reorder their sums

@@ -14,9 +14,9 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.recordings.tables import recording_files
@@ -135,7 +135,7 @@ def _make(run_dir: Path) -> None:
         ) from None
 
 
-def unseen_steps(dataset: Dataset) -> NDArray[np.int64]:
+def unseen_steps(dataset: Dataset) -> Integers:
     """Steps after the training part, of the stream with most of them and, where it is short, of others: the tape.
 
     A short stream alone may be of one class, and what is rounded well for that one is not for the rest.
@@ -143,7 +143,7 @@ def unseen_steps(dataset: Dataset) -> NDArray[np.int64]:
     unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
     counts = np.bincount(dataset.stream_of[unseen])
     streams = [unseen[dataset.stream_of[unseen] == stream] for stream in np.argsort(-counts, kind="stable")]
-    chosen: NDArray[np.int64] = np.concatenate(streams)[:_TAPE_STEPS]
+    chosen: Integers = np.concatenate(streams)[:_TAPE_STEPS]
     return chosen
 
 

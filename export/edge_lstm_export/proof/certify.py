@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edge_lstm.backends.calibrated import CalibratedBackend
 from edge_lstm.backends.protocol import Backend
@@ -17,12 +16,11 @@ from edge_lstm.bundle.certificate import Certificate, VariantFigures
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, Network, dense
 from edge_lstm.decisions.decider import decide_all
+from edge_lstm.foundation.arrays import Doubles, Floats
 from edge_lstm.foundation.progress import progress
 from edge_lstm_export.proof.golden_vectors import golden_inputs, one_thread
 from edge_lstm_export.proof.stress import SEGMENTS, stress_tapes
 from edge_lstm_train.model.checkpoint import Checkpoint
-
-Floats = NDArray[np.float32]
 
 STEPS = 20_000  # of each of the five segments: 100,000 in all
 _AT_ONCE = 2_000  # steps in one call of torch's fused kernel
@@ -77,8 +75,8 @@ def _measured(
     smallest: int | None,
     found: Floats,
     expected: Floats,
-    before: NDArray[np.float64],
-    after: NDArray[np.float64],
+    before: Doubles,
+    after: Doubles,
     flipped: float,
 ) -> VariantFigures:
     spread = np.maximum(expected[:, 0].std(axis=0, dtype=np.float64), 1e-12)  # (outputs,): a constant segment has none
@@ -134,7 +132,7 @@ def _truth(checkpoint: Checkpoint) -> Floats:
     return truth
 
 
-def _metric(contract: Contract, truth: Floats, predictions: Floats) -> NDArray[np.float64]:
+def _metric(contract: Contract, truth: Floats, predictions: Floats) -> Doubles:
     """Over the tape once through: (outputs,) RMSE in standard deviations of what is true, or (1,) the error rate."""
     steps = min(len(truth), len(predictions))
     truth, said = truth[:steps].astype(np.float64), predictions[:steps].astype(np.float64)

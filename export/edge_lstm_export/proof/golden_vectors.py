@@ -8,18 +8,16 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.selftest import replay_tape
 from edge_lstm.bundle.golden import Expected, GoldenVectors
 from edge_lstm.bundle.network import Network, dense
 from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_train.model.checkpoint import Checkpoint
 from edge_lstm_train.model.forecaster import Forecaster
-
-Floats = NDArray[np.float32]
 
 STEPS = 1000  # long enough for an error that adds up from step to step to show
 MARKS = (1, 10, 100, 1000)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
-
-Floats = NDArray[np.float32]
+from edge_lstm.foundation.arrays import Floats
 
 SEGMENTS = ("recording", "scaled 2x+1", "spikes x10", "constant", "missing")
 _SPIKES = 0.01  # share of steps

@@ -11,7 +11,6 @@ import copy
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_lstm.backends.selftest import drift
@@ -22,8 +21,6 @@ from edge_lstm_export.proof.golden_vectors import golden_inputs, one_thread, wit
 from edge_lstm_export.quantization.quantize import quantized
 from edge_lstm_train.model.checkpoint import Checkpoint
 from edge_lstm_train.model.forecaster import Forecaster
-
-Floats = NDArray[np.float32]
 
 DISTILLED: tuple[Scheme, ...] = ("int8", "int4")
 UPDATES = 500

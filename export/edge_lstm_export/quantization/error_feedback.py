@@ -11,12 +11,11 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.network import CARRIED, Network, Quantized
+from edge_lstm.foundation.arrays import Doubles, Floats
 
-Floats = NDArray[np.float32]
 _DAMPING = 0.01  # of the mean input's power: it holds back where the tape says little
 
 
@@ -49,7 +48,7 @@ def with_feedback(factors: Sequence[Factor]) -> list[Quantized]:
     return [dataclasses.replace(one.nearest, values=part) for one, part in zip(factors, rounded, strict=True)]
 
 
-def _scales(weight: Quantized) -> NDArray[np.float64]:
+def _scales(weight: Quantized) -> Doubles:
     """(rows, columns)"""
     scales = weight.scales if weight.axis else weight.scales[:, None]
     return np.broadcast_to(scales, weight.shape).astype(np.float64)

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.network import Arithmetic, Layer, Network, Quantized, Weight, dense
 from edge_lstm.bundle.schemes import Scheme
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm_export.quantization.error_feedback import Factor, Seen, seen, with_feedback
 
-Floats = NDArray[np.float32]
 _LEAST_SCALE = np.finfo(np.float32).tiny  # for rows of zeros
 # Shares of a row's largest magnitude at which int4 may clip; the one with the least squared error is taken.
 _CLIPS = np.linspace(0.5, 1.0, 11, dtype=np.float32)

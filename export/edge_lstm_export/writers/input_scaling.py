@@ -10,11 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.network import Layer, Network, Quantized, dense
-
-Floats = NDArray[np.float32]
+from edge_lstm.foundation.arrays import Floats
 
 # Standard deviations from zero up to which a mean goes into the bias: it costs three bits of the twenty-four.
 _NEAR = 8.0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edge_lstm.bundle.network import Quantized, Weight
+from edge_lstm.foundation.arrays import Floats
 
 
 class Graph:
@@ -28,9 +29,7 @@ class Graph:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
-    def matrix(
-        self, name: str, weight: Weight, shape: Sequence[int], columns: NDArray[np.float32] | None = None
-    ) -> str:
+    def matrix(self, name: str, weight: Weight, shape: Sequence[int], columns: Floats | None = None) -> str:
         """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows, times `columns`.
 
         onnxruntime computes it from what is stored once, when it loads the graph.

@@ -16,12 +16,11 @@ from onnx import helper
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
 from edge_lstm_export.writers.onnx_graph import Graph
 from edge_lstm_export.writers.onnx_static import write_static_layers
 from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts, state_pairs
-
-Floats = NDArray[np.float32]
 
 OPSET = 17
 IR_VERSION = 8
@@ -98,7 +97,7 @@ def _write_layer(graph: Graph, network: Network, index: int, layer: Layer, x: st
 
 
 def _write_dynamic_layer(
-    graph: Graph, network: Network, index: int, weights: tuple[Weight, Weight], bias: NDArray[np.float32], x: str
+    graph: Graph, network: Network, index: int, weights: tuple[Weight, Weight], bias: Floats, x: str
 ) -> str:
     """One DynamicQuantizeLSTM, onnxruntime's own: it finds the activations' scale at each step, over the batch."""
     name = f"layer_{index}"

@@ -15,6 +15,8 @@ import numpy as np
 import tflite
 from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Floats
+
 SCHEMA_VERSION = 3
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # bytes: the runtimes map constants in place and load them with vector instructions
@@ -32,7 +34,7 @@ class _Tensor:
     type: int
     buffer: int = _NO_DATA
     batched: bool = False  # whether its first axis has any size
-    scales: NDArray[np.float32] | None = None  # of int8 constants, one for each index of
+    scales: Floats | None = None  # of int8 constants, one for each index of
     axis: int = 0
 
 
@@ -77,13 +79,13 @@ class TfliteBuilder:
         """A float32 tensor of one size that an operator gives."""
         return self._add(_Tensor(name, shape, tflite.TensorType.FLOAT32))
 
-    def constant(self, name: str, array: NDArray[Any], scales: NDArray[np.float32] | None = None, axis: int = 0) -> int:
+    def constant(self, name: str, array: NDArray[Any], scales: Floats | None = None, axis: int = 0) -> int:
         """A constant: float32, int32, float16, or int8 with `scales` along `axis` (zero points 0)."""
         self._buffers.append(np.ascontiguousarray(array).tobytes())
         tensor = _Tensor(name, array.shape, _TYPES[array.dtype], len(self._buffers) - 1, scales=scales, axis=axis)
         return self._add(tensor)
 
-    def four_bits(self, name: str, values: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
+    def four_bits(self, name: str, values: NDArray[np.int8], scales: Floats) -> int:
         """An INT4 constant of values within -8 to 7, two a byte, the first in the low half."""
         flat = np.append(values.ravel(), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 15
         self._buffers.append((flat[::2] | flat[1::2] << 4).tobytes())

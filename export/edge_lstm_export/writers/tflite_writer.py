@@ -11,15 +11,14 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
 from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts
 from edge_lstm_export.writers.tflite_builder import TfliteBuilder
 
-Floats = NDArray[np.float32]
 _HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6
 _DYNAMIC_PRODUCT = 9  # the first version of FULLY_CONNECTED whose dynamic inputs have zero points
 _SCALES_DEQUANTIZE = 5  # the first version of DEQUANTIZE that takes a scale for each row or column

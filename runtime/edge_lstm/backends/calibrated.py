@@ -7,13 +7,12 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.protocol import Backend
+from edge_lstm.foundation.arrays import Flags, Floats
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float32]
 _AGAIN_AFTER_S = 60.0
 
 
@@ -35,7 +34,7 @@ class CalibratedBackend:
             self._warn(features, outside)
         return self.watched.step(features, states)
 
-    def _warn(self, features: Floats, outside: NDArray[np.bool_]) -> None:
+    def _warn(self, features: Floats, outside: Flags) -> None:
         now = time.monotonic()
         for column in np.flatnonzero(outside.any(axis=0)).tolist():
             if now - self._warned_at.get(column, -_AGAIN_AFTER_S) >= _AGAIN_AFTER_S:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 
-Floats = NDArray[np.float32]
 Turn = Callable[[Floats], Floats]
 
 _ERRORS_ONLY = 3

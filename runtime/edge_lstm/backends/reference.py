@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.bundle.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
 from edge_lstm.bundle.npz import NO_ARRAYS
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import told
 
-Floats = NDArray[np.float32]
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 

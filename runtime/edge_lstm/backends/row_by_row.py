@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.protocol import Backend
-
-Floats = NDArray[np.float32]
+from edge_lstm.foundation.arrays import Floats
 
 
 class RowByRow:

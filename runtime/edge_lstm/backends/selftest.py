@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.calibrated import CalibratedBackend
 from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
@@ -15,9 +14,9 @@ from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.bundle.archive import Bundle, Variant
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors
+from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 
-Floats = NDArray[np.float32]
 _LARGEST_SMALLEST_BATCH = 8
 # What float32 kernels may differ by, in shares of an output's magnitude: that is no drift, however little it varies.
 _RESOLUTION = 1e-5
@@ -78,7 +77,7 @@ def initial_states(contract: Contract, batch: int) -> list[Floats]:
 
 
 def replay_tape(
-    backend: Backend, contract: Contract, tape: Floats, marks: NDArray[np.int64], batch: int = 1
+    backend: Backend, contract: Contract, tape: Floats, marks: Integers, batch: int = 1
 ) -> tuple[Floats, list[Floats]]:
     """Carry one stream over `tape` (steps, inputs), as the first row of a batch whose other rows stay at rest.
 
@@ -118,16 +117,16 @@ def drift(found: Floats, expected: Floats) -> float:
     return float(_drifts(found, expected).max())
 
 
-def _drifts(found: Floats, expected: Floats) -> NDArray[np.float64]:
+def _drifts(found: Floats, expected: Floats) -> Doubles:
     """The same for each output: (outputs,)."""
     error = np.sqrt(((found.astype(np.float64) - expected) ** 2).mean(axis=0))
-    ratios: NDArray[np.float64] = error / _spread(expected)
+    ratios: Doubles = error / _spread(expected)
     return ratios
 
 
-def _spread(expected: Floats) -> NDArray[np.float64]:
+def _spread(expected: Floats) -> Doubles:
     """The standard deviation of each column, and never zero. (steps, columns) -> (columns,)"""
-    spread: NDArray[np.float64] = np.maximum(expected.astype(np.float64).std(axis=0), 1e-12)
+    spread: Doubles = np.maximum(expected.astype(np.float64).std(axis=0), 1e-12)
     return spread
 
 

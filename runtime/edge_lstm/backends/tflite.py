@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.archive import Variant
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
-
-Floats = NDArray[np.float32]
 
 # The runtimes write this line on stderr from C++, and have no switch for it.
 _GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
 from edge_lstm.foundation.text import plain
 
@@ -158,7 +158,7 @@ class StateTensor:
             yield "shape", f"expected 1 to {_MOST_AXES} sizes of at least 1, found {self.shape}"
 
     @property
-    def initial(self) -> NDArray[np.float32]:
+    def initial(self) -> Floats:
         """Where a stream starts, of this shape."""
         return np.array(self.start or [0.0] * math.prod(self.shape), np.float32).reshape(self.shape)
 

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from edge_lstm.bundle.archive import GOLDEN, Bundle
 from edge_lstm.bundle.npz import NO_ARRAYS, read_npz
+from edge_lstm.foundation.arrays import Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import told
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ class GoldenVectors:
     """One stream's input tape, and what each scheme answers to it."""
 
     features: Floats  # (steps, inputs)
-    marks: NDArray[np.int64]  # (marks,): the steps, counted from 1, after which states were kept
+    marks: Integers  # (marks,): the steps, counted from 1, after which states were kept
     expected: Mapping[str, Expected]  # by scheme; float32 is always there
 
 

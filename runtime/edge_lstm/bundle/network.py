@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.npz import read_npz
+from edge_lstm.foundation.arrays import Floats
 
-Floats = NDArray[np.float32]
 Cell = Literal["lstm", "gru"]
 
 # Gates in torch's order: input, forget, cell candidate, output; and reset, update, new.

@@ -7,14 +7,9 @@ values during calibration (Mahalanobis 1936): one sensor that is off for long, o
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
-
-Records = NDArray[np.void]
-Slots = NDArray[np.int64]
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 STARTS = {"expected": float("nan")}
 _LEAST_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
@@ -43,9 +38,9 @@ class AnomalyDetector:
         calibration: Floats,
         slots: Slots,
         values: Floats,
-        missing: NDArray[np.bool_],
+        missing: Flags,
         raw: Floats,
-    ) -> tuple[Doubles, NDArray[np.bool_], NDArray[np.bool_]]:
+    ) -> tuple[Doubles, Flags, Flags]:
         """Scores (n,), NaN where a stream is not judged yet, 1 where an alarm begins; alarms; and which of them turned.
 
         usual (slots, calibrate_steps, targets): the residuals kept for calibration; values, missing (n, features):
@@ -76,9 +71,7 @@ class AnomalyDetector:
         current["alarm"][slots] = alarms
         return scores, alarms, alarms != before
 
-    def _calibrate(
-        self, current: Records, calibration: Floats, slots: Slots, smoothed: Doubles, judged: NDArray[np.bool_]
-    ) -> None:
+    def _calibrate(self, current: Records, calibration: Floats, slots: Slots, smoothed: Doubles, judged: Flags) -> None:
         """Keep the averages of streams whose calibration is not over; where it ends, find what is usual."""
         size = self._alarm.calibrate_steps
         count = current["calibrated"][slots]

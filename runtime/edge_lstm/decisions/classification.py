@@ -6,14 +6,9 @@ A label changes only after another one has won for `hold_steps` steps in a row.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
-
-Records = NDArray[np.void]
-Slots = NDArray[np.int64]
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 _NONE = -1
 STARTS = {"label": float(_NONE), "rival": float(_NONE)}
@@ -27,7 +22,7 @@ class Classifier:
         self._hold_steps = contract.decision.hold_steps
         self._pool = contract.decision.pool
 
-    def step(self, current: Records, slots: Slots, logits: Floats) -> tuple[Floats, Slots, NDArray[np.bool_]]:
+    def step(self, current: Records, slots: Slots, logits: Floats) -> tuple[Floats, Slots, Flags]:
         """Probabilities (n, classes), the index of each stream's label (n,), and where that is another one (n,).
 
         logits (n, classes) are those of the step that `now["warm_steps"]` counts already.

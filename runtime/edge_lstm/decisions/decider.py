@@ -11,15 +11,11 @@ from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions import anomaly
 from edge_lstm.decisions import classification as classify
-
-Records = NDArray[np.void]
-Slots = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 
 class Decisions(NamedTuple):
@@ -27,9 +23,9 @@ class Decisions(NamedTuple):
 
     values: Floats  # (n, outputs): what is published; a classifier's probabilities
     labels: list[str | None]  # None where the task knows none
-    scores: NDArray[np.float64] | None  # (n,): 1 is where an alarm begins; NaN while a stream is not judged
-    alarms: NDArray[np.bool_] | None  # (n,)
-    turned: NDArray[np.bool_]  # (n,): whether label or alarm is another one than at the step before
+    scores: Doubles | None  # (n,): 1 is where an alarm begins; NaN while a stream is not judged
+    alarms: Flags | None  # (n,)
+    turned: Flags  # (n,): whether label or alarm is another one than at the step before
 
     def at(self, places: Sequence[int]) -> Decisions:
         """Those at these places, in this order."""
@@ -61,7 +57,7 @@ class Decide(Protocol):
         calibration: Floats,
         slots: Slots,
         values: Floats,
-        missing: NDArray[np.bool_],
+        missing: Flags,
         raw: Floats,
     ) -> Decisions:
         """Decide for streams that have just stepped, `current` counting the step already.
@@ -83,10 +79,10 @@ def decider(contract: Contract) -> Decide:
 def decide_all(
     contract: Contract,
     stream_of: Slots,
-    restart: NDArray[np.bool_],
+    restart: Flags,
     values: Floats,
     outputs: Floats,
-) -> tuple[list[str | None], NDArray[np.float64], NDArray[np.bool_]]:
+) -> tuple[list[str | None], Doubles, Flags]:
     """What a device would have decided for steps that lie stream after stream, all their values known.
 
     stream_of (steps,): ascending; restart (steps,): the state starts anew; values (steps, features); outputs (steps,
@@ -118,7 +114,7 @@ def decide_all(
 
 
 def _undecided(
-    current: Records, calibration: Floats, slots: Slots, values: Floats, missing: NDArray[np.bool_], raw: Floats
+    current: Records, calibration: Floats, slots: Slots, values: Floats, missing: Flags, raw: Floats
 ) -> Decisions:
     return Decisions(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
 
@@ -134,7 +130,7 @@ class _Classifier:
         calibration: Floats,
         slots: Slots,
         values: Floats,
-        missing: NDArray[np.bool_],
+        missing: Flags,
         raw: Floats,
     ) -> Decisions:
         probabilities, labels, turned = self._classify.step(current, slots, raw)
@@ -151,7 +147,7 @@ class _Detector:
         calibration: Floats,
         slots: Slots,
         values: Floats,
-        missing: NDArray[np.bool_],
+        missing: Flags,
         raw: Floats,
     ) -> Decisions:
         scores, alarms, turned = self._detect.step(current, calibration, slots, values, missing, raw)

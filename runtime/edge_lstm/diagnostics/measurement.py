@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.backends.registry import format_of, load
 from edge_lstm.backends.selftest import judge
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.golden import read_golden_vectors
+from edge_lstm.foundation.arrays import Floats, Integers
 from edge_lstm.foundation.child_process import answer, question, refuse
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import run_on
@@ -94,7 +94,7 @@ def measure(
     return Measurement(name, scheme, *found, load_ms, _peak_rss_mb(), paces, energy, verdict.one_by_one)
 
 
-def _pace(predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float32], seconds: float) -> StepTiming:
+def _pace(predictor: Predictor, slots: Integers, tape: Floats, seconds: float) -> StepTiming:
     """Step `slots` over `tape` (steps, inputs), every stream at another place of it."""
     batch = len(slots)
     rows = [np.ascontiguousarray(np.take(tape, np.arange(batch) + step, 0, mode="wrap")) for step in range(len(tape))]
@@ -113,9 +113,7 @@ def _pace(predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float
     return StepTiming(batch, p50 / 1000, p99 / 1000, batch * 1e9 / p50)
 
 
-def _energy(
-    predictor: Predictor, slots: NDArray[np.int64], tape: NDArray[np.float32], measured: list[Rail]
-) -> Energy | None:
+def _energy(predictor: Predictor, slots: Integers, tape: Floats, measured: list[Rail]) -> Energy | None:
     """The power of the rails at rest and while one stream steps without a pause."""
     if not measured:
         return None

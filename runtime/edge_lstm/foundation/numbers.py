@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from edge_lstm.foundation.arrays import Floats
 
 LARGEST = 3.4028234663852886e38  # of float32, which is what a network computes in
 _SWITCHES = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
@@ -22,22 +23,22 @@ with contextlib.suppress(ImportError):  # the extra `fast`: the same digits in a
     import orjson as _fast
 
 
-def _plain_digits(values: NDArray[np.float32]) -> list[list[float]]:
+def _plain_digits(values: Floats) -> list[list[float]]:
     return [[float(str(value)) for value in row] for row in values]
 
 
-def _fast_digits(values: NDArray[np.float32]) -> list[list[float]]:
+def _fast_digits(values: Floats) -> list[list[float]]:
     if not np.isfinite(values).all():  # JSON has no word for these
         return _plain_digits(values)
     found: list[list[float]] = _fast.loads(_fast.dumps(np.ascontiguousarray(values), option=_fast.OPT_SERIALIZE_NUMPY))
     return found
 
 
-def _plain_texts(values: NDArray[np.float32]) -> list[str]:
+def _plain_texts(values: Floats) -> list[str]:
     return [repr(number) if math.isfinite(number) else "null" for row in _plain_digits(values) for number in row]
 
 
-def _fast_texts(values: NDArray[np.float32]) -> list[str]:
+def _fast_texts(values: Floats) -> list[str]:
     texts: list[str] = _fast.dumps(values.ravel(), option=_fast.OPT_SERIALIZE_NUMPY)[1:-1].decode().split(",")
     size = np.abs(values)
     usual = (size >= _LEAST) & (size < _MOST)
@@ -48,6 +49,6 @@ def _fast_texts(values: NDArray[np.float32]) -> list[str]:
 
 
 # (n, m) -> n lists of m floats, each written with the fewest digits that no other float32 has
-shortest_digits: Callable[[NDArray[np.float32]], list[list[float]]] = _plain_digits if _fast is None else _fast_digits
+shortest_digits: Callable[[Floats], list[list[float]]] = _plain_digits if _fast is None else _fast_digits
 # (n, m), n and m at least 1 -> n * m texts, each of these numbers in JSON as Python writes it; null where it is none
-shortest_texts: Callable[[NDArray[np.float32]], list[str]] = _plain_texts if _fast is None else _fast_texts
+shortest_texts: Callable[[Floats], list[str]] = _plain_texts if _fast is None else _fast_texts

@@ -16,7 +16,8 @@ from edge_lstm.streaming.stream_table import StreamTable
 class Deadband:
     """Keeps back a prediction whose every value lies within its target's band around the one published last.
 
-    The values published last are kept with the stream (`StreamTable.last_published`): a restart repeats and omits nothing.
+    The values published last are kept with the stream (`StreamTable.last_published`), so that a restart neither repeats
+    nor omits a prediction.
     """
 
     def __init__(self, contract: Contract, bands: Mapping[str, float]) -> None:

@@ -11,8 +11,8 @@ from datetime import datetime, timezone, tzinfo
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import LARGEST, WORDS
 from edge_lstm.foundation.times import parse_time
@@ -68,7 +68,7 @@ class NumberReader:
         self._meant: dict[str, str | float] = {}  # words as they stood in cells
         self._index = {name: float(index) for index, name in enumerate(quantity.categories)}
 
-    def read(self, table: Table, block: Block, cells: Cells) -> NDArray[np.float64]:
+    def read(self, table: Table, block: Block, cells: Cells) -> Doubles:
         """(rows,). Raises EdgeLstmError at the first cell that is no number and no word for one."""
         quantity = self._quantity
         if quantity.text or quantity.categories:
@@ -92,12 +92,12 @@ class NumberReader:
         """The texts that the numbers are indices of; none where they are numbers. With `text`, as met so far."""
         return list(self._index)
 
-    def _leave_out(self, reason: str, values: NDArray[np.float64], chosen: NDArray[np.bool_]) -> None:
+    def _leave_out(self, reason: str, values: Doubles, chosen: Flags) -> None:
         if chosen.any():
             values[chosen] = math.nan
             self.left_out[reason] += int(chosen.sum())
 
-    def _numbers(self, table: Table, block: Block, cells: Cells) -> NDArray[np.float64]:
+    def _numbers(self, table: Table, block: Block, cells: Cells) -> Doubles:
         if isinstance(cells, np.ndarray):
             return cells.copy()
         column, together = self._quantity.column, "".join(cells)
@@ -117,7 +117,7 @@ class NumberReader:
                 raise fault(table, block, row, column, f"{_shown(cells[row])} is not a number")
             self._meant[texts[row]] = meant
 
-    def _categories(self, cells: Cells) -> NDArray[np.float64]:
+    def _categories(self, cells: Cells) -> Doubles:
         texts = texts_of(cells)
         for text in dict.fromkeys(texts):
             if text not in self._index and not math.isnan(self._words.get(text.lower(), 0.0)) and self._quantity.text:
@@ -136,7 +136,7 @@ class TimeReader:
         self._times = times
         self._parse = self._parser(times)
 
-    def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> NDArray[np.float64]:
+    def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> Doubles:
         """(rows,). Raises EdgeLstmError at the first cell that is no time."""
         texts: Sequence[str] | Sequence[float]
         if len(columns) == 1:
@@ -211,7 +211,7 @@ def _shown(cell: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def in_order(categories: Sequence[str], values: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
+def in_order(categories: Sequence[str], values: Doubles) -> tuple[list[str], Doubles]:
     """The categories by the alphabet, and the values as indices of them."""
     ordered = sorted(categories)
     place: Mapping[str, int] = {name: index for index, name in enumerate(ordered)}

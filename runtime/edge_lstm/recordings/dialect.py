@@ -12,8 +12,8 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORDS
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, TimeReader
@@ -128,7 +128,7 @@ def _best(table: Table, ways: Iterable[TimeColumns]) -> TimeColumns | None:
     return None if best is None else best[2]
 
 
-def _moments(table: Table, times: TimeColumns) -> NDArray[np.float64]:
+def _moments(table: Table, times: TimeColumns) -> Doubles:
     """(rows,): seconds since 1970; none where a cell is not written so."""
     at = [column_index(table, name) for name in times.columns]
     reader = TimeReader(times)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 
 
@@ -27,9 +27,7 @@ class LabelWindows:
 
     windows: Sequence[LabelWindow]
 
-    def of(
-        self, streams: Sequence[str], stream_of: NDArray[np.int64], times: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def of(self, streams: Sequence[str], stream_of: Integers, times: Doubles) -> Doubles:
         """(rows,). Raises EdgeLstmError where a window names no stream of the recording."""
         inside = np.zeros(len(times), bool)
         for window in self.windows:
@@ -50,9 +48,7 @@ class LabelWindows:
 class Countdown:
     """How many rows of its stream follow: the remaining life of what is recorded until it fails."""
 
-    def of(
-        self, streams: Sequence[str], stream_of: NDArray[np.int64], times: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def of(self, streams: Sequence[str], stream_of: Integers, times: Doubles) -> Doubles:
         """(rows,): 0 at each stream's last row in the order of time."""
         left = np.empty(len(times))
         for index in range(len(streams)):

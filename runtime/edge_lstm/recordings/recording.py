@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORDS
 from edge_lstm.foundation.times import format_time, parse_time
@@ -55,10 +55,10 @@ class Recording:
     source: str
     features: list[str]
     streams: list[str]  # names, in the order of their first rows
-    stream_of: NDArray[np.int64]  # (rows,): index into `streams`
-    times: NDArray[np.float64]  # (rows,): seconds since 1970
-    values: NDArray[np.float64]  # (rows, features)
-    labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (rows,) each: known, and no input
+    stream_of: Integers  # (rows,): index into `streams`
+    times: Doubles  # (rows,): seconds since 1970
+    values: Doubles  # (rows, features)
+    labels: Mapping[str, Doubles] = field(default_factory=dict)  # (rows,) each: known, and no input
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of features and labels: value = index
     groups: Sequence[str] = ()  # of each stream; none: each is its own
     files: Sequence[Path] = ()
@@ -81,7 +81,7 @@ class Recording:
         place[by_stream] = np.arange(len(self)) - begins[self.stream_of[by_stream]]  # a reading's number in its stream
         return self.rows(np.lexsort((self.stream_of, place)))
 
-    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Recording:
+    def rows(self, chosen: Flags | Integers | slice) -> Recording:
         """A part of the recording, with the same streams."""
         return dataclasses.replace(
             self,
@@ -128,7 +128,7 @@ class _Reader:
         self._streams: dict[str, int] = {}
         self._rows_of: Counter[int] = Counter()  # by stream
         self._group_of: dict[int, str] = {}  # by stream
-        self._read: list[tuple[NDArray[np.int64], NDArray[np.float64], list[NDArray[np.float64]]]] = []
+        self._read: list[tuple[Integers, Doubles, list[Doubles]]] = []
 
     def read(self, table: Table, only: str) -> None:
         """Add a file; `only` is its stream's name where no column names it."""
@@ -185,7 +185,7 @@ class _Reader:
             dict(left_out),
         )
 
-    def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> NDArray[np.int64]:
+    def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> Integers:
         streams = self._streams
         if at is None:
             return np.full(len(block.rows), streams.setdefault(only, len(streams)))
@@ -196,7 +196,7 @@ class _Reader:
             streams.setdefault(name, len(streams))
         return np.fromiter(map(streams.__getitem__, names), np.int64, len(names))
 
-    def _group(self, table: Table, block: Block, stream_of: NDArray[np.int64], groups: list[str]) -> None:
+    def _group(self, table: Table, block: Block, stream_of: Integers, groups: list[str]) -> None:
         for index, group in dict.fromkeys(zip(stream_of.tolist(), groups, strict=True)):
             known = self._group_of.setdefault(index, group)
             if known != group:
@@ -210,7 +210,7 @@ class _Reader:
                     f'expected the stream "{stream}" in one group, found it in "{known}" and "{group}"',
                 )
 
-    def _counted(self, stream_of: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _counted(self, stream_of: Integers) -> Doubles:
         """Times of rows that have none: each stream's next ones."""
         times = np.empty(len(stream_of))
         for index in np.unique(stream_of).tolist():

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
 
-Cells = Sequence[str] | NDArray[np.float64]  # texts as they stand in a file, or the numbers of a Parquet file
+Cells = Sequence[str] | Doubles  # texts as they stand in a file, or the numbers of a Parquet file
 
 HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
 SPACES = " "  # the separator that means any run of spaces or tabs
@@ -270,7 +270,7 @@ class _Parquet:
             kind = column.type
         if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
             # unsafe: a counter beyond 2**53 is rounded, as it is where a CSV file says it
-            numbers: NDArray[np.float64] = column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+            numbers: Doubles = column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
             return numbers
         if types.is_date(kind):  # without a time of day, which another column may hold
             return [text or "" for text in column.cast(pyarrow.date32()).cast(pyarrow.string()).to_pylist()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from edge_lstm.foundation.arrays import Floats
 
 _MOST_AT_ONCE = 8192  # numbers a product of vectors: from 10,000 on OpenBLAS wakes threads of its own
 
 
-def squares_below(numbers: NDArray[np.float32], bound: float) -> bool:
+def squares_below(numbers: Floats, bound: float) -> bool:
     """Whether the sum of the squares is below `bound`: the quickest to have, and a NaN is not below anything."""
     if numbers.size > _MOST_AT_ONCE:
         return float(np.square(numbers, dtype=np.float64).sum()) < bound

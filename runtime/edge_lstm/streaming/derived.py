@@ -6,13 +6,9 @@ Everything is an exponential average that moves on with each step, so that a str
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract, derived_parts
-
-Records = NDArray[np.void]
-Slots = NDArray[np.int64]
-Doubles = NDArray[np.float64]
+from edge_lstm.foundation.arrays import Doubles, Floats, Records, Slots
 
 
 class Derived:
@@ -71,9 +67,7 @@ class Derived:
         """How many covariances of two averages a stream carries."""
         return len(self._pairs)
 
-    def step(
-        self, current: Records, slots: Slots, values: NDArray[np.float32], before: NDArray[np.float32]
-    ) -> list[NDArray[np.float32]]:
+    def step(self, current: Records, slots: Slots, values: Floats, before: Floats) -> list[Floats]:
         """Columns (n, 1) or (n, categories) for streams that step with `values` (n, features).
 
         `before` (n, features): the values of the previous step. `current` holds the number of steps of the run and the
@@ -81,7 +75,7 @@ class Derived:
         """
         first = current["warm_steps"][slots] == 0
         averages, deviations, together = self._moved(current, slots, values.astype(np.float64))
-        columns: list[NDArray[np.float32]] = []
+        columns: list[Floats] = []
         for kind, feature, parts in self._columns:
             value = values[:, feature]
             if kind == "categories":

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import ClockInput, Contract
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 from edge_lstm.streaming.derived import Derived
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Slots = NDArray[np.int64]
 
 DAY_S = 86_400.0
 _FIRST_SUNDAY_S = 3 * DAY_S  # 1970-01-04, so that a week starts on Sunday
@@ -59,12 +55,12 @@ class Features:
 
     def vectors(
         self,
-        current: NDArray[np.void],
+        current: Records,
         slots: Slots,
         times: Doubles,
         since: Doubles,
         values: Floats,
-        missing: NDArray[np.bool_],
+        missing: Flags,
     ) -> Floats:
         """The network's input for one sample of each of the streams `slots` (n,), which `current` knows.
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.registry import preferred
@@ -15,16 +14,16 @@ from edge_lstm.backends.selftest import accepted
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.decider import decider
+from edge_lstm.foundation.arrays import Floats, Slots
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm.streaming.sampling import Round, Sampler
 from edge_lstm.streaming.step_results import Steps, in_order
-from edge_lstm.streaming.stream_table import FetchRow, Slots, StreamTable, rows_of
+from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float32]
 
 _LARGEST_BATCH = 1024  # rows a backend's step; a larger round goes in parts
 _RUNAWAY_TOLD_EVERY = 100  # steps of a stream: a broken sensor goes on being broken

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 from edge_lstm.foundation.hashing import blake2b
 from edge_lstm.foundation.numbers import LARGEST
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.reading import Reading
-from edge_lstm.streaming.stream_table import Slots, StreamTable, rows_of
+from edge_lstm.streaming.stream_table import StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,12 @@ class Round(NamedTuple):
     order: Sequence[int]  # which of the readings fed they came with
     slots: Slots  # (n,)
     rows: Slots | slice  # the same, to index the table's columns with: `rows_of`
-    times: NDArray[np.float64]  # (n,): seconds since 1970
+    times: Doubles  # (n,): seconds since 1970
     ids: NDArray[np.uint64]  # (n,): of the device's own sequence, 0 where the time is the identity
-    given: NDArray[np.float32]  # (n, features)
+    given: Floats  # (n, features)
     revisions: NDArray[np.uint16]  # (n,): how often the sample was predicted before
 
-    def part(self, chosen: NDArray[np.bool_]) -> Round:
+    def part(self, chosen: Flags) -> Round:
         """Some of the readings."""
         order = [number for number, take in zip(self.order, chosen.tolist(), strict=True) if take]
         slots = self.slots[chosen]
@@ -60,16 +61,16 @@ class _Taken(NamedTuple):
     slots: Sequence[int]
     times: Sequence[float]
     ids: Sequence[int]
-    given: NDArray[np.float32]  # (n, features)
+    given: Floats  # (n, features)
 
 
 class Samples(NamedTuple):
     """What a round of readings steps with."""
 
-    values: NDArray[np.float32]  # (n, features): complete, missing ones held
-    missing: NDArray[np.bool_]  # (n, features): where they were
-    since: NDArray[np.float64]  # (n,): seconds since the sample before, NaN where there was none
-    restart: NDArray[np.bool_]  # (n,): whether the state started anew
+    values: Floats  # (n, features): complete, missing ones held
+    missing: Flags  # (n, features): where they were
+    since: Doubles  # (n,): seconds since the sample before, NaN where there was none
+    restart: Flags  # (n,): whether the state started anew
 
 
 class Sampler:
@@ -167,12 +168,10 @@ class Sampler:
         waiting[:] = np.nan
         return whole
 
-    def behind(self, one: Round) -> NDArray[np.bool_]:
+    def behind(self, one: Round) -> Flags:
         """Whether each reading is not newer than its stream's last sample, or was seen before. (n,)"""
         table = self._table
-        behind: NDArray[np.bool_] = (
-            one.times <= table.current["time"][one.rows]
-        )  # not where that is NaN: the first sample
+        behind: Flags = one.times <= table.current["time"][one.rows]  # not where that is NaN: the first sample
         if table.seen.shape[1] and one.ids.any():
             behind |= (table.seen[one.slots] == one.ids[:, None]).any(axis=1) & (one.ids > 0)
         return behind

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.decisions.decider import Decisions, together
+from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.numbers import shortest_digits
 from edge_lstm.streaming.reading import Prediction
 
@@ -22,14 +23,14 @@ class Steps(NamedTuple):
     outputs: Outputs  # (name, horizons) of what is published, in the order of the columns of `values`
     order: Sequence[int]  # which of the readings fed they answer
     streams: Sequence[str]
-    times: NDArray[np.float64]  # (n,)
-    steps: NDArray[np.int64]  # (n,)
-    warm_steps: NDArray[np.int64]  # (n,)
+    times: Doubles  # (n,)
+    steps: Integers  # (n,)
+    warm_steps: Integers  # (n,)
     revisions: NDArray[np.uint16]  # (n,)
     decided: Decisions
 
     @property
-    def values(self) -> NDArray[np.float32]:
+    def values(self) -> Floats:
         """(n, outputs): what is published."""
         return self.decided.values
 

@@ -17,12 +17,11 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.decider import calibration_shape
 from edge_lstm.decisions.decider import carried as decision_fields
 from edge_lstm.decisions.decider import starts as decision_starts
+from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
 from edge_lstm.streaming.features import carried as feature_fields
 
 log = logging.getLogger(__name__)
 
-Records = NDArray[np.void]
-Slots = NDArray[np.int64]
 FetchRow = Callable[[str], "bytes | None"]
 
 _LARGE_BYTES = 1 << 20
@@ -82,17 +81,17 @@ class StreamTable:
         self._names: list[str | None] = []
         self._free: list[int] = []
         self.state_fields = [name for name, _, _ in tensors]
-        self.states: list[NDArray[np.float32]] = []  # views of these fields of `current`
+        self.states: list[Floats] = []  # views of these fields of `current`
         self.depth = depth
         self.current: Records = np.zeros(0, current)
-        self.partial_values: NDArray[np.float32] = np.zeros((0, features), np.float32)
-        self.last_published: NDArray[np.float32] = np.zeros((0, len(contract.outputs)), np.float32)
+        self.partial_values: Floats = np.zeros((0, features), np.float32)
+        self.last_published: Floats = np.zeros((0, len(contract.outputs)), np.float32)
         self.open_interval: Records = np.zeros(0, np.dtype(open_interval if contract.sampling.grid else []))
         self._grid = contract.sampling.grid
         self._always = 4 if self._grid else 3  # the columns that each table of a contract keeps come first
-        self.calibration: NDArray[np.float32] = np.zeros((0, *calibration_shape(contract)), np.float32)
-        self.used: NDArray[np.int64] = np.zeros(0, np.int64)  # the last round that touched the slot; not kept
-        self.trail_length: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.calibration: Floats = np.zeros((0, *calibration_shape(contract)), np.float32)
+        self.used: Integers = np.zeros(0, np.int64)  # the last round that touched the slot; not kept
+        self.trail_length: Integers = np.zeros(0, np.int64)
         self.trail: Records = np.zeros((0, 2 * depth), past)
         self.snapshot_old: Records = np.zeros(0, current)
         self.snapshot_mid: Records = np.zeros(0, current)
@@ -221,9 +220,9 @@ class StreamTable:
     def remember(
         self,
         slots: Slots,
-        times: NDArray[np.float64],
+        times: Doubles,
         ids: NDArray[np.uint64],
-        given: NDArray[np.float32],
+        given: Floats,
         revisions: NDArray[np.uint16],
     ) -> None:
         """Put a sample for each slot (n,) at the end of its trail, before the slots step."""
@@ -244,7 +243,7 @@ class StreamTable:
             _plain(self.trail)[slots, length] = _plain(entries)
         self.trail_length[slots] = length + 1
 
-    def _keep_present(self, slots: Slots, length: NDArray[np.int64]) -> None:
+    def _keep_present(self, slots: Slots, length: Integers) -> None:
         """Where the trail is empty, half full or full (n,): the present is kept, and the older half makes room."""
         depth = self.depth
         current, snapshot_old, snapshot_mid = _plain(self.current), _plain(self.snapshot_old), _plain(self.snapshot_mid)

@@ -10,15 +10,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.arrays import Flags, Floats, Integers
 from edge_lstm.streaming.derived import Derived
 from edge_lstm.streaming.features import carried
 from edge_lstm_train.data.batches import Batch
 from edge_lstm_train.recipe.sections import AugmentSection
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +95,7 @@ class AugmentedRuns:
         if section.scale:
             features[:, self._measured] *= np.float32(1 + section.scale * random.uniform(-1, 1))
 
-    def _derive(self, features: Floats, restart: NDArray[np.bool_]) -> None:
+    def _derive(self, features: Floats, restart: Flags) -> None:
         """The derived inputs of changed values, as a device would have made them, in place."""
         segments, steps, _ = features.shape
         slots = np.arange(segments)
@@ -110,12 +108,12 @@ class AugmentedRuns:
             current["before"], current["warm_steps"] = values, current["warm_steps"] + 1
 
 
-def _paced(steps: int, warp: float, random: np.random.Generator) -> NDArray[np.int64]:
+def _paced(steps: int, warp: float, random: np.random.Generator) -> Integers:
     """Places (steps,) of a run at a pace of its own within 1 - warp and 1 + warp, around which it swings; some may lie
     behind the run's end."""
     turns = 2 * math.pi * (np.linspace(0, random.uniform(0.5, 2), steps) + random.uniform())
     pace = 1 + warp * random.uniform(-1, 1) + warp / 4 * np.sin(turns)
-    places: NDArray[np.int64] = np.rint(np.cumsum(pace) - pace[0]).astype(np.int64)
+    places: Integers = np.rint(np.cumsum(pace) - pace[0]).astype(np.int64)
     return places
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import PARTS, Part
@@ -18,9 +18,9 @@ from edge_lstm_train.data.split import PARTS, Part
 class Batch:
     """Stretches of steps side by side."""
 
-    features: NDArray[np.float32]  # (segments, steps, inputs)
-    targets: NDArray[np.float32]  # (segments, steps, outputs): NaN where nothing is asked
-    restart: NDArray[np.bool_]  # (segments, steps): the state starts anew before this step
+    features: Floats  # (segments, steps, inputs)
+    targets: Floats  # (segments, steps, outputs): NaN where nothing is asked
+    restart: Flags  # (segments, steps): the state starts anew before this step
 
 
 Change = Callable[[Batch, np.random.Generator], Batch]
@@ -83,17 +83,17 @@ def cropped_runs(
             yield from _cut(whole, np.array_split(np.arange(longest), math.ceil(longest / chunk)))
 
 
-def _cut(whole: Batch, pieces: list[NDArray[np.int64]]) -> Iterator[Batch]:
+def _cut(whole: Batch, pieces: list[Integers]) -> Iterator[Batch]:
     """Stretches, chunk after chunk of these steps."""
     for columns in pieces:
         yield Batch(whole.features[:, columns], whole.targets[:, columns], whole.restart[:, columns])
 
 
-def window_ends(dataset: Dataset, window: int, part: Part = "train") -> NDArray[np.int64]:
+def window_ends(dataset: Dataset, window: int, part: Part = "train") -> Integers:
     """The steps of the part that end a window of `window` steps without a restart inside, all in that part."""
     ends = dataset.steps(part)
     ends = ends[ends - dataset.run_start[ends] >= window - 1]
-    inside: NDArray[np.bool_] = dataset.part_of[ends - window + 1] == PARTS.index(part)
+    inside: Flags = dataset.part_of[ends - window + 1] == PARTS.index(part)
     return ends[inside]
 
 

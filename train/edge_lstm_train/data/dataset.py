@@ -13,9 +13,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, read_recording
 from edge_lstm.streaming.features import Features, carried
@@ -35,29 +35,29 @@ class Dataset:
     contract: Contract
     season: int | None  # steps
     dropped: dict[str, int]  # readings that were no step, values held and values left out, by reason
-    stream_of: NDArray[np.int64]  # (steps,): index into recording.streams
-    times: NDArray[np.float64]  # (steps,): seconds since 1970
-    values: NDArray[np.float64]  # (steps, features): missing ones held, as on a device
-    restart: NDArray[np.bool_]  # (steps,): the state starts anew before this step
-    features: NDArray[np.float32]  # (steps, inputs): what the network sees, raw units
-    targets: NDArray[np.float64]  # (steps, outputs): NaN where unknown; a classifier's are 1 for the class that it is
-    labels: dict[str, NDArray[np.float64]]  # (steps,) each: what else is known of a step, NaN where it is not
-    part_of: NDArray[np.int64]  # (steps,): index into PARTS; -1: of no part
+    stream_of: Integers  # (steps,): index into recording.streams
+    times: Doubles  # (steps,): seconds since 1970
+    values: Doubles  # (steps, features): missing ones held, as on a device
+    restart: Flags  # (steps,): the state starts anew before this step
+    features: Floats  # (steps, inputs): what the network sees, raw units
+    targets: Doubles  # (steps, outputs): NaN where unknown; a classifier's are 1 for the class that it is
+    labels: dict[str, Doubles]  # (steps,) each: what else is known of a step, NaN where it is not
+    part_of: Integers  # (steps,): index into PARTS; -1: of no part
     starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
 
     def __len__(self) -> int:
         return len(self.times)
 
-    def steps(self, part: Part) -> NDArray[np.int64]:
+    def steps(self, part: Part) -> Integers:
         """The indices of the part's steps, in order."""
         return np.flatnonzero(self.part_of == PARTS.index(part))
 
-    def until(self, part: Part) -> NDArray[np.bool_]:
+    def until(self, part: Part) -> Flags:
         """(steps,): whether a step is needed to come to the part's last step of its stream."""
         last = np.full(len(self.recording.streams), -1)
         chosen = self.steps(part)
         np.maximum.at(last, self.stream_of[chosen], chosen)
-        needed: NDArray[np.bool_] = np.arange(len(self)) <= last[self.stream_of]
+        needed: Flags = np.arange(len(self)) <= last[self.stream_of]
         return needed
 
     def together(self) -> Dataset:
@@ -66,18 +66,18 @@ class Dataset:
         return dataclasses.replace(self, part_of=np.where(validated, PARTS.index("train"), self.part_of))
 
     @property
-    def run_start(self) -> NDArray[np.int64]:
+    def run_start(self) -> Integers:
         """(steps,): the index of the first step since the last restart."""
         begins = np.where(self.restart, np.arange(len(self)), 0)
         return np.maximum.accumulate(begins)
 
-    def by_stream(self, steps: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    def by_stream(self, steps: Integers) -> dict[str, Integers]:
         """These steps by the name of their stream, streams without any left out."""
         own = {name: steps[self.stream_of[steps] == stream] for stream, name in enumerate(self.recording.streams)}
         return {name: found for name, found in own.items() if found.size}
 
     @property
-    def known_at(self) -> NDArray[np.int64]:
+    def known_at(self) -> Integers:
         """(steps,): the newest step of which an honest guess may know the values: the step itself.
 
         What is to be reconstructed is the step itself, so there it is the one before; at a run's start there is none.
@@ -87,7 +87,7 @@ class Dataset:
         return np.maximum(steps - 1, self.run_start) if reconstructs else steps
 
     @property
-    def newest(self) -> NDArray[np.float64]:
+    def newest(self) -> Doubles:
         """(steps, outputs): what is known of each output beforehand: its target's newest value, or its usual one."""
         if self.contract.task in ("forecast", "anomaly"):
             return self.values[self.known_at][:, target_columns(self.contract)]
@@ -99,12 +99,12 @@ class Dataset:
 class _Samples:
     """The samples of all streams, stream after stream."""
 
-    stream_of: NDArray[np.int64]  # (steps,): index into the recording's streams, which are in the order of their slots
-    times: NDArray[np.float64]  # (steps,)
-    values: NDArray[np.float32]  # (steps, features): missing ones held
-    missing: NDArray[np.bool_]  # (steps, features)
-    since: NDArray[np.float64]  # (steps,): seconds since the step before, NaN at a stream's first
-    restart: NDArray[np.bool_]  # (steps,): the state started anew
+    stream_of: Integers  # (steps,): index into the recording's streams, which are in the order of their slots
+    times: Doubles  # (steps,)
+    values: Floats  # (steps, features): missing ones held
+    missing: Flags  # (steps, features)
+    since: Doubles  # (steps,): seconds since the step before, NaN at a stream's first
+    restart: Flags  # (steps,): the state started anew
 
 
 _LEAST_CHANGE = 1e-9  # of the mean: below what float32 tells apart
@@ -186,9 +186,7 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
     )
 
 
-def _vectors(
-    contract: Contract, samples: _Samples, held: NDArray[np.float32], restart: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _vectors(contract: Contract, samples: _Samples, held: Floats, restart: Flags) -> tuple[Floats, Floats]:
     """Conditioned values (steps, features) and feature vectors (steps, inputs), as the device makes them."""
     made = Features(contract)
     values = made.conditioned(held)
@@ -211,7 +209,7 @@ def _vectors(
     return values, vectors
 
 
-def _at_steps(recording: Recording, samples: _Samples, known: NDArray[np.float64]) -> NDArray[np.float64]:
+def _at_steps(recording: Recording, samples: _Samples, known: Doubles) -> Doubles:
     """(steps,): what is known of the newest reading that each step holds, of its own stream."""
     found = np.full(len(samples.times), np.nan)
     for stream in range(len(recording.streams)):
@@ -243,9 +241,7 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
     return _Samples(*(column[order] for column in columns)), dict(counts)
 
 
-def _statistics(
-    recipe: Recipe, recording: Recording, samples: _Samples, chosen: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _statistics(recipe: Recipe, recording: Recording, samples: _Samples, chosen: Flags) -> tuple[Doubles, Doubles]:
     """Mean and standard deviation (features,) of what was measured in the training part.
 
     Features that never change there teach nothing, and are refused. Of categories -1 and 1: a category
@@ -286,17 +282,17 @@ def _targets(
     recipe: Recipe,
     contract: Contract,
     recording: Recording,
-    labels: dict[str, NDArray[np.float64]],
-    values: NDArray[np.float64],
-    missing: NDArray[np.bool_],
-    run: NDArray[np.int64],
-    part_of: NDArray[np.int64],
-) -> NDArray[np.float64]:
+    labels: dict[str, Doubles],
+    values: Doubles,
+    missing: Flags,
+    run: Integers,
+    part_of: Integers,
+) -> Doubles:
     """(steps, outputs): what each step should have said, known in the same run and the same part, else NaN."""
     if recipe.classify is not None:
         label, classes = _classes(recipe, recording, labels, values, missing)
         there = _ahead(label[:, None], contract.horizons[0], run, part_of)
-        truth: NDArray[np.float64] = (there == np.arange(len(classes))).astype(np.float64)
+        truth: Doubles = (there == np.arange(len(classes))).astype(np.float64)
         truth[np.isnan(there[:, 0])] = np.nan
         return truth
     if recipe.regress is not None:
@@ -313,9 +309,7 @@ def _targets(
     return np.stack(outputs, axis=1)
 
 
-def _ahead(
-    values: NDArray[np.float64], horizon: int, run: NDArray[np.int64], part_of: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _ahead(values: Doubles, horizon: int, run: Integers, part_of: Integers) -> Doubles:
     """The values (steps, ...) of `horizon` steps on, NaN where that step is of another run or part."""
     count = len(values)
     here, there = np.arange(max(0, count - horizon)), np.arange(horizon, max(count, horizon))
@@ -328,10 +322,10 @@ def _ahead(
 def _classes(
     recipe: Recipe,
     recording: Recording,
-    labels: dict[str, NDArray[np.float64]],
-    values: NDArray[np.float64],
-    missing: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], list[str]]:
+    labels: dict[str, Doubles],
+    values: Doubles,
+    missing: Flags,
+) -> tuple[Doubles, list[str]]:
     """(steps,) the index of each step's class, NaN where it is unknown; and the classes."""
     assert recipe.classify is not None  # asked for its classes
     name, classes = recipe.classify.label, recipe.classify.classes
@@ -365,7 +359,7 @@ def _refuse_other_classes(source: str, label: str, classes: list[str], said: dic
         )
 
 
-def _label(recording: Recording, labels: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:
+def _label(recording: Recording, labels: dict[str, Doubles], name: str) -> Doubles:
     if name not in labels:
         raise EdgeLstmError(
             f'{recording.source}: expected a label "{name}", found {", ".join(labels) or "none"}',
@@ -374,9 +368,7 @@ def _label(recording: Recording, labels: dict[str, NDArray[np.float64]], name: s
     return labels[name]
 
 
-def _refuse_empty_parts(
-    recording: Recording, contract: Contract, targets: NDArray[np.float64], part_of: NDArray[np.int64]
-) -> None:
+def _refuse_empty_parts(recording: Recording, contract: Contract, targets: Doubles, part_of: Integers) -> None:
     for index, part in enumerate(PARTS):
         known = np.isfinite(targets[part_of == index])
         for output, (target, horizon) in enumerate(contract.outputs):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 
 _EXACT = 1 - 1e-6  # of a correlation: what is rounded to two decimals leaves more than that, two sensors do not
@@ -17,10 +17,10 @@ _LOOKED_AT = 20_000  # steps of the recording for that
 def refuse_leaks(
     source: str,
     contract: Contract,
-    values: NDArray[np.float64],
-    missing: NDArray[np.bool_],
-    targets: NDArray[np.float64],
-    run: NDArray[np.int64],
+    values: Doubles,
+    missing: Flags,
+    targets: Doubles,
+    run: Integers,
 ) -> None:
     """Raise EdgeLstmError where a feature says what it should help to predict, now or at any of the next steps.
 
@@ -45,9 +45,7 @@ def refuse_leaks(
             _refuse_shifted(source, names, target, measured[:_LOOKED_AT], run[:_LOOKED_AT])
 
 
-def _refuse_classes(
-    source: str, contract: Contract, measured: NDArray[np.float64], targets: NDArray[np.float64]
-) -> None:
+def _refuse_classes(source: str, contract: Contract, measured: Doubles, targets: Doubles) -> None:
     """Refuse a feature with a value for each class; not the label itself, where a later one is asked for."""
     assert contract.decision is not None  # the contract says so
     label, horizon = contract.decision.label, contract.horizons[0]
@@ -62,9 +60,7 @@ def _refuse_classes(
             raise _leak(source, name, label, horizon)
 
 
-def _refuse_shifted(
-    source: str, names: list[str], target: str, measured: NDArray[np.float64], run: NDArray[np.int64]
-) -> None:
+def _refuse_shifted(source: str, names: list[str], target: str, measured: Doubles, run: Integers) -> None:
     """Refuse a feature that is the target of some steps later, whatever horizons are asked for."""
     own = measured[:, names.index(target)]
     for ahead in range(1, min(_FARTHEST, len(own) - 1) + 1):
@@ -82,7 +78,7 @@ def _leak(source: str, name: str, target: str, horizon: int) -> EdgeLstmError:
     )
 
 
-def _tells(values: NDArray[np.float64], target: NDArray[np.float64]) -> bool:
+def _tells(values: Doubles, target: Doubles) -> bool:
     """Whether one is a linear function of the other, where both are known."""
     known = np.isfinite(values) & np.isfinite(target)
     if np.count_nonzero(known) < _FEWEST:
@@ -92,7 +88,7 @@ def _tells(values: NDArray[np.float64], target: NDArray[np.float64]) -> bool:
     return size > 0 and abs(float(x @ y)) > _EXACT * size
 
 
-def _names(values: NDArray[np.float64], classes: NDArray[np.float64]) -> bool:
+def _names(values: Doubles, classes: Doubles) -> bool:
     """Whether there is one value for each of several classes, where both are known."""
     known = np.isfinite(values) & np.isfinite(classes)
     if np.count_nonzero(known) < _FEWEST:

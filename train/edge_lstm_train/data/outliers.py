@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, row_place
 from edge_lstm_train.recipe.recipe import Recipe
@@ -100,7 +100,7 @@ def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
                 )
 
 
-def _hole(away: NDArray[np.float64]) -> tuple[float, float | None]:
+def _hole(away: Doubles) -> tuple[float, float | None]:
     """The usual distance of values (rows,) from their median, and the first one behind a hole, or None."""
     different = np.sort(away[away > 0])
     if len(different) < _FEWEST:

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times import format_time, parse_time
@@ -30,9 +30,9 @@ def parts(
     split: SplitSection,
     section: RecordingSection,
     recording: Recording,
-    stream_of: NDArray[np.int64],
-    times: NDArray[np.float64],
-) -> NDArray[np.int64]:
+    stream_of: Integers,
+    times: Doubles,
+) -> Integers:
     """(steps,): the index into PARTS of each step, given its stream and time, or NO_PART.
 
     Raises EdgeLstmError where a part would be empty, or a name is of no group (nor of a stream where there are none).
@@ -63,7 +63,7 @@ def groups_of(section: RecordingSection, recording: Recording) -> list[str]:
     return [group_of.get(stream, stream) for stream in recording.streams]
 
 
-def _named(key: str, patterns: Sequence[str], recording: Recording, groups: Sequence[str]) -> NDArray[np.bool_]:
+def _named(key: str, patterns: Sequence[str], recording: Recording, groups: Sequence[str]) -> Flags:
     """(streams,): whether one of the names or patterns is its group's; a stream without a group is its own."""
     chosen = np.zeros(len(groups), bool)
     for pattern in patterns:
@@ -85,9 +85,9 @@ def _by_time(
     split: SplitSection,
     section: RecordingSection,
     recording: Recording,
-    left_out: NDArray[np.bool_],
-    times: NDArray[np.float64],
-) -> NDArray[np.int64]:
+    left_out: Flags,
+    times: Doubles,
+) -> Integers:
     """One cut in time for all streams, so that no stream's test part is another's training part."""
     if split.validation_from is not None:
         validation = parse_time(split.validation_from, section.zone())
@@ -113,20 +113,18 @@ def _by_time(
     return part_of
 
 
-def _by_beginning(split: SplitSection, left_out: NDArray[np.bool_], stream_of: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_beginning(split: SplitSection, left_out: Flags, stream_of: Integers) -> Integers:
     """Each stream's first steps are for training, then for validation; `stream_of` goes stream after stream."""
     assert split.beginning_steps is not None  # the recipe says so
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
     place = np.arange(len(stream_of)) - np.repeat(begins, np.diff(begins, append=len(stream_of)))
     trained = round(split.beginning_steps * split.train / (split.train + split.validation))
-    part_of: NDArray[np.int64] = (place >= trained).astype(np.int64) + (place >= split.beginning_steps)
+    part_of: Integers = (place >= trained).astype(np.int64) + (place >= split.beginning_steps)
     part_of[left_out[stream_of]] = PARTS.index("test")
     return part_of
 
 
-def _by_name(
-    split: SplitSection, recording: Recording, groups: Sequence[str], left_out: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def _by_name(split: SplitSection, recording: Recording, groups: Sequence[str], left_out: Flags) -> Integers:
     """(streams,): the part that each stream goes into as a whole, with its group."""
     validated = _named("validate_on", split.validate_on, recording, groups)
     both = np.flatnonzero(left_out & validated)
@@ -157,9 +155,7 @@ def _by_name(
     return part_of
 
 
-def _refuse_empty(
-    split: SplitSection, recording: Recording, part_of: NDArray[np.int64], times: NDArray[np.float64]
-) -> None:
+def _refuse_empty(split: SplitSection, recording: Recording, part_of: Integers, times: Doubles) -> None:
     for index, part in enumerate(PARTS):
         if not (part_of == index).any():
             span = f"{format_time(times.min())} to {format_time(times.max())}"

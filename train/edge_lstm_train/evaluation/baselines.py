@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset, first_alike, target_columns
-
-Array = NDArray[np.float64]
 
 PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
 NAIVE = (PERSISTENCE, SEASONAL, MEAN)
@@ -40,9 +38,9 @@ class RidgeChoice:
 class Baselines:
     """What each baseline predicts at every step of a dataset."""
 
-    predictions: dict[str, Array]  # by name, (steps, outputs) in the targets' units
+    predictions: dict[str, Doubles]  # by name, (steps, outputs) in the targets' units
     ridge: list[RidgeChoice]  # one an output
-    residual: Array  # (outputs,): RMS of the ridge's error on the training part, in the targets' units
+    residual: Doubles  # (outputs,): RMS of the ridge's error on the training part, in the targets' units
 
 
 def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
@@ -62,7 +60,7 @@ def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
     return Baselines(predictions, choices, np.maximum(residual, floor))
 
 
-def seasonal_naive(dataset: Dataset, season: int) -> Array:
+def seasonal_naive(dataset: Dataset, season: int) -> Doubles:
     """(steps, outputs): the value at the same place in the last whole season; the newest value before there is one."""
     predictions = dataset.newest.copy()
     steps, run_start = np.arange(len(dataset)), dataset.run_start
@@ -75,7 +73,7 @@ def seasonal_naive(dataset: Dataset, season: int) -> Array:
     return predictions
 
 
-def ridge(dataset: Dataset, refit: bool = False) -> tuple[Array, list[RidgeChoice]]:
+def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeChoice]]:
     """(steps, outputs) predictions of a linear autoregression, and the choice that the validation part made for each.
 
     Lags of all features and the clock, standardized, against the change of the target. Hoerl & Kennard 1970.
@@ -115,7 +113,7 @@ def _lag_counts(dataset: Dataset) -> list[int]:
     return sorted({*shortest, *_SHORT_LAGS, *([longest] if dataset.season and fits else [])})
 
 
-def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Array]:
+def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Doubles]:
     """Predictions (steps, outputs) for each penalty, fitted on the training part."""
     newest, train = dataset.newest, dataset.steps("train")
     # lags from before a run are made up, and a fit that sees them is a worse opponent
@@ -124,7 +122,7 @@ def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Array]:
     blocks = [train[first : first + _BLOCK] for first in range(0, len(train), _BLOCK)]
     alike = first_alike(dataset.contract)
     distinct = sorted(set(alike))
-    solutions: list[list[Array]] = [[] for _ in _PENALTIES]  # by penalty, by distinct output: (columns + 1,)
+    solutions: list[list[Doubles]] = [[] for _ in _PENALTIES]  # by penalty, by distinct output: (columns + 1,)
     for output in distinct:
         size = _design(dataset, train[:1], lags, level_free).shape[1]
         gram, moment, count = np.zeros((size, size)), np.zeros(size), 0
@@ -150,7 +148,7 @@ def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Array]:
     return predictions
 
 
-def _design(dataset: Dataset, rows: NDArray[np.int64], lags: int, level_free: bool) -> Array:
+def _design(dataset: Dataset, rows: Integers, lags: int, level_free: bool) -> Doubles:
     """(rows, columns + 1): lags of the standardized features, masks and clock, and a one for the intercept.
 
     A lag from before the stream's last restart is the first value after it.

@@ -12,14 +12,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
 from edge_lstm_train.model.fit import input_statistics
-
-Places = NDArray[np.int64]
 
 MODEL = "model"
 MAJORITY, SAME, MARKOV, LOGISTIC = "majority", "the same again", "Markov chain", "logistic"
@@ -37,7 +35,7 @@ class ClassScore:
     pairs: int
     accuracy: dict[str, float]  # by name ("model", "majority", ...)
     f1: dict[str, float]  # mean over the classes that occur
-    confusion: Places  # (classes, classes): true class by said class, of the model
+    confusion: Integers  # (classes, classes): true class by said class, of the model
     what: Literal["steps", "recordings"] = "steps"  # that were told apart
 
     @property
@@ -50,13 +48,13 @@ class ClassScore:
         return self.accuracy[MODEL] - self.accuracy[self.best_baseline]
 
 
-def true_classes(dataset: Dataset) -> Places:
+def true_classes(dataset: Dataset) -> Integers:
     """(steps,): the index of what each step should have said, `UNKNOWN` where that is not known."""
     known = np.isfinite(dataset.targets[:, 0])
     return np.where(known, np.nan_to_num(dataset.targets).argmax(axis=1), UNKNOWN)
 
 
-def class_baselines(dataset: Dataset) -> dict[str, Places]:
+def class_baselines(dataset: Dataset) -> dict[str, Integers]:
     """What each baseline says at every step, (steps,), learned from the training part alone."""
     truth, train = true_classes(dataset), dataset.steps("train")
     classes = dataset.targets.shape[1]
@@ -75,7 +73,7 @@ def class_baselines(dataset: Dataset) -> dict[str, Places]:
     return baselines
 
 
-def _before(dataset: Dataset, truth: Places) -> Places:
+def _before(dataset: Dataset, truth: Integers) -> Integers:
     """(steps,): the class that a step itself has, where the target is a later one's."""
     ahead = dataset.contract.horizons[0]
     found = np.full(len(dataset), UNKNOWN)
@@ -84,7 +82,7 @@ def _before(dataset: Dataset, truth: Places) -> Places:
     return found
 
 
-def _logistic(dataset: Dataset, truth: Places) -> Places:
+def _logistic(dataset: Dataset, truth: Integers) -> Integers:
     """Multinomial logistic regression on the feature vector of the step alone; its penalty from the validation part."""
     mean, scale = input_statistics(dataset)
     x = torch.from_numpy((dataset.features - mean) / scale).double()
@@ -114,7 +112,7 @@ def _logistic(dataset: Dataset, truth: Places) -> Places:
 
 
 def class_score(
-    dataset: Dataset, baselines: dict[str, Places], said: Places, label: str, part: Part = "test"
+    dataset: Dataset, baselines: dict[str, Integers], said: Integers, label: str, part: Part = "test"
 ) -> ClassScore:
     """The score over the part's steps; `said` (steps,) is what a device said, `UNKNOWN` where it said nothing."""
     asked = _asked(dataset, said, part)
@@ -122,7 +120,7 @@ def class_score(
 
 
 def class_scores_by_stream(
-    dataset: Dataset, baselines: dict[str, Places], said: Places, label: str, part: Part = "test"
+    dataset: Dataset, baselines: dict[str, Integers], said: Integers, label: str, part: Part = "test"
 ) -> dict[str, ClassScore]:
     """`class_score` for each stream that has steps to compare, by its name."""
     asked, named = _asked(dataset, said, part), {MODEL: said, **baselines}
@@ -130,7 +128,7 @@ def class_scores_by_stream(
 
 
 def recordings_score(
-    dataset: Dataset, baselines: dict[str, Places], said: Places, label: str, part: Part = "test"
+    dataset: Dataset, baselines: dict[str, Integers], said: Integers, label: str, part: Part = "test"
 ) -> ClassScore:
     """One label a recording, which is what lies between two (re)starts of the state.
 
@@ -148,13 +146,13 @@ def recordings_score(
     return dataclasses.replace(score, what="recordings")
 
 
-def _asked(dataset: Dataset, said: Places, part: Part) -> Places:
+def _asked(dataset: Dataset, said: Integers, part: Part) -> Integers:
     truth, steps = true_classes(dataset), dataset.steps(part)
-    asked: Places = steps[(truth[steps] != UNKNOWN) & (said[steps] != UNKNOWN)]
+    asked: Integers = steps[(truth[steps] != UNKNOWN) & (said[steps] != UNKNOWN)]
     return asked
 
 
-def _class_score(dataset: Dataset, named: dict[str, Places], label: str, asked: Places) -> ClassScore:
+def _class_score(dataset: Dataset, named: dict[str, Integers], label: str, asked: Integers) -> ClassScore:
     truth, classes = true_classes(dataset), dataset.contract.targets
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (truth[asked], named[MODEL][asked]), 1)
@@ -163,7 +161,7 @@ def _class_score(dataset: Dataset, named: dict[str, Places], label: str, asked: 
     return ClassScore(label, classes, len(asked), accuracy, f1, confusion)
 
 
-def _macro_f1(truth: Places, said: Places, classes: int) -> float:
+def _macro_f1(truth: Integers, said: Integers, classes: int) -> float:
     found = []
     for one in range(classes):
         hits = ((truth == one) & (said == one)).sum()
@@ -191,9 +189,7 @@ def verdict(score: ClassScore) -> str:
     return f"{often}every baseline, but not class by class, since {rare}."
 
 
-def reliability(
-    dataset: Dataset, probabilities: NDArray[np.float64], part: Part = "test"
-) -> tuple[list[float], list[float]]:
+def reliability(dataset: Dataset, probabilities: Doubles, part: Part = "test") -> tuple[list[float], list[float]]:
     """Mean probability of the likeliest class, and how often it was right, in tenths of steps from least to most sure.
 
     probabilities (steps, classes), NaN where nothing was said.

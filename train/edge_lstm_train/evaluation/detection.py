@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.decisions.decider import decide_all
+from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
-
-Flags = NDArray[np.bool_]
 
 MODEL = "model"
 ALWAYS, RIDGE = "always", "ridge"
@@ -39,7 +37,7 @@ class AlarmScore:
         return max((name for name in self.f1 if name != MODEL), key=lambda name: self.f1[name])
 
 
-def judged_alike(dataset: Dataset, forecasts: NDArray[np.float64]) -> Flags:
+def judged_alike(dataset: Dataset, forecasts: Doubles) -> Flags:
     """(steps,): the alarms that the contract's own rule raises for any forecasts (steps, outputs) of a dataset."""
     values, outputs = dataset.values.astype(np.float32), forecasts.astype(np.float32)
     return decide_all(dataset.contract, dataset.stream_of, dataset.restart, values, outputs)[2]
@@ -49,7 +47,7 @@ def alarm_score(
     dataset: Dataset,
     alarms: dict[str, Flags],
     judged: Flags,
-    truth: NDArray[np.float64] | None,
+    truth: Doubles | None,
     part: Part = "test",
 ) -> AlarmScore:
     """alarms (steps,) by name, over the part's steps that were judged; judged, truth (steps,), NaN where unknown."""
@@ -60,7 +58,7 @@ def alarm_scores_by_stream(
     dataset: Dataset,
     alarms: dict[str, Flags],
     judged: Flags,
-    truth: NDArray[np.float64] | None,
+    truth: Doubles | None,
     part: Part = "test",
 ) -> dict[str, AlarmScore]:
     """`alarm_score` for each stream that was judged, by its name."""
@@ -68,16 +66,14 @@ def alarm_scores_by_stream(
     return {name: _alarm_score(dataset, alarms, steps, truth) for name, steps in dataset.by_stream(asked).items()}
 
 
-def _asked(dataset: Dataset, judged: Flags, truth: NDArray[np.float64] | None, part: Part) -> NDArray[np.int64]:
+def _asked(dataset: Dataset, judged: Flags, truth: Doubles | None, part: Part) -> Integers:
     steps = dataset.steps(part)
     known = judged if truth is None else judged & np.isfinite(truth)
-    asked: NDArray[np.int64] = steps[known[steps]]
+    asked: Integers = steps[known[steps]]
     return asked
 
 
-def _alarm_score(
-    dataset: Dataset, alarms: dict[str, Flags], asked: NDArray[np.int64], truth: NDArray[np.float64] | None
-) -> AlarmScore:
+def _alarm_score(dataset: Dataset, alarms: dict[str, Flags], asked: Integers, truth: Doubles | None) -> AlarmScore:
     known = truth is not None and len(asked) > 0
     real = np.zeros(len(asked), bool) if truth is None else truth[asked] > 0
     usual = ~real if known else real  # where the truth is not known, no step is known to be normal
@@ -173,7 +169,7 @@ def stream_table(scores: Sequence[tuple[str, AlarmScore]]) -> tuple[list[str], l
 
 
 def over_thresholds(
-    dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None, part: Part = "test"
+    dataset: Dataset, scores: Doubles, truth: Doubles | None, part: Part = "test"
 ) -> tuple[list[float], list[float], list[float]]:
     """Thresholds, and the shares of normal steps above each and of anomalous steps not above it, where there are any.
 

@@ -15,6 +15,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles, Flags
+
 _INK, _FAINT, _TRUTH, _FORECAST, _OTHER = "#1d2530", "#d9dee5", "#9aa5b4", "#0b7a5b", "#c2571a"
 # Fixed, so that equal inputs give equal bytes; and letters as outlines, so that no font has to be there.
 _STYLE = {
@@ -36,10 +38,10 @@ _STYLE = {
 class Lines:
     """What was measured (samples,) and what a model said for the same times."""
 
-    times: NDArray[np.float64]  # seconds since 1970
-    truth: NDArray[np.float64]
-    said: NDArray[np.float64]
-    band: tuple[str, NDArray[np.float64], NDArray[np.float64]] | None = None  # its name, its lower and upper end
+    times: Doubles  # seconds since 1970
+    truth: Doubles
+    said: Doubles
+    band: tuple[str, Doubles, Doubles] | None = None  # its name, its lower and upper end
 
 
 def forecast_plot(lines: Lines, quantity: str, name: str = "forecast", row_s: float | None = None) -> bytes:
@@ -79,7 +81,7 @@ def learning_plot(
         return _svg(figure)
 
 
-def residual_plot(errors: NDArray[np.float64], quantity: str) -> bytes:
+def residual_plot(errors: Doubles, quantity: str) -> bytes:
     """How often errors (pairs,) of which size occur."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.0), layout="constrained")
@@ -128,9 +130,7 @@ def threshold_plot(levels: Sequence[float], shares: Mapping[str, Sequence[float]
         return _svg(figure)
 
 
-def score_plot(
-    times: NDArray[np.float64], scores: NDArray[np.float64], truth: NDArray[np.bool_], row_s: float | None = None
-) -> bytes:
+def score_plot(times: Doubles, scores: Doubles, truth: Flags, row_s: float | None = None) -> bytes:
     """Scores (samples,) over times as in `forecast_plot`, the threshold 1, and where the truth says anomalous."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.2), layout="constrained")
@@ -148,7 +148,7 @@ def score_plot(
         return _svg(figure)
 
 
-def _along(axes: Axes, times: NDArray[np.float64], row_s: float | None) -> NDArray[Any]:
+def _along(axes: Axes, times: Doubles, row_s: float | None) -> NDArray[Any]:
     """Where (samples,) lie along the axis, which is told how to write that: as dates, or as rows."""
     if row_s is not None:
         axes.set_xlabel("row of the stream")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import Network
+from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction
@@ -66,7 +66,7 @@ def predict(contract: Contract, network: Network, recording: Recording) -> list[
     return predictions
 
 
-def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> NDArray[np.float64]:
+def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> Doubles:
     """(steps, outputs): the predictions at the dataset's steps, NaN where there is none."""
     table = np.full(dataset.targets.shape, np.nan)
     for row, prediction in rows_of(dataset, predictions):
@@ -106,7 +106,7 @@ def scores_by_stream(
     return {name: scores for name, scores in found.items() if any(one.pairs for one in scores)}
 
 
-def _scores(dataset: Dataset, said: dict[str, NDArray[np.float64]], asked: NDArray[np.int64]) -> list[Score]:
+def _scores(dataset: Dataset, said: dict[str, Doubles], asked: Integers) -> list[Score]:
     """Of everyone's predictions (steps, outputs) at the steps `asked`."""
     units = dataset.contract.target_units
     scores = []
@@ -155,7 +155,7 @@ def coverage(dataset: Dataset, predictions: Iterable[Prediction], part: Part = "
     return found
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean(values: Doubles) -> float:
     return float(values.mean()) if values.size else math.nan
 
 

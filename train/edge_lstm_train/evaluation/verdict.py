@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.evaluation import classification, detection, plots
@@ -220,7 +220,7 @@ def _alarms(recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions:
     return Evaluation(detection.verdict(score), detection.table(score), figures, sections, [])
 
 
-def _threshold(dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None) -> list[Section]:
+def _threshold(dataset: Dataset, scores: Doubles, truth: Doubles | None) -> list[Section]:
     """What another threshold would have cost."""
     levels, false, missed = detection.over_thresholds(dataset, scores, truth)
     if not levels:
@@ -246,9 +246,7 @@ def _clock(recipe: Recipe) -> str:
     return "" if recipe.recording.row_s is not None else " (times in UTC)"
 
 
-def _score_pictures(
-    dataset: Dataset, scores: NDArray[np.float64], truth: NDArray[np.float64] | None, row_s: float | None
-) -> list[Block]:
+def _score_pictures(dataset: Dataset, scores: Doubles, truth: Doubles | None, row_s: float | None) -> list[Block]:
     blocks: list[Block] = []
     test = dataset.steps("test")
     for stream in np.unique(dataset.stream_of[test])[:_MOST_PLOTS]:

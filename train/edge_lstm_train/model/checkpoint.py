@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
@@ -32,9 +31,9 @@ class Checkpoint:
 
     model: Forecaster
     contract: Contract
-    tape: NDArray[np.float32]  # (steps, inputs): one stream, in order, raw features; for golden vectors
+    tape: Floats  # (steps, inputs): one stream, in order, raw features; for golden vectors
     provenance: dict[str, str]  # recipe, recording, versions, metrics: for people
-    truth: NDArray[np.float32] | None = None  # (steps, outputs): what the tape's steps should have said, NaN if unknown
+    truth: Floats | None = None  # (steps, outputs): what the tape's steps should have said, NaN if unknown
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_lstm.foundation.arrays import Doubles, Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.progress import Tick, progress
@@ -67,7 +67,7 @@ class Fitted:
 def fit(
     recipe: Recipe,
     dataset: Dataset,
-    spread: NDArray[np.float64],
+    spread: Doubles,
     *,
     device: str = "cpu",
     run_dir: Path | None = None,
@@ -104,9 +104,7 @@ def fit(
                 return dataclasses.replace(found, interrupted_at=recipe.fit.updates)
 
 
-def _refitted(
-    found: Fitted, recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], device: str, tick: Tick
-) -> Fitted:
+def _refitted(found: Fitted, recipe: Recipe, dataset: Dataset, spread: Doubles, device: str, tick: Tick) -> Fitted:
     """What was found, its weights learned anew; as they were where the loss was not finite on the way."""
     torch.manual_seed(recipe.fit.seed)  # from the start that led to what was found
     model = untrained(recipe, dataset, spread, refit=True).to(_device(device))
@@ -130,7 +128,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], *, refit: bool = False) -> Forecaster:
+def untrained(recipe: Recipe, dataset: Dataset, spread: Doubles, *, refit: bool = False) -> Forecaster:
     """The network before its first update: the highway's ridge, or else persistence, each target's mean, or how
     frequent each class is. With `refit` the ridge is that of training and validation part together."""
     contract = dataset.contract
@@ -169,7 +167,7 @@ def untrained(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64], *, 
     return model
 
 
-def _head_unit(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+def _head_unit(recipe: Recipe, dataset: Dataset, spread: Doubles) -> Doubles:
     """(outputs,): what a one at the head is in each target's unit, about the size of what the head has to say.
 
     Beside a highway, or added to the newest value, that is what a ridge leaves. Without either the head says all of its
@@ -180,7 +178,7 @@ def _head_unit(recipe: Recipe, dataset: Dataset, spread: NDArray[np.float64]) ->
     return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), spread)
 
 
-def input_statistics(dataset: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def input_statistics(dataset: Dataset) -> tuple[Floats, Floats]:
     """Mean and standard deviation (inputs,) that the network standardizes by; 0 and 1 for masks, classes and clock."""
     contract = dataset.contract
     inputs = contract.inputs
@@ -338,9 +336,7 @@ def _descend(
     return None
 
 
-def _batches(
-    dataset: Dataset, recipe: Recipe, scale: NDArray[np.float32], seen: NDArray[np.float32]
-) -> Iterator[Batch]:
+def _batches(dataset: Dataset, recipe: Recipe, scale: Floats, seen: Floats) -> Iterator[Batch]:
     section = recipe.fit
     random = np.random.default_rng(section.seed)
     worn = AugmentedRuns(recipe.augment, dataset.contract) or None
@@ -380,7 +376,7 @@ def carried(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tenso
     return torch.cat(pieces, dim=1), state
 
 
-def streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -> NDArray[np.float64]:
+def streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -> Doubles:
     """(steps, outputs): what the network says at every step up to the end of the part `last`, its state carried.
 
     The same as one step at a time, in the kernel that takes whole sequences; NaN after that part in each stream.

@@ -9,17 +9,16 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edge_lstm.bundle.network import CARRIED, Cell, Layer, Network, state_sizes
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
 
 # One (layers, batch, hidden) tensor for each name in CARRIED[cell]: [h, c] of an LSTM, [h] of a GRU; then, with a
 # highway, its shift register (1, batch, highway * inputs).
 State = list[Tensor]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

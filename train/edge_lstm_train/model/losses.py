@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.recipe.recipe import Recipe
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.forecaster import Forecaster
-
-Doubles = NDArray[np.float64]
 
 _PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the standardized taps, a row
 _BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
@@ -46,12 +44,12 @@ class _Taps:
         self._level_free = model.shape.level_free
         self._run_start = dataset.run_start
 
-    def full(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    def full(self, steps: Integers) -> Integers:
         """Those of the steps before which the run has as many steps as the register holds; all where none is."""
         full = steps[steps - self._run_start[steps] >= self._earlier]
         return full if full.size else steps
 
-    def at(self, steps: NDArray[np.int64]) -> Doubles:
+    def at(self, steps: Integers) -> Doubles:
         """(steps, taps + 1), zeros in the register before the run."""
         back = steps[:, None] - np.arange(1, self._earlier + 1)  # newest first, as the register
         before = back < self._run_start[steps][:, None]
@@ -63,7 +61,7 @@ class _Taps:
         return np.concatenate([rows, np.ones((len(steps), 1))], axis=1)
 
 
-def _solutions(taps: _Taps, wanted: Doubles, train: NDArray[np.int64]) -> Doubles:
+def _solutions(taps: _Taps, wanted: Doubles, train: Integers) -> Doubles:
     """One solution a penalty, (penalties, columns)."""
     known = train[np.isfinite(wanted[train])]
     size = taps.at(known[:1]).shape[1]
@@ -87,5 +85,5 @@ def _added(model: Forecaster, dataset: Dataset) -> Doubles:
     return dataset.features[:, model.change_of.numpy()].astype(np.float64)
 
 
-def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _blocks(rows: Integers) -> list[Integers]:
     return [rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK)]

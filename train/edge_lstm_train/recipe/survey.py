@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORDS
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
@@ -105,7 +105,7 @@ def survey(
     )
 
 
-def _drift(values: NDArray[np.float64], recording: Recording) -> tuple[float, float] | None:
+def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:
     """The mean level (of all streams) before and after three fifths of the rows, where the streams' own part company.
 
     That is where they differ by half of what a stream varies by before; a stream's level is compared with its own.
@@ -146,13 +146,13 @@ def _column(path: str | Path | Sequence[str | Path], column: str, layout: Layout
             yield texts_of(block.cells[at])
 
 
-def _whole(values: NDArray[np.float64]) -> list[str]:
+def _whole(values: Doubles) -> list[str]:
     found = np.unique(values[~np.isnan(values)])
     few = 2 <= len(found) <= min(_MOST_TEXTS, len(values) / 5) and not (found % 1).any()
     return [f"{number:.0f}" for number in found] if few else []
 
 
-def _identities(values: dict[str, NDArray[np.float64]]) -> list[str]:
+def _identities(values: dict[str, Doubles]) -> list[str]:
     """Columns of whole numbers that may name streams."""
     return [
         name
@@ -161,13 +161,13 @@ def _identities(values: dict[str, NDArray[np.float64]]) -> list[str]:
     ]
 
 
-def _changes(values: NDArray[np.float64]) -> bool:
+def _changes(values: Doubles) -> bool:
     known = values[~np.isnan(values)]
     return bool(known.size) and bool((known != known[0]).any())
 
 
 def _stream_column(
-    path: str | Path | Sequence[str | Path], times: NDArray[np.float64], candidates: Sequence[str], layout: Layout
+    path: str | Path | Sequence[str | Path], times: Doubles, candidates: Sequence[str], layout: Layout
 ) -> str | None:
     """The column whose values part rows into streams of ever later times, where all rows together are none.
 

@@ -1,0 +1,13 @@
+"""Names for the types of NumPy arrays, one for each kind of number."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Records = NDArray[np.void]
+Slots = Integers  # places of streams in the stream table
