@@ -56,7 +56,7 @@ _allowed = tuple(_pattern(words) for words in _ALLOWED)
 
 @dataclass(frozen=True)
 class Finding:
-    """A banned word: its line in the text (the first is 1), the word as it stands there, what to use instead."""
+    """A banned word: its line in the text (the first is 1), the word in the text, what to use instead."""
 
     line: int
     word: str
@@ -66,7 +66,7 @@ class Finding:
 def findings(text: str) -> list[Finding]:
     """Every banned word of a text, line by line."""
     found: list[Finding] = []
-    for pattern in _allowed:  # blanked out, with the line ends kept, so that lines still count right
+    for pattern in _allowed:  # replaced by spaces; line ends stay, so that line numbers stay
         text = pattern.sub(lambda match: re.sub(r"\S", " ", match.group()), text)
     for pattern, instead in BANNED:
         for match in pattern.finditer(text):

@@ -1,4 +1,4 @@
-"""The project's texts use plain words: documents, help texts and docstrings hold none of the banned ones."""
+"""The project's texts use plain words: no banned word in documents, help texts and docstrings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def listed(name: str, text: str, first_line: int = 1) -> list[str]:
-    """`name:line: word → use instead`, one for each banned word of a text that begins at `first_line` of its file."""
+    """`name:line: word → use instead`, for each banned word; the text begins at `first_line` of its file."""
     return [f"{name}:{first_line - 1 + found.line}: {found.word} → {found.instead}" for found in findings(text)]
 
 
@@ -32,7 +32,7 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def helps(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
-    """(command line, its --help) of a command and of all below it."""
+    """(command line, its --help) of a command and of its subcommands."""
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
@@ -87,5 +87,5 @@ def test_real_rooms_and_parts_of_other_words_are_allowed(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["the room of the decoder", "The door to the broker", "a restart cannot mend it"])
-def test_rooms_and_doors_of_code_are_not(text: str) -> None:
+def test_rooms_and_doors_of_code_are_banned(text: str) -> None:
     assert len(findings(text)) == 1

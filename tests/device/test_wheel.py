@@ -67,7 +67,7 @@ def test_the_base_needs_neither_torch_nor_a_backend(wheel: Path) -> None:
 
 
 def modules_of(folder: Path) -> set[str]:
-    """The modules of a package's folder by name, its subpackages with a slash; what begins a package is none."""
+    """The modules of a folder by name, and its subpackages with a slash; `__init__` is left out."""
     modules = {file.stem for file in folder.glob("*.py")} - {"__init__"}
     return modules | {f"{file.parent.name}/" for file in folder.glob("*/__init__.py")}
 
