@@ -14,7 +14,7 @@ test: lint .venv-device/installed
 	$(MAKE) --no-print-directory -j2 -Otarget test-device test-workshop
 
 test-device: .venv-device/installed
-	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow --device-only
+	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow tests/test_plain_english.py --device-only
 
 test-workshop: .venv/installed
 	$(BIN)/python -m pytest tests/train tests/export tests/runtime tests/flow/test_demo.py

@@ -66,9 +66,25 @@ def test_the_base_needs_neither_torch_nor_a_backend(wheel: Path) -> None:
     assert base == {"click", "numpy", "paho-mqtt", "tomli"}
 
 
-def test_the_architecture_names_every_room() -> None:
-    named = set(re.findall(r"`(\w+)", (ROOT / "docs/architecture.md").read_text()))
-    for package in ("edge_lstm", "edge_lstm_train", "edge_lstm_export"):
-        rooms = {file.stem for file in (ROOT / SOURCES[package]).glob("*.py") if not file.stem.startswith("__")}
-        missing = rooms - named
-        assert not missing, f"docs/architecture.md has no row for {', '.join(sorted(missing))} of {package}"
+def modules_of(folder: Path) -> set[str]:
+    """The modules of a folder by name, and its subpackages with a slash; `__init__` is left out."""
+    modules = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    return modules | {f"{file.parent.name}/" for file in folder.glob("*/__init__.py")}
+
+
+def test_the_tables_of_the_architecture_name_exactly_the_modules() -> None:
+    sections = re.split(r"^#+ ", (ROOT / "docs/architecture.md").read_text(), flags=re.MULTILINE)
+    tables = {
+        heading[1]: re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+        for section in sections
+        if (heading := re.match("`((?:runtime|train|export)/[^`]+)`\n", section))
+    }
+    for name, rows in tables.items():
+        assert len(rows) == len(set(rows)), f"docs/architecture.md names a module of {name} twice: {sorted(rows)}"
+    roots = [ROOT / SOURCES[package] for package in ("edge_lstm", "edge_lstm_train", "edge_lstm_export")]
+    folders = [file.parent for root in roots for file in root.rglob("__init__.py")]
+    present = {str(folder.relative_to(ROOT)): modules_of(folder) for folder in folders if modules_of(folder)}
+    for name in sorted({*present, *tables}):
+        named, there = set(tables.get(name, [])), present.get(name, set())
+        missing, extra = sorted(there - named), sorted(named - there)
+        assert named == there, f"docs/architecture.md, table of {name}: missing {missing}, without a module {extra}"
