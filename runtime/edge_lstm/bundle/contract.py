@@ -118,7 +118,7 @@ class Sampling:
 class Decision:
     """How a classifier's probabilities become one label."""
 
-    label: str = key("label", doc="name of what is classified, e.g. activity")
+    label: str = key("label", doc="name of the label that is predicted, e.g. activity")
     hold_steps: int = key(
         1, least=1, most=1_000_000, doc="consecutive steps that another label must win before it is taken"
     )

@@ -57,10 +57,10 @@ class Recipe:
     name: str = key(doc="name of the model: letters, digits, - and _")
     recording: RecordingSection = key(doc="where the readings are")
     features: dict[str, FeatureSection] = key(doc="measured inputs, in order")
-    forecast: ForecastSection | None = key(None, doc="what to predict")
-    anomaly: AnomalySection | None = key(None, doc="how anomalies are scored")
-    classify: ClassifySection | None = key(None, doc="which classes to distinguish")
-    regress: RegressSection | None = key(None, doc="what to estimate")
+    forecast: ForecastSection | None = key(None, doc='what to predict, with task = "forecast"')
+    anomaly: AnomalySection | None = key(None, doc='how anomalies are scored, with task = "anomaly"')
+    classify: ClassifySection | None = key(None, doc='which classes to distinguish, with task = "classify"')
+    regress: RegressSection | None = key(None, doc='what to estimate, with task = "regress"')
     labels: dict[str, LabelSection] = key({}, doc="known values of each row that are not inputs")
     task: Literal["forecast", "anomaly", "classify", "regress"] = key(
         "forecast", doc="what to learn; the section of the same name is required"
