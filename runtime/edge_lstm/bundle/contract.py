@@ -142,7 +142,7 @@ class Alarm:
         400,
         least=20,
         most=10_000,
-        doc="steps after settle_steps that calibrate a stream; the equipment must work normally by then",
+        doc="steps after settle_steps that calibrate a stream; the equipment must work normally in them",
     )
     quantile: float = key(0.99, least=0.5, most=1.0, doc="quantile of the distances during calibration")
     factor: float = key(3.0, least=0.01, doc="the alarm threshold is this factor times that quantile")
