@@ -39,7 +39,7 @@ _HEAD = "| key | type | unit | default | meaning |\n|---|---|---|---|---|\n"
 _UNITS = {"s": "s", "ms": "ms", "mb": "MB", "hz": "Hz", "bytes": "bytes", "degrees": "degrees", "steps": "steps"}
 _NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 _CODE = re.compile(  # a key with its value, a name that only a key has, parts of a topic, a text
-    r'\b[a-z_]+ = (?:"[^"]*"|\{[^}]*\})|\b[a-z]+(?:_[a-z0-9]+)+|\{\w+\}(?:-\{\w+\})*|"[^"]*"'
+    r'\b[a-z_]+ = (?:"[^"]*"|\{[^}]*\})|\b[a-z]+(?:_[a-z0-9]+)+|\{[^}]*\}(?:-\{\w+\})*|"[^"]*"'
 )
 
 

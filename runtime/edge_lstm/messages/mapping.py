@@ -208,7 +208,7 @@ class OutputMapping:
     retain: bool = key(False, doc="true: the broker keeps each stream's last prediction for later subscribers")
     expiry_s: int | None = key(None, least=1, most=4_294_967_295, doc="MQTT 5 message expiry, seconds")
     content_type: str | None = key(None, doc='MQTT 5 content type, like "application/json"')
-    user_properties: dict[str, str] = key({}, doc="MQTT 5 user properties, name = text")
+    user_properties: dict[str, str] = key({}, doc='MQTT 5 user properties, like {site = "north"}')
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from topic_faults(self.topic, wildcards=False)
