@@ -93,10 +93,11 @@ def derived_fault(text: str) -> str | None:
 class Sampling:
     """How readings become steps: every reading is one, or the readings of each interval of a grid are."""
 
-    interval_s: float | None = key(None, least=1e-6, doc="the usual time between steps; horizons are counted in it")
-    max_gap_s: float | None = key(None, least=1e-6, doc="a longer silence restarts the stream's state")
+    interval_s: float | None = key(None, least=1e-6, doc="usual time between steps")
+    max_gap_s: float | None = key(None, least=1e-6, doc="a longer gap between readings resets the stream's state")
     grid: bool = key(
-        False, doc="whether the readings of each interval_s make one step, and an empty interval a missing"
+        False,
+        doc="true: the readings of each interval make one step, and an empty interval makes a step of missing values",
     )
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -117,9 +118,14 @@ class Sampling:
 class Decision:
     """How a classifier's probabilities become one label."""
 
-    label: str = key("label", doc="what is told apart, e.g. activity")
-    hold_steps: int = key(1, least=1, most=1_000_000, doc="steps for which another label must win before it is taken")
-    pool: bool = key(False, doc="whether all steps since the state's start vote, or else the last one alone")
+    label: str = key("label", doc="name of the label that is predicted, e.g. activity")
+    hold_steps: int = key(
+        1, least=1, most=1_000_000, doc="consecutive steps that another label must win before it is taken"
+    )
+    pool: bool = key(
+        False,
+        doc="true: average the probabilities of all steps since the state's start; false: use the last step alone",
+    )
 
 
 @dataclass(frozen=True)
@@ -130,15 +136,23 @@ class Alarm:
     average from what it was in the stream's first steps is compared with `factor` times its `quantile` there.
     """
 
-    span_steps: int = key(40, least=1, most=1_000_000, doc="of the exponential average of the residuals")
-    settle_steps: int = key(20, least=0, most=1_000_000, doc="steps after a (re)start that are not judged")
-    calibrate_steps: int = key(400, least=20, most=10_000, doc="a stream's first steps that say what is usual")
-    quantile: float = key(0.99, least=0.5, most=1.0, doc="of the distances in calibration")
-    factor: float = key(3.0, least=0.01, doc="how far beyond that quantile an alarm begins")
-    release: float = key(
-        1.0, least=0.01, most=1.0, doc="the score below which it ends: less than 1 makes one of many short ones"
+    span_steps: int = key(40, least=1, most=1_000_000, doc="span of the exponential average of the residuals")
+    settle_steps: int = key(20, least=0, most=1_000_000, doc="steps after a start or restart that get no score")
+    calibrate_steps: int = key(
+        400,
+        least=20,
+        most=10_000,
+        doc="steps after settle_steps that calibrate a stream; the equipment must work normally in them",
     )
-    shrinkage: float = key(0.1, least=0.0, most=1.0, doc="share of the covariance that is its diagonal alone")
+    quantile: float = key(0.99, least=0.5, most=1.0, doc="quantile of the distances during calibration")
+    factor: float = key(3.0, least=0.01, doc="the alarm threshold is this factor times that quantile")
+    release: float = key(
+        1.0,
+        least=0.01,
+        most=1.0,
+        doc="an alarm ends below this score; a value below 1 joins several short alarms into one",
+    )
+    shrinkage: float = key(0.1, least=0.0, most=1.0, doc="shrinkage of the covariance towards its diagonal")
 
 
 @dataclass(frozen=True)

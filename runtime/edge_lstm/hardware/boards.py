@@ -24,11 +24,11 @@ _PACKAGE = "edge_lstm_device_configs"
 class Image:
     """An operating system that the board is used with."""
 
-    name: str = key(doc="as its maker calls it")
-    python: str = key(doc="the Python it ships, like 3.11")
-    glibc: str = key(doc="the C library it ships, like 2.36")
-    use_python: str | None = key(None, doc="the Python to install, where the shipped one is too old or too new")
-    note: str | None = key(None, doc="how to come by that Python")
+    name: str = key(doc="name of the image, as its maker writes it")
+    python: str = key(doc="Python version of the image, like 3.11")
+    glibc: str = key(doc="version of the image's C library, like 2.36")
+    use_python: str | None = key(None, doc="Python version to install, where the image's own is too old or too new")
+    note: str | None = key(None, doc="how to install that Python")
 
     @property
     def runs(self) -> str:
@@ -40,42 +40,46 @@ class Image:
 class ServiceDefaults:
     """Keys of service.toml that a board sets and a service config may set otherwise; they mean the same there."""
 
-    backend: BackendName = key(doc="who steps the network")
-    scheme: Scheme = key(doc="how its weights are stored")
-    threads: int = key(doc="of a step", least=1)
-    sync: Sync = key(doc="whether a commit waits for the disk itself")
-    commit_interval_s: float = key(doc="least time between two commits", least=0)
-    checkpoint_s: float = key(doc="time between commits where durability is at-most-once", least=0.1)
-    memory_max_mb: int = key(doc="what the service may use before systemd ends it", least=32)
-    max_streams: int = key(doc="in memory; the longest idle ones wait in the database", least=1)
-    watchdog_s: float = key(doc="a loop that stands still for so long is restarted", least=1)
-    cores: list[int] | None = key(None, doc="the cores it may run on; none: all")
+    backend: BackendName = key(doc="inference backend")
+    scheme: Scheme = key(doc="quantization scheme")
+    threads: int = key(doc="threads per step", least=1)
+    sync: Sync = key(
+        doc="full: a commit waits for the disk; normal: it does not, and a power cut may lose the last commits"
+    )
+    commit_interval_s: float = key(doc="shortest time between two commits", least=0)
+    checkpoint_s: float = key(doc='time between commits with durability = "at-most-once"', least=0.1)
+    memory_max_mb: int = key(doc="memory limit in the systemd unit", least=32)
+    max_streams: int = key(doc="streams in memory; those idle for longest wait in the database", least=1)
+    watchdog_s: float = key(doc="systemd restarts the service when its loop stands still for this long", least=1)
+    cores: list[int] | None = key(None, doc="CPU cores that the process may use; none: all")
 
 
 @dataclass(frozen=True)
 class Budget:
     """What a bundle may cost on the board."""
 
-    step_p99_ms: float = key(doc="99 of 100 steps of one stream take no longer", least=0)
-    rss_mb: float = key(doc="memory of a process with one bundle loaded", least=0)
+    step_p99_ms: float = key(doc="largest 99th percentile of the step time of one stream", least=0)
+    rss_mb: float = key(doc="largest memory of a process with one bundle loaded", least=0)
 
 
 @dataclass(frozen=True)
 class BoardConfig:
     """One board, as its TOML in device_configs/ says."""
 
-    title: str = key(doc="what a person calls it")
-    architecture: Literal["aarch64", "armv7l", "x86_64"] = key(doc="of the userland")
-    compatible: list[str] = key(doc="how entries of /proc/device-tree/compatible begin on it; none: a kind of board")
-    memory_mb: int = key(doc="the least that Linux has on it, of the smallest model", least=1)
-    least_python: str = key(doc="the oldest Python with wheels for it")
-    most_python: str = key(doc="the newest one")
-    least_glibc: str = key(doc="the oldest C library that these wheels run on")
-    extras: list[str] = key(doc="what to install: edge-lstm[...]")
+    title: str = key(doc="name for display")
+    architecture: Literal["aarch64", "armv7l", "x86_64"] = key(doc="architecture of the userland")
+    compatible: list[str] = key(
+        doc="first characters of the board's entries in /proc/device-tree/compatible; empty: a kind of board"
+    )
+    memory_mb: int = key(doc="least memory that Linux reports on the smallest model", least=1)
+    least_python: str = key(doc="oldest Python with wheels for the board")
+    most_python: str = key(doc="newest Python with wheels for the board")
+    least_glibc: str = key(doc="oldest C library that these wheels run on")
+    extras: list[str] = key(doc="extras to install: edge-lstm[...]")
     providers: list[Provider] = key(doc="execution providers of onnxruntime that the board can have")
-    images: list[Image] = key(doc="operating systems")
-    service: ServiceDefaults = key(doc="what a service does there unless its config says otherwise")
-    budget: Budget = key(doc="what edge-lstm bench holds a bundle to")
+    images: list[Image] = key(doc="operating systems that are used on the board")
+    service: ServiceDefaults = key(doc="defaults of a service on the board")
+    budget: Budget = key(doc="limits that edge-lstm bench checks a bundle against")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for name in ("least_python", "most_python", "least_glibc"):

@@ -21,14 +21,16 @@ PresetName = Literal["esphome", "homeassistant", "shelly", "shelly-gen1", "tasmo
 class ValueMapping:
     """Where one value stands in a message, and what its numbers mean."""
 
-    path: str | None = key(None, doc="path of the value; none: a key of the feature's own name")
-    topic: str | None = key(None, doc="topic pattern of this value alone, where it has a topic of its own")
-    scale: float = key(1.0, doc="what the number is multiplied with, to be in the bundle's unit")
-    offset: float = key(0.0, doc="what is added after that")
+    path: str | None = key(None, doc="path of the value; none: a key with the feature's name")
+    topic: str | None = key(None, doc="topic pattern of this value, if it has its own topic")
+    scale: float = key(1.0, doc="factor that converts the number to the bundle's unit")
+    offset: float = key(0.0, doc="added after the multiplication by scale")
     least: float | None = key(None, doc="a smaller value, in the bundle's unit, is missing")
     most: float | None = key(None, doc="a larger value, in the bundle's unit, is missing")
-    ignore: list[float] = key([], doc="numbers, as they come, that mean a missing value")
-    words: dict[str, float] = key({}, doc="texts that mean a number, like words = {dry = 0, wet = 1}")
+    ignore: list[float] = key([], doc="raw numbers that mean a missing value")
+    words: dict[str, float] = key(
+        {}, doc="numbers for texts, like words = {dry = 0, wet = 1}; upper and lower case are the same"
+    )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from _path_faults("path", self.path)
@@ -50,29 +52,43 @@ class InputMapping:
     """
 
     topic: str | list[str] = key(
-        "sensors/{stream}", doc="topic pattern, or a list: {stream}, {value} or any {name} is what a level says"
+        "sensors/{stream}",
+        doc="topic pattern, or a list of patterns; {stream}, {value} or any {name} matches a level or a part of it",
     )
-    preset: PresetName | None = key(None, doc="a well-known device software, whose keys stand where none are given")
-    name: str | None = key(None, doc="the stream's name from the topic's parts, like {line}-{stream}; or a fixed one")
-    stream: str | None = key(None, doc="path of the stream's name, where the topic does not say it")
-    format: Literal["json", "text", "csv", "msgpack"] = key("json", doc="what a payload is")
-    columns: list[str] = key([], doc="names of the columns of a CSV payload, in order")
-    separator: str = key(",", doc="what stands between the columns")
-    readings: str | None = key(None, doc="path of the reading in a message, or of a list of them")
+    preset: PresetName | None = key(None, doc="device software; the preset sets the keys that this table leaves out")
+    name: str | None = key(
+        None, doc="stream name from the topic's parts, like {line}-{stream}, or a fixed name; none: {stream}"
+    )
+    stream: str | None = key(None, doc="path of the stream's name in the payload, where the topic does not hold it")
+    format: Literal["json", "text", "csv", "msgpack"] = key("json", doc="format of the payload")
+    columns: list[str] = key([], doc="column names of a CSV payload, in order")
+    separator: str = key(",", doc="column separator of a CSV payload")
+    readings: str | None = key(None, doc="path of the reading, or of a list of readings, in the payload")
     value: str | None = key(
-        None, doc="path of the value, where the topic says which one it is; none: the whole payload"
+        None, doc="path of the value, where {value} in the topic names the feature; none: the whole payload"
     )
-    values: dict[str, str | ValueMapping] = key({}, doc="feature = path; others have a key of their own name")
-    join: bool = key(False, doc="whether a message may hold only some of the values that belong together")
-    time_from: Literal["payload", "property", "arrival", "payload-or-arrival"] = key("payload", doc="who says when")
-    time: str = key("time", doc="path (or user property) of the time: ISO 8601, or a number since 1970")
-    timezone: str = key("UTC", doc="zone of times that name none, like Europe/Berlin")
-    sequence: str | None = key(None, doc="path (or user property) of what tells a reading from all others")
-    sequence_from: Literal["payload", "property"] = key("payload", doc="who says so")
-    ignore: list[float] = key([], doc="numbers, as they come, that mean a missing value, whichever value it is")
-    missing: list[str] = key([], doc="texts that mean a missing value, besides unavailable, unknown, nan and such")
-    max_bytes: int = key(262_144, least=1, doc="a longer payload is refused, and not decoded")
-    decimal: Literal["point", "comma"] = key("point", doc="what numbers that are texts have before their fraction")
+    values: dict[str, str | ValueMapping] = key(
+        {}, doc="feature = path of its value, or a table; a feature that is not listed has a key with its name"
+    )
+    join: bool = key(False, doc="true: a message may hold only some of the values of a sample")
+    time_from: Literal["payload", "property", "arrival", "payload-or-arrival"] = key(
+        "payload",
+        doc="source of the time: payload, MQTT 5 user property, arrival, or arrival if the payload has no time",
+    )
+    time: str = key("time", doc="path (or name of the user property) of the time: ISO 8601, or a number since 1970")
+    timezone: str = key("UTC", doc="time zone of times that name none, like Europe/Berlin")
+    sequence: str | None = key(
+        None, doc="path (or name of the user property) of a counter or id, unique within the stream"
+    )
+    sequence_from: Literal["payload", "property"] = key(
+        "payload", doc="source of the sequence: payload or MQTT 5 user property"
+    )
+    ignore: list[float] = key([], doc="raw numbers that mean a missing value, in any feature")
+    missing: list[str] = key(
+        [], doc="texts that mean a missing value, besides unavailable, unknown, nan and similar ones"
+    )
+    max_bytes: int = key(262_144, least=1, doc="a longer payload is refused and not decoded")
+    decimal: Literal["point", "comma"] = key("point", doc="decimal separator of numbers that are texts")
 
     @staticmethod
     def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -178,20 +194,21 @@ class InputMapping:
 class OutputMapping:
     """Where predictions go, and in what form."""
 
-    topic: str = key("predictions/{stream}", doc="topic pattern; {stream} is the stream's name")
+    topic: str = key("predictions/{stream}", doc="topic of the predictions; {stream} is the stream's name")
     format: Literal["nested", "flat", "msgpack"] = key(
-        "nested", doc="what a payload is; docs/predictions.md shows each"
+        "nested", doc="format of the payload: nested JSON, flat JSON, or MessagePack"
     )
     publish_when: Literal["every", "change", "alarm"] = key(
-        "every", doc="change: only where a value moved over its deadband; alarm: where an alarm or a label turned"
+        "every",
+        doc="every: each step; change: a value moved by more than its deadband; alarm: an alarm or label changed",
     )
-    deadband: dict[str, float] = key({}, doc="target = how far a value may move unsaid, in its unit", least=0)
-    retain: bool = key(False, doc="whether the broker keeps each stream's last prediction for who subscribes later")
-    expiry_s: int | None = key(
-        None, least=1, most=4_294_967_295, doc="seconds after which the broker gives it to nobody any more (MQTT 5)"
+    deadband: dict[str, float] = key(
+        {}, doc="target = largest change that is not published, in the target's unit", least=0
     )
-    content_type: str | None = key(None, doc='said beside the payload, like "application/json" (MQTT 5)')
-    user_properties: dict[str, str] = key({}, doc="name = text, said beside the payload (MQTT 5)")
+    retain: bool = key(False, doc="true: the broker keeps each stream's last prediction for later subscribers")
+    expiry_s: int | None = key(None, least=1, most=4_294_967_295, doc="MQTT 5 message expiry, seconds")
+    content_type: str | None = key(None, doc='MQTT 5 content type, like "application/json"')
+    user_properties: dict[str, str] = key({}, doc='MQTT 5 user properties, like {site = "north"}')
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from topic_faults(self.topic, wildcards=False)

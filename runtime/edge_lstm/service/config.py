@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,19 +34,28 @@ _SECRETS = "a password does not belong into a file that is copied and shown: set
 class MqttConfig:
     """The broker, who this service is to it, and how both prove it."""
 
-    url: str = key(doc="mqtt://host:port, or mqtts://host:port with TLS")
-    protocol: Literal["5", "3.1.1"] = key("5", doc="the version of MQTT")
-    client_id: str = key("edge-lstm", doc="the broker keeps the session under it: one per service")
-    session_expiry_s: int = key(604_800, least=0, most=4_294_967_295, doc="how long the broker keeps what was missed")
-    qos: Literal[0, 1] = key(1, doc="of the subscription; 0: readings may get lost")
-    receive_maximum: int = key(1000, least=1, most=65_535, doc="readings on their way before the first acknowledgement")
-    keepalive_s: int = key(30, least=1, most=65_535, doc="how soon a silent connection is asked whether it lives")
-    username: str | None = key(None, doc="none: anonymous, or known by its certificate")
+    url: str = key(doc="broker address: mqtt://host:port, or mqtts://host:port for TLS")
+    protocol: Literal["5", "3.1.1"] = key("5", doc="MQTT version")
+    client_id: str = key("edge-lstm", doc="MQTT client id, one per service: the broker keeps the session under it")
+    session_expiry_s: int = key(
+        604_800,
+        least=0,
+        most=4_294_967_295,
+        doc="how long the broker keeps the session while the service is away; 0: not at all",
+    )
+    qos: Literal[0, 1] = key(1, doc="QoS of the subscription; at 0, readings may get lost")
+    receive_maximum: int = key(
+        1000, least=1, most=65_535, doc="largest number of unacknowledged readings in transit (MQTT 5)"
+    )
+    keepalive_s: int = key(30, least=1, most=65_535, doc="MQTT keep-alive, seconds")
+    username: str | None = key(None, doc="MQTT user name; none: anonymous, or identified by the client certificate")
     password_file: str | None = key(None, doc="path of a file that holds the password")
-    password_credential: str | None = key(None, doc="name of a systemd credential that holds it (LoadCredential=)")
-    ca_file: str | None = key(None, doc="path of the authority's certificate; none: the system's authorities")
-    cert_file: str | None = key(None, doc="path of our certificate, for a broker that asks for one")
-    key_file: str | None = key(None, doc="path of its private key")
+    password_credential: str | None = key(
+        None, doc="name of a systemd credential that holds the password (LoadCredential=)"
+    )
+    ca_file: str | None = key(None, doc="path of the CA certificate; none: the system's certificate authorities")
+    cert_file: str | None = key(None, doc="path of the client certificate, for a broker that asks for one")
+    key_file: str | None = key(None, doc="path of the client certificate's private key")
     password: str | None = key(None, refused=_SECRETS)
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -114,41 +123,52 @@ class ServiceConfig:
     """One service: a bundle, a broker, and what goes in and out. Relative paths start at the file's folder."""
 
     bundle: str = key(doc="path of the .elstm file")
-    mqtt: MqttConfig = key(doc="the broker")
+    mqtt: MqttConfig = key(doc="connection to the broker")
     device: str | None = key(
-        None, doc="a board (edge-lstm device list), whose settings hold for keys that are not here"
+        None, doc="board name (edge-lstm device list); the board sets the keys that this file leaves out"
     )
-    backend: BackendName | None = key(None, doc="none: the first installed")
-    scheme: Scheme | None = key(None, doc="none: int8 where the bundle has it")
-    threads: int = key(1, least=1, most=256, doc="of a step")
-    cores: list[int] | None = key(None, least=0, doc="the cores it may run on; none: all")
-    providers: list[Provider] | None = key(None, doc="onnxruntime's, in the order of preference; none: the CPU")
-    trust: str | None = key(None, doc="path of a public key: a bundle that it did not sign is refused")
-    state: str = key("state.db", doc="path of the database that keeps the streams' states")
+    backend: BackendName | None = key(
+        None, doc="inference backend; none: the first installed of litert, onnx, tflite-runtime, numpy"
+    )
+    scheme: Scheme | None = key(None, doc="quantization scheme; none: int8 where the bundle has it")
+    threads: int = key(1, least=1, most=256, doc="threads per step")
+    cores: list[int] | None = key(None, least=0, doc="CPU cores that the process may use; none: all")
+    providers: list[Provider] | None = key(
+        None, doc="execution providers of onnxruntime, the preferred one first; none: the CPU"
+    )
+    trust: str | None = key(None, doc="path of a public key; a bundle that this key did not sign is refused")
+    state: str = key("state.db", doc="path of the state database, which keeps the streams' states")
     durability: Literal["exactly-once", "at-most-once"] = key(
-        "exactly-once", doc="at-most-once: QoS 0, states kept every checkpoint_s and at stop"
+        "exactly-once", doc="at-most-once: QoS 0, states are committed every checkpoint_s and at a stop"
     )
-    checkpoint_s: float = key(60.0, least=0.1, doc="seconds between commits where durability is at-most-once")
+    checkpoint_s: float = key(60.0, least=0.1, doc='time between commits with durability = "at-most-once"')
     sync: Sync = key(
-        "full", doc="normal: a commit does not wait for the disk, and a power cut may take the last ones with it"
+        "full", doc="full: a commit waits for the disk; normal: it does not, and a power cut may lose the last commits"
     )
     commit_interval_s: float = key(
-        0.0, least=0, most=60, doc="least time between two commits, to spare a card; meanwhile readings wait"
+        0.0,
+        least=0,
+        most=60,
+        doc="shortest time between two commits, to spare an SD card; readings wait in the meantime",
     )
-    memory_max_mb: int | None = key(None, least=32, doc="what edge-lstm device install tells systemd; none: no limit")
-    watchdog_s: float = key(60.0, least=1, doc="a loop that stands still for so long is restarted by systemd")
-    late: Literal["rewind", "drop"] = key("rewind", doc="what becomes of a reading older than its stream's last one")
-    max_rewind: int = key(8, least=1, most=1000, doc="how many samples it may lie back")
-    max_streams: int = key(100_000, least=1, doc="streams in memory; the longest idle ones wait in the database")
-    history: int = key(10_000, least=0, doc="readings kept for edge-lstm replay --history")
+    memory_max_mb: int | None = key(
+        None, least=32, doc="memory limit that edge-lstm device install writes into the systemd unit; none: no limit"
+    )
+    watchdog_s: float = key(60.0, least=1, doc="systemd restarts the service when its loop stands still for this long")
+    late: Literal["rewind", "drop"] = key(
+        "rewind", doc="rewind: a late reading is inserted in its place; drop: it is dropped and counted"
+    )
+    max_rewind: int = key(8, least=1, most=1000, doc="how many samples back a late reading may be inserted")
+    max_streams: int = key(100_000, least=1, doc="streams in memory; those idle for longest wait in the database")
+    history: int = key(10_000, least=0, doc="number of readings kept for edge-lstm replay --history")
     max_ahead_s: float = key(
         86_400.0,
         least=0,
-        doc="a reading further in the future is refused: one wrong clock must not make all that follows late",
+        doc="readings further in the future are refused, so that one wrong clock does not make later readings late",
     )
-    stats_interval_s: float = key(60.0, least=0.1, doc="seconds between messages on the stats topic")
-    input: InputMapping = field(default_factory=InputMapping)
-    output: OutputMapping = field(default_factory=OutputMapping)
+    stats_interval_s: float = key(60.0, least=0.1, doc="time between two messages on the stats topic")
+    input: InputMapping = key(InputMapping(), doc="where readings are in the messages")
+    output: OutputMapping = key(OutputMapping(), doc="where predictions go, and in which format")
 
     @staticmethod
     def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:

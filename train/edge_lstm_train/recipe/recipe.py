@@ -54,23 +54,27 @@ T = TypeVar("T")
 class Recipe:
     """All that training needs to know. `recording.path` is absolute once `read_recipe` has read it."""
 
-    name: str = key(doc="the model's name: letters, digits, - and _")
+    name: str = key(doc="name of the model: letters, digits, - and _")
     recording: RecordingSection = key(doc="where the readings are")
     features: dict[str, FeatureSection] = key(doc="measured inputs, in order")
-    forecast: ForecastSection | None = key(None, doc="what to predict")
-    anomaly: AnomalySection | None = key(None, doc="what is usual")
-    classify: ClassifySection | None = key(None, doc="what to tell apart")
-    regress: RegressSection | None = key(None, doc="what to estimate")
-    labels: dict[str, LabelSection] = key({}, doc="known beside the features, and no input")
-    task: Literal["forecast", "anomaly", "classify", "regress"] = key("forecast", doc="what to learn")
-    clip: float | None = key(None, doc="standard deviations from the mean at which values are cut off", least=1.0)
+    forecast: ForecastSection | None = key(None, doc='what to predict, with task = "forecast"')
+    anomaly: AnomalySection | None = key(None, doc='how anomalies are scored, with task = "anomaly"')
+    classify: ClassifySection | None = key(None, doc='which classes to distinguish, with task = "classify"')
+    regress: RegressSection | None = key(None, doc='what to estimate, with task = "regress"')
+    labels: dict[str, LabelSection] = key({}, doc="known values of each row that are not inputs")
+    task: Literal["forecast", "anomaly", "classify", "regress"] = key(
+        "forecast", doc="what to learn; the section of the same name is required"
+    )
+    clip: float | None = key(
+        None, doc="values further from the mean than this many standard deviations are clipped", least=1.0
+    )
     clock: list[ClockInput] = key([], doc="inputs computed from the reading's time (UTC)")
-    sampling: Sampling = key(Sampling(), doc="readings to steps")
+    sampling: Sampling = key(Sampling(), doc="how readings become steps")
     split: SplitSection = key(SplitSection(), doc="training, validation and test part")
     model: ModelSection = key(ModelSection(), doc="the network")
-    fit: FitSection = key(FitSection(), doc="the search for weights")
-    augment: AugmentSection = key(AugmentSection(), doc="what each chunk of training is changed by")
-    tune: dict[str, Range] = key({}, doc='key = what edge-lstm tune may give it, e.g. "model.hidden"')
+    fit: FitSection = key(FitSection(), doc="how the weights are trained")
+    augment: AugmentSection = key(AugmentSection(), doc="random changes to the training data")
+    tune: dict[str, Range] = key({}, doc='key = the values that edge-lstm tune may try, e.g. "model.hidden"')
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):

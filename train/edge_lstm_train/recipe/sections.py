@@ -21,25 +21,27 @@ class RecordingSection:
     """Where the readings are, and how to read them."""
 
     path: str | list[str] = key(
-        doc="CSV or Parquet, relative to the recipe or to --data: a file, a pattern like logs/*.csv, a list"
+        doc="CSV or Parquet: a file, a pattern like logs/*.csv, or a list; relative to the recipe or to --data"
     )
     time: str | list[str] | None = key(
-        None, doc="column of times, or those of date and hour; none: the first that holds times"
+        None, doc="column of times, or columns of date and hour; none: the first column that holds times"
     )
-    time_format: str | None = key(None, doc="how times are written, like %d.%m.%Y %H:%M; none: ISO 8601 or a number")
-    time_unit: Literal["s", "ms"] | None = key(None, doc="of times that are numbers; none: told by their size")
-    timezone: str = key("UTC", doc="zone of times that name none, like Europe/Berlin")
-    interval_s: float | None = key(None, doc="no times: a stream's rows are this far apart", least=1e-6)
-    start: str | None = key(None, doc="time of the first row where there are no times; none: 1970")
-    stream: str | None = key(None, doc="name of the one stream; none: each file is one, by its name")
-    stream_column: str | None = key(None, doc="column of stream names, where a file holds several")
-    group_column: str | None = key(None, doc="column that says which streams belong together, for [split]")
-    groups: dict[str, list[str]] = key({}, doc="group = its streams, where no column says so")
-    separator: str | None = key(None, doc="between columns; a space: any run of spaces; none: found")
-    header: list[str] = key([], doc="names of the columns, where the first row holds none")
-    decimal: Literal["point", "comma"] = key("point", doc="what numbers have before their fraction")
-    sentinels: list[float] = key([], doc="numbers that mean a missing value, whichever feature")
-    missing: list[str] = key([], doc="texts that mean a missing value, besides NA, null, unavailable and such")
+    time_format: str | None = key(None, doc="format of the times, like %d.%m.%Y %H:%M; none: ISO 8601 or a number")
+    time_unit: Literal["s", "ms"] | None = key(None, doc="unit of times that are numbers; none: found from their size")
+    timezone: str = key("UTC", doc="time zone of times that name none, like Europe/Berlin")
+    interval_s: float | None = key(None, doc="time between two rows of a stream, for files without times", least=1e-6)
+    start: str | None = key(None, doc="time of the first row, for files without times; none: 1970")
+    stream: str | None = key(None, doc="name of the only stream; none: each file is a stream, named after the file")
+    stream_column: str | None = key(None, doc="column of stream names, for files that hold several streams")
+    group_column: str | None = key(None, doc="column of group names, for [split]")
+    groups: dict[str, list[str]] = key({}, doc="group = its streams, where no column names the groups")
+    separator: str | None = key(
+        None, doc="column separator; a space: any run of spaces; none: found from the first rows"
+    )
+    header: list[str] = key([], doc="column names, for files without a header row")
+    decimal: Literal["point", "comma"] = key("point", doc="decimal separator")
+    sentinels: list[float] = key([], doc="numbers that mean a missing value, in any feature")
+    missing: list[str] = key([], doc="texts that mean a missing value, besides NA, null, unavailable and similar ones")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.stream is not None and self.stream_column is not None:
@@ -103,17 +105,21 @@ class FeatureSection:
     """One measured input."""
 
     column: str | None = key(None, doc="column of the recording; none: the feature's name")
-    unit: str = key("", doc="physical unit, for people")
-    mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
-    level: bool = key(True, doc="whether the layers see the value itself, and not what is derived of it alone")
+    unit: str = key("", doc="physical unit, for display only")
+    mask: bool = key(False, doc="true: a second input is 1 where the value is missing")
+    level: bool = key(True, doc="true: the layers see the value itself; false: they see only its derived inputs")
     derived: list[str] = key(
         [],
-        doc='computed from it: "difference", "mean N", "deviation N", "from_mean N", "from_start N", "slope N M", '
-        '"covariance OTHER N"',
+        doc=(
+            'inputs computed from it: "difference", "mean N", "deviation N", "from_mean N", "from_start N", '
+            '"slope N M", "covariance OTHER N"'
+        ),
     )
-    mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
-    aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
-    categories: list[str] = key([], doc="texts of the column, each an input; another text is missing")
+    mirrored_by: str | None = key(
+        None, doc="name of a feature; where that feature is above 0, the sign of this one is flipped"
+    )
+    aggregate: Aggregate = key("mean", doc="on a grid: how the readings of an interval become one value")
+    categories: list[str] = key([], doc="texts of the column, one input each; any other text is missing")
     sentinels: list[float] = key([], doc="numbers that mean a missing value")
     least: float | None = key(None, doc="a smaller value is missing")
     most: float | None = key(None, doc="a larger value is missing")
@@ -132,14 +138,18 @@ class LabelSection:
     """What is known of each row beside the features, and is no input: a class, a truth, a target."""
 
     column: str | None = key(None, doc="column of the recording; none: the label's name")
-    unit: str = key("", doc="physical unit, for people")
-    text: bool = key(False, doc="whether it is a text: the categories are those found, by the alphabet")
-    categories: list[str] = key([], doc="texts of the column: a value is the index of its text, another is missing")
+    unit: str = key("", doc="physical unit, for display only")
+    text: bool = key(False, doc="true: the column holds texts; the categories are those found, in alphabetical order")
+    categories: list[str] = key(
+        [], doc="texts of the column; the value is the index of the text, and any other text is missing"
+    )
     sentinels: list[float] = key([], doc="numbers that mean a missing value")
     least: float | None = key(None, doc="a smaller value is missing")
     most: float | None = key(None, doc="a larger value is missing")
-    windows: list[list[str]] = key([], doc="no column: 1 within these [from, to] or [from, to, stream], else 0")
-    countdown: bool = key(False, doc="no column: how many rows of its stream follow, the remaining life")
+    windows: list[list[str]] = key(
+        [], doc="no column: 1 inside these [from, to] or [from, to, stream] intervals, 0 elsewhere"
+    )
+    countdown: bool = key(False, doc="no column: the number of rows of the stream that follow, as its remaining life")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from _quantity_faults(self)
@@ -180,10 +190,12 @@ class ForecastSection:
     """What to predict."""
 
     targets: list[str] = key(doc="features to predict")
-    horizons: list[int] = key(doc="how many steps ahead", least=1)
-    change: bool = key(True, doc="predict the change from the newest value, or else the value itself")
-    season: int | None = key(None, doc="steps a season has, for the seasonal-naive baseline", least=2)
-    quantiles: list[float] = key([], doc="predicted beside each target, e.g. 0.1 and 0.9", least=0.001, most=0.999)
+    horizons: list[int] = key(doc="steps ahead", least=1)
+    change: bool = key(True, doc="true: predict the change from the newest value; false: predict the value itself")
+    season: int | None = key(None, doc="steps of a season, for the seasonal-naive baseline", least=2)
+    quantiles: list[float] = key(
+        [], doc="predicted with each target, in ascending order, e.g. 0.1 and 0.9", least=0.001, most=0.999
+    )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for name, listed in (("targets", self.targets), ("horizons", self.horizons)):
@@ -198,30 +210,38 @@ class ForecastSection:
 class AnomalySection(Alarm):
     """What is usual, and how far from it is an alarm: the residual of a forecast of the next step."""
 
-    targets: list[str] = key([], doc="features whose residuals are judged; none: all that are numbers")
-    reconstruct: bool = key(False, doc="judge how well the same step is reconstructed, and not the forecast of it")
-    truth: str | None = key(None, doc="a label of the recording, 1 where there is an anomaly, to score against")
-    change: bool = key(True, doc="forecast the change from the newest value, or else the value itself")
+    targets: list[str] = key([], doc="features whose residuals are scored; empty: all features of numbers")
+    reconstruct: bool = key(
+        False, doc="true: score the reconstruction of the same step; false: score the forecast of the next step"
+    )
+    truth: str | None = key(
+        None, doc="label that is 1 where there is an anomaly; for evaluation only, never for training"
+    )
+    change: bool = key(True, doc="true: forecast the change from the newest value; false: forecast the value itself")
 
 
 @dataclass(frozen=True)
 class ClassifySection(Decision):
     """What to tell apart."""
 
-    classes: list[str] = key([], doc="what there is to tell apart, as the recording's label says it")
+    classes: list[str] = key([], doc="values of the label to distinguish")
     ahead: int = key(0, doc="how many steps ahead the label is; 1: the next symbol of an event stream", least=0)
-    balance: bool = key(False, doc="whether rare classes weigh as much as frequent ones")
-    smoothing: float = key(0.0, doc="share of the label that goes to all classes alike", least=0, most=0.5)
+    balance: bool = key(False, doc="true: rare classes weigh as much as frequent ones")
+    smoothing: float = key(
+        0.0, doc="label smoothing: share of the label that is spread over all classes", least=0, most=0.5
+    )
 
 
 @dataclass(frozen=True)
 class RegressSection:
     """What to estimate: a label of the recording that no sensor on the device measures, or what is left of a life."""
 
-    target: str = key(doc="a label of the recording")
-    unit: str = key("", doc="its physical unit, for people")
-    cap: float | None = key(None, doc="a larger target is this much", least=1e-9)
-    quantiles: list[float] = key([], doc="estimated beside the target, e.g. 0.1 and 0.9", least=0.001, most=0.999)
+    target: str = key(doc="label of the recording to estimate")
+    unit: str = key("", doc="physical unit of the target, for display only")
+    cap: float | None = key(None, doc="a larger target is set to this value", least=1e-9)
+    quantiles: list[float] = key(
+        [], doc="estimated with the target, in ascending order, e.g. 0.1 and 0.9", least=0.001, most=0.999
+    )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from _quantile_faults(self.quantiles)
@@ -236,12 +256,18 @@ def _quantile_faults(quantiles: list[float]) -> Iterator[tuple[str, str]]:
 class AugmentSection:
     """What each chunk of training is changed by, so that the network learns what does not matter."""
 
-    noise: float = key(0.0, doc="random noise on the inputs, in standard deviations of each", least=0, most=10)
-    crop: bool = key(False, doc="start each stream at a random step")
-    scale: float = key(0.0, doc="a random factor of 1 +- this on each run", least=0, most=0.9)
-    warp: float = key(0.0, doc="a random pace of 1 +- this for each run", least=0, most=0.9)
-    rotate_degrees: float = key(0.0, doc="a random turn of each group of axes, by run", least=0, most=180)
-    axes: list[list[str]] = key([], doc="groups of three features that are axes of one sensor")
+    noise: float = key(0.0, doc="random noise on the inputs, in standard deviations of each input", least=0, most=10)
+    crop: bool = key(False, doc="true: start each stream at a random step")
+    scale: float = key(
+        0.0, doc="multiply each run by a random factor between 1 - scale and 1 + scale", least=0, most=0.9
+    )
+    warp: float = key(
+        0.0, doc="change the pace of each run by a random factor between 1 - warp and 1 + warp", least=0, most=0.9
+    )
+    rotate_degrees: float = key(
+        0.0, doc="largest random rotation of each group of axes, new for each run", least=0, most=180
+    )
+    axes: list[list[str]] = key([], doc="groups of three features that are the axes of one sensor")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for group in self.axes:
@@ -259,20 +285,28 @@ class SplitSection:
     machines that are in order when their recording starts, each at an operating point of its own.
     """
 
-    train: float = key(0.6, doc="share that weights and statistics come from", least=0.01, most=0.99)
-    validation: float = key(0.2, doc="share that picks the best weights and ridge", least=0.01, most=0.98)
+    train: float = key(0.6, doc="share of the training part, which sets weights and statistics", least=0.01, most=0.99)
+    validation: float = key(
+        0.2, doc="share of the validation part, which chooses the best weights and ridge", least=0.01, most=0.98
+    )
     by: Literal["time", "stream", "group", "beginning"] = key(
-        "time", doc="what goes whole into a part; time cuts all streams at once, beginning each after its first steps"
+        "time",
+        doc=(
+            "time: cut all streams at the same time; stream, group: put whole ones into a part; beginning: "
+            "cut each stream after its first steps"
+        ),
     )
     beginning_steps: int | None = key(None, doc="by beginning: steps of each stream before its test part", least=2)
-    validation_from: str | None = key(None, doc="instead of shares: the time at which the validation part begins")
-    test_from: str | None = key(None, doc="instead of shares: the time at which the test part begins")
+    validation_from: str | None = key(None, doc="time at which the validation part begins, instead of shares")
+    test_from: str | None = key(None, doc="time at which the test part begins, instead of shares")
     leave_out: list[str] = key(
-        [], doc="streams, or groups where there are any, or patterns like valve2-*: for testing alone"
+        [], doc="streams (groups, where there are any) for testing only; patterns like valve2-* are allowed"
     )
-    leave_out_time: Literal["test", "all"] = key("test", doc="by time: which of their time is the test part")
-    validate_on: list[str] = key([], doc="by stream or group: those of the validation part; none: drawn")
-    seed: int = key(1, doc="by stream or group: another seed draws others", least=0, most=2**31 - 1)
+    leave_out_time: Literal["test", "all"] = key(
+        "test", doc="by time: test them on the time of the test part, or on all of their time"
+    )
+    validate_on: list[str] = key([], doc="by stream or group: names of the validation part; empty: drawn at random")
+    seed: int = key(1, doc="by stream or group: random seed of the draw", least=0, most=2**31 - 1)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         both = self.train + self.validation
@@ -309,14 +343,18 @@ class SplitSection:
 class ModelSection:
     """The network."""
 
-    cell: Cell = key("lstm", doc="lstm or gru")
-    hidden: int = key(32, doc="units a layer", least=1, most=1024)
+    cell: Cell = key("lstm", doc="recurrent cell")
+    hidden: int = key(32, doc="units per layer", least=1, most=1024)
     layers: int = key(1, doc="recurrent layers", least=1, most=3)
-    dropout: float = key(0.0, doc="share of a layer's outputs dropped in training", least=0, most=0.95)
-    recurrent_dropout: float = key(0.0, doc="share of hidden-to-hidden weights dropped in training", least=0, most=0.95)
-    highway: int = key(0, doc="earlier samples that a linear path past the layers sees; 0: none", least=0, most=1024)
-    level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
-    learned_start: bool = key(False, doc="whether the state of a stream starts where training found best, not at zero")
+    dropout: float = key(0.0, doc="share of a layer's outputs that is dropped in training", least=0, most=0.95)
+    recurrent_dropout: float = key(
+        0.0, doc="share of the hidden-to-hidden weights that is dropped in training", least=0, most=0.95
+    )
+    highway: int = key(
+        0, doc="earlier samples that a linear path past the layers sees; 0: no such path", least=0, most=1024
+    )
+    level_free: bool = key(True, doc="true: that path sees them relative to the newest sample")
+    learned_start: bool = key(False, doc="true: the initial state is learned; false: it is zero")
     most_parameters: int = key(20_000, doc="a larger network is refused", least=1)
 
 
@@ -325,16 +363,20 @@ class FitSection:
     """The search for weights."""
 
     updates: int = key(600, doc="gradient steps", least=1)
-    learning_rate: float = key(3e-3, doc="highest of the one-cycle schedule", least=1e-7, most=1)
-    weight_decay: float = key(1e-4, doc="AdamW's", least=0, most=10)
-    method: Literal["carried", "windows"] = key("carried", doc="train on a carried state, or on windows")
-    segments: int = key(16, doc="stretches (or windows) side by side in one update", least=1, most=4096)
-    chunk: int = key(96, doc="steps that a gradient reaches back (carried)", least=1)
+    learning_rate: float = key(3e-3, doc="peak of the one-cycle schedule", least=1e-7, most=1)
+    weight_decay: float = key(1e-4, doc="weight decay of AdamW", least=0, most=10)
+    method: Literal["carried", "windows"] = key(
+        "carried", doc="carried: train with a carried state; windows: train on windows"
+    )
+    segments: int = key(16, doc="segments (or windows) in one update", least=1, most=4096)
+    chunk: int = key(96, doc="steps of truncated backpropagation through time (carried)", least=1)
     window: int | None = key(None, doc="steps in a window (windows)", least=1)
     clip: float = key(1.0, doc="largest norm of the gradient", least=1e-6)
-    loss: Literal["mse", "huber"] = key("mse", doc="of numbers; huber cares less about outliers")
-    refit: bool = key(False, doc="once the validation part has chosen the update, learn anew from it as well")
-    seed: int = key(1, doc="the same seed gives the same weights", least=0, most=2**31 - 1)
+    loss: Literal["mse", "huber"] = key("mse", doc="loss for numbers; huber gives outliers less weight")
+    refit: bool = key(
+        False, doc="true: when the best update is known, train again on the training and validation part together"
+    )
+    seed: int = key(1, doc="random seed; the same seed gives the same weights", least=0, most=2**31 - 1)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.method == "windows" and self.window is None:
@@ -349,9 +391,9 @@ class Range:
 
     choices: list[float] = key([], doc="numbers to choose from")
     texts: list[str] = key([], doc="texts to choose from")
-    least: float | None = key(None, doc="the smallest number")
-    most: float | None = key(None, doc="the largest number")
-    log: bool = key(False, doc="whether small numbers are tried as often as large ones")
+    least: float | None = key(None, doc="smallest number")
+    most: float | None = key(None, doc="largest number")
+    log: bool = key(False, doc="true: search on a logarithmic scale")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         between = self.least is not None or self.most is not None
