@@ -28,7 +28,6 @@ _WORDS = (
     ("bear|bears|bore", "support, have"),
     ("strangers?", "another person, an untrusted source"),
     ("for ever", "without end, permanently"),
-    ("says so|say so|said so", "reports it"),
     ("lies there|lie there|lay there", "is in the folder, exists"),
     (r"what (?:a|an|the|it|each) (?:\w+ )?comes? to", "the result of"),
     ("thereof|therein|whereof|wherein|hitherto", "of it, in it, until now"),
@@ -46,8 +45,9 @@ _ALLOWED = (
 
 
 def _pattern(words: str) -> re.Pattern[str]:
-    # Not beside a letter, hyphen, slash or brace: part of another word (recommend, in-house), a topic or a path.
-    return re.compile(rf"(?<![\w/{{-])(?:{words})(?![\w/}}-])".replace(" ", r"\s+"), re.IGNORECASE)
+    # Not beside a letter, hyphen, slash, brace or quote: part of another word (recommend, in-house), a topic, a path
+    # or a value.
+    return re.compile(rf'(?<![\w/{{"-])(?:{words})(?![\w/}}"-])'.replace(" ", r"\s+"), re.IGNORECASE)
 
 
 BANNED = tuple((_pattern(words), instead) for words, instead in _WORDS)
