@@ -288,9 +288,9 @@ def test_a_broker_restart_loses_nothing_in_either_direction(mosquitto: Any, make
     waiting = connection.publish_many([("t/in", b"%d" % number) for number in range(100, 200)])
     assert connection.unconfirmed == set(waiting)
     mosquitto.start()
-    connection = connection.connection
+    before = connection.connection
     arrived = take(connection, 200)
-    assert connection.connection == connection + 1
+    assert connection.connection == before + 1
     assert numbers(arrived) == list(range(200)), "unacknowledged ones come again, then what waited here"
     assert [message.repeated for message in arrived[:100]] == [True] * 100
     assert held[0].payload == arrived[0].payload

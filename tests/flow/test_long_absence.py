@@ -67,7 +67,7 @@ def test_a_broker_that_is_gone_for_an_hour_is_tried_within_bounds_and_nothing_is
         thread = threading.Thread(target=serve, args=(proxy.address,), daemon=True)
         thread.start()
         wait_until(lambda: bool(services), "the service is made")
-        wait_until(lambda: services[0]._door.connected, "the service is connected")
+        wait_until(lambda: services[0]._mqtt.connected, "the service is connected")
         proxy.stall()  # so that predictions are committed, and at no broker; what it is just taking still passes
         for count, reading in enumerate(readings[:20], 1):
             subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
