@@ -28,6 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.mqtt.address import LOOPBACK, Address, unreachable, unreachable_reason
 from edge_lstm.mqtt.batching_client import LARGEST_PACKET, REFUSAL, BatchingClient
 from edge_lstm.mqtt.credentials import Login, Tls
@@ -40,7 +41,6 @@ ClientKind = Literal["auto", "batching", "stock"]
 
 _CONNECT_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to reconnect
-_UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = _REFUSED_LOGGED_EVERY_S = 60.0
 _SHORT_S = 10.0  # a connection that was accepted and ended sooner; several in a row have a reason
 _SHORT_ONES_TOLD = 3
 _MOST_A_POLL = 1000  # messages, about
@@ -153,8 +153,8 @@ class MqttConnection:
         self._known_topics: dict[str, bytes] = {}
         self._names: dict[bytes, str] = {}
         self._refused = ""
-        self._since = self._retry_at = self._silent_until = self._shed_silent_until = 0.0
-        self._told: dict[str, float] = {}  # refusals and when they were logged
+        self._since = self._retry_at = 0.0
+        self._unreachable, self._shed, self._refusals = (RateLimitedLog(log) for _ in range(3))
         self._short_ones = 0  # connections in a row
         self._pause_s = _FIRST_PAUSE_S
         self._client = self._make_client(client, client_id)
@@ -359,11 +359,12 @@ class MqttConnection:
             self._wait_longer()
         except (OSError, UnicodeError) as error:
             self._wait_longer()
-            if now >= self._silent_until:
-                self._silent_until = now + _UNREACHABLE_LOGGED_EVERY_S
-                log.warning(
-                    "broker unreachable address=%s error=%s", self.address, unreachable_reason(self.address, error)
-                )
+            self._unreachable.log(
+                logging.WARNING,
+                "broker unreachable address=%s error=%s",
+                self.address,
+                unreachable_reason(self.address, error),
+            )
 
     def _wait_longer(self) -> None:
         """Random, so that a thousand devices do not come back to a broker at the same moment."""
@@ -458,10 +459,10 @@ class MqttConnection:
             self._client.publish_many(items, 0, retain, self._packed(properties))
             return
         self.counts["shed"] += len(items)
-        if self.connected and time.monotonic() >= self._shed_silent_until:
-            self._shed_silent_until = time.monotonic() + _SHED_LOGGED_EVERY_S
-            log.warning(
-                "broker does not keep up, messages are shed address=%s shed=%d", self.address, self.counts["shed"]
+        if self.connected:
+            shed = self.counts["shed"]
+            self._shed.log(
+                logging.WARNING, "broker does not keep up, messages are shed address=%s shed=%d", self.address, shed
             )
 
     def _packed(self, properties: PublishProperties | None) -> Properties | None:
@@ -481,7 +482,7 @@ class MqttConnection:
         self._connection += 1
         self._accepted = True
         self.granted = BrokerCapabilities.of(flags.session_present, properties)
-        self._silent_until = 0.0
+        self._unreachable.reset()
         # one less than the broker allows, for the status message
         self._outgoing.size = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))
         if self._expect_session and not flags.session_present:
@@ -542,10 +543,7 @@ class MqttConnection:
 
     def _tell(self, level: int, text: str) -> None:
         """On the log, but the same only once a minute: a broker is asked again every few seconds."""
-        now = time.monotonic()
-        if now - self._told.get(text, -_REFUSED_LOGGED_EVERY_S) >= _REFUSED_LOGGED_EVERY_S:
-            self._told[text] = now
-            log.log(level, "%s", text)
+        self._refusals.log(level, "%s", text, key=text)
 
     def _on_arrivals(self, arrivals: Sequence[Arrival]) -> None:
         connection, names, arrived = self._connection, self._names, self._arrived

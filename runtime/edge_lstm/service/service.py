@@ -22,6 +22,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.hashing import sha256
+from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.foundation.times import NO_CLOCK
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import ArrivalClock
@@ -51,8 +52,7 @@ _MOST_UNSENT = 5000  # predictions that the broker has not confirmed, before rea
 _LEAST_HELD = 2000  # messages of a new connection among which all repetitions are: more than brokers leave under way
 _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
-_REFUSALS_TOLD_EVERY_S = 60.0
-_IGNORED_TOLD_EVERY_S = 3600.0
+_IGNORED_LOGGED_EVERY_S = 3600.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be under way
 
 
@@ -134,8 +134,8 @@ class Service:
         self._stopping = False
         self._connection = 0
         self._arrivals = ArrivalClock()
-        self._told_at = -_REFUSALS_TOLD_EVERY_S
-        self._ignored_at = -_IGNORED_TOLD_EVERY_S
+        self._refusals = RateLimitedLog(log)
+        self._ignored = RateLimitedLog(log, _IGNORED_LOGGED_EVERY_S)
         self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0, predictions=0)
         self.health = ServiceStats()
         backend = self._predictor.backend
@@ -251,9 +251,7 @@ class Service:
     def _ignore(self, message: Message) -> None:
         """Count a message without any key of the mapping: devices send such, but so does a mistyped key, so say it."""
         self.counts["ignored"] += 1
-        now = time.monotonic()
-        if now - self._ignored_at >= _IGNORED_TOLD_EVERY_S:
-            self._ignored_at = now
+        if self._ignored.due():
             log.warning(
                 "message ignored, it has no key of [input] topic=%s ignored=%d payload=%s",
                 message.topic,
@@ -264,13 +262,12 @@ class Service:
     def _refuse(self, message: Message, found: str) -> None:
         """Count it, and say so on the log and the errors topic, but not more than once in a while."""
         self.counts["refused"] += 1
-        now = time.monotonic()
-        if now - self._told_at < _REFUSALS_TOLD_EVERY_S:
-            return
-        self._told_at = now
-        log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], found)
-        facts = {"topic": message.topic, "refused": self.counts["refused"], "error": found}
-        self._mqtt.publish(self._own_topic("errors"), json.dumps(facts))
+        refused = self.counts["refused"]
+        if self._refusals.log(
+            logging.WARNING, "payload refused topic=%s refused=%d: %s", message.topic, refused, found
+        ):
+            facts = {"topic": message.topic, "refused": refused, "error": found}
+            self._mqtt.publish(self._own_topic("errors"), json.dumps(facts))
 
     def _row(self, stream: str) -> bytes | None:
         return self._store.row(stream)
