@@ -37,7 +37,7 @@ def silent() -> Iterator[Address]:
 def test_a_signal_ends_an_attempt_to_connect_that_hangs(silent: Address) -> None:
     connection = MqttConnection(silent)
     connection._client.connect_timeout = 300.0  # so that a slow machine cannot take its end for ours
-    former = signal.signal(signal.SIGALRM, lambda number, frame: connection.give_up())
+    former = signal.signal(signal.SIGALRM, lambda number, frame: connection.abort_connect())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)  # again, should it have come before the attempt
         begun = time.monotonic()

@@ -47,7 +47,7 @@ def test_a_broker_that_is_gone_for_an_hour_is_tried_within_bounds_and_nothing_is
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FastClock()
-    for module in ("mqtt.connection", "foundation.rate_limited_log"):
+    for module in ("mqtt.connection", "mqtt.reconnect", "foundation.rate_limited_log"):
         monkeypatch.setattr(f"edge_lstm.{module}.time", clock)
     attempts: list[float] = []
     connect = MqttConnection._connect

@@ -22,7 +22,8 @@ from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError
 from edge_lstm.messages.json_path import Path
 from edge_lstm.messages.payloads import parse_json, parse_msgpack, shown_bytes
-from edge_lstm.mqtt.connection import Message, MqttConnection
+from edge_lstm.mqtt.connection import MqttConnection
+from edge_lstm.mqtt.received import Message
 from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.messages.topics import STREAM, lies_inside, parts_of
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.credentials import Login, Tls, credential_path, read_password, secret_path
+from edge_lstm.mqtt.options import ConnectionOptions
 
 _MOST_NAME = 1000  # characters
 _SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"
@@ -89,6 +90,13 @@ class MqttConfig:
         if self.password_file is not None:
             return Login(self.username, read_password(secret_path(folder, self.password_file, "password_file")))
         return Login(self.username)
+
+    def options(self, folder: Path) -> ConnectionOptions:
+        """How to reach the broker and log in, from files that start at `folder`; other options have their defaults.
+
+        Raises EdgeLstmError if the password's file is missing or unreadable.
+        """
+        return ConnectionOptions(self.protocol, self.tls(folder), self.login(folder))
 
     def check_files(self, folder: Path) -> None:
         """Raises EdgeLstmError that lists every file of it that is missing or unfit."""

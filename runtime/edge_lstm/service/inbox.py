@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from edge_lstm.mqtt.connection import Message
+from edge_lstm.mqtt.received import Message
 
 _MOST_A_BATCH = 500
 _MOST_BATCH_BYTES = 1 << 18

@@ -42,9 +42,7 @@ def announce(mqtt: MqttConfig, folder: Path, error: EdgeLstmError) -> None:
     The service's own session, and what waits in it, are left alone. A broker that cannot be reached is logged.
     """
     try:
-        connection = MqttConnection(
-            parse_address(mqtt.url), protocol=mqtt.protocol, tls=mqtt.tls(folder), login=mqtt.login(folder)
-        )
+        connection = MqttConnection(parse_address(mqtt.url), options=mqtt.options(folder))
         connection.open(_PATIENCE_S)
         with contextlib.closing(connection):
             connection.publish(refusal_topic(mqtt.client_id), refusal_payload(error), retain=True)

@@ -8,6 +8,7 @@ confirms nothing to a client whose window of unacknowledged messages is full, an
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
@@ -32,8 +33,9 @@ from edge_lstm.messages.encoder import Encoder
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.messages.payloads import shown_bytes
 from edge_lstm.mqtt.address import parse_address
-from edge_lstm.mqtt.connection import Message, MqttConnection
-from edge_lstm.mqtt.credentials import Login, Tls
+from edge_lstm.mqtt.connection import MqttConnection
+from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.mqtt.received import Message
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.inbox import Inbox
@@ -60,8 +62,7 @@ class _OpenedFiles(NamedTuple):
     """What a service reads from the files that its config names, once."""
 
     bundle: Bundle
-    tls: Tls | None
-    login: Login | None
+    options: ConnectionOptions
 
 
 class Service:
@@ -84,7 +85,7 @@ class Service:
         """
         self.config = config
         self._brought: _OpenedFiles = _from_files(config, folder) if former is None else former._brought
-        bundle, tls, login = self._brought
+        bundle, options = self._brought
         self._bundle_id = bundle.id
         self._manager = manager or SystemdNotifier({})
         self._refused: EdgeLstmError | None = refused
@@ -108,16 +109,16 @@ class Service:
             parse_address(config.mqtt.url),
             config.mqtt.client_id,
             filters,
-            f"edge-lstm/{config.mqtt.client_id}/status",
-            config.mqtt.session_expiry_s,
-            protocol=config.mqtt.protocol,
-            qos=config.mqtt.qos if self._exactly_once else 0,
-            tls=tls,
-            login=login,
-            receive_maximum=config.mqtt.receive_maximum,
-            keepalive_s=config.mqtt.keepalive_s,
-            expect_session=(self._batch > 0 or self._store.count() > 0) and self._exactly_once,
-            former_topics=former_filters,
+            session_expiry_s=config.mqtt.session_expiry_s,
+            options=dataclasses.replace(
+                options,
+                qos=config.mqtt.qos if self._exactly_once else 0,
+                receive_maximum=config.mqtt.receive_maximum,
+                keepalive_s=config.mqtt.keepalive_s,
+                status_topic=f"edge-lstm/{config.mqtt.client_id}/status",
+                former_topics=former_filters,
+                expect_session=(self._batch > 0 or self._store.count() > 0) and self._exactly_once,
+            ),
         )
         say = functools.partial(
             self._mqtt.publish_many, retain=config.output.retain, properties=_said_beside(config.output)
@@ -145,7 +146,7 @@ class Service:
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
         self._stopping = True
-        self._mqtt.give_up()
+        self._mqtt.abort_connect()
 
     def run(self) -> None:
         """Serve until `stop`. The broker may come and go; this keeps trying."""
@@ -170,8 +171,8 @@ class Service:
         return min(max(self._saved_at + self.config.commit_interval_s - time.monotonic(), 0.0), _POLL_S)
 
     def _take(self, messages: Sequence[Message]) -> None:
-        if self._mqtt.connection != self._connection and self._mqtt.connected:
-            self._connection = self._mqtt.connection
+        if self._mqtt.connection_count != self._connection and self._mqtt.connected:
+            self._connection = self._mqtt.connection_count
             log.info("connected address=%s", self._mqtt.address)
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._bundle_id}")
             self._mqtt.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
@@ -369,7 +370,7 @@ def _from_files(config: ServiceConfig, folder: Path) -> _OpenedFiles:
     bundle = Bundle.open(folder / config.bundle)
     if config.trust is not None:
         require_trusted_signature(bundle, folder / config.trust)
-    return _OpenedFiles(bundle, config.mqtt.tls(folder), config.mqtt.login(folder))
+    return _OpenedFiles(bundle, config.mqtt.options(folder))
 
 
 def _said_beside(output: OutputMapping) -> PublishProperties | None:

@@ -37,9 +37,7 @@ def read_status(mqtt: MqttConfig, folder: Path, timeout_s: float = 3.0) -> dict[
     connection = MqttConnection(
         parse_address(mqtt.url),
         topics=[f"{prefix}/{name}" for name in ("status", "stats", "refusal")],
-        protocol=mqtt.protocol,
-        tls=mqtt.tls(folder),
-        login=mqtt.login(folder),
+        options=mqtt.options(folder),
     )
     connection.open()
     facts: dict[str, Any] = {}
