@@ -62,7 +62,7 @@ def test_the_doctor_leaves_no_session_and_does_not_disturb_the_service(
     service.open()
     lines(mosquitto.address)
     service.poll(0.3)
-    assert (service.connected, service.connection) == (True, 1)
+    assert (service.connected, service.connection_count) == (True, 1)
     service.close()
     left = MqttConnection(mosquitto.address, "edge-lstm-doctor-1234", session_expiry_s=60)
     left.open()

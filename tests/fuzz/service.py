@@ -221,13 +221,13 @@ def serve(field: Field, config: Path) -> Counter[str]:
         field.stop = service.stop
         ended = True
         if counts:
-            service._take(field.cut())
+            service._receive(field.cut())
         try:
             service.run()
         except KilledError:
             service._store._database.close()  # what the system does for a process that is gone
             ended = False
-        counts += Counter({**service._totals(), "readings": int(service.health.figures()["readings"]), "runs": 1})
+        counts += Counter({**service._totals(), "readings": int(service.stats.figures()["readings"]), "runs": 1})
         if ended:
             return counts
 
