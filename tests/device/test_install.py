@@ -141,7 +141,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was(
 def test_a_crash_in_the_middle_is_repaired_by_the_next_run(config: Path, root: Path) -> None:
     wanted = plan(config, root, PROGRAM)
     program = (
-        "import os, sys; from pathlib import Path; from edge_lstm import install; "
+        "import os, sys; from pathlib import Path; from edge_lstm.deploy import install; "
         "install.write_file = lambda *_: os._exit(9); "
         f"install.install(install.plan(Path({str(config)!r}), Path({str(root)!r}), install.Program(Path('/p'), ())))"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.bundle.schemes import Scheme
@@ -28,7 +28,21 @@ from edge_lstm.mqtt.credentials import Login, Tls, credential_path, read_passwor
 from edge_lstm.mqtt.options import ConnectionOptions
 
 _MOST_NAME = 1000  # characters
+_SECRET_FILES = ("password_file", "key_file")
 _SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"
+
+
+class ConfigFile(NamedTuple):
+    """A file that a service config names."""
+
+    key: str  # like "mqtt.ca_file"
+    path: str  # as in the config: a relative one starts at the config's folder
+    role: Literal["bundle", "public", "secret"]  # secret: readable by root only, and handed to the service by systemd
+
+    @property
+    def name(self) -> str:
+        """The key without its table: the name of a secret's systemd credential."""
+        return self.key.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,12 @@ class MqttConfig:
             yield "password_credential", "expected this or password_file, found both"
         if self.username is None and (self.password_file is not None or self.password_credential is not None):
             yield "username", "expected a name that goes with the password, found none"
+
+    def files(self) -> Iterator[ConfigFile]:
+        """The files that prove who the broker and the service are."""
+        for name in ("ca_file", "cert_file", "password_file", "key_file"):
+            if (path := getattr(self, name)) is not None:
+                yield ConfigFile(f"mqtt.{name}", path, "secret" if name in _SECRET_FILES else "public")
 
     def tls(self, folder: Path) -> Tls | None:
         """What mqtts:// needs to know; relative paths start at `folder`. None for mqtt://."""
@@ -191,6 +211,13 @@ class ServiceConfig:
                 yield f"input.{name}", 'expected with mqtt.protocol = "5" only, which has user properties'
             for name in self.output.needs_mqtt_5:
                 yield f"output.{name}", f'expected with mqtt.protocol = "5" only, found with "{self.mqtt.protocol}"'
+
+    def files(self) -> Iterator[ConfigFile]:
+        """Every file that this config names, in an order that stays the same; the state database is not one of them."""
+        yield ConfigFile("bundle", self.bundle, "bundle")
+        if self.trust is not None:
+            yield ConfigFile("trust", self.trust, "public")
+        yield from self.mqtt.files()
 
     @property
     def execution(self) -> ExecutionOptions:
