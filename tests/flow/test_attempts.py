@@ -70,14 +70,14 @@ def test_a_broker_that_refuses_us_again_and_again_is_told_of_once(
 def test_two_clients_of_one_id_are_told_that_connections_do_not_last(
     mosquitto: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors = [MqttConnection(mosquitto.address, "pump", session_expiry_s=60) for _ in range(2)]
+    connections = [MqttConnection(mosquitto.address, "pump", session_expiry_s=60) for _ in range(2)]
 
     def told() -> bool:
-        for connection in doors:
+        for connection in connections:
             connection.poll(0.02)
         return "is there another client with this client_id?" in caplog.text
 
     wait_until(told, "one of them says why it is thrown out")
     assert "client_id=pump" in caplog.text
-    for connection in doors:
+    for connection in connections:
         connection.close(0.2)

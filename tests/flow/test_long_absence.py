@@ -26,7 +26,7 @@ HOUR_S = 3600.0
 
 
 class FastClock:
-    """The door's clock: its sleeps pass at once."""
+    """The connection's clock: its sleeps pass at once."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
