@@ -229,7 +229,7 @@ class Recorder:
             arrival, readings = self._arrivals.latest, error.readings
         else:
             self.counts["ignored"] += not readings
-        return [self._arrivals.own(reading, arrival) for reading in readings]
+        return [self._arrivals.with_own_time(reading, arrival) for reading in readings]
 
     def _joined(self, reading: Reading) -> Reading | None:
         """The reading, or where it is a part, the whole one that it completes; a NaN in a part has come."""

@@ -64,7 +64,7 @@ class MessageReader:
                 if reading.time < arrival:  # the usual case
                     readings.append(reading)
                 elif not self._is_too_far_ahead(message, reading):
-                    readings.append(self._arrivals.own(reading, arrival))
+                    readings.append(self._arrivals.with_own_time(reading, arrival))
         return readings
 
     def _is_old(self, message: Message) -> bool:

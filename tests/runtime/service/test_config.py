@@ -71,7 +71,7 @@ def test_all_faults_of_the_broker_are_told_at_once(tmp_path: Path) -> None:
         '  mqtt.protocol: expected one of "5", "3.1.1", found "4"',
         "  mqtt.qos: expected one of 0, 1, found 2",
         "  mqtt.receive_maximum: expected a whole number >= 1, found 0",
-        "  mqtt.password: a password does not belong into a file that is copied and shown: "
+        "  mqtt.password: a password does not belong in a file that is copied and shown: "
         "set password_file or password_credential",
     }
     mqtt = """
