@@ -62,7 +62,7 @@ class KilledError(Exception):
 
 
 class Field:
-    """A broker and what it has to say, in the door's place: at least once, in order, until it is acknowledged."""
+    """Replaces the connection and its broker: messages come at least once, in order, until they are acknowledged."""
 
     def __init__(self, messages: int, seed: int) -> None:
         self.address, self.connected, self.connection_count = Address("fuzz", 1883), True, 1
@@ -84,7 +84,7 @@ class Field:
         self._packet_id = self._number = 0
         self._polled_at = time.monotonic()
 
-    # what a service asks of its door
+    # what a service calls
 
     def poll(self, timeout_s: float, *, read: bool = True) -> list[Message]:
         now = time.monotonic()
