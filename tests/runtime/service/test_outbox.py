@@ -94,3 +94,15 @@ def test_readings_that_say_which_they_are_leave_nothing_behind_while_a_new_conne
         tracemalloc.stop()
     assert outbox.confirmed == 5000
     assert after - before < 10_000, "bytes, of 5,000 batches"
+
+
+def test_what_an_earlier_process_left_is_published_again_by_batch_and_its_messages_are_known() -> None:
+    broker = Broker()
+    outbox = broker.outbox(7)
+    outbox.restore([(4, [("t", b"4a"), ("t", b"4b")]), (6, [("t", b"6")])], ["1:a"])
+    assert [payload for _, payload in broker.sent] == [b"4a", b"4b", b"6"]
+    assert (len(outbox), outbox.confirmed) == (3, 3)
+    assert outbox.knows("1:a")
+    broker.unconfirmed.clear()
+    outbox.take_confirmations()
+    assert (len(outbox), outbox.confirmed) == (0, 7)
