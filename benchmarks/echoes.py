@@ -21,6 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.connection import MqttConnection
+from edge_lstm.mqtt.options import ConnectionOptions
 
 HOST = "127.0.0.1"
 
@@ -65,7 +66,8 @@ def paho_own_loop(port: int, qos: int, window: int) -> None:
 
 def connection(kind: Literal["batching", "stock"]) -> Callable[[int, Any, int], None]:
     def run(port: int, qos: Literal[0, 1], window: int) -> None:
-        connection = MqttConnection(Address(HOST, port), topics=["in/#"], qos=qos, receive_maximum=65535, client=kind)
+        options = ConnectionOptions(qos=qos, receive_maximum=65535, client=kind)
+        connection = MqttConnection(Address(HOST, port), topics=["in/#"], options=options)
         connection.open()
         connection.publish("ready", "ready")
         while True:

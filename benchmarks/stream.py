@@ -39,6 +39,7 @@ from serving import payload, print_serving, service_command
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.connection import MqttConnection
+from edge_lstm.mqtt.options import ConnectionOptions
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -184,7 +185,9 @@ class Load:
     def __init__(self, port: int, qos: Literal[0, 1]) -> None:
         self._qos = qos
         self._door = MqttConnection(
-            Address("127.0.0.1", port), topics=["out/#", "ready", "edge-lstm/+/status"], qos=0, client="batching"
+            Address("127.0.0.1", port),
+            topics=["out/#", "ready", "edge-lstm/+/status"],
+            options=ConnectionOptions(qos=0, client="batching"),
         )
         self._door.open()
         self._topics = [f"in/pump-{number}" for number in range(STREAMS)]

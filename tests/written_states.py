@@ -17,8 +17,8 @@ import pytest
 
 from edge_lstm import Bundle, Predictor
 from edge_lstm.foundation.config import read_toml
+from edge_lstm.service.codecs import message_codecs
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.service import message_codecs
 from edge_lstm.service.store import SteppingRules, Store, history
 
 WRITTEN = Path(__file__).parent / "fixtures/written_by_0_1_0"

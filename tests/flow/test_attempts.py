@@ -37,7 +37,7 @@ def silent() -> Iterator[Address]:
 def test_a_signal_ends_an_attempt_to_connect_that_hangs(silent: Address) -> None:
     connection = MqttConnection(silent)
     connection._client.connect_timeout = 300.0  # so that a slow machine cannot take its end for ours
-    former = signal.signal(signal.SIGALRM, lambda number, frame: connection.give_up())
+    former = signal.signal(signal.SIGALRM, lambda number, frame: connection.abort_connect())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)  # again, should it have come before the attempt
         begun = time.monotonic()
@@ -70,14 +70,14 @@ def test_a_broker_that_refuses_us_again_and_again_is_told_of_once(
 def test_two_clients_of_one_id_are_told_that_connections_do_not_last(
     mosquitto: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors = [MqttConnection(mosquitto.address, "pump", session_expiry_s=60) for _ in range(2)]
+    connections = [MqttConnection(mosquitto.address, "pump", session_expiry_s=60) for _ in range(2)]
 
     def told() -> bool:
-        for connection in doors:
+        for connection in connections:
             connection.poll(0.02)
         return "is there another client with this client_id?" in caplog.text
 
     wait_until(told, "one of them says why it is thrown out")
     assert "client_id=pump" in caplog.text
-    for connection in doors:
+    for connection in connections:
         connection.close(0.2)

@@ -1,11 +1,11 @@
-"""The door over both clients: what it promises while brokers restart, networks break and packets are no packets."""
+"""The connection over both clients, while brokers restart, networks break and packets are malformed."""
 
 from __future__ import annotations
 
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +13,10 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.batching_client import REFUSAL, BatchingClient
-from edge_lstm.mqtt.connection import Message, MqttConnection
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.mqtt.received import Message
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.mqtt.stock_client import StockClient
 from tests.flow.proxy import Proxy
@@ -32,12 +34,18 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture(params=["batching", "stock"])
-def make_door(request: pytest.FixtureRequest) -> Iterator[Callable[..., MqttConnection]]:
-    """make_door(address, client_id="", **settings): not connected yet; the test runs once for each client."""
+def client_of(request: pytest.FixtureRequest) -> Iterator[Callable[..., MqttConnection]]:
+    """client_of(address, client_id, topics, session_expiry_s, **options): not connected yet.
+
+    The test runs once for each client.
+    """
     made: list[MqttConnection] = []
 
-    def make(address: Address, client_id: str = "", **settings: Any) -> MqttConnection:
-        made.append(MqttConnection(address, client_id, client=request.param, **settings))
+    def make(
+        address: Address, client_id: str = "", topics: Sequence[str] = (), session_expiry_s: int = 0, **options: Any
+    ) -> MqttConnection:
+        chosen = ConnectionOptions(client=request.param, **options)
+        made.append(MqttConnection(address, client_id, topics, session_expiry_s=session_expiry_s, options=chosen))
         return made[-1]
 
     yield make
@@ -73,7 +81,7 @@ def take(connection: MqttConnection, count: int, acknowledge: bool = True) -> li
 
 def connect(connection: MqttConnection) -> MqttConnection:
     """As a service does: by polling, so that nobody has to be there at first."""
-    drive(connection, lambda: connection.connected, "the door is connected")
+    drive(connection, lambda: connection.connected, "the connection is connected")
     return connection
 
 
@@ -93,9 +101,9 @@ def numbers(messages: list[Message]) -> list[int]:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_what_goes_in_at_qos_1_comes_out_once_and_in_order(mosquitto: Any, make_door: Make, protocol: str) -> None:
-    source = connect(make_door(mosquitto.address, protocol=protocol))
-    sink = connect(make_door(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, protocol=protocol))
+def test_what_goes_in_at_qos_1_comes_out_once_and_in_order(mosquitto: Any, client_of: Make, protocol: str) -> None:
+    source = connect(client_of(mosquitto.address, protocol=protocol))
+    sink = connect(client_of(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, protocol=protocol))
     sent = source.publish_many(numbered(3000))
     assert len(set(sent)) == 3000
     arrived: list[Message] = []
@@ -107,15 +115,15 @@ def test_what_goes_in_at_qos_1_comes_out_once_and_in_order(mosquitto: Any, make_
     assert numbers(arrived) == list(range(3000))
     assert {(message.topic, message.qos, message.repeated) for message in arrived} == {("t/in", 1, False)}
     sink.close()
-    again = connect(make_door(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, protocol=protocol))
+    again = connect(client_of(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, protocol=protocol))
     source.publish("t/in", "3000")
     assert numbers(take(again, 1)) == [3000], "what was acknowledged does not come again"
 
 
-def test_the_embedded_broker_echoes_too(make_door: Make) -> None:
+def test_the_embedded_broker_echoes_too(client_of: Make) -> None:
     with EmbeddedBroker() as broker:
-        sink = connect(make_door(broker.address, "sink", topics=["a/+", "b/#"]))
-        source = connect(make_door(broker.address_311, protocol="3.1.1"))
+        sink = connect(client_of(broker.address, "sink", topics=["a/+", "b/#"]))
+        source = connect(client_of(broker.address_311, protocol="3.1.1"))
         source.publish_many([*numbered(150, "a/x"), *numbered(150, "b/x/y")])
         settle(source)
         arrived = take(sink, 300)
@@ -123,9 +131,9 @@ def test_the_embedded_broker_echoes_too(make_door: Make) -> None:
         assert numbers([message for message in arrived if message.topic == "b/x/y"]) == list(range(150))
 
 
-def test_messages_beyond_the_brokers_window_wait_in_order(make_door: Make) -> None:
+def test_messages_beyond_the_brokers_window_wait_in_order(client_of: Make) -> None:
     with ScriptedBroker(connack="20 06 00 00 03 21 00 05") as broker:  # Receive Maximum 5
-        connection = connect(make_door(broker.address))
+        connection = connect(client_of(broker.address))
         connection.publish_many(numbered(12))
         connection.publish("t/in", "12", retain=True)
         acknowledged = 0
@@ -142,9 +150,9 @@ def test_messages_beyond_the_brokers_window_wait_in_order(make_door: Make) -> No
         assert [packet[0] for packet in packets] == [0x32] * 12 + [0x33]
 
 
-def test_a_number_stays_unconfirmed_until_the_broker_has_its_message(make_door: Make) -> None:
+def test_a_number_stays_unconfirmed_until_the_broker_has_its_message(client_of: Make) -> None:
     with ScriptedBroker() as broker:
-        connection = connect(make_door(broker.address))
+        connection = connect(client_of(broker.address))
         first, second = connection.publish_many(numbered(2))
         drive(connection, lambda: len(broker.received(PUBLISH)) == 2, "both are sent")
         assert connection.unconfirmed == {first, second}
@@ -153,10 +161,10 @@ def test_a_number_stays_unconfirmed_until_the_broker_has_its_message(make_door: 
 
 
 def test_what_the_broker_does_not_want_is_counted_and_told_once(
-    make_door: Make, caplog: pytest.LogCaptureFixture
+    client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ScriptedBroker() as broker:
-        connection = connect(make_door(broker.address))
+        connection = connect(client_of(broker.address))
         connection.publish_many(numbered(2))
         drive(connection, lambda: len(broker.received(PUBLISH)) == 2, "both are sent")
         for packet in broker.received(PUBLISH):
@@ -167,8 +175,8 @@ def test_what_the_broker_does_not_want_is_counted_and_told_once(
         assert "Not authorized" in caplog.text
 
 
-def test_qos_0_is_shed_and_counted_while_there_is_no_broker(mosquitto: Any, make_door: Make) -> None:
-    connection = make_door(mosquitto.address, topics=["t/+"], qos=0)
+def test_qos_0_is_shed_and_counted_while_there_is_no_broker(mosquitto: Any, client_of: Make) -> None:
+    connection = client_of(mosquitto.address, topics=["t/+"], qos=0)
     connection.publish_many(numbered(3), qos=0)
     assert connection.counts["shed"] == 3
     assert not connection.unconfirmed
@@ -180,16 +188,16 @@ def test_qos_0_is_shed_and_counted_while_there_is_no_broker(mosquitto: Any, make
     assert connection.counts["shed"] == 3
 
 
-def test_a_topic_that_nobody_can_publish_to_is_refused_and_nothing_is_sent(mosquitto: Any, make_door: Make) -> None:
-    connection = connect(make_door(mosquitto.address))
+def test_a_topic_that_nobody_can_publish_to_is_refused_and_nothing_is_sent(mosquitto: Any, client_of: Make) -> None:
+    connection = connect(client_of(mosquitto.address))
     for topic in ("", "a/+", "#", "a\0b", "x" * 65536, "\ud800"):
         with pytest.raises(EdgeLstmError, match="expected a topic to publish to"):
             connection.publish_many([("good", b""), (topic, b"")])
     assert not connection.unconfirmed
 
 
-def test_user_properties_content_type_and_expiry_arrive(mosquitto: Any, make_door: Make) -> None:
-    connection = connect(make_door(mosquitto.address, topics=["t/+"]))
+def test_user_properties_content_type_and_expiry_arrive(mosquitto: Any, client_of: Make) -> None:
+    connection = connect(client_of(mosquitto.address, topics=["t/+"]))
     said = PublishProperties(expiry_s=60, content_type="application/json", user=(("unit", "°C"), ("site", "a")))
     connection.publish_many(numbered(2), properties=said)
     connection.publish("t/in", "2")
@@ -198,10 +206,10 @@ def test_user_properties_content_type_and_expiry_arrive(mosquitto: Any, make_doo
     assert numbers(arrived) == [0, 1, 2]
 
 
-def test_properties_are_on_the_wire_as_mqtt_5_writes_them_and_not_in_3_1_1(make_door: Make) -> None:
+def test_properties_are_on_the_wire_as_mqtt_5_writes_them_and_not_in_3_1_1(client_of: Make) -> None:
     said = PublishProperties(expiry_s=60, content_type="x/y", user=(("k", "v"),))
     with ScriptedBroker() as broker:
-        connection = connect(make_door(broker.address))
+        connection = connect(client_of(broker.address))
         connection.publish("t", b"p", properties=said)
         drive(connection, lambda: broker.received(PUBLISH) != [], "it is sent")
         (packet,) = broker.received(PUBLISH)
@@ -210,7 +218,7 @@ def test_properties_are_on_the_wire_as_mqtt_5_writes_them_and_not_in_3_1_1(make_
             bytes.fromhex("12 03 0003 782f79 02 0000003c 26 0001 6b 0001 76"),
         )
     with ScriptedBroker(CONNACK_311, SUBACK_311) as broker:
-        connection = connect(make_door(broker.address, protocol="3.1.1"))
+        connection = connect(client_of(broker.address, protocol="3.1.1"))
         connection.publish("t", b"p", properties=said)
         drive(connection, lambda: broker.received(PUBLISH) != [], "it is sent")
         (packet,) = broker.received(PUBLISH)
@@ -218,12 +226,12 @@ def test_properties_are_on_the_wire_as_mqtt_5_writes_them_and_not_in_3_1_1(make_
         assert packet[6:] == b"p"
 
 
-def test_a_message_of_qos_2_goes_the_way_of_the_others_and_is_completed(make_door: Make) -> None:
+def test_a_message_of_qos_2_goes_the_way_of_the_others_and_is_completed(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: (
             publish_packet("t/in", b"0", 7, qos=2) + b"\x62\x02\x00\x07" + publish_packet("t/in", b"1", 8)
         )
-        connection = make_door(broker.address, topics=["t/+"])
+        connection = client_of(broker.address, topics=["t/+"])
         arrived = take(connection, 2)
         assert [(message.payload, message.qos) for message in arrived] == [(b"0", 2), (b"1", 1)]
         drive(connection, lambda: broker.received(PUBCOMP) != [], "QoS 2 is completed")
@@ -234,26 +242,26 @@ def test_a_message_of_qos_2_goes_the_way_of_the_others_and_is_completed(make_doo
 # bounds
 
 
-def test_an_unread_socket_bounds_memory_and_keeps_its_connection(mosquitto: Any, make_door: Make) -> None:
-    sink = connect(make_door(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, keepalive_s=1))
-    source = connect(make_door(mosquitto.address))
+def test_an_unread_socket_bounds_memory_and_keeps_its_connection(mosquitto: Any, client_of: Make) -> None:
+    sink = connect(client_of(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, keepalive_s=1))
+    source = connect(client_of(mosquitto.address))
     count, payload = 4000, b"%06d" + b" " * 4000
     source.publish_many([("t/in", payload % number) for number in range(count)], properties=None)
     settle(source)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    connection = sink.connection
+    connection = sink.connection_count
     until = time.monotonic() + 3.5  # more than twice the keepalive
     while time.monotonic() < until:
         assert sink.poll(0.1, read=False) == []
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4000, "KiB, of 16,000 on their way"
     arrived = take(sink, count)
     assert numbers(arrived) == list(range(count))
-    assert sink.connection == connection
+    assert sink.connection_count == connection
 
 
-def test_one_poll_takes_a_bounded_part_of_what_waits(mosquitto: Any, make_door: Make) -> None:
-    sink = connect(make_door(mosquitto.address, topics=["t/+"], qos=0))
-    source = connect(make_door(mosquitto.address))
+def test_one_poll_takes_a_bounded_part_of_what_waits(mosquitto: Any, client_of: Make) -> None:
+    sink = connect(client_of(mosquitto.address, topics=["t/+"], qos=0))
+    source = connect(client_of(mosquitto.address))
     source.publish_many(numbered(20_000), qos=0)
     sizes = []
     while sum(sizes) < 20_000:
@@ -262,9 +270,9 @@ def test_one_poll_takes_a_bounded_part_of_what_waits(mosquitto: Any, make_door: 
     assert max(sizes) < 6000
 
 
-def test_one_poll_takes_a_bounded_part_of_large_messages_too(mosquitto: Any, make_door: Make) -> None:
-    sink = connect(make_door(mosquitto.address, topics=["t/+"]))
-    source = connect(make_door(mosquitto.address))
+def test_one_poll_takes_a_bounded_part_of_large_messages_too(mosquitto: Any, client_of: Make) -> None:
+    sink = connect(client_of(mosquitto.address, topics=["t/+"]))
+    source = connect(client_of(mosquitto.address))
     source.publish_many([("t/in", bytes(500_000))] * 20)
     settle(source)
     sizes = []
@@ -278,8 +286,8 @@ def test_one_poll_takes_a_bounded_part_of_large_messages_too(mosquitto: Any, mak
 # brokers that come and go
 
 
-def test_a_broker_restart_loses_nothing_in_either_direction(mosquitto: Any, make_door: Make) -> None:
-    connection = connect(make_door(mosquitto.address, "echo", topics=["t/+"], session_expiry_s=600))
+def test_a_broker_restart_loses_nothing_in_either_direction(mosquitto: Any, client_of: Make) -> None:
+    connection = connect(client_of(mosquitto.address, "echo", topics=["t/+"], session_expiry_s=600))
     connection.publish_many(numbered(100))
     held = take(connection, 100, acknowledge=False)
     settle(connection)
@@ -288,9 +296,9 @@ def test_a_broker_restart_loses_nothing_in_either_direction(mosquitto: Any, make
     waiting = connection.publish_many([("t/in", b"%d" % number) for number in range(100, 200)])
     assert connection.unconfirmed == set(waiting)
     mosquitto.start()
-    earlier = connection.connection
+    before = connection.connection_count
     arrived = take(connection, 200)
-    assert connection.connection == earlier + 1
+    assert connection.connection_count == before + 1
     assert numbers(arrived) == list(range(200)), "unacknowledged ones come again, then what waited here"
     assert [message.repeated for message in arrived[:100]] == [True] * 100
     assert held[0].payload == arrived[0].payload
@@ -298,22 +306,22 @@ def test_a_broker_restart_loses_nothing_in_either_direction(mosquitto: Any, make
 
 
 def test_a_lost_session_is_said_loudly_at_the_next_connect_and_at_the_first_where_one_is_expected(
-    mosquitto: Any, make_door: Make, caplog: pytest.LogCaptureFixture
+    mosquitto: Any, client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection = connect(make_door(mosquitto.address, "kept", topics=["t/+"], session_expiry_s=600))
+    connection = connect(client_of(mosquitto.address, "kept", topics=["t/+"], session_expiry_s=600))
     assert connection.counts["sessions_lost"] == 0
     mosquitto.stop()
     (mosquitto.folder / "mosquitto.db").unlink()
     mosquitto.start()
-    drive(connection, lambda: connection.connection == 2 and connection.connected, "the door is back")
+    drive(connection, lambda: connection.connection_count == 2 and connection.connected, "the connection is back")
     assert connection.counts["sessions_lost"] == 1
     assert [r.levelname for r in caplog.records if "broker lost our session" in r.message] == ["ERROR"]
-    other = connect(make_door(mosquitto.address, "new", session_expiry_s=600, expect_session=True))
+    other = connect(client_of(mosquitto.address, "new", session_expiry_s=600, expect_session=True))
     assert other.counts["sessions_lost"] == 1
 
 
-def test_the_availability_topic_tells_of_every_connect_and_of_a_death(mosquitto: Any, make_door: Make) -> None:
-    watcher = connect(make_door(mosquitto.address, topics=["status"]))
+def test_the_availability_topic_tells_of_every_connect_and_of_a_death(mosquitto: Any, client_of: Make) -> None:
+    watcher = connect(client_of(mosquitto.address, topics=["status"]))
     heard: list[bytes] = []
 
     def hear(expected: bytes) -> None:
@@ -321,24 +329,24 @@ def test_the_availability_topic_tells_of_every_connect_and_of_a_death(mosquitto:
             heard.extend(message.payload for message in take(watcher, 1))
 
     with Proxy(mosquitto.address) as proxy:
-        connection = connect(make_door(proxy.address, status_topic="status"))
+        connection = connect(client_of(proxy.address, status_topic="status"))
         hear(b"online")
         proxy.cut()
         hear(b"offline")
-        drive(connection, lambda: connection.connection == 2 and connection.connected, "the door is back")
+        drive(connection, lambda: connection.connection_count == 2 and connection.connected, "the connection is back")
         hear(b"online")
         connection.close()
         hear(b"offline")
-    late = connect(make_door(mosquitto.address, topics=["status"]))
+    late = connect(client_of(mosquitto.address, topics=["status"]))
     (message,) = take(late, 1)
     assert (message.payload, message.retained) == (b"offline", True)
 
 
 def test_an_absent_broker_is_told_of_once_and_waited_for(
-    mosquitto: Any, make_door: Make, caplog: pytest.LogCaptureFixture
+    mosquitto: Any, client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     mosquitto.stop()
-    connection = make_door(mosquitto.address)
+    connection = client_of(mosquitto.address)
     with pytest.raises(EdgeLstmError, match=r"expected an MQTT broker at .*, found: Connection refused"):
         connection.open()
     until = time.monotonic() + 1.0
@@ -349,16 +357,16 @@ def test_an_absent_broker_is_told_of_once_and_waited_for(
     connect(connection)
 
 
-def test_a_broker_that_closes_at_once_or_speaks_another_version_is_an_error_at_open(make_door: Make) -> None:
+def test_a_broker_that_closes_at_once_or_speaks_another_version_is_an_error_at_open(client_of: Make) -> None:
     with ScriptedBroker(connack="20 02 00 01") as broker:
         for protocol in ("5", "3.1.1"):
-            connection = make_door(broker.address, protocol=protocol)
+            connection = client_of(broker.address, protocol=protocol)
             with pytest.raises(EdgeLstmError, match=f"expected the MQTT {protocol} broker .* to accept us, found: "):
                 connection.open(5)
     with Proxy(Address("127.0.0.1", 1)) as proxy:  # which nobody listens on
         begun = time.monotonic()
         with pytest.raises(EdgeLstmError, match="it closed the connection"):
-            make_door(proxy.address).open(5)
+            client_of(proxy.address).open(5)
         assert time.monotonic() - begun < 3
 
 
@@ -366,9 +374,9 @@ def test_a_broker_that_closes_at_once_or_speaks_another_version_is_an_error_at_o
 
 
 @pytest.mark.parametrize("breakage", ["cut", "half_close", "swallow"])
-def test_a_broken_connection_is_noticed_and_nothing_is_lost(mosquitto: Any, make_door: Make, breakage: str) -> None:
+def test_a_broken_connection_is_noticed_and_nothing_is_lost(mosquitto: Any, client_of: Make, breakage: str) -> None:
     with Proxy(mosquitto.address) as proxy:
-        connection = connect(make_door(proxy.address, "echo", topics=["t/+"], session_expiry_s=600, keepalive_s=1))
+        connection = connect(client_of(proxy.address, "echo", topics=["t/+"], session_expiry_s=600, keepalive_s=1))
         connection.publish_many(numbered(50))
         assert len(take(connection, 50)) == 50
         settle(connection)
@@ -384,10 +392,10 @@ def test_a_broken_connection_is_noticed_and_nothing_is_lost(mosquitto: Any, make
         assert proxy.connections >= 2
 
 
-def test_a_slow_network_only_takes_longer(mosquitto: Any, make_door: Make) -> None:
+def test_a_slow_network_only_takes_longer(mosquitto: Any, client_of: Make) -> None:
     with Proxy(mosquitto.address) as proxy:
         proxy.delay_s = 0.1
-        connection = connect(make_door(proxy.address, topics=["t/+"], keepalive_s=1))
+        connection = connect(client_of(proxy.address, topics=["t/+"], keepalive_s=1))
         connection.publish_many(numbered(300))
         assert numbers(take(connection, 300)) == list(range(300))
         settle(connection)
@@ -395,14 +403,14 @@ def test_a_slow_network_only_takes_longer(mosquitto: Any, make_door: Make) -> No
 
 
 def test_8000_messages_survive_connections_that_are_cut_in_the_middle_of_packets(
-    mosquitto: Any, make_door: Make
+    mosquitto: Any, client_of: Make
 ) -> None:
     count = 8000
-    source = connect(make_door(mosquitto.address))
-    sink = connect(make_door(mosquitto.address, "sink", topics=["out/+"], session_expiry_s=600))
+    source = connect(client_of(mosquitto.address))
+    sink = connect(client_of(mosquitto.address, "sink", topics=["out/+"], session_expiry_s=600))
     with Proxy(mosquitto.address) as proxy:
         proxy.cut_after = 40_009
-        echo = connect(make_door(proxy.address, "echo", topics=["in/+"], session_expiry_s=600))
+        echo = connect(client_of(proxy.address, "echo", topics=["in/+"], session_expiry_s=600))
         source.publish_many([("in/x", b"%d" % number) for number in range(count)])
         echoed: set[int] = set()
         heard: set[int] = set()
@@ -422,10 +430,10 @@ def test_8000_messages_survive_connections_that_are_cut_in_the_middle_of_packets
         assert proxy.connections >= 4
 
 
-def test_an_acknowledgement_of_a_former_connection_does_not_touch_the_ids_of_this_one(make_door: Make) -> None:
+def test_an_acknowledgement_of_a_former_connection_does_not_touch_the_ids_of_this_one(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: publish_packet("t/in", b"%d" % connection, 7)
-        connection = make_door(broker.address, topics=["t/+"], session_expiry_s=60)
+        connection = client_of(broker.address, topics=["t/+"], session_expiry_s=60)
         (first,) = take(connection, 1, acknowledge=False)
         broker.cut()
         drive(connection, lambda: not connection.connected, "the loss is noticed")
@@ -440,9 +448,9 @@ def test_an_acknowledgement_of_a_former_connection_does_not_touch_the_ids_of_thi
         drive(connection, lambda: broker.received(PUBACK) == [b"\x40\x00\x07"], "the second is acknowledged")
 
 
-def test_the_client_itself_drops_acknowledgements_of_another_connection(make_door: Make) -> None:
+def test_the_client_itself_drops_acknowledgements_of_another_connection(client_of: Make) -> None:
     with ScriptedBroker() as broker:
-        connection = connect(make_door(broker.address))
+        connection = connect(client_of(broker.address))
         connection._client.acknowledge_many([1, 2], connection._client.connection - 1)
         connection._client.acknowledge_many([3], connection._client.connection)
         drive(connection, lambda: broker.received(PUBACK) != [], "an acknowledgement is sent")
@@ -450,13 +458,13 @@ def test_the_client_itself_drops_acknowledgements_of_another_connection(make_doo
 
 
 def test_a_goodbye_is_said_even_with_a_full_window_and_by_the_broker_where_nothing_goes_out(
-    mosquitto: Any, make_door: Make
+    mosquitto: Any, client_of: Make
 ) -> None:
-    watcher = connect(make_door(mosquitto.address, topics=["status"]))
+    watcher = connect(client_of(mosquitto.address, topics=["status"]))
     with Proxy(mosquitto.address) as proxy:
         for stuck in (False, True):
-            connection = connect(make_door(proxy.address, status_topic="status"))
-            connection._outgoing.size = 0
+            connection = connect(client_of(proxy.address, status_topic="status"))
+            connection._window.size = 0
             connection.publish("t/in", "which nobody takes")
             assert [m.payload for m in take(watcher, 1)] == [b"online"]
             if stuck:
@@ -491,29 +499,29 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("packet", MALFORMED.values(), ids=MALFORMED.keys())
-def test_a_malformed_packet_ends_its_connection_and_never_raises_out(make_door: Make, packet: str) -> None:
+def test_a_malformed_packet_ends_its_connection_and_never_raises_out(client_of: Make, packet: str) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: (
             publish_packet("t/in", b"%d" % connection, 1) + (bytes.fromhex(packet) if connection == 1 else b"")
         )
-        connection = make_door(broker.address, topics=["t/+"])
-        drive(connection, lambda: connection.connection == 2, "the connection is made again")
+        connection = client_of(broker.address, topics=["t/+"])
+        drive(connection, lambda: connection.connection_count == 2, "the connection is made again")
         assert numbers(take(connection, 1)) == [2], "nothing of the broken connection is handed out after it"
 
 
-def test_a_topic_that_is_no_text_is_acknowledged_and_counted(make_door: Make) -> None:
+def test_a_topic_that_is_no_text_is_acknowledged_and_counted(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         packet = bytes.fromhex("32 06 00 01 ff 00 09 00")
         broker.after_subscribe = lambda connection: packet + publish_packet("t/in", b"1", 10)
-        connection = make_door(broker.address, topics=["t/+"])
+        connection = client_of(broker.address, topics=["t/+"])
         assert numbers(take(connection, 1)) == [1]
         drive(connection, lambda: len(broker.received(PUBACK)) == 2, "both are acknowledged")
         assert connection.counts["malformed"] == 1
 
 
-def test_a_packet_in_single_bytes_is_a_packet(make_door: Make) -> None:
+def test_a_packet_in_single_bytes_is_a_packet(client_of: Make) -> None:
     with ScriptedBroker() as broker:
-        connection = connect(make_door(broker.address, topics=["t/+"]))
+        connection = connect(client_of(broker.address, topics=["t/+"]))
         payload = b"7" * 20
         arrived: list[Message] = []
         for byte in publish_packet("t/in", payload, 1) * 2:
@@ -525,11 +533,11 @@ def test_a_packet_in_single_bytes_is_a_packet(make_door: Make) -> None:
 
 
 def test_a_callback_that_raises_is_logged_with_its_trace_and_the_loop_goes_on(
-    make_door: Make, caplog: pytest.LogCaptureFixture
+    client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: publish_packet("t/in", b"%d" % connection, 1)
-        connection = make_door(broker.address, topics=["t/+"])
+        connection = client_of(broker.address, topics=["t/+"])
         kept = connection._client._on_arrivals
 
         def raise_once(arrivals: object) -> None:
@@ -548,21 +556,23 @@ def test_a_callback_that_raises_is_logged_with_its_trace_and_the_loop_goes_on(
 def test_auto_takes_the_batching_client_with_the_paho_installed_here() -> None:
     assert REFUSAL is None
     assert type(MqttConnection(Address("127.0.0.1", 1))._client) is BatchingClient
-    assert type(MqttConnection(Address("127.0.0.1", 1), client="stock")._client) is StockClient
+    assert (
+        type(MqttConnection(Address("127.0.0.1", 1), options=ConnectionOptions(client="stock"))._client) is StockClient
+    )
 
 
 def test_a_paho_that_differs_means_stock_paho_said_once_and_a_refusal_of_batching(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge_lstm.mqtt.connection.REFUSAL", "Client._packet_handle(self)")
+    monkeypatch.setattr("edge_lstm.mqtt.client_choice.REFUSAL", "Client._packet_handle(self)")
     assert type(MqttConnection(Address("127.0.0.1", 1))._client) is StockClient
     assert type(MqttConnection(Address("127.0.0.1", 1))._client) is StockClient
     assert [r.levelno for r in caplog.records if "stock paho is used" in r.message] == [logging.WARNING]
     with pytest.raises(EdgeLstmError, match=r"found one without Client._packet_handle\(self\)"):
-        MqttConnection(Address("127.0.0.1", 1), client="batching")
+        MqttConnection(Address("127.0.0.1", 1), options=ConnectionOptions(client="batching"))
 
 
-def test_a_subscription_that_the_broker_refuses_is_an_error_at_open(make_door: Make) -> None:
+def test_a_subscription_that_the_broker_refuses_is_an_error_at_open(client_of: Make) -> None:
     refused = pytest.raises(EdgeLstmError, match="subscription refused: Not authorized")
     with ScriptedBroker(suback="90 04 {id} 00 87") as broker, refused:
-        make_door(broker.address, topics=["t/+"]).open(5)
+        client_of(broker.address, topics=["t/+"]).open(5)

@@ -6,7 +6,8 @@ import importlib.util
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.credentials import Login, Tls
+from edge_lstm.mqtt.options import ConnectionOptions
 from edge_lstm.service.config import MqttConfig, read_service_config
 from edge_lstm.service.status import read_status
 from edge_lstm.streaming.reading import Reading
@@ -84,12 +86,13 @@ def tls_broker(start_mosquitto: Make, authorities: tuple[Authority, Authority]) 
 
 
 @pytest.fixture(params=["batching", "stock"])
-def make_door(request: pytest.FixtureRequest) -> Iterator[Callable[..., MqttConnection]]:
-    """make_door(address, **settings): not connected yet; the test runs once for each client."""
+def client_of(request: pytest.FixtureRequest) -> Iterator[Callable[..., MqttConnection]]:
+    """client_of(address, topics, **options): not connected yet; the test runs once for each client."""
     made: list[MqttConnection] = []
 
-    def make(address: Address, **settings: Any) -> MqttConnection:
-        made.append(MqttConnection(address, client=request.param, **settings))
+    def make(address: Address, topics: Sequence[str] = (), **options: Any) -> MqttConnection:
+        chosen = ConnectionOptions(client=request.param, **options)
+        made.append(MqttConnection(address, topics=topics, options=chosen))
         return made[-1]
 
     yield make
@@ -112,10 +115,10 @@ def echo(connection: MqttConnection, count: int, size: int = 100) -> None:
 
 
 def test_the_right_authority_lets_messages_through_also_those_that_tls_holds(
-    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make
+    tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make
 ) -> None:
     broker = tls_broker()
-    connection = make_door(broker.address, topics=["t/+"], tls=Tls(authorities[0].certificate))
+    connection = client_of(broker.address, topics=["t/+"], tls=Tls(authorities[0].certificate))
     connection.open()
     echo(connection, 2000)
     echo(connection, 3, size=300_000)
@@ -123,26 +126,26 @@ def test_the_right_authority_lets_messages_through_also_those_that_tls_holds(
 
 @pytest.mark.parametrize("trusted", ["strange", "the system's"])
 def test_a_certificate_of_a_wrong_authority_is_refused_before_the_password_is_sent(
-    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make, trusted: str, caplog: Any
+    tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make, trusted: str, caplog: Any
 ) -> None:
     broker = tls_broker(more="allow_anonymous false")
     tls = Tls(authorities[1].certificate) if trusted == "strange" else None
-    connection = make_door(broker.address, tls=tls, login=Login("pump", "secret"))
+    connection = client_of(broker.address, tls=tls, login=Login("pump", "secret"))
     with pytest.raises(EdgeLstmError, match=r"found: a certificate that is refused .*") as caught:
         connection.open()
     assert "check ca_file" in caught.value.hint
     connection.poll(0.0)
     assert "a certificate that is refused" in caplog.text
-    assert connection.connection == 0
+    assert connection.connection_count == 0
     assert "not authorised" not in (broker.folder / "mosquitto.log").read_text(), "no CONNECT came through"
 
 
 def test_a_certificate_for_another_host_is_refused(
-    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make
+    tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make
 ) -> None:
     broker = tls_broker(host="192.0.2.1")
     with pytest.raises(EdgeLstmError, match="IP address mismatch"):
-        make_door(broker.address, tls=Tls(authorities[0].certificate)).open()
+        client_of(broker.address, tls=Tls(authorities[0].certificate)).open()
 
 
 def test_status_is_read_with_the_services_own_certificates_and_password(
@@ -160,7 +163,7 @@ def test_status_is_read_with_the_services_own_certificates_and_password(
     )
     mqtt = read_service_config(config).mqtt
     connection = MqttConnection(
-        broker.address, status_topic="edge-lstm/pumps/status", tls=mqtt.tls(tmp_path), login=mqtt.login(tmp_path)
+        broker.address, options=replace(mqtt.options(tmp_path), status_topic="edge-lstm/pumps/status")
     )
     connection.open()
     assert read_status(mqtt, tmp_path) == {"status": "online"}
@@ -169,32 +172,32 @@ def test_status_is_read_with_the_services_own_certificates_and_password(
 
 
 def test_a_client_certificate_opens_a_broker_that_asks_for_one(
-    tls_broker: Make, authorities: tuple[Authority, Authority], make_door: Make
+    tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make
 ) -> None:
     ours, strange = authorities
     broker = tls_broker(more=f"cafile {ours.certificate}\nrequire_certificate true\nuse_identity_as_username true")
-    connection = make_door(broker.address, topics=["t/+"], tls=Tls(ours.certificate, *ours.issue("pump")))
+    connection = client_of(broker.address, topics=["t/+"], tls=Tls(ours.certificate, *ours.issue("pump")))
     connection.open()
     echo(connection, 10)
     for certificate in ((), strange.issue("thief")):
         with pytest.raises(EdgeLstmError, match=r"expected .* broker"):
-            make_door(broker.address, tls=Tls(ours.certificate, *certificate)).open(5)
+            client_of(broker.address, tls=Tls(ours.certificate, *certificate)).open(5)
 
 
 def test_plain_and_encrypted_ports_taken_for_each_other_are_refused(
-    tls_broker: Make, mosquitto: Any, authorities: tuple[Authority, Authority], make_door: Make
+    tls_broker: Make, mosquitto: Any, authorities: tuple[Authority, Authority], client_of: Make
 ) -> None:
     plain = Address(mosquitto.address.host, mosquitto.address.port, tls=True)
     with pytest.raises(EdgeLstmError, match=r"found: (no TLS that fits|.*reset|EOF occurred|timed out)"):
-        make_door(plain, tls=Tls(authorities[0].certificate)).open(5)
+        client_of(plain, tls=Tls(authorities[0].certificate)).open(5)
     broker = tls_broker()
     encrypted = Address(broker.address.host, broker.address.port)
     with pytest.raises(EdgeLstmError, match="to accept us, found: it closed the connection"):
-        make_door(encrypted).open(5)
+        client_of(encrypted).open(5)
 
 
 def test_the_password_of_a_file_opens_the_broker_and_a_wrong_one_is_an_error(
-    start_mosquitto: Make, make_door: Make, tmp_path: Path
+    start_mosquitto: Make, client_of: Make, tmp_path: Path
 ) -> None:
     passwords = tmp_path / "passwords"
     subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
@@ -206,13 +209,13 @@ def test_the_password_of_a_file_opens_the_broker_and_a_wrong_one_is_an_error(
         f'bundle = "x.elstm"\n[mqtt]\nurl = "{broker.address}"\nusername = "pump"\npassword_file = "password"\n'
     )
     login = read_service_config(config).mqtt.login(tmp_path)
-    connection = make_door(broker.address, topics=["t/+"], login=login)
+    connection = client_of(broker.address, topics=["t/+"], login=login)
     connection.open()
     echo(connection, 10)
     for wrong in (Login("pump", "guess"), Login("pump"), None):
         with pytest.raises(EdgeLstmError, match=r"to accept us, found: (Not authorized|Bad user name or password)"):
-            make_door(broker.address, login=wrong).open(5)
-    again = make_door(broker.address, login=Login("pump", "guess"), protocol="3.1.1")
+            client_of(broker.address, login=wrong).open(5)
+    again = client_of(broker.address, login=Login("pump", "guess"), protocol="3.1.1")
     with pytest.raises(EdgeLstmError, match=r"3\.1\.1 broker .* found: (Not authorized|Bad user name or password)"):
         again.open(5)
 
@@ -245,7 +248,8 @@ def test_a_service_has_openssl_in_its_memory_only_where_its_broker_speaks_tls(
         f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n'
         f'[mqtt]\nurl = "{broker.address}"\nclient_id = "edge-lstm-test"\n{authority}'
     )
-    listener = MqttConnection(broker.address, topics=["predictions/+"], tls=Tls(authorities[0].certificate))
+    options = ConnectionOptions(tls=Tls(authorities[0].certificate))
+    listener = MqttConnection(broker.address, topics=["predictions/+"], options=options)
     listener.open()
     service = ServiceProcess(config)
     try:

@@ -25,6 +25,7 @@ from edge_lstm.hardware.machine import this_machine
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.mqtt.options import ConnectionOptions
 from edge_lstm.service.config import MqttConfig
 from tests.flow.scripted_broker import CONNECT, ScriptedBroker
 
@@ -61,7 +62,7 @@ def test_the_doctor_leaves_no_session_and_does_not_disturb_the_service(
     service.open()
     lines(mosquitto.address)
     service.poll(0.3)
-    assert (service.connected, service.connection) == (True, 1)
+    assert (service.connected, service.connection_count) == (True, 1)
     service.close()
     left = MqttConnection(mosquitto.address, "edge-lstm-doctor-1234", session_expiry_s=60)
     left.open()
@@ -89,7 +90,8 @@ def test_limits_that_do_not_let_predictions_through_are_red(start_mosquitto: Mak
 def test_what_the_doctor_calls_red_refuses_the_service_too(limit: str, reason: str, start_mosquitto: Make) -> None:
     address = start_mosquitto(f"allow_anonymous true\n{limit}").address
     assert "red" in lights(lines(address)).values()
-    service = MqttConnection(address, "edge-lstm", TOPICS, status_topic="edge-lstm/edge-lstm/status")
+    options = ConnectionOptions(status_topic="edge-lstm/edge-lstm/status")
+    service = MqttConnection(address, "edge-lstm", TOPICS, options=options)
     with pytest.raises(EdgeLstmError, match=reason):
         service.open(20)
     service.close()

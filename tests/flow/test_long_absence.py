@@ -26,7 +26,7 @@ HOUR_S = 3600.0
 
 
 class FastClock:
-    """The door's clock: its sleeps pass at once."""
+    """The connection's clock: its sleeps pass at once."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -47,7 +47,8 @@ def test_a_broker_that_is_gone_for_an_hour_is_tried_within_bounds_and_nothing_is
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FastClock()
-    monkeypatch.setattr("edge_lstm.mqtt.connection.time", clock)
+    for module in ("mqtt.connection", "mqtt.reconnect", "foundation.rate_limited_log"):
+        monkeypatch.setattr(f"edge_lstm.{module}.time", clock)
     attempts: list[float] = []
     connect = MqttConnection._connect
     monkeypatch.setattr(
@@ -71,7 +72,7 @@ def test_a_broker_that_is_gone_for_an_hour_is_tried_within_bounds_and_nothing_is
         proxy.stall()  # so that predictions are committed, and at no broker; what it is just taking still passes
         for count, reading in enumerate(readings[:20], 1):
             subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
-            wait_until(lambda count=count: services[0].counts["predictions"] == count, "it is predicted")
+            wait_until(lambda count=count: services[0].predictions == count, "it is predicted")
     assert len(subscriber.messages) <= 2
     tracemalloc.start()
     try:

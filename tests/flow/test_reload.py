@@ -68,7 +68,7 @@ def test_a_session_is_missed_where_streams_are_known_though_no_history_is_kept(b
     config = bundle_path.parent / "service.toml"
     config.write_text(f'bundle = "{bundle_path.name}"\nhistory = 0\n[mqtt]\nurl = "mqtt://localhost:1"\n')
     service = Service(read_service_config(config), config.parent)
-    assert service._mqtt._expect_session is known
+    assert service._mqtt._expects_session is known
     service._store.close(0)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.connection import Message
+from edge_lstm.mqtt.received import Message
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.service import Service
 from tests.device_messages import device_messages
@@ -62,10 +62,10 @@ class KilledError(Exception):
 
 
 class Field:
-    """A broker and what it has to say, in the door's place: at least once, in order, until it is acknowledged."""
+    """Replaces the connection and its broker: messages come at least once, in order, until they are acknowledged."""
 
     def __init__(self, messages: int, seed: int) -> None:
-        self.address, self.connected, self.connection = Address("fuzz", 1883), True, 1
+        self.address, self.connected, self.connection_count = Address("fuzz", 1883), True, 1
         self.counts: Counter[str] = Counter()
         self.unconfirmed: set[int] = set()
         self.readings: Counter[str] = Counter()  # different times that were predicted, by stream
@@ -84,7 +84,7 @@ class Field:
         self._packet_id = self._number = 0
         self._polled_at = time.monotonic()
 
-    # what a service asks of its door
+    # what a service calls
 
     def poll(self, timeout_s: float, *, read: bool = True) -> list[Message]:
         now = time.monotonic()
@@ -124,10 +124,10 @@ class Field:
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            if message.connection == self.connection:
+            if message.connection == self.connection_count:
                 self._unacknowledged.pop(message.packet_id, None)
 
-    def give_up(self) -> None:
+    def abort_connect(self) -> None:
         """There is no attempt to connect here."""
 
     def close(self, timeout_s: float = 1.0) -> None:
@@ -138,9 +138,9 @@ class Field:
     def cut(self) -> list[Message]:
         """A new connection; what is not acknowledged comes again."""
         self.cuts += 1
-        self.connected, self.connection = True, self.connection + 1
+        self.connected, self.connection_count = True, self.connection_count + 1
         self._confirm()
-        again = [one._replace(repeated=True, connection=self.connection) for one in self._unacknowledged.values()]
+        again = [one._replace(repeated=True, connection=self.connection_count) for one in self._unacknowledged.values()]
         self._unacknowledged = {message.packet_id: message for message in again}
         return again
 
@@ -186,7 +186,7 @@ class Field:
             payload = self._random.choice(_HOSTILE)
             retained, qos = self._random.random() < 0.2, self._random.choice([0, 1])
         self._packet_id = self._packet_id % 65535 + 1
-        message = Message(topic, payload, self._packet_id if qos else 0, self.connection, qos, False, retained)
+        message = Message(topic, payload, self._packet_id if qos else 0, self.connection_count, qos, False, retained)
         if qos:
             self._unacknowledged[self._packet_id] = message
         return message
@@ -221,13 +221,13 @@ def serve(field: Field, config: Path) -> Counter[str]:
         field.stop = service.stop
         ended = True
         if counts:
-            service._take(field.cut())
+            service._receive(field.cut())
         try:
             service.run()
         except KilledError:
             service._store._database.close()  # what the system does for a process that is gone
             ended = False
-        counts += Counter({**service._totals(), "readings": int(service.health.figures()["readings"]), "runs": 1})
+        counts += Counter({**service._totals(), "readings": int(service.stats.figures()["readings"]), "runs": 1})
         if ended:
             return counts
 

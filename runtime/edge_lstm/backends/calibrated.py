@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from edge_lstm.backends.protocol import Backend
 from edge_lstm.foundation.arrays import Flags, Floats
+from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 
 log = logging.getLogger(__name__)
-
-_AGAIN_AFTER_S = 60.0
 
 
 class CalibratedBackend:
@@ -25,7 +23,7 @@ class CalibratedBackend:
         self.watched = backend
         self._inputs = inputs
         self._least, self._most = np.array(least, np.float32), np.array(most, np.float32)
-        self._warned_at: dict[int, float] = {}
+        self._warnings = RateLimitedLog(log)
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """As the backend that it watches."""
@@ -35,10 +33,8 @@ class CalibratedBackend:
         return self.watched.step(features, states)
 
     def _warn(self, features: Floats, outside: Flags) -> None:
-        now = time.monotonic()
         for column in np.flatnonzero(outside.any(axis=0)).tolist():
-            if now - self._warned_at.get(column, -_AGAIN_AFTER_S) >= _AGAIN_AFTER_S:
-                self._warned_at[column] = now
+            if self._warnings.due(column):
                 log.warning(
                     "input outside its calibration feature=%s value=%g calibrated=%g..%g scheme=%s",
                     self._inputs[column],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,7 @@ def record(
         client_id or "",
         mapping.topic_filters,
         session_expiry_s=_SESSION_S if client_id else 0,
-        protocol=mqtt.protocol,
-        tls=mqtt.tls(folder),
-        login=mqtt.login(folder),
-        receive_maximum=mqtt.receive_maximum,
-        keepalive_s=mqtt.keepalive_s,
+        options=replace(mqtt.options(folder), receive_maximum=mqtt.receive_maximum, keepalive_s=mqtt.keepalive_s),
     )
     recorder = Recorder(connection, mapping, output, names, {name: texts for name, texts in known.items() if texts})
     connection.open()

@@ -18,10 +18,10 @@ def run(config: Path) -> None:
     """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
     import faulthandler
 
-    from edge_lstm.service.deferred_imports import defer_seldom_used
+    from edge_lstm.service.deferred_imports import defer_rarely_used
 
     faulthandler.enable()  # a wheel made for another processor ends us with no word of ours: this says in which import
-    defer_seldom_used()
+    defer_rarely_used()
     from edge_lstm.service.runner import serve
 
     serve(config)

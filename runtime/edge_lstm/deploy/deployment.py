@@ -75,18 +75,10 @@ class Outcome:
 def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
     """Everything that goes to the board, read and checked here. Raises EdgeLstmError where a file of it is missing."""
     config = read_toml(service, ServiceConfig)
-    mqtt = config.mqtt
-    named = {
-        "trust": config.trust,
-        "mqtt.ca_file": mqtt.ca_file,
-        "mqtt.cert_file": mqtt.cert_file,
-        "mqtt.key_file": mqtt.key_file,
-        "mqtt.password_file": mqtt.password_file,
-    }
     sources = {config.bundle: ("bundle", bundle)}
-    for name, place in named.items():
-        if place is not None and not PurePosixPath(place).is_absolute():  # an absolute one is the board's own
-            sources[place] = (name, service.parent / place)
+    for file in config.files():
+        if file.role != "bundle" and not PurePosixPath(file.path).is_absolute():  # an absolute one is the board's own
+            sources[file.path] = (file.key, service.parent / file.path)
     files = {CONFIG: service.read_bytes()}
     for place, (name, source) in sources.items():
         pure = PurePosixPath(place)
@@ -107,7 +99,7 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
     opened = Bundle.open(bundle)
     if config.trust in files:
         require_trusted_signature(opened, service.parent / str(config.trust))
-    return DeploymentFiles(service_name(mqtt.client_id), config, opened, files)
+    return DeploymentFiles(service_name(config.mqtt.client_id), config, opened, files)
 
 
 class _Board:

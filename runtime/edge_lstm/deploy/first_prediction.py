@@ -14,7 +14,8 @@ from pathlib import Path
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.topics import STREAM
 from edge_lstm.mqtt.address import parse_address
-from edge_lstm.mqtt.connection import Message, MqttConnection
+from edge_lstm.mqtt.connection import MqttConnection
+from edge_lstm.mqtt.received import Message
 from edge_lstm.service.config import ServiceConfig, read_service_config
 
 
@@ -25,9 +26,7 @@ def first_prediction(config: ServiceConfig, folder: Path, timeout_s: float) -> M
     door = MqttConnection(
         parse_address(mqtt.url),
         topics=["/".join(levels)],
-        protocol=mqtt.protocol,
-        tls=mqtt.tls(folder),
-        login=mqtt.login(folder),
+        options=mqtt.options(folder),
     )
     door.open()
     deadline = time.monotonic() + timeout_s

@@ -199,19 +199,11 @@ def _files(
             "a service writes nowhere else: leave state out",
         )
     files = {_CONFIG: Content(_read(config_path, "config"), _PUBLIC)}
-    for key, path in (
-        ("bundle", config.bundle),
-        ("trust", config.trust),
-        ("mqtt.ca_file", mqtt.ca_file),
-        ("mqtt.cert_file", mqtt.cert_file),
-    ):
-        if path is not None:
-            files |= _placed(config_path, key, path, _PUBLIC)
     credentials = {}
-    for key, path in (("password_file", mqtt.password_file), ("key_file", mqtt.key_file)):
-        if path is not None:
-            files |= _placed(config_path, f"mqtt.{key}", path, _SECRET)
-            credentials[key] = _HOME / name / path  # which is `path` where that is absolute
+    for file in config.files():
+        files |= _placed(config_path, file.key, file.path, _SECRET if file.role == "secret" else _PUBLIC)
+        if file.role == "secret":
+            credentials[file.name] = _HOME / name / file.path  # which is `path` where that is absolute
     if mqtt.password_file is not None:
         read_password(config_path.parent / mqtt.password_file)
     if (tls := mqtt.tls(config_path.parent)) is not None:

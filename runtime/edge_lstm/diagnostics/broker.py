@@ -10,14 +10,15 @@ import secrets
 import ssl
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_lstm.bundle.data_sheet import duration
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import LOOPBACK, Address, parse_address
-from edge_lstm.mqtt.connection import BrokerCapabilities, MqttConnection
+from edge_lstm.mqtt.capabilities import BrokerCapabilities
+from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig
 
 _FEW = 20  # predictions on their way: mosquitto's default, good for some thousand a second on loopback
@@ -104,10 +105,7 @@ def _visit(config: MqttConfig, folder: Path, name: str, expiry_s: int, topics: S
         name,
         topics,
         session_expiry_s=expiry_s,
-        protocol=config.protocol,
-        qos=config.qos,
-        tls=config.tls(folder),
-        login=config.login(folder),
+        options=replace(config.options(folder), qos=config.qos),
     )
     try:
         connection.open(_TIMEOUT_S)

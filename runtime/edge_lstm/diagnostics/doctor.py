@@ -25,8 +25,9 @@ from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import this_machine
 from edge_lstm.messages.encoder import Encoder
+from edge_lstm.service.codecs import message_codecs
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.service import message_codecs, state_path
+from edge_lstm.service.service import state_path
 from edge_lstm.streaming.reading import Prediction
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")

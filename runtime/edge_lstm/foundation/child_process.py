@@ -1,7 +1,7 @@
-"""One of our modules as a child process: its answer, or in words what became of it; nothing that it does ends us.
+"""Runs a module of this package in a child process, so that its crash does not end this one.
 
-The module reads one JSON value from stdin and writes one as the last line of stdout. What kills it (a wheel built for
-another processor dies with SIGILL) is an answer like any other.
+The module reads one JSON value from stdin and writes one as the last line of stdout. A crash (a wheel for another
+processor dies of SIGILL) becomes a ChildError.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_lstm.foundation.errors import EdgeLstmError
 
-_LONGEST_FOUND = 200
+_LONGEST_FOUND = 200  # characters of an error
 _SIGNALS = {
     signal.SIGILL: "SIGILL (an instruction that this processor does not have)",
     signal.SIGSEGV: "SIGSEGV (a fault in compiled code)",
@@ -25,16 +25,16 @@ _SIGNALS = {
 
 
 class ChildError(EdgeLstmError):
-    """The child gave no answer; the message is what became of it."""
+    """The child gave no answer; the message says why."""
 
 
 def ask(module: str, question: Any, timeout_s: float) -> Any:
-    """The answer of `python -m module` to `question`, both JSON-able.
+    """The answer of `python -m module` to `question`; both are JSON values.
 
-    Raises ChildError where it died, was ended after `timeout_s`, or failed; the words of an EdgeLstmError that it met
-    are those of the answer's `error` and `hint`.
+    Raises ChildError if the child died, ended after `timeout_s`, or failed. An EdgeLstmError in the child (see
+    `refuse`) becomes a ChildError with the same message and hint.
     """
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # what lies in the working folder is not a package to import
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # import no module from the working folder
     command = [sys.executable, "-m", module]
     try:
         done = subprocess.run(
@@ -58,7 +58,7 @@ def ask(module: str, question: Any, timeout_s: float) -> Any:
 
 
 def signal_name(number: int) -> str:
-    """The signal that ended a process, and what that means where it is one that broken wheels die of."""
+    """The name of the signal that ended a process, and its meaning if broken wheels die of it."""
     try:
         known = signal.Signals(number)
     except ValueError:
@@ -67,15 +67,15 @@ def signal_name(number: int) -> str:
 
 
 def question() -> Any:
-    """In the child: what is asked."""
+    """In the child: the question."""
     return json.load(sys.stdin)
 
 
 def answer(facts: Any) -> None:
-    """In the child: say it."""
+    """In the child: write the answer."""
     print(json.dumps(facts), flush=True)
 
 
 def refuse(error: EdgeLstmError) -> None:
-    """In the child: say why there is no answer."""
+    """In the child: write why there is no answer."""
     answer({"error": error.message, "hint": error.hint})

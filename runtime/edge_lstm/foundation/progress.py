@@ -1,4 +1,4 @@
-"""How far a long piece of work is, on stderr: a bar on a terminal, plain lines elsewhere."""
+"""The progress of long work, on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 import click
 
-# Called after each step; with a text where there is something to say.
+# Called after each step, with a text to show (empty: none).
 Tick = Callable[[str], None]
 
-_LINES = 5  # where nobody has something to say
+_LINES = 5  # without any texts
 
 
 @contextmanager
 def progress(length: int, label: str, done: int = 0) -> Iterator[Tick]:
-    """A `Tick` for `length` steps of the work that `label` names, of which so many are done already."""
+    """A `Tick` for `length` steps of the work that `label` names; `done` of them are done already."""
     with _bar(length, label, done) if sys.stderr.isatty() else _lines(length, label, done) as tick:
         yield tick
 

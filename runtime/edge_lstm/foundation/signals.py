@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def ended_by_signals(end: Callable[[], object]) -> Iterator[list[int]]:
-    """Within the block SIGTERM and Ctrl-C call `end()` and add to the list that it gives."""
+    """Within the block, SIGTERM and Ctrl-C call `end()` and append their number to the yielded list."""
     ended: list[int] = []
 
-    def heard(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         ended.append(number)
         end()
 
     signals = (signal.SIGTERM, signal.SIGINT)
-    former = [signal.signal(number, heard) for number in signals]
+    former = [signal.signal(number, handle) for number in signals]
     try:
         yield ended
     finally:

@@ -1,7 +1,7 @@
-"""When messages came: moments in whole microseconds, each later than all before, whatever the clock does.
+"""Arrival times of messages: whole microseconds that always rise, even if the clock is set back.
 
-A time in seconds since 1970 is a float that knows a quarter of a microsecond, so adding a microsecond to it may add
-less than one when it is written out; counting in integers cannot.
+They are counted as integers. A float of seconds since 1970 resolves a quarter of a microsecond only, so an added
+microsecond may be less than one in print.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
 
-_SET_BACK_US = 1_000_000  # a smaller step is a clock that is being disciplined
+_SET_BACK_US = 1_000_000  # a smaller step is a normal correction of the clock
 
 
 class ArrivalClock:
-    """Moments for messages and, where a message has many readings without a time, for each of those."""
+    """Gives each message an arrival time, and each reading if a message holds several without a time."""
 
     def __init__(self) -> None:
         self._us = 0
@@ -25,8 +25,10 @@ class ArrivalClock:
         self.latest = 0.0  # seconds since 1970
 
     def next(self) -> float:
-        """Now, in seconds since 1970, and later than ever before: two messages of a moment are two, in their order,
-        and a clock that is set back makes nothing late."""
+        """Now, in seconds since 1970, but later than all times before.
+
+        So messages that arrive together keep their order, and a clock that is set back makes no reading late.
+        """
         now = time.time_ns() // 1000
         behind = now < self._us - _SET_BACK_US
         if behind and not self._behind:
@@ -34,13 +36,13 @@ class ArrivalClock:
         self._behind = behind
         return self._advance(max(now, self._us + 1))
 
-    def own(self, reading: Reading, arrival: float) -> Reading:
-        """The reading with a moment of its own, where its time is that of its message's `arrival`."""
+    def with_own_time(self, reading: Reading, arrival: float) -> Reading:
+        """The reading with a time of its own, if its time is its message's `arrival`."""
         if reading.time != arrival:
             return reading
-        moment = self.latest
+        own_time = self.latest
         self._advance(self._us + 1)
-        return reading._replace(time=moment)
+        return reading._replace(time=own_time)
 
     def _advance(self, us: int) -> float:
         self._us, self.latest = us, us / 1e6

@@ -1,4 +1,4 @@
-"""Which predictions are worth saying, where not every step is: those that moved away from what was said last."""
+"""The deadband: publishes only predictions that moved away from the last published one."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from edge_lstm.streaming.stream_table import StreamTable
 
 
 class Deadband:
-    """Keeps back a prediction whose every value lies within its target's band around the one published last.
+    """Drops a prediction if every value lies within its target's band around the last published value.
 
-    The values published last are kept with the stream (`StreamTable.last_published`), so that a restart neither repeats
-    nor omits a prediction.
+    The last published values are part of the stream's state (`StreamTable.last_published`), so a restart neither
+    repeats nor omits a prediction.
     """
 
     def __init__(self, contract: Contract, bands: Mapping[str, float]) -> None:
-        """Raises EdgeLstmError where a band is for nothing that the contract says."""
+        """Raises EdgeLstmError if a band names no output of the contract."""
         faults = [
-            f"output.deadband.{name}: nothing of the bundle's; {suggestion(name, contract.output_names)}"
+            f"output.deadband.{name}: not an output of the bundle; {suggestion(name, contract.output_names)}"
             for name in bands
             if name not in contract.output_names
         ]
         if faults:
             raise EdgeLstmError(
-                "the deadband does not fit the bundle:\n  " + "\n  ".join(faults), "mend the service config"
+                "the deadband does not fit the bundle:\n  " + "\n  ".join(faults), "correct the service config"
             )
         self._bands = np.array([bands.get(target, 0.0) for target, _ in contract.outputs], np.float32)
 
     def moved(self, steps: Steps, table: StreamTable) -> list[int]:
-        """The places of those to publish, in their order; corrections always are."""
-        worth = []
+        """The indices of the steps to publish, in order; corrections always are."""
+        moved = []
         for place, (stream, revision) in enumerate(zip(steps.streams, steps.revisions.tolist(), strict=True)):
             slot, values = table.slot(stream), steps.values[place]
-            quiet = np.abs(values - table.last_published[slot]) <= self._bands  # never where nothing was said: NaN
+            quiet = np.abs(values - table.last_published[slot]) <= self._bands  # NaN before the first: false
             if revision or not quiet.all():
                 table.last_published[slot] = values
-                worth.append(place)
-        return worth
+                moved.append(place)
+        return moved

@@ -1,4 +1,4 @@
-"""Messages to readings by a typed mapping, and readings to messages; what does not fit is refused, in words."""
+"""Decodes messages to readings by a typed mapping, and encodes readings; a message that does not fit is an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from edge_lstm.messages.payloads import (
     shown_bytes,
 )
 from edge_lstm.messages.presets import preset
-from edge_lstm.messages.topics import STREAM, TopicPattern, filled, name_fault, topic_faults
+from edge_lstm.messages.topics import STREAM, TopicPattern, fill_template, name_fault, topic_faults
 from edge_lstm.messages.value_parser import ValueParser
 from edge_lstm.streaming.reading import Reading
 
@@ -42,24 +42,24 @@ __all__ = [
     "topic_faults",
 ]
 
-_MOST_PLACES = 4096  # topics whose meaning is kept; strangers can make up any number of them
-_new = tuple.__new__  # half of what a named tuple's own takes
-_CLOCK_WAS_SET = 946_684_800.0  # the year 2000: a device that never heard what time it is counts from 1970
-_UNKEPT = re.compile("[\ud800-\udfff]")  # lone surrogates, which no database stores
+_MOST_TOPICS = 4096  # whose meaning is kept; strangers can make up any number of them
+_new = tuple.__new__  # makes a named tuple in half the time
+_CLOCK_WAS_SET = 946_684_800.0  # the year 2000: a device whose clock was never set counts from 1970
+_SURROGATES = re.compile("[\ud800-\udfff]")  # lone ones, which no database stores
 
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """One feature in a message: `path` leads to what `numeral` reads (None: the reading itself is the value)."""
+    """One feature in a message: `path` leads to what `parser` reads (None: the reading itself is the value)."""
 
     feature: str
     path: Path | None
-    numeral: ValueParser
+    parser: ValueParser
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What a topic says: the name where the topic alone says it, else its parts, and which values."""
+class _TopicMeaning:
+    """What a topic means: its values, and the stream's name, or the parts of it if the payload has the rest."""
 
     parts: Mapping[str, str]
     stream: str | None
@@ -74,7 +74,7 @@ class Decoder:
     ) -> None:
         """`categories`: by feature, the texts that its values stand for.
 
-        Raises EdgeLstmError where the mapping cannot serve these features, or needs a package that is not here.
+        Raises EdgeLstmError if the mapping does not fit these features, or needs a package that is not installed.
         """
         _check(mapping, features)
         self._mapping = mapping
@@ -96,33 +96,33 @@ class Decoder:
         self._shared = [value for _, value in shared]
         self._by_part: dict[str, list[_Value]] = {}
         for part, value in shared:
-            at_value = _Value(value.feature, _path(mapping.value), value.numeral)
+            at_value = _Value(value.feature, _path(mapping.value), value.parser)
             self._by_part.setdefault(part, []).append(at_value)
         self._patterns = [TopicPattern(topic, self._by_part) for topic in mapping.topics if shared]
         self._joins = mapping.join or bool(self._own) or any("{value}" in topic for topic in mapping.topics)
         paths = [value.path for value in self._shared if value.path is not None]
         self._is_list = mapping.format != "csv" and any(path.begins_with_a_position for path in paths)
-        self._places: dict[str, _Place | None] = {}
-        self._short = self._short_way()
+        self._meanings: dict[str, _TopicMeaning | None] = {}
+        self._flat = self._flat_keys()
 
     @property
     def timed(self) -> bool:
-        """Whether every reading carries a time of its own, which nothing else of its stream has."""
+        """Whether every reading has a time that no other reading of its stream has."""
         return self._mapping.time_from in ("payload", "property") and not (self._mapping.sequence or self._joins)
 
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
 
-        None are in a message that is not for this mapping: another topic, an empty payload (which clears a retained
-        message), or no key of any feature. A value that is null, NaN or a word or number for it is missing: left out,
-        or NaN in a partial reading. Raises PayloadError where the message cannot be read: not in the mapping's format,
-        no stream or time, or something that is no number.
+        The list is empty if the message is not for this mapping: another topic, an empty payload (which clears a
+        retained message), or no key of any feature. A missing value (null, NaN, or a word or number that means it) is
+        left out, or NaN in a partial reading. Raises PayloadError if the message cannot be read: not in the mapping's
+        format, no stream or time, or a value that is not a number.
         """
-        place = self._places.get(topic)
-        short = self._short
-        if short is not None and place is not None and place.stream is not None and len(payload) <= self._most_bytes:
-            # the usual message, all of it numbers, without the steps that it does not need; the long way does the same
-            load, keys, time, zone = short
+        meaning = self._meanings.get(topic)
+        flat = self._flat
+        if flat is not None and meaning is not None and meaning.stream is not None and len(payload) <= self._most_bytes:
+            # the usual message, a flat object of numbers; `_decode` gives the same, but slower
+            load, keys, time, zone = flat
             try:
                 facts = load(payload)
                 values = {}
@@ -133,29 +133,29 @@ class Decoder:
                     if not -LARGEST <= value <= LARGEST:
                         raise ValueError
                     values[feature] = value
-                return [_new(Reading, (place.stream, parse_time(facts[time], zone), values, None, False))]
+                return [_new(Reading, (meaning.stream, parse_time(facts[time], zone), values, None, False))]
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                pass  # NaN, a missing value or a fault, for the long way to tell
-        return self._long(topic, payload, properties, arrival)
+                pass  # NaN, a missing value or a fault: `_decode` finds out
+        return self._decode(topic, payload, properties, arrival)
 
-    def _long(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
-        """`readings`, for whatever the mapping may say."""
+    def _decode(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
+        """`readings`, for any mapping."""
         try:
-            place = self._places[topic]
+            meaning = self._meanings[topic]
         except KeyError:
-            place = self._learn(topic)
-        if place is None or not payload:
+            meaning = self._learn(topic)
+        if meaning is None or not payload:
             return []
         if len(payload) > self._most_bytes:
             expected = f"expected at most {self._most_bytes} bytes (max_bytes)"
             raise PayloadError(f"{expected}, found {len(payload)}: {shown_bytes(payload)}")
         message = self._parse(payload)
         readings: list[Reading] = []
-        refused, first = 0, None  # not all of them: a message may hold a million
+        refused, first = 0, None  # not all errors: a message may hold a million readings
         records = self._split(message)
         for record in records:
             try:
-                reading = self._reading(place, record, message, properties, arrival)
+                reading = self._reading(meaning, record, message, properties, arrival)
             except PayloadError as error:
                 refused, first = refused + 1, first or error
             else:
@@ -167,29 +167,29 @@ class Decoder:
             raise PayloadError(f"{refused} of {len(records)} readings do not fit, the first: {first}", readings)
         return readings
 
-    def _short_way(self) -> tuple[Parse, list[tuple[str, str]], str, tzinfo] | None:
-        """How to load, (feature, key) of each value, key and zone of the time, where a message is one flat JSON object.
+    def _flat_keys(self) -> tuple[Parse, list[tuple[str, str]], str, tzinfo] | None:
+        """If messages are flat JSON objects: the loader, (feature, key) of each value, key and zone of the time.
 
-        None where the mapping asks for anything else.
+        None if the mapping needs anything else.
         """
         mapping = self._mapping
         asked = mapping.stream or mapping.readings or mapping.sequence or self._joins
         if mapping.format != "json" or mapping.time_from != "payload" or asked:
             return None
-        plain = [(value.feature, value.path) for value in self._shared if value.numeral.plain]
+        plain = [(value.feature, value.path) for value in self._shared if value.parser.plain]
         keys = [(feature, path.key) for feature, path in plain if path is not None and path.key is not None]
         if len(keys) < len(self._features) or self._time is None or self._time.key is None:
             return None
         return load_json(), keys, self._time.key, self._zone
 
-    def _learn(self, topic: str) -> _Place | None:
-        """What the topic says, kept for the next message."""
-        if len(self._places) >= _MOST_PLACES:
-            self._places.clear()
-        self._places[topic] = place = self._place(topic)
-        return place
+    def _learn(self, topic: str) -> _TopicMeaning | None:
+        """What the topic means, kept for the next message."""
+        if len(self._meanings) >= _MOST_TOPICS:
+            self._meanings.clear()
+        self._meanings[topic] = meaning = self._meaning(topic)
+        return meaning
 
-    def _place(self, topic: str) -> _Place | None:
+    def _meaning(self, topic: str) -> _TopicMeaning | None:
         values: list[_Value] = []
         parts: dict[str, str] = {}
         for pattern, value in self._own:
@@ -204,9 +204,9 @@ class Decoder:
         if not values:
             return None
         if self._mapping.stream is not None:
-            return _Place(parts, None, values)
-        name = filled(STREAM if self._mapping.name is None else self._mapping.name, parts)
-        return None if name_fault(name) else _Place({}, name, values)
+            return _TopicMeaning(parts, None, values)
+        name = fill_template(STREAM if self._mapping.name is None else self._mapping.name, parts)
+        return None if name_fault(name) else _TopicMeaning({}, name, values)
 
     def _split(self, message: Any) -> list[Any]:
         """The parts of a message that are readings."""
@@ -218,11 +218,11 @@ class Decoder:
         return message if isinstance(message, list) and not self._is_list else [message]
 
     def _reading(
-        self, place: _Place, record: Any, message: Any, properties: Mapping[str, str], arrival: float
+        self, meaning: _TopicMeaning, record: Any, message: Any, properties: Mapping[str, str], arrival: float
     ) -> Reading | None:
-        """The reading in one part of a message; None where no value is spoken of."""
+        """The reading in one part of a message; None if it holds no value."""
         values = {}
-        for value in place.values:
+        for value in meaning.values:
             if value.path is None:
                 found = record
             elif isinstance(record, (dict, list)):
@@ -230,29 +230,31 @@ class Decoder:
             else:
                 raise PayloadError(f"expected an object with keys, found {shown(record)}")
             if found is not ABSENT:
-                values[value.feature] = value.numeral.read(found)
+                values[value.feature] = value.parser.read(found)
         if not values:
             return None
         partial = self._joins and len(values) < len(self._features)
         if not partial:
             values = {feature: number for feature, number in values.items() if not math.isnan(number)}
-        stream = place.stream if place.stream is not None else self._named(place, record, message)
-        time = self._moment(record, message, properties, arrival)
+        stream = meaning.stream if meaning.stream is not None else self._stream_name(meaning, record, message)
+        time = self._time_of(record, message, properties, arrival)
         return Reading(stream, time, values, self._identity(record, message, properties), partial)
 
-    def _named(self, place: _Place, record: Any, message: Any) -> str:
-        """The stream's name where the payload says it."""
+    def _stream_name(self, meaning: _TopicMeaning, record: Any, message: Any) -> str:
+        """The stream's name, if the payload holds it."""
         found = _find(self._stream, record, message)
         label = _label(found)
         if label is None:
-            raise PayloadError(f'expected the stream\'s name under "{self._mapping.stream}", found {_told(found)}')
-        name = filled(self._mapping.name or STREAM, {**place.parts, "stream": label})
+            raise PayloadError(
+                f'expected the stream\'s name under "{self._mapping.stream}", found {_shown_or_none(found)}'
+            )
+        name = fill_template(self._mapping.name or STREAM, {**meaning.parts, "stream": label})
         if fault := name_fault(name):
             raise PayloadError(f'"{self._mapping.stream}": expected {fault}')
         return name
 
-    def _moment(self, record: Any, message: Any, properties: Mapping[str, str], arrival: float) -> float:
-        """Seconds since 1970 of a reading, from where the mapping says."""
+    def _time_of(self, record: Any, message: Any, properties: Mapping[str, str], arrival: float) -> float:
+        """The time of a reading, seconds since 1970."""
         mapping = self._mapping
         if mapping.time_from == "arrival":
             return arrival
@@ -273,7 +275,7 @@ class Decoder:
         return arrival if either and time < _CLOCK_WAS_SET else time
 
     def _identity(self, record: Any, message: Any, properties: Mapping[str, str]) -> str | None:
-        """What tells the reading from all others of its stream, where the device says so."""
+        """The device's own identity of the reading within its stream, if the mapping names one."""
         name = self._mapping.sequence
         if name is None:
             return None
@@ -284,13 +286,13 @@ class Decoder:
         if found is ABSENT or found is None:
             return None
         text = _label(found)
-        if text is None or not 0 < len(text) <= 200 or _UNKEPT.search(text):
+        if text is None or not 0 < len(text) <= 200 or _SURROGATES.search(text):
             raise PayloadError(f'expected a number or a short text under "{name}", found {shown(found)}')
         return text
 
 
 def _check(mapping: InputMapping, features: Sequence[str]) -> None:
-    """Raise EdgeLstmError where the mapping does not fit the bundle's features, with all that is wrong."""
+    """Raises EdgeLstmError with every fault if the mapping does not fit the bundle's features."""
     faults = []
     from_preset = preset(mapping.preset).get("values", {}) if mapping.preset else {}
     for name in mapping.values:
@@ -307,7 +309,9 @@ def _check(mapping: InputMapping, features: Sequence[str]) -> None:
     if whole and not mapping.topics:
         faults.append(f"input.topic: expected one that holds {', '.join(whole)}, found none")
     if faults:
-        raise EdgeLstmError("the mapping does not fit the bundle:\n  " + "\n  ".join(faults), "mend the service config")
+        raise EdgeLstmError(
+            "the mapping does not fit the bundle:\n  " + "\n  ".join(faults), "correct the service config"
+        )
 
 
 def _parser(mapping: InputMapping) -> Parse:
@@ -337,7 +341,7 @@ def _value(mapping: InputMapping, feature: str, categories: Sequence[str]) -> _V
     else:
         path = Path.of_key(feature) if source.path is None else Path.parse(source.path)
     words = {**dict.fromkeys(map(str.lower, mapping.missing), math.nan), **source.words}
-    numeral = ValueParser(
+    parser = ValueParser(
         path.text if path else feature,
         scale=source.scale,
         offset=source.offset,
@@ -348,11 +352,11 @@ def _value(mapping: InputMapping, feature: str, categories: Sequence[str]) -> _V
         decimal_comma=mapping.decimal == "comma",
         categories=categories,
     )
-    return _Value(feature, path, numeral)
+    return _Value(feature, path, parser)
 
 
 def _find(path: Path | None, record: Any, message: Any) -> Any:
-    """What the path leads to in a reading, or else in the message around it."""
+    """What the path leads to in the reading, or else in the message around it."""
     if path is None:
         return ABSENT
     found = path.find(record)
@@ -368,7 +372,7 @@ def _label(found: Any) -> str | None:
     return str(found) if whole else None
 
 
-def _told(found: Any) -> str:
+def _shown_or_none(found: Any) -> str:
     return "none" if found is ABSENT else shown(found)
 
 

@@ -1,4 +1,4 @@
-"""Predictions to messages, and back for subscribers in Python: docs/predictions.md is the contract."""
+"""Encodes predictions to messages, and decodes them for subscribers in Python; see docs/predictions.md."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _BOOLEANS = ("false", "true")
 
 
 class Encoder:
-    """Predictions to messages, by one mapping, for one bundle."""
+    """Encodes the predictions of one bundle by one mapping."""
 
     def __init__(self, mapping: OutputMapping, bundle_id: str) -> None:
-        """Raises EdgeLstmError where the format needs a package that is not here."""
+        """Raises EdgeLstmError if the format needs a package that is not installed."""
         self._topic, self._bundle_id, self._format = mapping.topic, bundle_id, mapping.format
         if mapping.format == "msgpack":
             require("msgpack", "msgpack")
 
     def topic(self, stream: str) -> str:
-        """Where a stream's predictions go."""
+        """The topic of a stream's predictions."""
         return self._topic.replace(STREAM, stream)
 
     def payload(self, prediction: Prediction) -> bytes:
-        """What a subscriber gets."""
+        """The payload of a prediction."""
         if self._format == "msgpack":
             return encode_msgpack(prediction, self._bundle_id)
         return _text(prediction, self._bundle_id, flat=self._format == "flat").encode()
 
     def messages(self, steps: Steps) -> list[tuple[str, bytes]]:
-        """`topic` and `payload` of each; what all of a bundle's predictions have in common is written once."""
+        """`topic` and `payload` of each step; what all predictions of a bundle share is written once."""
         if not len(steps.order):
             return []
         if self._format == "msgpack":
@@ -53,7 +53,7 @@ class Encoder:
 
 
 def encode_prediction(prediction: Prediction, bundle_id: str) -> str:
-    """A prediction as JSON, its numbers by target and horizon; a number that is none is null."""
+    """A prediction as JSON, its numbers by target and horizon; NaN and infinity are null."""
     return _text(prediction, bundle_id, flat=False)
 
 
@@ -66,7 +66,7 @@ def encode_msgpack(prediction: Prediction, bundle_id: str) -> bytes:
 
 
 def decode_prediction(payload: str) -> Prediction:
-    """The prediction in what `encode_prediction` gave, for subscribers in Python. Raises ValueError otherwise."""
+    """The inverse of `encode_prediction`, for subscribers in Python. Raises ValueError for any other payload."""
     try:
         facts = json.loads(payload)
         values = {
@@ -89,11 +89,11 @@ def decode_prediction(payload: str) -> Prediction:
 
 
 def _columns(steps: Steps) -> list[Iterable[object]]:
-    """What goes into the gaps of the pattern, a column a gap."""
+    """The values for the gaps of the pattern, one column per gap."""
     decided = steps.decided
     times = steps.times.tolist()
-    told = {time: format_time(time) for time in set(times)}  # many streams are read at the same moment
-    columns: list[Iterable[object]] = [map(_quoted, steps.streams), [told[time] for time in times]]
+    texts_of_times = {time: format_time(time) for time in set(times)}  # many streams are read at the same moment
+    columns: list[Iterable[object]] = [map(_quoted, steps.streams), [texts_of_times[time] for time in times]]
     columns += [column.tolist() for column in (steps.steps, steps.warm_steps, steps.revisions)]
     if decided.labels[0] is not None:
         columns.append([_quoted(label or "") for label in decided.labels])
@@ -104,7 +104,7 @@ def _columns(steps: Steps) -> list[Iterable[object]]:
 
 
 def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
-    """In JSON; `flat`: without a level below, the numbers under `target+horizon`."""
+    """A prediction as JSON; `flat`: one level only, the numbers under `target+horizon`."""
     outputs = tuple([(target, tuple(values)) for target, values in prediction.values.items()])
     head = (prediction.step, prediction.warm_steps, prediction.revision)
     row: list[object] = [_quoted(prediction.stream), format_time(prediction.time), *head]
@@ -118,13 +118,13 @@ def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
     return _pattern(outputs, bundle_id, flat, labelled, scored) % tuple(row)
 
 
-# Written by hand: json.dumps takes twice as long, and orjson writes some floats otherwise, so that what a
-# subscriber gets would depend on what is installed.
-@functools.lru_cache(64)  # a bundle's predictions differ in numbers alone
+# Written by hand: json.dumps takes twice as long. orjson writes some floats differently, so the payload would depend on
+# what is installed.
+@functools.lru_cache(64)  # a bundle's predictions differ in numbers only
 def _pattern(
     outputs: tuple[tuple[str, tuple[int, ...]], ...], bundle_id: str, flat: bool, labelled: bool, scored: bool
 ) -> str:
-    """A prediction in JSON with a %s for whatever differs from one to the next."""
+    """A prediction as JSON, with %s for everything that differs between predictions."""
 
     def literal(text: str) -> str:
         return text.replace("%", "%%")

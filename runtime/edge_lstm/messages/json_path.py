@@ -1,18 +1,18 @@
-"""Paths into a message: `DHT11.Temperature`, `sensors[0]."1-0:1.8.0"`; they lead to a value, or nowhere."""
+"""Paths into a message, like `DHT11.Temperature` or `sensors[0]."1-0:1.8.0"`."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-ABSENT: Any = object()  # where a path leads nowhere: None is a value that devices send
+ABSENT: Any = object()  # what a path finds if it leads nowhere; None is a value that devices send
 _STEP = re.compile(
     r"""\[(?P<index>\d{1,9})\]|(?P<dot>\.?)(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<key>[^."'\[\]]+))"""
 )
 
 
 class Path:
-    """Keys and list positions, parsed once; a key that has the whole path as its name goes before what it leads to."""
+    """Keys and list positions, parsed once. A key whose name is the whole path is found first."""
 
     __slots__ = ("_steps", "key", "text")
 
@@ -23,9 +23,9 @@ class Path:
 
     @classmethod
     def parse(cls, text: str) -> Path:
-        """The path that `text` writes: keys with dots between, `[0]` or `.0` a position, keys with a dot in quotes.
+        """The path in `text`: keys with dots between, `[0]` or `.0` for a position, keys with a dot in quotes.
 
-        Raises ValueError where it is none.
+        Raises ValueError if it is not a path.
         """
         steps: list[tuple[str, int | None]] = []
         at = 0
@@ -41,7 +41,7 @@ class Path:
 
     @classmethod
     def of_key(cls, key: str) -> Path:
-        """The path of one key, whatever is in its name."""
+        """The path of one key, with any characters in its name."""
         return cls(key, [(key, None)])
 
     @property

@@ -1,4 +1,4 @@
-"""The typed mapping: where a reading stands in a message, and where and in what form predictions go."""
+"""The typed mapping: where a reading is in a message, and the topic and form of predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edge_lstm.foundation.config import key
 from edge_lstm.messages.json_path import Path
 from edge_lstm.messages.presets import preset
-from edge_lstm.messages.topics import STREAM, filled, filters_of, name_fault, parts_of, topic_faults
+from edge_lstm.messages.topics import STREAM, fill_template, filters_of, name_fault, part_names, topic_faults
 
 _MOST_PROPERTY = 1000  # characters
 
@@ -19,7 +19,7 @@ PresetName = Literal["esphome", "homeassistant", "shelly", "shelly-gen1", "tasmo
 
 @dataclass(frozen=True)
 class ValueMapping:
-    """Where one value stands in a message, and what its numbers mean."""
+    """Where one value is in a message, and what its numbers mean."""
 
     path: str | None = key(None, doc="path of the value; none: a key with the feature's name")
     topic: str | None = key(None, doc="topic pattern of this value, if it has its own topic")
@@ -46,9 +46,9 @@ class ValueMapping:
 
 @dataclass(frozen=True)
 class InputMapping:
-    """Where a reading stands in a message.
+    """Where a reading is in a message.
 
-    A preset's keys are filled in where the mapping is read from a table (`config.from_mapping`, a service.toml).
+    The keys of a preset apply only if the mapping is read from a table (`config.from_mapping`, a service.toml).
     """
 
     topic: str | list[str] = key(
@@ -92,7 +92,7 @@ class InputMapping:
 
     @staticmethod
     def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The table with its preset's keys where it has none of its own."""
+        """The table, with the keys of its preset that are not set."""
         name = data.get("preset")
         base = preset(name) if isinstance(name, str) else {}
         values = data.get("values", {})
@@ -102,31 +102,31 @@ class InputMapping:
 
     @property
     def topics(self) -> list[str]:
-        """The patterns of the topics that hold any values."""
+        """The topic patterns of all values without a topic of their own."""
         return [self.topic] if isinstance(self.topic, str) else self.topic
 
     @property
     def topic_filters(self) -> list[str]:
-        """The MQTT topic filters that subscribe to all of it."""
+        """The MQTT topic filters that cover all values."""
         own = [value.topic for value in self.values.values() if isinstance(value, ValueMapping) and value.topic]
         return filters_of([*self.topics, *own])
 
     @property
     def needs_mqtt_5(self) -> list[str]:
-        """The keys that ask for what MQTT 3.1.1 does not have."""
+        """The set keys that need MQTT 5."""
         by_property = self.sequence is not None and self.sequence_from == "property"
         return ["time_from"] * (self.time_from == "property") + ["sequence_from"] * by_property
 
     def zone(self) -> tzinfo:
-        """The zone of times that name none. Raises what zoneinfo does where this machine does not know it."""
+        """The zone of times that name none. Raises what zoneinfo raises if this machine does not know it."""
         if self.timezone == "UTC":
             return timezone.utc
-        import zoneinfo  # here: most devices say UTC, and have the memory for something else
+        import zoneinfo  # here: most devices use UTC, and save its memory
 
         return zoneinfo.ZoneInfo(self.timezone)
 
     def source(self, feature: str) -> ValueMapping:
-        """Where a feature's value stands."""
+        """Where a feature's value is."""
         value = self.values.get(feature, ValueMapping())
         return ValueMapping(value) if isinstance(value, str) else value
 
@@ -157,10 +157,10 @@ class InputMapping:
                 patterns.append((f"values.{name}.topic", value.topic))
         if not patterns:
             yield "topic", "expected at least one, or values that have a topic of their own, found none"
-        in_name = parts_of(STREAM if self.name is None else self.name)
+        in_name = part_names(STREAM if self.name is None else self.name)
         needed = set(in_name) - ({"stream"} if self.stream is not None else set())
         for where, topic in patterns:
-            parts = set(parts_of(topic))
+            parts = set(part_names(topic))
             if self.stream is not None and "stream" in parts:
                 yield where, f'expected {STREAM} in the topic or stream = "{self.stream}", found both in "{topic}"'
             if needed - parts:
@@ -169,7 +169,7 @@ class InputMapping:
                 yield where, f'expected {lacking} in the topic{otherwise}, found "{topic}"'
         if self.stream is not None and "stream" not in in_name:
             yield "name", f'expected {STREAM} in it, since stream = "{self.stream}", found "{self.name}"'
-        if self.name is not None and (fault := name_fault(filled(self.name, dict.fromkeys(in_name, "x")))):
+        if self.name is not None and (fault := name_fault(fill_template(self.name, dict.fromkeys(in_name, "x")))):
             yield "name", f"expected {fault}"
 
     def _format_faults(self) -> Iterator[tuple[str, str]]:
@@ -192,7 +192,7 @@ class InputMapping:
 
 @dataclass(frozen=True)
 class OutputMapping:
-    """Where predictions go, and in what form."""
+    """The topic and form of predictions."""
 
     topic: str = key("predictions/{stream}", doc="topic of the predictions; {stream} is the stream's name")
     format: Literal["nested", "flat", "msgpack"] = key(
@@ -217,7 +217,7 @@ class OutputMapping:
         if self.deadband and self.publish_when != "change":
             yield "deadband", f'expected with publish_when = "change" only, found with "{self.publish_when}"'
         for where, text in self._texts():
-            # a broker answers what is no text by closing the connection, and the outbox would send it again
+            # a broker would close the connection, and the outbox would send the message again
             if not 0 < len(text) <= _MOST_PROPERTY or not text.isprintable():
                 yield where, f"expected a printable text of 1 to {_MOST_PROPERTY} characters, found {text[:60]!r}"
 
@@ -230,7 +230,7 @@ class OutputMapping:
 
     @property
     def needs_mqtt_5(self) -> list[str]:
-        """The keys that are set and mean nothing in MQTT 3.1.1."""
+        """The set keys that need MQTT 5."""
         return [name for name in ("expiry_s", "content_type", "user_properties") if getattr(self, name)]
 
 

@@ -1,4 +1,4 @@
-"""Payload bytes to plain facts (dict, list, text, number): JSON, MessagePack, CSV and text; what is none is refused."""
+"""Parses payloads (JSON, MessagePack, CSV, text) to plain values: dict, list, text, number."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 _fast_loads: Callable[[bytes], Any] | None = None
 _fast_dumps: Callable[[Any], bytes] | None = None
-with contextlib.suppress(ImportError):  # the extra `fast`; without it the same messages mean the same
+with contextlib.suppress(ImportError):  # the extra `fast`; without it, messages mean the same
     from orjson import dumps as _fast_dumps
     from orjson import loads as _fast_loads
 
-_repr = reprlib.Repr()  # cuts what is long, deep or large
+_repr = reprlib.Repr()  # shortens long, deep or large values
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 Parse = Callable[[bytes], Any]
 
 
 class PayloadError(ValueError):
-    """A message that the mapping does not fit: counted and reported, never fatal.
+    """A message that does not fit the mapping. It is counted and reported, and never ends the service.
 
-    `readings` are those in the same message that do fit.
+    `readings` are those in the same message that fit.
     """
 
     def __init__(self, message: str, readings: Sequence[Any] = ()) -> None:
@@ -33,22 +33,22 @@ class PayloadError(ValueError):
 
 
 def load_json() -> Callable[[bytes], Any]:
-    """The fastest reader of JSON that is installed; it raises ValueError, also for NaN."""
+    """The fastest installed JSON parser. It raises ValueError, and may do so for NaN."""
     return _fast_loads or json.loads
 
 
 def dump_json(facts: Any) -> str:
-    """JSON for our own reading; a number that is none may be null or NaN."""
+    """JSON that only we read; NaN may be null or NaN in it."""
     return json.dumps(facts) if _fast_dumps is None else _fast_dumps(facts).decode()
 
 
 def parse_json(payload: bytes) -> Any:
-    """The facts in a JSON text. NaN and Infinity are read, as many a device writes them. Raises PayloadError."""
+    """The value of a JSON text. NaN and Infinity are allowed: some devices write them. Raises PayloadError."""
     if _fast_loads is not None:
         try:
             return _fast_loads(payload)
         except ValueError:
-            pass  # NaN, a byte order mark or UTF-16, which json reads: what json takes is taken
+            pass  # NaN, a byte order mark or UTF-16: json reads those
     try:
         return json.loads(payload)
     except (ValueError, RecursionError) as error:
@@ -56,7 +56,7 @@ def parse_json(payload: bytes) -> Any:
 
 
 def parse_msgpack(payload: bytes) -> Any:
-    """The facts in a MessagePack value; its timestamps become seconds. Raises PayloadError."""
+    """The value of a MessagePack payload; timestamps become seconds. Raises PayloadError."""
     import msgpack
 
     try:
@@ -66,7 +66,7 @@ def parse_msgpack(payload: bytes) -> Any:
 
 
 def parse_text(payload: bytes) -> str:
-    """The text itself. Raises PayloadError where it is not UTF-8."""
+    """The payload as text. Raises PayloadError if it is not UTF-8."""
     try:
         return payload.decode()
     except UnicodeDecodeError as error:
@@ -74,7 +74,7 @@ def parse_text(payload: bytes) -> str:
 
 
 def csv_parser(columns: Sequence[str], separator: str) -> Parse:
-    """A parser of lines with these columns: it gives a list of {column: text}, one a line."""
+    """A parser of lines with these columns. It returns a list of {column: text}, one per line."""
 
     def parse_csv(payload: bytes) -> list[dict[str, str]]:
         lines = [line for line in parse_text(payload).splitlines() if line.strip()]
@@ -92,12 +92,12 @@ def csv_parser(columns: Sequence[str], separator: str) -> Parse:
 
 
 def shown(value: object) -> str:
-    """A value for an error: short, on one line, whatever a stranger sent."""
+    """A value for an error message: short and on one line, however large it is."""
     text = json.dumps(value[:60], ensure_ascii=True) if isinstance(value, str) else _repr.repr(value)
     return f"{text}…" if isinstance(value, str) and len(value) > 60 else text
 
 
 def shown_bytes(payload: bytes) -> str:
-    """The beginning of a payload for an error."""
+    """The beginning of a payload for an error message."""
     text = payload[:60].decode("utf-8", "replace")
     return f"{text!r}{'…' if len(payload) > 60 else ''}"

@@ -1,4 +1,4 @@
-"""Topic patterns: what they subscribe to, which topics they match and what their named parts say; stream names."""
+"""Topic patterns: their filters, the topics that match, the values of their named parts; names of streams."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 STREAM = "{stream}"
 _PART = re.compile(r"\{([A-Za-z_]\w*)\}")
-_MOST_LEVEL = 255  # characters: a longer level of a topic is no device's, and would take long to search
+_MOST_LEVEL = 255  # characters: no device has a longer level, and the search would take long
 _MOST_NAME = 200
-_MOST_TOPIC = 64_000  # bytes: MQTT knows 65,535, and a name comes to it
-# What the topic of a prediction cannot hold, or what a broker answers by closing the connection (MQTT 5, 1.5.4):
-# separators, wildcards, control characters, lone surrogates, and the code points that are no characters.
+_MOST_TOPIC = 64_000  # bytes: MQTT allows 65,535, and a stream's name is added
+# What the topic of a prediction cannot hold, or for which a broker closes the connection (MQTT 5, 1.5.4): separators,
+# wildcards, control characters, lone surrogates, and code points that are not characters.
 _NO_CHARACTERS = "".join(chr((plane << 16) + low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
 _NO_TEXT = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NO_CHARACTERS}"
 _UNFIT = re.compile(rf"^\$|[/+#{_NO_TEXT}]")
@@ -19,24 +19,24 @@ _UNFIT_LEVEL = re.compile(rf"[{{}}+#{_NO_TEXT}]")
 
 
 class TopicPattern:
-    """A pattern like `site/{line}/{stream}/+`: `{name}` is what a level, or part of one, says; `+` is any one level.
+    """A pattern like `site/{line}/{stream}/+`: `{name}` names a level or part of one, and `+` is any one level.
 
-    `#` at the end is any further levels.
+    `#` at the end stands for any further levels.
     """
 
     def __init__(self, pattern: str, choices: Collection[str] = ()) -> None:
         """`choices`: what the part `{value}` may be (none: anything)."""
         levels = pattern.split("/")
         self._tail = levels[-1] == "#"
-        self._levels = [_compiled(level, choices) for level in (levels[:-1] if self._tail else levels)]
+        self._levels = [_level_pattern(level, choices) for level in (levels[:-1] if self._tail else levels)]
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """What each named part is in `topic`, or None where it does not fit."""
+        """The value of each named part in `topic`, or None if the topic does not match."""
         levels = topic.split("/")
         if len(levels) != len(self._levels) and not (self._tail and len(levels) > len(self._levels)):
             return None
         named: dict[str, str] = {}
-        # level by level, so that what one level could be never multiplies with what another could be
+        # level by level, so that the alternatives of one level do not multiply with those of another
         for found, expected in zip(levels, self._levels, strict=False):
             if isinstance(expected, str):
                 if found != expected:
@@ -49,8 +49,10 @@ class TopicPattern:
 
 
 def filters_of(patterns: Iterable[str]) -> list[str]:
-    """The MQTT topic filters that subscribe to all of these patterns; none that another one covers, since a broker
-    delivers a message once for each filter that it matches."""
+    """The MQTT topic filters that cover all of these patterns.
+
+    No filter covers another: a broker delivers a message once for each filter that it matches.
+    """
     filters = ["/".join("+" if _PART.search(level) else level for level in one.split("/")) for one in patterns]
     filters = list(dict.fromkeys(filters))
     return [one for one in filters if not any(other != one and _covers(other, one) for other in filters)]
@@ -59,31 +61,31 @@ def filters_of(patterns: Iterable[str]) -> list[str]:
 def _covers(wide: str, narrow: str) -> bool:
     """Whether every topic that matches the filter `narrow` matches `wide`."""
     if not narrow.endswith("#"):
-        return lies_inside(narrow, wide)
-    return wide.endswith("#") and lies_inside(narrow[:-1].removesuffix("/"), wide)
+        return matches_filter(narrow, wide)
+    return wide.endswith("#") and matches_filter(narrow[:-1].removesuffix("/"), wide)
 
 
-def lies_inside(topic: str, topic_filter: str) -> bool:
-    """Whether a topic, whatever its {parts} become, matches an MQTT topic filter."""
+def matches_filter(topic: str, topic_filter: str) -> bool:
+    """Whether a topic matches an MQTT topic filter for all values of its {parts}."""
     levels, wanted = topic.split("/"), topic_filter.split("/")
-    tail = wanted[-1] == "#"  # which is any further levels, or none
+    tail = wanted[-1] == "#"  # any further levels, or none
     wanted = wanted[:-1] if tail else wanted
     long_enough = len(levels) >= len(wanted) if tail else len(levels) == len(wanted)
     return long_enough and all(want in ("+", level) for level, want in zip(levels, wanted, strict=False))
 
 
-def parts_of(pattern: str) -> list[str]:
+def part_names(pattern: str) -> list[str]:
     """The names of the parts in a pattern."""
     return _PART.findall(pattern)
 
 
-def filled(template: str, parts: Mapping[str, str]) -> str:
-    """The template with each of its parts replaced."""
+def fill_template(template: str, parts: Mapping[str, str]) -> str:
+    """The template with the values of its parts."""
     return _PART.sub(lambda part: parts[part[1]], template)
 
 
-def _compiled(level: str, choices: Collection[str]) -> str | re.Pattern[str]:
-    """A level's own text, or the expression that it has to match."""
+def _level_pattern(level: str, choices: Collection[str]) -> str | re.Pattern[str]:
+    """A level's text, or the expression that it has to match."""
     if level == "+":
         return re.compile(r".+", re.DOTALL)
     if not _PART.search(level):
@@ -92,16 +94,16 @@ def _compiled(level: str, choices: Collection[str]) -> str | re.Pattern[str]:
     for at in range(0, len(pieces), 2):
         pieces[at] = re.escape(pieces[at])
     for at in range(1, len(pieces), 2):
-        # the first part is as short as can be: in attic_air_quality, air_quality is the value rather than quality
+        # the first part is as short as possible: in attic_air_quality the value is air_quality, not quality
         one_of = "|".join(map(re.escape, choices)) if pieces[at] == "value" and choices else ".+?"
         pieces[at] = f"(?P<{pieces[at]}>{one_of})"
     return re.compile("".join(pieces), re.DOTALL)
 
 
 def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
-    """What is wrong with a topic pattern, as (key, message).
+    """The faults of a topic pattern, as (key, message).
 
-    Without `wildcards` it is a topic to publish to, so its only part is {stream}.
+    Without `wildcards` it is a topic to publish to: its only part is {stream}.
     """
     levels = topic.split("/")
     if levels[0] == "$share":
@@ -132,7 +134,7 @@ def _shown(text: str) -> str:
 
 
 def name_fault(name: str) -> str | None:
-    """What is wrong with a stream's name, which becomes part of a topic; None where it is fit."""
+    """The fault of a stream's name, which becomes part of a topic; None if it has none."""
     if not name or len(name) > _MOST_NAME:
         return f"a stream's name of 1 to {_MOST_NAME} characters, found {len(name)}"
     if found := _UNFIT.search(name):

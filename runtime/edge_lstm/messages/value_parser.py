@@ -1,4 +1,4 @@
-"""Numbers as devices write them: numbers, numeric texts, switches and words, to floats; codes to missing values."""
+"""Parses values as devices write them (numbers, numeric texts, switches, words) to floats; NaN is a missing value."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from edge_lstm.foundation.numbers import LARGEST, WORDS
 from edge_lstm.messages.payloads import PayloadError, shown
 
-_LONGEST = 60  # characters of a number; a longer text is none
+_LONGEST = 60  # characters of a number
 
 
 class ValueParser:
-    """How one value is read: from whatever a message holds under `name` to a float, NaN where it is missing."""
+    """Parses one value: what a message holds under `name` to a float, NaN if it is missing."""
 
     def __init__(
         self,
@@ -28,10 +28,10 @@ class ValueParser:
         decimal_comma: bool = False,
         categories: Sequence[str] = (),
     ) -> None:
-        """The number is what came times `scale` plus `offset`, missing where that is not within `least` and `most`.
+        """The result is the number times `scale` plus `offset`, missing outside of `least` to `most`.
 
-        `ignore` are numbers that mean a missing value, as they come; `words` (lower case) what texts mean. With
-        `categories` the number is the place of the text that came among them, and anything else is missing.
+        `ignore`: numbers in a message that mean a missing value. `words` (lower case): the numbers of texts. With
+        `categories` the result is the index of the text among them; any other text is missing.
         """
         self._name = name
         self._scale, self._offset = scale, offset
@@ -41,14 +41,14 @@ class ValueParser:
         self._words = {**WORDS, **(words or {})}
         self._decimal_comma = decimal_comma
         self._categories = {text.strip().lower(): float(place) for place, text in enumerate(categories)}
-        # whether a float or an int is its own value, so that a caller may skip the call
+        # whether a float or an int is its own result, so that a caller may skip the call
         self.plain = (scale, offset, least, most) == (1.0, 0.0, None, None) and not self._ignore and not categories
 
     def read(self, found: object) -> float:
-        """The number, or NaN. Raises PayloadError where `found` is neither a number nor known to mean a missing one."""
+        """The number, or NaN. Raises PayloadError if `found` is neither a number nor known as a missing value."""
         if self._categories:
             if isinstance(found, float) and found.is_integer():
-                found = int(found)  # a recording's 1.0 is the text 1 as well
+                found = int(found)  # 1.0 in a recording is the text 1
             known = isinstance(found, (str, int))
             return self._categories.get(str(found).strip().lower(), math.nan) if known else math.nan
         number = self._number(found)
@@ -77,14 +77,14 @@ class ValueParser:
             if (meant := self._words.get(text.lower())) is not None:
                 return meant
             with contextlib.suppress(ValueError):
-                return float(self._pointed(text))
+                return float(self._with_point(text))
         raise PayloadError(f'expected a number under "{self._name}", found {shown(found)}')
 
-    def _pointed(self, text: str) -> str:
+    def _with_point(self, text: str) -> str:
         if "_" in text:
-            raise ValueError  # Python's digit grouping; no device's
+            raise ValueError  # digit grouping of Python, which no device writes
         if not self._decimal_comma:
             return text
         if "." in text:
-            raise ValueError  # 1.234 may be a thousand here
+            raise ValueError  # 1.234 may mean a thousand here
         return text.replace(",", ".")

@@ -1,4 +1,4 @@
-"""Where a broker listens, and why it is not there; credentials are refused in it."""
+"""The address of a broker, and the reason if it cannot be reached; an address holds no credentials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Address:
-    """Where a broker listens, and whether it speaks TLS there."""
+    """Host and port of a broker, and whether it uses TLS there."""
 
     host: str
     port: int
@@ -26,9 +26,9 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """`mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; port 1883 or 8883 where it is left out.
+    """`mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; the default port is 1883 or 8883.
 
-    Raises EdgeLstmError otherwise, which does not repeat a password.
+    Raises EdgeLstmError otherwise. Its message does not repeat a password.
     """
     if "@" in url:
         raise EdgeLstmError(
@@ -41,20 +41,20 @@ def parse_address(url: str) -> Address:
             tls = parts.scheme == "mqtts"
             return Address(parts.hostname, parts.port or (8883 if tls else 1883), tls)
     except ValueError:
-        pass  # a port that is no number: the same answer as to any other text
-    raise EdgeLstmError(f'expected an address like mqtt://host:1883, found "{url}"', "mend the address")
+        pass  # a port that is not a number: refused below
+    raise EdgeLstmError(f'expected an address like mqtt://host:1883, found "{url}"', "correct the address")
 
 
 def unreachable(address: Address, error: Exception) -> EdgeLstmError:
-    """What to say of a broker that `error` kept us from."""
-    hint = "start one (edge-lstm broker), or mend the address"
+    """The error for a broker that could not be reached because of `error`."""
+    hint = "start one (edge-lstm broker), or correct the address"
     if address.tls and isinstance(error, ssl.SSLError):
-        hint = "check ca_file, the host name in the broker's certificate, and that it speaks TLS on this port"
+        hint = "check ca_file, the host name in the broker's certificate, and that it uses TLS on this port"
     return EdgeLstmError(f"expected an MQTT broker at {address}, found: {unreachable_reason(address, error)}", hint)
 
 
 def unreachable_reason(address: Address, error: Exception) -> str:
-    """What stands in the way, in few words."""
+    """The reason, in a few words."""
     if address.tls and isinstance(error, ssl.SSLCertVerificationError):
         return f"a certificate that is refused ({error.verify_message})"
     if address.tls and isinstance(error, ssl.SSLError):

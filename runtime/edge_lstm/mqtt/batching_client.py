@@ -1,8 +1,8 @@
-"""The same client with a hot path that works in batches; all that is rare (TLS, reconnect, last will) stays paho's own.
+"""A client with a hot path that works in batches; everything rare (TLS, reconnect, last will) is paho's own.
 
-It reads what the socket holds in one go, delivers the messages as one list, and sends a list of publishes or
-acknowledgements as one write. It uses private members of paho 2.0 to 2.2: `REFUSAL` names the first that is not as
-expected in the paho installed here, and where it does, `StockClient` has to do.
+It reads all that the socket holds at once, delivers the messages as one list, and sends a list of publishes or
+acknowledgements in one write. It uses private members of paho 2.0 to 2.2. `REFUSAL` names the first one that is not as
+expected in the installed paho; then `StockClient` is used instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 
 from edge_lstm.mqtt.stock_client import NO_PROPERTIES, PUBLISH, QOS, Arrival, StockClient
 
-LARGEST_PACKET = 8 << 20  # bytes; what a broker may send at most, told to it in MQTT 5
+LARGEST_PACKET = 8 << 20  # bytes; the largest packet that a broker may send, announced to it in MQTT 5
 _READ_BYTES = 1 << 16
 _PUBACK = 0x40
 _QOS_1, _QOS_2 = 0x02, 0x04
@@ -27,21 +27,21 @@ _ACCEPTED = (0x00, 0x10)  # success; success without a subscriber
 _USER_PROPERTY, _SUBSCRIPTION_ID = 0x26, 0x0B
 _TEXTS = (0x03, 0x08, 0x09)  # content type, response topic, correlation data
 _WIDTHS = {0x01: 1, 0x02: 4, 0x23: 2}  # payload format, expiry, topic alias: bytes
-# what paho raises where a broker sends what is no MQTT; 2.2 turns most of it into one exception of its own
+# what paho raises if a broker sends malformed packets; 2.2 turns most of it into one exception of its own
 _MALFORMED = (getattr(paho_properties, "MQTTException", ValueError), struct.error, LookupError, ValueError)
 
 
 class _PacketError(Exception):
-    """A packet that is no MQTT."""
+    """A malformed packet."""
 
 
 class _NoInfo:
-    """Stands in for paho's MQTTMessageInfo, which makes a lock for every message; nobody waits for these."""
+    """Replaces paho's MQTTMessageInfo, which makes a lock for every message. We wait for none of them."""
 
     rc = MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _set_as_published(self) -> None:
-        """Nobody asks."""
+        """Nothing waits for it."""
 
 
 _NO_INFO: Any = _NoInfo()
@@ -63,24 +63,24 @@ class _Outgoing(paho.MQTTMessage):
 
 
 class BatchingClient(StockClient):
-    """A client whose work per message is a slice of a buffer."""
+    """A client that cuts messages out of one buffer."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._parts: list[bytes] = []  # of a packet that is not whole yet
+        self._parts: list[bytes] = []  # of a packet that is not complete yet
         self._parts_bytes = 0
-        self._needed = 0  # bytes before parsing makes sense again
+        self._needed = 0  # bytes before the next attempt to parse
         self._packed_of: Properties | None = None
         self._packed = b"\x00"
 
     def reconnect(self) -> MQTTErrorCode:
-        self._hold(b"", 0)
+        self._keep_rest(b"", 0)
         return super().reconnect()
 
     # in
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """Take what the socket holds, at most about 64 KiB, and deliver what is whole."""
+        """Read what the socket holds, at most about 64 KiB, and deliver the complete packets."""
         connection: Any = self._sock
         if connection is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
@@ -92,26 +92,26 @@ class BatchingClient(StockClient):
             data = b""
         if not data:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        setattr(self, _LAST_HEARD, paho.time_func())
+        setattr(self, _LAST_RECEIVED, paho.time_func())
         try:
-            result = self._take_in(connection, data)
+            result = self._parse(connection, data)
         except (_PacketError, *_MALFORMED):
             result = MQTTErrorCode.MQTT_ERR_PROTOCOL
         return self._loop_rc_handle(result) if result > 0 else MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _receive(self, connection: Any) -> bytes:
-        """Nothing (b"") where the peer has closed. Raises OSError."""
+        """Bytes from the socket; b"" if the peer has closed. Raises OSError."""
         data = self._sock_recv(_READ_BYTES)
-        if hasattr(connection, "pending"):  # TLS: gives a record at a time, 16 KiB at most
+        if hasattr(connection, "pending"):  # TLS returns one record at a time, 16 KiB at most
             while data and len(data) < _READ_BYTES and connection.pending():
                 data += self._sock_recv(_READ_BYTES)
         return data
 
-    def _hold(self, rest: bytes, needed: int) -> None:
+    def _keep_rest(self, rest: bytes, needed: int) -> None:
         self._parts, self._parts_bytes, self._needed = [rest] if rest else [], len(rest), needed
 
-    def _take_in(self, connection: Any, data: bytes) -> MQTTErrorCode:
-        """Parse and deliver, in order. Raises _PacketError, or what paho raises, for a packet that is none."""
+    def _parse(self, connection: Any, data: bytes) -> MQTTErrorCode:
+        """Parse and deliver packets, in order. Raises _PacketError, or what paho raises, for a malformed one."""
         if self._parts:
             self._parts.append(data)
             self._parts_bytes += len(data)
@@ -126,7 +126,7 @@ class BatchingClient(StockClient):
             first, length, body = data[start], data[start + 1], start + 2
             if length > 127:
                 length, body = _variable(data, start + 1, end)
-                if body > end:  # the length itself is not whole
+                if body > end:  # the length itself is not complete
                     needed = end - start + 1
                     break
                 if version_5 and length > LARGEST_PACKET:
@@ -146,12 +146,12 @@ class BatchingClient(StockClient):
                 if result or self._sock is not connection:
                     return result
             start = after
-        self._hold(data[start:], needed)
+        self._keep_rest(data[start:], needed)
         self._deliver(arrivals, confirmed)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _handle_rare(self, first: int, length: int, body: bytes) -> MQTTErrorCode:
-        """Everything that is neither a plain PUBLISH nor a plain PUBACK, QoS 2 among it, is paho's."""
+        """paho handles everything but a plain PUBLISH and a plain PUBACK, for instance QoS 2."""
         if first & 0xF0 == PUBLISH and first & QOS == QOS:
             raise _PacketError("QoS 3")
         packet = self._in_packet
@@ -185,7 +185,7 @@ class BatchingClient(StockClient):
         retain: bool = False,
         properties: Properties | None = None,
     ) -> list[int]:
-        """As `StockClient.publish_many`, in one write; at QoS 0 nothing is kept where there is no connection."""
+        """As `StockClient.publish_many`, in one write. At QoS 0 nothing is kept without a connection."""
         fixed = self._fixed(properties)
         headers = _HEADERS[qos << 1 | retain]
         packet_ids: list[int] = []
@@ -218,13 +218,16 @@ class BatchingClient(StockClient):
             self._write(b"".join([b"\x40\x02" + packet_id.to_bytes(2, "big") for packet_id in packet_ids]))
 
     def _write(self, packets: bytes) -> None:
-        """Queue and send. paho takes it for one packet: it goes on after a partial write, and drops it with its
-        connection, after which it sends again what is kept and still unconfirmed."""
+        """Queue and send.
+
+        For paho this is one packet: paho completes a partial write, and drops the packet with its connection. After a
+        reconnect it sends the kept and unconfirmed messages again.
+        """
         if packets and self._sock is not None:
             self._packet_queue(_PUBACK, packets, 0, 1)
 
     def _fixed(self, properties: Properties | None) -> bytes:
-        """The property bytes of a PUBLISH packet, packed once as long as they stay the same."""
+        """The property bytes of a PUBLISH packet, packed again only if they change."""
         if self._protocol != MQTTProtocolVersion.MQTTv5:
             return b""
         if properties is not self._packed_of:
@@ -251,20 +254,20 @@ def _publish(data: bytes, first: int, body: int, after: int, version_5: bool) ->
             at += 1
         else:
             properties, at = _user_properties(data, at, after)
-    if at > after or not topic:  # an empty topic is for topic aliases, which we did not allow
+    if at > after or not topic:  # an empty topic needs a topic alias, which we did not allow
         raise _PacketError("a PUBLISH packet whose parts are longer than it")
     return topic, data[at:after], packet_id, first, properties
 
 
 def _is_plain_success(data: bytes, body: int, length: int) -> bool:
-    """Whether a PUBACK with a reason code means success, without a word about it (MQTT 5, 3.4.2)."""
+    """Whether a PUBACK with a reason code means success and has no reason string (MQTT 5, 3.4.2)."""
     return (
         data[body + 2] in _ACCEPTED and (length == 3 or (length == 4 and data[body + 3] == 0)) if length > 2 else False
     )
 
 
 def _variable(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """A variable byte integer (MQTT 5, 1.5.5) and where it ends; that is after `end` where it is not whole."""
+    """A variable byte integer (MQTT 5, 1.5.5) and its end; a value after `end` if the integer is not complete."""
     value = shift = 0
     while at < end:
         byte = data[at]
@@ -279,9 +282,10 @@ def _variable(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _user_properties(data: bytes, at: int, end: int) -> tuple[Mapping[str, str], int]:
-    """The user properties of a PUBLISH packet (MQTT 5, 3.3.2.3), and where the payload starts; the last of a name wins.
+    """The user properties of a PUBLISH packet (MQTT 5, 3.3.2.3), and where the payload starts. If a name repeats, the
+    last one counts.
 
-    Raises _PacketError, also where a text is no UTF-8 (as UnicodeDecodeError) or a byte is missing (as IndexError).
+    Raises _PacketError, UnicodeDecodeError if a text is not UTF-8, or IndexError if a byte is missing.
     """
     length, at = _variable(data, at, end)
     stop = at + length
@@ -322,7 +326,7 @@ def _header(flags: int, size: int) -> bytes:
 _HEADERS_KEPT = 2048  # sizes that sensors send
 _HEADERS = {flags: [_header(flags, size) for size in range(_HEADERS_KEPT)] for flags in (0, 1, _QOS_1, _QOS_1 | 1)}
 
-# What of paho is used beyond its public members: read in 2.0.0, 2.1.0 and 2.2.0.
+# The private members of paho that are used, as found in 2.0.0, 2.1.0 and 2.2.0.
 _METHODS = {
     "loop_read": ["self", "max_packets"],
     "reconnect": ["self"],
@@ -346,11 +350,11 @@ _ATTRIBUTES = {
 _LOCKS = ("_out_message_mutex", "_mid_generate_mutex")
 _IN_PACKET = {"command", "remaining_length", "packet", "pos"}
 _MESSAGE = {"timestamp", "state", "dup", "mid", "_topic", "payload", "qos", "retain", "info", "properties"}
-_HEARD_NAMES = ("_last_bytes_received", "_last_msg_in")  # since 2.2; before
+_LAST_RECEIVED_NAMES = ("_last_bytes_received", "_last_msg_in")  # since 2.2; before
 
 
 def _refusal(client: type[paho.Client] = paho.Client) -> str | None:
-    """The first member of paho that is not as this room expects it, or None where all are."""
+    """The first member of paho that is not as this module expects; None if all are."""
     for name, parameters in _METHODS.items():
         method = getattr(client, name, None)
         if method is None or list(inspect.signature(method).parameters) != parameters:
@@ -368,10 +372,11 @@ def _refusal(client: type[paho.Client] = paho.Client) -> str | None:
         return f"MQTTMessage: {', '.join(sorted(_MESSAGE))}"
     if _WAIT_FOR_PUBACK is None or not hasattr(paho, "time_func"):
         return "mqtt_ms_wait_for_puback, time_func"
-    if not any(hasattr(made, name) for name in _HEARD_NAMES):
-        return f"Client.{_HEARD_NAMES[0]}"
+    if not any(hasattr(made, name) for name in _LAST_RECEIVED_NAMES):
+        return f"Client.{_LAST_RECEIVED_NAMES[0]}"
     return None
 
 
 REFUSAL = _refusal()
-_LAST_HEARD = next((name for name in _HEARD_NAMES if hasattr(paho.Client(CallbackAPIVersion.VERSION2), name)), "")
+_PAHO = paho.Client(CallbackAPIVersion.VERSION2)
+_LAST_RECEIVED = next((name for name in _LAST_RECEIVED_NAMES if hasattr(_PAHO, name)), "")

@@ -1,25 +1,24 @@
-"""The one door to a broker: connect, read, publish, acknowledge, from one thread, with no callback that can raise.
+"""The connection to an MQTT broker: connect, read, publish, acknowledge. One thread drives it, and no callback raises.
 
-It keeps its session at the broker, so that what arrives while the service is away waits there, and acknowledges a
-message only when told to. Bounded: the socket is read only when asked, so the broker holds what is too much; what is
-published beyond the broker's own bound waits here, in order, and its sender sees it in `unconfirmed`.
+It keeps its session at the broker, so messages wait there while the service is away. It acknowledges a message only
+when its caller asks for it. Memory is bounded: it reads the socket only when asked, so the broker holds the rest.
+Published messages beyond the broker's window wait here, in order.
+
+Incoming messages are *acknowledged*, by us; outgoing ones are *confirmed*, by the broker.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import random
 import select
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -28,179 +27,106 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.mqtt.address import LOOPBACK, Address, unreachable, unreachable_reason
-from edge_lstm.mqtt.batching_client import LARGEST_PACKET, REFUSAL, BatchingClient
-from edge_lstm.mqtt.credentials import Login, Tls
+from edge_lstm.mqtt.batching_client import LARGEST_PACKET
+from edge_lstm.mqtt.capabilities import BrokerCapabilities
+from edge_lstm.mqtt.client_choice import make_client
+from edge_lstm.mqtt.credentials import Tls
+from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.mqtt.received import Message, ReceivedMessages
+from edge_lstm.mqtt.reconnect import ReconnectTimer
 from edge_lstm.mqtt.send_window import PublishProperties, SendWindow, paho_properties
-from edge_lstm.mqtt.stock_client import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival, StockClient
+from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient
+from edge_lstm.mqtt.topic_cache import EncodedTopics
 
 log = logging.getLogger(__name__)
 
-ClientKind = Literal["auto", "batching", "stock"]
-
-_CONNECT_TIMEOUT_S = 5.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to reconnect
-_UNREACHABLE_LOGGED_EVERY_S = _SHED_LOGGED_EVERY_S = _REFUSED_LOGGED_EVERY_S = 60.0
-_SHORT_S = 10.0  # a connection that was accepted and ended sooner; several in a row have a reason
-_SHORT_ONES_TOLD = 3
-_MOST_A_POLL = 1000  # messages, about
-_MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
-_TOPICS_KEPT = 4096
-# of a packet's first byte: QoS, DUP and RETAIN
-_FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
+_CONNECT_TIMEOUT_S = 5.0
+_DEFAULTS = ConnectionOptions()
 
 
-class _GivenUpError(Exception):
-    """`give_up` ended an attempt to connect. Not an OSError: on that, `socket` tries the next address."""
-
-
-class Message(NamedTuple):
-    """A message as it arrived; `connection` and `packet_id` say what to acknowledge."""
-
-    topic: str
-    payload: bytes
-    packet_id: int
-    connection: int
-    qos: int
-    repeated: bool  # the DUP flag: sent before, which does not mean processed before
-    retained: bool
-    properties: Mapping[str, str] = NO_PROPERTIES  # MQTT 5 user properties; of a name that repeats, the last
-
-
-@dataclass(frozen=True)
-class BrokerCapabilities:
-    """What the broker said when it took us in (MQTT 5, 3.2.2.3): the standard's value where it said nothing."""
-
-    session_present: bool
-    session_expiry_s: int | None  # None: as we asked
-    receive_maximum: int
-    maximum_qos: int
-    maximum_packet_size: int | None  # None: no limit
-    retains: bool
-    wildcards: bool
-
-    @staticmethod
-    def of(session_present: bool, properties: Any) -> BrokerCapabilities:
-        """From paho's CONNACK properties, or None of them (MQTT 3.1.1)."""
-        said = functools.partial(getattr, properties)
-        return BrokerCapabilities(
-            session_present,
-            said("SessionExpiryInterval", None),
-            said("ReceiveMaximum", 65_535),
-            said("MaximumQoS", 2),
-            said("MaximumPacketSize", None),
-            bool(said("RetainAvailable", 1)),
-            bool(said("WildcardSubscriptionAvailable", 1)),
-        )
+class _ConnectAbortedError(Exception):
+    """`abort_connect` ended an attempt to connect. Not an OSError: after one, `socket` tries the next address."""
 
 
 class MqttConnection:
-    """A client of one broker, driven by whoever calls `poll`."""
+    """A client of one broker. It works only while its caller calls `poll`."""
 
     def __init__(
         self,
         address: Address,
         client_id: str = "",
         topics: Sequence[str] = (),
-        status_topic: str | None = None,
-        session_expiry_s: int = 0,
         *,
-        protocol: Literal["5", "3.1.1"] = "5",
-        qos: Literal[0, 1] = 1,
-        tls: Tls | None = None,
-        login: Login | None = None,
-        receive_maximum: int = 1000,
-        keepalive_s: int = 30,
-        expect_session: bool = False,
-        former_topics: Sequence[str] = (),
-        client: ClientKind = "auto",
+        session_expiry_s: int = 0,
+        options: ConnectionOptions = _DEFAULTS,
     ) -> None:
-        """`topics` are the filters to subscribe to, at `qos`; `former_topics` what a kept session may still subscribe
-        to, and no longer should.
+        """Prepare a connection; `open` or the first `poll` makes it.
 
-        `session_expiry_s` > 0 keeps the session (subscriptions, what was missed) under `client_id`; MQTT 3.1.1 knows
-        no expiry, so there the broker keeps it for as long as it likes. `expect_session` says that there should be one
-        from before: a broker that lost it is told of in the log, at once and not only from the second connect on.
-        `status_topic` gets "online" at every connect and "offline" when the connection ends, both retained.
-        `receive_maximum` bounds what the broker sends before the first acknowledgement (MQTT 5).
-        `client` chooses between paho's own hot path and ours: "auto" takes ours where the paho installed allows it.
+        `topics`: the topic filters to subscribe to. With `session_expiry_s` > 0 the broker keeps the session
+        (subscriptions, missed messages) under `client_id` for so long. MQTT 3.1.1 has no expiry: there the broker
+        decides how long.
 
-        Raises EdgeLstmError where a file of `tls` is unfit.
+        Raises EdgeLstmError if a file of `options.tls` is unusable.
         """
         self.address = address
         self.connected = False  # and subscribed
-        self.unsubscribed = False  # the broker has heard that we want no more
-        self._wants_more = True
-        # shed: QoS 0 publishes that found no way out; refused: publishes that the broker did not want;
-        # malformed: messages with a topic that is no text; sessions_lost: as said in the log
+        self.unsubscribed = False  # the broker has confirmed that we want no more
+        # shed: QoS 0 publishes that could not be sent; refused: publishes that the broker refused;
+        # malformed: messages whose topic is not UTF-8; sessions_lost: sessions that the broker did not keep
         self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
         self.granted: BrokerCapabilities | None = None  # by the latest connection
         self.granted_qos: Sequence[int] = ()  # of each topic, by the latest subscription; 128 and above: refused
-        self._topics, self._former_topics, self._qos = topics, former_topics, qos
-        self._status_topic, self._client_id = status_topic, client_id
-        self._session_expiry_s = session_expiry_s
-        self._receive_maximum, self._keepalive_s = receive_maximum, keepalive_s
-        self._five = protocol == "5"
-        self._connection = 0
-        self._connecting_in: int | None = None  # the thread that waits for an answer to its attempt
+        self._options = options
+        self._client_id, self._topics, self._session_expiry_s = client_id, topics, session_expiry_s
+        self._version_5 = options.protocol == "5"
+        self._subscribes = True  # at the next connect
+        self._expects_session = options.expect_session
+        self._connection_count = 0
+        self._connecting_thread: int | None = None  # the one that waits for the answer to an attempt
         self._accepted = False  # between CONNACK and the end of the connection
         self._broken = False  # its socket is of no use any more, though paho still holds it
-        self._expect_session = expect_session
-        self._arrived: list[Message] = []
-        self._arrived_bytes = 0
-        self._outgoing = SendWindow(MOST_UNCONFIRMED)
-        self._known_topics: dict[str, bytes] = {}
-        self._names: dict[bytes, str] = {}
-        self._refused = ""
-        self._since = self._retry_at = self._silent_until = self._shed_silent_until = 0.0
-        self._told: dict[str, float] = {}  # refusals and when they were logged
-        self._short_ones = 0  # connections in a row
-        self._pause_s = _FIRST_PAUSE_S
-        self._client = self._make_client(client, client_id)
-        self._client.connect_timeout = _CONNECT_TIMEOUT_S
-        if log.isEnabledFor(logging.DEBUG):
-            self._client.enable_logger(log)  # every packet that paho itself handles
-        self._client.on_socket_open = self._on_socket_open
-        self._client.on_connect = self._on_connect
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_unsubscribe = self._on_unsubscribe
-        if address.tls:
-            self._client.tls_set_context((tls or Tls()).context())
-        if login is not None:
-            if login.password and not (address.tls or address.host in LOOPBACK):
-                log.warning("password goes to the broker unencrypted; use mqtts:// address=%s", address)
-            self._client.username_pw_set(login.username, login.password)
-        if status_topic is not None:
-            self._client.will_set(status_topic, b"offline", qos=1, retain=True)
+        self._refusal = ""  # why the broker refused us; empty if it did not
+        self._timer = ReconnectTimer()
+        self._received = ReceivedMessages()
+        self._window = SendWindow(MOST_UNCONFIRMED)
+        self._publish_topics = EncodedTopics()
+        self._unreachable, self._shed, self._refusals = (RateLimitedLog(log) for _ in range(3))
+        self._client = self._make_client()
 
-    def _make_client(self, kind: ClientKind, client_id: str) -> StockClient:
-        if kind == "batching" and REFUSAL is not None:
-            raise EdgeLstmError(
-                f"expected a paho-mqtt that the batching client knows, found one without {REFUSAL}",
-                'install paho-mqtt 2.0 to 2.2, or choose client = "stock"',
-            )
-        if kind == "auto" and REFUSAL is not None:
-            _say_stock_once(REFUSAL)
-        chosen = StockClient if kind == "stock" or REFUSAL is not None else BatchingClient
-        return chosen(
-            client_id,
-            MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311,
-            self._session_expiry_s == 0,
-            self._on_arrivals,
-            self._on_confirmed,
-            self._on_refused,
-        )
+    def _make_client(self) -> StockClient:
+        options = self._options
+        protocol = MQTTProtocolVersion.MQTTv5 if self._version_5 else MQTTProtocolVersion.MQTTv311
+        callbacks = (self._on_arrivals, self._on_confirmed, self._on_refused)
+        client = make_client(options.client, self._client_id, protocol, self._session_expiry_s == 0, *callbacks)
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        if log.isEnabledFor(logging.DEBUG):
+            client.enable_logger(log)  # every packet that paho itself handles
+        client.on_socket_open = self._on_socket_open
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
+        if self.address.tls:
+            client.tls_set_context((options.tls or Tls()).context())
+        if options.login is not None:
+            if options.login.password and not (self.address.tls or self.address.host in LOOPBACK):
+                log.warning("password goes to the broker unencrypted; use mqtts:// address=%s", self.address)
+            client.username_pw_set(options.login.username, options.login.password)
+        if options.status_topic is not None:
+            client.will_set(options.status_topic, b"offline", qos=1, retain=True)
+        return client
 
     @property
-    def connection(self) -> int:
-        """Counts the connections made; it changes when everything unacknowledged will come again."""
-        return self._connection
+    def connection_count(self) -> int:
+        """How many connections were made. With a new one, everything unacknowledged comes again."""
+        return self._connection_count
 
     @property
     def encryption(self) -> tuple[str, str] | None:
-        """(version of TLS, when the broker's certificate ends); None: nothing is encrypted, or nothing connected."""
+        """(TLS version, end of the broker's certificate); None if nothing is encrypted or connected."""
         connection: Any = self._client.socket()
         if not self.address.tls or connection is None:
             return None
@@ -210,40 +136,38 @@ class MqttConnection:
     @property
     def unconfirmed(self) -> AbstractSet[int]:
         """The numbers of messages published at QoS 1 that the broker has not confirmed yet."""
-        return self._outgoing.unconfirmed
+        return self._window.unconfirmed
 
     def open(self, timeout_s: float = 10.0) -> None:
-        """Connect, or raise EdgeLstmError where the broker is not there or refuses. Afterwards `poll` reconnects."""
+        """Connect; afterwards `poll` reconnects. Raises EdgeLstmError if the broker is unreachable or refuses."""
         try:
             self._connect()
         except (OSError, UnicodeError) as error:
             raise unreachable(self.address, error) from None
         deadline = time.monotonic() + timeout_s
         while not self.connected:
-            if self._refused or self._gone or time.monotonic() > deadline:
-                found = self._refused or (
-                    "it closed the connection" if self._gone else f"no answer within {timeout_s:.0f} s"
+            if self._refusal or self._closed or time.monotonic() > deadline:
+                found = self._refusal or (
+                    "it closed the connection" if self._closed else f"no answer within {timeout_s:.0f} s"
                 )
                 self._client.disconnect()
                 raise EdgeLstmError(
-                    f"expected the MQTT {'5' if self._five else '3.1.1'} broker at {self.address} to accept us, "
-                    f"found: {found}",
-                    "check that it speaks this version of MQTT and allows this client",
+                    f"expected the MQTT {self._options.protocol} broker at {self.address} to accept us, found: {found}",
+                    "check that it supports this version of MQTT and allows this client",
                 )
             self._exchange(0.1, read=True)
 
     def poll(self, timeout_s: float, *, read: bool = True) -> list[Message]:
-        """Do what is due on the connection, for at most `timeout_s`; return what arrived.
+        """Work on the connection for at most `timeout_s`; return what arrived.
 
-        With `read` false nothing is taken from the socket, confirmations included, but what keeps the connection
-        alive is still sent. Reconnects by itself, with growing pauses; an attempt may take 5 s.
+        With `read` false nothing is read from the socket, confirmations included, but the keep-alive is still sent.
+        Reconnects by itself, with growing pauses; an attempt may take 5 s.
         """
-        if self._gone:
+        if self._closed:
             self._reconnect(timeout_s)
         else:
             self._exchange(timeout_s, read)
-        arrived, self._arrived, self._arrived_bytes = self._arrived, [], 0
-        return arrived
+        return self._received.take()
 
     def publish(
         self,
@@ -269,132 +193,127 @@ class MqttConnection:
     ) -> Sequence[int]:
         """Send (topic, payload) pairs, in order and in one write.
 
-        At QoS 1 each gets a number, which is in `unconfirmed` until the broker has it or refuses it (`counts`); it
-        survives a reconnect, and beyond the broker's window it waits. At QoS 0 there are no numbers, and what finds
-        no connection or a socket that takes nothing is shed and counted.
-        Raises EdgeLstmError, and sends nothing, where a topic is unfit.
+        At QoS 1 each gets a number. It is in `unconfirmed` until the broker confirms or refuses the message
+        (`counts`). The message survives a reconnect, and waits if the broker's window is full. At QoS 0 there are no
+        numbers; without a connection, or if the socket takes nothing, messages are dropped and counted (shed).
+        Raises EdgeLstmError, and sends nothing, if MQTT does not allow a topic.
         """
-        encoded = [(self._known_topics.get(topic) or self._encode_topic(topic), payload) for topic, payload in items]
+        topics = self._publish_topics
+        encoded = [(topics[topic], payload) for topic, payload in items]
         if qos == 0:
             self._publish_unconfirmed(encoded, retain, properties)
             return []
-        numbers = self._outgoing.add(encoded, retain, properties)
+        numbers = self._window.add(encoded, retain, properties)
         self._send()
         return numbers
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
-        """Tell the broker that these need not come again. Those of an earlier connection will come again anyway."""
+        """Tell the broker not to send these again. Those of an earlier connection come again anyway."""
         if not self._accepted:
             return
-        current = [message for message in messages if message.connection == self._connection and message.qos]
+        current = [message for message in messages if message.connection == self._connection_count and message.qos]
         self._client.acknowledge_many(
             [message.packet_id for message in current if message.qos == 1], self._client.connection
         )
         for message in current:
-            if message.qos == 2:  # more than we subscribed to, which a broker may do
+            if message.qos == 2:  # more than we subscribed to: a broker may do so
                 self._client.ack(message.packet_id, 2)
 
     def unsubscribe(self) -> bool:
-        """Ask for no more than the broker has queued for us already, and say whether we did: not where it keeps our
-        session, since it goes on queueing for that. May be asked again, as a broker answers in turn: what comes before
-        `unsubscribed` it sent for what we acknowledged before."""
+        """Ask the broker for no new messages. Returns whether we did: not if it keeps our session and its queue.
+
+        May be called again. A broker answers in order: messages that arrive before `unsubscribed` were queued before.
+        """
         if not self.connected or not self._topics or self._session_expiry_s:
             return False
         self._client.unsubscribe(list(self._topics))
-        self._wants_more = self.unsubscribed = False
+        self._subscribes = self.unsubscribed = False
         return True
 
-    def give_up(self) -> None:
-        """End an attempt to connect that is under way in this thread: for the handler of a signal, which interrupts
-        it and would else wait with it, 5 s for an address that does not answer."""
-        if self._connecting_in == threading.get_ident():
-            raise _GivenUpError
+    def abort_connect(self) -> None:
+        """End an attempt to connect in this thread. For a signal handler, which else waits for it up to 5 s."""
+        if self._connecting_thread == threading.get_ident():
+            raise _ConnectAbortedError
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Say goodbye: confirm what is under way, "offline" to the status topic, disconnect."""
+        """Wait for confirmations, publish "offline" to the status topic, disconnect."""
         deadline = time.monotonic() + timeout_s
         while self.connected and self.unconfirmed and time.monotonic() < deadline:
             self._exchange(0.05, read=True)
-        if self.connected and self._status_topic is not None:
-            # past the window, since a goodbye that waits for its turn would not be said
-            self._client.publish(self._status_topic, b"offline", qos=1, retain=True)
+        if self.connected and self._options.status_topic is not None:
+            # past the window: in its queue it would not be sent in time
+            self._client.publish(self._options.status_topic, b"offline", qos=1, retain=True)
         self._client.disconnect()
-        while self._client.want_write() and not self._gone and time.monotonic() < deadline:
+        while self._client.want_write() and not self._closed and time.monotonic() < deadline:
             self._exchange(0.05, read=False)
-        if not self._gone:
-            self._drop()  # it takes nothing any more; the broker says "offline" for us
+        if not self._closed:
+            self._abort()  # the socket takes nothing any more; the broker publishes "offline", our last will
 
     # the connection
 
     @property
-    def _gone(self) -> bool:
+    def _closed(self) -> bool:
         return self._broken or self._client.socket() is None
 
     def _connect(self) -> None:
-        """Open a socket and ask to be let in. Raises OSError, or UnicodeError for a host that no name can be."""
+        """Open a socket and send CONNECT. Raises OSError, or UnicodeError for an impossible host name."""
         self._broken = self._accepted = self.connected = False
-        self._refused = ""
-        self._since = time.monotonic()
+        self._refusal = ""
+        self._timer.attempt_begins()
         settings: dict[str, Any] = {}
-        if self._five:
+        if self._version_5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = self._session_expiry_s
-            properties.ReceiveMaximum = self._receive_maximum
+            properties.ReceiveMaximum = self._options.receive_maximum
             properties.MaximumPacketSize = LARGEST_PACKET
             settings = {"clean_start": self._session_expiry_s == 0, "properties": properties}
         try:
-            self._connecting_in = threading.get_ident()
-            self._client.connect(self.address.host, self.address.port, keepalive=self._keepalive_s, **settings)
+            self._connecting_thread = threading.get_ident()
+            self._client.connect(self.address.host, self.address.port, keepalive=self._options.keepalive_s, **settings)
         finally:
-            self._connecting_in = None
+            self._connecting_thread = None
 
     def _reconnect(self, timeout_s: float) -> None:
-        now = time.monotonic()
-        if now < self._retry_at:
-            time.sleep(min(timeout_s, self._retry_at - now))
+        if (wait_s := self._timer.wait_s) > 0:
+            time.sleep(min(timeout_s, wait_s))
             return
         try:
             self._connect()
-        except _GivenUpError:
-            self._wait_longer()
+        except _ConnectAbortedError:
+            self._timer.attempt_failed()
         except (OSError, UnicodeError) as error:
-            self._wait_longer()
-            if now >= self._silent_until:
-                self._silent_until = now + _UNREACHABLE_LOGGED_EVERY_S
-                log.warning(
-                    "broker unreachable address=%s error=%s", self.address, unreachable_reason(self.address, error)
-                )
-
-    def _wait_longer(self) -> None:
-        """Random, so that a thousand devices do not come back to a broker at the same moment."""
-        self._retry_at = time.monotonic() + self._pause_s * random.uniform(0.5, 1.0)
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._timer.attempt_failed()
+            self._unreachable.log(
+                logging.WARNING,
+                "broker unreachable address=%s error=%s",
+                self.address,
+                unreachable_reason(self.address, error),
+            )
 
     def _exchange(self, timeout_s: float, read: bool) -> None:
-        """One wait for the socket and what follows from it."""
+        """Wait for the socket once, then read and write what it allows."""
         connection: Any = self._client.socket()
         if connection is None:
             return
-        held = read and self._decrypted(connection)
+        buffered = read and self._has_decrypted(connection)
         readers = [connection] if read else []
         writers = [connection] if self._client.want_write() else []
-        readable, writable, _ = select.select(readers, writers, [], 0.0 if held else timeout_s)
+        readable, writable, _ = select.select(readers, writers, [], 0.0 if buffered else timeout_s)
         try:
-            if readable or held:
+            if readable or buffered:
                 self._read_packets(connection)
             if writable:
                 self._client.loop_write()
             if not read:
-                # the answer to our last ping lies unread in the socket, and its lateness says nothing
-                self._client._ping_t = 0.0
+                self._client.forget_ping()
             self._client.loop_misc()
-        except Exception:  # paho before 2.2 raises whatever a malformed packet makes of it
+        except Exception:  # paho before 2.2 lets through what a malformed packet raises
             log.exception("connection dropped after a fault address=%s", self.address)
-            self._drop()
+            self._abort()
         self._send()
 
-    def _decrypted(self, connection: Any) -> bool:
-        """Whether TLS holds what it took from the socket already, which select does not see."""
+    def _has_decrypted(self, connection: Any) -> bool:
+        """Whether TLS holds bytes that it took from the socket already: select does not see those."""
         return self.address.tls and connection.pending() > 0
 
     def _read_packets(self, connection: Any) -> None:
@@ -403,13 +322,12 @@ class MqttConnection:
             left: Any = self._client.socket()
             if left is not connection:
                 return
-            more = self._decrypted(left) or select.select([left], [], [], 0)[0]
-            enough = len(self._arrived) >= _MOST_A_POLL or self._arrived_bytes >= _MOST_A_POLL_BYTES
-            if enough or not more:
+            more = self._has_decrypted(left) or select.select([left], [], [], 0)[0]
+            if self._received.enough or not more:
                 _acknowledge_at_once(connection)
                 return
 
-    def _drop(self) -> None:
+    def _abort(self) -> None:
         """End this connection ourselves; `poll` makes another."""
         connection: Any = self._client.socket()
         if connection is not None:
@@ -420,34 +338,16 @@ class MqttConnection:
 
     def _end_connection(self) -> None:
         self.connected = self._accepted = False
-        # what was not acknowledged the broker sends again
-        self._arrived = [message for message in self._arrived if not message.qos]
-        if time.monotonic() - self._since < _LONGEST_PAUSE_S:
-            self._wait_longer()  # a broker that takes us in to throw us out is not asked without a pause
-        else:
-            self._retry_at, self._pause_s = 0.0, _FIRST_PAUSE_S
+        self._received.drop_unacknowledged()
+        self._timer.connection_ended()
 
     # publishing
 
-    def _encode_topic(self, topic: str) -> bytes:
-        try:
-            encoded = topic.encode()
-        except UnicodeEncodeError:
-            encoded = b""
-        if not 0 < len(encoded) < 65536 or any(sign in topic for sign in "+#\x00"):
-            raise EdgeLstmError(
-                f"expected a topic to publish to, found {topic[:80]!r}", "no + # in it, and 65,535 bytes at most"
-            )
-        if len(self._known_topics) >= _TOPICS_KEPT:
-            self._known_topics.clear()
-        self._known_topics[topic] = encoded
-        return encoded
-
     def _send(self) -> None:
-        """As much as the broker's window takes."""
-        while self.connected and (run := self._outgoing.take()):
-            packet_ids = self._client.publish_many(run.items, 1, run.retain, self._packed(run.properties))
-            self._outgoing.note_sent(run, packet_ids)
+        """Send as much as the broker's window takes."""
+        while self.connected and (run := self._window.take()):
+            packet_ids = self._client.publish_many(run.items, 1, run.retain, self._paho_properties(run.properties))
+            self._window.note_sent(run, packet_ids)
 
     def _publish_unconfirmed(
         self, items: list[tuple[bytes, bytes]], retain: bool, properties: PublishProperties | None
@@ -455,142 +355,110 @@ class MqttConnection:
         if self.connected and self._client.want_write():
             self._client.loop_write()
         if self.connected and not self._client.want_write():
-            self._client.publish_many(items, 0, retain, self._packed(properties))
+            self._client.publish_many(items, 0, retain, self._paho_properties(properties))
             return
         self.counts["shed"] += len(items)
-        if self.connected and time.monotonic() >= self._shed_silent_until:
-            self._shed_silent_until = time.monotonic() + _SHED_LOGGED_EVERY_S
-            log.warning(
-                "broker does not keep up, messages are shed address=%s shed=%d", self.address, self.counts["shed"]
+        if self.connected:
+            shed = self.counts["shed"]
+            self._shed.log(
+                logging.WARNING, "broker does not keep up, messages are shed address=%s shed=%d", self.address, shed
             )
 
-    def _packed(self, properties: PublishProperties | None) -> Properties | None:
-        return paho_properties(properties) if properties is not None and self._five else None
+    def _paho_properties(self, properties: PublishProperties | None) -> Properties | None:
+        return paho_properties(properties) if properties is not None and self._version_5 else None
 
-    # paho's callbacks. None of them may raise: paho would end its loop, or swallow it.
+    # paho's callbacks. None of them may raise: paho would end its loop, or drop the error.
 
     def _on_socket_open(self, client: paho.Client, userdata: Any, connection: Any) -> None:
-        # a prediction and an acknowledgement are small packets in a row: Nagle would hold the second for 40 ms
+        # a prediction and an acknowledgement are small packets in a row: Nagle's algorithm delays the second by 40 ms
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._refused = str(reason)
-            self._tell(logging.ERROR, f"broker refuses us address={self.address} reason={reason}")
+            self._refusal = str(reason)
+            self._log_limited(logging.ERROR, f"broker refuses us address={self.address} reason={reason}")
             return
-        self._connection += 1
+        self._connection_count += 1
         self._accepted = True
         self.granted = BrokerCapabilities.of(flags.session_present, properties)
-        self._silent_until = 0.0
+        self._unreachable.reset()
         # one less than the broker allows, for the status message
-        self._outgoing.size = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))
-        if self._expect_session and not flags.session_present:
+        self._window.size = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))
+        if self._expects_session and not flags.session_present:
             self.counts["sessions_lost"] += 1
             log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
-        self._expect_session = self._session_expiry_s > 0
-        if self._former_topics and flags.session_present:
-            client.unsubscribe(list(self._former_topics))
-        if self._topics and self._wants_more:
-            wish: Any = SubscribeOptions(qos=self._qos) if self._five else self._qos
-            client.subscribe([(topic, wish) for topic in self._topics])
+        self._expects_session = self._session_expiry_s > 0
+        if self._options.former_topics and flags.session_present:
+            client.unsubscribe(list(self._options.former_topics))
+        if self._topics and self._subscribes:
+            qos: Any = SubscribeOptions(qos=self._options.qos) if self._version_5 else self._options.qos
+            client.subscribe([(topic, qos) for topic in self._topics])
         else:
-            self._ready()
+            self._set_connected()
 
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
         self.granted_qos = [reason.value for reason in reasons]
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
-            self._refused = f"subscription refused: {', '.join(refused)}"
-            self._tell(
-                logging.ERROR, f"broker refuses our subscription address={self.address} reason={', '.join(refused)}"
-            )
-            self._drop()
+            reason = ", ".join(refused)
+            self._refusal = f"subscription refused: {reason}"
+            self._log_limited(logging.ERROR, f"broker refuses our subscription address={self.address} reason={reason}")
+            self._abort()
             return
-        if any(reason.value < self._qos for reason in reasons):
+        if any(reason.value < self._options.qos for reason in reasons):
             log.error("broker grants QoS 0 only: readings may get lost address=%s", self.address)
-        self._ready()
+        self._set_connected()
 
     def _on_unsubscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
         self.unsubscribed = True
 
-    def _ready(self) -> None:
+    def _set_connected(self) -> None:
         self.connected = True
-        if self._status_topic is not None:
-            self._client.publish(self._status_topic, b"online", qos=1, retain=True)
+        if self._options.status_topic is not None:
+            self._client.publish(self._options.status_topic, b"online", qos=1, retain=True)
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             if self._accepted:
                 log.warning("connection lost address=%s reason=%s", self.address, reason)
-                self._note_short()
-            elif not self._refused:
-                self._tell(
+                if self._timer.lost_again():
+                    self._log_limited(
+                        logging.ERROR,
+                        "connections do not last: is there another client with this client_id? "
+                        f"address={self.address} client_id={self._client_id}",
+                    )
+            elif not self._refusal:
+                self._log_limited(
                     logging.WARNING, f"connection closed before it was accepted address={self.address} reason={reason}"
                 )
         self._end_connection()
 
-    def _note_short(self) -> None:
-        """Brokers end a connection whose client id comes again, and some do not say so."""
-        short = time.monotonic() - self._since < _SHORT_S
-        self._short_ones = self._short_ones + 1 if short else 0
-        if self._short_ones >= _SHORT_ONES_TOLD:
-            self._tell(
-                logging.ERROR,
-                f"connections do not last: is there another client with this client_id? address={self.address} "
-                f"client_id={self._client_id}",
-            )
-
-    def _tell(self, level: int, text: str) -> None:
-        """On the log, but the same only once a minute: a broker is asked again every few seconds."""
-        now = time.monotonic()
-        if now - self._told.get(text, -_REFUSED_LOGGED_EVERY_S) >= _REFUSED_LOGGED_EVERY_S:
-            self._told[text] = now
-            log.log(level, "%s", text)
+    def _log_limited(self, level: int, text: str) -> None:
+        """Log the same text once a minute only: we try a broker again every few seconds."""
+        self._refusals.log(level, "%s", text, key=text)
 
     def _on_arrivals(self, arrivals: Sequence[Arrival]) -> None:
-        connection, names, arrived = self._connection, self._names, self._arrived
-        for raw, payload, packet_id, first, properties in arrivals:
-            topic = names.get(raw) or self._name(raw)
-            if topic is None:  # not MQTT (5, 1.5.4), so a broker at fault; acknowledged, or it would come for ever
-                self.counts["malformed"] += 1
-                if first & QOS:
-                    self._client.ack(packet_id, (first & QOS) >> 1)
-                continue
-            qos, repeated, retained = _FLAGS[first & 15]
-            self._arrived_bytes += len(payload)
-            facts = (topic, payload, packet_id, connection, qos, repeated, retained, properties)
-            arrived.append(tuple.__new__(Message, facts))  # half of what a named tuple's own takes
-
-    def _name(self, raw: bytes) -> str | None:
-        try:
-            name = raw.decode()
-        except UnicodeDecodeError:
-            return None
-        if len(self._names) >= _TOPICS_KEPT:
-            self._names.clear()
-        self._names[raw] = name
-        return name
+        for _, _, packet_id, first, _ in self._received.add(arrivals, self._connection_count):
+            # a topic that is not UTF-8 is not MQTT (5, 1.5.4); unacknowledged, it would come again for ever
+            self.counts["malformed"] += 1
+            if first & QOS:
+                self._client.ack(packet_id, (first & QOS) >> 1)
 
     def _on_confirmed(self, packet_ids: Sequence[int]) -> None:
-        self._outgoing.confirm(packet_ids)
+        self._window.confirm(packet_ids)
 
     def _on_refused(self, packet_id: int, reason: str) -> None:
         if not self.counts["refused"]:
             log.error("broker refuses what we publish address=%s reason=%s", self.address, reason)
         self.counts["refused"] += 1
-        self._on_confirmed([packet_id])  # it would refuse it again
-
-
-@functools.lru_cache(maxsize=1)
-def _say_stock_once(missing: str) -> None:
-    log.warning("paho-mqtt is not as the batching client expects, stock paho is used missing=%s", missing)
+        self._on_confirmed([packet_id])  # not sent again: the broker would refuse it again
 
 
 def _acknowledge_at_once(connection: Any) -> None:
-    """Send TCP's acknowledgement now, on Linux; the kernel forgets this wish, so it is told after every read.
+    """Send TCP's acknowledgement now (Linux only). The kernel forgets this option, so it is set after every read.
 
-    Brokers leave Nagle on (mosquitto's set_tcp_nodelay is off by default): they hold the next reading until the
-    confirmation of our last prediction is acknowledged, which the kernel would delay by 40 ms.
+    Brokers use Nagle's algorithm (mosquitto's set_tcp_nodelay is off by default): they hold the next reading until TCP
+    acknowledges the confirmation of our last prediction. The kernel would delay that by 40 ms.
     """
     if hasattr(socket, "TCP_QUICKACK"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

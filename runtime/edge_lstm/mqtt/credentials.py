@@ -1,4 +1,4 @@
-"""How a client and a broker prove who they are: certificates and passwords, read from files and from nowhere else."""
+"""Certificates and passwords of a client; they are read from files only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 @dataclass(frozen=True)
 class Login:
-    """A user name, and the password if there is one; the password is in no text of this object."""
+    """A user name, and the password if there is one. The object's text does not show the password."""
 
     username: str
     password: str | None = field(default=None, repr=False)
@@ -21,7 +21,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Tls:
-    """Whom to trust (none: the authorities of the system), and the certificate to show (none: none)."""
+    """The trusted authority (None: the system's), and the client's certificate with its key (None: none)."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -30,14 +30,14 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """A context that checks the broker's certificate and host name; TLS 1.2 or newer.
 
-        The files are read once. Raises EdgeLstmError where one is missing, unreadable, no PEM, or does not fit the
+        The files are read once. Raises EdgeLstmError if one is missing, unreadable, not PEM, or does not fit the
         others.
         """
         return self._context
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        from edge_lstm.mqtt.tls_socket import SelfClosingSocket  # which loads OpenSSL
+        from edge_lstm.mqtt.tls_socket import TlsSocket  # here: it loads OpenSSL
 
         faults = []
         for path in (self.ca_file, self.cert_file, self.key_file):
@@ -51,19 +51,19 @@ class Tls:
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except (ssl.SSLError, OSError) as error:
-            raise _unfit(f"certificates in PEM at {self.ca_file}", error) from None
+            raise _unusable(f"certificates in PEM at {self.ca_file}", error) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = SelfClosingSocket
+        context.sslsocket_class = TlsSocket
         if self.cert_file is not None:
             try:
                 context.load_cert_chain(self.cert_file, self.key_file, _no_passphrase)
             except (ssl.SSLError, OSError) as error:
-                raise _unfit(f"a certificate at {self.cert_file} and its key at {self.key_file}", error) from None
+                raise _unusable(f"a certificate at {self.cert_file} and its key at {self.key_file}", error) from None
         return context
 
 
 def read_secret(path: Path) -> str:
-    """The text of a file. Raises EdgeLstmError where it is missing, unreadable or no text."""
+    """The text of a file. Raises EdgeLstmError if it is missing, unreadable or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -74,7 +74,7 @@ def read_secret(path: Path) -> str:
 
 
 def read_password(path: Path) -> str:
-    """The password in a file, without the line end that an editor adds. Raises EdgeLstmError where there is none."""
+    """The password in a file, without the line end that an editor adds. Raises EdgeLstmError if it is empty."""
     password = read_secret(path).rstrip("\r\n")
     if not password:
         raise EdgeLstmError(f"expected a password in {path}, found an empty file", "write it there")
@@ -82,7 +82,7 @@ def read_password(path: Path) -> str:
 
 
 def credential_path(name: str) -> Path:
-    """Where systemd puts the credential `name` of a unit (LoadCredential=). Raises EdgeLstmError outside of one."""
+    """Where systemd puts the credential `name` of a unit (LoadCredential=). Raises EdgeLstmError outside a unit."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         raise EdgeLstmError(
@@ -93,24 +93,24 @@ def credential_path(name: str) -> Path:
 
 
 def secret_path(folder: Path, path: str, credential: str) -> Path:
-    """Where a secret file of the config lies: `path` from `folder`, or the unit's credential where systemd gives one.
+    """Where a secret file of the config is: `path` from `folder`, or the unit's credential if systemd provides it.
 
-    edge-lstm device install hands password_file and key_file over as credentials of these names, since nobody but
-    root can read the files themselves.
+    edge-lstm device install makes password_file and key_file credentials of these names, since only root can read the
+    files themselves.
     """
-    given = os.environ.get("CREDENTIALS_DIRECTORY")
-    handed = Path(given or folder) / credential
-    return handed if given and handed.exists() else folder / path
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    provided = Path(directory or folder) / credential
+    return provided if directory and provided.exists() else folder / path
 
 
 def _no_passphrase() -> str:
-    # without this, OpenSSL asks on the terminal, and a service waits for ever
+    # without this, OpenSSL asks on the terminal, and a service would wait for ever
     raise EdgeLstmError(
         "expected a private key without a passphrase, found an encrypted one",
         "decrypt it (openssl pkey), and let only the service's user read it",
     )
 
 
-def _unfit(expected: str, error: OSError) -> EdgeLstmError:
+def _unusable(expected: str, error: OSError) -> EdgeLstmError:
     found = getattr(error, "reason", None) or error.strerror or str(error)
     return EdgeLstmError(f"expected {expected}, found: {found}", "check the paths and that the files belong together")

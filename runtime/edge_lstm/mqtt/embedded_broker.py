@@ -1,6 +1,6 @@
 """An MQTT broker in a child process, on loopback only: for demos, tests and a first try without mosquitto.
 
-It wraps iotcore (rumqttd), which keeps nothing on disk: in the field use a durable broker, such as mosquitto with
+It wraps iotcore (rumqttd), which keeps nothing on disk. In production use a durable broker, such as mosquitto with
 persistence.
 """
 
@@ -16,7 +16,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import Address
 
 _HOST = "127.0.0.1"
-# iotcore listens on every interface by default, and MQTT 5 and 3.1.1 each need a port of their own.
+# By default iotcore listens on every interface. MQTT 5 and 3.1.1 need a port each.
 _CONFIG = """
 id = 0
 [router]
@@ -45,12 +45,12 @@ max_inflight_count = 100
 
 
 class EmbeddedBroker:
-    """A broker that lives as long as the `with` block (or until `stop`); its child process ends with this one."""
+    """A broker that runs until the end of the `with` block, or until `stop`. Its child process ends with this one."""
 
     def __init__(self, port: int | None = None) -> None:
-        """MQTT 5 on `port` and MQTT 3.1.1 on the next one; on free ports where none is named.
+        """MQTT 5 on `port` and MQTT 3.1.1 on the next one (None: on free ports).
 
-        Raises EdgeLstmError where iotcore is not installed or a port is taken.
+        Raises EdgeLstmError if iotcore is not installed or a port is taken.
         """
         try:
             import iotcore

@@ -1,4 +1,4 @@
-"""What goes out at QoS 1: a number for its sender, a place in the broker's window, and the rest waiting in order."""
+"""The send window for QoS 1: how many messages may be unconfirmed; the others wait in order."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import NamedTuple
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-_MOST_A_RUN = 500  # messages: what cutting a piece off costs, whatever was given at once
+_MOST_A_RUN = 500  # messages: bounds what it costs to cut a piece off a run
 
 
 @dataclass(frozen=True)
 class PublishProperties:
-    """What MQTT 5 lets a message say beside its payload; MQTT 3.1.1 leaves it out."""
+    """MQTT 5 properties of a message; with MQTT 3.1.1 they are left out."""
 
-    expiry_s: int | None = None  # after which the broker gives it to nobody any more
+    expiry_s: int | None = None  # after which the broker delivers it no more
     content_type: str = ""  # as "application/json"
     user: tuple[tuple[str, str], ...] = ()
 
 
 @functools.lru_cache(maxsize=64)
 def paho_properties(properties: PublishProperties) -> Properties:
-    """The same in paho's words."""
+    """The same as paho's type."""
     packed = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     if properties.expiry_s is not None:
         packed.MessageExpiryInterval = properties.expiry_s
@@ -37,7 +37,7 @@ def paho_properties(properties: PublishProperties) -> Properties:
 
 
 class PublishRun(NamedTuple):
-    """Messages on their way, in order, that go out with the same properties."""
+    """Messages in order that are sent with the same properties."""
 
     numbers: Sequence[int]
     items: Sequence[tuple[bytes, bytes]]  # topic, payload
@@ -46,9 +46,9 @@ class PublishRun(NamedTuple):
 
 
 class SendWindow:
-    """At most `size` messages are at the broker without its word; every step costs the same, whatever waits.
+    """At most `size` messages are sent and not yet confirmed. A step costs the same, however many wait.
 
-    A packet id is the connection's and comes round again; a number is the sender's and never does.
+    A packet id belongs to the connection and is used again. A number belongs to the sender and is used once.
     """
 
     def __init__(self, size: int) -> None:
@@ -61,7 +61,7 @@ class SendWindow:
     def add(
         self, items: Sequence[tuple[bytes, bytes]], retain: bool, properties: PublishProperties | None
     ) -> Sequence[int]:
-        """(topic, payload) pairs join the queue; their numbers."""
+        """Append (topic, payload) pairs to the queue; return their numbers."""
         first = self._next_number
         self._next_number += len(items)
         numbers = range(first, self._next_number)
@@ -72,15 +72,15 @@ class SendWindow:
         return numbers
 
     def take(self) -> PublishRun | None:
-        """Off the queue's head what the window has room for, as long as it goes out with the same properties."""
-        waiting, room = self._waiting, self.size - len(self._sent)
-        if not waiting or room <= 0:
+        """Remove and return messages from the head of the queue: as many as may be sent, with the same properties."""
+        waiting, free = self._waiting, self.size - len(self._sent)
+        if not waiting or free <= 0:
             return None
         retain, properties = waiting[0].retain, waiting[0].properties
         numbers: list[int] = []
         items: list[tuple[bytes, bytes]] = []
-        while waiting and len(items) < room and waiting[0].retain == retain and waiting[0].properties is properties:
-            run, left = waiting.popleft(), room - len(items)
+        while waiting and len(items) < free and waiting[0].retain == retain and waiting[0].properties is properties:
+            run, left = waiting.popleft(), free - len(items)
             if len(run.items) > left:
                 waiting.appendleft(PublishRun(run.numbers[left:], run.items[left:], retain, properties))
             numbers += run.numbers[:left]
@@ -88,10 +88,10 @@ class SendWindow:
         return PublishRun(numbers, items, retain, properties)
 
     def note_sent(self, run: PublishRun, packet_ids: Sequence[int]) -> None:
-        """They are at the broker, or will be after a reconnect, under these ids."""
+        """The run is sent under these packet ids, or will be after a reconnect."""
         self._sent.update(zip(packet_ids, run.numbers, strict=True))
 
     def confirm(self, packet_ids: Iterable[int]) -> None:
-        """The broker has them; ids that are not of this window are somebody else's."""
+        """The broker has confirmed these packet ids; ids that the window does not know are ignored."""
         sent = self._sent
         self.unconfirmed.difference_update([sent.pop(packet_id) for packet_id in packet_ids if packet_id in sent])

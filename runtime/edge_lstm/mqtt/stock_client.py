@@ -1,4 +1,4 @@
-"""paho as the door wants it, by public members only: arrivals, confirmations and publishes by the list."""
+"""paho with lists of messages in and out, by its public members and one private one (`UNKNOWN_PING`)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from paho.mqtt.properties import Properties
 Arrival = tuple[bytes, bytes, int, int, Mapping[str, str]]
 
 NO_PROPERTIES: Mapping[str, str] = {}
-_NO_TEXT = b"\xff"  # no UTF-8, as the topic that it stands for, which paho does not give away
+_NO_TEXT = b"\xff"  # not UTF-8, like the topic that it stands for: paho does not give that one
 PUBLISH = 0x30
 DUP, QOS, RETAIN = 0x08, 0x06, 0x01  # bits of its first byte
 
 
 class StockClient(paho.Client):
-    """A client without a queue and a window of its own: its caller bounds what is outstanding.
+    """A client without a queue and a send window: its caller bounds what is unconfirmed.
 
-    Drive it from one thread with `loop_read`, `loop_write` and `loop_misc`. paho looks through everything that is
-    outstanding at every confirmation to see what its window lets through; without a window (0) it does not.
+    Drive it from one thread with `loop_read`, `loop_write` and `loop_misc`. With a window, paho goes through all
+    unconfirmed messages at every confirmation; without one (0) it does not.
     """
 
     def __init__(
@@ -35,20 +35,20 @@ class StockClient(paho.Client):
         on_confirmed: Callable[[Sequence[int]], None],
         on_refused: Callable[[int, str], None],
     ) -> None:
-        """`on_confirmed` gets the packet ids that the broker has, `on_refused` one that it does not want, and why."""
+        """`on_confirmed` gets packet ids that the broker acknowledged; `on_refused` one that it refused, and why."""
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if protocol == MQTTProtocolVersion.MQTTv5 else clean,
             protocol=protocol,
-            reconnect_on_failure=False,  # else a refusal of 3.1.1 is tried again as 3.1, unasked
+            reconnect_on_failure=False,  # else paho tries a refused 3.1.1 again as 3.1
             manual_ack=True,
         )
         self.max_inflight_messages_set(0)
-        self.connection = 0  # counts the connections tried: packet ids belong to one
+        self.connection = 0  # counts the attempts to connect: packet ids belong to one
         self._on_arrivals, self._on_confirmed, self._on_refused = on_arrivals, on_confirmed, on_refused
         self._sending_unconfirmed = False
-        self._unsent: set[int] = set()  # packet ids that paho gave to QoS 0 messages which the socket did not take yet
+        self._unsent: set[int] = set()  # packet ids of QoS 0 messages that the socket did not take yet
         self.on_message = self._take_message
         self.on_publish = self._take_confirmation
 
@@ -64,15 +64,15 @@ class StockClient(paho.Client):
         retain: bool = False,
         properties: Properties | None = None,
     ) -> list[int]:
-        """Send (topic, payload) pairs; return the packet ids that will be confirmed (none at QoS 0).
+        """Send (topic, payload) pairs. Returns the packet ids that will be confirmed (none at QoS 0).
 
-        The topics are fit to publish to. What is sent at QoS 1 survives a reconnect, in its order.
+        The topics have to be valid. Messages at QoS 1 survive a reconnect, in order.
         """
         packet_ids = []
         for topic, payload in items:
             self._sending_unconfirmed = qos == 0
             info = self.publish(topic.decode(), payload, qos, retain, properties)
-            while qos and info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:  # an id that is still in use: take the next
+            while qos and info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:  # the id is in use: take the next
                 info = self.publish(topic.decode(), payload, qos, retain, properties)
             self._sending_unconfirmed = False
             if qos:
@@ -82,10 +82,18 @@ class StockClient(paho.Client):
         return packet_ids
 
     def acknowledge_many(self, packet_ids: Sequence[int], connection: int) -> None:
-        """Acknowledge QoS 1 messages of this `connection`; an older one's ids mean other messages by now."""
+        """Acknowledge QoS 1 messages of this `connection`. Ids of an older one mean other messages by now."""
         if connection == self.connection:
             for packet_id in packet_ids:
                 self.ack(packet_id, 1)
+
+    def forget_ping(self) -> None:
+        """Expect no answer to the last ping.
+
+        While the caller does not read, the answer waits in the socket. paho would take the connection for dead.
+        """
+        if UNKNOWN_PING is None:
+            self._ping_t = 0.0
 
     def _take_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         first = PUBLISH | (message.dup and DUP) | message.qos << 1 | (message.retain and RETAIN)
@@ -97,7 +105,7 @@ class StockClient(paho.Client):
         self._on_arrivals([(topic, bytes(message.payload), message.mid, first, dict(pairs) or NO_PROPERTIES)])
 
     def _take_confirmation(self, client: paho.Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        # paho calls this for QoS 0 messages too, once they are sent, and their ids may be those of QoS 1 messages
+        # paho also calls this for sent QoS 0 messages, whose ids may be those of QoS 1 messages
         if self._sending_unconfirmed:
             return
         if mid in self._unsent:
@@ -106,3 +114,12 @@ class StockClient(paho.Client):
             self._on_refused(mid, str(reason))
         else:
             self._on_confirmed([mid])
+
+
+def unknown_ping(client: type[paho.Client] = paho.Client) -> str | None:
+    """The private member of paho that `forget_ping` sets, if it is not as in paho 2.0 to 2.2; None if it is."""
+    made = client(CallbackAPIVersion.VERSION2)
+    return None if isinstance(getattr(made, "_ping_t", None), float) else "Client._ping_t: float"
+
+
+UNKNOWN_PING = unknown_ping()

@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.foundation.times import format_time
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError
 from edge_lstm.messages.json_path import Path
 from edge_lstm.messages.payloads import parse_json, parse_msgpack, shown_bytes
-from edge_lstm.mqtt.connection import Message, MqttConnection
+from edge_lstm.mqtt.connection import MqttConnection
+from edge_lstm.mqtt.received import Message
 from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,6 @@ _MOST_A_BATCH = 200  # messages; a broker lets about a thousand be unacknowledge
 _LONGEST_UNSAVED_S = 1.0  # a quiet card is not written to for each reading
 _LAST_POLL_S = 0.1
 _LONGEST_SILENCE_S = 2.0  # of a broker that has more for us
-_TOLD_EVERY_S = 60.0
 _LONGEST_HEADER = 1_000_000  # bytes; a file that is none of ours may have no lines
 _MOST_RECENT = 2000  # more than a broker sends before the first acknowledgement
 
@@ -136,7 +137,7 @@ class Recorder:
         self._mqtt, self._mapping, self._path = door, mapping, path
         self._stops = 0
         self._arrivals = ArrivalClock()
-        self._told_at = -_TOLD_EVERY_S
+        self._refusals = RateLimitedLog(log)
         self._joining: dict[str, Reading] = {}  # by stream: values that came apart and wait for the others
         self._recent: dict[tuple[int, str, bytes], None] = {}  # messages that are in the file, the newest last
         self.streams: set[str] = set()
@@ -228,7 +229,7 @@ class Recorder:
             arrival, readings = self._arrivals.latest, error.readings
         else:
             self.counts["ignored"] += not readings
-        return [self._arrivals.own(reading, arrival) for reading in readings]
+        return [self._arrivals.with_own_time(reading, arrival) for reading in readings]
 
     def _joined(self, reading: Reading) -> Reading | None:
         """The reading, or where it is a part, the whole one that it completes; a NaN in a part has come."""
@@ -244,10 +245,8 @@ class Recorder:
 
     def _refuse(self, message: Message, found: str) -> None:
         self.counts["refused"] += 1
-        now = time.monotonic()
-        if now - self._told_at >= _TOLD_EVERY_S:
-            self._told_at = now
-            log.warning("payload refused topic=%s refused=%d: %s", message.topic, self.counts["refused"], found)
+        facts = (message.topic, self.counts["refused"], found)
+        self._refusals.log(logging.WARNING, "payload refused topic=%s refused=%d: %s", *facts)
 
 
 def numbers_in(mapping: InputMapping, payload: bytes) -> list[str]:

@@ -1,1 +1,1 @@
-"""The service: its configuration, its loop, its state database."""
+"""The service: its config, its loop, its state database."""

@@ -1,11 +1,11 @@
-"""service.toml: what a device's service needs to know, typed and checked whole."""
+"""The service config (service.toml), typed and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.bundle.schemes import Scheme
@@ -22,17 +22,32 @@ from edge_lstm.hardware.boards import (
 )
 from edge_lstm.messages.decoder import InputMapping
 from edge_lstm.messages.mapping import OutputMapping
-from edge_lstm.messages.topics import STREAM, lies_inside, parts_of
+from edge_lstm.messages.topics import STREAM, matches_filter, part_names
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.credentials import Login, Tls, credential_path, read_password, secret_path
+from edge_lstm.mqtt.options import ConnectionOptions
 
 _MOST_NAME = 1000  # characters
-_SECRETS = "a password does not belong into a file that is copied and shown: set password_file or password_credential"
+_SECRET_FILES = ("password_file", "key_file")
+_SECRETS = "a password does not belong in a file that is copied and shown: set password_file or password_credential"
+
+
+class ConfigFile(NamedTuple):
+    """A file that a service config names."""
+
+    key: str  # like "mqtt.ca_file"
+    path: str  # as in the config: a relative one starts at the config's folder
+    role: Literal["bundle", "public", "secret"]  # secret: readable by root only, and handed to the service by systemd
+
+    @property
+    def name(self) -> str:
+        """The key without its table: the name of a secret's systemd credential."""
+        return self.key.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
 class MqttConfig:
-    """The broker, who this service is to it, and how both prove it."""
+    """The broker, and how service and broker authenticate each other."""
 
     url: str = key(doc="broker address: mqtt://host:port, or mqtts://host:port for TLS")
     protocol: Literal["5", "3.1.1"] = key("5", doc="MQTT version")
@@ -68,7 +83,7 @@ class MqttConfig:
             yield "client_id", f'expected a name without / + #, found "{self.client_id}"'
         for name in ("client_id", "username"):
             text = getattr(self, name) or ""
-            if len(text) > _MOST_NAME or not text.isprintable():  # a broker would close the connection, for ever
+            if len(text) > _MOST_NAME or not text.isprintable():  # the broker would close every connection
                 yield name, f"expected a printable text of 1 to {_MOST_NAME} characters, found {text[:60]!r}"
         for name in ("ca_file", "cert_file", "key_file"):
             if getattr(self, name) is not None and not tls:
@@ -81,8 +96,14 @@ class MqttConfig:
         if self.username is None and (self.password_file is not None or self.password_credential is not None):
             yield "username", "expected a name that goes with the password, found none"
 
+    def files(self) -> Iterator[ConfigFile]:
+        """The files that prove who the broker and the service are."""
+        for name in ("ca_file", "cert_file", "password_file", "key_file"):
+            if (path := getattr(self, name)) is not None:
+                yield ConfigFile(f"mqtt.{name}", path, "secret" if name in _SECRET_FILES else "public")
+
     def tls(self, folder: Path) -> Tls | None:
-        """What mqtts:// needs to know; relative paths start at `folder`. None for mqtt://."""
+        """The TLS files for mqtts://; relative paths start at `folder`. None for mqtt://."""
         if not parse_address(self.url).tls:
             return None
         ca_file, cert_file = (None if path is None else folder / path for path in (self.ca_file, self.cert_file))
@@ -90,7 +111,7 @@ class MqttConfig:
         return Tls(ca_file, cert_file, key_file)
 
     def login(self, folder: Path) -> Login | None:
-        """The user, and the password from its file. Raises EdgeLstmError where that is missing or unreadable."""
+        """The user, and the password from its file. Raises EdgeLstmError if that is missing or unreadable."""
         if self.username is None:
             return None
         if self.password_credential is not None:
@@ -99,8 +120,15 @@ class MqttConfig:
             return Login(self.username, read_password(secret_path(folder, self.password_file, "password_file")))
         return Login(self.username)
 
+    def options(self, folder: Path) -> ConnectionOptions:
+        """How to reach the broker and log in, from files that start at `folder`; other options have their defaults.
+
+        Raises EdgeLstmError if the password's file is missing or unreadable.
+        """
+        return ConnectionOptions(self.protocol, self.tls(folder), self.login(folder))
+
     def check_files(self, folder: Path) -> None:
-        """Raises EdgeLstmError that lists every file of it that is missing or unfit."""
+        """Raises EdgeLstmError that lists every missing or unusable file."""
         errors = []
         for read in (self.login, self._context):
             try:
@@ -120,7 +148,7 @@ class MqttConfig:
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """One service: a bundle, a broker, and what goes in and out. Relative paths start at the file's folder."""
+    """One service: a bundle, a broker, its input and output. Relative paths start at the config's folder."""
 
     bundle: str = key(doc="path of the .elstm file")
     mqtt: MqttConfig = key(doc="connection to the broker")
@@ -172,7 +200,7 @@ class ServiceConfig:
 
     @staticmethod
     def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The table with its board's settings where it has none of its own."""
+        """The table, with the settings of its board for keys that are not set."""
         name = data.get("device")
         return {**board_table(name)["service"], **data} if name in board_names() else data
 
@@ -194,19 +222,26 @@ class ServiceConfig:
             yield "providers", f'expected backend = "onnx" beside it, found {self.backend or "none"}'
         if self.threads > 1 and self.backend == "numpy":
             yield "threads", "expected 1, since the backend numpy steps rows one by one, found more"
-        for wish in self.input.topic_filters:
-            if lies_inside(self._published, wish):
-                expected = f'expected a topic outside of [input], which subscribes to "{wish}": a service that hears'
-                yield "output.topic", f'{expected} itself never comes to an end; found "{self.output.topic}"'
+        for topic_filter in self.input.topic_filters:
+            if matches_filter(self._published, topic_filter):
+                expected = f'expected a topic outside of [input], which subscribes to "{topic_filter}"'
+                yield "output.topic", f'{expected} and would receive its own output; found "{self.output.topic}"'
         if self.mqtt.protocol != "5":
             for name in self.input.needs_mqtt_5:
                 yield f"input.{name}", 'expected with mqtt.protocol = "5" only, which has user properties'
             for name in self.output.needs_mqtt_5:
                 yield f"output.{name}", f'expected with mqtt.protocol = "5" only, found with "{self.mqtt.protocol}"'
 
+    def files(self) -> Iterator[ConfigFile]:
+        """Every file that this config names, in an order that stays the same; the state database is not one of them."""
+        yield ConfigFile("bundle", self.bundle, "bundle")
+        if self.trust is not None:
+            yield ConfigFile("trust", self.trust, "public")
+        yield from self.mqtt.files()
+
     @property
     def execution(self) -> ExecutionOptions:
-        """What its backend may use of the machine."""
+        """What the backend may use of the machine."""
         return (
             ExecutionOptions(self.threads)
             if self.providers is None
@@ -215,13 +250,13 @@ class ServiceConfig:
 
     @property
     def _published(self) -> str:
-        """The topic of predictions; whole where all streams have one name."""
+        """The topic of predictions; without {stream} if all streams have one name."""
         name = self.input.name
-        return self.output.topic if name is None or parts_of(name) else self.output.topic.replace(STREAM, name)
+        return self.output.topic if name is None or part_names(name) else self.output.topic.replace(STREAM, name)
 
 
 def read_service_config(path: Path) -> ServiceConfig:
-    """The service config at `path`. Raises EdgeLstmError that lists every fault of it, or of the files it names."""
+    """The service config at `path`. Raises EdgeLstmError that lists every fault of the config, or of its files."""
     config = read_toml(path, ServiceConfig)
     config.mqtt.check_files(path.parent)
     return config

@@ -1,6 +1,6 @@
-"""Keys put into a service config that stands: every other line, every comment and the file's mode stay as they are.
+"""Sets keys in an existing service config; other lines, comments and the file's mode stay unchanged.
 
-It edits lines and understands no TOML, so it proves itself: the edited text has to read as the old values with the new
+It edits lines and does not parse TOML. So it checks the result: the edited text has to hold the old values with the new
 ones, or nothing is written.
 """
 
@@ -21,11 +21,11 @@ _TABLE = re.compile(r"[ \t]*\[")
 
 
 def set_keys(path: Path, values: Mapping[str, str], check: Callable[[Mapping[str, Any]], object]) -> None:
-    """Give the top-level keys of the TOML file at `path` these texts, in their place or below its first key.
+    """Set top-level keys of the TOML file at `path` to these texts, in place or below its first key.
 
-    Raises EdgeLstmError, and leaves the file alone, where that would change anything else, or `check` does.
+    Raises EdgeLstmError, and leaves the file unchanged, if anything else would change or `check` raises it.
     """
-    path = path.resolve()  # a link stays a link
+    path = path.resolve()  # keeps a link
     try:
         before = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -42,14 +42,14 @@ def set_keys(path: Path, values: Mapping[str, str], check: Callable[[Mapping[str
     old = path.stat()
     write_file(path, after, mode=old.st_mode & 0o777)
     if os.geteuid() == 0:
-        os.chown(path, old.st_uid, old.st_gid)  # whoever kept it goes on keeping it
+        os.chown(path, old.st_uid, old.st_gid)  # the owner stays the same
 
 
 def edited(text: str, values: Mapping[str, str]) -> str:
-    """`text` with those lines changed or added."""
+    """`text` with the lines of these keys changed or added."""
     lines = text.splitlines(keepends=True)
     newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
-    for name, value in reversed(list(values.items())):  # each new one goes above the last
+    for name, value in reversed(list(values.items())):  # each is inserted above the one before
         end = next((number for number, line in enumerate(lines) if _TABLE.match(line)), len(lines))
         pattern = re.compile(rf"""([ \t]*{re.escape(name)}[ \t]*=[ \t]*)("[^"\n]*"|'[^'\n]*')(.*)""", re.DOTALL)
         for number in range(end):
@@ -67,5 +67,5 @@ def edited(text: str, values: Mapping[str, str]) -> str:
 def _read(text: str) -> dict[str, Any] | None:
     try:
         return dict(toml_table(text))
-    except ValueError:  # what is no TOML
+    except ValueError:  # not TOML
         return None

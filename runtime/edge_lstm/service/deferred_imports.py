@@ -1,7 +1,7 @@
-"""Modules that paho imports and a service seldom uses: loaded when they are first asked for something.
+"""Modules that paho imports and a service rarely uses: loaded at their first use.
 
-Without TLS that keeps OpenSSL, HTTP and e-mail out of a service's memory, 5 MB. Python's own LazyLoader does not: to
-import a module that waits in sys.modules asks it for its __spec__, and it takes that for use.
+Without TLS this saves 5 MB of memory: OpenSSL, HTTP and e-mail. Python's own LazyLoader does not help: an import of a
+module in sys.modules reads its __spec__, and LazyLoader takes that for a use.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 
 class _NeverRaisedError(Exception):
-    """Stands for an exception of a module that is not there yet, so nothing can raise it."""
+    """Stands for an exception of a module that is not loaded yet, so nothing can raise it."""
 
 
-# What paho asks of them all the same: these two, at every socket that has nothing or takes nothing.
-_SELDOM_USED: dict[str, dict[str, object]] = {
+# What paho reads from them without TLS: these two, at every socket that would block.
+_RARELY_USED: dict[str, dict[str, object]] = {
     "ssl": {"SSLWantReadError": _NeverRaisedError, "SSLWantWriteError": _NeverRaisedError},
     "hashlib": {},
     "urllib.request": {},
@@ -26,10 +26,10 @@ _SELDOM_USED: dict[str, dict[str, object]] = {
 
 
 class _Deferred(ModuleType):
-    """Stands in `sys.modules` for a module until something of it is used."""
+    """Stands in `sys.modules` for a module until it is used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # who walks through sys.modules asks all of them for __file__
+        if name.startswith("__"):  # code that walks through sys.modules reads __file__ of all
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
@@ -38,15 +38,15 @@ class _Deferred(ModuleType):
         return getattr(module, name)
 
 
-def defer_seldom_used() -> None:
-    """To be called before paho is imported, by a program's own entrance; what is loaded already stays as it is."""
-    for name, meanwhile in _SELDOM_USED.items():
+def defer_rarely_used() -> None:
+    """Defer these modules. Call it in a program's entry point, before paho is imported; loaded modules stay loaded."""
+    for name, stand_ins in _RARELY_USED.items():
         if name in sys.modules:
             continue
         parent, _, child = name.rpartition(".")
         deferred = _Deferred(name)
         deferred.__spec__ = importlib.util.find_spec(name)
-        vars(deferred).update(meanwhile)
+        vars(deferred).update(stand_ins)
         sys.modules[name] = deferred
         if parent:
             setattr(sys.modules[parent], child, deferred)

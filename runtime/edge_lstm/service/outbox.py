@@ -1,6 +1,6 @@
-"""Predictions on their way: which of them the broker has, and which incoming messages may still come again.
+"""Published predictions that the broker has not confirmed, and incoming messages that may still come again.
 
-A batch is done when all its predictions are confirmed. What it knows of batches is what a store may forget.
+A batch is done when the broker has confirmed all its predictions. Then the store may forget it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ Outgoing = tuple[str, bytes]  # topic, payload
 
 
 class Outbox:
-    """Batches of outgoing messages, in order; the identities of the incoming messages that caused each.
+    """Batches of outgoing messages, in order, with the identities of the incoming messages that caused each.
 
-    A message that was acknowledged may come again as long as the acknowledgement could have got lost. Acknowledgements
-    of a batch go out before the predictions of the next on the same connection, so once one of those is confirmed, the
-    batches before it cannot come again. What an earlier connection brought may: a broker repeats it first on a new one,
-    so it is known until enough has come there (`hold`).
+    An acknowledged message may come again while the acknowledgement could have got lost. A batch is acknowledged before
+    the predictions of the next batch are sent, on the same connection. So once one of those is confirmed, earlier
+    batches cannot come again. On a new connection the broker first repeats messages of the earlier one. So their
+    identities are kept until enough messages have come (`expect_repeats`).
     """
 
     def __init__(
@@ -27,16 +27,16 @@ class Outbox:
         unconfirmed: Callable[[], AbstractSet[int]],
         batch: int,
     ) -> None:
-        """`publish` sends messages and gives each a number; `unconfirmed`: those of them that the broker has not
-        confirmed; `batch`: the last batch's number."""
+        """`publish` sends messages and returns a number for each. `unconfirmed` returns the numbers that the broker has
+        not confirmed. `batch`: the number of the last batch."""
         self._publish, self._unconfirmed = publish, unconfirmed
         self._last = batch
-        self._open: dict[int, set[int]] = {}  # batch -> messages not confirmed, in the order of batches
+        self._open: dict[int, set[int]] = {}  # batch -> unconfirmed messages, in the order of batches
         self._count = 0  # of these
         self._identities: dict[str, int] = {}  # -> batch
         self._by_batch: deque[tuple[int, Sequence[str]]] = deque()
         self._settled = 0  # the last batch whose predictions, at least one, were all confirmed
-        self._held = 0  # messages to come on this connection before anything is forgotten
+        self._repeats_left = 0  # messages to come on this connection before anything is forgotten
         self._forgotten = 0  # the last batch that was forgettable before that
 
     def __len__(self) -> int:
@@ -46,25 +46,32 @@ class Outbox:
     def put(self, batch: int, messages: Sequence[Outgoing], identities: Sequence[str]) -> None:
         """Publish a committed batch, and remember the identities of the messages that caused it."""
         self._last = batch
-        self._held -= len(identities)
-        if identities:  # none where readings say themselves which they are; nothing would ever take these entries away
+        self._repeats_left -= len(identities)
+        if identities:  # none if readings have times of their own: such entries would never be removed
             self._identities.update(dict.fromkeys(identities, batch))
             self._by_batch.append((batch, identities))
         if messages:
             self._open[batch] = set(self._publish(messages))
             self._count += len(messages)
 
-    def hold(self, messages: int) -> None:
-        """A connection is new: forget nothing before so many messages have come over it."""
+    def restore(self, unsent: Sequence[tuple[int, Sequence[Outgoing]]], identities: Sequence[str]) -> None:
+        """Publish again what an earlier process left, by batch, and remember the messages that it acknowledged."""
+        last = self._last
+        for batch, messages in unsent:
+            self.put(batch, messages, ())
+        self.put(last, (), identities)
+
+    def expect_repeats(self, messages: int) -> None:
+        """The connection is new: its first messages, at most so many, may be repeats. Forget nothing before."""
         self._forgotten = self.forgettable
-        self._held = messages
+        self._repeats_left = messages
 
     def knows(self, identity: str) -> bool:
         """Whether this message was processed and may have come again."""
         return identity in self._identities
 
-    def settle(self) -> None:
-        """Take note of what the broker has confirmed."""
+    def take_confirmations(self) -> None:
+        """Note what the broker has confirmed."""
         unconfirmed = self._unconfirmed()
         for numbers in self._open.values():
             numbers &= unconfirmed
@@ -74,13 +81,13 @@ class Outbox:
 
     @property
     def confirmed(self) -> int:
-        """The last batch of which, and of all before it, the broker has everything."""
+        """The last batch that is confirmed together with all batches before it."""
         return next(iter(self._open)) - 1 if self._open else self._last
 
     @property
     def forgettable(self) -> int:
         """The last batch whose incoming messages cannot come again."""
-        return self._forgotten if self._held > 0 else self._settled - 1
+        return self._forgotten if self._repeats_left > 0 else self._settled - 1
 
     def _close(self, batch: int) -> None:
         del self._open[batch]

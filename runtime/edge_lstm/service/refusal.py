@@ -1,4 +1,4 @@
-"""A refusal, where whoever watches the broker sees it: retained, until a start or reload that is not refused."""
+"""The refusal of a bundle or config, published at the broker and retained until a start or reload succeeds."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from edge_lstm.service.config import MqttConfig
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 3.0  # with a broker that may not be there: the refusal itself must not wait for it
+_TIMEOUT_S = 3.0  # the broker may be away, and the refusal itself must not wait for it
 
 
 def refusal_topic(client_id: str) -> str:
-    """Where it stands; docs/predictions.md says so too."""
+    """The topic of refusals; see docs/predictions.md."""
     return f"edge-lstm/{client_id}/refusal"
 
 
 def refusal_payload(error: EdgeLstmError | None) -> bytes:
-    """What stands there, as JSON; nothing, which clears the topic, where nothing is refused."""
+    """The payload of the refusal topic, as JSON. Empty if nothing is refused, which clears the topic."""
     if error is None:
         return b""
     facts: dict[str, Any] = {"time": round(time.time(), 3), "error": error.message, "hint": error.hint}
@@ -37,18 +37,16 @@ def refusal_payload(error: EdgeLstmError | None) -> bytes:
 
 
 def announce(mqtt: MqttConfig, folder: Path, error: EdgeLstmError) -> None:
-    """Put the refusal of a service that does not start at its broker, in a session of its own.
+    """Publish the refusal of a service that does not start, in another session than the service's.
 
-    The service's own session, and what waits in it, are left alone. A broker that cannot be reached is logged.
+    So the service's session keeps its waiting messages. If the broker cannot be reached, this is logged.
     """
     try:
-        connection = MqttConnection(
-            parse_address(mqtt.url), protocol=mqtt.protocol, tls=mqtt.tls(folder), login=mqtt.login(folder)
-        )
-        connection.open(_PATIENCE_S)
+        connection = MqttConnection(parse_address(mqtt.url), options=mqtt.options(folder))
+        connection.open(_TIMEOUT_S)
         with contextlib.closing(connection):
             connection.publish(refusal_topic(mqtt.client_id), refusal_payload(error), retain=True)
-            deadline = time.monotonic() + _PATIENCE_S
+            deadline = time.monotonic() + _TIMEOUT_S
             while connection.unconfirmed and time.monotonic() < deadline:
                 connection.poll(0.05)
     except EdgeLstmError as fault:

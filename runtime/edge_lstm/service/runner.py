@@ -1,4 +1,4 @@
-"""A service from start to end: SIGTERM ends it, SIGHUP begins it anew with the config and bundle as they are now."""
+"""Runs a service: SIGTERM ends it, SIGHUP reloads its config and bundle."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from edge_lstm.service.systemd import SystemdNotifier
 
 log = logging.getLogger(__name__)
 
-_OBJECTS_A_ROUND = 10_000  # new ones before garbage is looked for: a batch makes half as many
+_OBJECTS_A_COLLECTION = 10_000  # new objects before the garbage collector runs: a batch makes half as many
 
 
 def serve(config: Path) -> None:
-    """Serve by that config until a signal ends it. Raises EdgeLstmError where config or bundle is refused."""
+    """Serve by that config until a signal ends it. Raises EdgeLstmError if config or bundle is refused."""
     manager = SystemdNotifier()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: what it reads now is as it is now
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: it reads the present files anyway
     try:
         settings = read_service_config(config)
         service = Service(settings, config.parent, manager=manager)
@@ -46,30 +46,30 @@ def serve(config: Path) -> None:
     signal.signal(signal.SIGHUP, hang_up)
     with ended_by_signals(end) as ended:
         while True:
-            _settle()
+            _freeze_garbage_collector()
             service.run()
             if ended or not hangups:
                 return
             hangups.clear()
             service = _reloaded(service, config, manager)
             if ended:
-                service.stop()  # the signal came while there was nobody to tell
+                service.stop()  # the signal came while there was no service
 
 
-def _settle() -> None:
-    """Take what is there by now out of the garbage collector's rounds, which stop a service for 20 ms to walk it.
+def _freeze_garbage_collector() -> None:
+    """Exclude the present objects from garbage collection, which would stop the service for 20 ms to visit them.
 
-    What a former service left, in cycles, is collected first. What a batch makes dies by itself, so later rounds are
-    few: at Python's own 700 objects they take a tenth of a batch's time.
+    Objects in cycles of a former service are collected first. A batch makes no cycles, so later collections are rare:
+    at Python's own threshold of 700 objects they take a tenth of a batch's time.
     """
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_OBJECTS_A_ROUND)
+    gc.set_threshold(_OBJECTS_A_COLLECTION)
 
 
 def _reloaded(former: Service, config: Path, manager: SystemdNotifier) -> Service:
-    """A service by the config and bundle as they are now; by the former ones where those are refused."""
+    """A service by the present config and bundle; by the former ones if the present ones are refused."""
     try:
         service = Service(read_service_config(config), config.parent, manager=manager)
     except EdgeLstmError as error:

@@ -1,4 +1,4 @@
-"""How a service does: rates, latencies and memory, in a few numbers."""
+"""The statistics of a service: readings, latencies and memory."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import resource
 import time
 from collections import deque
 
-_REMEMBERED = 1000  # batches
+_MOST_BATCHES = 1000  # whose times are kept
 
 
 class ServiceStats:
-    """Collects what a service measures of itself, and says when to speak again."""
+    """Collects what a service measures of itself, and when it was last published."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
-        self._told_at = -float("inf")
+        self._published_at = -float("inf")
         self._readings = 0
-        self._batches_ms: deque[float] = deque(maxlen=_REMEMBERED)
+        self._batches_ms: deque[float] = deque(maxlen=_MOST_BATCHES)
 
     def processed(self, readings: int, seconds: float) -> None:
         """A batch of `readings` took `seconds` from decoding to publishing."""
@@ -24,14 +24,14 @@ class ServiceStats:
         self._batches_ms.append(1000 * seconds)
 
     def due(self, now: float, interval_s: float) -> bool:
-        """Whether it is time to speak (`now` in monotonic seconds); asking says that it is done."""
-        if now - self._told_at < interval_s:
+        """Whether to publish now (`now` in monotonic seconds). If so, the caller publishes: the interval starts."""
+        if now - self._published_at < interval_s:
             return False
-        self._told_at = now
+        self._published_at = now
         return True
 
     def figures(self) -> dict[str, float]:
-        """Readings, uptime, milliseconds a batch (p50, p99 of the last 1000), memory."""
+        """Readings, uptime, milliseconds per batch (p50 and p99 of the last 1000), memory."""
         ordered = sorted(self._batches_ms) or [0.0]
         return {
             "readings": self._readings,

@@ -1,4 +1,4 @@
-"""What a running service says of itself: its retained status and its stats, read from the broker as anybody could."""
+"""The status and stats of a running service, read from its retained messages at the broker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig
 
-_SPOKEN = (
+_LINES = (  # for a person
     ("readings", "{readings:,} readings, {predictions:,} predictions in {uptime_s:,.0f} s"),
     ("streams", "{streams:,} streams, {streams_in_memory:,} in memory"),
     ("order", "{rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
@@ -28,18 +28,16 @@ _SPOKEN = (
 
 
 def read_status(mqtt: MqttConfig, folder: Path, timeout_s: float = 3.0) -> dict[str, Any]:
-    """`status` ("online" or "offline") and, where the service has spoken, its stats and what it was refused for.
+    """`status` ("online" or "offline"), with the stats and the refusal that the service has published, if any.
 
-    It proves itself to the broker as the service does, in a session of its own. Raises EdgeLstmError where the broker
-    is not there, refuses, or knows no such service within `timeout_s`.
+    It logs in as the service does, in another session. Raises EdgeLstmError if the broker is unreachable, refuses, or
+    has no such service within `timeout_s`.
     """
     prefix = f"edge-lstm/{mqtt.client_id}"
     connection = MqttConnection(
         parse_address(mqtt.url),
         topics=[f"{prefix}/{name}" for name in ("status", "stats", "refusal")],
-        protocol=mqtt.protocol,
-        tls=mqtt.tls(folder),
-        login=mqtt.login(folder),
+        options=mqtt.options(folder),
     )
     connection.open()
     facts: dict[str, Any] = {}
@@ -66,7 +64,7 @@ def read_status(mqtt: MqttConfig, folder: Path, timeout_s: float = 3.0) -> dict[
     if "status" not in facts:
         raise EdgeLstmError(
             f"expected a service {mqtt.client_id} at {mqtt.url}, found no message on {prefix}/status",
-            "start it (edge-lstm run), or mend client_id",
+            "start it (edge-lstm run), or correct client_id",
         )
     return facts
 
@@ -76,7 +74,7 @@ def status_text(facts: dict[str, Any]) -> str:
     lines = [f"{'status':<10}{facts['status']}"]
     if facts.get("refusal"):
         lines.append(f"{'refusal':<10}{facts['refusal']['error']}")
-    counted = defaultdict(int, facts)  # a service of another version may know fewer of them
+    counted = defaultdict(int, facts)  # a service of another version may have fewer of them
     if "uptime_s" in facts:
-        lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _SPOKEN]
+        lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What systemd wants to hear of a service (sd_notify): ready, alive, reloading, stopping; elsewhere nobody is told."""
+"""Notifies systemd (sd_notify) that a service is ready, alive, reloading or stopping."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_TIMES_A_WATCHDOG = 3  # signs of life within the time that systemd waits for one
+_TIMES_A_WATCHDOG = 3  # notifications within the time that systemd waits for one
 
 
 class SystemdNotifier:
-    """systemd, as the service's environment says it is there; every method does nothing where it is not."""
+    """Sends notifications to systemd. Every method does nothing if the environment names no systemd."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -28,36 +28,36 @@ class SystemdNotifier:
         self._status = ""
 
     def ready(self) -> None:
-        """The self-test is passed and the loop begins; also the end of a reload."""
-        self._tell("READY=1")
+        """The self-test has passed and the loop begins; also the end of a reload."""
+        self._notify("READY=1")
 
     def status(self, text: str) -> None:
-        """What `systemctl status` shows of it in a line."""
+        """The line that `systemctl status` shows."""
         if text != self._status:
             self._status = text
-            self._tell("STATUS=" + text.replace("\n", " "))
+            self._notify("STATUS=" + text.replace("\n", " "))
 
     def alive(self) -> None:
-        """The loop came round. To be called from there and nowhere else: a timer would also tick beside a dead loop."""
+        """The loop has made a turn. Call it only there: a timer would go on although the loop hangs."""
         now = time.monotonic()
         if self._every_s is not None and now - self._alive_at >= self._every_s:
             self._alive_at = now
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
 
     def reloading(self) -> None:
         """A reload begins, which `ready` ends."""
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The service ends by itself or was told to."""
-        self._tell("STOPPING=1")
+        """The service ends."""
+        self._notify("STOPPING=1")
 
-    def _tell(self, *facts: str) -> None:
+    def _notify(self, *facts: str) -> None:
         if not self._address:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as there:
-                there.sendto("\n".join(facts).encode(), self._address)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+                sender.sendto("\n".join(facts).encode(), self._address)
         except OSError as error:
             log.warning("systemd does not listen socket=%r error=%s", self._address, error)
 

@@ -17,7 +17,7 @@ import pytest
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
-from edge_lstm.service.runner import _settle
+from edge_lstm.service.runner import _freeze_garbage_collector
 from edge_lstm.service.store import SteppingRules, Store
 
 
@@ -194,12 +194,12 @@ def test_what_a_service_left_in_cycles_is_collected_before_the_next_one_settles(
     former.itself = former
     left = weakref.ref(former)
     try:
-        _settle()
+        _freeze_garbage_collector()
         assert gc.get_freeze_count() > 10_000
         del former
         gc.collect()
         assert left() is not None  # frozen
-        _settle()
+        _freeze_garbage_collector()
         assert left() is None
     finally:
         gc.unfreeze()

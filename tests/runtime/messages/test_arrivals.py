@@ -28,12 +28,12 @@ def test_messages_of_one_moment_have_times_a_whole_microsecond_apart(clock: list
 def test_readings_of_one_message_without_times_get_moments_of_their_own(clock: list[int]) -> None:
     arrivals = ArrivalClock()
     arrival = arrivals.next()
-    own = [arrivals.own(Reading("pump", arrival, {}), arrival).time for _ in range(100)]
+    own = [arrivals.with_own_time(Reading("pump", arrival, {}), arrival).time for _ in range(100)]
     assert own[0] == arrival
     first = _NOW_NS // 1000
     assert [round(time * 1e6) for time in own] == list(range(first, first + 100))
     assert arrivals.next() > own[-1]
-    assert arrivals.own(Reading("pump", 5.0, {}), arrival).time == 5.0
+    assert arrivals.with_own_time(Reading("pump", 5.0, {}), arrival).time == 5.0
 
 
 def test_a_clock_set_back_makes_nothing_late_and_is_told_once(clock: list[int], caplog: Any) -> None:

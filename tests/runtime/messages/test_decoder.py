@@ -195,7 +195,7 @@ def test_any_number_of_topics_takes_no_more_memory_than_some() -> None:
     decoder = Decoder(InputMapping(), ["level"])
     for number in range(10_000):
         decoder.readings(f"sensors/{number}", b'{"time": 1, "level": 1}', {}, 0.0)
-    assert len(decoder._places) < 5000
+    assert len(decoder._meanings) < 5000
 
 
 ANY_JSON = st.recursive(
@@ -218,7 +218,7 @@ def outcome(decoder: Decoder, payload: bytes) -> str:
 
 def the_long_way() -> Decoder:
     decoder = Decoder(InputMapping(), ["level", "flow"])
-    decoder._short = None
+    decoder._flat = None
     return decoder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import Address, parse_address
 from edge_lstm.mqtt.credentials import Login, Tls, read_password
-from edge_lstm.service.config import MqttConfig, read_service_config
+from edge_lstm.service.config import MqttConfig, ServiceConfig, read_service_config
 
 
 def write(folder: Path, mqtt: str) -> Path:
@@ -70,7 +71,7 @@ def test_all_faults_of_the_broker_are_told_at_once(tmp_path: Path) -> None:
         '  mqtt.protocol: expected one of "5", "3.1.1", found "4"',
         "  mqtt.qos: expected one of 0, 1, found 2",
         "  mqtt.receive_maximum: expected a whole number >= 1, found 0",
-        "  mqtt.password: a password does not belong into a file that is copied and shown: "
+        "  mqtt.password: a password does not belong in a file that is copied and shown: "
         "set password_file or password_credential",
     }
     mqtt = """
@@ -197,3 +198,25 @@ def test_what_goes_beside_a_payload_needs_mqtt_5_and_has_to_be_text(tmp_path: Pa
     fault = whole_fault_of(tmp_path, 'output = {user_properties = {site = "a\\u0000b", "" = "x"}}')
     assert "output.user_properties.site: expected a printable text" in fault
     assert "output.user_properties: expected a printable text of 1 to 1000 characters, found ''" in fault
+
+
+def test_files_lists_every_key_that_names_a_file(tmp_path: Path) -> None:
+    named = [field.name for field in dataclasses.fields(MqttConfig) if field.name.endswith("_file")]
+    assert len(named) == 4
+    mqtt = MqttConfig("mqtts://b", **{name: f"{name}.pem" for name in named})  # type: ignore[arg-type]
+    config = ServiceConfig("tank.elstm", mqtt, trust="/keys/trust.pub")
+    assert [tuple(file) for file in config.files()] == [
+        ("bundle", "tank.elstm", "bundle"),
+        ("trust", "/keys/trust.pub", "public"),
+        ("mqtt.ca_file", "ca_file.pem", "public"),
+        ("mqtt.cert_file", "cert_file.pem", "public"),
+        ("mqtt.password_file", "password_file.pem", "secret"),
+        ("mqtt.key_file", "key_file.pem", "secret"),
+    ]
+    assert {file.key for file in config.files()} >= {f"mqtt.{name}" for name in named}
+    assert [file.name for file in config.files() if file.role == "secret"] == ["password_file", "key_file"]
+
+
+def test_files_leaves_out_keys_that_are_not_set() -> None:
+    config = ServiceConfig("tank.elstm", MqttConfig("mqtt://b"))
+    assert [file.key for file in config.files()] == ["bundle"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BEFORE = "import sys\nfrom edge_lstm.service.deferred_imports import defer_seldom_used\ndefer_seldom_used()\n"
+BEFORE = "import sys\nfrom edge_lstm.service.deferred_imports import defer_rarely_used\ndefer_rarely_used()\n"
 
 
 def said_by(program: str) -> list[str]:
@@ -59,7 +59,7 @@ def test_a_module_that_waited_is_the_true_one_from_its_first_use_on() -> None:
 
 def test_what_is_loaded_already_stays_as_it_is() -> None:
     program = (
-        "del sys.modules['ssl']\nimport ssl\nssl.SSLContext\ndefer_seldom_used()\nprint(sys.modules['ssl'] is ssl)"
+        "del sys.modules['ssl']\nimport ssl\nssl.SSLContext\ndefer_rarely_used()\nprint(sys.modules['ssl'] is ssl)"
     )
     assert said_by(program) == ["True"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_lstm.mqtt.connection import Message
+from edge_lstm.mqtt.received import Message
 from edge_lstm.service.inbox import Inbox
 
 

@@ -34,10 +34,10 @@ def test_batches_of_an_earlier_process_are_confirmed_one_by_one_and_not_by_a_lat
     outbox.put(8, [("t", b"8")], ())
     assert outbox.confirmed == 3  # a commit now must not drop what the broker does not have
     broker.unconfirmed -= {0, 2}  # 4 and 7
-    outbox.settle()
+    outbox.take_confirmations()
     assert outbox.confirmed == 5
     broker.unconfirmed.clear()
-    outbox.settle()
+    outbox.take_confirmations()
     assert (outbox.confirmed, len(outbox)) == (8, 0)
 
 
@@ -45,16 +45,16 @@ def test_nothing_is_forgotten_before_a_new_connection_has_brought_what_it_may_re
     broker = Broker()
     outbox = broker.outbox(5)
     outbox.put(5, [], ["1:a", "2:b"])  # known from an earlier process
-    outbox.hold(3)
+    outbox.expect_repeats(3)
     outbox.put(6, [("t", b"6")], ["1:a"])
     broker.unconfirmed.clear()
-    outbox.settle()
+    outbox.take_confirmations()
     assert outbox.forgettable < 5
     assert outbox.knows("2:b")  # comes again in the next batch
     outbox.put(7, [("t", b"7")], ["2:b", "3:c"])
     outbox.put(8, [("t", b"8")], ["4:d"])
     broker.unconfirmed.clear()
-    outbox.settle()
+    outbox.take_confirmations()
     assert outbox.forgettable == 7
     assert not outbox.knows("1:a")
     assert not outbox.knows("2:b")
@@ -67,12 +67,12 @@ def test_a_new_connection_stops_forgetting_where_it_had_come_to() -> None:
     for batch in (1, 2, 3):
         outbox.put(batch, [("t", b"")], [f"{batch}:x"])
     broker.unconfirmed.clear()
-    outbox.settle()
+    outbox.take_confirmations()
     assert outbox.forgettable == 2
-    outbox.hold(10)
+    outbox.expect_repeats(10)
     outbox.put(4, [("t", b"")], ["4:x"])
     broker.unconfirmed.clear()
-    outbox.settle()
+    outbox.take_confirmations()
     assert outbox.forgettable == 2
     assert outbox.knows("3:x")
 
@@ -80,7 +80,7 @@ def test_a_new_connection_stops_forgetting_where_it_had_come_to() -> None:
 def test_readings_that_say_which_they_are_leave_nothing_behind_while_a_new_connection_is_waited_for() -> None:
     broker = Broker()
     outbox = broker.outbox(0)
-    outbox.hold(2000)
+    outbox.expect_repeats(2000)
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -88,9 +88,21 @@ def test_readings_that_say_which_they_are_leave_nothing_behind_while_a_new_conne
             outbox.put(batch, [("t", b"")], [])
             broker.sent.clear()
             broker.unconfirmed.clear()
-            outbox.settle()
+            outbox.take_confirmations()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert outbox.confirmed == 5000
     assert after - before < 10_000, "bytes, of 5,000 batches"
+
+
+def test_what_an_earlier_process_left_is_published_again_by_batch_and_its_messages_are_known() -> None:
+    broker = Broker()
+    outbox = broker.outbox(7)
+    outbox.restore([(4, [("t", b"4a"), ("t", b"4b")]), (6, [("t", b"6")])], ["1:a"])
+    assert [payload for _, payload in broker.sent] == [b"4a", b"4b", b"6"]
+    assert (len(outbox), outbox.confirmed) == (3, 3)
+    assert outbox.knows("1:a")
+    broker.unconfirmed.clear()
+    outbox.take_confirmations()
+    assert (len(outbox), outbox.confirmed) == (0, 7)

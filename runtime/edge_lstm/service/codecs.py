@@ -1,0 +1,36 @@
+"""The codecs of a service: its decoder, encoder and deadband, and the MQTT properties of its predictions."""
+
+from __future__ import annotations
+
+from edge_lstm.bundle.archive import Bundle
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.messages.deadband import Deadband
+from edge_lstm.messages.decoder import Decoder
+from edge_lstm.messages.encoder import Encoder
+from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.mqtt.send_window import PublishProperties
+from edge_lstm.service.config import ServiceConfig
+
+
+def message_codecs(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:
+    """Messages to readings, predictions to messages, and which predictions to publish (None: all).
+
+    Raises EdgeLstmError if [input] or [output] does not fit the bundle.
+    """
+    contract, output = bundle.contract, config.output
+    categories = {feature.name: feature.categories for feature in contract.features if feature.categories}
+    decoder = Decoder(config.input, [feature.name for feature in contract.features], categories)
+    if output.publish_when == "alarm" and contract.task not in ("classify", "anomaly"):
+        raise EdgeLstmError(
+            f'expected a bundle with labels or alarms for publish_when = "alarm", found the task {contract.task}',
+            'set publish_when = "change" and a deadband under [output] in the service config, or remove the key',
+        )
+    deadband = Deadband(contract, output.deadband) if output.publish_when == "change" else None
+    return decoder, Encoder(output, bundle.id), deadband
+
+
+def publish_properties(output: OutputMapping) -> PublishProperties | None:
+    """The MQTT 5 properties of every prediction; None if the config sets none."""
+    if not output.needs_mqtt_5:
+        return None
+    return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))

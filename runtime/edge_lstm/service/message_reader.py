@@ -1,0 +1,109 @@
+"""Messages to readings: decodes them, and counts, logs and reports those that hold no usable reading."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from edge_lstm.foundation.hashing import sha256
+from edge_lstm.foundation.rate_limited_log import RateLimitedLog
+from edge_lstm.foundation.times import NO_CLOCK
+from edge_lstm.messages.arrivals import ArrivalClock
+from edge_lstm.messages.decoder import Decoder, PayloadError
+from edge_lstm.messages.payloads import shown_bytes
+from edge_lstm.mqtt.received import Message
+from edge_lstm.streaming.reading import Reading
+
+log = logging.getLogger(__name__)
+
+_IGNORED_LOGGED_EVERY_S = 3600.0
+
+
+class MessageReader:
+    """Reads messages, in order. `counts` says how many were refused, ignored, retained and repeated."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        max_ahead_s: float,
+        is_processed: Callable[[str], bool],
+        report: Callable[[Mapping[str, object]], None],
+    ) -> None:
+        """A reading more than `max_ahead_s` in the future is refused.
+
+        `is_processed`: whether a message of this identity was processed before. `report` gets the facts of a refusal,
+        at most once a minute.
+        """
+        self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0)
+        self._decoder, self._max_ahead_s = decoder, max_ahead_s
+        self._is_processed, self._report = is_processed, report
+        self._arrivals = ArrivalClock()
+        self._refusals = RateLimitedLog(log)
+        self._ignored = RateLimitedLog(log, _IGNORED_LOGGED_EVERY_S)
+
+    def readings(self, messages: Sequence[Message]) -> list[Reading]:
+        """The readings in the messages."""
+        timed, decode = self._decoder.timed, self._decoder.readings
+        arrival = self._arrivals.next()
+        readings: list[Reading] = []
+        for message in messages:
+            if (message.retained or message.repeated) and self._is_old(message):
+                continue
+            if not timed:
+                arrival = self._arrivals.next()
+            try:
+                found = decode(message.topic, message.payload, message.properties, arrival)
+            except PayloadError as error:
+                self._refuse(message, str(error))
+                found = error.readings
+            else:
+                if not found:
+                    self._ignore(message)
+            for reading in found:
+                if reading.time < arrival:  # the usual case
+                    readings.append(reading)
+                elif not self._is_too_far_ahead(message, reading):
+                    readings.append(self._arrivals.with_own_time(reading, arrival))
+        return readings
+
+    def _is_old(self, message: Message) -> bool:
+        """Whether the message is retained, or repeats a processed one. Such a message is counted."""
+        if message.retained:
+            self.counts["retained"] += 1
+            return True
+        processed = self._is_processed(message_identity(message))
+        self.counts["repeated"] += processed
+        return processed
+
+    def _is_too_far_ahead(self, message: Message, reading: Reading) -> bool:
+        """Whether the reading's time is more than `max_ahead_s` in the future. Such a message is refused."""
+        ahead_s = reading.time - self._arrivals.latest
+        if ahead_s > self._max_ahead_s and self._arrivals.latest > NO_CLOCK:
+            self._refuse(message, f"expected a time up to now, found one {ahead_s:.0f} s ahead")
+            return True
+        return False
+
+    def _ignore(self, message: Message) -> None:
+        """Count and log a message without any key of the mapping. Devices send such; a mistyped key looks the same."""
+        self.counts["ignored"] += 1
+        if self._ignored.due():
+            log.warning(
+                "message ignored, it has no key of [input] topic=%s ignored=%d payload=%s",
+                message.topic,
+                self.counts["ignored"],
+                shown_bytes(message.payload),
+            )
+
+    def _refuse(self, message: Message, found: str) -> None:
+        """Count, log and report a message that cannot be read."""
+        self.counts["refused"] += 1
+        topic, refused = message.topic, self.counts["refused"]
+        if self._refusals.log(logging.WARNING, "payload refused topic=%s refused=%d: %s", topic, refused, found):
+            self._report({"topic": topic, "refused": refused, "error": found})
+
+
+def message_identity(message: Message) -> str:
+    """The same for a message and its repetition within a session (MQTT 5, 4.4), and different for all others."""
+    digest = sha256(message.topic.encode() + b"\0" + message.payload).hexdigest()[:16]
+    return f"{message.packet_id}:{digest}"

@@ -1,0 +1,69 @@
+"""The pauses between attempts to connect, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_lstm.mqtt.reconnect import ReconnectTimer
+
+
+class FakeTime:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr("edge_lstm.mqtt.reconnect.time", fake)
+    monkeypatch.setattr("edge_lstm.mqtt.reconnect.random.uniform", lambda least, most: most)
+    return fake
+
+
+def test_the_first_attempt_is_made_at_once_and_pauses_double_up_to_five_seconds(time: FakeTime) -> None:
+    timer = ReconnectTimer()
+    assert timer.wait_s <= 0
+    pauses = []
+    for _ in range(8):
+        timer.attempt_begins()
+        timer.attempt_failed()
+        pauses.append(round(timer.wait_s, 3))
+        time.now_s += timer.wait_s
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_pauses_are_random_between_half_and_all(time: FakeTime, monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = ReconnectTimer()
+    monkeypatch.setattr("edge_lstm.mqtt.reconnect.random.uniform", lambda least, most: least)
+    timer.attempt_failed()
+    assert timer.wait_s == pytest.approx(0.05)
+
+
+def test_a_connection_that_lasted_is_made_again_at_once_and_one_that_did_not_after_a_pause(time: FakeTime) -> None:
+    timer = ReconnectTimer()
+    timer.attempt_begins()
+    time.now_s += 4.9
+    timer.connection_ended()
+    assert timer.wait_s == pytest.approx(0.1)
+    time.now_s += 0.1
+    timer.attempt_begins()
+    time.now_s += 5.0
+    timer.connection_ended()
+    assert timer.wait_s <= 0
+    timer.attempt_failed()
+    assert timer.wait_s == pytest.approx(0.1), "the pauses start from the first again"
+
+
+def test_the_third_short_connection_in_a_row_is_reported(time: FakeTime) -> None:
+    timer = ReconnectTimer()
+    reported = []
+    for lasted_s in (1.0, 1.0, 10.0, 9.9, 9.9, 9.9, 9.9):
+        timer.attempt_begins()
+        time.now_s += lasted_s
+        reported.append(timer.lost_again())
+    assert reported == [False, False, False, False, False, True, True]
