@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions.decider import calibration_shape
-from edge_lstm.decisions.decider import carried as decision_fields
-from edge_lstm.decisions.decider import starts as decision_starts
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
-from edge_lstm.streaming.features import carried as feature_fields
+from edge_lstm.streaming.columns import columns_of
 
 log = logging.getLogger(__name__)
 
@@ -36,66 +33,51 @@ def rows_of(slots: Slots) -> Slots | slice:
 
 
 class StreamTable:
-    """Streams by name, each with a slot: a row in every array.
+    """Streams by name, each with a slot: a row in every array. `columns_of` lists the arrays.
 
-    `current` (slots,): the current record of each stream. `time` of the last sample (seconds since 1970, NaN before the
-    first), `step` and `warm_steps` (counts), `held` (features: the last value of each), `state0`, `state1`, … (the
-    contract's tensors), and the fields of derived inputs and decisions (`features.carried`, `decisions.carried`).
+    `partial_values` waits for the rest of a sample; NaN where nothing waits. `last_published` is NaN where nothing was
+    published. `calibration` holds the residuals from which an anomaly detector is calibrated;
+    `current["calibrated"]` counts them.
 
-    `partial_values` (slots, features): values that wait for the rest of their sample, NaN where none waits.
-    `last_published` (slots, outputs): the values published last, NaN where there are none. `open_interval` (slots,), on
-    a grid: the interval that has not ended. `calibration` (slots, calibrate_steps, targets): the residuals from which
-    an anomaly detector is calibrated; `current["calibrated"]` counts them.
-
-    The trail holds a stream's last samples, for readings that come late: `trail` (slots, 2 * depth) has `time`, `id`,
-    `given` values and `revision` of each, `trail_length` counts them. `snapshot_old` is the current record before the
-    first of them, `snapshot_mid` before sample number `depth`. `seen` (slots, window): identities of readings.
+    The trail holds a stream's last samples, for readings that come late; `trail_length` counts them. `snapshot_old` is
+    the current record before the first of them, `snapshot_mid` the one before sample number `depth`.
     """
+
+    current: Records  # (slots,): time of the last sample (NaN before the first), counts of steps, states, decisions
+    partial_values: Floats  # (slots, features)
+    last_published: Floats  # (slots, outputs)
+    open_interval: Records  # (slots,): on a grid, the interval that has not ended
+    trail_length: Integers  # (slots,)
+    trail: Records  # (slots, 2 * depth): time, identity, values and revision of a sample
+    snapshot_old: Records  # (slots,)
+    snapshot_mid: Records  # (slots,)
+    seen: NDArray[np.uint64]  # (slots, window): identities of readings
+    calibration: Floats  # (slots, calibrate_steps, targets)
+    used: Integers  # (slots,): the last round that touched the slot
+    states: list[Floats]  # views of the state tensors in `current`, (slots, *shape) each
 
     def __init__(
         self, contract: Contract, depth: int = 0, window: int = 0, fetch: FetchRow = lambda stream: None
     ) -> None:
         """`depth`: how many samples the trail holds at least; `window`: how many identities are remembered;
         `fetch` gives the row of a stream that is not in the table, or None where there never was one."""
-        features = len(contract.features)
-        tensors = [(f"state{index}", "f4", tuple(state.shape)) for index, state in enumerate(contract.states)]
-        present = [("time", "f8"), ("step", "i8"), ("warm_steps", "i8"), ("held", "f4", (features,)), *tensors]
-        current = np.dtype([*present, *feature_fields(contract), *decision_fields(contract)])
-        open_interval = [
-            ("interval", "f8"),
-            ("newest", "f8"),
-            ("value", "f8", (features,)),
-            ("count", "u4", (features,)),
-        ]
-        past = np.dtype([("time", "f8"), ("id", "u8"), ("given", "f4", (features,)), ("revision", "u2")])
-        self._fresh = np.zeros(1, current)
-        self._fresh["time"] = np.nan
-        self._fresh["held"] = [feature.mean for feature in contract.features]
-        for name, start in decision_starts(contract).items():
-            self._fresh[name] = start
-        self._initial = [state.initial for state in contract.states]
-        for (name, _, _), initial in zip(tensors, self._initial, strict=True):
-            self._fresh[name] = initial
+        self.depth = depth
+        self._columns = columns_of(contract, depth, window)
+        self._start = self._columns[0].start  # of `current`
+        self.state_fields = [f"state{index}" for index in range(len(contract.states))]
+        in_rows = {"always": True, "trail": depth > 0, "window": window > 0}
+        self._in_rows = [column for column in self._columns if in_rows.get(column.stored, False)]
+        always = sum(column.stored == "always" for column in self._in_rows)  # these come first
+        self._always_in_rows = self._in_rows[:always]
+        self._row_bytes = sum(column.bytes for column in self._in_rows)
+        self._least_bytes = sum(column.bytes for column in self._always_in_rows)
         self._fetch = fetch
         self._slots: dict[str, int] = {}
         self._names: list[str | None] = []
         self._free: list[int] = []
-        self.state_fields = [name for name, _, _ in tensors]
-        self.states: list[Floats] = []  # views of these fields of `current`
-        self.depth = depth
-        self.current: Records = np.zeros(0, current)
-        self.partial_values: Floats = np.zeros((0, features), np.float32)
-        self.last_published: Floats = np.zeros((0, len(contract.outputs)), np.float32)
-        self.open_interval: Records = np.zeros(0, np.dtype(open_interval if contract.sampling.grid else []))
-        self._grid = contract.sampling.grid
-        self._always = 4 if self._grid else 3  # the columns that each table of a contract keeps come first
-        self.calibration: Floats = np.zeros((0, *calibration_shape(contract)), np.float32)
-        self.used: Integers = np.zeros(0, np.int64)  # the last round that touched the slot; not kept
-        self.trail_length: Integers = np.zeros(0, np.int64)
-        self.trail: Records = np.zeros((0, 2 * depth), past)
-        self.snapshot_old: Records = np.zeros(0, current)
-        self.snapshot_mid: Records = np.zeros(0, current)
-        self.seen: NDArray[np.uint64] = np.zeros((0, window), np.uint64)
+        for column in self._columns:
+            setattr(self, column.name, np.zeros((0, *column.shape), column.dtype))
+        self._arrays_changed()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -126,13 +108,8 @@ class StreamTable:
             if slot == len(self.current):
                 self._grow(max(16, slot))
         self._slots[stream] = slot
-        self.current[slot] = self._fresh[0]
-        self.partial_values[slot] = np.nan
-        self.last_published[slot] = np.nan
-        if self._grid:
-            self.open_interval[slot] = (np.nan, np.nan, 0.0, 0)
-        self.trail_length[slot] = 0
-        self.seen[slot] = 0
+        for array, start in self._starts:
+            array[slot] = start
         row = self._fetch(stream)
         if row is not None:
             self._take_back(stream, row)
@@ -143,7 +120,7 @@ class StreamTable:
             self.put_row(stream, row)
         except ValueError as error:
             log.error("stream starts cold, what was kept of it does not fit stream=%s error=%s", stream, error)
-            self.current[self._slots[stream]] = self._fresh[0]
+            self.current[self._slots[stream]] = self._start
 
     def evict(self, stream: str) -> None:
         """Forget the stream here; whoever calls has its row."""
@@ -160,8 +137,8 @@ class StreamTable:
     def restart(self, slots: Slots) -> None:
         """Put the states of these slots (n,) back to their start; step counts and last values stay."""
         self.current["warm_steps"][slots] = 0
-        for state, initial in zip(self.states, self._initial, strict=True):
-            state[slots] = initial
+        for state, field in zip(self.states, self.state_fields, strict=True):
+            state[slots] = self._start[field]
 
     def row(self, stream: str) -> bytes:
         """All that is carried for `stream`, as bytes that `put_row` takes back."""
@@ -174,7 +151,7 @@ class StreamTable:
         if not slots:
             return []
         # one array of bytes, a row a stream: to cut it is quicker than to ask every column for every stream
-        parts = [column.view(np.uint8).reshape(len(column), -1).take(slots, axis=0) for column in self._kept()]
+        parts = [column.view(np.uint8).reshape(len(column), -1).take(slots, axis=0) for column in self._stored]
         together = np.concatenate(parts, axis=1)
         size, content = together.shape[1], together.tobytes()
         rows = [content[start : start + size] for start in range(0, len(content), size)]
@@ -196,26 +173,33 @@ class StreamTable:
 
         Raises ValueError where it is of another contract.
         """
-        least = sum(map(_row_bytes, self._kept()[: self._always]))
-        if len(row) < least:
-            raise ValueError(f"expected at least {least} bytes for stream {stream!r}, found {len(row)}")
+        if len(row) < self._least_bytes:
+            raise ValueError(f"expected at least {self._least_bytes} bytes for stream {stream!r}, found {len(row)}")
         slot = self._slots.get(stream)
         if slot is None:
             slot = self._admit(stream)
         self.current[slot] = np.frombuffer(row, self.current.dtype, 1)[0]
         count = self._calibrating(slot)
         end = len(row) - 4 * count * self.calibration.shape[2]
-        columns = self._kept()
-        if end != sum(map(_row_bytes, columns)):
-            columns = columns[: self._always]
-        if end < least:
-            raise ValueError(f"expected {least - end} bytes more for stream {stream!r}, found {len(row)}")
+        columns = self._in_rows if end == self._row_bytes and self._has_trail(row) else self._always_in_rows
+        if end < self._least_bytes:
+            raise ValueError(f"expected {self._least_bytes - end} bytes more for stream {stream!r}, found {len(row)}")
         self.calibration[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
         offset = 0
         for column in columns:
-            shape = column.shape[1:]
-            column[slot] = np.frombuffer(row, column.dtype, int(np.prod(shape)), offset).reshape(shape)
-            offset += _row_bytes(column)
+            entry = np.frombuffer(row, column.dtype, int(np.prod(column.shape)), offset)
+            getattr(self, column.name)[slot] = entry.reshape(column.shape)
+            offset += column.bytes
+        for column in self._in_rows[len(columns) :]:
+            if column.start is not None:
+                getattr(self, column.name)[slot] = column.start
+
+    def _has_trail(self, row: bytes) -> bool:
+        """Whether a row of the right length has a trail: rows of other settings can have the same length by chance."""
+        if not self.depth:
+            return True
+        (length,) = np.frombuffer(row, np.int64, 1, self._least_bytes).tolist()
+        return 0 <= length <= 2 * self.depth
 
     def remember(
         self,
@@ -267,35 +251,21 @@ class StreamTable:
         self.trail_length[slot] = begin
         return self.trail[slot, begin:length].copy()
 
-    def _kept(self) -> list[NDArray[np.generic]]:
-        columns: list[NDArray[np.generic]] = [self.current, self.partial_values, self.last_published]
-        if self._grid:
-            columns.append(self.open_interval)
-        if self.depth:
-            columns += [self.trail_length, self.trail, self.snapshot_old, self.snapshot_mid]
-        if self.seen.shape[1]:
-            columns.append(self.seen)
-        return columns
-
     def _grow(self, more: int) -> None:
-        for name in (
-            "current",
-            "partial_values",
-            "last_published",
-            "open_interval",
-            "calibration",
-            "used",
-            "trail_length",
-            "trail",
-            "snapshot_old",
-            "snapshot_mid",
-            "seen",
-        ):
-            column = getattr(self, name)
-            grown = _zeros((len(column) + more, *column.shape[1:]), column.dtype)
-            grown[: len(column)] = column  # and no further: memory is taken by what is written
-            setattr(self, name, grown)
+        for column in self._columns:
+            array = getattr(self, column.name)
+            grown = _zeros((len(array) + more, *column.shape), column.dtype)
+            grown[: len(array)] = array  # and no further: memory is taken by what is written
+            setattr(self, column.name, grown)
+        self._arrays_changed()
+
+    def _arrays_changed(self) -> None:
+        """Take the views and lists of arrays from the arrays that the table has now."""
         self.states = [self.current[field] for field in self.state_fields]
+        self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._in_rows]
+        self._starts: list[tuple[NDArray[Any], Any]] = [
+            (getattr(self, column.name), column.start) for column in self._columns if column.start is not None
+        ]
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -310,7 +280,3 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _plain(records: Records) -> Records:
     """The same memory without its fields: numpy copies these records whole, and others a field after the other."""
     return records.view(f"V{records.dtype.itemsize}")
-
-
-def _row_bytes(column: NDArray[np.generic]) -> int:
-    return column.dtype.itemsize * int(np.prod(column.shape[1:]))

@@ -1,4 +1,4 @@
-"""The table of streams: what it takes of memory."""
+"""The table of streams: its columns, its rows, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_lstm.bundle.contract import Sampling
+from edge_lstm.streaming.columns import columns_of
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
@@ -28,6 +30,54 @@ def test_a_row_that_does_not_fit_starts_its_stream_cold_and_says_so(caplog: pyte
     assert table.current["step"][slots].tolist() == [7, 0, 0]
     assert np.isnan(table.current["time"][table.slot("b")])
     assert caplog.text.count("stream starts cold, what was kept of it does not fit stream=b") == 1
+
+
+def test_every_array_of_the_table_is_a_declared_column() -> None:
+    table = StreamTable(contract_of(random_network()), depth=2, window=4)
+    arrays = {name for name, value in vars(table).items() if isinstance(value, np.ndarray)}
+    declared = [column.name for column in columns_of(contract_of(random_network()), 2, 4)]
+    assert sorted(declared) == sorted(arrays)
+    assert arrays == StreamTable.__annotations__.keys() - {"states"}
+
+
+def test_a_stream_in_the_slot_of_an_evicted_one_begins_with_the_start_value_of_every_column() -> None:
+    contract = contract_of(random_network(), sampling=Sampling(60.0, 600.0, grid=True))
+    table = StreamTable(contract, depth=2, window=4)
+    fresh = StreamTable(contract, depth=2, window=4)
+    slot, other = table.slot("a"), fresh.slot("b")
+    columns = columns_of(contract, 2, 4)
+    for column in columns:
+        array = getattr(table, column.name)
+        array.view(np.uint8).reshape(len(array), -1)[slot] = 1
+    table.evict("a")
+    assert table.slot("b") == slot
+    for column in columns:
+        if column.start is not None:
+            found, expected = (getattr(one, column.name)[at] for one, at in ((table, slot), (fresh, other)))
+            assert found.tobytes() == expected.tobytes(), column.name
+
+
+def test_a_row_with_a_window_is_not_read_as_a_trail_of_the_same_length() -> None:
+    contract = contract_of(random_network())
+    columns = {column.name: column.bytes for column in columns_of(contract, depth=2, window=0)}
+    trail = sum(columns[name] for name in ("trail_length", "trail", "snapshot_old", "snapshot_mid"))
+    assert trail % 8 == 0
+    windowed = StreamTable(contract, window=trail // 8)
+    slot = windowed.slot("a")
+    windowed.current["step"][slot], windowed.seen[slot] = 7, 2**63 + 5
+    table = StreamTable(contract, depth=2, fetch={"a": windowed.row("a")}.get)
+    slot = table.slot("a")
+    assert (table.current["step"][slot], table.trail_length[slot]) == (7, 0)
+
+
+def test_a_row_without_a_trail_empties_the_trail_of_its_stream() -> None:
+    contract = contract_of(random_network())
+    short, table = StreamTable(contract), StreamTable(contract, depth=2)
+    short.slot("a")
+    slot = table.slot("a")
+    table.trail_length[slot] = 2
+    table.put_row("a", short.row("a"))
+    assert table.trail_length[slot] == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says what memory is taken")
