@@ -97,7 +97,8 @@ class Service:
             bundle, config.backend, config.scheme, execution=config.execution, **rules._asdict(), fetch=self._row
         )
         self._decoder, self._encoder, self._deadband = message_codecs(config, bundle)
-        self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync, rules)
+        layout = self._predictor.table.layout
+        self._store = Store(state_path(folder, config.state), bundle.id, layout, config.history, config.sync, rules)
         self._batch, unsent, known = self._store.load()
         filters = config.input.topic_filters
         former_filters = self._store.subscribe(filters)

@@ -11,10 +11,12 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.hashing import sha256
 from edge_lstm.hardware.boards import Sync
 from edge_lstm.messages.payloads import dump_json
 from edge_lstm.service.outbox import Outgoing
@@ -38,7 +40,11 @@ create table if not exists spans (
     since integer primary key, bundle text not null, max_rewind integer not null, window integer not null
 );
 create table if not exists subscribed (filter text primary key) without rowid;
+create table if not exists layouts (id text primary key, description text not null) without rowid;
+create trigger if not exists drop_layouts after delete on bundle begin delete from layouts; end;
 """
+# `layouts`: of the rows in `streams`, its id is the description's SHA-256. The trigger drops it together with the rows
+# of another bundle, also when release 0.1.0 does that, which does not know the table.
 
 # In its place: to replace it would free its page and take another, and write the lists of both. And with row ids, since
 # a table without them keeps what is over 1,002 bytes on a page of its own.
@@ -67,13 +73,21 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, bundle_id: str, history: int = 0, sync: Sync = "full", rules: SteppingRules = _NO_RULES
+        self,
+        path: Path,
+        bundle_id: str,
+        layout: str,
+        history: int = 0,
+        sync: Sync = "full",
+        rules: SteppingRules = _NO_RULES,
     ) -> None:
-        """Open or make the database; `history`: how many readings are kept for a replay, at least, by which `rules`.
+        """Open or make the database. `layout` describes the rows that it stores (`StreamTable.layout`).
 
-        A damaged file is moved aside and states of another bundle are dropped; both are said loudly. Raises
-        EdgeLstmError where the file is somebody's own or a later edge-lstm's, cannot be opened or written, or belongs
-        to a running service.
+        `history`: how many readings are kept for a replay, at least; `rules`: how they are stepped.
+
+        A damaged file is moved aside and states of another bundle are dropped; both are logged. Raises EdgeLstmError
+        if the file belongs to another program or a later edge-lstm, if its rows have another layout, if it cannot be
+        opened or written, or if a running service uses it.
         """
         self._path = path
         self._history = history
@@ -83,6 +97,7 @@ class Store:
             found = self._database.execute("select id from bundle").fetchone()
             if found != (bundle_id,):
                 self._adopt(bundle_id, found[0] if found else None)
+            self._require_layout(layout)
             self._begin_span((bundle_id, *rules))
             self._widen_log()
             counted = self._database.execute("select count(*), total(count) from history").fetchone()
@@ -153,6 +168,19 @@ class Store:
             for table in ("streams", "bundle"):  # what is unsent says itself which bundle it is of
                 self._database.execute(f"delete from {table}")
             self._database.execute("insert into bundle values (?)", (bundle_id,))
+
+    def _require_layout(self, layout: str) -> None:
+        """Record the layout of the rows, or refuse them if they have another: their bytes would give wrong numbers."""
+        digest = sha256(layout.encode()).hexdigest()
+        found = self._database.execute("select id, description from layouts").fetchone()
+        if found is not None and found[0] == digest:
+            return
+        if found is not None and self.count():
+            self._database.close()
+            raise _other_layout(self._path, layout, digest, *found)
+        with self._transaction():  # a new file, no rows, or rows of release 0.1.0, which stored no layout
+            self._database.execute("delete from layouts")
+            self._database.execute("insert into layouts values (?, ?)", (digest, layout))
 
     def _begin_span(self, stepped_by: tuple[str, int, int]) -> None:
         """From the next batch on, readings are stepped by this bundle and these rules, until it is said again."""
@@ -359,6 +387,16 @@ def _unpacked(content: bytes) -> Iterator[Outgoing]:
         at += length
     for topic, payload in zip(pieces[::2], pieces[1::2], strict=True):
         yield topic.decode(), payload
+
+
+def _other_layout(path: Path, layout: str, digest: str, found_digest: str, found_layout: str) -> EdgeLstmError:
+    lines = zip_longest(layout.splitlines(), found_layout.splitlines(), fillvalue="no more fields")
+    expected, found = next((pair for pair in lines if pair[0] != pair[1]), ("the same fields", "the same fields"))
+    return EdgeLstmError(
+        f"expected stream rows of layout {digest[:12]} ({expected}) in {path}, "
+        f"found rows of layout {found_digest[:12]} ({found})",
+        "run the edge-lstm release that wrote the file; or move the file away, and every stream starts cold",
+    )
 
 
 def _is_somebodys(path: Path) -> bool:

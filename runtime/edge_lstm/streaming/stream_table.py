@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
-from edge_lstm.streaming.columns import columns_of
+from edge_lstm.streaming.columns import columns_of, layout_of
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class StreamTable:
         `fetch` gives the row of a stream that is not in the table, or None where there never was one."""
         self.depth = depth
         self._columns = columns_of(contract, depth, window)
+        self.layout = layout_of(self._columns)
         self._start = self._columns[0].start  # of `current`
         self.state_fields = [f"state{index}" for index in range(len(contract.states))]
         in_rows = {"always": True, "trail": depth > 0, "window": window > 0}
@@ -198,7 +199,7 @@ class StreamTable:
         """Whether a row of the right length has a trail: rows of other settings can have the same length by chance."""
         if not self.depth:
             return True
-        (length,) = np.frombuffer(row, np.int64, 1, self._least_bytes).tolist()
+        length = int(np.frombuffer(row, np.int64, 1, self._least_bytes)[0])
         return 0 <= length <= 2 * self.depth
 
     def remember(

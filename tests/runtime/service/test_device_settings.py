@@ -188,7 +188,7 @@ def test_cores_that_are_not_there_are_refused(tmp_path: Path, cores: set[int]) -
 
 def test_the_sync_policy_reaches_the_database(tmp_path: Path) -> None:
     for sync, found in (("full", 2), ("normal", 1)):
-        store = Store(tmp_path / f"{sync}.db", "bundle-1", sync=sync)  # type: ignore[arg-type]
+        store = Store(tmp_path / f"{sync}.db", "bundle-1", "", sync=sync)  # type: ignore[arg-type]
         assert store._database.execute("pragma synchronous").fetchone() == (found,)
         store.close(0)
 

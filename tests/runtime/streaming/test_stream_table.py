@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.bundle.contract import Sampling
-from edge_lstm.streaming.columns import columns_of
+from edge_lstm.bundle.contract import Feature, Sampling
+from edge_lstm.streaming.columns import columns_of, row_layout
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
@@ -78,6 +78,32 @@ def test_a_row_without_a_trail_empties_the_trail_of_its_stream() -> None:
     table.trail_length[slot] = 2
     table.put_row("a", short.row("a"))
     assert table.trail_length[slot] == 0
+
+
+def test_the_layout_names_every_stored_field_with_its_type_shape_and_byte_order() -> None:
+    features = [Feature("level"), Feature("flow")]
+    contract = contract_of(random_network(), features=features, sampling=Sampling(60.0, 600.0, grid=True))
+    record = ["time <f8", "step <i8", "warm_steps <i8", "held <f4[2]", "state0 <f4[8]", "state1 <f4[8]"]
+    table = StreamTable(contract, depth=2, window=4)
+    assert table.layout.splitlines() == [
+        *(f"current.{field}" for field in record),
+        "partial_values[2] <f4",
+        "last_published[2] <f4",
+        "open_interval.interval <f8",
+        "open_interval.newest <f8",
+        "open_interval.value <f8[2]",
+        "open_interval.count <u4[2]",
+        "trail_length <i8",
+        "trail[2*depth].time <f8",
+        "trail[2*depth].id <u8",
+        "trail[2*depth].given <f4[2]",
+        "trail[2*depth].revision <u2",
+        *(f"snapshot_old.{field}" for field in record),
+        *(f"snapshot_mid.{field}" for field in record),
+        "seen[window] <u8",
+        "calibration[calibrated,0] <f4",
+    ]
+    assert row_layout(contract) == StreamTable(contract).layout == table.layout
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says what memory is taken")
