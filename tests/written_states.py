@@ -19,7 +19,7 @@ from edge_lstm import Bundle, Predictor
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.service import message_codecs
-from edge_lstm.service.store import SteppingRules, Store, history
+from edge_lstm.service.store import SteppingRules, Store, read_history
 from edge_lstm.streaming.columns import row_layout
 
 WRITTEN = Path(__file__).parent / "fixtures/written_by_0_1_0"
@@ -44,7 +44,7 @@ class Opened:
         """`folder`: that of service.toml; `database`: the copy."""
         self.config = read_toml(folder / "service.toml", ServiceConfig)
         self.bundle = Bundle.open(folder / self.config.bundle)
-        self.readings, rules = history(database, self.bundle.id)
+        self.readings, rules = read_history(database, self.bundle.id)
         assert rules is not None, f"expected a span of {self.bundle.id} in {database}, found none"
         self.rules: SteppingRules = rules
         with sqlite3.connect(database) as connection:

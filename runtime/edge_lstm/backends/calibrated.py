@@ -13,7 +13,7 @@ from edge_lstm.foundation.arrays import Flags, Floats
 
 log = logging.getLogger(__name__)
 
-_AGAIN_AFTER_S = 60.0
+_WARN_EVERY_S = 60.0
 
 
 class CalibratedBackend:
@@ -37,7 +37,7 @@ class CalibratedBackend:
     def _warn(self, features: Floats, outside: Flags) -> None:
         now = time.monotonic()
         for column in np.flatnonzero(outside.any(axis=0)).tolist():
-            if now - self._warned_at.get(column, -_AGAIN_AFTER_S) >= _AGAIN_AFTER_S:
+            if now - self._warned_at.get(column, -_WARN_EVERY_S) >= _WARN_EVERY_S:
                 self._warned_at[column] = now
                 log.warning(
                     "input outside its calibration feature=%s value=%g calibrated=%g..%g scheme=%s",

@@ -9,10 +9,10 @@ import numpy as np
 from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.bundle.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
-from edge_lstm.bundle.npz import NO_ARRAYS
+from edge_lstm.bundle.npz import NPZ_ERRORS
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.text import told
+from edge_lstm.foundation.text import printable
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
@@ -23,7 +23,7 @@ def sigmoid(x: Floats) -> Floats:
     return squashed
 
 
-def rows_times(x: Floats, matrix: Floats) -> Floats:
+def multiply_rows(x: Floats, matrix: Floats) -> Floats:
     """x (batch, n) times matrix (n, m) -> (batch, m), each row by itself.
 
     One BLAS call for the whole batch would choose its kernel by the batch's size, and a stream's last bits would then
@@ -49,9 +49,9 @@ class Product:
     def __call__(self, x: Floats) -> Floats:
         """x (batch, n) -> (batch, m)."""
         if not self._step:
-            return rows_times(x, self._matrix)
+            return multiply_rows(x, self._matrix)
         whole = np.clip(np.rint(x / self._step), -128, 127)
-        scaled: Floats = rows_times(whole, self._matrix) * self._scales
+        scaled: Floats = multiply_rows(whole, self._matrix) * self._scales
         return scaled
 
 
@@ -106,7 +106,7 @@ class ReferenceBackend:
     def __init__(self, network: Network, scheme: str = "float32") -> None:
         self.scheme = scheme
         self._network = network
-        self._carried = len(CARRIED[network.cell])
+        self._states_per_layer = len(CARRIED[network.cell])
         self._layers = [LstmLayer(layer) if network.cell == "lstm" else GruLayer(layer) for layer in network.layers]
         self._head = np.ascontiguousarray(dense(network.head_weight).T)  # (hidden, outputs)
         self._highway = None if network.highway is None else np.ascontiguousarray(network.highway.T)
@@ -118,13 +118,13 @@ class ReferenceBackend:
         following: list[Floats] = []
         standardized = x
         for index, layer in enumerate(self._layers):
-            state = states[index * self._carried : (index + 1) * self._carried]
+            state = states[index * self._states_per_layer : (index + 1) * self._states_per_layer]
             following += layer.step(x, state)
-            x = following[-self._carried]  # the layer's hidden state is the next layer's input
-        prediction = rows_times(x, self._head) + self._network.head_bias  # the dense output layer
+            x = following[-self._states_per_layer]  # the layer's hidden state is the next layer's input
+        prediction = multiply_rows(x, self._head) + self._network.head_bias  # the dense output layer
         if self._highway is not None:
             samples = np.concatenate([standardized, states[-1]], axis=1)  # the newest first
-            prediction += rows_times(samples, self._highway)
+            prediction += multiply_rows(samples, self._highway)
             following.append(samples[:, : self._network.recent_size])  # the oldest falls out
         if self._network.change_of.size:
             prediction = prediction + features[:, self._network.change_of]
@@ -135,7 +135,8 @@ def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THR
     """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)
-    except (*NO_ARRAYS, IndexError, TypeError, AttributeError) as error:
+    except (*NPZ_ERRORS, IndexError, TypeError, AttributeError) as error:
         raise EdgeLstmError(
-            f"expected the arrays of a network in {variant.file}, found: {told(str(error))}", "export the bundle again"
+            f"expected the arrays of a network in {variant.file}, found: {printable(str(error))}",
+            "export the bundle again",
         ) from None

@@ -12,11 +12,11 @@ from edge_lstm.backends.kinds import BACKENDS, NAMES
 from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.bundle.archive import Bundle, Variant
-from edge_lstm.bundle.schemes import Format, refused
+from edge_lstm.bundle.schemes import Format, why_unsupported
 from edge_lstm.foundation.errors import EdgeLstmError
 
 
-def refusal(name: str) -> EdgeLstmError | None:
+def why_unavailable(name: str) -> EdgeLstmError | None:
     """Why the backend cannot run here, or None where it can (its package is found; it is not imported)."""
     kind = BACKENDS[name]
     if importlib.util.find_spec(kind.package) is None:
@@ -49,7 +49,7 @@ def package_of(name: str) -> str:
 
 def installed() -> list[str]:
     """The names of the backends that can run here, the preferred one first."""
-    return [name for name in NAMES if refusal(name) is None]
+    return [name for name in NAMES if why_unavailable(name) is None]
 
 
 def runnable(bundle: Bundle) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ def runnable(bundle: Bundle) -> list[tuple[str, str]]:
         (name, variant.scheme)
         for name in installed()
         for variant in bundle.manifest.variants
-        if variant.format == BACKENDS[name].format and refused(variant.scheme, name) is None
+        if variant.format == BACKENDS[name].format and why_unsupported(variant.scheme, name) is None
     ]
 
 
@@ -89,20 +89,20 @@ def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = O
     """
     if name not in BACKENDS:
         raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
-    if (error := refusal(name)) is not None:
+    if (error := why_unavailable(name)) is not None:
         raise error
     _require_supported_execution(name, execution)
     kind = BACKENDS[name]
-    if scheme in bundle.schemes and (reason := refused(scheme, name)) is not None:
+    if scheme in bundle.schemes and (reason := why_unsupported(scheme, name)) is not None:
         raise EdgeLstmError(
             f"{bundle.source}: expected a backend for {scheme}, found {name}: {reason}",
-            f"use one of {', '.join(_allowed(scheme))}, or another scheme",
+            f"use one of {', '.join(_supporting(scheme))}, or another scheme",
         )
     variant = bundle.variant(kind.format, scheme)
     backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], execution)
     if variant.row_by_row:
         backend = RowByRow(backend)
-    _refuse_other_shapes(backend, bundle, variant)
+    _require_contract_shapes(backend, bundle, variant)
     if variant.least and variant.most:
         return CalibratedBackend(backend, bundle.contract.inputs, variant.least, variant.most)
     return backend
@@ -121,11 +121,11 @@ def _require_supported_execution(name: str, execution: ExecutionOptions) -> None
         )
 
 
-def _allowed(scheme: str) -> list[str]:
-    return [name for name in NAMES if refused(scheme, name) is None]
+def _supporting(scheme: str) -> list[str]:
+    return [name for name in NAMES if why_unsupported(scheme, name) is None]
 
 
-def _refuse_other_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:
+def _require_contract_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:
     """Two rows of zeros go through: whoever steps the backend later relies on the contract's shapes."""
     contract = bundle.contract
     features = np.zeros((2, len(contract.inputs)), np.float32)

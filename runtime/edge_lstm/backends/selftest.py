@@ -17,9 +17,9 @@ from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 
-_LARGEST_SMALLEST_BATCH = 8
+_MAX_SMALLEST_BATCH = 8
 # What float32 kernels may differ by, in shares of an output's magnitude: that is no drift, however little it varies.
-_RESOLUTION = 1e-5
+_FLOAT32_RESOLUTION = 1e-5
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _worst_drift(found: Floats, expected: Floats, limit: float) -> tuple[float, 
     standard deviation: there the limit is what float32 resolves.
     """
     drifts = _drifts(found, expected)
-    limits = np.maximum(limit, _RESOLUTION * _magnitude(expected).astype(np.float64) / _spread(expected))
+    limits = np.maximum(limit, _FLOAT32_RESOLUTION * _magnitude(expected).astype(np.float64) / _spread(expected))
     worst = int(np.argmax(drifts / np.maximum(limits, 1e-300)))
     return float(drifts[worst]), float(limits[worst])
 
@@ -146,15 +146,15 @@ def smallest_isolated_batch(backend: Backend, contract: Contract, tape: Floats) 
     """The smallest batch size from which every row has the same bits in every larger batch and at every place in it.
 
     Most kernels take one row another way than many (FULLY_CONNECTED as a vector product, say). None where no size up
-    to 8 holds: there a stream feels its neighbours, or its place among them (`isolated` has the remedy).
+    to 8 holds: there a stream feels its neighbours, or its place among them (`isolate_rows` has the remedy).
     """
-    for smallest in range(1, _LARGEST_SMALLEST_BATCH + 1):
+    for smallest in range(1, _MAX_SMALLEST_BATCH + 1):
         if _isolated_from(backend, contract, tape, smallest):
             return smallest
     return None
 
 
-def isolated(backend: Backend, contract: Contract, tape: Floats) -> tuple[Backend, int | None]:
+def isolate_rows(backend: Backend, contract: Contract, tape: Floats) -> tuple[Backend, int | None]:
     """The backend as it keeps streams apart, and its smallest isolated batch.
 
     It is the backend itself, or where it has no such batch, that backend with its rows one at a time. None where even
@@ -192,14 +192,16 @@ def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, place
     return np.stack(traced)
 
 
-def judge(backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant) -> tuple[Backend, Verdict]:
+def run_self_test(
+    backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant
+) -> tuple[Backend, Verdict]:
     """Run the golden vectors of the variant's scheme on the backend and hold it to the variant's tolerances.
 
-    Returns the backend as the verdict is about it, which is how it has to be stepped: see `isolated`.
+    Returns the backend as the verdict is about it, which is how it has to be stepped: see `isolate_rows`.
     """
     # the spikes of this test are nobody's sensor
     watched = backend.watched if isinstance(backend, CalibratedBackend) else backend
-    tried, smallest = isolated(watched, contract, golden.features)
+    tried, smallest = isolate_rows(watched, contract, golden.features)
     expected = golden.expected[variant.scheme]
     prediction, states = replay_tape(tried, contract, golden.features, golden.marks, smallest or 1)
     pairs = [(prediction, expected.prediction), *zip(states, expected.states, strict=True)]
@@ -227,19 +229,21 @@ def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
     """A verdict for each (backend, scheme). Raises EdgeLstmError where one of them cannot be loaded at all."""
     golden = read_golden_vectors(bundle)
     return [
-        judge(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]
+        run_self_test(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]
         for name, scheme in runs
     ]
 
 
-def accepted(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD) -> tuple[Backend, int]:
+def load_verified(
+    bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD
+) -> tuple[Backend, int]:
     """The loaded backend and its smallest isolated batch; its rows go one at a time where they agree in no batch.
 
     Raises SelfTestError where it fails the self-test.
     """
     loaded = load(bundle, name, scheme, execution)
     variant = bundle.variant(format_of(name), scheme)
-    backend, verdict = judge(loaded, bundle.contract, read_golden_vectors(bundle), variant)
+    backend, verdict = run_self_test(loaded, bundle.contract, read_golden_vectors(bundle), variant)
     if not verdict.passed or verdict.smallest_batch is None:
         raise SelfTestError(
             f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",

@@ -19,11 +19,11 @@ from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 
 # The runtimes write this line on stderr from C++, and have no switch for it.
-_GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+_DELEGATE_MESSAGE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 _PIPE_BYTES = 65_536
 
 
-class _Sized(Protocol):
+class _FixedBatch(Protocol):
     """An interpreter of one batch size, and the way to its tensors."""
 
     def run(self, arrays: Sequence[Floats]) -> list[Floats]:
@@ -46,47 +46,47 @@ class TfliteBackend:
         self._outputs = [variant.prediction, *[pair.output for pair in variant.states]]
         self._content = content
         self._threads = threads
-        self._sized: dict[int, _Sized] = {}
-        self._sized[1] = self._of_size(1)
+        self._by_batch_size: dict[int, _FixedBatch] = {}
+        self._by_batch_size[1] = self._fixed_batch(1)
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """features (batch, inputs) raw, states (batch, *shape) each -> predictions (batch, outputs), next states."""
         size = 1 << (len(features) - 1).bit_length()  # the next power of two
-        sized = self._sized.get(size)
+        sized = self._by_batch_size.get(size)
         if sized is None:
-            sized = self._sized[size] = self._of_size(size)
+            sized = self._by_batch_size[size] = self._fixed_batch(size)
         prediction, *following = sized.run((features, *states))
         return prediction, following
 
-    def _of_size(self, size: int) -> _Sized:
+    def _fixed_batch(self, size: int) -> _FixedBatch:
         try:
-            with _without_greeting():
+            with _without_delegate_message():
                 interpreter = self._interpreter(model_content=self._content, num_threads=self._threads)
-                inputs = self._numbers("inputs", interpreter.get_input_details(), self._inputs)
-                outputs = self._numbers("outputs", interpreter.get_output_details(), self._outputs)
+                inputs = self._tensor_indexes("inputs", interpreter.get_input_details(), self._inputs)
+                outputs = self._tensor_indexes("outputs", interpreter.get_output_details(), self._outputs)
                 for detail in interpreter.get_input_details():
                     interpreter.resize_tensor_input(detail["index"], [size, *detail["shape"][1:].tolist()])
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise self._unfit(f"a graph that {self.name} runs with a batch of {size}", str(error)) from None
-        return _fastest(interpreter, inputs, outputs, size)
+            raise self._incompatible(f"a graph that {self.name} runs with a batch of {size}", str(error)) from None
+        return _fastest_access(interpreter, inputs, outputs, size)
 
-    def _numbers(self, what: str, details: Sequence[Any], names: Sequence[str]) -> list[int]:
+    def _tensor_indexes(self, what: str, details: Sequence[Any], names: Sequence[str]) -> list[int]:
         """The graph's numbers for these tensors; a file may list them in any order."""
         found = {detail["name"]: detail["index"] for detail in details}
         if set(found) != set(names):
-            raise self._unfit(f"the {what} {', '.join(names)}", ", ".join(found))
+            raise self._incompatible(f"the {what} {', '.join(names)}", ", ".join(found))
         return [found[name] for name in names]
 
-    def _unfit(self, expected: str, found: str) -> EdgeLstmError:
+    def _incompatible(self, expected: str, found: str) -> EdgeLstmError:
         return EdgeLstmError(
             f"{self._file}: expected {expected}, found: {found}",
             f"export the bundle again, or use another version of {self.name}",
         )
 
 
-class _HeldViews:
-    """Reads and writes the interpreter's memory in place, in half the time of `_SetAndGet`.
+class _MemoryViews:
+    """Reads and writes the interpreter's memory in place, in half the time of `_TensorCopies`.
 
     While somebody holds views, the public `invoke` refuses to run, since running could move the memory. It moves only
     where an operator's output size depends on data, which is never so here; the private `Invoke` does not ask.
@@ -112,7 +112,7 @@ class _HeldViews:
         return [view[:rows].copy() for view in self.outputs]
 
 
-class _SetAndGet:
+class _TensorCopies:
     """The interpreter's public calls, which copy."""
 
     def __init__(self, interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], size: int) -> None:
@@ -130,15 +130,15 @@ class _SetAndGet:
         return [self._interpreter.get_tensor(number)[:rows] for number in self._outputs]
 
 
-def _fastest(interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], size: int) -> _Sized:
+def _fastest_access(interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], size: int) -> _FixedBatch:
     """Held views where this interpreter has the private call and it gives what the public ones give; else those."""
-    public = _SetAndGet(interpreter, inputs, outputs, size)
+    public = _TensorCopies(interpreter, inputs, outputs, size)
     shapes = [interpreter.get_tensor(number).shape for number in inputs]
     sample = [np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape) for shape in shapes]
     expected = public.run(sample)
     public.run([np.zeros(shape, np.float32) for shape in shapes])
     try:
-        held = _HeldViews(interpreter, inputs, outputs, size)
+        held = _MemoryViews(interpreter, inputs, outputs, size)
         for view in held.outputs:
             view.fill(np.nan)  # so that an output which is not written is seen
         found = held.run(sample)
@@ -149,7 +149,7 @@ def _fastest(interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], si
 
 
 @contextlib.contextmanager
-def _without_greeting() -> Iterator[None]:
+def _without_delegate_message() -> Iterator[None]:
     """Keeps the runtime's greeting from stderr; whatever else is written meanwhile comes out at the end."""
     try:
         stderr = os.dup(2)
@@ -170,5 +170,5 @@ def _without_greeting() -> Iterator[None]:
         os.close(writing)
         with contextlib.suppress(OSError):  # nothing was written, or nobody reads stderr
             lines = os.read(reading, _PIPE_BYTES).splitlines(keepends=True)
-            os.write(2, b"".join(line for line in lines if line.strip() != _GREETING))
+            os.write(2, b"".join(line for line in lines if line.strip() != _DELEGATE_MESSAGE))
         os.close(reading)

@@ -25,7 +25,7 @@ from edge_lstm.foundation.config import from_mapping, key
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.hashing import sha256
-from edge_lstm.foundation.text import plain, told
+from edge_lstm.foundation.text import is_printable, printable
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -33,12 +33,12 @@ GOLDEN = "golden.npz"
 CARD = "README.md"
 CERTIFICATE = "certificate.json"
 SIGNATURE = "manifest.sig"
-_MOST_BYTES = 64 * 2**20  # far above any model for a small board, far below what hurts one
-_MOST_OF = {MANIFEST: 8 * 2**20, CERTIFICATE: 2**20, SIGNATURE: 2**12}  # JSON takes many times its bytes in memory
-_MOST_ENTRIES = 64
-_MOST_CARRIED = 2**20  # numbers a stream
-_MOST_COUNTED = 10**15  # of what is only told
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
+_MAX_BYTES = 64 * 2**20  # far above any model for a small board, far below what hurts one
+_MAX_BYTES_OF = {MANIFEST: 8 * 2**20, CERTIFICATE: 2**20, SIGNATURE: 2**12}  # JSON takes many times its bytes in memory
+_MAX_ENTRIES = 64
+_MAX_STATE_NUMBERS = 2**20  # numbers a stream
+_MAX_COUNT = 10**15  # of what is only told
+_ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Architecture:
     """What the network is, for people."""
 
     cell: Literal["lstm", "gru", "foreign"] = key(doc="the recurrent cell; foreign: somebody else's")
-    layers: int = key(doc="recurrent layers", least=1, most=_MOST_COUNTED)
-    hidden: int = key(doc="units a layer", least=1, most=_MOST_COUNTED)
-    parameters: int = key(doc="trained numbers", least=1, most=_MOST_COUNTED)
+    layers: int = key(doc="recurrent layers", least=1, most=_MAX_COUNT)
+    hidden: int = key(doc="units a layer", least=1, most=_MAX_COUNT)
+    parameters: int = key(doc="trained numbers", least=1, most=_MAX_COUNT)
     multiply_accumulates: int | None = key(
-        None, doc="of one step of one stream; none: unknown", least=0, most=_MOST_COUNTED
+        None, doc="of one step of one stream; none: unknown", least=0, most=_MAX_COUNT
     )
 
 
@@ -97,14 +97,14 @@ class Manifest:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         states = [state.name for state in self.contract.states]
-        if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MOST_CARRIED:
-            yield "contract.states", f"expected at most {_MOST_CARRIED} numbers a stream, found {carried}"
+        if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MAX_STATE_NUMBERS:
+            yield "contract.states", f"expected at most {_MAX_STATE_NUMBERS} numbers a stream, found {carried}"
         if not self.variants:
             yield "variants", "expected at least one"
         if len({(variant.format, variant.scheme) for variant in self.variants}) < len(self.variants):
             yield "variants", "expected one of each format and scheme"
         for name, text in self.provenance.items():
-            if not plain(name) or not plain(text.replace("\n", "").replace("\t", "")):
+            if not is_printable(name) or not is_printable(text.replace("\n", "").replace("\t", "")):
                 yield "provenance", f'expected texts without control characters, found {name} = "{text}"'
         for index, variant in enumerate(self.variants):
             if variant.file not in self.files:
@@ -134,7 +134,7 @@ class Bundle:
         try:
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())
-                data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MOST_BYTES, _MOST_BYTES))
+                data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MAX_BYTES, _MAX_BYTES))
         except FileNotFoundError:
             raise EdgeLstmError(
                 f"expected a bundle at {path}, found no file", "make one with edge-lstm export"
@@ -157,7 +157,7 @@ class Bundle:
             raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
         version = facts.get("format_version") if isinstance(facts, dict) else None
         if version != FORMAT_VERSION:
-            found = told(str(version)) if isinstance(version, (int, str)) else "none"
+            found = printable(str(version)) if isinstance(version, (int, str)) else "none"
             raise EdgeLstmError(
                 f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {found}",
                 "export it again with this version of edge-lstm, or install the version that made it",
@@ -166,7 +166,7 @@ class Bundle:
         manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}")
         if set(manifest.files) != set(content):
             odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
-            raise _damaged(source, f"other files than its manifest lists: {told(odd)}")
+            raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
         for name, expected in manifest.files.items():
             if sha256(content[name]).hexdigest() != expected:
                 raise _damaged(source, f"{name} with another sha256 than its manifest says")
@@ -228,28 +228,28 @@ def _zip(entries: Mapping[str, bytes]) -> bytes:
 
 def _entries(data: bytes, source: str) -> dict[str, bytes]:
     """The entries of the zip, by name; names, count and sizes are checked before anything is read."""
-    if len(data) > _MOST_BYTES:
-        raise _damaged(source, f"more than {_MOST_BYTES} bytes")
+    if len(data) > _MAX_BYTES:
+        raise _damaged(source, f"more than {_MAX_BYTES} bytes")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             names = [info.filename for info in infos]
-            if len(infos) > _MOST_ENTRIES or len(set(names)) < len(names):
+            if len(infos) > _MAX_ENTRIES or len(set(names)) < len(names):
                 raise _damaged(source, f"{len(names)} entries of {len(set(names))} names")
             for info in infos:
                 kind = stat.S_IFMT(info.external_attr >> 16)
-                if not _NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
-                    raise _damaged(source, f"an entry that no bundle has: {told(info.filename)!r}")
+                if not _ENTRY_NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
+                    raise _damaged(source, f"an entry that no bundle has: {printable(info.filename)!r}")
                 if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                     raise _damaged(source, f"{info.filename!r} that is compressed")
-                if info.file_size > _MOST_OF.get(info.filename, _MOST_BYTES):
+                if info.file_size > _MAX_BYTES_OF.get(info.filename, _MAX_BYTES):
                     raise _damaged(source, f"{info.filename!r} of {info.file_size} bytes")
             if (claimed := sum(info.file_size for info in infos)) > len(data):
                 raise _damaged(source, f"entries that claim {claimed} bytes in a file of {len(data)}")
             return {info.filename: archive.read(info) for info in infos}
     # what zipfile raises on damaged archives: BadZipFile, and from corrupted fields any of the others
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
-        raise _damaged(source, told(str(error))) from None
+        raise _damaged(source, printable(str(error))) from None
 
 
 def _damaged(source: str, found: str) -> EdgeLstmError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge_lstm.bundle.archive import CERTIFICATE, Bundle
 from edge_lstm.foundation.config import from_mapping, key
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.text import plain
+from edge_lstm.foundation.text import is_printable
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Certificate:
         for index, one in enumerate(self.variants):
             if sorted(one.drift) != sorted(self.segments):
                 yield f"variants[{index}].drift", "expected a number for each of the segments"
-            if not plain(one.backend + one.scheme):
+            if not is_printable(one.backend + one.scheme):
                 yield f"variants[{index}]", "expected names without control characters"
-        if not all(map(plain, [self.metric, *self.segments, *self.saturation])):
+        if not all(map(is_printable, [self.metric, *self.segments, *self.saturation])):
             yield "segments", "expected texts without control characters"
 
     @property
@@ -81,7 +81,7 @@ class Certificate:
         )
 
 
-def measured(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
+def figures_table(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts: what was measured of each variant on each backend."""
     drifts = [f"drift, {segment}" for segment in certificate.segments]
     head = [
@@ -109,7 +109,7 @@ def measured(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
     return [*head, "rows alike from a batch of"], rows
 
 
-def in_words(certificate: Certificate) -> str:
+def summary_text(certificate: Certificate) -> str:
     """What holds for all variants, in a few sentences."""
     saturated = ", ".join(f"{name} {100 * share:.1f} %" for name, share in certificate.saturation.items())
     unit = "" if certificate.metric == "error rate" else " standard deviations"

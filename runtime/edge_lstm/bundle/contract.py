@@ -11,15 +11,15 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
-from edge_lstm.foundation.text import plain
+from edge_lstm.foundation.text import is_printable
 
 ClockInput = Literal["time_of_day", "day_of_week", "day_of_year", "elapsed"]
 Aggregate = Literal["mean", "last", "sum", "least", "most"]
 Task = Literal["forecast", "estimate", "classify", "anomaly"]
 
-_FLOAT32 = float(np.finfo(np.float32).max)
-_MOST_OUTPUTS = 2**16
-_MOST_AXES = 8
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_MAX_OUTPUTS = 2**16
+_MAX_AXES = 8
 
 # What derived inputs are called, with how many spans (in steps) each takes; `derived.py` computes them.
 DERIVED: dict[str, int] = {
@@ -42,17 +42,17 @@ class Feature:
     unit: str = key("", doc="physical unit, for people")
     mean: float = key(
         0.0,
-        least=-_FLOAT32,
-        most=_FLOAT32,
+        least=-_FLOAT32_MAX,
+        most=_FLOAT32_MAX,
         doc="mean over the training part; stands in for a value that was never seen",
     )
-    scale: float = key(1.0, least=1e-30, most=_FLOAT32, doc="standard deviation over the training part")
+    scale: float = key(1.0, least=1e-30, most=_FLOAT32_MAX, doc="standard deviation over the training part")
     mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
     derived: list[str] = key([], doc='inputs computed from it, e.g. "difference", "mean 10", "slope 10 40"')
     categories: list[str] = key([], doc="the texts that its values stand for, where they are no numbers")
     mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
     aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
-    sentinels: list[float] = key([], least=-_FLOAT32, most=_FLOAT32, doc="numbers that mean a missing value")
+    sentinels: list[float] = key([], least=-_FLOAT32_MAX, most=_FLOAT32_MAX, doc="numbers that mean a missing value")
     least: float | None = key(None, doc="a smaller value is missing")
     most: float | None = key(None, doc="a larger value is missing")
 
@@ -148,14 +148,14 @@ class StateTensor:
     name: str = key(doc="e.g. hidden_state_0")
     shape: list[int] = key(doc="for one stream, so without the batch axis")
     start: list[float] = key(
-        [], least=-_FLOAT32, most=_FLOAT32, doc="its numbers where a stream starts, row after row; none: zeros"
+        [], least=-_FLOAT32_MAX, most=_FLOAT32_MAX, doc="its numbers where a stream starts, row after row; none: zeros"
     )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.start and len(self.start) != math.prod(self.shape):
             yield "start", f"expected {math.prod(self.shape)} numbers or none, found {len(self.start)}"
-        if not 1 <= len(self.shape) <= _MOST_AXES or any(size < 1 for size in self.shape):
-            yield "shape", f"expected 1 to {_MOST_AXES} sizes of at least 1, found {self.shape}"
+        if not 1 <= len(self.shape) <= _MAX_AXES or any(size < 1 for size in self.shape):
+            yield "shape", f"expected 1 to {_MAX_AXES} sizes of at least 1, found {self.shape}"
 
     @property
     def initial(self) -> Floats:
@@ -224,10 +224,10 @@ class Contract:
             yield "states", "expected at least one"
         if len({state.name for state in self.states}) < len(self.states):
             yield "states", "expected different names"
-        if (outputs := len(self.targets) * (1 + len(self.quantiles)) * len(self.horizons)) > _MOST_OUTPUTS:
-            yield "targets", f"expected at most {_MOST_OUTPUTS} numbers a prediction, found {outputs}"
+        if (outputs := len(self.targets) * (1 + len(self.quantiles)) * len(self.horizons)) > _MAX_OUTPUTS:
+            yield "targets", f"expected at most {_MAX_OUTPUTS} numbers a prediction, found {outputs}"
         for where, text in self._texts():
-            if not plain(text):
+            if not is_printable(text):
                 yield where, f'expected texts without control characters, found "{text}"'
 
     def _texts(self) -> Iterator[tuple[str, str]]:
@@ -260,7 +260,9 @@ class Contract:
     @property
     def output_names(self) -> list[str]:
         """What predictions are named by: each target, and after it its quantiles."""
-        return [name for target in self.targets for name in (target, *(_percentile(target, q) for q in self.quantiles))]
+        return [
+            name for target in self.targets for name in (target, *(_quantile_name(target, q) for q in self.quantiles))
+        ]
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
@@ -276,8 +278,8 @@ class Contract:
 
     def output_names_of(self, target: str) -> list[str]:
         """The target itself, and its quantiles."""
-        return [target, *(_percentile(target, quantile) for quantile in self.quantiles)]
+        return [target, *(_quantile_name(target, quantile) for quantile in self.quantiles)]
 
 
-def _percentile(target: str, quantile: float) -> str:
+def _quantile_name(target: str, quantile: float) -> str:
     return f"{target} p{100 * quantile:g}"

@@ -12,7 +12,7 @@ from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.bundle.signing import signer
 
 # Of the provenance, what a person asks for; `facts` has the rest.
-_TOLD = ("recording", "verdict", "exported by")
+_PROVENANCE_SHOWN = ("recording", "verdict", "exported by")
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
@@ -35,13 +35,13 @@ def state_bytes(bundle: Bundle) -> int:
 
 def data_sheet(bundle: Bundle) -> str:
     """The bundle's data sheet, ready to print."""
-    lines = [f"{name:<10}{text}" for name, text in rows_of(bundle)]
+    lines = [f"{name:<10}{text}" for name, text in sheet_rows(bundle)]
     lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
     for name, size, parity, drift, rows in variant_rows(bundle):
         lines.append(f"{name:<18}{size:>9}   {parity}  {drift:>7}  {rows}".rstrip())
     lines += [""] + [
         f"{name:<18}{' '.join(bundle.manifest.provenance[name].split())}"
-        for name in _TOLD
+        for name in _PROVENANCE_SHOWN
         if name in bundle.manifest.provenance
     ]
     return "\n".join(lines)
@@ -61,17 +61,17 @@ def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
+def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
     """The sheet's facts, a name and a text each."""
     contract, architecture = bundle.contract, bundle.manifest.architecture
     sampling = contract.sampling
     rows = [
         ("bundle", f"{contract.name}, id {bundle.id}"),
         ("task", contract.task),
-        ("takes", _shortened([_with_unit(feature.name, feature.unit) for feature in contract.features])),
+        ("takes", _listed([_with_unit(feature.name, feature.unit) for feature in contract.features])),
     ]
-    if missing := list(filter(None, map(_missing, contract.features))):
-        rows.append(("missing", _shortened(missing)))
+    if missing := list(filter(None, map(_missing_values, contract.features))):
+        rows.append(("missing", _listed(missing)))
     if contract.clock:
         rows.append(("clock", ", ".join(name.replace("_", " ") for name in contract.clock) + " (UTC)"))
     if sampling.interval_s:
@@ -79,8 +79,8 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     if sampling.max_gap_s:
         rows.append(("restarts", f"a stream that was silent for more than {duration(sampling.max_gap_s)}"))
     rows += [
-        ("gives", _given(contract)),
-        ("ahead", _ahead(contract.horizons)),
+        ("gives", _outputs(contract)),
+        ("ahead", _horizons_text(contract.horizons)),
         (
             "network",
             f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "
@@ -97,7 +97,7 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     return rows
 
 
-def _missing(feature: Feature) -> str:
+def _missing_values(feature: Feature) -> str:
     """Which of its numbers are none: "co2 below 0, -200", or an empty text."""
     bounds = [("below", feature.least), ("above", feature.most)]
     said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
@@ -105,9 +105,9 @@ def _missing(feature: Feature) -> str:
     return f"{feature.name} {' or '.join(said)}" if said else ""
 
 
-def _given(contract: Contract) -> str:
+def _outputs(contract: Contract) -> str:
     """What a prediction holds."""
-    named = _shortened([_with_unit(name, unit) for name, unit in contract.target_units.items()])
+    named = _listed([_with_unit(name, unit) for name, unit in contract.target_units.items()])
     if contract.decision is not None:
         return f"{contract.decision.label}, one of {named}"
     if contract.alarm is not None:
@@ -115,7 +115,7 @@ def _given(contract: Contract) -> str:
     return named
 
 
-def _ahead(horizons: list[int]) -> str:
+def _horizons_text(horizons: list[int]) -> str:
     if horizons == [0]:
         return "the same step"
     return ", ".join(map(str, horizons)) + (" step" if horizons == [1] else " steps")
@@ -129,7 +129,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def _shortened(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     """All of them, or of very many the first, the last and the count."""
     return ", ".join(names) if len(names) <= 24 else f"{names[0]} to {names[-1]}, {len(names)} in all"
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.archive import GOLDEN, Bundle
-from edge_lstm.bundle.npz import NO_ARRAYS, read_npz
+from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.foundation.arrays import Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.text import told
+from edge_lstm.foundation.text import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +57,9 @@ def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
             for scheme in {*bundle.schemes, "float32"}
         }
         golden = GoldenVectors(arrays["features"], arrays["marks"], expected)
-    except NO_ARRAYS as error:
+    except NPZ_ERRORS as error:
         raise EdgeLstmError(
-            f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {told(str(error))}",
+            f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {printable(str(error))}",
             "export the bundle again",
         ) from None
     if fault := _fault(bundle, golden):

@@ -11,7 +11,7 @@ Scheme = Literal["float32", "float16", "int8", "int8-dynamic", "int8-static", "i
 _NO_INTEGERS = "it has no integer kernels, and would compute something else than the others"
 _ROUNDS_OUTPUTS = "its integer products round their outputs to int8 as well, which drifts by 0.02 to 0.03 and more"
 # Rounding weights and dequantizing them at load asks nothing of a backend; integer kernels do.
-_REFUSED: Mapping[tuple[str, str], str] = {
+_UNSUPPORTED: Mapping[tuple[str, str], str] = {
     ("int8-dynamic", "numpy"): _NO_INTEGERS,
     ("int8-dynamic", "tflite-runtime"): (
         "its integer kernels take 2 to 9 times as long, and ignore scales that are per row without a word"
@@ -22,6 +22,6 @@ _REFUSED: Mapping[tuple[str, str], str] = {
 }
 
 
-def refused(scheme: str, backend: str) -> str | None:
+def why_unsupported(scheme: str, backend: str) -> str | None:
     """Why the backend may not run the scheme, or None where it may."""
-    return _REFUSED.get((scheme, backend))
+    return _UNSUPPORTED.get((scheme, backend))

@@ -53,7 +53,7 @@ def signature(bundle: Bundle, key: Path) -> bytes:
     """The entry manifest.sig for the bundle, by the private key in the file `key`; equal arguments give equal bytes."""
     private = _private_key(key)
     facts = {
-        "public_key": _raw(private.public_key()).hex(),
+        "public_key": _key_bytes(private.public_key()).hex(),
         "signature": private.sign(bundle.manifest_bytes).hex(),
     }
     return (json.dumps(facts) + "\n").encode()
@@ -63,7 +63,7 @@ def signer(bundle: Bundle) -> str | None:
     """The public key (hex) that claims to have signed the bundle; None: it is unsigned. Checks nothing."""
     if bundle.signature is None:
         return None
-    return _claim(bundle)[0].hex()
+    return _claimed_signature(bundle)[0].hex()
 
 
 def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
@@ -76,8 +76,8 @@ def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
         )
     from cryptography.exceptions import InvalidSignature
 
-    claimed, signed = _claim(bundle)
-    if claimed != _raw(trusted):
+    claimed, signed = _claimed_signature(bundle)
+    if claimed != _key_bytes(trusted):
         raise EdgeLstmError(
             f"{bundle.source}: expected a signature by {public_key}, found one by another key, {claimed.hex()[:16]}",
             "ask whoever sent it to sign with the key that is trusted here",
@@ -91,7 +91,7 @@ def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
         ) from None
 
 
-def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
+def _claimed_signature(bundle: Bundle) -> tuple[bytes, bytes]:
     """(public key, signature) as manifest.sig has them."""
     try:
         facts = json.loads(bundle.signature or b"")
@@ -103,7 +103,7 @@ def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
         ) from None
 
 
-def _raw(key: Ed25519PublicKey) -> bytes:
+def _key_bytes(key: Ed25519PublicKey) -> bytes:
     raw: bytes = key.public_bytes_raw()
     return raw
 
@@ -114,11 +114,11 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(_bytes(path), None)
+        key = load_pem_private_key(_read_key(path), None)
     except (ValueError, TypeError):
-        raise _no_key(path, "private") from None
+        raise _not_a_key(path, "private") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise _no_key(path, "private")
+        raise _not_a_key(path, "private")
     return key
 
 
@@ -128,15 +128,15 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(_bytes(path))
+        key = load_pem_public_key(_read_key(path))
     except (ValueError, TypeError):
-        raise _no_key(path, "public") from None
+        raise _not_a_key(path, "public") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise _no_key(path, "public")
+        raise _not_a_key(path, "public")
     return key
 
 
-def _bytes(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -145,7 +145,7 @@ def _bytes(path: Path) -> bytes:
         ) from None
 
 
-def _no_key(path: Path, kind: str) -> EdgeLstmError:
+def _not_a_key(path: Path, kind: str) -> EdgeLstmError:
     return EdgeLstmError(
         f"expected an Ed25519 {kind} key (PEM) in {path}, found something else", "make one with edge-lstm keys new"
     )

@@ -11,8 +11,8 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
-STARTS = {"expected": float("nan")}
-_LEAST_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
+START_VALUES = {"expected": float("nan")}
+_MIN_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
 
 
 class AnomalyDetector:
@@ -81,21 +81,21 @@ class AnomalyDetector:
         calibration[slots[places], count[places]] = smoothed[places]
         current["calibrated"][slots[places]] += 1
         for slot in slots[places[count[places] + 1 == size]].tolist():
-            center, whitening, threshold = self._fitted(calibration[slot].astype(np.float64))
+            center, whitening, threshold = self._fit(calibration[slot].astype(np.float64))
             current["center"][slot], current["whitening"][slot], current["threshold"][slot] = (
                 center,
                 whitening,
                 threshold,
             )
 
-    def _fitted(self, rows: Doubles) -> tuple[Doubles, Doubles, float]:
+    def _fit(self, rows: Doubles) -> tuple[Doubles, Doubles, float]:
         """Center (targets,), whitening (targets, targets) and threshold of a stream's averages (steps, targets)."""
         alarm = self._alarm
         center = rows.mean(axis=0)
         covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
-        diagonal = np.diag(np.maximum(np.diag(covariance), _LEAST_VARIANCE))
+        diagonal = np.diag(np.maximum(np.diag(covariance), _MIN_VARIANCE))
         covariance = (
-            (1 - alarm.shrinkage) * covariance + alarm.shrinkage * diagonal + _LEAST_VARIANCE * np.eye(len(center))
+            (1 - alarm.shrinkage) * covariance + alarm.shrinkage * diagonal + _MIN_VARIANCE * np.eye(len(center))
         )
         whitening = np.linalg.inv(np.linalg.cholesky(covariance))
         repeated = np.broadcast_to(center, rows.shape), np.broadcast_to(whitening, (len(rows), *whitening.shape))
@@ -110,7 +110,7 @@ def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
     return found
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) that a stream's present needs."""
     size = len(contract.targets)
     return [

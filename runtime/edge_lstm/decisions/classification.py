@@ -10,8 +10,8 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
-_NONE = -1
-STARTS = {"label": float(_NONE), "rival": float(_NONE)}
+_NO_LABEL = -1
+START_VALUES = {"label": float(_NO_LABEL), "rival": float(_NO_LABEL)}
 
 
 class Classifier:
@@ -34,15 +34,15 @@ class Classifier:
             votes = np.where(first[:, None], 0.0, current["votes"][slots]) + probabilities
             current["votes"][slots] = votes
             probabilities = votes / steps[:, None]
-        label = np.where(first, _NONE, current["label"][slots])
-        rival = np.where(first, _NONE, current["rival"][slots])
+        label = np.where(first, _NO_LABEL, current["label"][slots])
+        rival = np.where(first, _NO_LABEL, current["rival"][slots])
         best = probabilities.argmax(axis=1)
         rival_steps = np.where(best == rival, current["rival_steps"][slots] + 1, 1)
-        taken = (label == _NONE) | (rival_steps >= self._hold_steps) | (best == label)
+        taken = (label == _NO_LABEL) | (rival_steps >= self._hold_steps) | (best == label)
         turned = taken & (best != label)
         label = np.where(taken, best, label)
         current["label"][slots] = label
-        current["rival"][slots] = np.where(taken, _NONE, best)
+        current["rival"][slots] = np.where(taken, _NO_LABEL, best)
         current["rival_steps"][slots] = np.where(taken, 0, rival_steps)
         return probabilities.astype(np.float32), label.astype(np.int64), turned
 
@@ -55,7 +55,7 @@ def softmax(logits: Floats) -> Doubles:
     return probabilities
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) that a stream's present needs."""
     votes = len(contract.targets) if contract.decision is not None and contract.decision.pool else 0
     return [("label", "i4", ()), ("rival", "i4", ()), ("rival_steps", "i4", ()), ("votes", "f8", (votes,))]

@@ -36,7 +36,7 @@ class Decisions(NamedTuple):
         return Decisions(self.values[chosen], labels, scores, alarms, self.turned[chosen])
 
 
-def together(rounds: Sequence[Decisions]) -> Decisions:
+def concatenated(rounds: Sequence[Decisions]) -> Decisions:
     """Decisions of rounds, in their order."""
     values, labels, scores, alarms, turned = zip(*rounds, strict=True)
     return Decisions(
@@ -48,7 +48,7 @@ def together(rounds: Sequence[Decisions]) -> Decisions:
     )
 
 
-class Decide(Protocol):
+class Decider(Protocol):
     """One task's way from what the network gave to a decision."""
 
     def __call__(
@@ -67,13 +67,13 @@ class Decide(Protocol):
         ...
 
 
-def decider(contract: Contract) -> Decide:
+def decider(contract: Contract) -> Decider:
     """The contract's way to decide."""
     if contract.decision is not None:
         return _Classifier(contract)
     if contract.alarm is not None:
         return _Detector(contract)
-    return _undecided
+    return _no_decision
 
 
 def decide_all(
@@ -91,8 +91,8 @@ def decide_all(
     decide = decider(contract)
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
     lengths = np.diff(begins, append=len(stream_of))
-    current = np.zeros(len(begins), [("warm_steps", "i8"), *carried(contract)])
-    for name, start in starts(contract).items():
+    current = np.zeros(len(begins), [("warm_steps", "i8"), *record_fields(contract)])
+    for name, start in start_values(contract).items():
         current[name] = start
     calibration = np.zeros((len(begins), *calibration_shape(contract)), np.float32)
     labels: list[str | None] = [None] * len(stream_of)
@@ -113,7 +113,7 @@ def decide_all(
     return labels, scores, alarms
 
 
-def _undecided(
+def _no_decision(
     current: Records, calibration: Floats, slots: Slots, values: Floats, missing: Flags, raw: Floats
 ) -> Decisions:
     return Decisions(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
@@ -154,18 +154,18 @@ class _Detector:
         return Decisions(raw, [None] * len(slots), scores, alarms, turned)
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) that a stream's present needs for its decisions."""
     if contract.decision is not None:
-        return classify.carried(contract)
-    return anomaly.carried(contract) if contract.alarm is not None else []
+        return classify.record_fields(contract)
+    return anomaly.record_fields(contract) if contract.alarm is not None else []
 
 
-def starts(contract: Contract) -> dict[str, float]:
+def start_values(contract: Contract) -> dict[str, float]:
     """Where these fields start, other than at 0."""
     if contract.decision is not None:
-        return classify.STARTS
-    return anomaly.STARTS if contract.alarm is not None else {}
+        return classify.START_VALUES
+    return anomaly.START_VALUES if contract.alarm is not None else {}
 
 
 def calibration_shape(contract: Contract) -> tuple[int, int]:

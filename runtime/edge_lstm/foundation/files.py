@@ -16,7 +16,7 @@ def write_file(path: Path, content: bytes | str, mode: int | None = None) -> Non
     Raises EdgeLstmError where the folder is missing or cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    descriptor, beside = _beside(path)
+    descriptor, beside = _temporary_file(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -41,12 +41,12 @@ def write_file(path: Path, content: bytes | str, mode: int | None = None) -> Non
 
 def require_writable_folder(path: Path) -> None:
     """Raise EdgeLstmError where `path` could not be written: before long work whose end it is."""
-    descriptor, beside = _beside(path)
+    descriptor, beside = _temporary_file(path)
     os.close(descriptor)
     Path(beside).unlink()
 
 
-def _beside(path: Path) -> tuple[int, str]:
+def _temporary_file(path: Path) -> tuple[int, str]:
     try:
         return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

@@ -22,7 +22,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.hashing import sha256
-from edge_lstm.foundation.times import NO_CLOCK
+from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.deadband import Deadband
@@ -244,7 +244,7 @@ class Service:
     def _plausible(self, message: Message, reading: Reading) -> bool:
         """Whether its time is not absurdly far ahead; counted and told where it is."""
         ahead = reading.time - self._arrivals.latest
-        if ahead > self.config.max_ahead_s and self._arrivals.latest > NO_CLOCK:
+        if ahead > self.config.max_ahead_s and self._arrivals.latest > CLOCK_UNSET_BEFORE:
             self._refuse(message, f"expected a time up to now, found one {ahead:.0f} s ahead")
             return False
         return True
@@ -315,7 +315,7 @@ class Service:
         table = self._predictor.table
         over = len(table) - self.config.max_streams
         if over > 0:
-            for stream in table.idle(over + self.config.max_streams // 10):  # many at once, so seldom
+            for stream in table.least_recently_used(over + self.config.max_streams // 10):  # many at once, so seldom
                 if stream not in self._unsaved:
                     table.evict(stream)
 

@@ -24,7 +24,9 @@ from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
 
-_FORM = 1  # of the tables and of the rows in them, kept as user_version; 0 is what the first builds left there
+_SCHEMA_VERSION = (
+    1  # of the tables and of the rows in them, kept as user_version; 0 is what the first builds left there
+)
 _CACHE_KIB = 512  # of pages; what is read is seldom read again
 _PAGE_BYTES = 4096
 _SHORT_LOG_PAGES = 256  # 1 MB of write-ahead log, on disks that are small
@@ -48,7 +50,7 @@ create trigger if not exists drop_layouts after delete on bundle begin delete fr
 
 # In its place: to replace it would free its page and take another, and write the lists of both. And with row ids, since
 # a table without them keeps what is over 1,002 bytes on a page of its own.
-_PUT_ROW = "insert into streams values (?, ?) on conflict (stream) do update set row = excluded.row"
+_UPSERT_ROW = "insert into streams values (?, ?) on conflict (stream) do update set row = excluded.row"
 
 
 class SteppingRules(NamedTuple):
@@ -63,7 +65,7 @@ class StoreFullError(EdgeLstmError):
 
 
 _NO_RULES = SteppingRules(0, 0)
-_ENDLESS = 1 << 62  # later than any batch
+_AFTER_ALL_BATCHES = 1 << 62  # later than any batch
 
 
 class Store:
@@ -96,16 +98,16 @@ class Store:
             self._database = self._opened_or_new()
             found = self._database.execute("select id from bundle").fetchone()
             if found != (bundle_id,):
-                self._adopt(bundle_id, found[0] if found else None)
+                self._change_bundle(bundle_id, found[0] if found else None)
             self._require_layout(layout)
             self._begin_span((bundle_id, *rules))
-            self._widen_log()
+            self._preallocate_log()
             counted = self._database.execute("select count(*), total(count) from history").fetchone()
         except (sqlite3.OperationalError, OSError) as error:
             raise EdgeLstmError(
-                f"expected to open the state database at {path}, found: {error}", _remedy(error)
+                f"expected to open the state database at {path}, found: {error}", _hint(error)
             ) from None
-        self._kept = int(counted[1])
+        self._history_count = int(counted[1])
 
     def _opened_or_new(self) -> sqlite3.Connection:
         try:
@@ -113,7 +115,7 @@ class Store:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            if _is_somebodys(self._path):
+            if _is_another_file(self._path):
                 raise EdgeLstmError(
                     f"expected a state database at {self._path}, found: {error}", "name another path under state"
                 ) from None
@@ -136,14 +138,14 @@ class Store:
                     f"expected a state database at {self._path}, found one with other tables ({', '.join(tables[:3])})",
                     "name another path under state",
                 )
-            if form > _FORM:
+            if form > _SCHEMA_VERSION:
                 raise EdgeLstmError(
-                    f"expected a state database of form {_FORM} at {self._path}, found form {form}",
+                    f"expected a state database of form {_SCHEMA_VERSION} at {self._path}, found form {form}",
                     "run the later edge-lstm that wrote it, or name another path under state",
                 )
             database.executescript(_SCHEMA)
-            if form < _FORM:
-                database.execute(f"pragma user_version = {_FORM}")
+            if form < _SCHEMA_VERSION:
+                database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
             (verdict,) = database.execute("pragma quick_check(1)").fetchone()
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
@@ -161,7 +163,7 @@ class Store:
                 log_file.rename(aside.with_name(aside.name + ending))
         log.error("state database damaged, every stream starts cold kept=%s error=%s", aside, error)
 
-    def _adopt(self, bundle_id: str, former: str | None) -> None:
+    def _change_bundle(self, bundle_id: str, former: str | None) -> None:
         if former is not None:
             log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", former, bundle_id)
         with self._transaction():
@@ -206,7 +208,7 @@ class Store:
         Each batch keeps its number: what is confirmed is dropped by it, and a later number would drop what is not.
         """
         unsent = self._database.execute("select batch, messages from unsent order by batch")
-        batches = [(batch, list(_unpacked(messages))) for batch, messages in unsent]
+        batches = [(batch, list(_unpack(messages))) for batch, messages in unsent]
         unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
         (last,) = self._database.execute("select max(batch) from history").fetchone()
         return max([last or 0, *(batch for batch, _ in batches)]), batches, unacknowledged
@@ -247,19 +249,19 @@ class Store:
         """
         try:
             with self._transaction():
-                self._database.executemany(_PUT_ROW, rows)
+                self._database.executemany(_UPSERT_ROW, rows)
                 self._database.execute("delete from unsent where batch <= ?", (confirmed,))
                 if outbox:
-                    self._database.execute("insert into unsent values (?, ?)", (batch, _packed(outbox)))
+                    self._database.execute("insert into unsent values (?, ?)", (batch, _pack(outbox)))
                 self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
                 self._database.executemany(
                     "insert or replace into unacknowledged values (?, ?)",
                     ((message, batch) for message in unacknowledged),
                 )
                 if self._history and readings:
-                    self._keep(batch, readings)
+                    self._append_history(batch, readings)
         except sqlite3.OperationalError as error:
-            self._fold()
+            self._checkpoint()
             raise StoreFullError(
                 f"expected to commit states to {self._path}, found: {error}",
                 "free some space; nothing is lost: the broker keeps what is not committed",
@@ -273,7 +275,7 @@ class Store:
             "start the service again: it moves the damaged file aside; check the disk",
         )
 
-    def _widen_log(self) -> None:
+    def _preallocate_log(self) -> None:
         """Let the write-ahead log be long where the disk has room, and make it so by a transaction that is not kept.
 
         A commit that makes the file longer waits for the file system's own journal too, which takes several times as
@@ -282,7 +284,7 @@ class Store:
         size = _LOG_PAGES * _PAGE_BYTES
         if shutil.disk_usage(self._path.parent).free < 8 * size:
             return
-        self._fold()  # so that it can be shortened again, whatever becomes of this
+        self._checkpoint()  # so that it can be shortened again, whatever becomes of this
         try:
             self._database.execute("begin immediate")
             self._database.execute("insert into unsent values (-1, zeroblob(?))", (size,))
@@ -294,24 +296,24 @@ class Store:
         if taken:
             self._database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
         else:
-            self._fold()
+            self._checkpoint()
 
-    def _fold(self) -> None:
+    def _checkpoint(self) -> None:
         """Fold the write-ahead log into the file, which may be what a full disk needs."""
         with contextlib.suppress(sqlite3.OperationalError):
             self._database.execute("pragma wal_checkpoint(truncate)")
 
-    def _keep(self, batch: int, readings: Sequence[Reading]) -> None:
+    def _append_history(self, batch: int, readings: Sequence[Reading]) -> None:
         content = dump_json([*map(tuple, readings)])  # orjson takes no named ones
         self._database.execute("insert into history values (?, ?, ?)", (batch, len(readings), content))
-        self._kept += len(readings)
-        while self._kept > 2 * self._history:  # seldom, and then many at once
+        self._history_count += len(readings)
+        while self._history_count > 2 * self._history:  # seldom, and then many at once
             oldest = list(self._database.execute("select batch, count from history order by batch limit 100"))
             for number, count in oldest:
-                if self._kept - count < self._history:
+                if self._history_count - count < self._history:
                     return
                 self._database.execute("delete from history where batch = ?", (number,))
-                self._kept -= count
+                self._history_count -= count
 
     def close(self, confirmed: int) -> None:
         """Drop the outgoing messages of all batches up to `confirmed`, and let go of the file, the log folded in."""
@@ -327,7 +329,7 @@ class Store:
         return self._database
 
 
-def history(path: Path, bundle_id: str) -> tuple[list[Reading], SteppingRules | None]:
+def read_history(path: Path, bundle_id: str) -> tuple[list[Reading], SteppingRules | None]:
     """The readings that a service kept, in the order in which it took them; the file is only read.
 
     Those that it stepped by this bundle, the last time that it ran, and by which rules. Of a bundle that never ran
@@ -342,7 +344,7 @@ def history(path: Path, bundle_id: str) -> tuple[list[Reading], SteppingRules | 
                 "select readings from history where batch >= ? and batch < ? order by batch", (since, until)
             )
             readings = [
-                Reading(stream, moment, _numbers(values), sequence, partial)
+                Reading(stream, moment, _without_nulls(values), sequence, partial)
                 for (content,) in kept
                 for stream, moment, values, sequence, partial in json.loads(content)
             ]
@@ -357,7 +359,7 @@ def history(path: Path, bundle_id: str) -> tuple[list[Reading], SteppingRules | 
 
 def _span(database: sqlite3.Connection, bundle_id: str) -> tuple[int, int, SteppingRules | None]:
     """The batches [since, until) that a bundle stepped the last time that it ran, and its last rules."""
-    since, until, rules = _ENDLESS, _ENDLESS, None
+    since, until, rules = _AFTER_ALL_BATCHES, _AFTER_ALL_BATCHES, None
     for begun, bundle, max_rewind, window in database.execute("select * from spans order by since desc"):
         if bundle == bundle_id:
             since, rules = begun, rules or SteppingRules(max_rewind, window)
@@ -365,20 +367,20 @@ def _span(database: sqlite3.Connection, bundle_id: str) -> tuple[int, int, Stepp
             until = begun
         else:
             break
-    return (0, _ENDLESS, None) if rules is None else (since, until, rules)
+    return (0, _AFTER_ALL_BATCHES, None) if rules is None else (since, until, rules)
 
 
-def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+def _without_nulls(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
 
-def _packed(messages: Sequence[Outgoing]) -> bytes:
+def _pack(messages: Sequence[Outgoing]) -> bytes:
     """How many pieces there are, how long each is (4 bytes each), and the pieces: topic, payload, topic, payload, …"""
     pieces = [piece for topic, payload in messages for piece in (topic.encode(), payload)]
     return struct.pack(f"<{1 + len(pieces)}I", len(pieces), *map(len, pieces)) + b"".join(pieces)
 
 
-def _unpacked(content: bytes) -> Iterator[Outgoing]:
+def _unpack(content: bytes) -> Iterator[Outgoing]:
     (count,) = struct.unpack_from("<I", content)
     at = 4 + 4 * count
     pieces = []
@@ -399,7 +401,7 @@ def _other_layout(path: Path, layout: str, digest: str, found_digest: str, found
     )
 
 
-def _is_somebodys(path: Path) -> bool:
+def _is_another_file(path: Path) -> bool:
     """Whether the file begins as a text or an archive (a bundle is one): that was never ours, and stays where it is.
 
     What a card makes of a database's first page is neither: zeros, ones, or another file's bytes.
@@ -410,7 +412,7 @@ def _is_somebodys(path: Path) -> bool:
     return begin.startswith(b"PK") or (b"\0" not in begin and lost < 4)
 
 
-def _remedy(error: Exception) -> str:
+def _hint(error: Exception) -> str:
     """Of a file that cannot be opened."""
     if "locked" in str(error):
         return "end the other service that uses it, or name another path under state"

@@ -74,7 +74,7 @@ class Derived:
         averages, which this step updates.
         """
         first = current["warm_steps"][slots] == 0
-        averages, deviations, together = self._moved(current, slots, values.astype(np.float64))
+        averages, deviations, together = self._update(current, slots, values.astype(np.float64))
         columns: list[Floats] = []
         for kind, feature, parts in self._columns:
             value = values[:, feature]
@@ -96,7 +96,7 @@ class Derived:
             columns.append(column.astype(np.float32)[:, None])
         return columns
 
-    def _moved(self, current: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+    def _update(self, current: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         """With `values` (n, features) in them: the averages and standard deviations, (n, averages) each, and the roots
         of the covariances, (n, pairs)."""
         if not self._averaged:

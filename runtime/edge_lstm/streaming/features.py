@@ -91,7 +91,7 @@ class Features:
         return vectors
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) that a stream's present needs for its derived inputs."""
     derived = Derived(contract)
     if not derived:

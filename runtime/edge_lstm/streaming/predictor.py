@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.registry import preferred
-from edge_lstm.backends.selftest import accepted
+from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.decider import decider
@@ -19,16 +19,16 @@ from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm.streaming.sampling import Round, Sampler
-from edge_lstm.streaming.step_results import Steps, in_order
+from edge_lstm.streaming.step_results import Steps, in_reading_order
 from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
 
 _LARGEST_BATCH = 1024  # rows a backend's step; a larger round goes in parts
-_RUNAWAY_TOLD_EVERY = 100  # steps of a stream: a broken sensor goes on being broken
-_MOST_TOLD = 4096  # streams
-_RUNAWAY = 1e6  # a hidden state lies within 1, a cell state grows by at most 1 a step
+_REPORT_RUNAWAY_EVERY = 100  # steps of a stream: a broken sensor goes on being broken
+_MAX_REPORTED = 4096  # streams
+_RUNAWAY_BOUND = 1e6  # a hidden state lies within 1, a cell state grows by at most 1 a step
 
 
 class Predictor:
@@ -64,11 +64,11 @@ class Predictor:
         self._max_rewind = max_rewind
         self._sampler = Sampler(contract, self.table)
         self._features = Features(contract)
-        self._decide = decider(contract)
+        self._decider = decider(contract)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0
-        self._told: dict[str, int] = {}  # streams whose state ran away, and their step when that was told
+        self._reported_at: dict[str, int] = {}  # streams whose state ran away, and their step when that was told
 
     @staticmethod
     def of(
@@ -87,7 +87,7 @@ class Predictor:
         Without `backend`: the first installed of litert, onnx, tflite-runtime, numpy; without `scheme`: int8 where the
         bundle has it. Raises EdgeLstmError where the backend is not here or fails the self-test.
         """
-        loaded, smallest_batch = accepted(bundle, *preferred(bundle, backend, scheme), execution)
+        loaded, smallest_batch = load_verified(bundle, *preferred(bundle, backend, scheme), execution)
         return Predictor(bundle.contract, loaded, smallest_batch, max_rewind=max_rewind, window=window, fetch=fetch)
 
     @property
@@ -105,24 +105,24 @@ class Predictor:
     def feed_columns(self, readings: Iterable[Reading]) -> Steps | None:
         """`feed` as columns, which takes half the time; None where nothing stepped."""
         rounds = list(self.steps(readings))
-        return in_order(rounds) if rounds else None
+        return in_reading_order(rounds) if rounds else None
 
     def steps(self, readings: Iterable[Reading]) -> Iterator[Steps]:
         """Step the readings' streams, round by round."""
         for one in self._sampler.rounds(readings):
             self._round += 1
             self.table.used[one.rows] = self._round
-            behind = self._sampler.behind(one)
+            behind = self._sampler.late_or_repeated(one)
             if not np.count_nonzero(behind):
-                yield from self._advance(one)
+                yield from self._step_round(one)
                 continue
-            yield from self._advance(one.part(~behind))
+            yield from self._step_round(one.part(~behind))
             for index in np.flatnonzero(behind).tolist():
                 chosen = np.zeros(len(behind), np.bool_)
                 chosen[index] = True
-                yield from self._late(one.part(chosen))
+                yield from self._step_late(one.part(chosen))
 
-    def _late(self, one: Round) -> Iterator[Steps]:
+    def _step_late(self, one: Round) -> Iterator[Steps]:
         """A round of one reading that is not newer than its stream's last: step it where it belongs, or drop it."""
         table, slot, time = self.table, int(one.slots[0]), one.times[0]
         trail = table.trail[slot, : table.trail_length[slot]]
@@ -142,18 +142,18 @@ class Predictor:
         again = table.rewind(slot, position)
         position -= len(trail) - len(again)
         for sample in again[:position]:
-            for _ in self._advance(_round_of(one, sample, 0)):
+            for _ in self._step_round(_round_of(one, sample, 0)):
                 pass  # said before, and not changed
-        yield from self._advance(one)
+        yield from self._step_round(one)
         for sample in again[position:]:
-            yield from self._advance(_round_of(one, sample, 1))
+            yield from self._step_round(_round_of(one, sample, 1))
 
-    def _advance(self, one: Round) -> Iterator[Steps]:
+    def _step_round(self, one: Round) -> Iterator[Steps]:
         """Step the round's streams once each, all readings newer than their streams' last."""
         if len(one.slots) > _LARGEST_BATCH:
             places = np.arange(len(one.slots))
             for start in range(0, len(places), _LARGEST_BATCH):
-                yield from self._advance(one.part((places >= start) & (places < start + _LARGEST_BATCH)))
+                yield from self._step_round(one.part((places >= start) & (places < start + _LARGEST_BATCH)))
             return
         if not len(one.slots):
             return
@@ -164,12 +164,12 @@ class Predictor:
         values = self._features.conditioned(samples.values)
         features = self._features.vectors(current, slots, one.times, samples.since, values, samples.missing)
         raw, following = self._step(rows, features)  # (n, outputs)
-        bounded = _bounded(raw, following)
+        bounded = _surely_bounded(raw, following)
         if not bounded:
-            raw = self._restarted_if_runaway(slots, features, raw)
+            raw = self._restart_runaway(slots, features, raw)
         counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
         current["step"][rows], current["warm_steps"][rows] = counts
-        decided = self._decide(current, table.calibration, slots, values, samples.missing, raw)
+        decided = self._decider(current, table.calibration, slots, values, samples.missing, raw)
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
         steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decided)
@@ -193,33 +193,35 @@ class Predictor:
             column[rows] = state[:count]
         return prediction[:count], following
 
-    def _restarted_if_runaway(self, slots: Slots, features: Floats, raw: Floats) -> Floats:
+    def _restart_runaway(self, slots: Slots, features: Floats, raw: Floats) -> Floats:
         """The outputs (n, outputs), those of streams whose numbers left all bounds stepped again from a fresh start."""
         bad = ~np.isfinite(raw).all(axis=1)
         for column in self.table.states:
             state = column[slots].reshape(len(slots), -1)
-            bad |= ~(np.abs(state) < _RUNAWAY).all(axis=1)  # a NaN is not below anything
+            bad |= ~(np.abs(state) < _RUNAWAY_BOUND).all(axis=1)  # a NaN is not below anything
         if not bad.any():
             return raw
         self.counts["runaway"] += int(bad.sum())
         for slot in slots[bad].tolist():
-            self._tell_runaway(self.table.name(slot), int(self.table.current["step"][slot]))
+            self._report_runaway(self.table.name(slot), int(self.table.current["step"][slot]))
         self.table.restart(slots[bad])
         raw = raw.copy()
         raw[bad] = self.step_rows(slots[bad], features[bad])
         return raw
 
-    def _tell_runaway(self, stream: str, step: int) -> None:
-        if abs(step - self._told.get(stream, -_RUNAWAY_TOLD_EVERY)) >= _RUNAWAY_TOLD_EVERY:
-            if len(self._told) >= _MOST_TOLD:
-                self._told.clear()
-            self._told[stream] = step
+    def _report_runaway(self, stream: str, step: int) -> None:
+        if abs(step - self._reported_at.get(stream, -_REPORT_RUNAWAY_EVERY)) >= _REPORT_RUNAWAY_EVERY:
+            if len(self._reported_at) >= _MAX_REPORTED:
+                self._reported_at.clear()
+            self._reported_at[stream] = step
             log.error("stream restarts, its state ran away stream=%s", stream)
 
 
-def _bounded(raw: Floats, states: Sequence[Floats]) -> bool:
+def _surely_bounded(raw: Floats, states: Sequence[Floats]) -> bool:
     """Whether all numbers surely are those of a network that did not run away; False asks for a closer look."""
-    return squares_below(raw, np.inf) and all(squares_below(state, _RUNAWAY * _RUNAWAY / 2) for state in states)
+    return squares_below(raw, np.inf) and all(
+        squares_below(state, _RUNAWAY_BOUND * _RUNAWAY_BOUND / 2) for state in states
+    )
 
 
 def _round_of(one: Round, sample: np.void, more: int) -> Round:

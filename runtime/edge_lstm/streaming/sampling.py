@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 from edge_lstm.foundation.hashing import blake2b
-from edge_lstm.foundation.numbers import LARGEST
+from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
-_NO_MEASUREMENT = 1e9  # standard deviations; training refuses a recording of such values
+_MAX_DEVIATIONS = 1e9  # standard deviations; training refuses a recording of such values
 
 # Tuples: a fast sensor makes one of each a reading, and a frozen dataclass takes several times as long to make.
 
@@ -54,7 +54,7 @@ class Round(NamedTuple):
         )
 
 
-class _Taken(NamedTuple):
+class _Arrived(NamedTuple):
     """Samples in the order in which they came; a stream may have several."""
 
     order: Sequence[int]  # which of the readings fed they came with
@@ -78,10 +78,10 @@ class Sampler:
 
     def __init__(self, contract: Contract, table: StreamTable) -> None:
         self._names = [feature.name for feature in contract.features]
-        self._farthest = np.array([_farthest(feature) for feature in contract.features], np.float32)
-        self._near = float(self._farthest.min()) ** 2
-        judged = {feature.name: _sound(feature) for feature in contract.features}
-        self._sound = {name: sound for name, sound in judged.items() if sound is not None}
+        self._limits = np.array([_limit(feature) for feature in contract.features], np.float32)
+        self._least_limit_squared = float(self._limits.min()) ** 2
+        tests = {feature.name: _measurement_test(feature) for feature in contract.features}
+        self._is_measurement = {name: test for name, test in tests.items() if test is not None}
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
         self._grid = Grid(contract, table) if contract.sampling.grid else None
@@ -100,7 +100,7 @@ class Sampler:
         A partial reading only becomes part of a round when it completes its sample; on a grid, a reading brings the
         samples of the intervals that ended before it.
         """
-        taken = self._taken(readings if isinstance(readings, Sequence) else list(readings))
+        taken = self._arrived(readings if isinstance(readings, Sequence) else list(readings))
         order, count = taken.order, len(taken.order)
         if not count:
             return
@@ -117,24 +117,28 @@ class Sampler:
             yield Round(order[at], slots[at], rows_of(slots[at]), times[at], ids[at], given[at], revisions[at])
             start += size
 
-    def _taken(self, readings: Sequence[Reading]) -> _Taken:
+    def _arrived(self, readings: Sequence[Reading]) -> _Arrived:
         """The samples that the readings come to, in their order."""
         names, slot_of = self._names, self._table.slot
         if not readings:
-            return _Taken([], [], [], [], np.zeros((0, len(names)), np.float32))
-        if self._sound:
-            readings = [self._without_codes(reading) for reading in readings]
+            return _Arrived([], [], [], [], np.zeros((0, len(names)), np.float32))
+        if self._is_measurement:
+            readings = [self._without_sentinels(reading) for reading in readings]
         streams, times, values, sequences, partials = zip(*readings, strict=True)
         if self._grid is None and not any(partials):  # every reading is a sample
-            ids = [0 if sequence is None else identity(sequence) for sequence in sequences]
+            ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]
             given = np.empty((len(readings), len(names)), np.float32)
             for column, name in enumerate(names):
                 given[:, column] = [one.get(name, math.nan) for one in values]
-            return _Taken(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
+            return _Arrived(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
         order, slots, moments, ids, rows = [], [], [], [], []
         for index, reading in enumerate(readings):
             slot = slot_of(reading.stream)
-            row = self._joined(slot, reading) if reading.partial else [reading.values.get(n, math.nan) for n in names]
+            row = (
+                self._join_partial(slot, reading)
+                if reading.partial
+                else [reading.values.get(n, math.nan) for n in names]
+            )
             if row is None:
                 continue
             found = [(reading.time, row)] if self._grid is None else self._grid.take(slot, reading.time, row)
@@ -142,17 +146,19 @@ class Sampler:
                 order.append(index)
                 slots.append(slot)
                 moments.append(moment)
-                ids.append(0 if reading.sequence is None or self._grid else identity(reading.sequence))
+                ids.append(0 if reading.sequence is None or self._grid else sequence_id(reading.sequence))
                 rows.append(sample)
-        return _Taken(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
+        return _Arrived(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
 
-    def _without_codes(self, reading: Reading) -> Reading:
+    def _without_sentinels(self, reading: Reading) -> Reading:
         """The reading, NaN in it for what the contract takes for a missing value."""
         values = reading.values
-        missing = {n: math.nan for n, sound in self._sound.items() if n in values and not sound(values[n])}
+        missing = {
+            n: math.nan for n, measured in self._is_measurement.items() if n in values and not measured(values[n])
+        }
         return reading._replace(values={**values, **missing}) if missing else reading
 
-    def _joined(self, slot: int, reading: Reading) -> list[float] | None:
+    def _join_partial(self, slot: int, reading: Reading) -> list[float] | None:
         """The whole sample where the reading completes it, else None.
 
         Among what waits NaN is a value that has not come, and infinity one that came and is missing.
@@ -168,7 +174,7 @@ class Sampler:
         waiting[:] = np.nan
         return whole
 
-    def behind(self, one: Round) -> Flags:
+    def late_or_repeated(self, one: Round) -> Flags:
         """Whether each reading is not newer than its stream's last sample, or was seen before. (n,)"""
         table = self._table
         behind: Flags = one.times <= table.current["time"][one.rows]  # not where that is NaN: the first sample
@@ -187,8 +193,8 @@ class Sampler:
             for slot, silence in zip(slots[gap].tolist(), since[gap].tolist(), strict=True):
                 log.info("stream restarts stream=%s gap_s=%.1f", self._table.name(slot), silence)
         given = one.given
-        complete = squares_below(given, self._near)  # as it is most often
-        missing = np.zeros(given.shape, np.bool_) if complete else ~(np.abs(given) <= self._farthest)
+        complete = squares_below(given, self._least_limit_squared)  # as it is most often
+        missing = np.zeros(given.shape, np.bool_) if complete else ~(np.abs(given) <= self._limits)
         values = given
         if not complete and (held := int(np.count_nonzero(missing))):  # NumPy 2.4's own int is not what JSON takes
             self.missing += held
@@ -212,7 +218,7 @@ class Grid:
         assert contract.sampling.max_gap_s is not None
         self._interval_s = contract.sampling.interval_s
         self._max_gap_s = contract.sampling.max_gap_s
-        self._how = [feature.aggregate for feature in contract.features]
+        self._aggregates = [feature.aggregate for feature in contract.features]
         self._categorical = [bool(feature.categories) for feature in contract.features]
         self._table = table
         self.duplicate = 0
@@ -239,11 +245,11 @@ class Grid:
         open_interval["newest"] = time
         for column, value in enumerate(values):
             if math.isfinite(value):
-                self._add(open_interval, column, value)
+                self._aggregate(open_interval, column, value)
         return closed
 
-    def _add(self, open_interval: np.void, column: int, value: float) -> None:
-        so_far, count, how = open_interval["value"][column], open_interval["count"][column], self._how[column]
+    def _aggregate(self, open_interval: np.void, column: int, value: float) -> None:
+        so_far, count, how = open_interval["value"][column], open_interval["count"][column], self._aggregates[column]
         if not count or how == "last" or self._categorical[column]:
             open_interval["value"][column] = value
         elif how == "least":
@@ -257,28 +263,32 @@ class Grid:
     def _sample(self, open_interval: np.void) -> list[float]:
         sample = []
         for value, count, how, label in zip(
-            open_interval["value"].tolist(), open_interval["count"].tolist(), self._how, self._categorical, strict=True
+            open_interval["value"].tolist(),
+            open_interval["count"].tolist(),
+            self._aggregates,
+            self._categorical,
+            strict=True,
         ):
             mean = how == "mean" and not label
             sample.append(math.nan if not count else value / count if mean else value)
         return sample
 
 
-def _sound(feature: Feature) -> Callable[[float], bool] | None:
+def _measurement_test(feature: Feature) -> Callable[[float], bool] | None:
     """Whether a value is a measurement, as the recording's were told from others; None where every one is."""
     if not feature.sentinels and feature.least is None and feature.most is None:
         return None
     # of as many digits as a recording's: what was float32 once says -273.20001
     codes = frozenset(np.array(feature.sentinels, np.float32).tolist())
-    least = -LARGEST if feature.least is None else feature.least
-    most = LARGEST if feature.most is None else feature.most
+    least = -FLOAT32_MAX if feature.least is None else feature.least
+    most = FLOAT32_MAX if feature.most is None else feature.most
     return lambda value: least <= value <= most and float(np.float32(value)) not in codes
 
 
-def _farthest(feature: Feature) -> float:
+def _limit(feature: Feature) -> float:
     """What is farther from zero is missing: an average would carry it for hundreds of steps."""
     unknown = math.isnan(feature.mean) or (feature.mean, feature.scale) == (0.0, 1.0)  # a model that others made
-    return LARGEST if unknown else min(abs(feature.mean) + _NO_MEASUREMENT * feature.scale, LARGEST)
+    return FLOAT32_MAX if unknown else min(abs(feature.mean) + _MAX_DEVIATIONS * feature.scale, FLOAT32_MAX)
 
 
 def _in_rounds(slots: Slots) -> tuple[Slots, list[int]]:
@@ -290,6 +300,6 @@ def _in_rounds(slots: Slots) -> tuple[Slots, list[int]]:
     return np.argsort(number, kind="stable"), np.bincount(number).tolist()
 
 
-def identity(sequence: str) -> int:
+def sequence_id(sequence: str) -> int:
     """64 bits for a device's own sequence number or id; never 0, which says that the time is the identity."""
     return int.from_bytes(blake2b(sequence.encode(), digest_size=8).digest(), "big") or 1

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions.decider import Decisions, together
+from edge_lstm.decisions.decider import Decisions, concatenated
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.numbers import shortest_digits
 from edge_lstm.streaming.reading import Prediction
@@ -67,15 +67,15 @@ class Steps(NamedTuple):
         return found
 
 
-def in_order(rounds: Sequence[Steps]) -> Steps:
+def in_reading_order(rounds: Sequence[Steps]) -> Steps:
     """Rounds, at least one, as one, in the order of the readings that they answer; those of a reading in theirs."""
-    steps = rounds[0] if len(rounds) == 1 else _joined(rounds)
+    steps = rounds[0] if len(rounds) == 1 else _concatenated(rounds)
     ascending = list(range(len(steps.order)))
     places = sorted(ascending, key=steps.order.__getitem__)  # stable
     return steps if places == ascending else steps.at(places)
 
 
-def _joined(rounds: Sequence[Steps]) -> Steps:
+def _concatenated(rounds: Sequence[Steps]) -> Steps:
     """Round after round as one; to look at many at once takes a fraction of the time."""
     outputs, order, streams, times, steps, warm_steps, revisions, decided = zip(*rounds, strict=True)
     return Steps(
@@ -86,5 +86,5 @@ def _joined(rounds: Sequence[Steps]) -> Steps:
         np.concatenate(steps),
         np.concatenate(warm_steps),
         np.concatenate(revisions),
-        together(decided),
+        concatenated(decided),
     )

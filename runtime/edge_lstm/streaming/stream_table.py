@@ -113,10 +113,10 @@ class StreamTable:
             array[slot] = start
         row = self._fetch(stream)
         if row is not None:
-            self._take_back(stream, row)
+            self._restore(stream, row)
         return slot
 
-    def _take_back(self, stream: str, row: bytes) -> None:
+    def _restore(self, stream: str, row: bytes) -> None:
         try:
             self.put_row(stream, row)
         except ValueError as error:
@@ -129,7 +129,7 @@ class StreamTable:
         self._names[slot] = None
         self._free.append(slot)
 
-    def idle(self, count: int) -> list[str]:
+    def least_recently_used(self, count: int) -> list[str]:
         """The `count` streams that were untouched for longest."""
         slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
         oldest = slots[np.argsort(self.used[slots], kind="stable")[:count]]
@@ -159,11 +159,11 @@ class StreamTable:
         if not self.calibration.shape[1]:
             return rows
         return [
-            row + self.calibration[slot, : self._calibrating(slot)].tobytes()
+            row + self.calibration[slot, : self._residuals_to_store(slot)].tobytes()
             for row, slot in zip(rows, slots, strict=True)
         ]
 
-    def _calibrating(self, slot: int) -> int:
+    def _residuals_to_store(self, slot: int) -> int:
         """How many residuals a stream still has to keep: all so far, and none once they have said what is usual."""
         size = self.calibration.shape[1]
         count = int(self.current["calibrated"][slot]) if size else 0
@@ -180,7 +180,7 @@ class StreamTable:
         if slot is None:
             slot = self._admit(stream)
         self.current[slot] = np.frombuffer(row, self.current.dtype, 1)[0]
-        count = self._calibrating(slot)
+        count = self._residuals_to_store(slot)
         end = len(row) - 4 * count * self.calibration.shape[2]
         columns = self._in_rows if end == self._row_bytes and self._has_trail(row) else self._always_in_rows
         if end < self._least_bytes:
@@ -218,20 +218,24 @@ class StreamTable:
             return
         length = self.trail_length[slots]
         if np.count_nonzero(due := length % depth == 0):
-            self._keep_present(slots[due], length[due])
+            self._take_snapshots(slots[due], length[due])
             length = self.trail_length[slots]
         if len(slots) == 1:  # without an array of records, which takes longer than all the rest
             self.trail[slots.item(), length.item()] = times.item(), ids.item(), given[0], revisions.item()
         else:
             entries = np.empty(len(slots), self.trail.dtype)
             entries["time"], entries["id"], entries["given"], entries["revision"] = times, ids, given, revisions
-            _plain(self.trail)[slots, length] = _plain(entries)
+            _without_fields(self.trail)[slots, length] = _without_fields(entries)
         self.trail_length[slots] = length + 1
 
-    def _keep_present(self, slots: Slots, length: Integers) -> None:
+    def _take_snapshots(self, slots: Slots, length: Integers) -> None:
         """Where the trail is empty, half full or full (n,): the present is kept, and the older half makes room."""
         depth = self.depth
-        current, snapshot_old, snapshot_mid = _plain(self.current), _plain(self.snapshot_old), _plain(self.snapshot_mid)
+        current, snapshot_old, snapshot_mid = (
+            _without_fields(self.current),
+            _without_fields(self.snapshot_old),
+            _without_fields(self.snapshot_mid),
+        )
         empty, full = slots[length == 0], slots[length == 2 * depth]
         snapshot_old[empty] = current[empty]
         halves = self.trail.view(f"V{depth * self.trail.dtype.itemsize}")  # (slots, 2)
@@ -278,6 +282,6 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.frombuffer(pages, dtype, int(np.prod(shape))).reshape(shape)
 
 
-def _plain(records: Records) -> Records:
+def _without_fields(records: Records) -> Records:
     """The same memory without its fields: numpy copies these records whole, and others a field after the other."""
     return records.view(f"V{records.dtype.itemsize}")

@@ -12,7 +12,7 @@ import pytest
 
 from edge_lstm.backends import registry as backends
 from edge_lstm.backends.protocol import ExecutionOptions
-from edge_lstm.backends.registry import refusal
+from edge_lstm.backends.registry import why_unavailable
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import board_names, board_table
@@ -76,7 +76,7 @@ def test_a_provider_that_the_board_cannot_have_is_a_fault_of_the_config(tmp_path
 
 @pytest.mark.parametrize("name", ["litert", "onnx", "tflite-runtime"])
 def test_threads_reach_the_backend(name: str) -> None:
-    if (error := refusal(name)) is not None:
+    if (error := why_unavailable(name)) is not None:
         pytest.skip(error.message)
     bundle = Bundle.open(PUMP)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.service.store import SteppingRules, Store, StoreFullError, history
+from edge_lstm.service.store import SteppingRules, Store, StoreFullError, read_history
 from edge_lstm.streaming import columns
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable
@@ -218,12 +218,12 @@ def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_p
     for batch in range(40):
         store.commit(batch + 1, [], [], batch, [], 0, readings[10 * batch : 10 * batch + 10])
     store.close(40)
-    kept, rules = history(tmp_path / "state.db", "bundle-1")
+    kept, rules = read_history(tmp_path / "state.db", "bundle-1")
     assert rules == (0, 0)
     assert 50 <= len(kept) <= 110
     assert kept == readings[-len(kept) :]
     with pytest.raises(EdgeLstmError, match="expected a state database"):
-        history(tmp_path / "none.db", "bundle-1")
+        read_history(tmp_path / "none.db", "bundle-1")
 
 
 def test_history_is_that_of_the_bundle_asked_for_with_the_rules_it_was_stepped_by(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_history_is_that_of_the_bundle_asked_for_with_the_rules_it_was_stepped_b
         store.close(last)
 
     def runs_of(bundle: str) -> tuple[list[float], SteppingRules | None]:
-        readings, rules = history(tmp_path / "state.db", bundle)
+        readings, rules = read_history(tmp_path / "state.db", bundle)
         return [reading.time - 1e9 for reading in readings], rules
 
     assert runs_of("bundle-1") == ([2, 3], SteppingRules(5, 9))

@@ -374,7 +374,7 @@ def test_a_stream_that_was_evicted_comes_back_exactly() -> None:
     for reading in interleaved(streams=30, steps=10):
         assert small.feed([reading]) == large.feed([reading])
         rows[reading.stream] = small.table.row(reading.stream)
-        for stream in small.table.idle(max(0, len(small.table) - 7)):
+        for stream in small.table.least_recently_used(max(0, len(small.table) - 7)):
             small.table.evict(stream)
     assert len(small.table) == 7
     assert len(small.table.current) <= 16
