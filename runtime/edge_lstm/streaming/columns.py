@@ -1,4 +1,4 @@
-"""The columns of the stream table: name, type, shape, start value, and which of them a stored row has."""
+"""The columns of the stream table: name, type, shape, start value, and whether a stored row has them."""
 
 from __future__ import annotations
 

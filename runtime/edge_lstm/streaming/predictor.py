@@ -1,4 +1,4 @@
-"""Readings in, predictions out, each stream's state carried between them; it does no input or output of its own."""
+"""Readings to predictions, with the state of each stream carried between readings. No input or output of its own."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
 log = logging.getLogger(__name__)
 
 
-_LARGEST_BATCH = 1024  # rows a backend's step; a larger round goes in parts
-_REPORT_RUNAWAY_EVERY = 100  # steps of a stream: a broken sensor goes on being broken
+_LARGEST_BATCH = 1024  # rows per backend step; a larger round is stepped in parts
+_REPORT_RUNAWAY_EVERY = 100  # steps of a stream
 _MAX_REPORTED = 4096  # streams
-_RUNAWAY_BOUND = 1e6  # a hidden state lies within 1, a cell state grows by at most 1 a step
+_RUNAWAY_BOUND = 1e6  # a hidden state is within 1, a cell state grows by at most 1 a step
 
 
 class Predictor:
-    """Steps each reading's stream exactly once, many streams together in one batch.
+    """Steps the stream of each reading exactly once, many streams in one batch.
 
-    A round holds at most one reading a stream; readings of the same stream go into rounds that follow one another. A
-    stream gets the same bits alone and in any batch.
+    A round has at most one reading of a stream; further readings of the stream go into the next rounds. A stream gets
+    the same bits alone and in any batch.
 
-    A reading that is older than its stream's last one is put where it belongs: the stream goes back to a kept present
-    before it and steps again from there, and every prediction that this changes comes out again, its revision counted
-    up. Where it is older than the trail, or was seen before, it is dropped and counted.
+    A reading that is older than the last one of its stream is inserted at its time: the stream returns to a snapshot
+    before it and steps again from there. Every prediction that changes is returned again with a higher revision. A
+    reading that is older than the trail, or was seen before, is dropped and counted.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Predictor:
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0
-        self._reported_at: dict[str, int] = {}  # streams whose state ran away, and their step when that was told
+        self._reported_at: dict[str, int] = {}  # step of a stream when its runaway was last logged
 
     @staticmethod
     def of(
@@ -92,9 +92,9 @@ class Predictor:
 
     @property
     def totals(self) -> dict[str, int]:
-        """What became of the readings: samples, duplicate, late, rewound, runaway, gaps, missing."""
+        """Counts of samples, and of duplicate, late, rewound, runaway, gaps and missing."""
         found = Counter(self.counts)
-        found.update(self._sampler.totals)  # adds what both count
+        found.update(self._sampler.totals)  # adds counts of the same name
         return dict(found)
 
     def feed(self, readings: Iterable[Reading]) -> list[Prediction]:
@@ -108,7 +108,7 @@ class Predictor:
         return in_reading_order(rounds) if rounds else None
 
     def steps(self, readings: Iterable[Reading]) -> Iterator[Steps]:
-        """Step the readings' streams, round by round."""
+        """The steps of the readings' streams, round by round."""
         for one in self._sampler.rounds(readings):
             self._round += 1
             self.table.used[one.rows] = self._round
@@ -123,7 +123,7 @@ class Predictor:
                 yield from self._step_late(one.part(chosen))
 
     def _step_late(self, one: Round) -> Iterator[Steps]:
-        """A round of one reading that is not newer than its stream's last: step it where it belongs, or drop it."""
+        """A round of one sample that is late or repeated: insert it at its time, or drop it."""
         table, slot, time = self.table, int(one.slots[0]), one.times[0]
         trail = table.trail[slot, : table.trail_length[slot]]
         if one.ids[0]:
@@ -134,7 +134,9 @@ class Predictor:
             self.counts["duplicate"] += 1
             return
         position = int(np.searchsorted(trail["time"], time, side="right"))
-        before_all = position == 0 and not np.isnan(table.snapshot_old["time"][slot])  # and where exactly, nobody knows
+        before_all = position == 0 and not np.isnan(
+            table.snapshot_old["time"][slot]
+        )  # its place among older samples is unknown
         if not len(trail) or before_all or len(trail) - position > self._max_rewind:
             self.counts["late"] += 1
             return
@@ -143,13 +145,13 @@ class Predictor:
         position -= len(trail) - len(again)
         for sample in again[:position]:
             for _ in self._step_round(_round_of(one, sample, 0)):
-                pass  # said before, and not changed
+                pass  # these predictions do not change
         yield from self._step_round(one)
         for sample in again[position:]:
             yield from self._step_round(_round_of(one, sample, 1))
 
     def _step_round(self, one: Round) -> Iterator[Steps]:
-        """Step the round's streams once each, all readings newer than their streams' last."""
+        """Step each stream of the round once; every sample is newer than the last one of its stream."""
         if len(one.slots) > _LARGEST_BATCH:
             places = np.arange(len(one.slots))
             for start in range(0, len(places), _LARGEST_BATCH):
@@ -176,29 +178,29 @@ class Predictor:
         yield steps if bounded else steps.at(np.flatnonzero(np.isfinite(raw).all(axis=1)).tolist())
 
     def step_rows(self, slots: Slots, features: Floats) -> Floats:
-        """The core: gather the states of `slots` (batch,), step `features` (batch, inputs), scatter; the outputs."""
+        """Gather the states of `slots` (batch,), step `features` (batch, inputs), scatter the states; the outputs."""
         return self._step(rows_of(slots), features)[0]
 
     def _step(self, rows: Slots | slice, features: Floats) -> tuple[Floats, list[Floats]]:
-        """`step_rows`, and the states as the backend gave them, idle rows and all."""
+        """`step_rows`; also returns the states from the backend, with the padding rows."""
         count = len(features)
         columns = self.table.states
         states = [column[rows] for column in columns]  # (batch, *shape) each
-        idle = self._smallest_batch - count
-        if idle > 0:
-            features = np.concatenate([features, np.zeros((idle, features.shape[1]), np.float32)])
-            states = [np.concatenate([state, np.zeros((idle, *state.shape[1:]), np.float32)]) for state in states]
+        padding = self._smallest_batch - count
+        if padding > 0:
+            features = np.concatenate([features, np.zeros((padding, features.shape[1]), np.float32)])
+            states = [np.concatenate([state, np.zeros((padding, *state.shape[1:]), np.float32)]) for state in states]
         prediction, following = self.backend.step(features, states)
         for column, state in zip(columns, following, strict=True):
             column[rows] = state[:count]
         return prediction[:count], following
 
     def _restart_runaway(self, slots: Slots, features: Floats, raw: Floats) -> Floats:
-        """The outputs (n, outputs), those of streams whose numbers left all bounds stepped again from a fresh start."""
+        """The outputs (n, outputs). A stream whose numbers left all bounds restarts and steps again."""
         bad = ~np.isfinite(raw).all(axis=1)
         for column in self.table.states:
             state = column[slots].reshape(len(slots), -1)
-            bad |= ~(np.abs(state) < _RUNAWAY_BOUND).all(axis=1)  # a NaN is not below anything
+            bad |= ~(np.abs(state) < _RUNAWAY_BOUND).all(axis=1)  # False for NaN
         if not bad.any():
             return raw
         self.counts["runaway"] += int(bad.sum())
@@ -218,14 +220,14 @@ class Predictor:
 
 
 def _surely_bounded(raw: Floats, states: Sequence[Floats]) -> bool:
-    """Whether all numbers surely are those of a network that did not run away; False asks for a closer look."""
+    """A cheap check that no state ran away. False: check each stream."""
     return squares_below(raw, np.inf) and all(
         squares_below(state, _RUNAWAY_BOUND * _RUNAWAY_BOUND / 2) for state in states
     )
 
 
 def _round_of(one: Round, sample: np.void, more: int) -> Round:
-    """A round of one sample of the trail, of the same stream and caused by the same reading."""
+    """A round of one sample of the trail, caused by the reading of round `one`; its revision is raised by `more`."""
     return Round(
         one.order,
         one.slots,

@@ -1,4 +1,4 @@
-"""What came of stepping many streams, as columns; as predictions, one a row, for whoever asks for those."""
+"""The results of steps of many streams, as columns or as one `Prediction` a step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Outputs = Sequence[tuple[str, Sequence[int]]]
 
 
 class Steps(NamedTuple):
-    """Streams that stepped once each, or several such rounds; arrays over them."""
+    """The results of one or more rounds, as arrays over the steps. (n: number of steps)"""
 
-    outputs: Outputs  # (name, horizons) of what is published, in the order of the columns of `values`
-    order: Sequence[int]  # which of the readings fed they answer
+    outputs: Outputs  # (name, horizons) in the order of the columns of `values`
+    order: Sequence[int]  # index of the reading that caused the step
     streams: Sequence[str]
     times: Doubles  # (n,)
     steps: Integers  # (n,)
@@ -31,11 +31,11 @@ class Steps(NamedTuple):
 
     @property
     def values(self) -> Floats:
-        """(n, outputs): what is published."""
+        """(n, outputs): the published values."""
         return self.decided.values
 
     def at(self, places: Sequence[int]) -> Steps:
-        """Those at these places, in this order."""
+        """The steps at these indexes, in this order."""
         chosen = np.array(places, np.intp)
         return Steps(
             self.outputs,
@@ -49,7 +49,7 @@ class Steps(NamedTuple):
         )
 
     def predictions(self) -> list[Prediction]:
-        """One a row."""
+        """One prediction a step."""
         begins, begin = [], 0
         for name, horizons in self.outputs:
             begins.append((name, horizons, slice(begin, begin + len(horizons))))
@@ -68,7 +68,7 @@ class Steps(NamedTuple):
 
 
 def in_reading_order(rounds: Sequence[Steps]) -> Steps:
-    """Rounds, at least one, as one, in the order of the readings that they answer; those of a reading in theirs."""
+    """One or more rounds as one, in the order of their readings. Steps of the same reading keep their order."""
     steps = rounds[0] if len(rounds) == 1 else _concatenated(rounds)
     ascending = list(range(len(steps.order)))
     places = sorted(ascending, key=steps.order.__getitem__)  # stable
@@ -76,7 +76,7 @@ def in_reading_order(rounds: Sequence[Steps]) -> Steps:
 
 
 def _concatenated(rounds: Sequence[Steps]) -> Steps:
-    """Round after round as one; to look at many at once takes a fraction of the time."""
+    """The rounds one after another."""
     outputs, order, streams, times, steps, warm_steps, revisions, decided = zip(*rounds, strict=True)
     return Steps(
         outputs[0],

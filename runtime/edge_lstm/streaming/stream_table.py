@@ -1,6 +1,6 @@
-"""Everything that is carried per stream, as one array a quantity: row by row it is what a store keeps of a stream.
+"""The stream table: all values that are carried for each stream, one array per column.
 
-It knows names of streams and shapes of arrays, and nothing of what the numbers mean.
+It knows stream names and array shapes, and does not know what the numbers mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LARGE_BYTES = 1 << 20
 
 
 def rows_of(slots: Slots) -> Slots | slice:
-    """What to index a column with: for one slot a slice, which is quicker, and gives a view instead of a copy."""
+    """The index of these slots (n,) in a column. For one slot a slice: faster, and a view instead of a copy."""
     if len(slots) != 1:
         return slots
     slot = slots.item()
@@ -33,14 +33,14 @@ def rows_of(slots: Slots) -> Slots | slice:
 
 
 class StreamTable:
-    """Streams by name, each with a slot: a row in every array. `columns_of` lists the arrays.
+    """Streams by name. Each has a slot, an index into every array; `columns_of` lists the arrays.
 
-    `partial_values` waits for the rest of a sample; NaN where nothing waits. `last_published` is NaN where nothing was
-    published. `calibration` holds the residuals from which an anomaly detector is calibrated;
+    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived. `last_published` is
+    NaN before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
     `current["calibrated"]` counts them.
 
-    The trail holds a stream's last samples, for readings that come late; `trail_length` counts them. `snapshot_old` is
-    the current record before the first of them, `snapshot_mid` the one before sample number `depth`.
+    The trail holds a stream's last samples, so that a late reading can be inserted. `trail_length` counts them.
+    `snapshot_old` is the stream's record before the first of them, `snapshot_mid` before sample number `depth`.
     """
 
     current: Records  # (slots,): time of the last sample (NaN before the first), counts of steps, states, decisions
@@ -59,8 +59,10 @@ class StreamTable:
     def __init__(
         self, contract: Contract, depth: int = 0, window: int = 0, fetch: FetchRow = lambda stream: None
     ) -> None:
-        """`depth`: how many samples the trail holds at least; `window`: how many identities are remembered;
-        `fetch` gives the row of a stream that is not in the table, or None where there never was one."""
+        """`depth`: least number of samples in a full trail (0: no trail); `window`: number of identities remembered.
+
+        `fetch` returns the stored row of a stream that is not in the table, or None for a new stream.
+        """
         self.depth = depth
         self._columns = columns_of(contract, depth, window)
         self.layout = layout_of(self._columns)
@@ -95,7 +97,7 @@ class StreamTable:
         return name
 
     def slot(self, stream: str) -> int:
-        """The slot of `stream`: where it is, or a free one that gets what was kept of it, or its start."""
+        """The slot of `stream`. A stream that is not in the table gets one, with its stored row or start values."""
         slot = self._slots.get(stream)
         return slot if slot is not None else self._admit(stream)
 
@@ -120,29 +122,29 @@ class StreamTable:
         try:
             self.put_row(stream, row)
         except ValueError as error:
-            log.error("stream starts cold, what was kept of it does not fit stream=%s error=%s", stream, error)
+            log.error("stream starts cold, its stored row does not fit stream=%s error=%s", stream, error)
             self.current[self._slots[stream]] = self._start
 
     def evict(self, stream: str) -> None:
-        """Forget the stream here; whoever calls has its row."""
+        """Remove the stream from the table; the caller has stored its row."""
         slot = self._slots.pop(stream)
         self._names[slot] = None
         self._free.append(slot)
 
     def least_recently_used(self, count: int) -> list[str]:
-        """The `count` streams that were untouched for longest."""
+        """The `count` streams whose last round is longest ago."""
         slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
         oldest = slots[np.argsort(self.used[slots], kind="stable")[:count]]
         return [self.name(slot) for slot in oldest.tolist()]
 
     def restart(self, slots: Slots) -> None:
-        """Put the states of these slots (n,) back to their start; step counts and last values stay."""
+        """Reset the states of these slots (n,) to their start values. Step counts and last values stay."""
         self.current["warm_steps"][slots] = 0
         for state, field in zip(self.states, self.state_fields, strict=True):
             state[slots] = self._start[field]
 
     def row(self, stream: str) -> bytes:
-        """All that is carried for `stream`, as bytes that `put_row` takes back."""
+        """All stored columns of `stream`, as bytes for `put_row`."""
         (row,) = self.rows([stream])
         return row
 
@@ -151,7 +153,7 @@ class StreamTable:
         slots = [self._slots[stream] for stream in streams]
         if not slots:
             return []
-        # one array of bytes, a row a stream: to cut it is quicker than to ask every column for every stream
+        # one array of bytes, which is faster to cut into rows than every column for every stream
         parts = [column.view(np.uint8).reshape(len(column), -1).take(slots, axis=0) for column in self._stored]
         together = np.concatenate(parts, axis=1)
         size, content = together.shape[1], together.tobytes()
@@ -164,15 +166,16 @@ class StreamTable:
         ]
 
     def _residuals_to_store(self, slot: int) -> int:
-        """How many residuals a stream still has to keep: all so far, and none once they have said what is usual."""
+        """How many residuals the row of a stream has: all so far, and none after the calibration."""
         size = self.calibration.shape[1]
         count = int(self.current["calibrated"][slot]) if size else 0
         return count if count < size else 0
 
     def put_row(self, stream: str, row: bytes) -> None:
-        """Take back what `row` gave; from a table of another depth or window, all but the trail.
+        """Restore the stream from a row that `row` returned.
 
-        Raises ValueError where it is of another contract.
+        A row of a table with another depth or window restores all but trail and identities. Raises ValueError if the
+        row's length does not fit the contract.
         """
         if len(row) < self._least_bytes:
             raise ValueError(f"expected at least {self._least_bytes} bytes for stream {stream!r}, found {len(row)}")
@@ -210,7 +213,7 @@ class StreamTable:
         given: Floats,
         revisions: NDArray[np.uint16],
     ) -> None:
-        """Put a sample for each slot (n,) at the end of its trail, before the slots step."""
+        """Append a sample of each slot (n,) to its trail, before the slots step."""
         if self.seen.shape[1]:
             self.seen[slots, self.current["step"][slots] % self.seen.shape[1]] = ids
         depth = self.depth
@@ -220,7 +223,7 @@ class StreamTable:
         if np.count_nonzero(due := length % depth == 0):
             self._take_snapshots(slots[due], length[due])
             length = self.trail_length[slots]
-        if len(slots) == 1:  # without an array of records, which takes longer than all the rest
+        if len(slots) == 1:  # making an array of records would take longer than all the rest
             self.trail[slots.item(), length.item()] = times.item(), ids.item(), given[0], revisions.item()
         else:
             entries = np.empty(len(slots), self.trail.dtype)
@@ -229,7 +232,7 @@ class StreamTable:
         self.trail_length[slots] = length + 1
 
     def _take_snapshots(self, slots: Slots, length: Integers) -> None:
-        """Where the trail is empty, half full or full (n,): the present is kept, and the older half makes room."""
+        """Snapshot the slots (n,) whose trail has `length` 0, depth or 2 * depth. A full trail drops its older half."""
         depth = self.depth
         current, snapshot_old, snapshot_mid = (
             _without_fields(self.current),
@@ -246,9 +249,9 @@ class StreamTable:
         snapshot_mid[halfway] = current[halfway]
 
     def rewind(self, slot: int, position: int) -> Records:
-        """Go back to the latest kept present that lies before number `position` of the trail.
+        """Restore the latest snapshot before sample number `position` of the trail.
 
-        Returns the trail's samples from there on (n,), copies, for whoever steps them again.
+        Returns copies of the trail's samples after the snapshot (n,), to be stepped again.
         """
         length, depth = int(self.trail_length[slot]), self.depth
         begin = depth if length > depth and position >= depth else 0
@@ -260,7 +263,7 @@ class StreamTable:
         for column in self._columns:
             array = getattr(self, column.name)
             grown = _zeros((len(array) + more, *column.shape), column.dtype)
-            grown[: len(array)] = array  # and no further: memory is taken by what is written
+            grown[: len(array)] = array  # no further: memory is taken when it is written
             setattr(self, column.name, grown)
         self._arrays_changed()
 
@@ -274,7 +277,7 @@ class StreamTable:
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """As numpy's, in memory that is taken page by page: numpy asks for huge ones, whose last is mostly empty."""
+    """As np.zeros, in memory of normal pages: NumPy asks for huge pages, of which the last stays mostly empty."""
     size = dtype.itemsize * int(np.prod(shape))
     if size < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
         return np.zeros(shape, dtype)
@@ -283,5 +286,5 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _without_fields(records: Records) -> Records:
-    """The same memory without its fields: numpy copies these records whole, and others a field after the other."""
+    """The same memory without its fields: NumPy copies such records at once, and others field by field."""
     return records.view(f"V{records.dtype.itemsize}")

@@ -29,7 +29,7 @@ def test_a_row_that_does_not_fit_starts_its_stream_cold_and_says_so(caplog: pyte
     slots = [table.slot(stream) for stream in "abc"]
     assert table.current["step"][slots].tolist() == [7, 0, 0]
     assert np.isnan(table.current["time"][table.slot("b")])
-    assert caplog.text.count("stream starts cold, what was kept of it does not fit stream=b") == 1
+    assert caplog.text.count("stream starts cold, its stored row does not fit stream=b") == 1
 
 
 def test_every_array_of_the_table_is_a_declared_column() -> None:
