@@ -1,4 +1,4 @@
-"""The ONNX variants, stepped by onnxruntime on the providers that were asked for; no other is ever tried."""
+"""ONNX variants on onnxruntime, on the requested execution providers and no others."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MoveBatchAxis = Callable[[Floats], Floats]
 
 _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
-# TensorFloat-32 keeps ten bits of a product's factors, which no golden vector forgives
+# TensorFloat-32 keeps ten bits of each factor, which fails the golden vectors
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
-# onnxruntime's exceptions have no common base of their own
+# onnxruntime's exceptions have no common base class
 _ONNXRUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(_native).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 
 class OnnxBackend:
-    """Steps an ONNX graph; its weights never change, and what it returns is the caller's."""
+    """Steps an ONNX graph. Its weights never change; the caller owns the returned arrays."""
 
     name = "onnx"
 
@@ -61,9 +61,10 @@ class OnnxBackend:
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> OnnxBackend:
-    """The backend for a bundle's ONNX variant. Raises EdgeLstmError where onnxruntime refuses it, or has not the means.
+    """The backend for a bundle's ONNX variant.
 
-    Where the CPU is not among the providers, no node of the graph may run there.
+    If the CPU is not among the providers, no node of the graph may run on it. Raises EdgeLstmError if onnxruntime
+    refuses the graph or lacks a provider.
     """
     wanted = list(execution.providers)
     _require_providers(wanted, onnxruntime.get_available_providers())
@@ -71,7 +72,7 @@ def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THR
     options.intra_op_num_threads, options.inter_op_num_threads = execution.threads, 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # without it int8 weights are dequantized again at every step, which takes 1.3 to 2.9 times as long
+    # without this option int8 weights are dequantized at every step, which takes 1.3 to 2.9 times as long
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if _CPU not in wanted:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -81,7 +82,7 @@ def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THR
     except _ONNXRUNTIME_ERRORS as error:
         version = onnxruntime.__version__
         raise _incompatible(variant.file, f"a graph that onnxruntime {version} runs", _first_line(error)) from None
-    # a provider whose libraries do not load is dropped with a line on stderr, and the session goes on without it
+    # onnxruntime drops a provider whose libraries do not load, and continues without it
     _require_providers(wanted, session.get_providers())
     return OnnxBackend(variant, session)
 
@@ -91,7 +92,7 @@ def _require_providers(wanted: Sequence[str], found: Sequence[str]) -> None:
     if absent:
         raise EdgeLstmError(
             f"expected onnxruntime to have {', '.join(wanted)}, found {', '.join(found)}",
-            f"install an onnxruntime with {', '.join(absent)} and the libraries that it needs, or leave providers out",
+            f"install an onnxruntime with {', '.join(absent)} and its libraries, or leave providers out",
         )
 
 
@@ -100,7 +101,7 @@ def _shapes(ports: Sequence[Any]) -> dict[str, list[int | str | None]]:
 
 
 def _batch_axis(shape: list[int | str | None], file: str, name: str) -> int:
-    """Where the only axis without a fixed size stands."""
+    """The index of the only axis without a fixed size."""
     free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
     if len(free) != 1:
         raise _incompatible(file, f"one axis of any size in {name}", f"shape {shape}")
@@ -108,7 +109,7 @@ def _batch_axis(shape: list[int | str | None], file: str, name: str) -> int:
 
 
 def _to_graph(shape: list[int | str | None], file: str, name: str) -> MoveBatchAxis:
-    """From the house's (batch, *shape) to the graph's place for the batch."""
+    """Moves the batch axis from the front to its place in the graph."""
     axis = _batch_axis(shape, file, name)
     if axis == 0:
         return np.ascontiguousarray
@@ -119,7 +120,7 @@ def _to_graph(shape: list[int | str | None], file: str, name: str) -> MoveBatchA
 
 
 def _from_graph(shape: list[int | str | None], file: str, name: str) -> MoveBatchAxis:
-    """From the graph's place for the batch to the house's (batch, *shape)."""
+    """Moves the batch axis from its place in the graph to the front."""
     axis = _batch_axis(shape, file, name)
     if axis == 0:
         return lambda array: array

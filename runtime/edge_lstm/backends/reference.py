@@ -1,4 +1,4 @@
-"""The network in numpy, as the textbook writes it; it needs nothing else, and docs/lstm.md walks through it."""
+"""The network in NumPy, written as in a textbook; docs/lstm.md explains it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def sigmoid(x: Floats) -> Floats:
 def multiply_rows(x: Floats, matrix: Floats) -> Floats:
     """x (batch, n) times matrix (n, m) -> (batch, m), each row by itself.
 
-    One BLAS call for the whole batch would choose its kernel by the batch's size, and a stream's last bits would then
-    depend on how many neighbours it has. Stacked as (batch, 1, n), every row is a product of the same shape.
+    One BLAS call for the whole batch would choose its kernel by the batch size. The last bits of a stream would then
+    depend on the number of streams. Stacked as (batch, 1, n), every row is a product of the same shape.
     """
     products: Floats = np.matmul(x[:, None, :], matrix)[:, 0, :]
     return products
 
 
 class Product:
-    """A layer's matrix, ready for rows: in float32, or in the integers of a static int8 step."""
+    """Multiplies rows by a layer's matrix, in float32 or in integers (static int8)."""
 
     def __init__(self, weight: Weight, step: float) -> None:
         """`step`: the size of one int8 step of the rows, 0 for float32."""
         self._step = np.float32(step)
         if step and isinstance(weight, Quantized):
-            # whole numbers below 2**24, which float32 multiplies and adds without a fault
+            # integers below 2**24, which float32 multiplies and adds exactly
             self._matrix = np.ascontiguousarray(weight.values.T.astype(np.float32))
             self._scales = self._step * weight.scales
         else:
@@ -84,7 +84,7 @@ class GruLayer:
         self.w_x = Product(layer.w_ih, layer.x_step)  # (inputs, 3 * hidden)
         self.w_h = Product(layer.w_hh, layer.h_step)  # (hidden, 3 * hidden)
         self.b_x = layer.b_ih  # (3 * hidden,)
-        self.b_h = layer.b_hh  # (3 * hidden,): apart, since the reset gate multiplies the new gate's part of it
+        self.b_h = layer.b_hh  # (3 * hidden,): separate, since the reset gate multiplies the new gate's part
 
     def step(self, x: Floats, state: Sequence[Floats]) -> list[Floats]:
         """x (batch, inputs), state [h] (batch, hidden) -> the next [h]."""
@@ -93,13 +93,13 @@ class GruLayer:
         h_r, h_z, h_n = np.split(self.w_h(h) + self.b_h, 3, axis=1)
         r = sigmoid(x_r + h_r)  # reset gate: how much of the past the new value sees
         z = sigmoid(x_z + h_z)  # update gate: how much of the past stays
-        n = np.tanh(x_n + r * h_n)  # new: what could take its place
+        n = np.tanh(x_n + r * h_n)  # new gate: the candidate for the new value
         h = (_ONE - z) * n + z * h  # the hidden state
         return [h]
 
 
 class ReferenceBackend:
-    """Steps a `Network`; rows never meet, so a batch of any size gives each stream the same bits."""
+    """Steps a `Network`. Each row is computed by itself, so a stream gets the same bits in a batch of any size."""
 
     name = "numpy"
 
@@ -123,16 +123,16 @@ class ReferenceBackend:
             x = following[-self._states_per_layer]  # the layer's hidden state is the next layer's input
         prediction = multiply_rows(x, self._head) + self._network.head_bias  # the dense output layer
         if self._highway is not None:
-            samples = np.concatenate([standardized, states[-1]], axis=1)  # the newest first
+            samples = np.concatenate([standardized, states[-1]], axis=1)  # newest first
             prediction += multiply_rows(samples, self._highway)
-            following.append(samples[:, : self._network.recent_size])  # the oldest falls out
+            following.append(samples[:, : self._network.recent_size])  # drops the oldest
         if self._network.change_of.size:
             prediction = prediction + features[:, self._network.change_of]
         return prediction, following
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> ReferenceBackend:
-    """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
+    """The backend for a bundle's numpy variant. Raises EdgeLstmError if the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)
     except (*NPZ_ERRORS, IndexError, TypeError, AttributeError) as error:

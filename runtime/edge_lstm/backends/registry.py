@@ -1,4 +1,4 @@
-"""The backends: who steps a network. One is chosen by name and then used, or refused; there is no second choice."""
+"""Finds and loads inference backends by name. A backend that cannot be used is an error: there is no fallback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 
 def why_unavailable(name: str) -> EdgeLstmError | None:
-    """Why the backend cannot run here, or None where it can (its package is found; it is not imported)."""
+    """Why the backend cannot run on this machine; None: its package is found (and not imported)."""
     kind = BACKENDS[name]
     if importlib.util.find_spec(kind.package) is None:
         return EdgeLstmError(
@@ -33,27 +33,27 @@ def why_unavailable(name: str) -> EdgeLstmError | None:
 
 
 def format_of(name: str) -> Format:
-    """The format that the backend runs."""
+    """The model format of the backend."""
     return BACKENDS[name].format
 
 
 def module_of(name: str) -> str:
-    """Our module that drives the backend."""
+    """The module of edge_lstm for the backend."""
     return BACKENDS[name].module
 
 
 def package_of(name: str) -> str:
-    """The package that the backend needs, as it is imported."""
+    """The import name of the package that the backend needs."""
     return BACKENDS[name].package
 
 
 def installed() -> list[str]:
-    """The names of the backends that can run here, the preferred one first."""
+    """The names of the backends that can run on this machine, in order of preference."""
     return [name for name in NAMES if why_unavailable(name) is None]
 
 
 def runnable(bundle: Bundle) -> list[tuple[str, str]]:
-    """(backend, scheme) of every variant of the bundle that an installed backend can run."""
+    """(backend, scheme) of each variant of the bundle that an installed backend can run."""
     return [
         (name, variant.scheme)
         for name in installed()
@@ -63,9 +63,9 @@ def runnable(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = None) -> tuple[str, str]:
-    """The backend and scheme for someone who named only one of them, or neither.
+    """The backend and scheme to use if one of them is not given, or neither.
 
-    Raises EdgeLstmError where nothing that is installed runs the bundle.
+    Raises EdgeLstmError if no installed backend runs the bundle.
     """
     if scheme is None:
         scheme = "int8" if "int8" in bundle.schemes else bundle.schemes[0]
@@ -83,9 +83,9 @@ def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = N
 
 
 def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD) -> Backend:
-    """The bundle's model on the named backend, with one thread of the CPU unless `execution` says otherwise.
+    """The bundle's model on the named backend, by default on one CPU thread.
 
-    Raises EdgeLstmError where that backend, that variant or those means are not here.
+    Raises EdgeLstmError if the backend, the variant or the requested execution is not available.
     """
     if name not in BACKENDS:
         raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
@@ -126,7 +126,7 @@ def _supporting(scheme: str) -> list[str]:
 
 
 def _require_contract_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:
-    """Two rows of zeros go through: whoever steps the backend later relies on the contract's shapes."""
+    """Step two rows of zeros, and raise EdgeLstmError if the shapes are not the contract's."""
     contract = bundle.contract
     features = np.zeros((2, len(contract.inputs)), np.float32)
     states = [np.zeros((2, *state.shape), np.float32) for state in contract.states]
