@@ -1,4 +1,4 @@
-"""What a bundle is, as a person reads it and as a program does."""
+"""The data sheet of a bundle, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.bundle.signing import signer
 
-# Of the provenance, what a person asks for; `facts` has the rest.
+# Entries of the provenance in the text; `facts` has all.
 _PROVENANCE_SHOWN = ("recording", "verdict", "exported by")
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """The manifest with the bundle's id, the bytes of each variant and the state bytes a stream needs; JSON-able."""
+    """The manifest with the bundle's id, the size of each file and the state bytes per stream, for JSON."""
     certificate = read_certificate(bundle)
     return {
         "id": bundle.id,
@@ -29,12 +29,12 @@ def facts(bundle: Bundle) -> dict[str, Any]:
 
 
 def state_bytes(bundle: Bundle) -> int:
-    """Bytes of carried tensors (float32) for one stream."""
+    """Bytes of the state tensors (float32) of one stream."""
     return sum(4 * prod(state.shape) for state in bundle.contract.states)
 
 
 def data_sheet(bundle: Bundle) -> str:
-    """The bundle's data sheet, ready to print."""
+    """The data sheet as text."""
     lines = [f"{name:<10}{text}" for name, text in sheet_rows(bundle)]
     lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
     for name, size, parity, drift, rows in variant_rows(bundle):
@@ -48,7 +48,7 @@ def data_sheet(bundle: Bundle) -> str:
 
 
 def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str, str]]:
-    """For each variant its format and scheme, bytes, the limits of parity and drift, and how its rows go."""
+    """Of each variant: format and scheme, bytes, limits of parity and drift, and whether rows go one at a time."""
     return [
         (
             f"{variant.format} {variant.scheme}",
@@ -62,7 +62,7 @@ def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str, str]]:
 
 
 def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
-    """The sheet's facts, a name and a text each."""
+    """The entries of the data sheet, (name, text) each."""
     contract, architecture = bundle.contract, bundle.manifest.architecture
     sampling = contract.sampling
     rows = [
@@ -98,7 +98,7 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def _missing_values(feature: Feature) -> str:
-    """Which of its numbers are none: "co2 below 0, -200", or an empty text."""
+    """Which values of the feature are missing, like "co2 below 0 or -200"; empty: none."""
     bounds = [("below", feature.least), ("above", feature.most)]
     said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
     said += [f"{code:g}" for code in feature.sentinels]
@@ -106,7 +106,7 @@ def _missing_values(feature: Feature) -> str:
 
 
 def _outputs(contract: Contract) -> str:
-    """What a prediction holds."""
+    """The outputs of a prediction."""
     named = _listed([_with_unit(name, unit) for name, unit in contract.target_units.items()])
     if contract.decision is not None:
         return f"{contract.decision.label}, one of {named}"
@@ -122,7 +122,7 @@ def _horizons_text(horizons: list[int]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: 900 -> 15 min."""
+    """A duration in its largest whole unit: 900 -> 15 min."""
     for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
         if seconds >= size and (seconds / size).is_integer():
             return f"{seconds / size:g} {unit}"
@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """All of them, or of very many the first, the last and the count."""
+    """All names; of more than 24 the first, the last and the count."""
     return ", ".join(names) if len(names) <= 24 else f"{names[0]} to {names[-1]}, {len(names)} in all"
 
 

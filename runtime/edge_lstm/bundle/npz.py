@@ -1,4 +1,4 @@
-"""Arrays out of an .npz file that a stranger may have made: no pickles, nothing compressed, no larger than it is."""
+"""Reads arrays from an untrusted .npz file: no pickles, no compression, no array larger than its data."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 _MAX_ARRAYS = 1000
-_DTYPE_KINDS = "fiuU"  # numbers and short texts
+_DTYPE_KINDS = "fiuU"  # numbers and texts
 _HEADER_READERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-# What arrays_of raises, and what looking for an array that is not there does.
+# Raised by `read_npz`, and by access to an array that is missing.
 NPZ_ERRORS = (KeyError, ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
 
 
 def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays by name. Raises one of NPZ_ERRORS where the content is anything but stored arrays.
+    """The arrays by name. Raises one of NPZ_ERRORS if the content is not a file of uncompressed arrays.
 
-    numpy's own loader makes room for what a header claims, and inflates what a zip holds, before it looks at either.
+    NumPy's own loader allocates the size in a header, and decompresses the zip file, before it checks either.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         infos = archive.infolist()

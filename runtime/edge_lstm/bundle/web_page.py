@@ -1,4 +1,4 @@
-"""The model card as one HTML page: the data sheet and the certificate, for a browser without a network."""
+"""The model card as one HTML page, with data sheet and certificate. It loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_lstm.bundle.data_sheet import sheet_rows, variant_rows
 
 
 def model_page(bundle: Bundle) -> str:
-    """The page; all texts of the bundle are plain and escaped here."""
+    """The HTML page. All texts of the bundle are escaped."""
     certificate = read_certificate(bundle)
     title = escape(bundle.contract.name)
     sheet = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in sheet_rows(bundle))
