@@ -69,7 +69,7 @@ class Certificate:
     def summary(self) -> str:
         """One line of text."""
         if not self.variants:
-            return "nothing: export found no installed backend for it"
+            return "nothing: no backend for it was installed during export"
         names = len({one.backend for one in self.variants})
         worst = max(self.variants, key=lambda one: one.worst[1])
         lone = [f"{one.backend} {one.scheme}" for one in self.variants if one.smallest_batch is None]

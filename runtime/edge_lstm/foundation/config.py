@@ -1,10 +1,10 @@
-"""Typed TOML: a file against a dataclass, with every fault reported at once and the near name suggested.
+"""Typed TOML: reads a file into a dataclass, reports all faults at once, and suggests similar names.
 
-A schema is a frozen dataclass; a field's type says what the file may hold (str, int, float, bool, Literal, list,
-dict, a nested dataclass, or `... | None`), and `key(...)` adds a default, bounds and the one line that explains it.
-A schema may have a method `faults()` that yields (key, message) for what no single field can know, and a static
-method `completed(data)` that gives its table with what the table implies (a preset's keys) filled in.
-The same reader checks manifest.json, which comes from strangers.
+A schema is a frozen dataclass. The type of a field says what the file may have (str, int, float, bool, Literal, list,
+dict, a nested dataclass, or `... | None`). `key(...)` adds a default, bounds and a line of documentation. A schema may
+have a method `faults()` that yields (key, message) for conditions on several fields, and a static method
+`completed(data)` that returns its table with implied keys added (those of a preset). The same code checks
+manifest.json, which is untrusted.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ else:
 
 T = TypeVar("T")
 _INVALID: Any = object()
-_MAX_FAULTS = 20  # told one by one
-_MAX_NAME_LENGTH = 100  # of a key that could be another one misspelt
-_MAX_INTEGER = 2**1023  # of the whole numbers that are read as floats
+_MAX_FAULTS = 20  # reported one by one
+_MAX_NAME_LENGTH = 100  # of a key that is compared with the known keys
+_MAX_INTEGER = 2**1023  # larger integers become infinity as a float
 _TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
 
 
 class _Faults:
-    """The first faults, each on one line, and how many there are: a stranger's file may hold a million."""
+    """The first faults, each on one line, and the number of all: an untrusted file can have a million."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -56,10 +56,9 @@ def key(
     most: float | None = None,
     refused: str = "",
 ) -> Any:
-    """A field of a schema: its default (none: the key is required), its bounds (inclusive) and its meaning.
+    """A field of a schema: its default (none: the key is required), its bounds (inclusive) and its documentation.
 
-    `refused` is for a key that one would expect and must not write, a password for one: the reason, which is told
-    without the value.
+    `refused`: why a key that a user may expect is not allowed, like a password. The error does not show its value.
     """
     metadata = {"doc": doc, "least": least, "most": most, "refused": refused}
     if isinstance(default, (list, dict)):
@@ -76,34 +75,34 @@ def read_toml(path: Path, schema: type[T]) -> T:
     except (OSError, UnicodeDecodeError) as error:
         raise EdgeLstmError(f"expected to read TOML from {path}, found: {error}", "name a TOML text file") from None
     except tomllib.TOMLDecodeError as error:
-        raise EdgeLstmError(f"{path}: expected TOML, found: {error}", "mend the line named above") from None
+        raise EdgeLstmError(f"{path}: expected TOML, found: {error}", "fix the line named above") from None
     return from_mapping(data, schema, str(path))
 
 
 def toml_table(text: str) -> Mapping[str, Any]:
-    """TOML as tables, unchecked: for what comes with the package."""
+    """TOML as a table without checks, for files of the package."""
     table: Mapping[str, Any] = tomllib.loads(text)
     return table
 
 
 def from_mapping(data: Mapping[str, Any], schema: type[T], where: str) -> T:
-    """`data` as an instance of `schema`; `where` names its source in errors.
+    """`data` as an instance of `schema`. `where` is its source, for errors.
 
-    Raises EdgeLstmError with every fault, or with the first twenty and how many follow.
+    Raises EdgeLstmError with all faults, or with the first twenty and the number of others.
     """
     faults = _Faults()
     result = _read(data, schema, "", faults, {})
     if not faults.count:
         return typing.cast(T, result)
     if faults.count == 1:
-        raise EdgeLstmError(f"{where}: {faults.lines[0]}", f"mend that key in {where}")
+        raise EdgeLstmError(f"{where}: {faults.lines[0]}", f"fix that key in {where}")
     more = faults.count - len(faults.lines)
     lines = "".join(f"\n  {fault}" for fault in [*faults.lines, *([f"and {more} more"] if more else [])])
-    raise EdgeLstmError(f"{where}: {faults.count} faults:{lines}", f"mend these keys in {where}")
+    raise EdgeLstmError(f"{where}: {faults.count} faults:{lines}", f"fix these keys in {where}")
 
 
 def _read(value: Any, expected: Any, where: str, faults: _Faults, bounds: Mapping[str, Any]) -> Any:
-    """`value` as type `expected`, or _INVALID after a line in `faults`."""
+    """`value` as type `expected`, or _INVALID after adding a fault."""
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -131,7 +130,7 @@ def _read(value: Any, expected: Any, where: str, faults: _Faults, bounds: Mappin
 
 
 def _union_member(value: Any, members: list[Any]) -> Any:
-    """The member of a union that `value` means to be, by its form; None where it has the form of none."""
+    """The member of a union that has the form of `value`; None: no member has it."""
     if len(members) == 1:
         return members[0]
     forms: dict[str, Any] = {_type_name(member): member for member in members}
@@ -146,7 +145,7 @@ def _union_member(value: Any, members: list[Any]) -> Any:
 
 
 def _type_name(expected: Any) -> str:
-    """What an error calls values of a type."""
+    """The name of a type in errors."""
     origin = typing.get_origin(expected) or expected
     if origin in (list, tuple):
         return "a list"
@@ -162,7 +161,7 @@ def _read_table(value: Any, schema: Any, where: str, faults: _Faults) -> Any:
     hints = _hints(schema)
     prefix = f"{where}." if where else ""
     meant: set[str] = set()
-    wrong: set[str] = set()  # keys whose value is not known
+    wrong: set[str] = set()  # keys without a valid value
     for name in value:
         if name not in fields:
             allowed = [known for known in fields if not fields[known].metadata.get("refused")]
@@ -178,14 +177,14 @@ def _read_table(value: Any, schema: Any, where: str, faults: _Faults) -> Any:
             if arguments[name] is _INVALID:
                 wrong.add(name)
         elif name in meant:
-            wrong.add(name)  # it is there, misspelt, and told above
+            wrong.add(name)  # it is misspelt, which is reported above
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             wrong.add(name)
             doc = field.metadata.get("doc", "")
             faults.append(f"{prefix}{name}: missing" + (f" ({doc})" if doc else ""))
     if wrong and faults.count >= _MAX_FAULTS:
         return _INVALID
-    # what keys mean together is checked too, as far as it asks for none of these
+    # conditions on several keys are checked too, unless they read an invalid one
     kind = type(schema.__name__, (schema,), dict.fromkeys(wrong, _INVALID_VALUE)) if wrong else schema
     result = kind(**{**dict.fromkeys(wrong, _INVALID), **arguments})
     try:
@@ -198,22 +197,22 @@ def _read_table(value: Any, schema: Any, where: str, faults: _Faults) -> Any:
 
 @functools.cache
 def _hints(schema: Any) -> Mapping[str, Any]:
-    """The types of a schema's fields: half a millisecond to find out, and a bundle may have a thousand features."""
+    """The types of a schema's fields. Cached: it takes half a millisecond, and a bundle can have 1,000 features."""
     return typing.get_type_hints(schema)
 
 
 class _InvalidValueReadError(Exception):
-    """A check asked for a value that is wrong, and told as that already."""
+    """A check read a value that is invalid and already reported."""
 
 
 class _InvalidValue:
-    """Stands in a schema for such a value."""
+    """Replaces an invalid value in a schema; reading it raises."""
 
     def __get__(self, instance: object, owner: object) -> Any:
         raise _InvalidValueReadError
 
     def __set__(self, instance: object, value: object) -> None:
-        """For the initializer, which sets every value."""
+        """Does nothing. The initializer sets every value."""
 
 
 _INVALID_VALUE = _InvalidValue()
@@ -235,14 +234,14 @@ def _read_scalar(value: Any, expected: Any, where: str, faults: _Faults, bounds:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """What an unknown name may have been meant to be, as the end of a fault."""
+    """The most similar known name, or all known names, as the end of a fault."""
     return _suggestion_text(_similar(name, known), known)
 
 
 def _similar(name: str, known: Collection[str]) -> list[str]:
     if len(name) > _MAX_NAME_LENGTH:
         return []
-    import difflib  # here: a service whose config is right never needs it
+    import difflib  # imported here: only needed after a fault
 
     folded = {one.casefold(): one for one in known}
     return [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, 1, 0.6)]
@@ -265,7 +264,7 @@ def _add_type_fault(value: Any, expected: str, where: str, faults: _Faults) -> A
 
 
 def _short_value(value: Any) -> str:
-    """A value that is neither text nor table, as an error shows it: what is large or deep, by its kind alone."""
+    """A value that is neither text nor table, for errors. Of a large or nested one, only its kind."""
     if isinstance(value, list) and (len(value) > 20 or any(isinstance(item, (list, Mapping)) for item in value)):
         return f"a list of {len(value)}"
     if isinstance(value, int) and abs(value) >= 10**30:

@@ -243,7 +243,7 @@ def test_a_file_that_never_ends_is_not_read_to_its_end() -> None:
     [
         ({"segments": []}, "segments: expected at least one"),
         ({"metric": "rmse\x1b[2J"}, "segments: expected texts without control characters"),
-        ({"variants": [{"drift": {}}]}, r"variants\[0\]\.drift: expected a number for each of the segments"),
+        ({"variants": [{"drift": {}}]}, r"variants\[0\]\.drift: expected a number for each segment"),
         ({"variants": [{"scheme": "a\nb"}]}, r"variants\[0\]: expected names without control characters"),
         ({"steps": 10**400, "metric_before": 10**400}, "metric_before: expected a finite number"),
     ],

@@ -147,10 +147,12 @@ def test_databases_of_other_programs_and_of_later_forms_are_refused_and_left_alo
     path.unlink()
     open_store(tmp_path).close(0)
     later = sqlite3.connect(path)
-    (form,) = later.execute("pragma user_version").fetchone()
-    later.execute(f"pragma user_version = {form + 1}")
+    (version,) = later.execute("pragma user_version").fetchone()
+    later.execute(f"pragma user_version = {version + 1}")
     later.close()
-    with pytest.raises(EdgeLstmError, match=rf"of form {form} at .*, found form {form + 1}") as caught:
+    with pytest.raises(
+        EdgeLstmError, match=rf"of schema version {version} at .*, found version {version + 1}"
+    ) as caught:
         open_store(tmp_path)
     assert "later edge-lstm" in caught.value.hint
 
@@ -173,7 +175,7 @@ def test_what_keeps_a_database_from_opening_is_told_with_its_remedy(tmp_path: Pa
     (tmp_path / "state.db").mkdir()
     with pytest.raises(EdgeLstmError) as caught:
         open_store(tmp_path)
-    assert "see that its folder is there" in caught.value.hint
+    assert "check that its folder exists" in caught.value.hint
 
 
 def test_a_damaged_database_and_every_stream_starts_cold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
