@@ -175,7 +175,7 @@ class Bundle:
             raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
         for name, expected in manifest.files.items():
             if sha256(content[name]).hexdigest() != expected:
-                raise _damaged(source, f"{name} with another sha256 than its manifest says")
+                raise _damaged(source, f"{name} with another SHA-256 than its manifest has")
         return Bundle(manifest, content, sha256(raw).hexdigest()[:12], source, raw, signature)
 
     def signed(self, signature: bytes) -> bytes:

@@ -100,9 +100,9 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
 def _missing_values(feature: Feature) -> str:
     """Which values of the feature are missing, like "co2 below 0 or -200"; empty: none."""
     bounds = [("below", feature.least), ("above", feature.most)]
-    said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-    said += [f"{code:g}" for code in feature.sentinels]
-    return f"{feature.name} {' or '.join(said)}" if said else ""
+    rules = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+    rules += [f"{code:g}" for code in feature.sentinels]
+    return f"{feature.name} {' or '.join(rules)}" if rules else ""
 
 
 def _outputs(contract: Contract) -> str:

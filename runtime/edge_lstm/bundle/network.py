@@ -125,12 +125,12 @@ class Network:
         sizes = [weight.shape[0] * weight.shape[1] for weight in self._weights()]
         biases = [layer.b_ih.size + layer.b_hh.size for layer in self.layers]
         taps = 0 if self.highway is None else self.highway.size
-        if self.highway is not None and self._level_free:
+        if self.highway is not None and self._taps_sum_to_zero:
             taps = len(self.head_bias) * self.recent_size  # those of the newest sample follow from the others
         return sum(sizes) + sum(biases) + self.head_bias.size + taps
 
     @property
-    def _level_free(self) -> bool:
+    def _taps_sum_to_zero(self) -> bool:
         """Whether the highway's taps on each input sum to zero, so that the input's level has no effect."""
         assert self.highway is not None  # the caller checks it
         taps = self.highway.reshape(len(self.head_bias), -1, len(self.mean)).astype(np.float64)

@@ -204,7 +204,7 @@ class Service:
         if self._deadband is not None:
             return steps.at(self._deadband.moved(steps, self._predictor.table))
         if self.config.output.publish_when == "alarm":
-            return steps.at((steps.decided.turned | (steps.revisions > 0)).nonzero()[0].tolist())
+            return steps.at((steps.decisions.turned | (steps.revisions > 0)).nonzero()[0].tolist())
         return steps
 
     def _readings(self, messages: Sequence[Message]) -> list[Reading]:

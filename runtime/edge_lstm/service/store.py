@@ -94,7 +94,7 @@ class Store:
         self._history = history
         self._sync = sync
         try:
-            self._database = self._opened_or_new()
+            self._database = self._open_or_replace()
             found = self._database.execute("select id from bundle").fetchone()
             if found != (bundle_id,):
                 self._change_bundle(bundle_id, found[0] if found else None)
@@ -108,9 +108,9 @@ class Store:
             ) from None
         self._history_count = int(counted[1])
 
-    def _opened_or_new(self) -> sqlite3.Connection:
+    def _open_or_replace(self) -> sqlite3.Connection:
         try:
-            return self._opened()
+            return self._open()
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
@@ -119,9 +119,9 @@ class Store:
                     f"expected a state database at {self._path}, found: {error}", "name another path under state"
                 ) from None
             self._move_aside(error)
-            return self._opened()
+            return self._open()
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         """Raises sqlite3.DatabaseError if the file is damaged, EdgeLstmError if it has a later schema version."""
         database = sqlite3.connect(self._path, isolation_level=None, timeout=1.0)
         try:

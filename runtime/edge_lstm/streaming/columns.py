@@ -105,16 +105,16 @@ def layout_of(columns: Iterable[Column]) -> str:
         sizes = [str(size) for size in column.shape]
         if column.sized_by:
             sizes[0] = column.sized_by
-        name = column.name + _brackets(sizes)
+        name = column.name + _shape_suffix(sizes)
         if column.dtype.names is None:
             lines.append(f"{name} {column.dtype.str}")
             continue
         for field in column.dtype.names:
             part = column.dtype[field]
-            lines.append(f"{name}.{field} {part.base.str}{_brackets(part.shape)}")
+            lines.append(f"{name}.{field} {part.base.str}{_shape_suffix(part.shape)}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _brackets(sizes: Iterable[object]) -> str:
+def _shape_suffix(sizes: Iterable[object]) -> str:
     text = ",".join(map(str, sizes))
     return f"[{text}]" if text else ""

@@ -74,7 +74,7 @@ class Derived:
         `before` (n, features): the values of the previous step. Updates the averages in `current`.
         """
         first = current["warm_steps"][slots] == 0
-        averages, deviations, together = self._update(current, slots, values.astype(np.float64))
+        averages, deviations, covariances = self._update(current, slots, values.astype(np.float64))
         columns: list[Floats] = []
         for kind, feature, parts in self._columns:
             value = values[:, feature]
@@ -88,7 +88,7 @@ class Derived:
             elif kind == "deviation":
                 column = deviations[:, parts[0]]
             elif kind == "covariance":
-                column = together[:, parts[0]]
+                column = covariances[:, parts[0]]
             elif kind in ("from_mean", "from_start"):
                 column = value - averages[:, parts[0]]
             else:

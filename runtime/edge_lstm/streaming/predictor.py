@@ -171,10 +171,10 @@ class Predictor:
             raw = self._restart_runaway(slots, features, raw)
         counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
         current["step"][rows], current["warm_steps"][rows] = counts
-        decided = self._decider(current, table.calibration, slots, values, samples.missing, raw)
+        decisions = self._decider(current, table.calibration, slots, values, samples.missing, raw)
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
-        steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decided)
+        steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decisions)
         yield steps if bounded else steps.at(np.flatnonzero(np.isfinite(raw).all(axis=1)).tolist())
 
     def step_rows(self, slots: Slots, features: Floats) -> Floats:

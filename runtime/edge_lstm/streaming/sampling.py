@@ -54,7 +54,7 @@ class Round(NamedTuple):
         )
 
 
-class _Arrived(NamedTuple):
+class _SampleList(NamedTuple):
     """Samples in the order of arrival. A stream may have several."""
 
     order: Sequence[int]  # index of the reading that brought the sample
@@ -100,7 +100,7 @@ class Sampler:
         A partial reading adds a sample only when it completes one. On a grid, a reading adds the samples of the
         intervals that ended before it.
         """
-        taken = self._arrived(readings if isinstance(readings, Sequence) else list(readings))
+        taken = self._sample_list(readings if isinstance(readings, Sequence) else list(readings))
         order, count = taken.order, len(taken.order)
         if not count:
             return
@@ -108,7 +108,7 @@ class Sampler:
         ids, given, revisions = np.array(taken.ids, np.uint64), taken.given, np.zeros(count, np.uint16)
         sizes = [count]
         if len(set(taken.slots)) < count:
-            places, sizes = _in_rounds(slots)
+            places, sizes = _sort_into_rounds(slots)
             order = [order[place] for place in places.tolist()]
             slots, times, ids, given = slots[places], times[places], ids[places], given[places]
         start = 0
@@ -117,11 +117,11 @@ class Sampler:
             yield Round(order[at], slots[at], rows_of(slots[at]), times[at], ids[at], given[at], revisions[at])
             start += size
 
-    def _arrived(self, readings: Sequence[Reading]) -> _Arrived:
+    def _sample_list(self, readings: Sequence[Reading]) -> _SampleList:
         """The samples of the readings, in their order."""
         names, slot_of = self._names, self._table.slot
         if not readings:
-            return _Arrived([], [], [], [], np.zeros((0, len(names)), np.float32))
+            return _SampleList([], [], [], [], np.zeros((0, len(names)), np.float32))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
         streams, times, values, sequences, partials = zip(*readings, strict=True)
@@ -130,7 +130,7 @@ class Sampler:
             given = np.empty((len(readings), len(names)), np.float32)
             for column, name in enumerate(names):
                 given[:, column] = [one.get(name, math.nan) for one in values]
-            return _Arrived(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
+            return _SampleList(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
         order, slots, moments, ids, rows = [], [], [], [], []
         for index, reading in enumerate(readings):
             slot = slot_of(reading.stream)
@@ -148,7 +148,7 @@ class Sampler:
                 moments.append(moment)
                 ids.append(0 if reading.sequence is None or self._grid else sequence_id(reading.sequence))
                 rows.append(sample)
-        return _Arrived(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
+        return _SampleList(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
 
     def _without_sentinels(self, reading: Reading) -> Reading:
         """The reading, with NaN for each value that the contract declares missing."""
@@ -291,7 +291,7 @@ def _limit(feature: Feature) -> float:
     return FLOAT32_MAX if unknown else min(abs(feature.mean) + _MAX_DEVIATIONS * feature.scale, FLOAT32_MAX)
 
 
-def _in_rounds(slots: Slots) -> tuple[Slots, list[int]]:
+def _sort_into_rounds(slots: Slots) -> tuple[Slots, list[int]]:
     """The indexes of the samples of `slots` (n,) round by round, in a round by arrival, and the sizes of the rounds."""
     by_slot = np.argsort(slots, kind="stable")
     begins = np.flatnonzero(np.diff(slots[by_slot], prepend=-1))

@@ -27,12 +27,12 @@ class Steps(NamedTuple):
     steps: Integers  # (n,)
     warm_steps: Integers  # (n,)
     revisions: NDArray[np.uint16]  # (n,)
-    decided: Decisions
+    decisions: Decisions
 
     @property
     def values(self) -> Floats:
         """(n, outputs): the published values."""
-        return self.decided.values
+        return self.decisions.values
 
     def at(self, places: Sequence[int]) -> Steps:
         """The steps at these indexes, in this order."""
@@ -45,7 +45,7 @@ class Steps(NamedTuple):
             self.steps[chosen],
             self.warm_steps[chosen],
             self.revisions[chosen],
-            self.decided.at(places),
+            self.decisions.at(places),
         )
 
     def predictions(self) -> list[Prediction]:
@@ -54,11 +54,11 @@ class Steps(NamedTuple):
         for name, horizons in self.outputs:
             begins.append((name, horizons, slice(begin, begin + len(horizons))))
             begin += len(horizons)
-        decided, count = self.decided, len(self.order)
-        columns = (self.times, self.steps, self.warm_steps, self.revisions, decided.turned)
-        scores = [None] * count if decided.scores is None else decided.scores.tolist()
-        alarms = [None] * count if decided.alarms is None else decided.alarms.tolist()
-        texts = (self.streams, decided.labels, scores, alarms)
+        decisions, count = self.decisions, len(self.order)
+        columns = (self.times, self.steps, self.warm_steps, self.revisions, decisions.turned)
+        scores = [None] * count if decisions.scores is None else decisions.scores.tolist()
+        alarms = [None] * count if decisions.alarms is None else decisions.alarms.tolist()
+        texts = (self.streams, decisions.labels, scores, alarms)
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         for stream, label, score, alarm, time, step, warm_steps, revision, turned, row in rows:
@@ -77,7 +77,7 @@ def in_reading_order(rounds: Sequence[Steps]) -> Steps:
 
 def _concatenated(rounds: Sequence[Steps]) -> Steps:
     """The rounds one after another."""
-    outputs, order, streams, times, steps, warm_steps, revisions, decided = zip(*rounds, strict=True)
+    outputs, order, streams, times, steps, warm_steps, revisions, decisions = zip(*rounds, strict=True)
     return Steps(
         outputs[0],
         list(chain.from_iterable(order)),
@@ -86,5 +86,5 @@ def _concatenated(rounds: Sequence[Steps]) -> Steps:
         np.concatenate(steps),
         np.concatenate(warm_steps),
         np.concatenate(revisions),
-        concatenated(decided),
+        concatenated(decisions),
     )

@@ -80,7 +80,7 @@ class StreamTable:
         self._free: list[int] = []
         for column in self._columns:
             setattr(self, column.name, np.zeros((0, *column.shape), column.dtype))
-        self._arrays_changed()
+        self._refresh_views()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -265,9 +265,9 @@ class StreamTable:
             grown = _zeros((len(array) + more, *column.shape), column.dtype)
             grown[: len(array)] = array  # no further: memory is taken when it is written
             setattr(self, column.name, grown)
-        self._arrays_changed()
+        self._refresh_views()
 
-    def _arrays_changed(self) -> None:
+    def _refresh_views(self) -> None:
         """Take the views and lists of arrays from the arrays that the table has now."""
         self.states = [self.current[field] for field in self.state_fields]
         self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._in_rows]
