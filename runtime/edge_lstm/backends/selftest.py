@@ -170,11 +170,8 @@ def _isolated_from(backend: Backend, contract: Contract, tape: Floats, smallest:
     steps = min(len(tape), 24)
     lone = _trace(backend, contract, tape[:steps], smallest, [0])
     for batch in sorted({smallest, smallest + 1, 2 * smallest + 1, 16, 33}):
-        for places in (
-            [0],
-            [batch - 1],
-            list(range(batch)),
-        ):  # all positions: a kernel may treat its last rows differently
+        # all positions, since a kernel may treat its last rows differently
+        for places in ([0], [batch - 1], list(range(batch))):
             traced = _trace(backend, contract, tape[:steps], batch, places)
             if (traced.view(np.uint32) != lone.view(np.uint32)).any():
                 return False

@@ -101,10 +101,8 @@ class AnomalyDetector:
         )
         whitening = np.linalg.inv(np.linalg.cholesky(covariance))
         repeated = np.broadcast_to(center, rows.shape), np.broadcast_to(whitening, (len(rows), *whitening.shape))
-        calibration = max(
-            1.0, float(np.quantile(distance(rows, *repeated), alarm.quantile))
-        )  # 1: for values that never changed
-        return center, whitening, alarm.factor * calibration
+        usual = float(np.quantile(distance(rows, *repeated), alarm.quantile))
+        return center, whitening, alarm.factor * max(1.0, usual)  # 1: for values that never changed
 
 
 def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:

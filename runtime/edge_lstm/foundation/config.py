@@ -134,13 +134,10 @@ def _union_member(value: Any, members: list[Any]) -> Any:
     if len(members) == 1:
         return members[0]
     forms: dict[str, Any] = {_type_name(member): member for member in members}
-    form = (
-        "a table"
-        if isinstance(value, Mapping)
-        else "a list"
-        if isinstance(value, list)
-        else _TYPE_NAMES.get(type(value))
-    )
+    if isinstance(value, Mapping):
+        form: str | None = "a table"
+    else:
+        form = "a list" if isinstance(value, list) else _TYPE_NAMES.get(type(value))
     return forms.get(form) if form is not None else None
 
 

@@ -6,9 +6,8 @@ import functools
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
 
-CLOCK_UNSET_BEFORE = (
-    1_704_067_200.0  # 2024: an earlier time means that a board without a clock has not received the time yet
-)
+# 2024: an earlier time means that a board without a battery-backed clock has not received the time yet
+CLOCK_UNSET_BEFORE = 1_704_067_200.0
 
 # Seconds since 1970 are below 1e11 until the year 5138. In milliseconds, times from 1973 on are above 1e11, and so on
 # by factors of 1000: the size of a number shows its unit.

@@ -198,9 +198,8 @@ class Store:
         """Record the topic filters of the session at the broker; returns the former ones that are not among them."""
         known = [name for (name,) in self._database.execute("select filter from subscribed")]
         new = [(name,) for name in filters if name not in known]
-        with contextlib.suppress(
-            sqlite3.OperationalError
-        ):  # a full disk: filters that are not recorded are not unsubscribed later
+        # a full disk: filters that are not recorded are not unsubscribed later
+        with contextlib.suppress(sqlite3.OperationalError):
             self._database.executemany("insert into subscribed values (?)", new)
         return [name for name in known if name not in filters]
 
@@ -320,9 +319,7 @@ class Store:
         """Delete the outgoing messages of all batches up to `confirmed`, and close the file."""
         try:
             self._database.execute("delete from unsent where batch <= ?", (confirmed,))
-        except (
-            sqlite3.OperationalError
-        ) as error:  # a full disk: they are sent again at the next start, which QoS 1 allows
+        except sqlite3.OperationalError as error:  # a full disk: sent again at the next start, which QoS 1 allows
             log.warning("confirmed predictions stay in the outbox error=%s", error)
         self._database.close()
 
@@ -411,9 +408,8 @@ def _is_another_file(path: Path) -> bool:
     """
     with path.open("rb") as file:
         begin = file.read(_PAGE_BYTES)
-    lost = len(begin) - len(
-        begin.decode(errors="ignore").encode()
-    )  # of a text at most the last character, which is cut
+    # a text loses at most its last character, which is cut
+    lost = len(begin) - len(begin.decode(errors="ignore").encode())
     return begin.startswith(b"PK") or (b"\0" not in begin and lost < 4)
 
 

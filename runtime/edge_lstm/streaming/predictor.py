@@ -134,9 +134,8 @@ class Predictor:
             self.counts["duplicate"] += 1
             return
         position = int(np.searchsorted(trail["time"], time, side="right"))
-        before_all = position == 0 and not np.isnan(
-            table.snapshot_old["time"][slot]
-        )  # its place among older samples is unknown
+        # the place of a sample before the whole trail is unknown
+        before_all = position == 0 and not np.isnan(table.snapshot_old["time"][slot])
         if not len(trail) or before_all or len(trail) - position > self._max_rewind:
             self.counts["late"] += 1
             return
@@ -221,9 +220,8 @@ class Predictor:
 
 def _surely_bounded(raw: Floats, states: Sequence[Floats]) -> bool:
     """A cheap check that no state ran away. False: check each stream."""
-    return squares_below(raw, np.inf) and all(
-        squares_below(state, _RUNAWAY_BOUND * _RUNAWAY_BOUND / 2) for state in states
-    )
+    bound = _RUNAWAY_BOUND * _RUNAWAY_BOUND / 2
+    return squares_below(raw, np.inf) and all(squares_below(state, bound) for state in states)
 
 
 def _round_of(one: Round, sample: np.void, more: int) -> Round:

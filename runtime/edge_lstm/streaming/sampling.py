@@ -134,11 +134,10 @@ class Sampler:
         order, slots, moments, ids, rows = [], [], [], [], []
         for index, reading in enumerate(readings):
             slot = slot_of(reading.stream)
-            row = (
-                self._join_partial(slot, reading)
-                if reading.partial
-                else [reading.values.get(n, math.nan) for n in names]
-            )
+            if reading.partial:
+                row = self._join_partial(slot, reading)
+            else:
+                row = [reading.values.get(name, math.nan) for name in names]
             if row is None:
                 continue
             found = [(reading.time, row)] if self._grid is None else self._grid.take(slot, reading.time, row)

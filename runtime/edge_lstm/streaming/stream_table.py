@@ -234,11 +234,8 @@ class StreamTable:
     def _take_snapshots(self, slots: Slots, length: Integers) -> None:
         """Snapshot the slots (n,) whose trail has `length` 0, depth or 2 * depth. A full trail drops its older half."""
         depth = self.depth
-        current, snapshot_old, snapshot_mid = (
-            _without_fields(self.current),
-            _without_fields(self.snapshot_old),
-            _without_fields(self.snapshot_mid),
-        )
+        arrays = (self.current, self.snapshot_old, self.snapshot_mid)
+        current, snapshot_old, snapshot_mid = map(_without_fields, arrays)
         empty, full = slots[length == 0], slots[length == 2 * depth]
         snapshot_old[empty] = current[empty]
         halves = self.trail.view(f"V{depth * self.trail.dtype.itemsize}")  # (slots, 2)
