@@ -19,7 +19,8 @@ from edge_lstm import Bundle, Predictor
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.service.codecs import message_codecs
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.store import SteppingRules, Store, history
+from edge_lstm.service.store import SteppingRules, Store, read_history
+from edge_lstm.streaming.columns import row_layout
 
 WRITTEN = Path(__file__).parent / "fixtures/written_by_0_1_0"
 STATES = ("anomaly", "rewind", "outbox", "classify", "estimate")
@@ -43,14 +44,15 @@ class Opened:
         """`folder`: that of service.toml; `database`: the copy."""
         self.config = read_toml(folder / "service.toml", ServiceConfig)
         self.bundle = Bundle.open(folder / self.config.bundle)
-        self.readings, rules = history(database, self.bundle.id)
+        self.readings, rules = read_history(database, self.bundle.id)
         assert rules is not None, f"expected a span of {self.bundle.id} in {database}, found none"
         self.rules: SteppingRules = rules
         with sqlite3.connect(database) as connection:
             self.streams = [name for (name,) in connection.execute("select stream from streams order by stream")]
             self.filters = [name for (name,) in connection.execute("select filter from subscribed order by filter")]
         connection.close()
-        self.store = Store(database, self.bundle.id, self.config.history, rules=rules)
+        layout = row_layout(self.bundle.contract)
+        self.store = Store(database, self.bundle.id, layout, self.config.history, rules=rules)
         self.last_batch, self.unsent, self.unacknowledged = self.store.load()
         self.predictor = Predictor.of(
             self.bundle, self.config.backend, self.config.scheme, **rules._asdict(), fetch=self.store.row

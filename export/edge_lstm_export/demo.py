@@ -22,7 +22,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.backends.registry import refusal
+from edge_lstm.backends.registry import why_unavailable
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.progress import progress
@@ -84,7 +84,7 @@ def run_demo(folder: Path) -> None:
         for verdict in exported.verdicts:
             click.echo(f"      {verdict.backend} {verdict.scheme}: {verdict.finding}", err=True)
         for name in NAMES:
-            if (missing := refusal(name)) is not None:
+            if (missing := why_unavailable(name)) is not None:
                 click.echo(f"      {name}: not run; {missing.message}", err=True)
     unseen = _unseen(run)
     held_out = folder / f"{unseen.streams[0]}.csv"

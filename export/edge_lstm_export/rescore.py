@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import in_words, measured, read_certificate
+from edge_lstm.bundle.certificate import figures_table, read_certificate, summary_text
 from edge_lstm.foundation.files import write_file
 from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
@@ -50,8 +50,8 @@ def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
     extend_report(run_dir / REPORT, Section(TITLE, [table, words]))
     certificate = read_certificate(bundle)
     if certificate is not None:
-        words = Paragraph(in_words(certificate), "note")
-        extend_report(run_dir / REPORT, Section("Certificate", [Table(*measured(certificate)), words]))
+        words = Paragraph(summary_text(certificate), "note")
+        extend_report(run_dir / REPORT, Section("Certificate", [Table(*figures_table(certificate)), words]))
     metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
     metrics["bundle"] = {
         "id": bundle.id,

@@ -19,6 +19,7 @@ from edge_lstm.service.config import read_service_config
 from edge_lstm.service.runner import serve
 from edge_lstm.service.service import Service
 from edge_lstm.service.store import Store
+from edge_lstm.streaming.columns import row_layout
 from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 
@@ -62,7 +63,8 @@ def test_a_service_goes_on_though_its_password_file_is_gone(
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_session_is_missed_where_streams_are_known_though_no_history_is_kept(bundle_path: Path, known: bool) -> None:
-    store = Store(bundle_path.parent / "state.db", Bundle.open(bundle_path).id)
+    bundle = Bundle.open(bundle_path)
+    store = Store(bundle_path.parent / "state.db", bundle.id, row_layout(bundle.contract))
     store.commit(1, [("tank-0", b"")] if known else [], [], 0, [], 0)
     store.close(1)
     config = bundle_path.parent / "service.toml"

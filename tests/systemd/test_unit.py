@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.backends.registry import refusal
+from edge_lstm.backends.registry import why_unavailable
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.streaming.reading import Reading
@@ -203,7 +203,7 @@ def test_inside_the_unit_its_state_is_all_that_can_be_written_and_secrets_are_cr
 
 @pytest.mark.parametrize("backend", ["litert", "onnx", "tflite-runtime"])
 def test_every_backend_runs_shut_in(system: System, config: Path, backend: str) -> None:
-    if (error := refusal(backend)) is not None:
+    if (error := why_unavailable(backend)) is not None:
         pytest.skip(error.message)
     shutil.copy(PUMP, system.shared / "tank.elstm")
     config.write_text(config.read_text().replace('"numpy"', f'"{backend}"\nthreads = 2'))

@@ -10,7 +10,7 @@ from edge_lstm.backends.protocol import Backend
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.registry import format_of, load, runnable
 from edge_lstm.backends.row_by_row import RowByRow
-from edge_lstm.backends.selftest import initial_states, isolated, relative_error
+from edge_lstm.backends.selftest import initial_states, isolate_rows, relative_error
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import Certificate, VariantFigures
 from edge_lstm.bundle.contract import Contract
@@ -45,7 +45,7 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
             loaded = load(bundle, name, scheme)
             # stress is meant to be outside of what was calibrated
             watched = loaded.watched if isinstance(loaded, CalibratedBackend) else loaded
-            backend, smallest = isolated(watched, contract, golden_inputs(checkpoint))
+            backend, smallest = isolate_rows(watched, contract, golden_inputs(checkpoint))
             if isinstance(backend, RowByRow):
                 smallest = None  # there is no such batch
             found = _streams(backend, contract, tapes)

@@ -1,4 +1,4 @@
-"""A watch over a backend whose rounding was calibrated: it warns of features that calibration has never met."""
+"""A wrapper of a backend with calibrated quantization. It warns about features outside their calibration range."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class CalibratedBackend:
-    """Steps another backend; what lies outside its calibration is clipped in there, so it says so, once a minute."""
+    """Steps another backend, and logs once a minute each input outside its calibration range, which int8 clips."""
 
     def __init__(self, backend: Backend, inputs: Sequence[str], least: Sequence[float], most: Sequence[float]) -> None:
-        """least, most (inputs,): the range of each component of the feature vector in calibration."""
+        """least, most (inputs,): the range of each input in calibration."""
         self.name, self.scheme = backend.name, backend.scheme
         self.watched = backend
         self._inputs = inputs
@@ -26,7 +26,7 @@ class CalibratedBackend:
         self._warnings = RateLimitedLog(log)
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
-        """As the backend that it watches."""
+        """The same as the wrapped backend."""
         outside = (features < self._least) | (features > self._most)
         if outside.any():
             self._warn(features, outside)

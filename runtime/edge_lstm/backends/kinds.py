@@ -1,4 +1,4 @@
-"""The backends by name: which format each runs, what it needs, what installs that. It imports none of them."""
+"""The backends by name: format, package and extra of each. It imports none of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class BackendKind:
     """One inference backend."""
 
     format: Format
-    module: str  # ours, with a function load(variant, content, means)
-    package: str  # what it needs to import
-    extra: str  # of edge-lstm, which installs that; empty where the base does
+    module: str  # of edge_lstm, with a function load(variant, content, execution)
+    package: str  # the package that it imports
+    extra: str  # of edge-lstm, which installs the package; empty: no extra is needed
 
 
-# In the order of preference: the fastest step of one stream first (docs/performance.md).
+# In order of preference: the fastest step of one stream first (docs/performance.md).
 BACKENDS: Mapping[str, BackendKind] = {
     "litert": BackendKind("tflite", "edge_lstm.backends.litert", "ai_edge_litert", "tflite"),
     "onnx": BackendKind("onnx", "edge_lstm.backends.onnx", "onnxruntime", "onnx"),

@@ -1,4 +1,4 @@
-"""The TFLite variants on LiteRT (the package ai-edge-litert), the runtime that is still developed."""
+"""TFLite variants on LiteRT (package ai-edge-litert), the successor of tflite-runtime."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from edge_lstm.bundle.archive import Variant
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> TfliteBackend:
-    """The backend for a bundle's TFLite variant. Raises EdgeLstmError where LiteRT refuses the file."""
+    """The backend for a bundle's TFLite variant. Raises EdgeLstmError if LiteRT refuses the file."""
     return TfliteBackend("litert", Interpreter, variant, content, execution.threads)

@@ -1,4 +1,4 @@
-"""The ONNX variants, stepped by onnxruntime on the providers that were asked for; no other is ever tried."""
+"""ONNX variants on onnxruntime, on the requested execution providers and no others."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 
-Turn = Callable[[Floats], Floats]
+MoveBatchAxis = Callable[[Floats], Floats]
 
 _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
-# TensorFloat-32 keeps ten bits of a product's factors, which no golden vector forgives
+# TensorFloat-32 keeps ten bits of each factor, which fails the golden vectors
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
-# onnxruntime's exceptions have no common base of their own
-_REFUSALS: tuple[type[Exception], ...] = tuple(
+# onnxruntime's exceptions have no common base class
+_ONNXRUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(_native).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 
 class OnnxBackend:
-    """Steps an ONNX graph; its weights never change, and what it returns is the caller's."""
+    """Steps an ONNX graph. Its weights never change; the caller owns the returned arrays."""
 
     name = "onnx"
 
@@ -41,55 +41,58 @@ class OnnxBackend:
         given, wanted = _shapes(session.get_outputs()), _shapes(session.get_inputs())
         for what, names, found in (("inputs", self._inputs, wanted), ("outputs", self._outputs, given)):
             if absent := sorted(set(names) - set(found)):
-                raise _unfit(variant.file, f"{what} named {', '.join(absent)}", f"only {', '.join(found)}")
+                raise _incompatible(variant.file, f"{what} named {', '.join(absent)}", f"only {', '.join(found)}")
         if extra := sorted(set(wanted) - set(self._inputs)):
-            raise _unfit(variant.file, f"no inputs but {', '.join(self._inputs)}", f"also {', '.join(extra)}")
+            raise _incompatible(variant.file, f"no inputs but {', '.join(self._inputs)}", f"also {', '.join(extra)}")
         self._to_graph = [_to_graph(wanted[name], variant.file, name) for name in self._inputs]
-        self._to_house = [_to_house(given[name], variant.file, name) for name in self._outputs]
+        self._from_graph = [_from_graph(given[name], variant.file, name) for name in self._outputs]
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """features (batch, inputs) raw, states (batch, *shape) each -> predictions (batch, outputs), next states."""
-        turned = [turn(array) for turn, array in zip(self._to_graph, (features, *states), strict=True)]
+        arrays = [move(array) for move, array in zip(self._to_graph, (features, *states), strict=True)]
         try:
-            given = self._session.run(self._outputs, dict(zip(self._inputs, turned, strict=True)))
-        except _REFUSALS as error:
-            raise _unfit(self._file, f"a graph that steps a batch of {len(features)}", _first_line(error)) from None
-        prediction, *following = [turn(array) for turn, array in zip(self._to_house, given, strict=True)]
+            given = self._session.run(self._outputs, dict(zip(self._inputs, arrays, strict=True)))
+        except _ONNXRUNTIME_ERRORS as error:
+            raise _incompatible(
+                self._file, f"a graph that steps a batch of {len(features)}", _first_line(error)
+            ) from None
+        prediction, *following = [move(array) for move, array in zip(self._from_graph, given, strict=True)]
         return prediction, following
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> OnnxBackend:
-    """The backend for a bundle's ONNX variant. Raises EdgeLstmError where onnxruntime refuses it, or has not the means.
+    """The backend for a bundle's ONNX variant.
 
-    Where the CPU is not among the providers, no node of the graph may run there.
+    If the CPU is not among the providers, no node of the graph may run on it. Raises EdgeLstmError if onnxruntime
+    refuses the graph or lacks a provider.
     """
     wanted = list(execution.providers)
-    _refuse_absent(wanted, onnxruntime.get_available_providers())
+    _require_providers(wanted, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = execution.threads, 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # without it int8 weights are dequantized again at every step, which takes 1.3 to 2.9 times as long
+    # without this option int8 weights are dequantized at every step, which takes 1.3 to 2.9 times as long
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if _CPU not in wanted:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     providers = [(name, _PROVIDER_OPTIONS.get(name, {})) for name in wanted]
     try:
         session = onnxruntime.InferenceSession(content, options, providers=providers)
-    except _REFUSALS as error:
+    except _ONNXRUNTIME_ERRORS as error:
         version = onnxruntime.__version__
-        raise _unfit(variant.file, f"a graph that onnxruntime {version} runs", _first_line(error)) from None
-    # a provider whose libraries do not load is dropped with a line on stderr, and the session goes on without it
-    _refuse_absent(wanted, session.get_providers())
+        raise _incompatible(variant.file, f"a graph that onnxruntime {version} runs", _first_line(error)) from None
+    # onnxruntime drops a provider whose libraries do not load, and continues without it
+    _require_providers(wanted, session.get_providers())
     return OnnxBackend(variant, session)
 
 
-def _refuse_absent(wanted: Sequence[str], found: Sequence[str]) -> None:
+def _require_providers(wanted: Sequence[str], found: Sequence[str]) -> None:
     absent = [name for name in wanted if name not in found]
     if absent:
         raise EdgeLstmError(
             f"expected onnxruntime to have {', '.join(wanted)}, found {', '.join(found)}",
-            f"install an onnxruntime with {', '.join(absent)} and the libraries that it needs, or leave providers out",
+            f"install an onnxruntime with {', '.join(absent)} and its libraries, or leave providers out",
         )
 
 
@@ -98,15 +101,15 @@ def _shapes(ports: Sequence[Any]) -> dict[str, list[int | str | None]]:
 
 
 def _batch_axis(shape: list[int | str | None], file: str, name: str) -> int:
-    """Where the only axis without a fixed size stands."""
+    """The index of the only axis without a fixed size."""
     free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
     if len(free) != 1:
-        raise _unfit(file, f"one axis of any size in {name}", f"shape {shape}")
+        raise _incompatible(file, f"one axis of any size in {name}", f"shape {shape}")
     return free[0]
 
 
-def _to_graph(shape: list[int | str | None], file: str, name: str) -> Turn:
-    """From the house's (batch, *shape) to the graph's place for the batch."""
+def _to_graph(shape: list[int | str | None], file: str, name: str) -> MoveBatchAxis:
+    """Moves the batch axis from the front to its place in the graph."""
     axis = _batch_axis(shape, file, name)
     if axis == 0:
         return np.ascontiguousarray
@@ -116,8 +119,8 @@ def _to_graph(shape: list[int | str | None], file: str, name: str) -> Turn:
     return lambda array: np.ascontiguousarray(np.moveaxis(array, 0, axis))
 
 
-def _to_house(shape: list[int | str | None], file: str, name: str) -> Turn:
-    """From the graph's place for the batch to the house's (batch, *shape)."""
+def _from_graph(shape: list[int | str | None], file: str, name: str) -> MoveBatchAxis:
+    """Moves the batch axis from its place in the graph to the front."""
     axis = _batch_axis(shape, file, name)
     if axis == 0:
         return lambda array: array
@@ -130,7 +133,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _unfit(file: str, expected: str, found: str) -> EdgeLstmError:
+def _incompatible(file: str, expected: str, found: str) -> EdgeLstmError:
     return EdgeLstmError(
         f"{file}: expected {expected}, found: {found}", "export the bundle again, or use another version of onnxruntime"
     )

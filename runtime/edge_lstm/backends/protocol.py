@@ -1,4 +1,4 @@
-"""What every backend is: an immutable model that steps states which others keep; and what it may use for that."""
+"""The interface of every backend, and the options of its execution."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from edge_lstm.foundation.arrays import Floats
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """What a backend may use of the machine: this and nothing else, or it refuses."""
+    """The resources that a backend may use. A backend that cannot keep to them refuses to load."""
 
-    threads: int = 1  # of one step
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)  # onnxruntime's, in the order of preference
+    threads: int = 1  # for one step
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)  # of onnxruntime, in order of preference
 
 
 ONE_THREAD = ExecutionOptions()
 
 
 class Backend(Protocol):
-    """An immutable model; the state is a separate value that goes in and comes out."""
+    """An immutable model. The state is a separate value: an argument and a result of each step."""
 
     @property
     def name(self) -> str: ...
@@ -32,6 +32,6 @@ class Backend(Protocol):
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """features (batch, inputs) raw; states in the contract's order, (batch, *shape) each.
 
-        Returns predictions (batch, outputs) in the targets' units and the next states, in arrays that are the caller's.
+        Returns predictions (batch, outputs) in the units of the targets, and the next states. The caller owns both.
         """
         ...

@@ -1,4 +1,4 @@
-"""The network in numpy, as the textbook writes it; it needs nothing else, and docs/lstm.md walks through it."""
+"""The network in NumPy, written as in a textbook; docs/lstm.md explains it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.bundle.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
-from edge_lstm.bundle.npz import NO_ARRAYS
+from edge_lstm.bundle.npz import NPZ_ERRORS
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.text import told
+from edge_lstm.foundation.text import printable
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
@@ -23,24 +23,24 @@ def sigmoid(x: Floats) -> Floats:
     return squashed
 
 
-def rows_times(x: Floats, matrix: Floats) -> Floats:
+def multiply_rows(x: Floats, matrix: Floats) -> Floats:
     """x (batch, n) times matrix (n, m) -> (batch, m), each row by itself.
 
-    One BLAS call for the whole batch would choose its kernel by the batch's size, and a stream's last bits would then
-    depend on how many neighbours it has. Stacked as (batch, 1, n), every row is a product of the same shape.
+    One BLAS call for the whole batch would choose its kernel by the batch size. The last bits of a stream would then
+    depend on the number of streams. Stacked as (batch, 1, n), every row is a product of the same shape.
     """
     products: Floats = np.matmul(x[:, None, :], matrix)[:, 0, :]
     return products
 
 
 class Product:
-    """A layer's matrix, ready for rows: in float32, or in the integers of a static int8 step."""
+    """Multiplies rows by a layer's matrix, in float32 or in integers (static int8)."""
 
     def __init__(self, weight: Weight, step: float) -> None:
         """`step`: the size of one int8 step of the rows, 0 for float32."""
         self._step = np.float32(step)
         if step and isinstance(weight, Quantized):
-            # whole numbers below 2**24, which float32 multiplies and adds without a fault
+            # integers below 2**24, which float32 multiplies and adds exactly
             self._matrix = np.ascontiguousarray(weight.values.T.astype(np.float32))
             self._scales = self._step * weight.scales
         else:
@@ -49,9 +49,9 @@ class Product:
     def __call__(self, x: Floats) -> Floats:
         """x (batch, n) -> (batch, m)."""
         if not self._step:
-            return rows_times(x, self._matrix)
+            return multiply_rows(x, self._matrix)
         whole = np.clip(np.rint(x / self._step), -128, 127)
-        scaled: Floats = rows_times(whole, self._matrix) * self._scales
+        scaled: Floats = multiply_rows(whole, self._matrix) * self._scales
         return scaled
 
 
@@ -84,7 +84,7 @@ class GruLayer:
         self.w_x = Product(layer.w_ih, layer.x_step)  # (inputs, 3 * hidden)
         self.w_h = Product(layer.w_hh, layer.h_step)  # (hidden, 3 * hidden)
         self.b_x = layer.b_ih  # (3 * hidden,)
-        self.b_h = layer.b_hh  # (3 * hidden,): apart, since the reset gate multiplies the new gate's part of it
+        self.b_h = layer.b_hh  # (3 * hidden,): separate, since the reset gate multiplies the new gate's part
 
     def step(self, x: Floats, state: Sequence[Floats]) -> list[Floats]:
         """x (batch, inputs), state [h] (batch, hidden) -> the next [h]."""
@@ -93,20 +93,20 @@ class GruLayer:
         h_r, h_z, h_n = np.split(self.w_h(h) + self.b_h, 3, axis=1)
         r = sigmoid(x_r + h_r)  # reset gate: how much of the past the new value sees
         z = sigmoid(x_z + h_z)  # update gate: how much of the past stays
-        n = np.tanh(x_n + r * h_n)  # new: what could take its place
+        n = np.tanh(x_n + r * h_n)  # new gate: the candidate for the new value
         h = (_ONE - z) * n + z * h  # the hidden state
         return [h]
 
 
 class ReferenceBackend:
-    """Steps a `Network`; rows never meet, so a batch of any size gives each stream the same bits."""
+    """Steps a `Network`. Each row is computed by itself, so a stream gets the same bits in a batch of any size."""
 
     name = "numpy"
 
     def __init__(self, network: Network, scheme: str = "float32") -> None:
         self.scheme = scheme
         self._network = network
-        self._carried = len(CARRIED[network.cell])
+        self._states_per_layer = len(CARRIED[network.cell])
         self._layers = [LstmLayer(layer) if network.cell == "lstm" else GruLayer(layer) for layer in network.layers]
         self._head = np.ascontiguousarray(dense(network.head_weight).T)  # (hidden, outputs)
         self._highway = None if network.highway is None else np.ascontiguousarray(network.highway.T)
@@ -118,24 +118,25 @@ class ReferenceBackend:
         following: list[Floats] = []
         standardized = x
         for index, layer in enumerate(self._layers):
-            state = states[index * self._carried : (index + 1) * self._carried]
+            state = states[index * self._states_per_layer : (index + 1) * self._states_per_layer]
             following += layer.step(x, state)
-            x = following[-self._carried]  # the layer's hidden state is the next layer's input
-        prediction = rows_times(x, self._head) + self._network.head_bias  # the dense output layer
+            x = following[-self._states_per_layer]  # the layer's hidden state is the next layer's input
+        prediction = multiply_rows(x, self._head) + self._network.head_bias  # the dense output layer
         if self._highway is not None:
-            samples = np.concatenate([standardized, states[-1]], axis=1)  # the newest first
-            prediction += rows_times(samples, self._highway)
-            following.append(samples[:, : self._network.recent_size])  # the oldest falls out
+            samples = np.concatenate([standardized, states[-1]], axis=1)  # newest first
+            prediction += multiply_rows(samples, self._highway)
+            following.append(samples[:, : self._network.recent_size])  # drops the oldest
         if self._network.change_of.size:
             prediction = prediction + features[:, self._network.change_of]
         return prediction, following
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> ReferenceBackend:
-    """The backend for a bundle's numpy variant. Raises EdgeLstmError where the arrays are not a network."""
+    """The backend for a bundle's numpy variant. Raises EdgeLstmError if the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)
-    except (*NO_ARRAYS, IndexError, TypeError, AttributeError) as error:
+    except (*NPZ_ERRORS, IndexError, TypeError, AttributeError) as error:
         raise EdgeLstmError(
-            f"expected the arrays of a network in {variant.file}, found: {told(str(error))}", "export the bundle again"
+            f"expected the arrays of a network in {variant.file}, found: {printable(str(error))}",
+            "export the bundle again",
         ) from None

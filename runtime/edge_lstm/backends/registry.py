@@ -1,4 +1,4 @@
-"""The backends: who steps a network. One is chosen by name and then used, or refused; there is no second choice."""
+"""Finds and loads inference backends by name. A backend that cannot be used is an error: there is no fallback."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edge_lstm.backends.kinds import BACKENDS, NAMES
 from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.bundle.archive import Bundle, Variant
-from edge_lstm.bundle.schemes import Format, refused
+from edge_lstm.bundle.schemes import Format, why_unsupported
 from edge_lstm.foundation.errors import EdgeLstmError
 
 
-def refusal(name: str) -> EdgeLstmError | None:
-    """Why the backend cannot run here, or None where it can (its package is found; it is not imported)."""
+def why_unavailable(name: str) -> EdgeLstmError | None:
+    """Why the backend cannot run on this machine; None: its package is found (and not imported)."""
     kind = BACKENDS[name]
     if importlib.util.find_spec(kind.package) is None:
         return EdgeLstmError(
@@ -33,39 +33,39 @@ def refusal(name: str) -> EdgeLstmError | None:
 
 
 def format_of(name: str) -> Format:
-    """The format that the backend runs."""
+    """The model format of the backend."""
     return BACKENDS[name].format
 
 
 def module_of(name: str) -> str:
-    """Our module that drives the backend."""
+    """The module of edge_lstm for the backend."""
     return BACKENDS[name].module
 
 
 def package_of(name: str) -> str:
-    """The package that the backend needs, as it is imported."""
+    """The import name of the package that the backend needs."""
     return BACKENDS[name].package
 
 
 def installed() -> list[str]:
-    """The names of the backends that can run here, the preferred one first."""
-    return [name for name in NAMES if refusal(name) is None]
+    """The names of the backends that can run on this machine, in order of preference."""
+    return [name for name in NAMES if why_unavailable(name) is None]
 
 
 def runnable(bundle: Bundle) -> list[tuple[str, str]]:
-    """(backend, scheme) of every variant of the bundle that an installed backend can run."""
+    """(backend, scheme) of each variant of the bundle that an installed backend can run."""
     return [
         (name, variant.scheme)
         for name in installed()
         for variant in bundle.manifest.variants
-        if variant.format == BACKENDS[name].format and refused(variant.scheme, name) is None
+        if variant.format == BACKENDS[name].format and why_unsupported(variant.scheme, name) is None
     ]
 
 
 def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = None) -> tuple[str, str]:
-    """The backend and scheme for someone who named only one of them, or neither.
+    """The backend and scheme to use if one of them is not given, or neither.
 
-    Raises EdgeLstmError where nothing that is installed runs the bundle.
+    Raises EdgeLstmError if no installed backend runs the bundle.
     """
     if scheme is None:
         scheme = "int8" if "int8" in bundle.schemes else bundle.schemes[0]
@@ -83,26 +83,26 @@ def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = N
 
 
 def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD) -> Backend:
-    """The bundle's model on the named backend, with one thread of the CPU unless `execution` says otherwise.
+    """The bundle's model on the named backend, by default on one CPU thread.
 
-    Raises EdgeLstmError where that backend, that variant or those means are not here.
+    Raises EdgeLstmError if the backend, the variant or the requested execution is not available.
     """
     if name not in BACKENDS:
         raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
-    if (error := refusal(name)) is not None:
+    if (error := why_unavailable(name)) is not None:
         raise error
     _require_supported_execution(name, execution)
     kind = BACKENDS[name]
-    if scheme in bundle.schemes and (reason := refused(scheme, name)) is not None:
+    if scheme in bundle.schemes and (reason := why_unsupported(scheme, name)) is not None:
         raise EdgeLstmError(
             f"{bundle.source}: expected a backend for {scheme}, found {name}: {reason}",
-            f"use one of {', '.join(_allowed(scheme))}, or another scheme",
+            f"use one of {', '.join(_supporting(scheme))}, or another scheme",
         )
     variant = bundle.variant(kind.format, scheme)
     backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], execution)
     if variant.row_by_row:
         backend = RowByRow(backend)
-    _refuse_other_shapes(backend, bundle, variant)
+    _require_contract_shapes(backend, bundle, variant)
     if variant.least and variant.most:
         return CalibratedBackend(backend, bundle.contract.inputs, variant.least, variant.most)
     return backend
@@ -121,12 +121,12 @@ def _require_supported_execution(name: str, execution: ExecutionOptions) -> None
         )
 
 
-def _allowed(scheme: str) -> list[str]:
-    return [name for name in NAMES if refused(scheme, name) is None]
+def _supporting(scheme: str) -> list[str]:
+    return [name for name in NAMES if why_unsupported(scheme, name) is None]
 
 
-def _refuse_other_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:
-    """Two rows of zeros go through: whoever steps the backend later relies on the contract's shapes."""
+def _require_contract_shapes(backend: Backend, bundle: Bundle, variant: Variant) -> None:
+    """Step two rows of zeros, and raise EdgeLstmError if the shapes are not the contract's."""
     contract = bundle.contract
     features = np.zeros((2, len(contract.inputs)), np.float32)
     states = [np.zeros((2, *state.shape), np.float32) for state in contract.states]

@@ -1,4 +1,4 @@
-"""A backend stepped one row at a time, for kernels whose bits depend on a row's neighbours or on its place."""
+"""A wrapper that steps a backend one row at a time, for kernels whose bits depend on other rows or on the position."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edge_lstm.foundation.arrays import Floats
 
 
 class RowByRow:
-    """Steps another backend with batches of one and nothing else, so that no row can feel another."""
+    """Steps another backend with batches of one row only, so that no row can change another."""
 
     def __init__(self, backend: Backend) -> None:
         self.name, self.scheme = backend.name, backend.scheme
         self._backend = backend
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
-        """As the backend; the time grows with the rows, since a batch saves nothing."""
+        """The same as the wrapped backend. The time is proportional to the number of rows."""
         if len(features) == 1:
             return self._backend.step(features, states)
         rows = [

@@ -1,4 +1,4 @@
-"""The self-test: golden vectors through a backend, before it may speak for a bundle; a difference is a refusal."""
+"""The self-test: steps a bundle's golden vectors on a backend, and refuses the backend if the results differ."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 
-_LARGEST_SMALLEST_BATCH = 8
-# What float32 kernels may differ by, in shares of an output's magnitude: that is no drift, however little it varies.
-_RESOLUTION = 1e-5
+_MAX_SMALLEST_BATCH = 8
+# Relative difference of float32 kernels, as a share of an output's magnitude. It does not count as drift.
+_FLOAT32_RESOLUTION = 1e-5
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one backend did on one variant's golden vectors."""
+    """The result of the self-test of one variant on one backend."""
 
     backend: str
     scheme: str
     steps: int
     error: float  # the largest relative difference from the scheme's own golden vectors, states included
-    parity: float  # what it may be
+    parity: float  # its limit
     drift: float  # RMS difference from the float32 golden vectors over their standard deviation, worst output
-    drift_limit: float  # what it may be for that output: more than the bundle says where float32 resolves no less
+    drift_limit: float  # its limit for that output: the bundle's, or what float32 resolves if that is more
     first_step: int | None  # the first step (from 1) whose prediction differs by more than `parity`
     smallest_batch: int | None  # rows agree bit for bit from this batch size on; None: not even one at a time
-    one_by_one: bool  # whether rows go one at a time, since they agree in no batch
+    one_by_one: bool  # whether rows are stepped one at a time, since they agree in no batch
 
     @property
     def passed(self) -> bool:
@@ -43,7 +43,7 @@ class Verdict:
 
     @property
     def finding(self) -> str:
-        """What was found, in one line."""
+        """The result in one line."""
         if self.passed:
             rows = ", rows one at a time" if self.one_by_one else ""
             return (
@@ -59,9 +59,9 @@ class Verdict:
 
 
 class SelfTestError(EdgeLstmError):
-    """A backend that does not give a bundle's golden vectors: it takes no reading, and starting it again will not help.
+    """The backend does not reproduce the bundle's golden vectors. Starting it again does not help.
 
-    The command line ends with exit code 65, which systemd shows as DATAERR and does not answer with a restart.
+    The command line ends with exit code 65. systemd shows it as DATAERR, and the unit does not restart after it.
     """
 
     exit_code = 65
@@ -72,14 +72,14 @@ class SelfTestError(EdgeLstmError):
 
 
 def initial_states(contract: Contract, batch: int) -> list[Floats]:
-    """The states that `batch` streams start from, (batch, *shape) each."""
+    """The start states of `batch` streams, (batch, *shape) each."""
     return [np.repeat(state.initial[None], batch, axis=0) for state in contract.states]
 
 
 def replay_tape(
     backend: Backend, contract: Contract, tape: Floats, marks: Integers, batch: int = 1
 ) -> tuple[Floats, list[Floats]]:
-    """Carry one stream over `tape` (steps, inputs), as the first row of a batch whose other rows stay at rest.
+    """Step one stream over `tape` (steps, inputs), as the first row of a batch whose other inputs are zero.
 
     Returns predictions (steps, outputs) and, per state tensor, the states after the steps `marks` (marks, *shape).
     """
@@ -97,9 +97,9 @@ def replay_tape(
 
 
 def relative_error(found: Floats, expected: Floats) -> float:
-    """The largest difference over the largest expected magnitude, for the worst column; NaN where `found` has one.
+    """The largest difference over the largest expected magnitude, of the worst column; NaN if `found` has a NaN.
 
-    Both (steps, ...). The magnitude, not the spread, is what float32 can resolve.
+    Both (steps, ...). It is relative to the magnitude and not to the spread, since float32 resolves the magnitude.
     """
     width = int(np.prod(expected.shape[1:]))
     found, expected = found.reshape(-1, width), expected.reshape(-1, width)
@@ -107,58 +107,58 @@ def relative_error(found: Floats, expected: Floats) -> float:
 
 
 def _magnitude(expected: Floats) -> Floats:
-    """The largest magnitude of each column, and never zero. (steps, columns) -> (columns,)"""
+    """The largest magnitude of each column, at least 1e-12. (steps, columns) -> (columns,)"""
     largest: Floats = np.maximum(np.abs(expected).max(axis=0), np.float32(1e-12))
     return largest
 
 
 def drift(found: Floats, expected: Floats) -> float:
-    """RMSE over the standard deviation of what is expected, for the worst output. Both (steps, outputs)."""
+    """RMSE over the standard deviation of `expected`, of the worst output. Both (steps, outputs)."""
     return float(_drifts(found, expected).max())
 
 
 def _drifts(found: Floats, expected: Floats) -> Doubles:
-    """The same for each output: (outputs,)."""
+    """RMSE over the standard deviation of `expected`, of each output. (outputs,)"""
     error = np.sqrt(((found.astype(np.float64) - expected) ** 2).mean(axis=0))
     ratios: Doubles = error / _spread(expected)
     return ratios
 
 
 def _spread(expected: Floats) -> Doubles:
-    """The standard deviation of each column, and never zero. (steps, columns) -> (columns,)"""
+    """The standard deviation of each column, at least 1e-12. (steps, columns) -> (columns,)"""
     spread: Doubles = np.maximum(expected.astype(np.float64).std(axis=0), 1e-12)
     return spread
 
 
 def _worst_drift(found: Floats, expected: Floats, limit: float) -> tuple[float, float]:
-    """(drift, what it may be) of the output that comes nearest to its limit. Both (steps, outputs).
+    """(drift, its limit) of the output that is nearest to its limit. Both (steps, outputs).
 
-    An air pressure in pascals varies by so small a part of its magnitude that a last bit of it is a ten-thousandth of a
-    standard deviation: there the limit is what float32 resolves.
+    An output can vary by a small part of its magnitude, like an air pressure in pascals. One float32 digit of it is
+    then a large part of a standard deviation, and the limit is what float32 resolves.
     """
     drifts = _drifts(found, expected)
-    limits = np.maximum(limit, _RESOLUTION * _magnitude(expected).astype(np.float64) / _spread(expected))
+    limits = np.maximum(limit, _FLOAT32_RESOLUTION * _magnitude(expected).astype(np.float64) / _spread(expected))
     worst = int(np.argmax(drifts / np.maximum(limits, 1e-300)))
     return float(drifts[worst]), float(limits[worst])
 
 
 def smallest_isolated_batch(backend: Backend, contract: Contract, tape: Floats) -> int | None:
-    """The smallest batch size from which every row has the same bits in every larger batch and at every place in it.
+    """The smallest batch size from which a row has the same bits in every larger batch and at every position.
 
-    Most kernels take one row another way than many (FULLY_CONNECTED as a vector product, say). None where no size up
-    to 8 holds: there a stream feels its neighbours, or its place among them (`isolated` has the remedy).
+    Most kernels compute one row in another way than several (FULLY_CONNECTED as a vector product, for example). None:
+    no size up to 8 has this property, and the bits of a stream depend on the other rows (see `isolate_rows`).
     """
-    for smallest in range(1, _LARGEST_SMALLEST_BATCH + 1):
+    for smallest in range(1, _MAX_SMALLEST_BATCH + 1):
         if _isolated_from(backend, contract, tape, smallest):
             return smallest
     return None
 
 
-def isolated(backend: Backend, contract: Contract, tape: Floats) -> tuple[Backend, int | None]:
-    """The backend as it keeps streams apart, and its smallest isolated batch.
+def isolate_rows(backend: Backend, contract: Contract, tape: Floats) -> tuple[Backend, int | None]:
+    """A backend whose streams do not influence each other, and its smallest isolated batch.
 
-    It is the backend itself, or where it has no such batch, that backend with its rows one at a time. None where even
-    then a stream's bits change: it remembers something from one step to the next.
+    It is `backend` itself, or `RowByRow(backend)` if it has no such batch. The batch is None if a stream's bits change
+    even then: the backend keeps something from one step to the next.
     """
     if (smallest := smallest_isolated_batch(backend, contract, tape)) is not None:
         return backend, smallest
@@ -170,7 +170,8 @@ def _isolated_from(backend: Backend, contract: Contract, tape: Floats, smallest:
     steps = min(len(tape), 24)
     lone = _trace(backend, contract, tape[:steps], smallest, [0])
     for batch in sorted({smallest, smallest + 1, 2 * smallest + 1, 16, 33}):
-        for places in ([0], [batch - 1], list(range(batch))):  # all: a kernel may end with rows of its own
+        # all positions, since a kernel may treat its last rows differently
+        for places in ([0], [batch - 1], list(range(batch))):
             traced = _trace(backend, contract, tape[:steps], batch, places)
             if (traced.view(np.uint32) != lone.view(np.uint32)).any():
                 return False
@@ -178,7 +179,7 @@ def _isolated_from(backend: Backend, contract: Contract, tape: Floats, smallest:
 
 
 def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, places: list[int]) -> Floats:
-    """A stream's outputs and states at every step of `tape`, in each of the rows `places`; the others get spikes.
+    """A stream's outputs and states at every step of `tape`, in each of the rows `places`. Other rows get spikes.
 
     Returns (steps, places, numbers).
     """
@@ -192,19 +193,21 @@ def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, place
     return np.stack(traced)
 
 
-def judge(backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant) -> tuple[Backend, Verdict]:
-    """Run the golden vectors of the variant's scheme on the backend and hold it to the variant's tolerances.
+def run_self_test(
+    backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant
+) -> tuple[Backend, Verdict]:
+    """Step the golden vectors of the variant's scheme on the backend, and compare with the variant's tolerances.
 
-    Returns the backend as the verdict is about it, which is how it has to be stepped: see `isolated`.
+    Returns the backend to use, which steps rows one at a time if necessary (see `isolate_rows`), and its verdict.
     """
-    # the spikes of this test are nobody's sensor
+    # without the warnings about calibration: the spikes of this test are no sensor values
     watched = backend.watched if isinstance(backend, CalibratedBackend) else backend
-    tried, smallest = isolated(watched, contract, golden.features)
+    tried, smallest = isolate_rows(watched, contract, golden.features)
     expected = golden.expected[variant.scheme]
     prediction, states = replay_tape(tried, contract, golden.features, golden.marks, smallest or 1)
     pairs = [(prediction, expected.prediction), *zip(states, expected.states, strict=True)]
     errors = [relative_error(found, wanted) for found, wanted in pairs]
-    error = float(np.max(errors))  # a NaN in any of them stays a NaN, which passes no limit
+    error = float(np.max(errors))  # a NaN stays NaN, which is within no limit
     step_errors = np.abs(prediction - expected.prediction) / _magnitude(expected.prediction)
     drift_found, drift_limit = _worst_drift(prediction, golden.expected["float32"].prediction, variant.drift)
     over = np.flatnonzero(~(step_errors <= variant.parity).all(axis=1))
@@ -224,22 +227,24 @@ def judge(backend: Backend, contract: Contract, golden: GoldenVectors, variant: 
 
 
 def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """A verdict for each (backend, scheme). Raises EdgeLstmError where one of them cannot be loaded at all."""
+    """A verdict for each (backend, scheme). Raises EdgeLstmError if one of them cannot be loaded."""
     golden = read_golden_vectors(bundle)
     return [
-        judge(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]
+        run_self_test(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]
         for name, scheme in runs
     ]
 
 
-def accepted(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD) -> tuple[Backend, int]:
-    """The loaded backend and its smallest isolated batch; its rows go one at a time where they agree in no batch.
+def load_verified(
+    bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD
+) -> tuple[Backend, int]:
+    """The backend after its self-test, and its smallest isolated batch; see `isolate_rows`.
 
-    Raises SelfTestError where it fails the self-test.
+    Raises SelfTestError if the backend fails the self-test.
     """
     loaded = load(bundle, name, scheme, execution)
     variant = bundle.variant(format_of(name), scheme)
-    backend, verdict = judge(loaded, bundle.contract, read_golden_vectors(bundle), variant)
+    backend, verdict = run_self_test(loaded, bundle.contract, read_golden_vectors(bundle), variant)
     if not verdict.passed or verdict.smallest_batch is None:
         raise SelfTestError(
             f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",

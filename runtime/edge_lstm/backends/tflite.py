@@ -1,7 +1,7 @@
-"""The TFLite variants, for whichever runtime brings an interpreter; one interpreter a batch size.
+"""TFLite variants, on the interpreter of either runtime.
 
-An interpreter takes one batch size at a time and is slow to resize, so there is one for each power of two, made when
-first needed; rows that are left over are zeros.
+An interpreter has one batch size and is slow to resize. So there is one for each power of two, made at first use.
+Unused rows are zeros.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 
-# The runtimes write this line on stderr from C++, and have no switch for it.
-_GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+# The runtimes write this line to stderr from C++, and have no option to disable it.
+_DELEGATE_MESSAGE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 _PIPE_BYTES = 65_536
 
 
-class _Sized(Protocol):
-    """An interpreter of one batch size, and the way to its tensors."""
+class _FixedBatch(Protocol):
+    """An interpreter of one batch size, and the access to its tensors."""
 
     def run(self, arrays: Sequence[Floats]) -> list[Floats]:
-        """Each array (rows, ...) with no more rows than the interpreter's batch -> the outputs, (rows, ...) each."""
+        """Input arrays (rows, ...), rows at most the batch size -> output arrays (rows, ...)."""
         ...
 
 
 class TfliteBackend:
-    """Steps a TFLite graph; its weights never change, and what it returns is the caller's."""
+    """Steps a TFLite graph. Its weights never change; the caller owns the returned arrays."""
 
     def __init__(
         self, name: str, interpreter: Callable[..., Any], variant: Variant, content: bytes, threads: int = 1
     ) -> None:
-        """`interpreter` makes one from model_content and num_threads. Raises EdgeLstmError where it refuses that."""
+        """`interpreter` takes model_content and num_threads. Raises EdgeLstmError if it refuses them."""
         self.name = name
         self.scheme = variant.scheme
         self._interpreter = interpreter
@@ -46,50 +46,50 @@ class TfliteBackend:
         self._outputs = [variant.prediction, *[pair.output for pair in variant.states]]
         self._content = content
         self._threads = threads
-        self._sized: dict[int, _Sized] = {}
-        self._sized[1] = self._of_size(1)
+        self._by_batch_size: dict[int, _FixedBatch] = {}
+        self._by_batch_size[1] = self._fixed_batch(1)
 
     def step(self, features: Floats, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """features (batch, inputs) raw, states (batch, *shape) each -> predictions (batch, outputs), next states."""
         size = 1 << (len(features) - 1).bit_length()  # the next power of two
-        sized = self._sized.get(size)
+        sized = self._by_batch_size.get(size)
         if sized is None:
-            sized = self._sized[size] = self._of_size(size)
+            sized = self._by_batch_size[size] = self._fixed_batch(size)
         prediction, *following = sized.run((features, *states))
         return prediction, following
 
-    def _of_size(self, size: int) -> _Sized:
+    def _fixed_batch(self, size: int) -> _FixedBatch:
         try:
-            with _without_greeting():
+            with _without_delegate_message():
                 interpreter = self._interpreter(model_content=self._content, num_threads=self._threads)
-                inputs = self._numbers("inputs", interpreter.get_input_details(), self._inputs)
-                outputs = self._numbers("outputs", interpreter.get_output_details(), self._outputs)
+                inputs = self._tensor_indexes("inputs", interpreter.get_input_details(), self._inputs)
+                outputs = self._tensor_indexes("outputs", interpreter.get_output_details(), self._outputs)
                 for detail in interpreter.get_input_details():
                     interpreter.resize_tensor_input(detail["index"], [size, *detail["shape"][1:].tolist()])
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise self._unfit(f"a graph that {self.name} runs with a batch of {size}", str(error)) from None
-        return _fastest(interpreter, inputs, outputs, size)
+            raise self._incompatible(f"a graph that {self.name} runs with a batch of {size}", str(error)) from None
+        return _fastest_access(interpreter, inputs, outputs, size)
 
-    def _numbers(self, what: str, details: Sequence[Any], names: Sequence[str]) -> list[int]:
-        """The graph's numbers for these tensors; a file may list them in any order."""
+    def _tensor_indexes(self, what: str, details: Sequence[Any], names: Sequence[str]) -> list[int]:
+        """The indexes of these tensors in the graph, which may list them in any order."""
         found = {detail["name"]: detail["index"] for detail in details}
         if set(found) != set(names):
-            raise self._unfit(f"the {what} {', '.join(names)}", ", ".join(found))
+            raise self._incompatible(f"the {what} {', '.join(names)}", ", ".join(found))
         return [found[name] for name in names]
 
-    def _unfit(self, expected: str, found: str) -> EdgeLstmError:
+    def _incompatible(self, expected: str, found: str) -> EdgeLstmError:
         return EdgeLstmError(
             f"{self._file}: expected {expected}, found: {found}",
             f"export the bundle again, or use another version of {self.name}",
         )
 
 
-class _HeldViews:
-    """Reads and writes the interpreter's memory in place, in half the time of `_SetAndGet`.
+class _MemoryViews:
+    """Reads and writes the interpreter's memory in place, in half the time of `_TensorCopies`.
 
-    While somebody holds views, the public `invoke` refuses to run, since running could move the memory. It moves only
-    where an operator's output size depends on data, which is never so here; the private `Invoke` does not ask.
+    The public `invoke` refuses to run while views exist, since it could move the memory. The memory moves only if the
+    output size of an operator depends on data, which is never so here. The private `Invoke` does not check for views.
     """
 
     def __init__(self, interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], size: int) -> None:
@@ -112,8 +112,8 @@ class _HeldViews:
         return [view[:rows].copy() for view in self.outputs]
 
 
-class _SetAndGet:
-    """The interpreter's public calls, which copy."""
+class _TensorCopies:
+    """Reads and writes tensors by the interpreter's public calls, which copy."""
 
     def __init__(self, interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], size: int) -> None:
         self._interpreter = interpreter
@@ -130,17 +130,17 @@ class _SetAndGet:
         return [self._interpreter.get_tensor(number)[:rows] for number in self._outputs]
 
 
-def _fastest(interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], size: int) -> _Sized:
-    """Held views where this interpreter has the private call and it gives what the public ones give; else those."""
-    public = _SetAndGet(interpreter, inputs, outputs, size)
+def _fastest_access(interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], size: int) -> _FixedBatch:
+    """Memory views if the interpreter has the private call and gives the same numbers by it; else copies."""
+    public = _TensorCopies(interpreter, inputs, outputs, size)
     shapes = [interpreter.get_tensor(number).shape for number in inputs]
     sample = [np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape) for shape in shapes]
     expected = public.run(sample)
     public.run([np.zeros(shape, np.float32) for shape in shapes])
     try:
-        held = _HeldViews(interpreter, inputs, outputs, size)
+        held = _MemoryViews(interpreter, inputs, outputs, size)
         for view in held.outputs:
-            view.fill(np.nan)  # so that an output which is not written is seen
+            view.fill(np.nan)  # shows an output that is not written
         found = held.run(sample)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return public
@@ -149,15 +149,15 @@ def _fastest(interpreter: Any, inputs: Sequence[int], outputs: Sequence[int], si
 
 
 @contextlib.contextmanager
-def _without_greeting() -> Iterator[None]:
-    """Keeps the runtime's greeting from stderr; whatever else is written meanwhile comes out at the end."""
+def _without_delegate_message() -> Iterator[None]:
+    """Removes the runtime's message from stderr. Other output is written at the end."""
     try:
         stderr = os.dup(2)
-    except OSError:  # there is no stderr
+    except OSError:  # no stderr
         yield
         return
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # a full pipe loses a line, and stops nobody
+    os.set_blocking(writing, False)  # a full pipe loses a line, and blocks nothing
     os.set_blocking(reading, False)
     if sys.stderr is not None:
         sys.stderr.flush()
@@ -168,7 +168,7 @@ def _without_greeting() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(writing)
-        with contextlib.suppress(OSError):  # nothing was written, or nobody reads stderr
+        with contextlib.suppress(OSError):  # nothing was written, or stderr is closed
             lines = os.read(reading, _PIPE_BYTES).splitlines(keepends=True)
-            os.write(2, b"".join(line for line in lines if line.strip() != _GREETING))
+            os.write(2, b"".join(line for line in lines if line.strip() != _DELEGATE_MESSAGE))
         os.close(reading)

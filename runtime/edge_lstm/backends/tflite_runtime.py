@@ -1,4 +1,4 @@
-"""The TFLite variants on tflite-runtime, LiteRT's predecessor: for armv7l and old images, with numpy 1 only."""
+"""TFLite variants on tflite-runtime, the predecessor of LiteRT: for armv7l and old images, with NumPy 1 only."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from edge_lstm.bundle.archive import Variant
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> TfliteBackend:
-    """The backend for a bundle's TFLite variant. Raises EdgeLstmError where tflite-runtime refuses the file."""
+    """The backend for a bundle's TFLite variant. Raises EdgeLstmError if tflite-runtime refuses the file."""
     return TfliteBackend("tflite-runtime", Interpreter, variant, content, execution.threads)

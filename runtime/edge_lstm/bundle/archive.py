@@ -1,7 +1,7 @@
-"""The bundle: one .elstm file with every variant of a model and what proves it; read with suspicion, written whole.
+"""The bundle: one .elstm file with all variants of a model, its golden vectors and its certificate.
 
-A bundle is a zip of stored entries with fixed timestamps, so that equal contents are equal bytes. manifest.json names
-every other entry with its sha256. Nothing in it is ever unpickled or executed.
+A bundle is a zip file with uncompressed entries and fixed timestamps, so equal contents give equal bytes. manifest.json
+has the SHA-256 of every other entry. Sizes and names are checked before anything is read. Nothing is unpickled or run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edge_lstm.foundation.config import from_mapping, key
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.hashing import sha256
-from edge_lstm.foundation.text import plain, told
+from edge_lstm.foundation.text import is_printable, printable
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -33,78 +33,84 @@ GOLDEN = "golden.npz"
 CARD = "README.md"
 CERTIFICATE = "certificate.json"
 SIGNATURE = "manifest.sig"
-_MOST_BYTES = 64 * 2**20  # far above any model for a small board, far below what hurts one
-_MOST_OF = {MANIFEST: 8 * 2**20, CERTIFICATE: 2**20, SIGNATURE: 2**12}  # JSON takes many times its bytes in memory
-_MOST_ENTRIES = 64
-_MOST_CARRIED = 2**20  # numbers a stream
-_MOST_COUNTED = 10**15  # of what is only told
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
+_MAX_BYTES = 64 * 2**20  # far more than any model for a small board has, far less than its memory
+_MAX_BYTES_OF = {
+    MANIFEST: 8 * 2**20,
+    CERTIFICATE: 2**20,
+    SIGNATURE: 2**12,
+}  # parsed JSON takes many times its size in memory
+_MAX_ENTRIES = 64
+_MAX_STATE_NUMBERS = 2**20  # numbers per stream
+_MAX_COUNT = 10**15  # of counts that are only shown
+_ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
 
 
 @dataclass(frozen=True)
 class TensorPair:
-    """The tensors through which a backend carries one state."""
+    """The input and output tensor of one state."""
 
     state: str = key(doc="the state's name in the contract")
-    input: str = key(doc="the tensor that takes it")
-    output: str = key(doc="the tensor that gives the next one")
+    input: str = key(doc="input tensor of the state")
+    output: str = key(doc="output tensor of the next state")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The model in one format and scheme, and the tolerances that every backend has to keep with it.
+    """The model in one format and scheme, with the tolerances for every backend.
 
-    `parity` bounds the difference from the golden vectors of the same scheme, relative to the largest of them;
-    `drift` bounds the RMS difference from the float32 golden vectors, relative to their standard deviation.
+    `parity` limits the difference from the golden vectors of the same scheme, relative to their largest magnitude.
+    `drift` limits the RMS difference from the float32 golden vectors, relative to their standard deviation.
     """
 
     format: Format = key(doc="onnx, tflite or numpy")
     scheme: Scheme = key(doc="how its weights are stored")
     file: str = key(doc="its entry in the bundle")
-    features: str = key(doc="the tensor that takes the feature vectors (batch, inputs)")
-    prediction: str = key(doc="the tensor that gives the predictions (batch, outputs)")
-    states: list[TensorPair] = key(doc="one pair a state of the contract, in its order")
-    parity: float = key(doc="largest relative difference from its golden vectors", least=0)
-    drift: float = key(doc="largest drift from the float32 golden vectors", least=0)
-    row_by_row: bool = key(False, doc="whether its kernels couple the rows of a batch, so that rows go one at a time")
-    least: list[float] = key([], doc="smallest feature values in calibration, where it was calibrated")
-    most: list[float] = key([], doc="largest feature values in calibration")
+    features: str = key(doc="input tensor of the feature vectors (batch, inputs)")
+    prediction: str = key(doc="output tensor of the predictions (batch, outputs)")
+    states: list[TensorPair] = key(doc="one pair for each state of the contract, in its order")
+    parity: float = key(doc="limit of the relative difference from its golden vectors", least=0)
+    drift: float = key(doc="limit of the drift from the float32 golden vectors", least=0)
+    row_by_row: bool = key(
+        False, doc="whether rows are stepped one at a time, since kernels couple the rows of a batch"
+    )
+    least: list[float] = key([], doc="smallest input values in calibration; empty: not calibrated")
+    most: list[float] = key([], doc="largest input values in calibration")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the network is, for people."""
+    """The kind and size of the network, for display."""
 
-    cell: Literal["lstm", "gru", "foreign"] = key(doc="the recurrent cell; foreign: somebody else's")
-    layers: int = key(doc="recurrent layers", least=1, most=_MOST_COUNTED)
-    hidden: int = key(doc="units a layer", least=1, most=_MOST_COUNTED)
-    parameters: int = key(doc="trained numbers", least=1, most=_MOST_COUNTED)
+    cell: Literal["lstm", "gru", "foreign"] = key(doc="the recurrent cell; foreign: a model from elsewhere")
+    layers: int = key(doc="recurrent layers", least=1, most=_MAX_COUNT)
+    hidden: int = key(doc="units per layer", least=1, most=_MAX_COUNT)
+    parameters: int = key(doc="trained parameters", least=1, most=_MAX_COUNT)
     multiply_accumulates: int | None = key(
-        None, doc="of one step of one stream; none: unknown", least=0, most=_MOST_COUNTED
+        None, doc="of one step of one stream; none: unknown", least=0, most=_MAX_COUNT
     )
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is known about a model, as manifest.json holds it."""
+    """The description of a model, as in manifest.json."""
 
-    format_version: int = key(doc="of the bundle's layout")
-    contract: Contract = key(doc="what goes in, comes out and is carried")
-    architecture: Architecture = key(doc="what the network is")
-    variants: list[Variant] = key(doc="the model, by format and scheme")
-    files: dict[str, str] = key(doc="every other entry's sha256")
+    format_version: int = key(doc="version of the bundle format")
+    contract: Contract = key(doc="inputs, outputs and states")
+    architecture: Architecture = key(doc="kind and size of the network")
+    variants: list[Variant] = key(doc="the model in each format and scheme")
+    files: dict[str, str] = key(doc="SHA-256 of every other entry")
     provenance: dict[str, str] = key({}, doc="recipe, recording, versions")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         states = [state.name for state in self.contract.states]
-        if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MOST_CARRIED:
-            yield "contract.states", f"expected at most {_MOST_CARRIED} numbers a stream, found {carried}"
+        if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MAX_STATE_NUMBERS:
+            yield "contract.states", f"expected at most {_MAX_STATE_NUMBERS} numbers per stream, found {carried}"
         if not self.variants:
             yield "variants", "expected at least one"
         if len({(variant.format, variant.scheme) for variant in self.variants}) < len(self.variants):
             yield "variants", "expected one of each format and scheme"
         for name, text in self.provenance.items():
-            if not plain(name) or not plain(text.replace("\n", "").replace("\t", "")):
+            if not is_printable(name) or not is_printable(text.replace("\n", "").replace("\t", "")):
                 yield "provenance", f'expected texts without control characters, found {name} = "{text}"'
         for index, variant in enumerate(self.variants):
             if variant.file not in self.files:
@@ -113,19 +119,19 @@ class Manifest:
                 yield f"variants[{index}].states", f"expected the contract's states {states}"
             for name, bounds in (("least", variant.least), ("most", variant.most)):
                 if len(bounds) not in (0, len(self.contract.inputs)):
-                    yield f"variants[{index}].{name}", f"expected a number an input, found {len(bounds)}"
+                    yield f"variants[{index}].{name}", f"expected one number per input, found {len(bounds)}"
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A manifest, the files that it vouches for, and the identity that both together have."""
+    """A manifest, the files whose hashes it has, and the identity of both."""
 
     manifest: Manifest
     content: Mapping[str, bytes]  # by entry name, without manifest.json
     id: str  # first 12 hex digits of the manifest's sha256
-    source: str  # where it was read, for messages
-    manifest_bytes: bytes = b""  # manifest.json as it stands in the file: what a signature is of
-    signature: bytes | None = None  # manifest.sig, unchecked
+    source: str  # path, for messages
+    manifest_bytes: bytes = b""  # manifest.json as in the file, which a signature signs
+    signature: bytes | None = None  # manifest.sig, not verified
 
     @staticmethod
     def open(path: str | Path) -> Bundle:
@@ -134,7 +140,7 @@ class Bundle:
         try:
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())
-                data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MOST_BYTES, _MOST_BYTES))
+                data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MAX_BYTES, _MAX_BYTES))
         except FileNotFoundError:
             raise EdgeLstmError(
                 f"expected a bundle at {path}, found no file", "make one with edge-lstm export"
@@ -157,7 +163,7 @@ class Bundle:
             raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
         version = facts.get("format_version") if isinstance(facts, dict) else None
         if version != FORMAT_VERSION:
-            found = told(str(version)) if isinstance(version, (int, str)) else "none"
+            found = printable(str(version)) if isinstance(version, (int, str)) else "none"
             raise EdgeLstmError(
                 f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {found}",
                 "export it again with this version of edge-lstm, or install the version that made it",
@@ -166,14 +172,14 @@ class Bundle:
         manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}")
         if set(manifest.files) != set(content):
             odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
-            raise _damaged(source, f"other files than its manifest lists: {told(odd)}")
+            raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
         for name, expected in manifest.files.items():
             if sha256(content[name]).hexdigest() != expected:
-                raise _damaged(source, f"{name} with another sha256 than its manifest says")
+                raise _damaged(source, f"{name} with another SHA-256 than its manifest has")
         return Bundle(manifest, content, sha256(raw).hexdigest()[:12], source, raw, signature)
 
     def signed(self, signature: bytes) -> bytes:
-        """The bytes of this bundle with that signature instead of its own."""
+        """The bytes of this bundle with `signature` in place of its own."""
         return _zip({MANIFEST: self.manifest_bytes, **self.content, SIGNATURE: signature})
 
     @property
@@ -182,11 +188,11 @@ class Bundle:
 
     @property
     def schemes(self) -> list[str]:
-        """The schemes that it holds, in the manifest's order."""
+        """The schemes of its variants, in the manifest's order."""
         return list(dict.fromkeys(variant.scheme for variant in self.manifest.variants))
 
     def variant(self, format: str, scheme: str) -> Variant:
-        """The variant of that format and scheme. Raises EdgeLstmError that lists those there are."""
+        """The variant of that format and scheme. Raises EdgeLstmError that lists the variants if there is none."""
         for variant in self.manifest.variants:
             if (variant.format, variant.scheme) == (format, scheme):
                 return variant
@@ -198,9 +204,9 @@ class Bundle:
 
 
 def write_bundle(path: Path, manifest: Manifest, content: Mapping[str, bytes]) -> Bundle:
-    """Write the bundle at `path`, whole or not at all, and return it as it was written.
+    """Write the bundle to `path`, completely or not at all, and return it.
 
-    `manifest.files` is filled in here from `content`.
+    `manifest.files` is computed from `content`.
     """
     data = pack(manifest, content)
     bundle = Bundle.from_bytes(data, str(path))
@@ -209,7 +215,7 @@ def write_bundle(path: Path, manifest: Manifest, content: Mapping[str, bytes]) -
 
 
 def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
-    """The bytes of a bundle: equal arguments give equal bytes."""
+    """The bytes of a bundle. Equal arguments give equal bytes."""
     files = {name: sha256(content[name]).hexdigest() for name in sorted(content)}
     facts = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     entries = {MANIFEST: (json.dumps(facts, indent=1) + "\n").encode(), **{name: content[name] for name in files}}
@@ -227,29 +233,29 @@ def _zip(entries: Mapping[str, bytes]) -> bytes:
 
 
 def _entries(data: bytes, source: str) -> dict[str, bytes]:
-    """The entries of the zip, by name; names, count and sizes are checked before anything is read."""
-    if len(data) > _MOST_BYTES:
-        raise _damaged(source, f"more than {_MOST_BYTES} bytes")
+    """The entries of the zip file by name. Names, count and sizes are checked before anything is read."""
+    if len(data) > _MAX_BYTES:
+        raise _damaged(source, f"more than {_MAX_BYTES} bytes")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             names = [info.filename for info in infos]
-            if len(infos) > _MOST_ENTRIES or len(set(names)) < len(names):
+            if len(infos) > _MAX_ENTRIES or len(set(names)) < len(names):
                 raise _damaged(source, f"{len(names)} entries of {len(set(names))} names")
             for info in infos:
                 kind = stat.S_IFMT(info.external_attr >> 16)
-                if not _NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
-                    raise _damaged(source, f"an entry that no bundle has: {told(info.filename)!r}")
+                if not _ENTRY_NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
+                    raise _damaged(source, f"an entry that no bundle has: {printable(info.filename)!r}")
                 if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                     raise _damaged(source, f"{info.filename!r} that is compressed")
-                if info.file_size > _MOST_OF.get(info.filename, _MOST_BYTES):
+                if info.file_size > _MAX_BYTES_OF.get(info.filename, _MAX_BYTES):
                     raise _damaged(source, f"{info.filename!r} of {info.file_size} bytes")
             if (claimed := sum(info.file_size for info in infos)) > len(data):
                 raise _damaged(source, f"entries that claim {claimed} bytes in a file of {len(data)}")
             return {info.filename: archive.read(info) for info in infos}
-    # what zipfile raises on damaged archives: BadZipFile, and from corrupted fields any of the others
+    # zipfile raises BadZipFile for damaged archives, and the others for corrupt fields
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
-        raise _damaged(source, told(str(error))) from None
+        raise _damaged(source, printable(str(error))) from None
 
 
 def _damaged(source: str, found: str) -> EdgeLstmError:

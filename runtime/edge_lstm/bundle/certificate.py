@@ -1,4 +1,4 @@
-"""The certificate: what export measured of every variant on every backend it had, against the float32 torch model."""
+"""The certificate: each variant on each installed backend, measured by export against the float32 torch model."""
 
 from __future__ import annotations
 
@@ -10,66 +10,66 @@ from dataclasses import dataclass
 from edge_lstm.bundle.archive import CERTIFICATE, Bundle
 from edge_lstm.foundation.config import from_mapping, key
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.text import plain
+from edge_lstm.foundation.text import is_printable
 
 
 @dataclass(frozen=True)
 class VariantFigures:
-    """One variant on one backend, after all steps of all segments."""
+    """The figures of one variant on one backend, over all steps of all segments."""
 
-    backend: str = key(doc="who stepped it")
+    backend: str = key(doc="the inference backend")
     scheme: str = key(doc="how its weights are stored")
-    bytes: int = key(doc="of its file")
+    bytes: int = key(doc="size of its file")
     drift: dict[str, float] = key(
         doc="by segment: RMS difference, in standard deviations of the recording's predictions"
     )
-    error: float = key(doc="largest difference over the largest magnitude, worst segment and output")
+    error: float = key(doc="largest difference, relative to the largest magnitude, of the worst segment and output")
     first_tenth: float = key(doc="the same in the first tenth of the recording's stream")
-    last_tenth: float = key(doc="and in its last tenth: an error that adds up would show here")
+    last_tenth: float = key(doc="the same in its last tenth; an error that accumulates is larger here")
     metric_after: float = key(doc="the task's metric; Certificate.metric_before is float32's")
     metric_loss: float = key(
-        doc="the worst output's loss in it, above 0 where it got worse: relative, of rates absolute"
+        doc="loss of the metric of the worst output: relative, or absolute for rates; above 0: worse than float32"
     )
-    flipped: float = key(doc="share of the recording's steps at which label or alarm is another one than float32's")
+    flipped: float = key(doc="share of the recording's steps whose label or alarm differs from that of float32")
     smallest_batch: int | None = key(
-        doc="rows agree bit for bit from this batch size on; none: in no batch, so they go one at a time"
+        doc="rows agree bit for bit from this batch size on; none: rows are stepped one at a time"
     )
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The segment with the most drift, and that drift."""
+        """The segment with the largest drift, and that drift."""
         segment = max(self.drift, key=lambda name: self.drift[name])
         return segment, self.drift[segment]
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What holds for all variants, and one entry for each of them on each backend."""
+    """Figures of the model, and of each variant on each backend."""
 
-    steps: int = key(doc="carried steps of each segment")
-    segments: list[str] = key(doc="what the model was fed with")
-    metric: str = key(doc="the task's metric: rmse in standard deviations of what is true, or error rate")
+    steps: int = key(doc="steps of each segment, with carried state")
+    segments: list[str] = key(doc="names of the inputs")
+    metric: str = key(doc="the task's metric: rmse in standard deviations of the truth, or error rate")
     metric_before: float = key(doc="of the float32 torch model, mean of outputs")
-    warm_up_steps: int | None = key(doc="until two starting states agree to 1e-3; none: not within the recording")
+    warm_up_steps: int | None = key(doc="steps until two start states agree to 1e-3; none: not within the recording")
     saturation: dict[str, float] = key(doc="by layer: share of gate values below 0.018 or above 0.982")
-    variants: list[VariantFigures] = key(doc="what was measured")
+    variants: list[VariantFigures] = key(doc="figures of each variant on each backend")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.segments:
             yield "segments", "expected at least one"
         for index, one in enumerate(self.variants):
             if sorted(one.drift) != sorted(self.segments):
-                yield f"variants[{index}].drift", "expected a number for each of the segments"
-            if not plain(one.backend + one.scheme):
+                yield f"variants[{index}].drift", "expected a number for each segment"
+            if not is_printable(one.backend + one.scheme):
                 yield f"variants[{index}]", "expected names without control characters"
-        if not all(map(plain, [self.metric, *self.segments, *self.saturation])):
+        if not all(map(is_printable, [self.metric, *self.segments, *self.saturation])):
             yield "segments", "expected texts without control characters"
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """One line of text."""
         if not self.variants:
-            return "nothing: no backend that runs it was installed where it was exported"
+            return "nothing: no backend for it was installed during export"
         names = len({one.backend for one in self.variants})
         worst = max(self.variants, key=lambda one: one.worst[1])
         lone = [f"{one.backend} {one.scheme}" for one in self.variants if one.smallest_batch is None]
@@ -81,8 +81,8 @@ class Certificate:
         )
 
 
-def measured(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as texts: what was measured of each variant on each backend."""
+def figures_table(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as texts, of the figures of each variant on each backend."""
     drifts = [f"drift, {segment}" for segment in certificate.segments]
     head = [
         "variant",
@@ -109,8 +109,8 @@ def measured(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
     return [*head, "rows alike from a batch of"], rows
 
 
-def in_words(certificate: Certificate) -> str:
-    """What holds for all variants, in a few sentences."""
+def summary_text(certificate: Certificate) -> str:
+    """The figures of the model in a few sentences."""
     saturated = ", ".join(f"{name} {100 * share:.1f} %" for name, share in certificate.saturation.items())
     unit = "" if certificate.metric == "error rate" else " standard deviations"
     return (
@@ -120,7 +120,7 @@ def in_words(certificate: Certificate) -> str:
 
 
 def read_certificate(bundle: Bundle) -> Certificate | None:
-    """The bundle's certificate, or None where it was exported without. Raises EdgeLstmError where it is not one."""
+    """The bundle's certificate; None: it has none. Raises EdgeLstmError if the file is no certificate."""
     content = bundle.content.get(CERTIFICATE)
     if content is None:
         return None
@@ -135,5 +135,5 @@ def read_certificate(bundle: Bundle) -> Certificate | None:
 
 
 def to_json(certificate: Certificate) -> bytes:
-    """The certificate as certificate.json holds it; equal ones give equal bytes."""
+    """The certificate as JSON. Equal certificates give equal bytes."""
     return (json.dumps(dataclasses.asdict(certificate), indent=1) + "\n").encode()

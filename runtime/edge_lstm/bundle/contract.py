@@ -1,4 +1,4 @@
-"""The contract of a model: what goes in, what comes out, what is carried; training writes it, every device keeps it."""
+"""The contract of a model: inputs, outputs, states and sampling, as training writes it and every device keeps it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
-from edge_lstm.foundation.text import plain
+from edge_lstm.foundation.text import is_printable
 
 ClockInput = Literal["time_of_day", "day_of_week", "day_of_year", "elapsed"]
 Aggregate = Literal["mean", "last", "sum", "least", "most"]
 Task = Literal["forecast", "estimate", "classify", "anomaly"]
 
-_FLOAT32 = float(np.finfo(np.float32).max)
-_MOST_OUTPUTS = 2**16
-_MOST_AXES = 8
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_MAX_OUTPUTS = 2**16
+_MAX_AXES = 8
 
-# What derived inputs are called, with how many spans (in steps) each takes; `derived.py` computes them.
+# Derived inputs by name, with their number of spans (in steps); `derived.py` computes them.
 DERIVED: dict[str, int] = {
     "difference": 0,
     "mean": 1,
@@ -31,28 +31,28 @@ DERIVED: dict[str, int] = {
     "slope": 2,
     "covariance": 1,
 }
-PAIRED = ("covariance",)  # those that name another feature before their span
+PAIRED = ("covariance",)  # these name another feature before their span
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One measured input, with the statistics of the training part of the recording (in `unit`)."""
+    """One measured input, with statistics of the training part of the recording, in `unit`."""
 
     name: str = key(doc="the feature's name in readings")
-    unit: str = key("", doc="physical unit, for people")
+    unit: str = key("", doc="physical unit, for display")
     mean: float = key(
         0.0,
-        least=-_FLOAT32,
-        most=_FLOAT32,
-        doc="mean over the training part; stands in for a value that was never seen",
+        least=-_FLOAT32_MAX,
+        most=_FLOAT32_MAX,
+        doc="mean over the training part; replaces a value before its first measurement",
     )
-    scale: float = key(1.0, least=1e-30, most=_FLOAT32, doc="standard deviation over the training part")
-    mask: bool = key(False, doc="whether a second input says 1 where the value is missing")
+    scale: float = key(1.0, least=1e-30, most=_FLOAT32_MAX, doc="standard deviation over the training part")
+    mask: bool = key(False, doc="whether a second input is 1 where the value is missing")
     derived: list[str] = key([], doc='inputs computed from it, e.g. "difference", "mean 10", "slope 10 40"')
-    categories: list[str] = key([], doc="the texts that its values stand for, where they are no numbers")
-    mirrored_by: str | None = key(None, doc="a feature: where that is above 0, the sign of this one is turned")
-    aggregate: Aggregate = key("mean", doc="what a step takes of the readings in its interval, on a grid")
-    sentinels: list[float] = key([], least=-_FLOAT32, most=_FLOAT32, doc="numbers that mean a missing value")
+    categories: list[str] = key([], doc="the texts of its values, if it has no numbers; a value is an index")
+    mirrored_by: str | None = key(None, doc="a feature; where that is above 0, the sign of this one is inverted")
+    aggregate: Aggregate = key("mean", doc="how the readings of an interval become its value, on a grid")
+    sentinels: list[float] = key([], least=-_FLOAT32_MAX, most=_FLOAT32_MAX, doc="numbers that mean a missing value")
     least: float | None = key(None, doc="a smaller value is missing")
     most: float | None = key(None, doc="a larger value is missing")
 
@@ -63,13 +63,13 @@ class Feature:
             if (fault := derived_fault(text)) is not None:
                 yield "derived", fault
         if self.categories and (self.derived or self.mirrored_by):
-            yield "categories", "expected none beside derived or mirrored_by: they are for numbers"
+            yield "categories", "expected none together with derived or mirrored_by, which are for numbers"
         if len(set(self.categories)) < len(self.categories):
             yield "categories", f"expected each once, found {', '.join(self.categories)}"
 
 
 def derived_parts(text: str) -> tuple[str, str, list[str]]:
-    """A derived input's kind, the other feature that it names (none: an empty text), and its spans."""
+    """A derived input's kind, the other feature that it names (empty: none), and its spans."""
     kind, _, rest = text.strip().partition(" ")
     if kind not in PAIRED:
         return kind, "", rest.split()
@@ -78,7 +78,7 @@ def derived_parts(text: str) -> tuple[str, str, list[str]]:
 
 
 def derived_fault(text: str) -> str | None:
-    """What is wrong with the text of a derived input, or None."""
+    """The fault in the text of a derived input, or None."""
     name, other, spans = derived_parts(text)
     if name not in DERIVED or len(spans) != DERIVED[name] or (name in PAIRED and not other):
         named = {known: " FEATURE" if known in PAIRED else "" for known in DERIVED}
@@ -91,7 +91,7 @@ def derived_fault(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How readings become steps: every reading is one, or the readings of each interval of a grid are."""
+    """How readings become steps: one step per reading, or one per interval of a grid."""
 
     interval_s: float | None = key(None, least=1e-6, doc="usual time between steps")
     max_gap_s: float | None = key(None, least=1e-6, doc="a longer gap between readings resets the stream's state")
@@ -116,7 +116,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Decision:
-    """How a classifier's probabilities become one label."""
+    """How the probabilities of a classifier become one label."""
 
     label: str = key("label", doc="name of the label that is predicted, e.g. activity")
     hold_steps: int = key(
@@ -130,10 +130,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Alarm:
-    """How the residual of a forecast becomes an alarm, calibrated on each stream's own first steps.
+    """How the residuals of a forecast become an alarm, calibrated on each stream's own first steps.
 
-    The residuals (of all targets, as a vector) are averaged exponentially, and the Mahalanobis distance of that
-    average from what it was in the stream's first steps is compared with `factor` times its `quantile` there.
+    The residual vector of all targets is averaged exponentially. The Mahalanobis distance of the average from its
+    values during calibration is compared with `factor` times the `quantile` of this distance during calibration.
     """
 
     span_steps: int = key(40, least=1, most=1_000_000, doc="span of the exponential average of the residuals")
@@ -157,52 +157,50 @@ class Alarm:
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One array that is carried from step to step, for each stream."""
+    """One array that each stream carries from step to step."""
 
     name: str = key(doc="e.g. hidden_state_0")
-    shape: list[int] = key(doc="for one stream, so without the batch axis")
-    start: list[float] = key(
-        [], least=-_FLOAT32, most=_FLOAT32, doc="its numbers where a stream starts, row after row; none: zeros"
-    )
+    shape: list[int] = key(doc="of one stream, without the batch axis")
+    start: list[float] = key([], least=-_FLOAT32_MAX, most=_FLOAT32_MAX, doc="start values, row by row; empty: zeros")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.start and len(self.start) != math.prod(self.shape):
             yield "start", f"expected {math.prod(self.shape)} numbers or none, found {len(self.start)}"
-        if not 1 <= len(self.shape) <= _MOST_AXES or any(size < 1 for size in self.shape):
-            yield "shape", f"expected 1 to {_MOST_AXES} sizes of at least 1, found {self.shape}"
+        if not 1 <= len(self.shape) <= _MAX_AXES or any(size < 1 for size in self.shape):
+            yield "shape", f"expected 1 to {_MAX_AXES} sizes of at least 1, found {self.shape}"
 
     @property
     def initial(self) -> Floats:
-        """Where a stream starts, of this shape."""
+        """The start value of a stream, of this shape."""
         return np.array(self.start or [0.0] * math.prod(self.shape), np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a predictor needs to know of a model besides its arithmetic.
+    """What a predictor needs to know about a model besides its arithmetic.
 
-    The feature vector (float32, raw units) is: every feature's value in order (a category's index), then the masks of
-    the features that have one, then what is derived of each feature (for categories: a 1 for the one that it is), then
-    a sine and a cosine for each clock input, and for `elapsed` log(1 + seconds since the last step).
+    The feature vector (float32, raw units) has, in this order: the value of every feature (a category: its index), the
+    masks of the features that have one, the derived inputs of each feature (categories: one-hot), a sine and a cosine
+    for each clock input, and for `elapsed` log(1 + seconds since the last step).
 
-    The prediction vector is target-major: every horizon of the first target, then of the second; with quantiles, each
-    target is followed by them as targets of their own ("power p10"). A classifier's targets are its classes and its
-    vector holds logits.
+    The prediction vector is target-major: every horizon of the first target, then of the second. Quantiles follow
+    their target as targets of their own ("power p10"). The targets of a classifier are its classes, and its prediction
+    vector has their logits.
     """
 
     name: str = key(doc="the model's name")
-    task: Task = key(doc="what the numbers mean: what comes, what is, which class it is, or what is usual")
+    task: Task = key(doc="forecast, estimate, classify or anomaly")
     features: list[Feature] = key(doc="measured inputs, in order")
-    targets: list[str] = key(doc="what is predicted: features, classes, or in an estimate anything")
+    targets: list[str] = key(doc="predicted quantities: features, classes, or any names in an estimate")
     horizons: list[int] = key(doc="steps ahead of each prediction", most=10**9)
-    states: list[StateTensor] = key(doc="what is carried")
+    states: list[StateTensor] = key(doc="arrays that are carried from step to step")
     clock: list[ClockInput] = key([], doc="inputs computed from the reading's time (UTC)")
-    sampling: Sampling = key(Sampling(), doc="readings to steps")
-    clip: float | None = key(None, least=1.0, doc="standard deviations from the mean at which values are cut off")
-    quantiles: list[float] = key([], least=0.001, most=0.999, doc="predicted beside each target")
-    units: dict[str, str] = key({}, doc="of targets that are no features, for people")
+    sampling: Sampling = key(Sampling(), doc="how readings become steps")
+    clip: float | None = key(None, least=1.0, doc="limit of values, in standard deviations from the mean")
+    quantiles: list[float] = key([], least=0.001, most=0.999, doc="quantiles predicted with each target")
+    units: dict[str, str] = key({}, doc="units of targets that are not features, for display")
     decision: Decision | None = key(None, doc="of a classifier")
-    alarm: Alarm | None = key(None, doc="of a detector of anomalies")
+    alarm: Alarm | None = key(None, doc="of an anomaly detector")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         names = {feature.name for feature in self.features}
@@ -224,13 +222,13 @@ class Contract:
                 if other not in numbers or other == feature.name:
                     yield "features", f'expected derived to name another feature of numbers, found "{other}"'
         if (self.decision is not None) != (self.task == "classify"):
-            yield "decision", "expected it in a classifier, and there alone"
+            yield "decision", "expected in a classifier, and only there"
         if (self.alarm is not None) != (self.task == "anomaly"):
-            yield "alarm", "expected it where the task is anomaly, and there alone"
+            yield "alarm", "expected if the task is anomaly, and only then"
         if self.task in ("classify", "anomaly") and len(self.horizons) != 1:
             yield "horizons", f"expected one, found {self.horizons}"
         if self.quantiles and self.task not in ("forecast", "estimate"):
-            yield "quantiles", f"expected none where the task is {self.task}"
+            yield "quantiles", f"expected none for the task {self.task}"
         least = 1 if self.task == "forecast" else 0
         if not self.horizons or any(horizon < least for horizon in self.horizons):
             yield "horizons", f"expected steps of at least {least}, found {self.horizons}"
@@ -238,14 +236,14 @@ class Contract:
             yield "states", "expected at least one"
         if len({state.name for state in self.states}) < len(self.states):
             yield "states", "expected different names"
-        if (outputs := len(self.targets) * (1 + len(self.quantiles)) * len(self.horizons)) > _MOST_OUTPUTS:
-            yield "targets", f"expected at most {_MOST_OUTPUTS} numbers a prediction, found {outputs}"
+        if (outputs := len(self.targets) * (1 + len(self.quantiles)) * len(self.horizons)) > _MAX_OUTPUTS:
+            yield "targets", f"expected at most {_MAX_OUTPUTS} numbers per prediction, found {outputs}"
         for where, text in self._texts():
-            if not plain(text):
+            if not is_printable(text):
                 yield where, f'expected texts without control characters, found "{text}"'
 
     def _texts(self) -> Iterator[tuple[str, str]]:
-        """Every text that is written for people, and the key that it stands under."""
+        """Every text that is displayed, with its key."""
         yield "name", self.name
         for feature in self.features:
             yield from (("features", text) for text in (feature.name, feature.unit, *feature.categories))
@@ -257,7 +255,7 @@ class Contract:
 
     @property
     def inputs(self) -> list[str]:
-        """The names of the feature vector's components, in order."""
+        """The names of the components of the feature vector, in order."""
         masks = [f"{feature.name} missing" for feature in self.features if feature.mask]
         derived = [
             name
@@ -273,25 +271,27 @@ class Contract:
 
     @property
     def output_names(self) -> list[str]:
-        """What predictions are named by: each target, and after it its quantiles."""
-        return [name for target in self.targets for name in (target, *(_percentile(target, q) for q in self.quantiles))]
+        """The names of predictions: each target, followed by its quantiles."""
+        return [
+            name for target in self.targets for name in (target, *(_quantile_name(target, q) for q in self.quantiles))
+        ]
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
-        """(name, horizon) of the prediction vector's components, in order."""
+        """(name, horizon) of the components of the prediction vector, in order."""
         return [(name, horizon) for name in self.output_names for horizon in self.horizons]
 
     @property
     def target_units(self) -> dict[str, str]:
-        """The unit of everything that is said, by name."""
+        """The unit of each prediction, by name."""
         units = {**{feature.name: feature.unit for feature in self.features}, **self.units}
         named = [(name, target) for target in self.targets for name in self.output_names_of(target)]
         return {name: units.get(target, "") for name, target in named}
 
     def output_names_of(self, target: str) -> list[str]:
-        """The target itself, and its quantiles."""
-        return [target, *(_percentile(target, quantile) for quantile in self.quantiles)]
+        """The target and its quantiles."""
+        return [target, *(_quantile_name(target, quantile) for quantile in self.quantiles)]
 
 
-def _percentile(target: str, quantile: float) -> str:
+def _quantile_name(target: str, quantile: float) -> str:
     return f"{target} p{100 * quantile:g}"

@@ -1,4 +1,4 @@
-"""What a bundle is, as a person reads it and as a program does."""
+"""The data sheet of a bundle, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.bundle.signing import signer
 
-# Of the provenance, what a person asks for; `facts` has the rest.
-_TOLD = ("recording", "verdict", "exported by")
+# Entries of the provenance in the text; `facts` has all.
+_PROVENANCE_SHOWN = ("recording", "verdict", "exported by")
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
-    """The manifest with the bundle's id, the bytes of each variant and the state bytes a stream needs; JSON-able."""
+    """The manifest with the bundle's id, the size of each file and the state bytes per stream, for JSON."""
     certificate = read_certificate(bundle)
     return {
         "id": bundle.id,
@@ -29,26 +29,26 @@ def facts(bundle: Bundle) -> dict[str, Any]:
 
 
 def state_bytes(bundle: Bundle) -> int:
-    """Bytes of carried tensors (float32) for one stream."""
+    """Bytes of the state tensors (float32) of one stream."""
     return sum(4 * prod(state.shape) for state in bundle.contract.states)
 
 
 def data_sheet(bundle: Bundle) -> str:
-    """The bundle's data sheet, ready to print."""
-    lines = [f"{name:<10}{text}" for name, text in rows_of(bundle)]
+    """The data sheet as text."""
+    lines = [f"{name:<10}{text}" for name, text in sheet_rows(bundle)]
     lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
     for name, size, parity, drift, rows in variant_rows(bundle):
         lines.append(f"{name:<18}{size:>9}   {parity}  {drift:>7}  {rows}".rstrip())
     lines += [""] + [
         f"{name:<18}{' '.join(bundle.manifest.provenance[name].split())}"
-        for name in _TOLD
+        for name in _PROVENANCE_SHOWN
         if name in bundle.manifest.provenance
     ]
     return "\n".join(lines)
 
 
 def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str, str]]:
-    """For each variant its format and scheme, bytes, the limits of parity and drift, and how its rows go."""
+    """Of each variant: format and scheme, bytes, limits of parity and drift, and whether rows go one at a time."""
     return [
         (
             f"{variant.format} {variant.scheme}",
@@ -61,17 +61,17 @@ def variant_rows(bundle: Bundle) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
-    """The sheet's facts, a name and a text each."""
+def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
+    """The entries of the data sheet, (name, text) each."""
     contract, architecture = bundle.contract, bundle.manifest.architecture
     sampling = contract.sampling
     rows = [
         ("bundle", f"{contract.name}, id {bundle.id}"),
         ("task", contract.task),
-        ("takes", _shortened([_with_unit(feature.name, feature.unit) for feature in contract.features])),
+        ("takes", _listed([_with_unit(feature.name, feature.unit) for feature in contract.features])),
     ]
-    if missing := list(filter(None, map(_missing, contract.features))):
-        rows.append(("missing", _shortened(missing)))
+    if missing := list(filter(None, map(_missing_values, contract.features))):
+        rows.append(("missing", _listed(missing)))
     if contract.clock:
         rows.append(("clock", ", ".join(name.replace("_", " ") for name in contract.clock) + " (UTC)"))
     if sampling.interval_s:
@@ -79,8 +79,8 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     if sampling.max_gap_s:
         rows.append(("restarts", f"a stream that was silent for more than {duration(sampling.max_gap_s)}"))
     rows += [
-        ("gives", _given(contract)),
-        ("ahead", _ahead(contract.horizons)),
+        ("gives", _outputs(contract)),
+        ("ahead", _horizons_text(contract.horizons)),
         (
             "network",
             f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "
@@ -97,17 +97,17 @@ def rows_of(bundle: Bundle) -> list[tuple[str, str]]:
     return rows
 
 
-def _missing(feature: Feature) -> str:
-    """Which of its numbers are none: "co2 below 0, -200", or an empty text."""
+def _missing_values(feature: Feature) -> str:
+    """Which values of the feature are missing, like "co2 below 0 or -200"; empty: none."""
     bounds = [("below", feature.least), ("above", feature.most)]
-    said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-    said += [f"{code:g}" for code in feature.sentinels]
-    return f"{feature.name} {' or '.join(said)}" if said else ""
+    rules = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+    rules += [f"{code:g}" for code in feature.sentinels]
+    return f"{feature.name} {' or '.join(rules)}" if rules else ""
 
 
-def _given(contract: Contract) -> str:
-    """What a prediction holds."""
-    named = _shortened([_with_unit(name, unit) for name, unit in contract.target_units.items()])
+def _outputs(contract: Contract) -> str:
+    """The outputs of a prediction."""
+    named = _listed([_with_unit(name, unit) for name, unit in contract.target_units.items()])
     if contract.decision is not None:
         return f"{contract.decision.label}, one of {named}"
     if contract.alarm is not None:
@@ -115,22 +115,22 @@ def _given(contract: Contract) -> str:
     return named
 
 
-def _ahead(horizons: list[int]) -> str:
+def _horizons_text(horizons: list[int]) -> str:
     if horizons == [0]:
         return "the same step"
     return ", ".join(map(str, horizons)) + (" step" if horizons == [1] else " steps")
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: 900 -> 15 min."""
+    """A duration in its largest whole unit: 900 -> 15 min."""
     for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
         if seconds >= size and (seconds / size).is_integer():
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
 
 
-def _shortened(names: list[str]) -> str:
-    """All of them, or of very many the first, the last and the count."""
+def _listed(names: list[str]) -> str:
+    """All names; of more than 24 the first, the last and the count."""
     return ", ".join(names) if len(names) <= 24 else f"{names[0]} to {names[-1]}, {len(names)} in all"
 
 

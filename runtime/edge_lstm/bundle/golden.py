@@ -1,4 +1,4 @@
-"""Golden vectors: a tape of real inputs, with the outputs and the carried states that the torch model gave."""
+"""Golden vectors: a tape of real inputs, with the outputs and states of the torch model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.archive import GOLDEN, Bundle
-from edge_lstm.bundle.npz import NO_ARRAYS, read_npz
+from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.foundation.arrays import Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.text import told
+from edge_lstm.foundation.text import printable
 
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What one scheme's weights give, computed by torch in float32, for one stream."""
+    """The results of one scheme's weights for one stream, computed by torch in float32."""
 
     prediction: Floats  # (steps, outputs)
     states: Sequence[Floats]  # per state tensor (marks, *shape): after each step of `GoldenVectors.marks`
@@ -26,15 +26,15 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class GoldenVectors:
-    """One stream's input tape, and what each scheme answers to it."""
+    """The input tape of one stream, and the results of each scheme."""
 
     features: Floats  # (steps, inputs)
-    marks: Integers  # (marks,): the steps, counted from 1, after which states were kept
+    marks: Integers  # (marks,): the steps (from 1) after which states are recorded
     expected: Mapping[str, Expected]  # by scheme; float32 is always there
 
 
 def to_npz(golden: GoldenVectors) -> bytes:
-    """The golden vectors as an .npz file without pickles; equal vectors give equal bytes."""
+    """The golden vectors as an .npz file without pickles. Equal vectors give equal bytes."""
     arrays: dict[str, NDArray[np.generic]] = {"features": golden.features, "marks": golden.marks}
     for scheme, expected in golden.expected.items():
         arrays[f"{scheme}.prediction"] = expected.prediction
@@ -46,7 +46,7 @@ def to_npz(golden: GoldenVectors) -> bytes:
 
 
 def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
-    """The bundle's golden vectors. Raises EdgeLstmError where they are missing or do not fit its contract."""
+    """The bundle's golden vectors. Raises EdgeLstmError if they are missing or do not fit its contract."""
     states = len(bundle.contract.states)
     try:
         arrays = read_npz(bundle.content[GOLDEN])
@@ -57,9 +57,9 @@ def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
             for scheme in {*bundle.schemes, "float32"}
         }
         golden = GoldenVectors(arrays["features"], arrays["marks"], expected)
-    except NO_ARRAYS as error:
+    except NPZ_ERRORS as error:
         raise EdgeLstmError(
-            f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {told(str(error))}",
+            f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {printable(str(error))}",
             "export the bundle again",
         ) from None
     if fault := _fault(bundle, golden):
@@ -68,7 +68,7 @@ def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
 
 
 def _fault(bundle: Bundle, golden: GoldenVectors) -> str | None:
-    """What does not fit the contract, in words."""
+    """What does not fit the contract; None: all fits."""
     contract, steps, marks = bundle.contract, len(np.atleast_1d(golden.features)), golden.marks
     if marks.ndim != 1 or marks.dtype.kind not in "iu" or not marks.size or marks.min() < 1 or marks.max() > steps:
         return f"marks among {steps} steps, found {marks.tolist()!r:.60}"

@@ -1,4 +1,4 @@
-"""The arrays of a network, float32 or quantized: what the numpy backend steps and the writers author."""
+"""The arrays of a network, float32 or quantized, for the numpy backend and the writers of export."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Cell = Literal["lstm", "gru"]
 
 # Gates in torch's order: input, forget, cell candidate, output; and reset, update, new.
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3}
-# What a layer carries, each (batch, hidden).
+# The states of a layer, (batch, hidden) each.
 CARRIED: dict[Cell, tuple[str, ...]] = {"lstm": ("hidden_state", "cell_state"), "gru": ("hidden_state",)}
-# The highway's shift register: the last standardized samples, the newest first.
+# State of the highway, a shift register: the last standardized samples, newest first.
 RECENT = "recent_samples"
 
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A matrix of small integers with one float32 scale a row, or one a column; its zero point is 0."""
+    """A matrix of small integers with a float32 scale per row or per column. The zero point is 0."""
 
     values: NDArray[np.int8]  # (rows, columns)
     scales: Floats  # (rows,) or (columns,)
-    bits: Literal[4, 8] = 8  # that each value takes where it is stored; 4: within -7 to 7, a scale a row
-    axis: Literal[0, 1] = 0  # 0: a scale a row; 1: a scale a column
+    bits: Literal[4, 8] = 8  # of each stored value; 4: values from -7 to 7, a scale per row
+    axis: Literal[0, 1] = 0  # 0: a scale per row; 1: a scale per column
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,7 +40,7 @@ class Quantized:
         return self.values.astype(np.float32) * (self.scales if self.axis else self.scales[:, None])
 
     def packed(self) -> NDArray[np.uint8]:
-        """The values plus 8, two a byte: a row's first half in the low four bits, its second in the high ones."""
+        """The values plus 8, two per byte: a row's first half in the low four bits, its second in the high four."""
         half = -(-self.shape[1] // 2)
         shifted = np.full((self.shape[0], 2 * half), 8, np.uint8)
         shifted[:, : self.shape[1]] = self.values + 8
@@ -48,15 +48,15 @@ class Quantized:
 
 
 def unpacked(packed: NDArray[np.uint8], scales: Floats, columns: int) -> Quantized:
-    """What `Quantized.packed` packed."""
+    """The matrix from the bytes of `Quantized.packed`."""
     shifted = np.concatenate([packed & 15, packed >> 4], axis=1)[:, :columns]
     return Quantized(shifted.astype(np.int8) - np.int8(8), scales, 4)
 
 
 Weight = Floats | NDArray[np.float16] | Quantized
 
-# How the recurrent products are computed: float32; integers, with scales for the activations found at each step
-# (dynamic); or integers with scales found once, in calibration (static).
+# How the recurrent products are computed: in float32; in integers, with activation scales from each step (dynamic); or
+# in integers, with activation scales from calibration (static).
 Arithmetic = Literal["float32", "dynamic", "static"]
 
 
@@ -67,27 +67,27 @@ def dense(weight: Weight) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One recurrent layer, with its gates stacked in torch's order (`GATES`)."""
+    """One recurrent layer. Its gates are stacked in the order of torch (`GATES`)."""
 
     w_ih: Weight  # (gates * hidden, inputs)
     w_hh: Weight  # (gates * hidden, hidden)
     b_ih: Floats  # (gates * hidden,)
     b_hh: Floats  # (gates * hidden,)
-    # in static arithmetic, the size of one int8 step of the layer's input and of its hidden state
+    # in static arithmetic: the size of one int8 step of the input and of the hidden state
     x_step: float = 0.0
     h_step: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A whole step, raw features to raw predictions.
+    """A step from raw features to raw predictions.
 
-    standardized = (features - mean) / scale; the layers; prediction = head_weight @ hidden + head_bias (already in the
-    targets' units), plus the raw feature `change_of[o]` for each output o where the network predicts changes.
+    standardized = (features - mean) / scale; then the layers; then prediction = head_weight @ hidden + head_bias, in
+    the units of the targets. If the network predicts changes, the raw feature `change_of[o]` is added to output o.
 
-    A highway adds highway @ samples: a linear path past the layers, over the standardized sample and the ones before
-    it, which a shift register carries. It stays float32 in every scheme: taps that take differences of neighbours
-    cancel to the last digit, and rounded ones would let the level through.
+    A highway adds highway @ samples: a linear path beside the layers. Its samples are the standardized sample and the
+    earlier ones in the shift register. It is float32 in every scheme: taps that form differences of neighbours cancel
+    exactly, and rounded taps would add a part of the signal's level.
     """
 
     cell: Cell
@@ -96,8 +96,8 @@ class Network:
     layers: tuple[Layer, ...]
     head_weight: Weight  # (outputs, hidden)
     head_bias: Floats  # (outputs,)
-    change_of: NDArray[np.int32]  # (outputs,), or empty where the outputs are absolute
-    highway: Floats | None = None  # (outputs, (1 + earlier samples) * inputs): the sample's taps, then older and older
+    change_of: NDArray[np.int32]  # (outputs,); empty: the outputs are absolute
+    highway: Floats | None = None  # (outputs, (1 + earlier samples) * inputs): taps, newest sample first
     arithmetic: Arithmetic = "float32"
 
     @property
@@ -106,39 +106,39 @@ class Network:
 
     @property
     def state_names(self) -> list[str]:
-        """The carried tensors in the order of every backend: layer by layer, hidden state before cell state."""
+        """The state tensors in the order of every backend: layer by layer, hidden state before cell state."""
         return list(self.state_sizes)
 
     @property
     def state_sizes(self) -> dict[str, int]:
-        """How many numbers a stream carries in each tensor; the shift register comes last."""
+        """Numbers per stream in each state tensor; the shift register is last."""
         return state_sizes(self.cell, len(self.layers), self.hidden, self.recent_size)
 
     @property
     def recent_size(self) -> int:
-        """Numbers in the highway's shift register, earlier samples * inputs; 0 without a highway."""
+        """Numbers in the highway's shift register: earlier samples * inputs, 0 without a highway."""
         return 0 if self.highway is None else self.highway.shape[1] - len(self.mean)
 
     @property
     def parameters(self) -> int:
-        """How many numbers training has set (mean and scale are statistics and do not count)."""
+        """Number of trained parameters. Mean and scale are statistics and do not count."""
         sizes = [weight.shape[0] * weight.shape[1] for weight in self._weights()]
         biases = [layer.b_ih.size + layer.b_hh.size for layer in self.layers]
         taps = 0 if self.highway is None else self.highway.size
-        if self.highway is not None and self._level_free:
-            taps = len(self.head_bias) * self.recent_size  # the newest sample's follow from the others
+        if self.highway is not None and self._taps_sum_to_zero:
+            taps = len(self.head_bias) * self.recent_size  # those of the newest sample follow from the others
         return sum(sizes) + sum(biases) + self.head_bias.size + taps
 
     @property
-    def _level_free(self) -> bool:
-        """Whether the highway's taps on each input sum to nothing, so that its level does not matter."""
-        assert self.highway is not None  # who asks has one
+    def _taps_sum_to_zero(self) -> bool:
+        """Whether the highway's taps on each input sum to zero, so that the input's level has no effect."""
+        assert self.highway is not None  # the caller checks it
         taps = self.highway.reshape(len(self.head_bias), -1, len(self.mean)).astype(np.float64)
         return bool(np.all(np.abs(taps.sum(axis=1)) <= 1e-5 * (1e-12 + np.abs(taps).sum(axis=1))))
 
     @property
     def multiply_accumulates(self) -> int:
-        """Of one step of one stream: one for each weight of each product."""
+        """Multiply-accumulates of one step of one stream: one per weight of each product."""
         products = sum(weight.shape[0] * weight.shape[1] for weight in self._weights())
         return products + (0 if self.highway is None else self.highway.size)
 
@@ -147,13 +147,13 @@ class Network:
 
 
 def state_sizes(cell: Cell, layers: int, hidden: int, recent: int) -> dict[str, int]:
-    """The carried tensors of such a network, by name, with the numbers of each for one stream."""
+    """The state tensors of such a network by name, with the numbers per stream of each."""
     sizes = {f"{name}_{layer}": hidden for layer in range(layers) for name in CARRIED[cell]}
     return {**sizes, RECENT: recent} if recent else sizes
 
 
 def to_npz(network: Network) -> bytes:
-    """The network as an .npz file without pickles; equal networks give equal bytes."""
+    """The network as an .npz file without pickles. Equal networks give equal bytes."""
     arrays: dict[str, NDArray[np.generic]] = {
         "cell": np.array(network.cell),
         "mean": network.mean,
@@ -178,7 +178,7 @@ def to_npz(network: Network) -> bytes:
 
 
 def from_npz(content: bytes) -> Network:
-    """What `to_npz` wrote. Raises one of arrays.NO_ARRAYS where arrays are missing or of another kind."""
+    """The network from the bytes of `to_npz`. Raises one of NPZ_ERRORS if arrays are missing or have another type."""
     arrays = read_npz(content)
     cell = str(arrays["cell"])
     if cell not in get_args(Cell):

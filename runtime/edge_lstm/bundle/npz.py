@@ -1,4 +1,4 @@
-"""Arrays out of an .npz file that a stranger may have made: no pickles, nothing compressed, no larger than it is."""
+"""Reads arrays from an untrusted .npz file: no pickles, no compression, no array larger than its data."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-_MOST_ARRAYS = 1000
-_KINDS = "fiuU"  # numbers and short texts
-_HEADERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_MAX_ARRAYS = 1000
+_DTYPE_KINDS = "fiuU"  # numbers and texts
+_HEADER_READERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-# What arrays_of raises, and what looking for an array that is not there does.
-NO_ARRAYS = (KeyError, ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
+# Raised by `read_npz`, and by access to an array that is missing.
+NPZ_ERRORS = (KeyError, ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
 
 
 def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays by name. Raises one of NO_ARRAYS where the content is anything but stored arrays.
+    """The arrays by name. Raises one of NPZ_ERRORS if the content is not a file of uncompressed arrays.
 
-    numpy's own loader makes room for what a header claims, and inflates what a zip holds, before it looks at either.
+    NumPy's own loader allocates the size in a header, and decompresses the zip file, before it checks either.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         infos = archive.infolist()
-        if len(infos) > _MOST_ARRAYS or len({info.filename for info in infos}) < len(infos):
+        if len(infos) > _MAX_ARRAYS or len({info.filename for info in infos}) < len(infos):
             raise ValueError(f"{len(infos)} arrays, or two of one name")
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
             raise ValueError("compressed arrays")
@@ -39,10 +39,10 @@ def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
 def _array(data: bytes) -> NDArray[Any]:
     file = io.BytesIO(data)
     version = npy.read_magic(file)  # type: ignore[no-untyped-call]
-    if version not in _HEADERS:
+    if version not in _HEADER_READERS:
         raise ValueError(f"an array in version {version} of its format")
-    shape, by_columns, dtype = _HEADERS[version](file)
-    if dtype.kind not in _KINDS:
+    shape, by_columns, dtype = _HEADER_READERS[version](file)
+    if dtype.kind not in _DTYPE_KINDS:
         raise ValueError(f"an array of {dtype}")
     if prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise ValueError(f"an array that claims {shape} of {dtype} in {len(data)} bytes")

@@ -1,6 +1,6 @@
-"""Signatures: Ed25519 over a bundle's manifest, which carries every other file's hash; who signed is a public key.
+"""Signatures: Ed25519 over a bundle's manifest, which has the hash of every other file.
 
-Needs the package cryptography (extra `signing`); a device that trusts no key does without.
+Needs the package cryptography (extra `signing`) only if a key is used.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def new_keys(path: Path) -> tuple[Path, Path]:
-    """Write a private key at PATH.key (readable by its owner alone) and its public one at PATH.pub; both paths.
+    """Write a private key to PATH.key (readable by its owner only) and its public key to PATH.pub; both paths.
 
-    Raises EdgeLstmError where one of them exists: a key that was overwritten is lost.
+    Raises EdgeLstmError if one of the files exists: an overwritten key is lost.
     """
     require("signing", "cryptography")
     from cryptography.hazmat.primitives import serialization as forms
@@ -31,13 +31,15 @@ def new_keys(path: Path) -> tuple[Path, Path]:
     private, public = path.with_name(f"{path.name}.key"), path.with_name(f"{path.name}.pub")
     for file in (private, public):
         if file.exists():
-            raise EdgeLstmError(f"expected no file at {file}, found one", "name another place: a key is never replaced")
+            raise EdgeLstmError(
+                f"expected no file at {file}, found one", "choose another path: a key is never replaced"
+            )
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
     try:
         descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise EdgeLstmError(f"expected to write {private}, found: {error.strerror}", "name another place") from None
+        raise EdgeLstmError(f"expected to write {private}, found: {error.strerror}", "choose another path") from None
     with os.fdopen(descriptor, "wb") as file_of_key:
         file_of_key.write(secret)
     write_file(public, key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo))
@@ -45,54 +47,54 @@ def new_keys(path: Path) -> tuple[Path, Path]:
 
 
 def require_private_key(key: Path) -> None:
-    """Raise EdgeLstmError unless the file `key` holds a private key: before long work that ends in a signature."""
+    """Raise EdgeLstmError if the file `key` has no private key. For use before long work that ends in a signature."""
     _private_key(key)
 
 
 def signature(bundle: Bundle, key: Path) -> bytes:
-    """The entry manifest.sig for the bundle, by the private key in the file `key`; equal arguments give equal bytes."""
+    """The bundle's manifest.sig by the private key in the file `key`. Equal arguments give equal bytes."""
     private = _private_key(key)
     facts = {
-        "public_key": _raw(private.public_key()).hex(),
+        "public_key": _key_bytes(private.public_key()).hex(),
         "signature": private.sign(bundle.manifest_bytes).hex(),
     }
     return (json.dumps(facts) + "\n").encode()
 
 
 def signer(bundle: Bundle) -> str | None:
-    """The public key (hex) that claims to have signed the bundle; None: it is unsigned. Checks nothing."""
+    """The public key (hex) in the bundle's signature; None: unsigned. The signature is not verified."""
     if bundle.signature is None:
         return None
-    return _claim(bundle)[0].hex()
+    return _claimed_signature(bundle)[0].hex()
 
 
 def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
-    """Raise EdgeLstmError unless the bundle carries that key's signature of its manifest."""
+    """Raise EdgeLstmError if the bundle has no valid signature of its manifest by that key."""
     trusted = _public_key(public_key)
     if bundle.signature is None:
         raise EdgeLstmError(
             f"{bundle.source}: expected a signature by {public_key}, found none",
-            "sign it with edge-lstm sign, or run it without trust",
+            "sign it with edge-lstm sign, or run it without the key trust",
         )
     from cryptography.exceptions import InvalidSignature
 
-    claimed, signed = _claim(bundle)
-    if claimed != _raw(trusted):
+    claimed, signed = _claimed_signature(bundle)
+    if claimed != _key_bytes(trusted):
         raise EdgeLstmError(
             f"{bundle.source}: expected a signature by {public_key}, found one by another key, {claimed.hex()[:16]}",
-            "ask whoever sent it to sign with the key that is trusted here",
+            "ask the sender to sign it with the trusted key",
         )
     try:
         trusted.verify(signed, bundle.manifest_bytes)
     except InvalidSignature:
         raise EdgeLstmError(
             f"{bundle.source}: expected a signature of its manifest, found one of other bytes",
-            "the bundle was altered after it was signed: do not run it",
+            "the bundle was changed after it was signed: do not run it",
         ) from None
 
 
-def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
-    """(public key, signature) as manifest.sig has them."""
+def _claimed_signature(bundle: Bundle) -> tuple[bytes, bytes]:
+    """(public key, signature) in manifest.sig."""
     try:
         facts = json.loads(bundle.signature or b"")
         return bytes.fromhex(facts["public_key"]), bytes.fromhex(facts["signature"])
@@ -103,7 +105,7 @@ def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
         ) from None
 
 
-def _raw(key: Ed25519PublicKey) -> bytes:
+def _key_bytes(key: Ed25519PublicKey) -> bytes:
     raw: bytes = key.public_bytes_raw()
     return raw
 
@@ -114,11 +116,11 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(_bytes(path), None)
+        key = load_pem_private_key(_read_key(path), None)
     except (ValueError, TypeError):
-        raise _no_key(path, "private") from None
+        raise _not_a_key(path, "private") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise _no_key(path, "private")
+        raise _not_a_key(path, "private")
     return key
 
 
@@ -128,15 +130,15 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(_bytes(path))
+        key = load_pem_public_key(_read_key(path))
     except (ValueError, TypeError):
-        raise _no_key(path, "public") from None
+        raise _not_a_key(path, "public") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise _no_key(path, "public")
+        raise _not_a_key(path, "public")
     return key
 
 
-def _bytes(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -145,7 +147,7 @@ def _bytes(path: Path) -> bytes:
         ) from None
 
 
-def _no_key(path: Path, kind: str) -> EdgeLstmError:
+def _not_a_key(path: Path, kind: str) -> EdgeLstmError:
     return EdgeLstmError(
         f"expected an Ed25519 {kind} key (PEM) in {path}, found something else", "make one with edge-lstm keys new"
     )

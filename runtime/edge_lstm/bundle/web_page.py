@@ -1,4 +1,4 @@
-"""The model card as one HTML page: the data sheet and the certificate, for a browser without a network."""
+"""The model card as one HTML page, with data sheet and certificate. It loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.certificate import in_words, measured, read_certificate
-from edge_lstm.bundle.data_sheet import rows_of, variant_rows
+from edge_lstm.bundle.certificate import figures_table, read_certificate, summary_text
+from edge_lstm.bundle.data_sheet import sheet_rows, variant_rows
 
 
 def model_page(bundle: Bundle) -> str:
-    """The page; all texts of the bundle are plain and escaped here."""
+    """The HTML page. All texts of the bundle are escaped."""
     certificate = read_certificate(bundle)
     title = escape(bundle.contract.name)
-    sheet = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows_of(bundle))
+    sheet = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in sheet_rows(bundle))
     features = [
         [feature.name, feature.unit or "-", f"{feature.mean:.6g}", f"{feature.scale:.6g}"]
         for feature in bundle.contract.features
@@ -25,7 +25,7 @@ def model_page(bundle: Bundle) -> str:
         _table("Variants", ["variant", "bytes", "parity", "drift", ""], variant_rows(bundle)),
     ]
     if certificate is not None:
-        body += [_table("Certificate", *measured(certificate)), f"<p>{escape(in_words(certificate))}</p>"]
+        body += [_table("Certificate", *figures_table(certificate)), f"<p>{escape(summary_text(certificate))}</p>"]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

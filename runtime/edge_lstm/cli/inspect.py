@@ -40,7 +40,7 @@ def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
 @click.option("--trust", type=click.Path(path_type=Path), metavar="PUBLIC_KEY", help="Who must have signed it.")
 def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool, trust: Path | None) -> None:
     """Replay a bundle's golden vectors on the backends that are installed here."""
-    from edge_lstm.backends.registry import load, preferred, refusal, runnable
+    from edge_lstm.backends.registry import load, preferred, runnable, why_unavailable
     from edge_lstm.backends.selftest import verify as verdicts_of
     from edge_lstm.bundle.archive import Bundle
 
@@ -50,7 +50,7 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
 
         require_trusted_signature(opened, trust)
         click.echo(f"signed by {trust}", err=True)
-    if backend is not None and (error := refusal(backend)) is not None:
+    if backend is not None and (error := why_unavailable(backend)) is not None:
         raise error
     if scheme is not None and scheme not in opened.schemes:
         raise EdgeLstmError(
@@ -68,7 +68,7 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
             mark = "ok" if verdict.passed else "FAILED"
             click.echo(f"{mark:<7}{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
         for name in NAMES:
-            if backend is None and (error := refusal(name)) is not None:
+            if backend is None and (error := why_unavailable(name)) is not None:
                 click.echo(f"not run {name}: {error.message}", err=True)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:

@@ -59,7 +59,7 @@ def replay(
     from edge_lstm.recordings.recording import Columns, read_recording
     from edge_lstm.recordings.replay import predictions_csv, states, until
     from edge_lstm.recordings.replay import replay as run_through
-    from edge_lstm.service.store import SteppingRules, history
+    from edge_lstm.service.store import SteppingRules, read_history
     from edge_lstm.streaming.predictor import Predictor
 
     if (recording is None) == (store is None):
@@ -77,7 +77,7 @@ def replay(
         where = Columns(values, found.times, stream_column, stream, words=found.words)
         readings = list(read_recording(recording, where).readings())
     elif store is not None:
-        readings, rules = history(store, opened.id)
+        readings, rules = read_history(store, opened.id)
     if at is not None:
         readings = list(until(readings, _time(at)))
     rules = rules or SteppingRules(_REPLAY_REWIND, 0)

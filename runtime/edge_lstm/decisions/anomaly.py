@@ -1,7 +1,8 @@
-"""Forecast residuals to a score and an alarm, calibrated on each stream's own first steps: no two pumps are alike.
+"""Forecast residuals to an anomaly score and an alarm, calibrated on each stream's own first steps.
 
-The residual vector is averaged exponentially, and what is judged is the Mahalanobis distance of that average from its
-values during calibration (Mahalanobis 1936): one sensor that is off for long, or several that are off together.
+The residual vector is averaged exponentially. The score is the Mahalanobis distance of that average from its values
+during calibration (Mahalanobis 1936), relative to a threshold. It detects one sensor that is off for long, or several
+that are off together.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
-STARTS = {"expected": float("nan")}
-_LEAST_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
+START_VALUES = {"expected": float("nan")}
+_MIN_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
 
 
 class AnomalyDetector:
-    """The scores of many streams at once.
+    """Scores and alarms of many streams at once.
 
-    Each stream carries the forecast of its next sample (`expected`), the average of the standardized residuals
-    (`smoothed`), how many steps have `calibrated` it, and from then on `center`, `whitening` and `threshold`.
+    The record of a stream has `expected` (the forecast of its next sample), `smoothed` (the average of the standardized
+    residuals) and `calibrated` (calibration steps so far). After the calibration it has `center`, `whitening` and
+    `threshold`.
     """
 
     def __init__(self, contract: Contract) -> None:
         alarm = contract.alarm
-        assert alarm is not None  # a detector's contract has one
+        assert alarm is not None  # checked by Contract.faults
         names = [feature.name for feature in contract.features]
         self._alarm = alarm
         self._columns = [names.index(target) for target in contract.targets]
@@ -41,19 +43,19 @@ class AnomalyDetector:
         missing: Flags,
         raw: Floats,
     ) -> tuple[Doubles, Flags, Flags]:
-        """Scores (n,), NaN where a stream is not judged yet, 1 where an alarm begins; alarms; and which of them turned.
+        """Scores, alarms and changed alarms, (n,) each. An alarm begins above a score of 1; NaN: not scored yet.
 
-        usual (slots, calibrate_steps, targets): the residuals kept for calibration; values, missing (n, features):
-        the sample; raw (n, targets): what the network says after it. `now["warm_steps"]` counts the step already.
+        calibration (slots, calibrate_steps, targets): the residuals for calibration; values, missing (n, features): the
+        sample; raw (n, targets): the network's output after it. `current["warm_steps"]` includes this step.
         """
         steps = current["warm_steps"][slots]
         expected = raw if self._same_step else current["expected"][slots]
         residuals = (values[:, self._columns].astype(np.float64) - expected) / self._scale
-        residuals_known = steps - (0 if self._same_step else 1)  # since the start, this one included
+        residuals_known = steps - (0 if self._same_step else 1)  # since the restart, with this one
         fresh = residuals_known <= 0
         smoothed = np.where((residuals_known <= 1)[:, None], 0.0, current["smoothed"][slots])
         silent = missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
-        rate = np.maximum(self._rate, 1.0 / np.maximum(residuals_known, 1))[:, None]  # at first the plain mean
+        rate = np.maximum(self._rate, 1.0 / np.maximum(residuals_known, 1))[:, None]  # at first the arithmetic mean
         smoothed = np.where(silent, smoothed, smoothed + rate * (residuals - smoothed))
         current["smoothed"][slots] = smoothed
         current["expected"][slots] = raw
@@ -67,12 +69,12 @@ class AnomalyDetector:
             away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
         before = current["alarm"][slots]
-        alarms = scores > np.where(before, self._alarm.release, 1.0)  # a NaN is not above anything
+        alarms = scores > np.where(before, self._alarm.release, 1.0)  # False for NaN
         current["alarm"][slots] = alarms
         return scores, alarms, alarms != before
 
     def _calibrate(self, current: Records, calibration: Floats, slots: Slots, smoothed: Doubles, judged: Flags) -> None:
-        """Keep the averages of streams whose calibration is not over; where it ends, find what is usual."""
+        """Store the averages of streams in calibration; at its end, compute center, whitening and threshold."""
         size = self._alarm.calibrate_steps
         count = current["calibrated"][slots]
         places = np.flatnonzero(judged & (count < size))
@@ -81,26 +83,26 @@ class AnomalyDetector:
         calibration[slots[places], count[places]] = smoothed[places]
         current["calibrated"][slots[places]] += 1
         for slot in slots[places[count[places] + 1 == size]].tolist():
-            center, whitening, threshold = self._fitted(calibration[slot].astype(np.float64))
+            center, whitening, threshold = self._fit(calibration[slot].astype(np.float64))
             current["center"][slot], current["whitening"][slot], current["threshold"][slot] = (
                 center,
                 whitening,
                 threshold,
             )
 
-    def _fitted(self, rows: Doubles) -> tuple[Doubles, Doubles, float]:
+    def _fit(self, rows: Doubles) -> tuple[Doubles, Doubles, float]:
         """Center (targets,), whitening (targets, targets) and threshold of a stream's averages (steps, targets)."""
         alarm = self._alarm
         center = rows.mean(axis=0)
         covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
-        diagonal = np.diag(np.maximum(np.diag(covariance), _LEAST_VARIANCE))
+        diagonal = np.diag(np.maximum(np.diag(covariance), _MIN_VARIANCE))
         covariance = (
-            (1 - alarm.shrinkage) * covariance + alarm.shrinkage * diagonal + _LEAST_VARIANCE * np.eye(len(center))
+            (1 - alarm.shrinkage) * covariance + alarm.shrinkage * diagonal + _MIN_VARIANCE * np.eye(len(center))
         )
         whitening = np.linalg.inv(np.linalg.cholesky(covariance))
         repeated = np.broadcast_to(center, rows.shape), np.broadcast_to(whitening, (len(rows), *whitening.shape))
-        calibration = max(1.0, float(np.quantile(distance(rows, *repeated), alarm.quantile)))  # 1: what never changed
-        return center, whitening, alarm.factor * calibration
+        usual = float(np.quantile(distance(rows, *repeated), alarm.quantile))
+        return center, whitening, alarm.factor * max(1.0, usual)  # 1: for values that never changed
 
 
 def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
@@ -110,8 +112,8 @@ def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
     return found
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields (name, type, shape) that a stream's present needs."""
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) of a stream's record for the detector."""
     size = len(contract.targets)
     return [
         ("expected", "f4", (size,)),

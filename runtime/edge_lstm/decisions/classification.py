@@ -1,6 +1,6 @@
-"""Logits to one label a step: the likeliest class, or the one that all steps since the start speak for.
+"""Logits to one label per step: the most probable class, of this step or (pooled) of all steps since the restart.
 
-A label changes only after another one has won for `hold_steps` steps in a row.
+A label changes only after another class was the most probable one for `hold_steps` steps in a row.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
-_NONE = -1
-STARTS = {"label": float(_NONE), "rival": float(_NONE)}
+_NO_LABEL = -1
+START_VALUES = {"label": float(_NO_LABEL), "rival": float(_NO_LABEL)}
 
 
 class Classifier:
-    """The labels of many streams at once. Each carries its `label`, the `rival` that may follow it, and the votes."""
+    """The labels of many streams at once. A stream carries its `label`, its `rival` (the candidate) and its votes."""
 
     def __init__(self, contract: Contract) -> None:
-        assert contract.decision is not None  # a classifier's contract has one
+        assert contract.decision is not None  # checked by Contract.faults
         self._hold_steps = contract.decision.hold_steps
         self._pool = contract.decision.pool
 
     def step(self, current: Records, slots: Slots, logits: Floats) -> tuple[Floats, Slots, Flags]:
-        """Probabilities (n, classes), the index of each stream's label (n,), and where that is another one (n,).
+        """Probabilities (n, classes), the index of each label (n,), and whether it changed (n,).
 
-        logits (n, classes) are those of the step that `now["warm_steps"]` counts already.
+        logits (n, classes): of this step, which `current["warm_steps"]` includes.
         """
         steps = current["warm_steps"][slots]
         first = steps == 1
@@ -34,15 +34,15 @@ class Classifier:
             votes = np.where(first[:, None], 0.0, current["votes"][slots]) + probabilities
             current["votes"][slots] = votes
             probabilities = votes / steps[:, None]
-        label = np.where(first, _NONE, current["label"][slots])
-        rival = np.where(first, _NONE, current["rival"][slots])
+        label = np.where(first, _NO_LABEL, current["label"][slots])
+        rival = np.where(first, _NO_LABEL, current["rival"][slots])
         best = probabilities.argmax(axis=1)
         rival_steps = np.where(best == rival, current["rival_steps"][slots] + 1, 1)
-        taken = (label == _NONE) | (rival_steps >= self._hold_steps) | (best == label)
+        taken = (label == _NO_LABEL) | (rival_steps >= self._hold_steps) | (best == label)
         turned = taken & (best != label)
         label = np.where(taken, best, label)
         current["label"][slots] = label
-        current["rival"][slots] = np.where(taken, _NONE, best)
+        current["rival"][slots] = np.where(taken, _NO_LABEL, best)
         current["rival_steps"][slots] = np.where(taken, 0, rival_steps)
         return probabilities.astype(np.float32), label.astype(np.int64), turned
 
@@ -55,7 +55,7 @@ def softmax(logits: Floats) -> Doubles:
     return probabilities
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields (name, type, shape) that a stream's present needs."""
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) of a stream's record for the classifier."""
     votes = len(contract.targets) if contract.decision is not None and contract.decision.pool else 0
     return [("label", "i4", ()), ("rival", "i4", ()), ("rival_steps", "i4", ()), ("votes", "f8", (votes,))]

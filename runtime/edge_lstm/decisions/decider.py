@@ -1,7 +1,6 @@
-"""What a step comes to beyond numbers: a label of a classifier, a score and an alarm of a detector of anomalies.
+"""The decisions of a step: the label of a classifier, the score and the alarm of an anomaly detector.
 
-What must be remembered from step to step lies in the stream's present, so that a decision is rewound, evicted and
-restored with it.
+The memory of a decision is in the stream's record, so it is rewound, evicted and restored with the record.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 
 class Decisions(NamedTuple):
-    """Decisions for a round of streams."""
+    """The decisions of n steps, as arrays."""
 
-    values: Floats  # (n, outputs): what is published; a classifier's probabilities
-    labels: list[str | None]  # None where the task knows none
-    scores: Doubles | None  # (n,): 1 is where an alarm begins; NaN while a stream is not judged
+    values: Floats  # (n, outputs): the published values; of a classifier, probabilities
+    labels: list[str | None]  # None: the task has no labels
+    scores: Doubles | None  # (n,): an alarm begins above 1; NaN: not scored yet
     alarms: Flags | None  # (n,)
-    turned: Flags  # (n,): whether label or alarm is another one than at the step before
+    turned: Flags  # (n,): whether label or alarm differs from the previous step
 
     def at(self, places: Sequence[int]) -> Decisions:
-        """Those at these places, in this order."""
+        """The decisions at these indexes, in this order."""
         chosen = np.array(places, np.intp)
         labels = [self.labels[place] for place in places]
         scores = None if self.scores is None else self.scores[chosen]
@@ -36,8 +35,8 @@ class Decisions(NamedTuple):
         return Decisions(self.values[chosen], labels, scores, alarms, self.turned[chosen])
 
 
-def together(rounds: Sequence[Decisions]) -> Decisions:
-    """Decisions of rounds, in their order."""
+def concatenated(rounds: Sequence[Decisions]) -> Decisions:
+    """The decisions of several rounds, one round after another."""
     values, labels, scores, alarms, turned = zip(*rounds, strict=True)
     return Decisions(
         np.concatenate(values),
@@ -48,8 +47,8 @@ def together(rounds: Sequence[Decisions]) -> Decisions:
     )
 
 
-class Decide(Protocol):
-    """One task's way from what the network gave to a decision."""
+class Decider(Protocol):
+    """Turns the outputs of a network into the decisions of one task."""
 
     def __call__(
         self,
@@ -60,20 +59,20 @@ class Decide(Protocol):
         missing: Flags,
         raw: Floats,
     ) -> Decisions:
-        """Decide for streams that have just stepped, `current` counting the step already.
+        """The decisions of the streams `slots` (n,) after a step. `current` is updated and includes the step.
 
-        `calibration`: the table's column of calibration; values, missing (n, features): the sample; raw (n, outputs).
+        calibration: the table's column; values, missing (n, features): the sample; raw (n, outputs): of the network.
         """
         ...
 
 
-def decider(contract: Contract) -> Decide:
-    """The contract's way to decide."""
+def decider(contract: Contract) -> Decider:
+    """The decider for the contract's task."""
     if contract.decision is not None:
         return _Classifier(contract)
     if contract.alarm is not None:
         return _Detector(contract)
-    return _undecided
+    return _no_decision
 
 
 def decide_all(
@@ -83,16 +82,17 @@ def decide_all(
     values: Floats,
     outputs: Floats,
 ) -> tuple[list[str | None], Doubles, Flags]:
-    """What a device would have decided for steps that lie stream after stream, all their values known.
+    """The decisions of a device for steps that are ordered by stream, without missing values.
 
-    stream_of (steps,): ascending; restart (steps,): the state starts anew; values (steps, features); outputs (steps,
-    outputs): what a network said. Returns labels, scores and alarms (steps,): None, NaN and False where it knows none.
+    stream_of (steps,): ascending; restart (steps,): whether the state restarts; values (steps, features); outputs
+    (steps, outputs): of the network. Returns labels, scores and alarms, (steps,) each: None, NaN and False if the task
+    has none.
     """
     decide = decider(contract)
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
     lengths = np.diff(begins, append=len(stream_of))
-    current = np.zeros(len(begins), [("warm_steps", "i8"), *carried(contract)])
-    for name, start in starts(contract).items():
+    current = np.zeros(len(begins), [("warm_steps", "i8"), *record_fields(contract)])
+    for name, start in start_values(contract).items():
         current[name] = start
     calibration = np.zeros((len(begins), *calibration_shape(contract)), np.float32)
     labels: list[str | None] = [None] * len(stream_of)
@@ -113,7 +113,7 @@ def decide_all(
     return labels, scores, alarms
 
 
-def _undecided(
+def _no_decision(
     current: Records, calibration: Floats, slots: Slots, values: Floats, missing: Flags, raw: Floats
 ) -> Decisions:
     return Decisions(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
@@ -154,20 +154,20 @@ class _Detector:
         return Decisions(raw, [None] * len(slots), scores, alarms, turned)
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields (name, type, shape) that a stream's present needs for its decisions."""
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) of a stream's record for its decisions."""
     if contract.decision is not None:
-        return classify.carried(contract)
-    return anomaly.carried(contract) if contract.alarm is not None else []
+        return classify.record_fields(contract)
+    return anomaly.record_fields(contract) if contract.alarm is not None else []
 
 
-def starts(contract: Contract) -> dict[str, float]:
-    """Where these fields start, other than at 0."""
+def start_values(contract: Contract) -> dict[str, float]:
+    """Start values of these fields other than 0."""
     if contract.decision is not None:
-        return classify.STARTS
-    return anomaly.STARTS if contract.alarm is not None else {}
+        return classify.START_VALUES
+    return anomaly.START_VALUES if contract.alarm is not None else {}
 
 
 def calibration_shape(contract: Contract) -> tuple[int, int]:
-    """(steps, targets) of the residuals that a stream keeps until it is calibrated."""
+    """(steps, targets) of the residuals that a stream stores during calibration."""
     return (0, 0) if contract.alarm is None else (contract.alarm.calibrate_steps, len(contract.targets))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import edge_lstm
 from edge_lstm.backends.registry import preferred
-from edge_lstm.backends.selftest import accepted
+from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
@@ -91,7 +91,7 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     if live:
         if config.cores is not None:
             run_on(config.cores)
-        accepted(bundle, *preferred(bundle, config.backend, config.scheme), config.execution)
+        load_verified(bundle, *preferred(bundle, config.backend, config.scheme), config.execution)
     _refuse_taken(root, name, config.mqtt.client_id)
     path = _HOME / name / _CONFIG
     program = program or this_program(root)

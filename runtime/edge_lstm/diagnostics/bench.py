@@ -14,7 +14,7 @@ from textwrap import wrap
 from typing import Any
 
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.backends.registry import refusal, runnable
+from edge_lstm.backends.registry import runnable, why_unavailable
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.diagnostics.measurement import BATCHES, Measurement
 from edge_lstm.foundation.child_process import ChildError, ask
@@ -90,7 +90,7 @@ def bench(
         lines.append(_line(path, backend, scheme, budget, place, seconds, root))
         tell(f"{backend} {scheme}")
     choice, reason = _choice(lines, board)
-    absent = [f"{name}: {error.message}" for name in NAMES if (error := refusal(name)) is not None]
+    absent = [f"{name}: {error.message}" for name in NAMES if (error := why_unavailable(name)) is not None]
     return Report(bundle, board, budget, lines, choice, reason, absent)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_lstm.diagnostics.finding import Finding
-from edge_lstm.foundation.times import NO_CLOCK, format_time
+from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE, format_time
 
 _MARKER = "run/systemd/timesync/synchronized"  # systemd-timesyncd makes it when it has set the clock
 _UNSYNCHRONIZED = 0x40  # STA_UNSYNC of adjtimex(2): cleared by whoever disciplines the clock, chrony and ntpd too
@@ -34,7 +34,7 @@ class _Timex(ctypes.Structure):
 def sane(now: float, files: Sequence[Path]) -> Finding:
     """`now` (seconds since 1970) against the calendar, and against files that must be older."""
     said = format_time(float(int(now)))
-    if now < NO_CLOCK:
+    if now < CLOCK_UNSET_BEFORE:
         remedy = (
             "set it: sudo timedatectl set-ntp true, or sudo date --set; readings without a time of their own need it"
         )

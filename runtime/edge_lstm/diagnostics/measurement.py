@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.backends.registry import format_of, load
-from edge_lstm.backends.selftest import judge
+from edge_lstm.backends.selftest import run_self_test
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.foundation.arrays import Floats, Integers
@@ -84,7 +84,7 @@ def measure(
     backend = load(bundle, name, scheme, execution)
     load_ms = 1000 * (time.perf_counter() - begun)
     golden = read_golden_vectors(bundle)
-    backend, verdict = judge(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
+    backend, verdict = run_self_test(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
     predictor = Predictor(bundle.contract, backend, verdict.smallest_batch or 1)
     importlib.import_module("edge_lstm.service.service")  # so that the memory is a service's
     slots = np.array([predictor.table.slot(f"stream-{number}") for number in range(max(BATCHES))])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.backends.registry import package_of, preferred, refusal
+from edge_lstm.backends.registry import package_of, preferred, why_unavailable
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.diagnostics.finding import Finding
@@ -28,7 +28,7 @@ def backends(chosen: str | None) -> Iterator[Finding]:
 def backend(name: str, needed: bool) -> Finding:
     """Whether the backend is here and its package survives its import."""
     check = f"backend {name}"
-    if (error := refusal(name)) is not None:
+    if (error := why_unavailable(name)) is not None:
         if needed:
             return Finding(check, "red", error.message, error.hint)
         if "not installed" in error.message:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.backends.registry import format_of, load, module_of, package_of
-from edge_lstm.backends.selftest import judge
+from edge_lstm.backends.selftest import run_self_test
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.foundation.child_process import answer, question, refuse
@@ -33,7 +33,9 @@ def proven(
         run_on(cores)
     opened = Bundle.open(bundle)
     loaded = load(opened, backend, scheme, ExecutionOptions(threads, tuple(providers)))
-    _, verdict = judge(loaded, opened.contract, read_golden_vectors(opened), opened.variant(format_of(backend), scheme))
+    _, verdict = run_self_test(
+        loaded, opened.contract, read_golden_vectors(opened), opened.variant(format_of(backend), scheme)
+    )
     return {"passed": verdict.passed, "finding": verdict.finding}
 
 

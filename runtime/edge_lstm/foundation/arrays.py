@@ -1,4 +1,4 @@
-"""Names for the types of NumPy arrays, one for each kind of number."""
+"""Names of NumPy array types, one for each kind of number."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Records = NDArray[np.void]
-Slots = Integers  # places of streams in the stream table
+Slots = Integers  # indexes of streams in the stream table

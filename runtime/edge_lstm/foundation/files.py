@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, fsynced, then renamed into it."""
+"""Writes files atomically: to a temporary file in the same folder, fsync, then rename."""
 
 from __future__ import annotations
 
@@ -10,43 +10,42 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 
 def write_file(path: Path, content: bytes | str, mode: int | None = None) -> None:
-    """Put `content` at `path`, so that a crash at any moment leaves the old file or the new one, never half of one.
+    """Write `content` to `path`. A crash at any moment leaves the old file or the new one, never a part of one.
 
-    `mode`: who may read and write it; None: as the umask says.
-    Raises EdgeLstmError where the folder is missing or cannot be written.
+    `mode`: the file's permissions; None: by the umask. Raises EdgeLstmError if the folder is missing or not writable.
     """
     data = content.encode() if isinstance(content, str) else content
-    descriptor, beside = _beside(path)
+    descriptor, temporary = _temporary_file(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).chmod(0o666 & ~_umask() if mode is None else mode)
-        Path(beside).replace(path)
+        Path(temporary).chmod(0o666 & ~_umask() if mode is None else mode)
+        Path(temporary).replace(path)
     except OSError as error:
-        Path(beside).unlink()
+        Path(temporary).unlink()
         raise EdgeLstmError(
             f"expected to write {path}, found: {error.strerror}", "free some space, or name another place"
         ) from None
     except BaseException:
-        Path(beside).unlink()
+        Path(temporary).unlink()
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself has to reach the disk
+        os.fsync(folder)  # the rename has to reach the disk too
     finally:
         os.close(folder)
 
 
 def require_writable_folder(path: Path) -> None:
-    """Raise EdgeLstmError where `path` could not be written: before long work whose end it is."""
-    descriptor, beside = _beside(path)
+    """Raise EdgeLstmError if `path` could not be written. For use before long work that ends in this file."""
+    descriptor, temporary = _temporary_file(path)
     os.close(descriptor)
-    Path(beside).unlink()
+    Path(temporary).unlink()
 
 
-def _beside(path: Path) -> tuple[int, str]:
+def _temporary_file(path: Path) -> tuple[int, str]:
     try:
         return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Numbers as devices write them, and float32 numbers by their shortest digits: 812.4, not 812.4000244140625."""
+"""Words of devices for numbers, and float32 numbers in their shortest digits: 812.4, not 812.4000244140625."""
 
 from __future__ import annotations
 
@@ -11,44 +11,47 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Floats
 
-LARGEST = 3.4028234663852886e38  # of float32, which is what a network computes in
+FLOAT32_MAX = 3.4028234663852886e38  # the largest float32
 _SWITCHES = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
 _MISSING = ("", "nan", "null", "none", "unavailable", "unknown", "err", "error", "n/a", "na", "-", "--")
-WORDS: Mapping[str, float] = {**_SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
+WORD_VALUES: Mapping[str, float] = {**_SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
 
-_LEAST, _MOST = 1e-3, 1e12  # what lies between is written without an exponent, whoever writes it
+# between these magnitudes orjson and Python both write a number without exponent
+_NO_EXPONENT_FROM, _NO_EXPONENT_BELOW = 1e-3, 1e12
 
-_fast: Any = None
-with contextlib.suppress(ImportError):  # the extra `fast`: the same digits in a twentieth of the time
-    import orjson as _fast
+_orjson: Any = None
+with contextlib.suppress(ImportError):  # extra `fast`: the same digits in a twentieth of the time
+    import orjson as _orjson
 
 
-def _plain_digits(values: Floats) -> list[list[float]]:
+def _python_digits(values: Floats) -> list[list[float]]:
     return [[float(str(value)) for value in row] for row in values]
 
 
-def _fast_digits(values: Floats) -> list[list[float]]:
-    if not np.isfinite(values).all():  # JSON has no word for these
-        return _plain_digits(values)
-    found: list[list[float]] = _fast.loads(_fast.dumps(np.ascontiguousarray(values), option=_fast.OPT_SERIALIZE_NUMPY))
+def _orjson_digits(values: Floats) -> list[list[float]]:
+    if not np.isfinite(values).all():  # JSON has no NaN and no infinity
+        return _python_digits(values)
+    found: list[list[float]] = _orjson.loads(
+        _orjson.dumps(np.ascontiguousarray(values), option=_orjson.OPT_SERIALIZE_NUMPY)
+    )
     return found
 
 
-def _plain_texts(values: Floats) -> list[str]:
-    return [repr(number) if math.isfinite(number) else "null" for row in _plain_digits(values) for number in row]
+def _python_texts(values: Floats) -> list[str]:
+    return [repr(number) if math.isfinite(number) else "null" for row in _python_digits(values) for number in row]
 
 
-def _fast_texts(values: Floats) -> list[str]:
-    texts: list[str] = _fast.dumps(values.ravel(), option=_fast.OPT_SERIALIZE_NUMPY)[1:-1].decode().split(",")
+def _orjson_texts(values: Floats) -> list[str]:
+    texts: list[str] = _orjson.dumps(values.ravel(), option=_orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode().split(",")
     size = np.abs(values)
-    usual = (size >= _LEAST) & (size < _MOST)
-    if np.count_nonzero(usual) < usual.size:  # orjson writes exponents otherwise than Python
+    usual = (size >= _NO_EXPONENT_FROM) & (size < _NO_EXPONENT_BELOW)
+    if np.count_nonzero(usual) < usual.size:  # orjson writes exponents in another form than Python
         for place in np.flatnonzero(~usual).tolist():
-            (texts[place],) = _plain_texts(values.ravel()[place].reshape(1, 1))
+            (texts[place],) = _python_texts(values.ravel()[place].reshape(1, 1))
     return texts
 
 
-# (n, m) -> n lists of m floats, each written with the fewest digits that no other float32 has
-shortest_digits: Callable[[Floats], list[list[float]]] = _plain_digits if _fast is None else _fast_digits
-# (n, m), n and m at least 1 -> n * m texts, each of these numbers in JSON as Python writes it; null where it is none
-shortest_texts: Callable[[Floats], list[str]] = _plain_texts if _fast is None else _fast_texts
+# (n, m) -> n lists of m floats, each with the fewest digits that identify the float32
+shortest_digits: Callable[[Floats], list[list[float]]] = _python_digits if _orjson is None else _orjson_digits
+# (n, m), n and m at least 1 -> n * m JSON texts as Python writes these numbers; null for NaN and infinity
+shortest_texts: Callable[[Floats], list[str]] = _python_texts if _orjson is None else _orjson_texts

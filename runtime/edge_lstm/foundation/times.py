@@ -1,4 +1,4 @@
-"""Times as devices write them, to seconds since 1970 (UTC) and back; a time without a zone is in the zone asked for."""
+"""Times in the formats of devices to seconds since 1970 (UTC), and back to text."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import functools
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
 
-NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has not heard the time yet
+# 2024: an earlier time means that a board without a battery-backed clock has not received the time yet
+CLOCK_UNSET_BEFORE = 1_704_067_200.0
 
-# Seconds since 1970 stay below 1e11 until the year 5138; the same instants in milliseconds lie above it from 1973 on,
-# and so on by thousands: one number says its own unit.
+# Seconds since 1970 are below 1e11 until the year 5138. In milliseconds, times from 1973 on are above 1e11, and so on
+# by factors of 1000: the size of a number shows its unit.
 _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
-_FIRST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
-_LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
-_EPOCH = datetime(1970, 1, 1)  # naive, so that its text ends where the zone would begin
+_EARLIEST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
+_LATEST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
+_EPOCH = datetime(1970, 1, 1)  # naive, so that its text has no zone
 _EXPECTED = "expected ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970"
-# What fromisoformat of Python 3.10 does not read: slashes, Z, +02 and +0200, and fractions but of 3 or 6 digits.
-_LOOSE_ISO = re.compile(
+# Not read by fromisoformat of Python 3.10: slashes, Z, +02, +0200, and fractions not of 3 or 6 digits.
+_OTHER_ISO = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)"
     r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,12}))?)?\s*(?:([Zz]|UTC)|([+-]\d\d)(?::?(\d\d))?)?)?"
 )
@@ -25,27 +26,27 @@ _LOOSE_ISO = re.compile(
 def parse_time(value: object, zone: tzinfo = timezone.utc) -> float:
     """Seconds since 1970 for ISO 8601 text or an epoch number (as a number or as text).
 
-    A time without a zone is in `zone`; where clocks go back, an hour that happens twice is taken as its first.
-    Raises ValueError where `value` is no time, or not one of the years 1 to 9999.
+    A time without a zone is in `zone`. When clocks are set back, the repeated hour is read as its first occurrence.
+    Raises ValueError if `value` is not a time of the years 1 to 9999.
     """
     if (type(value) is int or type(value) is float) and 0 <= value < _UNITS[0][0]:
         return float(value)
     if isinstance(value, str):
-        if value[4:5] == "-":  # without this look 1612010112345 would be a date of 1612 to fromisoformat
+        if value[4:5] == "-":  # without this check fromisoformat reads 1612010112345 as a date of 1612
             try:  # contextlib.suppress would cost more than the parsing
                 moment = datetime.fromisoformat(value)
                 seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
-                if _FIRST <= seconds < _LAST:
+                if _EARLIEST <= seconds < _LATEST:
                     return seconds
             except (ValueError, OverflowError):
-                pass  # the loose reading below, or the words of its error
+                pass  # the other forms below, or their error
         return _from_text(value.strip(), zone)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return _from_number(float(value))
         except OverflowError:
             raise ValueError(f"a number of more than 300 digits is not a time: {_EXPECTED}") from None
-    raise ValueError(f"{_shown(value)} is not a time: {_EXPECTED}")
+    raise ValueError(f"{_short_repr(value)} is not a time: {_EXPECTED}")
 
 
 def _from_number(number: float) -> float:
@@ -54,7 +55,7 @@ def _from_number(number: float) -> float:
     size = abs(number)
     for most, divisor in _UNITS:
         if size < most:
-            if number / divisor >= _FIRST:
+            if number / divisor >= _EARLIEST:
                 return number / divisor
             break
     raise ValueError(f"{number} is not a time: {_EXPECTED}")
@@ -68,22 +69,22 @@ def _from_text(text: str, zone: tzinfo) -> float:
     else:
         return _from_number(number)
     try:
-        return _seconds(_loose(text), zone)
-    except OverflowError:  # a zone's offset at either end of the calendar
-        raise ValueError(f"{_shown(text)} is not a time of the years 1 to 9999") from None
+        return _seconds(_parse_other_iso(text), zone)
+    except OverflowError:  # a zone offset at either end of the calendar
+        raise ValueError(f"{_short_repr(text)} is not a time of the years 1 to 9999") from None
 
 
 def _seconds(moment: datetime, zone: tzinfo) -> float:
     seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
-    if _FIRST <= seconds < _LAST:
+    if _EARLIEST <= seconds < _LATEST:
         return seconds
     raise OverflowError
 
 
-def _loose(text: str) -> datetime:
-    found = _LOOSE_ISO.fullmatch(text)
+def _parse_other_iso(text: str) -> datetime:
+    found = _OTHER_ISO.fullmatch(text)
     if found is None:
-        raise ValueError(f"{_shown(text)} is not a time: {_EXPECTED}")
+        raise ValueError(f"{_short_repr(text)} is not a time: {_EXPECTED}")
     year, month, day, hour, minute, second, fraction, utc, offset_hours, offset_minutes = found.groups()
     iso = f"{year}-{month}-{day}T{hour or '00'}:{minute or '00'}:{second or '00'}.{(fraction or '')[:6]:0<6}"
     zone = "+00:00" if utc else f"{offset_hours}:{offset_minutes or '00'}" if offset_hours else ""
@@ -93,20 +94,20 @@ def _loose(text: str) -> datetime:
         raise ValueError(f"{text!r} is not a time: {error}") from None
 
 
-def _shown(value: object) -> str:
-    """A value in a message: whatever a device sends there, it stays short and on its line."""
-    if isinstance(value, (list, dict)):  # repr of a deep one would exceed the recursion limit
+def _short_repr(value: object) -> str:
+    """A value for an error message: short, and on one line."""
+    if isinstance(value, (list, dict)):  # repr of a deeply nested one exceeds the recursion limit
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def format_time(seconds: float) -> str:
-    """ISO 8601 in UTC, with milliseconds only where there are any: `2016-10-13T10:45:00Z`."""
+    """ISO 8601 in UTC, with milliseconds only if they are not 0: `2016-10-13T10:45:00Z`."""
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{_second(whole)}.{milliseconds:03d}Z" if milliseconds else f"{_second(whole)}Z"
+    return f"{_iso_second(whole)}.{milliseconds:03d}Z" if milliseconds else f"{_iso_second(whole)}Z"
 
 
-@functools.lru_cache(1024)  # many streams are predicted in the same second
-def _second(whole: int) -> str:
+@functools.lru_cache(1024)  # many streams have samples in the same second
+def _iso_second(whole: int) -> str:
     return (_EPOCH + timedelta(seconds=whole)).isoformat()

@@ -13,7 +13,7 @@ from typing import Any
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
-from edge_lstm.foundation.numbers import LARGEST
+from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.messages.json_path import ABSENT, Path
 from edge_lstm.messages.mapping import InputMapping, ValueMapping
@@ -130,7 +130,7 @@ class Decoder:
                     value = facts[name]
                     if type(value) is not float:
                         value = _whole(value)
-                    if not -LARGEST <= value <= LARGEST:
+                    if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
                         raise ValueError
                     values[feature] = value
                 return [_new(Reading, (meaning.stream, parse_time(facts[time], zone), values, None, False))]

@@ -44,7 +44,7 @@ class Encoder:
         if self._format == "msgpack":
             payloads = [self.payload(prediction) for prediction in steps.predictions()]
         else:
-            decided = steps.decided
+            decided = steps.decisions
             labelled, scored = decided.labels[0] is not None, decided.scores is not None
             outputs = tuple([(name, tuple(horizons)) for name, horizons in steps.outputs])
             pattern = _pattern(outputs, self._bundle_id, self._format == "flat", labelled, scored)
@@ -90,7 +90,7 @@ def decode_prediction(payload: str) -> Prediction:
 
 def _columns(steps: Steps) -> list[Iterable[object]]:
     """The values for the gaps of the pattern, one column per gap."""
-    decided = steps.decided
+    decided = steps.decisions
     times = steps.times.tolist()
     texts_of_times = {time: format_time(time) for time in set(times)}  # many streams are read at the same moment
     columns: list[Iterable[object]] = [map(_quoted, steps.streams), [texts_of_times[time] for time in times]]

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from edge_lstm.foundation.numbers import LARGEST, WORDS
+from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
 from edge_lstm.messages.payloads import PayloadError, shown
 
 _LONGEST = 60  # characters of a number
@@ -38,7 +38,7 @@ class ValueParser:
         self._least = -math.inf if least is None else least
         self._most = math.inf if most is None else most
         self._ignore = frozenset(ignore)
-        self._words = {**WORDS, **(words or {})}
+        self._words = {**WORD_VALUES, **(words or {})}
         self._decimal_comma = decimal_comma
         self._categories = {text.strip().lower(): float(place) for place, text in enumerate(categories)}
         # whether a float or an int is its own result, so that a caller may skip the call
@@ -58,9 +58,9 @@ class ValueParser:
             scaled = number
         else:
             scaled = number * self._scale + self._offset
-            if not self._least <= scaled <= self._most and abs(number) <= LARGEST:
+            if not self._least <= scaled <= self._most and abs(number) <= FLOAT32_MAX:
                 return math.nan
-        if abs(scaled) <= LARGEST:
+        if abs(scaled) <= FLOAT32_MAX:
             return scaled
         raise PayloadError(f'expected a number under "{self._name}" that float32 holds, found {shown(found)}')
 

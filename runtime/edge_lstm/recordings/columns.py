@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import LARGEST, WORDS
+from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
 from edge_lstm.foundation.times import parse_time
 from edge_lstm.recordings.tables import Block, Cells, Table
 
@@ -64,7 +64,7 @@ class NumberReader:
         self.left_out: Counter[str] = Counter()  # sentinels, implausible, unknown
         self._quantity = quantity
         self._comma = words.decimal_comma
-        self._words = {**WORDS, **dict.fromkeys(map(str.lower, words.missing), math.nan)}
+        self._words = {**WORD_VALUES, **dict.fromkeys(map(str.lower, words.missing), math.nan)}
         self._meant: dict[str, str | float] = {}  # words as they stood in cells
         self._index = {name: float(index) for index, name in enumerate(quantity.categories)}
 
@@ -78,7 +78,7 @@ class NumberReader:
             with np.errstate(over="ignore"):
                 missing = np.isin(values.astype(np.float32), np.asarray(quantity.sentinels, np.float32))
             self._leave_out("sentinels", values, missing)
-        beyond = np.abs(values) > LARGEST
+        beyond = np.abs(values) > FLOAT32_MAX
         if beyond.any():
             row = int(np.flatnonzero(beyond)[0])
             raise fault(table, block, row, quantity.column, f"{_shown(cells[row])} is not a number that float32 holds")

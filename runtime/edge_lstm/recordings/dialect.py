@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import WORDS
+from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, TimeReader
 from edge_lstm.recordings.recording import first_row, time_columns
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files
@@ -152,7 +152,7 @@ def _has_decimal_comma(table: Table, taken: Sequence[str]) -> bool:
                     sure.add(place)
             elif _POINT.fullmatch(text):
                 points.add(place)
-            elif not (_WHOLE.fullmatch(text) or math.isnan(WORDS.get(text.lower(), 0.0))):
+            elif not (_WHOLE.fullmatch(text) or math.isnan(WORD_VALUES.get(text.lower(), 0.0))):
                 others.add(place)
                 break
     return bool(sure - others) and not points - others

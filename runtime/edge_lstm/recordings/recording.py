@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import WORDS
+from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.recordings.columns import (
     NumberReader,
@@ -319,7 +319,7 @@ def _looks_numeric(table: Table, at: int, words: NumberWords) -> bool:
     missing = {text.lower() for text in words.missing}
     for block in table.blocks([at]):
         for text in texts_of(block.cells[at]):
-            if text.lower() not in missing and not math.isnan(WORDS.get(text.lower(), 0.0)):
+            if text.lower() not in missing and not math.isnan(WORD_VALUES.get(text.lower(), 0.0)):
                 return _is_number(text.replace(",", ".") if words.decimal_comma else text)
     return False
 

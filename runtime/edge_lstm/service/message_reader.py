@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
-from edge_lstm.foundation.times import NO_CLOCK
+from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, PayloadError
 from edge_lstm.messages.payloads import shown_bytes
@@ -79,7 +79,7 @@ class MessageReader:
     def _is_too_far_ahead(self, message: Message, reading: Reading) -> bool:
         """Whether the reading's time is more than `max_ahead_s` in the future. Such a message is refused."""
         ahead_s = reading.time - self._arrivals.latest
-        if ahead_s > self._max_ahead_s and self._arrivals.latest > NO_CLOCK:
+        if ahead_s > self._max_ahead_s and self._arrivals.latest > CLOCK_UNSET_BEFORE:
             self._refuse(message, f"expected a time up to now, found one {ahead_s:.0f} s ahead")
             return True
         return False

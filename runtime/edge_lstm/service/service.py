@@ -96,7 +96,14 @@ class Service:
         self._exactly_once = config.durability == "exactly-once"
         # a repeated reading is recognized by its own time, or else by its message
         self._identifies_messages = self._exactly_once and not decoder.timed
-        self._store = Store(state_path(folder, config.state), bundle.id, config.history, config.sync, rules)
+        self._store = Store(
+            state_path(folder, config.state),
+            bundle.id,
+            self._predictor.table.layout,
+            config.history,
+            config.sync,
+            rules,
+        )
         last_batch, unsent, processed = self._store.load()
         self._mqtt = self._make_connection(known=last_batch > 0 or self._store.count() > 0)
         publish = functools.partial(
@@ -197,7 +204,7 @@ class Service:
         if self._deadband is not None:
             return steps.at(self._deadband.moved(steps, self._predictor.table))
         if self.config.output.publish_when == "alarm":
-            return steps.at((steps.decided.turned | (steps.revisions > 0)).nonzero()[0].tolist())
+            return steps.at((steps.decisions.turned | (steps.revisions > 0)).nonzero()[0].tolist())
         return steps
 
     def _wait_for_disk(self) -> bool:
@@ -218,7 +225,9 @@ class Service:
         table = self._predictor.table
         over = len(table) - self.config.max_streams
         if over > 0:
-            for stream in table.idle(over + self.config.max_streams // 10):  # many at once, so that it is rare
+            for stream in table.least_recently_used(
+                over + self.config.max_streams // 10
+            ):  # many at once, so that it is rare
                 if stream not in self._committer.unsaved:
                     table.evict(stream)
 

@@ -1,4 +1,4 @@
-"""Whether numbers surely lie within a bound, by one product; what does not may yet, and takes a closer look."""
+"""A cheap check that numbers are within a bound. It can only confirm: if it fails, each number has to be checked."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Floats
 
-_MOST_AT_ONCE = 8192  # numbers a product of vectors: from 10,000 on OpenBLAS wakes threads of its own
+_MAX_PER_PRODUCT = 8192  # numbers: from 10,000 on OpenBLAS starts threads of its own
 
 
 def squares_below(numbers: Floats, bound: float) -> bool:
-    """Whether the sum of the squares is below `bound`: the quickest to have, and a NaN is not below anything."""
-    if numbers.size > _MOST_AT_ONCE:
+    """Whether the sum of the squares is below `bound`. A NaN makes it False."""
+    if numbers.size > _MAX_PER_PRODUCT:
         return float(np.square(numbers, dtype=np.float64).sum()) < bound
     return float(np.vdot(numbers, numbers)) < bound

@@ -1,6 +1,6 @@
-"""Inputs derived of a stream's earlier values: differences, slopes, running means, deviations and covariances.
+"""Inputs derived from a stream's earlier values: differences, slopes, running means, deviations and covariances.
 
-Everything is an exponential average that moves on with each step, so that a stream carries a few numbers and no window.
+Each is computed from exponential averages that every step updates. A stream carries a few numbers and no window.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from edge_lstm.foundation.arrays import Doubles, Floats, Records, Slots
 class Derived:
     """The derived inputs of a contract, in its order, for many streams at once.
 
-    An average of span s moves by 2 / (s + 1) of the way to each new value, and is the plain mean of a run's first
-    values until that is less. The variance beside it follows Finch (2009), "Incremental calculation of weighted mean
-    and variance". `from_start` takes the plain mean of a run's first values and keeps it: what this device, and no
-    other, began at. A covariance moves as the two variances do, and is given as its root with its sign, as a deviation
-    is the root of a variance. What is carried lies in fields of the table's `current`: `average` and `variance`, and
-    `covariance` where there is one.
+    A run is the steps of a stream since its last restart. An average of span s moves by 2 / (s + 1) of the way to each
+    new value. At the start of a run it is the arithmetic mean of the values so far, until 1 / count is smaller than
+    2 / (s + 1). The variance follows Finch (2009), "Incremental calculation of weighted mean and variance".
+
+    `from_start` takes the mean of a run's first values and keeps it: the level at which this device started. A
+    covariance is updated as the variances are. The input is its square root with its sign, as a deviation is the square
+    root of a variance.
+
+    The fields `average`, `variance` and `covariance` of the stream's record carry all of this.
     """
 
     def __init__(self, contract: Contract) -> None:
-        self._averaged: list[
-            tuple[int, int, bool]
-        ] = []  # (feature, span, whether it is kept after that) of each average
-        self._pairs: list[tuple[int, int]] = []  # the two averages beside each covariance
-        self._columns: list[tuple[str, int, list[int]]] = []  # (kind, feature, its averages) of each derived input
+        self._averaged: list[tuple[int, int, bool]] = []  # of each average: feature, span, fixed after the span
+        self._pairs: list[tuple[int, int]] = []  # of each covariance: its two averages
+        self._columns: list[tuple[str, int, list[int]]] = []  # of each derived input: kind, feature, its averages
         names = [feature.name for feature in contract.features]
         self._categories = [
             (column, len(feature.categories)) for column, feature in enumerate(contract.features) if feature.categories
@@ -68,13 +69,12 @@ class Derived:
         return len(self._pairs)
 
     def step(self, current: Records, slots: Slots, values: Floats, before: Floats) -> list[Floats]:
-        """Columns (n, 1) or (n, categories) for streams that step with `values` (n, features).
+        """Columns (n, 1) or (n, categories) for the streams `slots` (n,) at a step with `values` (n, features).
 
-        `before` (n, features): the values of the previous step. `current` holds the number of steps of the run and the
-        averages, which this step updates.
+        `before` (n, features): the values of the previous step. Updates the averages in `current`.
         """
         first = current["warm_steps"][slots] == 0
-        averages, deviations, together = self._moved(current, slots, values.astype(np.float64))
+        averages, deviations, covariances = self._update(current, slots, values.astype(np.float64))
         columns: list[Floats] = []
         for kind, feature, parts in self._columns:
             value = values[:, feature]
@@ -88,7 +88,7 @@ class Derived:
             elif kind == "deviation":
                 column = deviations[:, parts[0]]
             elif kind == "covariance":
-                column = together[:, parts[0]]
+                column = covariances[:, parts[0]]
             elif kind in ("from_mean", "from_start"):
                 column = value - averages[:, parts[0]]
             else:
@@ -96,16 +96,18 @@ class Derived:
             columns.append(column.astype(np.float32)[:, None])
         return columns
 
-    def _moved(self, current: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-        """With `values` (n, features) in them: the averages and standard deviations, (n, averages) each, and the roots
-        of the covariances, (n, pairs)."""
+    def _update(self, current: Records, slots: Slots, values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+        """Update the averages with `values` (n, features).
+
+        Returns averages and standard deviations, (n, averages) each, and signed roots of covariances, (n, pairs).
+        """
         if not self._averaged:
             return np.zeros((len(slots), 0)), np.zeros((len(slots), 0)), np.zeros((len(slots), 0))
         earlier = current["warm_steps"][slots].astype(np.float64)[:, None]  # steps of the run before this one
         rate = np.maximum(2.0 / (self._spans + 1.0), 1.0 / (earlier + 1.0))  # 1 at a run's first step
         rate = np.where(self._kept, np.where(earlier < self._spans, 1.0 / (earlier + 1.0), 0.0), rate)
         away = values[:, self._sources] - current["average"][slots]
-        away = np.where(rate == 1.0, values[:, self._sources], away)  # what was carried before the run is nothing
+        away = np.where(rate == 1.0, values[:, self._sources], away)  # a run's first step
         old = np.where(rate == 1.0, 0.0, current["average"][slots])
         variance = np.where(rate == 1.0, 0.0, (1.0 - rate) * (current["variance"][slots] + rate * away**2))
         average = old + rate * away

@@ -1,4 +1,4 @@
-"""Samples to feature vectors: values, masks of missing values, what is derived, and the clock; training runs it too."""
+"""Samples to feature vectors: values, masks of missing values, derived inputs, clock inputs. Training uses it too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAY_S = 86_400.0
 _FIRST_SUNDAY_S = 3 * DAY_S  # 1970-01-04, so that a week starts on Sunday
 YEAR_S = 365.2425 * DAY_S
 
-# Each clock input's phase, in turns.
+# Phase of each clock input, in turns.
 _PHASES: dict[ClockInput, Callable[[Doubles], Doubles]] = {
     "time_of_day": lambda time: time / DAY_S,
     "day_of_week": lambda time: (time - _FIRST_SUNDAY_S) / (7 * DAY_S),
@@ -44,7 +44,7 @@ class Features:
             self._bounds = (means - reach).astype(np.float32), (means + reach).astype(np.float32)
 
     def conditioned(self, values: Floats) -> Floats:
-        """Values (n, features) as the network is to see them: mirrored, and cut off at the contract's `clip`."""
+        """Values (n, features) for the network: mirrored, and limited to the contract's `clip`."""
         if self._mirrored:
             values = values.copy()
             for feature, by in self._mirrored:
@@ -62,11 +62,11 @@ class Features:
         values: Floats,
         missing: Flags,
     ) -> Floats:
-        """The network's input for one sample of each of the streams `slots` (n,), which `current` knows.
+        """The network's input for one sample of each of the streams `slots` (n,). Updates the averages in `current`.
 
-        times (n,) in seconds since 1970; since (n,) seconds since the step before, NaN where there was none; values
-        (n, features) conditioned, missing ones held; missing (n, features). Returns (n, inputs) float32 in the order of
-        `contract.inputs`, raw units. What is derived moves on in `current`.
+        times (n,): seconds since 1970; since (n,): seconds since the previous step, NaN at the first one; values
+        (n, features): conditioned, missing ones held; missing (n, features). Returns (n, inputs) float32 in raw units,
+        in the order of `contract.inputs`.
         """
         vectors = np.empty((len(values), self._inputs), np.float32)
         at = values.shape[1]
@@ -82,7 +82,7 @@ class Features:
             current["before"][slots] = values
         for name in self._clock:
             turns = _PHASES[name](times)
-            angle = 2 * np.pi * (turns - np.floor(turns))  # small: the same bits on every libm that is exact there
+            angle = 2 * np.pi * (turns - np.floor(turns))  # below one turn, where every libm gives the same bits
             vectors[:, at], vectors[:, at + 1] = np.sin(angle), np.cos(angle)
             at += 2
         if self._elapsed:
@@ -91,8 +91,8 @@ class Features:
         return vectors
 
 
-def carried(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields (name, type, shape) that a stream's present needs for its derived inputs."""
+def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields (name, type, shape) of a stream's record for its derived inputs."""
     derived = Derived(contract)
     if not derived:
         return []

@@ -1,4 +1,4 @@
-"""What came of stepping many streams, as columns; as predictions, one a row, for whoever asks for those."""
+"""The results of steps of many streams, as columns or as one `Prediction` a step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions.decider import Decisions, together
+from edge_lstm.decisions.decider import Decisions, concatenated
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.numbers import shortest_digits
 from edge_lstm.streaming.reading import Prediction
@@ -18,24 +18,24 @@ Outputs = Sequence[tuple[str, Sequence[int]]]
 
 
 class Steps(NamedTuple):
-    """Streams that stepped once each, or several such rounds; arrays over them."""
+    """The results of one or more rounds, as arrays over the steps. (n: number of steps)"""
 
-    outputs: Outputs  # (name, horizons) of what is published, in the order of the columns of `values`
-    order: Sequence[int]  # which of the readings fed they answer
+    outputs: Outputs  # (name, horizons) in the order of the columns of `values`
+    order: Sequence[int]  # index of the reading that caused the step
     streams: Sequence[str]
     times: Doubles  # (n,)
     steps: Integers  # (n,)
     warm_steps: Integers  # (n,)
     revisions: NDArray[np.uint16]  # (n,)
-    decided: Decisions
+    decisions: Decisions
 
     @property
     def values(self) -> Floats:
-        """(n, outputs): what is published."""
-        return self.decided.values
+        """(n, outputs): the published values."""
+        return self.decisions.values
 
     def at(self, places: Sequence[int]) -> Steps:
-        """Those at these places, in this order."""
+        """The steps at these indexes, in this order."""
         chosen = np.array(places, np.intp)
         return Steps(
             self.outputs,
@@ -45,20 +45,20 @@ class Steps(NamedTuple):
             self.steps[chosen],
             self.warm_steps[chosen],
             self.revisions[chosen],
-            self.decided.at(places),
+            self.decisions.at(places),
         )
 
     def predictions(self) -> list[Prediction]:
-        """One a row."""
+        """One prediction a step."""
         begins, begin = [], 0
         for name, horizons in self.outputs:
             begins.append((name, horizons, slice(begin, begin + len(horizons))))
             begin += len(horizons)
-        decided, count = self.decided, len(self.order)
-        columns = (self.times, self.steps, self.warm_steps, self.revisions, decided.turned)
-        scores = [None] * count if decided.scores is None else decided.scores.tolist()
-        alarms = [None] * count if decided.alarms is None else decided.alarms.tolist()
-        texts = (self.streams, decided.labels, scores, alarms)
+        decisions, count = self.decisions, len(self.order)
+        columns = (self.times, self.steps, self.warm_steps, self.revisions, decisions.turned)
+        scores = [None] * count if decisions.scores is None else decisions.scores.tolist()
+        alarms = [None] * count if decisions.alarms is None else decisions.alarms.tolist()
+        texts = (self.streams, decisions.labels, scores, alarms)
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         for stream, label, score, alarm, time, step, warm_steps, revision, turned, row in rows:
@@ -67,17 +67,17 @@ class Steps(NamedTuple):
         return found
 
 
-def in_order(rounds: Sequence[Steps]) -> Steps:
-    """Rounds, at least one, as one, in the order of the readings that they answer; those of a reading in theirs."""
-    steps = rounds[0] if len(rounds) == 1 else _joined(rounds)
+def in_reading_order(rounds: Sequence[Steps]) -> Steps:
+    """One or more rounds as one, in the order of their readings. Steps of the same reading keep their order."""
+    steps = rounds[0] if len(rounds) == 1 else _concatenated(rounds)
     ascending = list(range(len(steps.order)))
     places = sorted(ascending, key=steps.order.__getitem__)  # stable
     return steps if places == ascending else steps.at(places)
 
 
-def _joined(rounds: Sequence[Steps]) -> Steps:
-    """Round after round as one; to look at many at once takes a fraction of the time."""
-    outputs, order, streams, times, steps, warm_steps, revisions, decided = zip(*rounds, strict=True)
+def _concatenated(rounds: Sequence[Steps]) -> Steps:
+    """The rounds one after another."""
+    outputs, order, streams, times, steps, warm_steps, revisions, decisions = zip(*rounds, strict=True)
     return Steps(
         outputs[0],
         list(chain.from_iterable(order)),
@@ -86,5 +86,5 @@ def _joined(rounds: Sequence[Steps]) -> Steps:
         np.concatenate(steps),
         np.concatenate(warm_steps),
         np.concatenate(revisions),
-        together(decided),
+        concatenated(decisions),
     )

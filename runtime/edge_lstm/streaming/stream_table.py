@@ -1,6 +1,6 @@
-"""Everything that is carried per stream, as one array a quantity: row by row it is what a store keeps of a stream.
+"""The stream table: all values that are carried for each stream, one array per column.
 
-It knows names of streams and shapes of arrays, and nothing of what the numbers mean.
+It knows stream names and array shapes, and does not know what the numbers mean.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions.decider import calibration_shape
-from edge_lstm.decisions.decider import carried as decision_fields
-from edge_lstm.decisions.decider import starts as decision_starts
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
-from edge_lstm.streaming.features import carried as feature_fields
+from edge_lstm.streaming.columns import columns_of, layout_of
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +25,7 @@ _LARGE_BYTES = 1 << 20
 
 
 def rows_of(slots: Slots) -> Slots | slice:
-    """What to index a column with: for one slot a slice, which is quicker, and gives a view instead of a copy."""
+    """The index of these slots (n,) in a column. For one slot a slice: faster, and a view instead of a copy."""
     if len(slots) != 1:
         return slots
     slot = slots.item()
@@ -36,66 +33,54 @@ def rows_of(slots: Slots) -> Slots | slice:
 
 
 class StreamTable:
-    """Streams by name, each with a slot: a row in every array.
+    """Streams by name. Each has a slot, an index into every array; `columns_of` lists the arrays.
 
-    `current` (slots,): the current record of each stream. `time` of the last sample (seconds since 1970, NaN before the
-    first), `step` and `warm_steps` (counts), `held` (features: the last value of each), `state0`, `state1`, … (the
-    contract's tensors), and the fields of derived inputs and decisions (`features.carried`, `decisions.carried`).
+    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived. `last_published` is
+    NaN before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
+    `current["calibrated"]` counts them.
 
-    `partial_values` (slots, features): values that wait for the rest of their sample, NaN where none waits.
-    `last_published` (slots, outputs): the values published last, NaN where there are none. `open_interval` (slots,), on
-    a grid: the interval that has not ended. `calibration` (slots, calibrate_steps, targets): the residuals from which
-    an anomaly detector is calibrated; `current["calibrated"]` counts them.
-
-    The trail holds a stream's last samples, for readings that come late: `trail` (slots, 2 * depth) has `time`, `id`,
-    `given` values and `revision` of each, `trail_length` counts them. `snapshot_old` is the current record before the
-    first of them, `snapshot_mid` before sample number `depth`. `seen` (slots, window): identities of readings.
+    The trail holds a stream's last samples, so that a late reading can be inserted. `trail_length` counts them.
+    `snapshot_old` is the stream's record before the first of them, `snapshot_mid` before sample number `depth`.
     """
+
+    current: Records  # (slots,): time of the last sample (NaN before the first), counts of steps, states, decisions
+    partial_values: Floats  # (slots, features)
+    last_published: Floats  # (slots, outputs)
+    open_interval: Records  # (slots,): on a grid, the interval that has not ended
+    trail_length: Integers  # (slots,)
+    trail: Records  # (slots, 2 * depth): time, identity, values and revision of a sample
+    snapshot_old: Records  # (slots,)
+    snapshot_mid: Records  # (slots,)
+    seen: NDArray[np.uint64]  # (slots, window): identities of readings
+    calibration: Floats  # (slots, calibrate_steps, targets)
+    used: Integers  # (slots,): the last round that touched the slot
+    states: list[Floats]  # views of the state tensors in `current`, (slots, *shape) each
 
     def __init__(
         self, contract: Contract, depth: int = 0, window: int = 0, fetch: FetchRow = lambda stream: None
     ) -> None:
-        """`depth`: how many samples the trail holds at least; `window`: how many identities are remembered;
-        `fetch` gives the row of a stream that is not in the table, or None where there never was one."""
-        features = len(contract.features)
-        tensors = [(f"state{index}", "f4", tuple(state.shape)) for index, state in enumerate(contract.states)]
-        present = [("time", "f8"), ("step", "i8"), ("warm_steps", "i8"), ("held", "f4", (features,)), *tensors]
-        current = np.dtype([*present, *feature_fields(contract), *decision_fields(contract)])
-        open_interval = [
-            ("interval", "f8"),
-            ("newest", "f8"),
-            ("value", "f8", (features,)),
-            ("count", "u4", (features,)),
-        ]
-        past = np.dtype([("time", "f8"), ("id", "u8"), ("given", "f4", (features,)), ("revision", "u2")])
-        self._fresh = np.zeros(1, current)
-        self._fresh["time"] = np.nan
-        self._fresh["held"] = [feature.mean for feature in contract.features]
-        for name, start in decision_starts(contract).items():
-            self._fresh[name] = start
-        self._initial = [state.initial for state in contract.states]
-        for (name, _, _), initial in zip(tensors, self._initial, strict=True):
-            self._fresh[name] = initial
+        """`depth`: least number of samples in a full trail (0: no trail); `window`: number of identities remembered.
+
+        `fetch` returns the stored row of a stream that is not in the table, or None for a new stream.
+        """
+        self.depth = depth
+        self._columns = columns_of(contract, depth, window)
+        self.layout = layout_of(self._columns)
+        self._start = self._columns[0].start  # of `current`
+        self.state_fields = [f"state{index}" for index in range(len(contract.states))]
+        in_rows = {"always": True, "trail": depth > 0, "window": window > 0}
+        self._in_rows = [column for column in self._columns if in_rows.get(column.stored, False)]
+        always = sum(column.stored == "always" for column in self._in_rows)  # these come first
+        self._always_in_rows = self._in_rows[:always]
+        self._row_bytes = sum(column.bytes for column in self._in_rows)
+        self._least_bytes = sum(column.bytes for column in self._always_in_rows)
         self._fetch = fetch
         self._slots: dict[str, int] = {}
         self._names: list[str | None] = []
         self._free: list[int] = []
-        self.state_fields = [name for name, _, _ in tensors]
-        self.states: list[Floats] = []  # views of these fields of `current`
-        self.depth = depth
-        self.current: Records = np.zeros(0, current)
-        self.partial_values: Floats = np.zeros((0, features), np.float32)
-        self.last_published: Floats = np.zeros((0, len(contract.outputs)), np.float32)
-        self.open_interval: Records = np.zeros(0, np.dtype(open_interval if contract.sampling.grid else []))
-        self._grid = contract.sampling.grid
-        self._always = 4 if self._grid else 3  # the columns that each table of a contract keeps come first
-        self.calibration: Floats = np.zeros((0, *calibration_shape(contract)), np.float32)
-        self.used: Integers = np.zeros(0, np.int64)  # the last round that touched the slot; not kept
-        self.trail_length: Integers = np.zeros(0, np.int64)
-        self.trail: Records = np.zeros((0, 2 * depth), past)
-        self.snapshot_old: Records = np.zeros(0, current)
-        self.snapshot_mid: Records = np.zeros(0, current)
-        self.seen: NDArray[np.uint64] = np.zeros((0, window), np.uint64)
+        for column in self._columns:
+            setattr(self, column.name, np.zeros((0, *column.shape), column.dtype))
+        self._refresh_views()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -112,7 +97,7 @@ class StreamTable:
         return name
 
     def slot(self, stream: str) -> int:
-        """The slot of `stream`: where it is, or a free one that gets what was kept of it, or its start."""
+        """The slot of `stream`. A stream that is not in the table gets one, with its stored row or start values."""
         slot = self._slots.get(stream)
         return slot if slot is not None else self._admit(stream)
 
@@ -126,45 +111,40 @@ class StreamTable:
             if slot == len(self.current):
                 self._grow(max(16, slot))
         self._slots[stream] = slot
-        self.current[slot] = self._fresh[0]
-        self.partial_values[slot] = np.nan
-        self.last_published[slot] = np.nan
-        if self._grid:
-            self.open_interval[slot] = (np.nan, np.nan, 0.0, 0)
-        self.trail_length[slot] = 0
-        self.seen[slot] = 0
+        for array, start in self._starts:
+            array[slot] = start
         row = self._fetch(stream)
         if row is not None:
-            self._take_back(stream, row)
+            self._restore(stream, row)
         return slot
 
-    def _take_back(self, stream: str, row: bytes) -> None:
+    def _restore(self, stream: str, row: bytes) -> None:
         try:
             self.put_row(stream, row)
         except ValueError as error:
-            log.error("stream starts cold, what was kept of it does not fit stream=%s error=%s", stream, error)
-            self.current[self._slots[stream]] = self._fresh[0]
+            log.error("stream starts cold, its stored row does not fit stream=%s error=%s", stream, error)
+            self.current[self._slots[stream]] = self._start
 
     def evict(self, stream: str) -> None:
-        """Forget the stream here; whoever calls has its row."""
+        """Remove the stream from the table; the caller has stored its row."""
         slot = self._slots.pop(stream)
         self._names[slot] = None
         self._free.append(slot)
 
-    def idle(self, count: int) -> list[str]:
-        """The `count` streams that were untouched for longest."""
+    def least_recently_used(self, count: int) -> list[str]:
+        """The `count` streams whose last round is longest ago."""
         slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
         oldest = slots[np.argsort(self.used[slots], kind="stable")[:count]]
         return [self.name(slot) for slot in oldest.tolist()]
 
     def restart(self, slots: Slots) -> None:
-        """Put the states of these slots (n,) back to their start; step counts and last values stay."""
+        """Reset the states of these slots (n,) to their start values. Step counts and last values stay."""
         self.current["warm_steps"][slots] = 0
-        for state, initial in zip(self.states, self._initial, strict=True):
-            state[slots] = initial
+        for state, field in zip(self.states, self.state_fields, strict=True):
+            state[slots] = self._start[field]
 
     def row(self, stream: str) -> bytes:
-        """All that is carried for `stream`, as bytes that `put_row` takes back."""
+        """All stored columns of `stream`, as bytes for `put_row`."""
         (row,) = self.rows([stream])
         return row
 
@@ -173,49 +153,57 @@ class StreamTable:
         slots = [self._slots[stream] for stream in streams]
         if not slots:
             return []
-        # one array of bytes, a row a stream: to cut it is quicker than to ask every column for every stream
-        parts = [column.view(np.uint8).reshape(len(column), -1).take(slots, axis=0) for column in self._kept()]
+        # one array of bytes, which is faster to cut into rows than every column for every stream
+        parts = [column.view(np.uint8).reshape(len(column), -1).take(slots, axis=0) for column in self._stored]
         together = np.concatenate(parts, axis=1)
         size, content = together.shape[1], together.tobytes()
         rows = [content[start : start + size] for start in range(0, len(content), size)]
         if not self.calibration.shape[1]:
             return rows
         return [
-            row + self.calibration[slot, : self._calibrating(slot)].tobytes()
+            row + self.calibration[slot, : self._residuals_to_store(slot)].tobytes()
             for row, slot in zip(rows, slots, strict=True)
         ]
 
-    def _calibrating(self, slot: int) -> int:
-        """How many residuals a stream still has to keep: all so far, and none once they have said what is usual."""
+    def _residuals_to_store(self, slot: int) -> int:
+        """How many residuals the row of a stream has: all so far, and none after the calibration."""
         size = self.calibration.shape[1]
         count = int(self.current["calibrated"][slot]) if size else 0
         return count if count < size else 0
 
     def put_row(self, stream: str, row: bytes) -> None:
-        """Take back what `row` gave; from a table of another depth or window, all but the trail.
+        """Restore the stream from a row that `row` returned.
 
-        Raises ValueError where it is of another contract.
+        A row of a table with another depth or window restores all but trail and identities. Raises ValueError if the
+        row's length does not fit the contract.
         """
-        least = sum(map(_row_bytes, self._kept()[: self._always]))
-        if len(row) < least:
-            raise ValueError(f"expected at least {least} bytes for stream {stream!r}, found {len(row)}")
+        if len(row) < self._least_bytes:
+            raise ValueError(f"expected at least {self._least_bytes} bytes for stream {stream!r}, found {len(row)}")
         slot = self._slots.get(stream)
         if slot is None:
             slot = self._admit(stream)
         self.current[slot] = np.frombuffer(row, self.current.dtype, 1)[0]
-        count = self._calibrating(slot)
+        count = self._residuals_to_store(slot)
         end = len(row) - 4 * count * self.calibration.shape[2]
-        columns = self._kept()
-        if end != sum(map(_row_bytes, columns)):
-            columns = columns[: self._always]
-        if end < least:
-            raise ValueError(f"expected {least - end} bytes more for stream {stream!r}, found {len(row)}")
+        columns = self._in_rows if end == self._row_bytes and self._has_trail(row) else self._always_in_rows
+        if end < self._least_bytes:
+            raise ValueError(f"expected {self._least_bytes - end} bytes more for stream {stream!r}, found {len(row)}")
         self.calibration[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
         offset = 0
         for column in columns:
-            shape = column.shape[1:]
-            column[slot] = np.frombuffer(row, column.dtype, int(np.prod(shape)), offset).reshape(shape)
-            offset += _row_bytes(column)
+            entry = np.frombuffer(row, column.dtype, int(np.prod(column.shape)), offset)
+            getattr(self, column.name)[slot] = entry.reshape(column.shape)
+            offset += column.bytes
+        for column in self._in_rows[len(columns) :]:
+            if column.start is not None:
+                getattr(self, column.name)[slot] = column.start
+
+    def _has_trail(self, row: bytes) -> bool:
+        """Whether a row of the right length has a trail: rows of other settings can have the same length by chance."""
+        if not self.depth:
+            return True
+        length = int(np.frombuffer(row, np.int64, 1, self._least_bytes)[0])
+        return 0 <= length <= 2 * self.depth
 
     def remember(
         self,
@@ -225,7 +213,7 @@ class StreamTable:
         given: Floats,
         revisions: NDArray[np.uint16],
     ) -> None:
-        """Put a sample for each slot (n,) at the end of its trail, before the slots step."""
+        """Append a sample of each slot (n,) to its trail, before the slots step."""
         if self.seen.shape[1]:
             self.seen[slots, self.current["step"][slots] % self.seen.shape[1]] = ids
         depth = self.depth
@@ -233,20 +221,21 @@ class StreamTable:
             return
         length = self.trail_length[slots]
         if np.count_nonzero(due := length % depth == 0):
-            self._keep_present(slots[due], length[due])
+            self._take_snapshots(slots[due], length[due])
             length = self.trail_length[slots]
-        if len(slots) == 1:  # without an array of records, which takes longer than all the rest
+        if len(slots) == 1:  # making an array of records would take longer than all the rest
             self.trail[slots.item(), length.item()] = times.item(), ids.item(), given[0], revisions.item()
         else:
             entries = np.empty(len(slots), self.trail.dtype)
             entries["time"], entries["id"], entries["given"], entries["revision"] = times, ids, given, revisions
-            _plain(self.trail)[slots, length] = _plain(entries)
+            _without_fields(self.trail)[slots, length] = _without_fields(entries)
         self.trail_length[slots] = length + 1
 
-    def _keep_present(self, slots: Slots, length: Integers) -> None:
-        """Where the trail is empty, half full or full (n,): the present is kept, and the older half makes room."""
+    def _take_snapshots(self, slots: Slots, length: Integers) -> None:
+        """Snapshot the slots (n,) whose trail has `length` 0, depth or 2 * depth. A full trail drops its older half."""
         depth = self.depth
-        current, snapshot_old, snapshot_mid = _plain(self.current), _plain(self.snapshot_old), _plain(self.snapshot_mid)
+        arrays = (self.current, self.snapshot_old, self.snapshot_mid)
+        current, snapshot_old, snapshot_mid = map(_without_fields, arrays)
         empty, full = slots[length == 0], slots[length == 2 * depth]
         snapshot_old[empty] = current[empty]
         halves = self.trail.view(f"V{depth * self.trail.dtype.itemsize}")  # (slots, 2)
@@ -257,9 +246,9 @@ class StreamTable:
         snapshot_mid[halfway] = current[halfway]
 
     def rewind(self, slot: int, position: int) -> Records:
-        """Go back to the latest kept present that lies before number `position` of the trail.
+        """Restore the latest snapshot before sample number `position` of the trail.
 
-        Returns the trail's samples from there on (n,), copies, for whoever steps them again.
+        Returns copies of the trail's samples after the snapshot (n,), to be stepped again.
         """
         length, depth = int(self.trail_length[slot]), self.depth
         begin = depth if length > depth and position >= depth else 0
@@ -267,39 +256,25 @@ class StreamTable:
         self.trail_length[slot] = begin
         return self.trail[slot, begin:length].copy()
 
-    def _kept(self) -> list[NDArray[np.generic]]:
-        columns: list[NDArray[np.generic]] = [self.current, self.partial_values, self.last_published]
-        if self._grid:
-            columns.append(self.open_interval)
-        if self.depth:
-            columns += [self.trail_length, self.trail, self.snapshot_old, self.snapshot_mid]
-        if self.seen.shape[1]:
-            columns.append(self.seen)
-        return columns
-
     def _grow(self, more: int) -> None:
-        for name in (
-            "current",
-            "partial_values",
-            "last_published",
-            "open_interval",
-            "calibration",
-            "used",
-            "trail_length",
-            "trail",
-            "snapshot_old",
-            "snapshot_mid",
-            "seen",
-        ):
-            column = getattr(self, name)
-            grown = _zeros((len(column) + more, *column.shape[1:]), column.dtype)
-            grown[: len(column)] = column  # and no further: memory is taken by what is written
-            setattr(self, name, grown)
+        for column in self._columns:
+            array = getattr(self, column.name)
+            grown = _zeros((len(array) + more, *column.shape), column.dtype)
+            grown[: len(array)] = array  # no further: memory is taken when it is written
+            setattr(self, column.name, grown)
+        self._refresh_views()
+
+    def _refresh_views(self) -> None:
+        """Take the views and lists of arrays from the arrays that the table has now."""
         self.states = [self.current[field] for field in self.state_fields]
+        self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._in_rows]
+        self._starts: list[tuple[NDArray[Any], Any]] = [
+            (getattr(self, column.name), column.start) for column in self._columns if column.start is not None
+        ]
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """As numpy's, in memory that is taken page by page: numpy asks for huge ones, whose last is mostly empty."""
+    """As np.zeros, in memory of normal pages: NumPy asks for huge pages, of which the last stays mostly empty."""
     size = dtype.itemsize * int(np.prod(shape))
     if size < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
         return np.zeros(shape, dtype)
@@ -307,10 +282,6 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.frombuffer(pages, dtype, int(np.prod(shape))).reshape(shape)
 
 
-def _plain(records: Records) -> Records:
-    """The same memory without its fields: numpy copies these records whole, and others a field after the other."""
+def _without_fields(records: Records) -> Records:
+    """The same memory without its fields: NumPy copies such records at once, and others field by field."""
     return records.view(f"V{records.dtype.itemsize}")
-
-
-def _row_bytes(column: NDArray[np.generic]) -> int:
-    return column.dtype.itemsize * int(np.prod(column.shape[1:]))

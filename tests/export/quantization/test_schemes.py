@@ -69,9 +69,9 @@ def test_dynamic_int8_runs_where_integer_kernels_do_and_streams_stay_apart(make_
 @pytest.mark.parametrize(
     ("scheme", "backend", "reason"),
     [
-        ("int8-dynamic", "tflite-runtime", "ignore scales that are per row without a word"),
+        ("int8-dynamic", "tflite-runtime", "silently ignore scales per row"),
         ("int8-static", "numpy", None),
-        ("int4", "tflite-runtime", "it knows no four-bit tensors"),
+        ("int4", "tflite-runtime", "it does not support four-bit tensors"),
     ],
 )
 def test_a_backend_that_must_not_run_a_scheme_says_why(

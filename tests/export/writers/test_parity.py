@@ -13,7 +13,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.bundle.network import Cell
-from edge_lstm.bundle.schemes import Scheme, refused
+from edge_lstm.bundle.schemes import Scheme, why_unsupported
 from edge_lstm_export.assemble import FORMATS, bundle_bytes
 from edge_lstm_train.model.checkpoint import Checkpoint
 
@@ -35,7 +35,7 @@ def test_every_variant_gives_torchs_thousand_carried_steps_on_every_backend(
     bundle = bundle_of(make_checkpoint(cell, layers))
     verdicts = verify(bundle, runnable(bundle))
     assert {(verdict.backend, verdict.scheme) for verdict in verdicts} == {
-        (name, scheme) for name in installed() for scheme in SCHEMES if refused(scheme, name) is None
+        (name, scheme) for name in installed() for scheme in SCHEMES if why_unsupported(scheme, name) is None
     }
     for verdict in verdicts:
         assert verdict.steps == 1000

@@ -17,7 +17,7 @@ from edge_lstm.backends import tflite
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.backends.registry import format_of, refusal
+from edge_lstm.backends.registry import format_of, why_unavailable
 from edge_lstm.backends.selftest import initial_states, relative_error, replay_tape, smallest_isolated_batch
 from edge_lstm.bundle.archive import Bundle, TensorPair, Variant
 from edge_lstm.bundle.network import CARRIED, Cell, Network, to_npz
@@ -29,7 +29,7 @@ from tests.networks import contract_of, random_network
 
 MakeBundle = Callable[..., Bundle]
 
-INSTALLED = [name for name in NAMES if refusal(name) is None]
+INSTALLED = [name for name in NAMES if why_unavailable(name) is None]
 TFLITE = [name for name in INSTALLED if format_of(name) == "tflite"]
 MODULES = {
     "onnx": "edge_lstm.backends.onnx",
@@ -164,14 +164,14 @@ def test_the_private_and_the_public_way_to_tensors_give_the_same_bits(
     network = network_of("lstm", 2)
     contract, tape, marks = contract_of(network), tape_of(network, 50), np.array([50])
     fast = load(name, network)
-    assert isinstance(fast._sized[1], tflite._HeldViews)
+    assert isinstance(fast._by_batch_size[1], tflite._MemoryViews)
 
     def absent(*_: Any) -> None:
         raise AttributeError("_interpreter")
 
-    monkeypatch.setattr(tflite._HeldViews, "__init__", absent)
+    monkeypatch.setattr(tflite._MemoryViews, "__init__", absent)
     public = load(name, network)
-    assert isinstance(public._sized[1], tflite._SetAndGet)
+    assert isinstance(public._by_batch_size[1], tflite._TensorCopies)
     for batch in (1, 3):
         found, expected = (replay_tape(backend, contract, tape, marks, batch) for backend in (public, fast))
         assert bits([found[0], *found[1]]) == bits([expected[0], *expected[1]])
@@ -179,14 +179,14 @@ def test_the_private_and_the_public_way_to_tensors_give_the_same_bits(
 
 @pytest.mark.parametrize("name", TFLITE)
 def test_a_private_way_that_does_not_run_the_graph_is_not_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = tflite._HeldViews.__init__
+    honest = tflite._MemoryViews.__init__
 
     def idle(self: Any, *arguments: Any) -> None:
         honest(self, *arguments)
         self._invoke = lambda: None
 
-    monkeypatch.setattr(tflite._HeldViews, "__init__", idle)
-    assert isinstance(load(name, network_of("gru", 1))._sized[1], tflite._SetAndGet)
+    monkeypatch.setattr(tflite._MemoryViews, "__init__", idle)
+    assert isinstance(load(name, network_of("gru", 1))._by_batch_size[1], tflite._TensorCopies)
 
 
 @pytest.mark.parametrize("name", TFLITE)
@@ -205,9 +205,9 @@ def test_loading_writes_nothing_on_stderr(name: str, tmp_path: Path) -> None:
 
 
 def test_only_the_greeting_is_kept_from_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with tflite._without_greeting():
+    with tflite._without_delegate_message():
         subprocess.run(
-            ["sh", "-c", f"echo before >&2; echo '{tflite._GREETING.decode()}' >&2; echo after >&2"], check=True
+            ["sh", "-c", f"echo before >&2; echo '{tflite._DELEGATE_MESSAGE.decode()}' >&2; echo after >&2"], check=True
         )
     assert capfd.readouterr().err == "before\nafter\n"
 

@@ -16,7 +16,13 @@ from edge_lstm.backends.calibrated import CalibratedBackend
 from edge_lstm.backends.protocol import ONE_THREAD
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.row_by_row import RowByRow
-from edge_lstm.backends.selftest import SelfTestError, accepted, isolated, judge, smallest_isolated_batch
+from edge_lstm.backends.selftest import (
+    SelfTestError,
+    isolate_rows,
+    load_verified,
+    run_self_test,
+    smallest_isolated_batch,
+)
 from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.cli.main import main
 from edge_lstm.diagnostics.measurement import measure
@@ -73,7 +79,7 @@ def test_a_backend_that_couples_streams_is_stepped_row_by_row_and_each_gets_the_
         for step in range(10)
         for stream in range(19)
     ]
-    stepped = accepted(bundle, "numpy", "float32")
+    stepped = load_verified(bundle, "numpy", "float32")
     together = Predictor(bundle.contract, *stepped).feed(readings)
     for stream in ("s0", "s5", "s12", "s18"):
         alone = Predictor(bundle.contract, *stepped).feed([one for one in readings if one.stream == stream])
@@ -86,7 +92,7 @@ def test_no_batch_of_a_coupling_backend_is_taken_for_isolated_and_its_single_row
     network = random_network()
     backend, tape = ReferenceBackend(network), np.random.default_rng(1).normal(0, 1, (40, 3)).astype(np.float32)
     assert smallest_isolated_batch(backend, contract_of(network), tape) is None
-    found, smallest = isolated(backend, contract_of(network), tape)
+    found, smallest = isolate_rows(backend, contract_of(network), tape)
     assert isinstance(found, RowByRow)
     assert smallest == 1
 
@@ -123,14 +129,14 @@ def test_a_backend_that_remembers_rows_of_earlier_steps_is_refused_however_it_is
     monkeypatch.setattr(ReferenceBackend, "step", step)
     bundle = make_bundle(tmp_path / "tank.elstm")
     with pytest.raises(SelfTestError, match="depend on what was stepped before it, even with rows one at a time"):
-        accepted(bundle, "numpy", "float32")
+        load_verified(bundle, "numpy", "float32")
 
 
 def test_a_backend_that_keeps_streams_apart_is_left_as_it_is(
     make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "tank.elstm")
-    backend, smallest = accepted(bundle, "numpy", "float32")
+    backend, smallest = load_verified(bundle, "numpy", "float32")
     assert isinstance(backend, ReferenceBackend)
     assert smallest == 1
 
@@ -143,7 +149,9 @@ def test_a_calibrated_backend_goes_row_by_row_and_keeps_its_watch(
     bundle = make_bundle(tmp_path / "tank.elstm", network)
     names = bundle.contract.inputs
     watch = CalibratedBackend(ReferenceBackend(network), names, [-1] * len(names), [1] * len(names))
-    backend, verdict = judge(watch, bundle.contract, read_golden_vectors(bundle), bundle.variant("numpy", "float32"))
+    backend, verdict = run_self_test(
+        watch, bundle.contract, read_golden_vectors(bundle), bundle.variant("numpy", "float32")
+    )
     assert verdict.one_by_one
     assert caplog.messages == []
     rows = np.array([[0, 0, 0], [0, 9, 0]], np.float32)

@@ -10,7 +10,7 @@ import pytest
 
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.backends.registry import installed, load, refusal, runnable
+from edge_lstm.backends.registry import installed, load, runnable, why_unavailable
 from edge_lstm.backends.selftest import verify
 from edge_lstm.foundation.errors import EdgeLstmError
 from tests.paths import FIXTURES
@@ -35,7 +35,7 @@ def test_every_installed_backend_gives_the_golden_vectors(cell: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_interleaved_streams_get_the_bits_that_each_gets_alone(cell: str, name: str) -> None:
-    if (error := refusal(name)) is not None:
+    if (error := why_unavailable(name)) is not None:
         pytest.skip(error.message)
     bundle = Bundle.open(FIXTURES / f"pump-{cell}.elstm")
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from edge_lstm.bundle.archive import CERTIFICATE, GOLDEN, Bundle
 from edge_lstm.bundle.certificate import Certificate, read_certificate
-from edge_lstm.bundle.npz import NO_ARRAYS, read_npz
+from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 
@@ -243,7 +243,7 @@ def test_a_file_that_never_ends_is_not_read_to_its_end() -> None:
     [
         ({"segments": []}, "segments: expected at least one"),
         ({"metric": "rmse\x1b[2J"}, "segments: expected texts without control characters"),
-        ({"variants": [{"drift": {}}]}, r"variants\[0\]\.drift: expected a number for each of the segments"),
+        ({"variants": [{"drift": {}}]}, r"variants\[0\]\.drift: expected a number for each segment"),
         ({"variants": [{"scheme": "a\nb"}]}, r"variants\[0\]: expected names without control characters"),
         ({"steps": 10**400, "metric_before": 10**400}, "metric_before: expected a finite number"),
     ],
@@ -313,7 +313,7 @@ HOSTILE_ARRAYS = {
 @pytest.mark.parametrize("kind", list(HOSTILE_ARRAYS))
 def test_arrays_that_lie_are_refused(honest: dict[str, bytes], tmp_path: Path, entry: str, kind: str) -> None:
     content = HOSTILE_ARRAYS[kind]
-    with pytest.raises(NO_ARRAYS):
+    with pytest.raises(NPZ_ERRORS):
         read_npz(content)
     refused(with_entry(honest, entry, content), tmp_path, _BOMB // 2)
 

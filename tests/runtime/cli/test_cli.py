@@ -19,6 +19,7 @@ from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.service.runner import _freeze_garbage_collector
 from edge_lstm.service.store import SteppingRules, Store
+from edge_lstm.streaming.columns import row_layout
 
 
 def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -111,7 +112,7 @@ def test_what_a_device_kept_is_replayed_by_the_rules_of_its_service(bundle_path:
     told = {}
     for rules in (SteppingRules(0, 0), SteppingRules(8, 256)):
         path = tmp_path / f"{rules.max_rewind}-{rules.window}.db"
-        store = Store(path, bundle.id, 100, rules=rules)
+        store = Store(path, bundle.id, row_layout(bundle.contract), 100, rules=rules)
         store.commit(1, [], [], 0, [], 0, readings)
         store.close(1)
         told[rules] = edge_lstm("replay", bundle_path, "--history", path, "--json").stdout.splitlines()

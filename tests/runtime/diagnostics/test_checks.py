@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.backends.registry import refusal
+from edge_lstm.backends.registry import why_unavailable
 from edge_lstm.bundle.archive import GOLDEN, Bundle, write_bundle
 from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.diagnostics import board, clock, disk, model, software
 from edge_lstm.diagnostics.broker import encryption
-from edge_lstm.foundation.times import NO_CLOCK
+from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE
 from edge_lstm.hardware.machine import Machine
 from edge_lstm.service.config import MqttConfig, ServiceConfig
 from tests.paths import PUMP
@@ -137,7 +137,7 @@ def test_each_backend_that_is_here_tells_its_version() -> None:
     assert list(lines) == [f"backend {name}" for name in NAMES]
     assert lines["backend numpy"].found.startswith(f"{np.__version__}, imported in ")
     assert lines["backend numpy"].found.endswith("which this service uses")
-    here = [name for name in NAMES if refusal(name) is None]
+    here = [name for name in NAMES if why_unavailable(name) is None]
     assert all(re.match(r"\d+\.\d+", lines[f"backend {name}"].found) for name in here)
 
 
@@ -196,7 +196,7 @@ def test_a_clock_that_was_never_set_is_red_and_one_behind_its_own_files_is_amber
     files = [tmp_path / "service.toml", tmp_path / "none"]
     now = time.time()
     assert clock.sane(now, files).light == "green"
-    assert clock.sane(NO_CLOCK - 1, files).light == "red"
+    assert clock.sane(CLOCK_UNSET_BEFORE - 1, files).light == "red"
     os.utime(files[0], (now + 3600, now + 3600))
     behind = clock.sane(now, files)
     assert behind.light == "amber"

@@ -28,7 +28,7 @@ def test_digits_are_the_numbers_own_and_lead_back_to_it() -> None:
 def test_with_orjson_and_without_the_digits_are_the_same() -> None:
     pytest.importorskip("orjson", reason="the extra `fast` is not installed")
     values = any_float32(200_000)
-    fast, plain = digits._fast_digits(values), digits._plain_digits(values)
+    fast, plain = digits._orjson_digits(values), digits._python_digits(values)
     assert list(map(repr, fast)) == list(map(repr, plain))
 
 
@@ -44,9 +44,9 @@ def test_as_texts_they_are_what_python_writes_and_what_is_no_number_is_null() ->
         repr(number) if math.isfinite(number) else "null" for row in digits.shortest_digits(values) for number in row
     ]
     assert digits.shortest_texts(values[-2:]) == expected[-4:]
-    assert digits._plain_texts(values[-40:]) == expected[-80:]
-    if digits.shortest_texts is not digits._plain_texts:
+    assert digits._python_texts(values[-40:]) == expected[-80:]
+    if digits.shortest_texts is not digits._python_texts:
         usual = values[(np.abs(values) >= 1e-3).all(axis=1) & (np.abs(values) < 1e12).all(axis=1)]
         assert len(usual) > 3000
         for part in (values, usual):
-            assert digits._fast_texts(part) == digits._plain_texts(part)
+            assert digits._orjson_texts(part) == digits._python_texts(part)

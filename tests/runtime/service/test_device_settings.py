@@ -12,7 +12,7 @@ import pytest
 
 from edge_lstm.backends import registry as backends
 from edge_lstm.backends.protocol import ExecutionOptions
-from edge_lstm.backends.registry import refusal
+from edge_lstm.backends.registry import why_unavailable
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import board_names, board_table
@@ -76,7 +76,7 @@ def test_a_provider_that_the_board_cannot_have_is_a_fault_of_the_config(tmp_path
 
 @pytest.mark.parametrize("name", ["litert", "onnx", "tflite-runtime"])
 def test_threads_reach_the_backend(name: str) -> None:
-    if (error := refusal(name)) is not None:
+    if (error := why_unavailable(name)) is not None:
         pytest.skip(error.message)
     bundle = Bundle.open(PUMP)
 
@@ -188,7 +188,7 @@ def test_cores_that_are_not_there_are_refused(tmp_path: Path, cores: set[int]) -
 
 def test_the_sync_policy_reaches_the_database(tmp_path: Path) -> None:
     for sync, found in (("full", 2), ("normal", 1)):
-        store = Store(tmp_path / f"{sync}.db", "bundle-1", sync=sync)  # type: ignore[arg-type]
+        store = Store(tmp_path / f"{sync}.db", "bundle-1", "", sync=sync)  # type: ignore[arg-type]
         assert store._database.execute("pragma synchronous").fetchone() == (found,)
         store.close(0)
 

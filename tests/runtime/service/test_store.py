@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sqlite3
@@ -9,15 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.service.store import SteppingRules, Store, StoreFullError, history
+from edge_lstm.service.store import SteppingRules, Store, StoreFullError, read_history
+from edge_lstm.streaming import columns
 from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.stream_table import StreamTable
+from tests.networks import contract_of, random_network
+
+LAYOUT = "current.time <f8\ncurrent.step <i8\n"
 
 
 def open_store(folder: Path, bundle: str = "bundle-1", kept: int = 0) -> Store:
-    return Store(folder / "state.db", bundle, kept)
+    return Store(folder / "state.db", bundle, LAYOUT, kept)
 
 
 def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
@@ -40,11 +47,12 @@ def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from edge_lstm.service.store import Store\n"
-        "store = Store(Path(sys.argv[1]), 'bundle-1'); store.commit(1, [('a', b'x')], [('t', b'p')], 0, [], 0)\n"
+        "store = Store(Path(sys.argv[1]), 'bundle-1', sys.argv[2])\n"
+        "store.commit(1, [('a', b'x')], [('t', b'p')], 0, [], 0)\n"
         "store._database.execute('begin'); store._database.execute('delete from streams')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "state.db")], check=False)
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "state.db"), LAYOUT], check=False)
     assert killed.returncode == -signal.SIGKILL
     store = open_store(tmp_path)
     assert store.load() == (1, [(1, [("t", b"p")])], [])
@@ -84,7 +92,7 @@ def test_a_disk_without_room_for_the_log_takes_commits_all_the_same(tmp_path: Pa
     script = (
         "import os, resource, signal, sys; from pathlib import Path; from edge_lstm.service.store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))\n"
-        "store = Store(Path(sys.argv[1]), 'bundle-1')\n"
+        "store = Store(Path(sys.argv[1]), 'bundle-1', '')\n"
         "for n in range(1, 400): store.commit(n, [('a', os.urandom(1304))], [('t', b'p')], n - 1, [], 0)\n"
         "print(store.load()[0])"
     )
@@ -139,10 +147,12 @@ def test_databases_of_other_programs_and_of_later_forms_are_refused_and_left_alo
     path.unlink()
     open_store(tmp_path).close(0)
     later = sqlite3.connect(path)
-    (form,) = later.execute("pragma user_version").fetchone()
-    later.execute(f"pragma user_version = {form + 1}")
+    (version,) = later.execute("pragma user_version").fetchone()
+    later.execute(f"pragma user_version = {version + 1}")
     later.close()
-    with pytest.raises(EdgeLstmError, match=rf"of form {form} at .*, found form {form + 1}") as caught:
+    with pytest.raises(
+        EdgeLstmError, match=rf"of schema version {version} at .*, found version {version + 1}"
+    ) as caught:
         open_store(tmp_path)
     assert "later edge-lstm" in caught.value.hint
 
@@ -165,7 +175,7 @@ def test_what_keeps_a_database_from_opening_is_told_with_its_remedy(tmp_path: Pa
     (tmp_path / "state.db").mkdir()
     with pytest.raises(EdgeLstmError) as caught:
         open_store(tmp_path)
-    assert "see that its folder is there" in caught.value.hint
+    assert "check that its folder exists" in caught.value.hint
 
 
 def test_a_damaged_database_and_every_stream_starts_cold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -210,12 +220,12 @@ def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_p
     for batch in range(40):
         store.commit(batch + 1, [], [], batch, [], 0, readings[10 * batch : 10 * batch + 10])
     store.close(40)
-    kept, rules = history(tmp_path / "state.db", "bundle-1")
+    kept, rules = read_history(tmp_path / "state.db", "bundle-1")
     assert rules == (0, 0)
     assert 50 <= len(kept) <= 110
     assert kept == readings[-len(kept) :]
     with pytest.raises(EdgeLstmError, match="expected a state database"):
-        history(tmp_path / "none.db", "bundle-1")
+        read_history(tmp_path / "none.db", "bundle-1")
 
 
 def test_history_is_that_of_the_bundle_asked_for_with_the_rules_it_was_stepped_by(tmp_path: Path) -> None:
@@ -226,18 +236,115 @@ def test_history_is_that_of_the_bundle_asked_for_with_the_rules_it_was_stepped_b
         ("bundle-1", SteppingRules(5, 9)),
     ]
     for run, (bundle, rules) in enumerate([*runs, ("bundle-2", SteppingRules(8, 0))]):
-        store = Store(tmp_path / "state.db", bundle, 100, rules=rules)
+        store = Store(tmp_path / "state.db", bundle, LAYOUT, 100, rules=rules)
         (last, _, _) = store.load()
         store.commit(last + 1, [], [], last, [], 0, [Reading("a", 1e9 + run, {"level": 1.0})])
         store.close(last)
 
     def runs_of(bundle: str) -> tuple[list[float], SteppingRules | None]:
-        readings, rules = history(tmp_path / "state.db", bundle)
+        readings, rules = read_history(tmp_path / "state.db", bundle)
         return [reading.time - 1e9 for reading in readings], rules
 
     assert runs_of("bundle-1") == ([2, 3], SteppingRules(5, 9))
     assert runs_of("bundle-2") == ([4], SteppingRules(8, 0))
     assert runs_of("bundle-3") == ([0, 1, 2, 3, 4], None)
+
+
+def layouts(folder: Path) -> list[tuple[str, str]]:
+    """What a stopped service recorded of its rows: (digest, description)."""
+    with sqlite3.connect(folder / "state.db") as database:
+        found = database.execute("select id, description from layouts").fetchall()
+    database.close()
+    return found
+
+
+def digest(layout: str) -> str:
+    return hashlib.sha256(layout.encode()).hexdigest()
+
+
+def test_a_state_database_records_the_layout_of_its_rows(tmp_path: Path) -> None:
+    open_store(tmp_path).close(0)
+    assert layouts(tmp_path) == [(digest(LAYOUT), LAYOUT)]
+
+
+def test_rows_of_another_layout_are_refused_and_left_alone(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"1")], [], 0, [], 0)
+    store.close(0)
+    before = (tmp_path / "state.db").read_bytes()
+    other = "current.time <f8\ncurrent.step <i4\n"
+    with pytest.raises(EdgeLstmError) as caught:
+        Store(tmp_path / "state.db", "bundle-1", other, rules=SteppingRules(8, 0))
+    assert caught.value.message == (
+        f"expected stream rows of layout {digest(other)[:12]} (current.step <i4) in {tmp_path / 'state.db'}, "
+        f"found rows of layout {digest(LAYOUT)[:12]} (current.step <i8)"
+    )
+    assert "run the edge-lstm release that wrote the file" in caught.value.hint
+    assert (tmp_path / "state.db").read_bytes() == before
+    assert open_store(tmp_path).row("a") == b"1"
+
+
+def test_a_database_without_rows_takes_the_layout_of_the_release_that_opens_it(tmp_path: Path) -> None:
+    open_store(tmp_path).close(0)
+    Store(tmp_path / "state.db", "bundle-1", "current.step <i4\n").close(0)
+    assert layouts(tmp_path) == [(digest("current.step <i4\n"), "current.step <i4\n")]
+
+
+def test_another_bundle_brings_its_own_layout(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"1")], [], 0, [], 0)
+    store.close(0)
+    Store(tmp_path / "state.db", "bundle-2", "other\n").close(0)
+    assert layouts(tmp_path) == [(digest("other\n"), "other\n")]
+
+
+def test_a_layout_is_dropped_where_release_0_1_0_changes_the_bundle(tmp_path: Path) -> None:
+    open_store(tmp_path).close(0)
+    former = sqlite3.connect(tmp_path / "state.db")
+    former.execute("delete from bundle")
+    former.execute("insert into bundle values ('bundle-2')")
+    former.execute("insert into streams values ('a', x'01')")
+    former.commit()
+    former.close()
+    store = Store(tmp_path / "state.db", "bundle-2", "other\n")
+    assert store.row("a") == b"\x01"
+    store.close(0)
+    assert layouts(tmp_path) == [(digest("other\n"), "other\n")]
+
+
+def test_swapped_fields_of_a_row_are_refused_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contract = contract_of(random_network())
+    written = StreamTable(contract)
+    slot = written.slot("a")
+    written.current["step"][slot], written.current["warm_steps"][slot] = 70_000, 12
+    store = Store(tmp_path / "state.db", "bundle-1", written.layout)
+    store.commit(1, [("a", written.row("a"))], [], 0, [], 0)
+    store.close(0)
+    first = columns.first_record(contract)
+    names = ["time", "warm_steps", "step", *(first.dtype.names or ())[3:]]
+    swapped = np.zeros(1, [(name, first.dtype[name]) for name in names])
+    monkeypatch.setattr(columns, "first_record", lambda contract: swapped)
+    table = StreamTable(contract)
+    table.put_row("a", written.row("a"))  # the bytes fit, and give wrong numbers
+    assert (table.current["step"][0], table.current["warm_steps"][0]) == (12, 70_000)
+    with pytest.raises(EdgeLstmError, match=r"\(current.warm_steps <i8\) in .*state.db, .*\(current.step <i8\)"):
+        Store(tmp_path / "state.db", "bundle-1", table.layout)
+
+
+@pytest.mark.parametrize(("depth", "window"), [(0, 0), (6, 0), (16, 256)])
+def test_rows_of_another_depth_or_window_have_the_same_layout(tmp_path: Path, depth: int, window: int) -> None:
+    contract = contract_of(random_network())
+    written = StreamTable(contract, depth=8, window=64)
+    slot = written.slot("a")
+    written.current["step"][slot] = 7
+    store = Store(tmp_path / "state.db", "bundle-1", written.layout)
+    store.commit(1, [("a", written.row("a"))], [], 0, [], 0)
+    store.close(0)
+    table = StreamTable(contract, depth, window, lambda stream: again.row(stream))
+    again = Store(tmp_path / "state.db", "bundle-1", table.layout)
+    slot = table.slot("a")
+    assert table.current["step"][slot] == 7
+    again.close(0)
 
 
 def test_a_second_owner_is_refused(tmp_path: Path) -> None:

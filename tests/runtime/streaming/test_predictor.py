@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
+from edge_lstm.backends import reference
 from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.backends.selftest import smallest_isolated_batch
 from edge_lstm.bundle.contract import Feature, Sampling
 from tests.networks import contract_of, random_network
 
@@ -50,6 +52,49 @@ def test_a_stream_gets_the_same_bits_alone_and_among_others_in_any_batch(batch: 
         assert of_stream(predictions, stream) == alone
 
 
+class _OtherKernelForOneRow:
+    """A backend that rounds a lone row another way: its rows agree bit for bit from a batch of 2 on."""
+
+    name, scheme = "lone", "float32"
+
+    def __init__(self, backend: ReferenceBackend) -> None:
+        self._backend = backend
+        self.batches: list[int] = []
+
+    def step(self, features: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        self.batches.append(len(features))
+        prediction, following = self._backend.step(features, states)
+        if len(features) > 1:
+            return prediction, following
+        return np.nextafter(prediction, np.float32(np.inf)), [np.nextafter(s, np.float32(np.inf)) for s in following]
+
+
+def test_a_lone_row_is_padded_to_the_smallest_batch_whose_rows_agree() -> None:
+    network, contract = random_network(), contract_of(random_network())
+    backend = _OtherKernelForOneRow(ReferenceBackend(network))
+    tape = np.random.default_rng(0).normal(0, 1, (8, len(contract.inputs))).astype(np.float32)
+    smallest = smallest_isolated_batch(backend, contract, tape)
+    assert smallest == 2
+    alone, together = Predictor(contract, backend, smallest), Predictor(contract, backend, smallest)
+    backend.batches.clear()
+    said = [alone.feed([level("a", minute, minute % 7)])[0] for minute in range(12)]
+    assert backend.batches == [2] * 12
+    neighbours = [[level(stream, minute, minute % 7) for stream in "abc"] for minute in range(12)]
+    assert said == of_stream([p for readings in neighbours for p in together.feed(readings)], "a")
+    assert alone.table.row("a") == together.table.row("a")
+
+
+def test_a_predictor_of_a_bundle_pads_to_the_batch_that_the_self_test_found(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = _OtherKernelForOneRow(ReferenceBackend(random_network()))
+    monkeypatch.setattr(reference, "load", lambda variant, content, execution: backend)
+    one = Predictor.of(Bundle.open(bundle_path), "numpy")
+    backend.batches.clear()
+    assert len(one.feed([level("a", 0, 1.0)])) == 1
+    assert backend.batches == [2]
+
+
 def test_predictions_come_in_the_order_of_their_readings_with_counted_steps() -> None:
     predictions = predictor().feed([level("a", 0, 1), level("b", 0, 2), level("a", 1, 3), level("a", 2, 4)])
     assert [(p.stream, p.step, p.warm_steps) for p in predictions] == [
@@ -79,6 +124,35 @@ def test_a_gap_longer_than_max_gap_restarts_only_that_stream() -> None:
     assert after_gap.values == predictor().feed([level("a", 10.5, 2.0)])[0].values
     assert (steady.step, steady.warm_steps) == (2, 2)
     assert one.totals["gaps"] == 1
+
+
+def test_a_gap_of_exactly_max_gap_keeps_the_state_and_a_longer_one_restarts_it() -> None:
+    one, start = predictor(sampling=Sampling(60.0, 600.0)), 1_700_000_000.0
+    times = [start, start + 600.0, start + 1200.0 + 2.0**-20, start + 1200.0 + 2.0**-20 + 600.0]
+    said = [one.feed([Reading("a", time, {"level": 1.0})])[0] for time in times]
+    assert [p.warm_steps for p in said] == [1, 2, 1, 2]
+    assert one.totals["gaps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("interval", "ended", "warm_steps"),
+    [
+        (10, list(range(1, 11)), list(range(1, 11))),  # 600 s after the interval before: the nine between are filled
+        (11, [1], [1]),  # 660 s: none is filled
+    ],
+)
+def test_a_grid_fills_a_silence_of_exactly_max_gap_and_no_longer_one(
+    interval: int, ended: list[int], warm_steps: list[int]
+) -> None:
+    one = predictor(sampling=Sampling(60.0, 600.0, grid=True))
+    start = 60 * 28_333_333  # where an interval begins
+    readings = [Reading("a", start + 60.0 * number, {"level": 1.0}) for number in (0, interval)]
+    said = one.feed(readings)
+    assert [round((p.time - start) / 60) for p in said] == ended
+    assert [p.warm_steps for p in said] == warm_steps
+    (last,) = one.feed([Reading("a", start + 60.0 * (interval + 1), {"level": 1.0})])
+    assert (last.warm_steps, one.totals["gaps"]) == ((11, 0) if interval == 10 else (1, 1))
+    assert one.totals["missing"] == len(ended) - 1
 
 
 def test_a_restart_in_the_middle_of_a_batch_comes_after_the_steps_before_it() -> None:
@@ -300,7 +374,7 @@ def test_a_stream_that_was_evicted_comes_back_exactly() -> None:
     for reading in interleaved(streams=30, steps=10):
         assert small.feed([reading]) == large.feed([reading])
         rows[reading.stream] = small.table.row(reading.stream)
-        for stream in small.table.idle(max(0, len(small.table) - 7)):
+        for stream in small.table.least_recently_used(max(0, len(small.table) - 7)):
             small.table.evict(stream)
     assert len(small.table) == 7
     assert len(small.table.current) <= 16

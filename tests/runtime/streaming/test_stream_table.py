@@ -1,4 +1,4 @@
-"""The table of streams: what it takes of memory."""
+"""The table of streams: its columns, its rows, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_lstm.bundle.contract import Feature, Sampling
+from edge_lstm.streaming.columns import columns_of, row_layout
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
@@ -27,7 +29,81 @@ def test_a_row_that_does_not_fit_starts_its_stream_cold_and_says_so(caplog: pyte
     slots = [table.slot(stream) for stream in "abc"]
     assert table.current["step"][slots].tolist() == [7, 0, 0]
     assert np.isnan(table.current["time"][table.slot("b")])
-    assert caplog.text.count("stream starts cold, what was kept of it does not fit stream=b") == 1
+    assert caplog.text.count("stream starts cold, its stored row does not fit stream=b") == 1
+
+
+def test_every_array_of_the_table_is_a_declared_column() -> None:
+    table = StreamTable(contract_of(random_network()), depth=2, window=4)
+    arrays = {name for name, value in vars(table).items() if isinstance(value, np.ndarray)}
+    declared = [column.name for column in columns_of(contract_of(random_network()), 2, 4)]
+    assert sorted(declared) == sorted(arrays)
+    assert arrays == StreamTable.__annotations__.keys() - {"states"}
+
+
+def test_a_stream_in_the_slot_of_an_evicted_one_begins_with_the_start_value_of_every_column() -> None:
+    contract = contract_of(random_network(), sampling=Sampling(60.0, 600.0, grid=True))
+    table = StreamTable(contract, depth=2, window=4)
+    fresh = StreamTable(contract, depth=2, window=4)
+    slot, other = table.slot("a"), fresh.slot("b")
+    columns = columns_of(contract, 2, 4)
+    for column in columns:
+        array = getattr(table, column.name)
+        array.view(np.uint8).reshape(len(array), -1)[slot] = 1
+    table.evict("a")
+    assert table.slot("b") == slot
+    for column in columns:
+        if column.start is not None:
+            found, expected = (getattr(one, column.name)[at] for one, at in ((table, slot), (fresh, other)))
+            assert found.tobytes() == expected.tobytes(), column.name
+
+
+def test_a_row_with_a_window_is_not_read_as_a_trail_of_the_same_length() -> None:
+    contract = contract_of(random_network())
+    columns = {column.name: column.bytes for column in columns_of(contract, depth=2, window=0)}
+    trail = sum(columns[name] for name in ("trail_length", "trail", "snapshot_old", "snapshot_mid"))
+    assert trail % 8 == 0
+    windowed = StreamTable(contract, window=trail // 8)
+    slot = windowed.slot("a")
+    windowed.current["step"][slot], windowed.seen[slot] = 7, 2**63 + 5
+    table = StreamTable(contract, depth=2, fetch={"a": windowed.row("a")}.get)
+    slot = table.slot("a")
+    assert (table.current["step"][slot], table.trail_length[slot]) == (7, 0)
+
+
+def test_a_row_without_a_trail_empties_the_trail_of_its_stream() -> None:
+    contract = contract_of(random_network())
+    short, table = StreamTable(contract), StreamTable(contract, depth=2)
+    short.slot("a")
+    slot = table.slot("a")
+    table.trail_length[slot] = 2
+    table.put_row("a", short.row("a"))
+    assert table.trail_length[slot] == 0
+
+
+def test_the_layout_names_every_stored_field_with_its_type_shape_and_byte_order() -> None:
+    features = [Feature("level"), Feature("flow")]
+    contract = contract_of(random_network(), features=features, sampling=Sampling(60.0, 600.0, grid=True))
+    record = ["time <f8", "step <i8", "warm_steps <i8", "held <f4[2]", "state0 <f4[8]", "state1 <f4[8]"]
+    table = StreamTable(contract, depth=2, window=4)
+    assert table.layout.splitlines() == [
+        *(f"current.{field}" for field in record),
+        "partial_values[2] <f4",
+        "last_published[2] <f4",
+        "open_interval.interval <f8",
+        "open_interval.newest <f8",
+        "open_interval.value <f8[2]",
+        "open_interval.count <u4[2]",
+        "trail_length <i8",
+        "trail[2*depth].time <f8",
+        "trail[2*depth].id <u8",
+        "trail[2*depth].given <f4[2]",
+        "trail[2*depth].revision <u2",
+        *(f"snapshot_old.{field}" for field in record),
+        *(f"snapshot_mid.{field}" for field in record),
+        "seen[window] <u8",
+        "calibration[calibrated,0] <f4",
+    ]
+    assert row_layout(contract) == StreamTable(contract).layout == table.layout
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says what memory is taken")

@@ -14,7 +14,7 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Flags, Floats, Integers
 from edge_lstm.streaming.derived import Derived
-from edge_lstm.streaming.features import carried
+from edge_lstm.streaming.features import record_fields
 from edge_lstm_train.data.batches import Batch
 from edge_lstm_train.recipe.sections import AugmentSection
 
@@ -99,7 +99,7 @@ class AugmentedRuns:
         """The derived inputs of changed values, as a device would have made them, in place."""
         segments, steps, _ = features.shape
         slots = np.arange(segments)
-        current = np.zeros(segments, [("warm_steps", "i8"), *carried(self._contract)])
+        current = np.zeros(segments, [("warm_steps", "i8"), *record_fields(self._contract)])
         for step in range(steps):
             current["warm_steps"][restart[:, step]] = 0
             values = features[:, step, : len(self._contract.features)]

@@ -18,7 +18,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, read_recording
-from edge_lstm.streaming.features import Features, carried
+from edge_lstm.streaming.features import Features, record_fields
 from edge_lstm.streaming.sampling import Sampler
 from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm_train.data.leaks import refuse_leaks
@@ -192,14 +192,14 @@ def _vectors(contract: Contract, samples: _Samples, held: Floats, restart: Flags
     values = made.conditioned(held)
     steps = np.arange(len(values))
     if not any(feature.derived for feature in contract.features):  # nothing is carried: all steps at once
-        current = np.zeros(len(values), [("warm_steps", "i8"), *carried(contract)])
+        current = np.zeros(len(values), [("warm_steps", "i8"), *record_fields(contract)])
         current["warm_steps"] = ~restart
         return values, made.vectors(current, steps, samples.times, samples.since, values, samples.missing)
     vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
     runs = np.flatnonzero(restart)  # the first step of each run of the state: they go side by side
     lengths = np.diff(runs, append=len(values))
     runs, lengths = runs[np.argsort(-lengths)], np.sort(lengths)[::-1]
-    current = np.zeros(len(runs), [("warm_steps", "i8"), *carried(contract)])
+    current = np.zeros(len(runs), [("warm_steps", "i8"), *record_fields(contract)])
     for step in range(int(lengths[0])):
         slots = np.arange(int(np.searchsorted(-lengths, -step)))
         at = runs[slots] + step
@@ -227,7 +227,7 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
     duplicate = late = 0
     kept = []
     for one in sampler.rounds(recording.side_by_side().readings()):
-        behind = sampler.behind(one)
+        behind = sampler.late_or_repeated(one)
         if behind.any():
             repeated = one.times[behind] == table.current["time"][one.slots[behind]]
             duplicate, late = duplicate + int(repeated.sum()), late + int((~repeated).sum())

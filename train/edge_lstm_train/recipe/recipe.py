@@ -25,7 +25,7 @@ from edge_lstm.bundle.contract import (
 from edge_lstm.bundle.network import CARRIED, GATES, state_sizes
 from edge_lstm.foundation.config import key, read_toml, suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.text import plain, told
+from edge_lstm.foundation.text import is_printable, printable
 from edge_lstm.foundation.times import parse_time
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
@@ -85,8 +85,8 @@ class Recipe:
             if (getattr(self, task) is None) == (task == self.task):
                 yield task, f"missing [{task}]" if task == self.task else f'expected none where task = "{self.task}"'
         for where, text in self._shown():
-            if not plain(text):
-                yield where, f'expected texts without control characters, found "{told(text)}"'
+            if not is_printable(text):
+                yield where, f'expected texts without control characters, found "{printable(text)}"'
         for where, named in self._features_named():
             for name in named:
                 if name not in self.features:
@@ -138,7 +138,7 @@ class Recipe:
         """Every text that the contract will show, and where it stands."""
         for name, feature in self.features.items():
             yield "features", name
-            yield from ((f"features.{told(name)}", text) for text in (feature.unit, *feature.categories))
+            yield from ((f"features.{printable(name)}", text) for text in (feature.unit, *feature.categories))
         if self.classify is not None:
             yield from (("classify", text) for text in (self.classify.label, *self.classify.classes))
         if self.regress is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import WORDS
+from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
@@ -134,7 +134,7 @@ def _texts(path: str | Path | Sequence[str | Path], column: str, layout: Layout)
         found.update(texts)
         if len(found) > _MOST_TEXTS + 1:
             return []
-    found = {text for text in found if not math.isnan(WORDS.get(text.lower(), 0.0))}
+    found = {text for text in found if not math.isnan(WORD_VALUES.get(text.lower(), 0.0))}
     return sorted(found) if 2 <= len(found) <= min(_MOST_TEXTS, rows / 5) else []
 
 

@@ -1,0 +1,120 @@
+"""The columns of the stream table: name, type, shape, start value, and whether a stored row has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.decider import calibration_shape
+from edge_lstm.decisions.decider import record_fields as decision_fields
+from edge_lstm.decisions.decider import start_values as decision_starts
+from edge_lstm.foundation.arrays import Records
+from edge_lstm.streaming.features import record_fields as feature_fields
+
+# always: each row has the column; trail: if the table has a depth; window: if the table has a window;
+# end: at the end of the row, and only the entries that are still needed; never: it is not stored
+Stored = Literal["always", "trail", "window", "end", "never"]
+
+
+class Column(NamedTuple):
+    """One array of the stream table, (slots, *shape) of `dtype`.
+
+    The names of columns and of their fields are part of the layout of a stored row: renaming one changes the layout.
+    """
+
+    name: str  # of the table's attribute
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] = ()  # of one stream
+    start: Any = None  # of a new stream; None: the old content stays, and nothing reads it before it is written
+    stored: Stored = "always"
+    sized_by: str = ""  # the setting or count that decides shape[0]; empty: the contract decides the whole shape
+
+    @property
+    def bytes(self) -> int:
+        """Of one stream."""
+        return self.dtype.itemsize * int(np.prod(self.shape))
+
+
+def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
+    """All columns of a table. A row has the stored ones in this order."""
+    features, outputs, grid = len(contract.features), len(contract.outputs), contract.sampling.grid
+    float32, int64, uint64 = np.dtype("f4"), np.dtype("i8"), np.dtype("u8")
+    first = first_record(contract)
+    record = first.dtype
+    interval = np.dtype(
+        [("interval", "f8"), ("newest", "f8"), ("value", "f8", (features,)), ("count", "u4", (features,))]
+    )
+    sample = np.dtype([("time", "f8"), ("id", "u8"), ("given", "f4", (features,)), ("revision", "u2")])
+    no_interval = (np.nan, np.nan, 0.0, 0) if grid else None
+    return [
+        Column("current", record, start=first[0]),
+        Column("partial_values", float32, (features,), start=np.nan),
+        Column("last_published", float32, (outputs,), start=np.nan),
+        Column("open_interval", interval, start=no_interval, stored="always" if grid else "never"),
+        Column("trail_length", int64, start=0, stored="trail"),
+        Column("trail", sample, (2 * depth,), stored="trail", sized_by="2*depth"),
+        Column("snapshot_old", record, stored="trail"),
+        Column("snapshot_mid", record, stored="trail"),
+        Column("seen", uint64, (window,), start=0, stored="window", sized_by="window"),
+        Column("calibration", float32, calibration_shape(contract), stored="end", sized_by="calibrated"),
+        Column("used", int64, stored="never"),
+    ]
+
+
+def first_record(contract: Contract) -> Records:
+    """The record of a stream before its first step. (1,)
+
+    `time` of the last sample (seconds since 1970, NaN before the first), `step` and `warm_steps` (counts), `held` (the
+    last value of each feature), `state0`, `state1`, … (the contract's tensors), then derived inputs and decisions.
+    """
+    tensors: list[Any] = [(f"state{index}", "f4", tuple(state.shape)) for index, state in enumerate(contract.states)]
+    fields: list[Any] = [
+        ("time", "f8"),
+        ("step", "i8"),
+        ("warm_steps", "i8"),
+        ("held", "f4", (len(contract.features),)),
+    ]
+    record = np.zeros(1, [*fields, *tensors, *feature_fields(contract), *decision_fields(contract)])
+    record["time"] = np.nan
+    record["held"] = [feature.mean for feature in contract.features]
+    for name, start in decision_starts(contract).items():
+        record[name] = start
+    for index, state in enumerate(contract.states):
+        record[f"state{index}"] = state.initial
+    return record
+
+
+def row_layout(contract: Contract) -> str:
+    """The layout of the contract's stored rows, which depth and window do not change; see `layout_of`."""
+    return layout_of(columns_of(contract, 0, 0))
+
+
+def layout_of(columns: Iterable[Column]) -> str:
+    """The layout of a stored row: a line for each number or array in it, as name, type and shape.
+
+    Types are NumPy's, with their byte order (`<f8`). A size that a setting decides is written by its name, so that
+    tables of different depth or window have one layout. Columns without entries in this table are described too.
+    """
+    lines = []
+    for column in columns:
+        if column.stored == "never":
+            continue
+        sizes = [str(size) for size in column.shape]
+        if column.sized_by:
+            sizes[0] = column.sized_by
+        name = column.name + _shape_suffix(sizes)
+        if column.dtype.names is None:
+            lines.append(f"{name} {column.dtype.str}")
+            continue
+        for field in column.dtype.names:
+            part = column.dtype[field]
+            lines.append(f"{name}.{field} {part.base.str}{_shape_suffix(part.shape)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _shape_suffix(sizes: Iterable[object]) -> str:
+    text = ",".join(map(str, sizes))
+    return f"[{text}]" if text else ""

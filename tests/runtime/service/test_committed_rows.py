@@ -1,0 +1,79 @@
+"""After each batch the disk holds the row of every stream as the table has it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edge_lstm.mqtt.connection import Message
+from edge_lstm.service.config import read_service_config
+from edge_lstm.service.service import Service
+from edge_lstm.service.store import Store
+from edge_lstm.streaming.columns import row_layout
+
+BATCHES = 16
+START = 1_700_000_000
+
+
+@pytest.fixture
+def service(bundle_path: Path, tmp_path: Path) -> Service:
+    """A service that never finds its broker: the tests hand it messages."""
+    config = tmp_path / "service.toml"
+    config.write_text(
+        f'bundle = "{bundle_path.name}"\nbackend = "numpy"\nlate = "rewind"\n[mqtt]\nurl = "mqtt://localhost:1"\n'
+    )
+    return Service(read_service_config(config), tmp_path)
+
+
+def message(stream: str, minute: int) -> Message:
+    payload = json.dumps({"time": START + 60 * minute, "level": minute % 5}).encode()
+    return Message(f"sensors/{stream}", payload, minute + 1, 0, 1, False, False)
+
+
+def rows_after_a_crash(folder: Path, crashed: Path) -> dict[str, bytes]:
+    """The rows in a copy of the database's files, made while the service has them open."""
+    crashed.mkdir()
+    for path in folder.glob("state.db*"):
+        shutil.copyfile(path, crashed / path.name)
+    with sqlite3.connect(crashed / "state.db") as database:
+        rows = dict(database.execute("select stream, row from streams"))
+    database.close()
+    return rows
+
+
+def test_after_every_batch_a_crash_leaves_the_rows_of_the_table(service: Service, tmp_path: Path) -> None:
+    table = service._predictor.table
+    for batch in range(BATCHES):
+        streams = [f"tank-{number}" for number in range(4) if (batch + number) % 3]
+        service._process([message(stream, batch) for stream in streams])
+        found = rows_after_a_crash(tmp_path, tmp_path / f"crash-{batch}")
+        assert found == {stream: table.row(stream) for stream in table.names}, f"after batch {batch}"
+    assert {stream: int(table.current["step"][table.slot(stream)]) for stream in table.names} == {
+        "tank-0": 10,
+        "tank-1": 11,
+        "tank-2": 11,
+        "tank-3": 10,
+    }
+    service._store.close(0)
+
+
+def test_a_store_returns_the_row_of_every_batch_when_it_is_opened_again(tmp_path: Path) -> None:
+    for batch in range(1, BATCHES + 1):
+        store = Store(tmp_path / "state.db", "bundle-1", "layout")
+        store.commit(batch, [("a", b"%d" % batch), (f"b{batch}", b"new")], [], 0, [], 0)
+        store.close(0)
+        again = Store(tmp_path / "state.db", "bundle-1", "layout")
+        assert (again.row("a"), again.row(f"b{batch}"), again.count()) == (b"%d" % batch, b"new", batch + 1)
+        again.close(0)
+
+
+def test_a_service_records_the_layout_of_its_own_rows(service: Service, tmp_path: Path) -> None:
+    service._store.close(0)
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        found = database.execute("select description from layouts").fetchall()
+    database.close()
+    assert found == [(row_layout(service._predictor.contract),)]
