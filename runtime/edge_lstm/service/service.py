@@ -223,11 +223,9 @@ class Service:
     def _evict(self) -> None:
         """Remove the longest idle streams beyond `max_streams` from memory; the database has them."""
         table = self._predictor.table
-        over = len(table) - self.config.max_streams
+        over = len(table) - self.config.max_streams  # a tenth more is evicted, so that it is rare
         if over > 0:
-            for stream in table.least_recently_used(
-                over + self.config.max_streams // 10
-            ):  # many at once, so that it is rare
+            for stream in table.least_recently_used(over + self.config.max_streams // 10):
                 if stream not in self._committer.unsaved:
                     table.evict(stream)
 
