@@ -39,12 +39,12 @@ import sys
 import numpy as np
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.golden import golden_of
-from edge_lstm.backends.selftest import accepted, replay_tape
+from edge_lstm.bundle.golden import read_golden_vectors
+from edge_lstm.backends.selftest import load_verified, replay_tape
 
 bundle = Bundle.open(sys.argv[1])
-backend, smallest_batch = accepted(bundle, sys.argv[2], "float32")
-tape = golden_of(bundle).features
+backend, smallest_batch = load_verified(bundle, sys.argv[2], "float32")
+tape = read_golden_vectors(bundle).features
 tape = np.resize(tape, (20_000, tape.shape[1]))
 np.save(sys.argv[3], replay_tape(backend, bundle.contract, tape, np.array([len(tape)]), smallest_batch)[0])
 """
