@@ -39,7 +39,7 @@ _SPARE_MB = 50  # with less, pip fails for want of room, whatever it says
 _LAST_LINES = 15
 _EXTRAS = {"litert": "tflite", "onnx": "onnx", "tflite-runtime": "tflite-runtime", "numpy": None}
 # The source comes first on stdin and what it works on behind it, so that nothing has to lie on the board for it.
-_BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv.pop(1))), 'board_side', 'exec'))"
+_BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv.pop(1))), 'board_agent', 'exec'))"
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,12 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
 
 
 class _Board:
-    """The other end: the verbs of `board_side`, and commands, as root."""
+    """The other end: the verbs of `board_agent`, and commands, as root."""
 
     def __init__(self, ssh: Ssh, python: str) -> None:
         self.ssh = ssh
         self._python = python
-        self._source = (resources.files("edge_lstm") / "board_side.py").read_bytes()
+        self._source = (resources.files("edge_lstm.deploy") / "board_agent.py").read_bytes()
         self._root = [] if ssh.run(["id", "-u"]).stdout.strip() == b"0" else ["sudo", "-n"]
         if self._root:  # asked once, since sudo's own complaints look like those of a command
             status, _, heard = self.run(["true"])
@@ -132,7 +132,7 @@ class _Board:
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
     def ask(self, verb: str, stdin: bytes = b"", **arguments: Any) -> Any:
-        """The answer of a verb of `board_side`."""
+        """The answer of a verb of `board_agent`."""
         command = [self._python, "-I", "-c", _BOOT, str(len(self._source)), verb, json.dumps(arguments)]
         status, said, heard = self.run(command, self._source + stdin)
         if status == 127 or "command not found" in heard:
