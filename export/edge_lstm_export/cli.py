@@ -41,7 +41,9 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's file. Default: NAME.elstm.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Bundle to write (default: NAME.elstm)."
+)
 @click.option(
     "--scheme",
     "schemes",
@@ -49,7 +51,7 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     callback=_names_of(_SCHEMES, "auto"),
     default="float32,int8",
     show_default=True,
-    help=f"How weights are stored: {', '.join(_SCHEMES)}, or auto: the smallest within the budgets.",
+    help=f"Storage of the weights: {', '.join(_SCHEMES)}; or auto: the smallest within the limits.",
 )
 @click.option(
     "--format",
@@ -58,19 +60,41 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     callback=_names_of(_FORMATS),
     default=",".join(_FORMATS),
     show_default=True,
-    help="For which backends.",
+    help="Model formats to write; each backend reads one of them.",
 )
-@click.option("--distill", is_flag=True, help="Teach int8 and int4 by the float32 model, for less drift.")
+@click.option(
+    "--distill", is_flag=True, help="Train the int8 and int4 weights on the float32 model's outputs, for less drift."
+)
 @click.option(
     "--certificate/--no-certificate",
     default=True,
     show_default=True,
-    help="Measure every variant on every backend over 100,000 carried steps.",
+    help="Measure every variant on every backend over 100,000 steps with carried state.",
 )
-@click.option("--max-drift", type=click.FloatRange(0), help="Refuse more drift than that, in standard deviations.")
-@click.option("--max-metric-loss", type=click.FloatRange(0), help="Refuse a larger relative loss than that, as .005.")
-@click.option("--max-bytes", type=click.IntRange(1), help="Refuse a variant's file that is larger.")
-@click.option("--sign-with", type=click.Path(path_type=Path), metavar="PRIVATE_KEY", help="Sign it (keys new).")
+@click.option(
+    "--max-drift",
+    type=click.FloatRange(0),
+    metavar="NUMBER",
+    help="Largest drift from float32, in standard deviations (default: no limit; 0.005 with --scheme auto).",
+)
+@click.option(
+    "--max-metric-loss",
+    type=click.FloatRange(0),
+    metavar="FRACTION",
+    help="Largest relative loss of the test metric; 0.005 is 0.5 % (default: no limit; 0.005 with --scheme auto).",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="Largest file of a variant, in bytes (default: no limit).",
+)
+@click.option(
+    "--sign-with",
+    type=click.Path(path_type=Path),
+    metavar="PRIVATE_KEY",
+    help="Sign the bundle with this key, made by keys new (default: unsigned).",
+)
 def export(
     run_dir: Path,
     output: Path | None,
@@ -83,7 +107,10 @@ def export(
     max_bytes: int | None,
     sign_with: Path | None,
 ) -> None:
-    """Make a bundle of a training run, proven on every backend that is installed here."""
+    """Make a bundle from a training run, and test it on each backend.
+
+    RUN_DIR is the run folder of edge-lstm train. A bundle that fails on an installed backend is not written.
+    """
     limited = any(limit is not None for limit in (max_drift, max_metric_loss, max_bytes))
     auto = schemes == ["auto"]
     if (auto or limited) and not certificate:

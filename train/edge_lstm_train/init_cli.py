@@ -16,16 +16,30 @@ _SERVICE = "service.toml"
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--task", type=click.Choice(["forecast", "anomaly", "classify", "regress"]), required=True, help="What to learn."
+    "--task",
+    type=click.Choice(["forecast", "anomaly", "classify", "regress"]),
+    required=True,
+    help="Task of the model.",
 )
-@click.option("--target", metavar="COLUMN", help="What to forecast, tell apart or estimate; a known truth. Else found.")
-@click.option("--stream-column", metavar="COLUMN", help="The column that names the stream. Else found.")
-@click.option("--header", metavar="NAME,...", help="The columns' names, where the first row holds readings.")
 @click.option(
-    "--decimal", type=click.Choice(["point", "comma"]), help="What numbers have before their fraction. Else found."
+    "--target", metavar="COLUMN", help="Column to forecast, classify or estimate (default: found by its content)."
 )
-@click.option("--name", help="The model's name. [default: the recording's]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="FOLDER", help="[default: .]")
+@click.option("--stream-column", metavar="COLUMN", help="Column that names the stream (default: found by its content).")
+@click.option("--header", metavar="NAME,...", help="Names of the columns, for a file without a header row.")
+@click.option(
+    "--decimal",
+    type=click.Choice(["point", "comma"]),
+    help="Decimal separator of the numbers (default: found by their content).",
+)
+@click.option("--name", metavar="NAME", help="Name of the model (default: name of the recording).")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="Folder for both files (default: this folder).",
+)
 def init(
     recording: Path | None,
     task: str,
@@ -38,7 +52,7 @@ def init(
 ) -> None:
     """Write a commented recipe and service config for your own data.
 
-    With a RECORDING (CSV, Parquet, or a pattern in quotes) its columns are filled in.
+    RECORDING is a CSV or Parquet file, or a pattern in quotes for several files. With it, the recipe names its columns.
     """
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
     from edge_lstm_train.recipe.recipe import read_recipe
@@ -49,7 +63,7 @@ def init(
     files = {output / f"{name}.toml", output / _SERVICE}
     for file in sorted(files):
         if file.exists():
-            raise EdgeLstmError(f"expected no file at {file}, found one", "choose another --name or -o FOLDER")
+            raise EdgeLstmError(f"expected no file at {file}, found one", "choose another --name or -o DIR")
     if not output.is_dir():
         raise EdgeLstmError(f"expected a folder at {output}, found none", "make it first, or name another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]

@@ -16,17 +16,31 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--device", metavar="NAME", help="The board whose budget counts. Default: the one that this is.")
+@click.option("--device", metavar="NAME", help="Board whose budget applies (default: detected).")
 @click.option(
-    "--seconds", type=click.FloatRange(0.01, 60), default=0.5, show_default=True, help="For each batch size of each."
+    "--seconds",
+    type=click.FloatRange(0.01, 60),
+    metavar="SECONDS",
+    default=0.5,
+    show_default=True,
+    help="Seconds per batch size and variant.",
 )
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option(
-    "--write", type=click.Path(path_type=Path), metavar="SERVICE.toml", help="Put the recommended ones into it."
+    "--write",
+    type=click.Path(path_type=Path),
+    metavar="SERVICE.toml",
+    help="Write the recommended backend and scheme into this service config.",
 )
-@click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds sys/.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Root of the file tree that holds sys/."
+)
 def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write: Path | None, root: Path) -> None:
-    """Measure every backend and scheme that runs here, and recommend one."""
+    """Measure every backend and scheme here, and recommend one.
+
+    Per variant: time of a step (p50 and p99, in microseconds), steps per second for several batch sizes, memory in MB,
+    load time, and energy per step where the board measures its power.
+    """
     from edge_lstm.backends.registry import runnable
     from edge_lstm.diagnostics.bench import ANYWHERE, CpuLimits, facts, table
     from edge_lstm.diagnostics.bench import bench as measure

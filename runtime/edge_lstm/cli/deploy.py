@@ -14,12 +14,32 @@ from edge_lstm.hardware.boards import read_board
 @click.command()
 @click.argument("name")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder of wheels."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Folder for the wheels; an existing wheelhouse there is replaced.",
 )
-@click.option("--python", "pythons", multiple=True, metavar="X.Y", help="Default: those of the board's systems.")
-@click.option("--extra", "others", multiple=True, metavar="EXTRA", help="More than the board's own: signing, onnx, ...")
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    metavar="X.Y",
+    help="Python version on the board; repeatable (default: every version of the board's operating systems).",
+)
+@click.option(
+    "--extra",
+    "others",
+    multiple=True,
+    metavar="EXTRA",
+    help="Further extra of edge-lstm, such as signing or onnx; repeatable (default: only the board's extras).",
+)
 def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[str, ...]) -> None:
-    """Collect the wheels that a board NAME without a way to the internet installs from."""
+    """Download all wheels that a board without internet needs.
+
+    NAME is a board of `edge-lstm device list`.
+    """
     from edge_lstm.deploy.own_wheel import extras
     from edge_lstm.deploy.wheel_target import Target
     from edge_lstm.deploy.wheelhouse import collect
@@ -54,12 +74,25 @@ def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[
     "--wheelhouse",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIR",
-    help="For a board without internet: what device wheelhouse collected.",
+    help="Install from this folder, made by device wheelhouse (default: from the internet).",
 )
-@click.option("--python", default="python3", show_default=True, metavar="PROGRAM", help="The Python to use there.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=30.0, show_default=True, metavar="SECONDS")
-@click.option("--ssh-config", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE")
-@click.option("--root", default="", hidden=True, help="A folder of the board instead of its /.")
+@click.option("--python", default="python3", show_default=True, metavar="PROGRAM", help="Python program on the board.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for a first prediction, in seconds.",
+)
+@click.option(
+    "--ssh-config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Configuration file for ssh (default: your own, ~/.ssh/config).",
+)
+@click.option("--root", default="", hidden=True, help="Folder on the board that replaces its /.")
 def deploy(
     destination: str,
     service: Path,
@@ -70,9 +103,11 @@ def deploy(
     ssh_config: Path | None,
     root: str,
 ) -> None:
-    """Bring a service and its bundle to a board over ssh, prove the bundle there, start, and wait for a prediction.
+    """Install and start a service on a board over ssh.
 
-    Needs root there: root@HOST, or sudo without a password. Run again, it changes only what differs.
+    It copies the config and the bundle, verifies the bundle on the board's own backend, installs the systemd unit,
+    starts the service and waits for a first prediction. It needs root on the board: root@HOST, or sudo without a
+    password. A second run changes only what differs.
     """
     from edge_lstm.deploy.deployment import deploy as bring
     from edge_lstm.deploy.deployment import deployment_files

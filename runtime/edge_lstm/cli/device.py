@@ -17,13 +17,13 @@ root_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=Path("/"),
     metavar="DIR",
-    help="A system's root folder instead of /.",
+    help="Root folder of the system to use (default: /).",
 )
 
 
 @click.group()
 def device() -> None:
-    """Boards: what is known of them, and the service on them."""
+    """Show boards, and install services on them."""
 
 
 device.add_command(deploy)
@@ -32,7 +32,7 @@ device.add_command(wheelhouse)
 
 @device.command("list")
 def list_boards() -> None:
-    """Name the boards that are known, with what a service does on them."""
+    """List the boards, with their default service settings."""
     for name in board_names():
         board = read_board(name)
         service = board.service
@@ -45,7 +45,7 @@ def list_boards() -> None:
 @device.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show a board's settings, and the reasons for them."""
+    """Show the settings of the board NAME, and the reasons for them."""
     read_board(name)
     click.echo(board_text(name), nl=False)
 
@@ -53,7 +53,7 @@ def show(name: str) -> None:
 @device.command()
 @root_option
 def detect(root: Path) -> None:
-    """Name the board that this is, for `device = "NAME"` in a service's config."""
+    """Print the name of this board, for a service config."""
     machine = prepared_machine(root)
     seen = [machine.model or "no device tree", machine.architecture or "unknown architecture"]
     if root.resolve() == Path("/"):
@@ -73,10 +73,13 @@ def detect(root: Path) -> None:
 @device.command()
 @click.argument("service", type=click.Path(path_type=Path))
 @root_option
-@click.option("--dry-run", is_flag=True, help="Check all, show the unit, write nothing.")
-@click.option("--start", is_flag=True, help="Start it too, or restart it, and wait until it is ready.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print the unit, but write nothing.")
+@click.option("--start", is_flag=True, help="Start or restart the service, and wait until it is ready.")
 def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
-    """Install the service of a config, SERVICE.toml, under systemd."""
+    """Install a service under systemd.
+
+    SERVICE is a service config (service.toml).
+    """
     from edge_lstm.deploy.install import install as put
     from edge_lstm.deploy.install import plan, systemctl
 
@@ -103,9 +106,12 @@ def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
 @device.command()
 @click.argument("service")
 @root_option
-@click.option("--with-state", is_flag=True, help="Also remove what the service remembers of its streams.")
+@click.option("--with-state", is_flag=True, help="Also remove the state of the service's streams.")
 def uninstall(service: str, root: Path, with_state: bool) -> None:
-    """Remove an installed service, SERVICE: its config's path, its name or its client id."""
+    """Remove an installed service.
+
+    SERVICE is the path of its config, the name of its unit, or its MQTT client id.
+    """
     from edge_lstm.deploy.install import service_name
     from edge_lstm.deploy.install import uninstall as take_away
     from edge_lstm.foundation.config import read_toml

@@ -20,10 +20,20 @@ _LEAST_ROOM = 30
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
-@click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds proc/, run/ and sys/.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default="/",
+    hidden=True,
+    help="Root of the file tree that holds proc/, run/ and sys/.",
+)
 def doctor(config: Path, as_json: bool, root: Path) -> None:
-    """Look at all that the service of a config needs here, with a remedy for what is not well."""
+    """Check what a service needs on this machine, and suggest fixes.
+
+    CONFIG is a service config (service.toml). One line per check, with a light: green (good), amber (works, with a
+    risk), red (the service would fail) or unknown. The exit code is 1 if a line is red.
+    """
     from edge_lstm.diagnostics.doctor import examine, facts, summary
 
     if not logging.getLogger("edge_lstm").isEnabledFor(logging.DEBUG):

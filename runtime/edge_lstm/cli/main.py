@@ -61,9 +61,12 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-lstm")
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("-v", "--verbose", is_flag=True, help="Log debug messages too.")
 def main(verbose: bool) -> None:
-    """From a recording of your sensors to an LSTM on a small board that remembers."""
+    """From a recording of sensors to a small LSTM on a Raspberry Pi or Jetson.
+
+    The LSTM keeps its state across MQTT readings, restarts and updates.
+    """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )

@@ -13,17 +13,39 @@ _SESSION_S = 604_800  # a week, as a service's
 
 
 @click.command()
-@click.option("--from", "url", metavar="mqtt://HOST:PORT", help="The broker; with --config, instead of its own.")
-@click.option("--topic", "topics", multiple=True, help="Where readings come from, like sensors/{stream}; repeatable.")
-@click.option("--preset", metavar="NAME", help="The mapping of a well-known device software, like tasmota.")
 @click.option(
-    "--config", type=click.Path(path_type=Path), metavar="SERVICE.toml", help="A service's mapping and broker."
+    "--from", "url", metavar="mqtt://HOST:PORT", help="Broker (with --config, default: the broker of the config)."
 )
-@click.option("--feature", "features", multiple=True, metavar="NAME[=PATH]", help="What to record; repeatable.")
 @click.option(
-    "--client-id", metavar="NAME", help="Keep a session under this name: what comes between two runs is not missed."
+    "--topic", "topics", multiple=True, metavar="TOPIC", help="Topic of readings, like sensors/{stream}; repeatable."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.csv")
+@click.option("--preset", metavar="NAME", help="Mapping for a known device software, like tasmota.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="SERVICE.toml",
+    help="Take topics, mapping and broker from this service config.",
+)
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    metavar="NAME[=PATH]",
+    help="Feature to record, and its JSON path in a message; repeatable (default: see above).",
+)
+@click.option(
+    "--client-id",
+    metavar="NAME",
+    help="MQTT client id. The broker then keeps readings between two runs for up to a week (default: no session).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.csv",
+    help="File to write; an existing one is continued.",
+)
 def record(
     url: str | None,
     topics: tuple[str, ...],
@@ -33,11 +55,10 @@ def record(
     client_id: str | None,
     output: Path,
 ) -> None:
-    """Record live readings into a CSV file, until Ctrl-C.
+    """Record live MQTT readings into a CSV file, until Ctrl-C.
 
-    The file is continued where it is there. Without --feature its columns are those that it has, those of the bundle
-    (with --config), or the numbers in the first message. Messages without a time get that of their arrival, unless
-    the config says otherwise.
+    Without --feature, the columns are those of the existing file, those of the bundle (with --config), or all numbers
+    of the first message. A message without a time gets its time of arrival, unless the config says otherwise.
     """
     from edge_lstm.foundation.config import from_mapping
     from edge_lstm.foundation.signals import ended_by_signals

@@ -27,16 +27,34 @@ _REPLAY_REWIND = 1000  # of a history whose bundle is another: it holds readings
 @click.command()
 @bundle_argument
 @click.argument("recording", type=click.Path(path_type=Path), required=False)
-@click.option("--history", "store", type=click.Path(path_type=Path), metavar="STATE.db", help="What a device kept.")
-@click.option("--at", metavar="TIME", help="Stop after this time, and show the streams' states.")
+@click.option(
+    "--history",
+    "store",
+    type=click.Path(path_type=Path),
+    metavar="STATE.db",
+    help="Replay the readings that a device kept in its state database, in place of a recording.",
+)
+@click.option(
+    "--at", metavar="TIME", help="Stop after this time, and print the states of the streams (default: the end)."
+)
 @backend_option
 @scheme_option
 @time_option
 @stream_column_option
 @stream_option
-@click.option("--column", "columns", multiple=True, metavar="FEATURE=COLUMN", help="Where a feature has another name.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the predictions to a CSV file.")
-@click.option("--json", "as_json", is_flag=True, help="Print each prediction as the service would publish it.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FEATURE=COLUMN",
+    help="Column of a feature; repeatable (default: the column with the name of the feature).",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the predictions to this file."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print each prediction as the JSON that the service would publish."
+)
 def replay(
     bundle: Path,
     recording: Path | None,
@@ -51,7 +69,7 @@ def replay(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
+    """Run a recording through the service's own code, at full speed."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.messages.encoder import encode_prediction
     from edge_lstm.recordings.columns import ValueColumn
@@ -141,15 +159,21 @@ def _speed(context: click.Context, parameter: click.Parameter, text: str) -> flo
 
 @click.command()
 @recording_argument
-@click.option("--to", "url", required=True, metavar="mqtt://HOST:PORT", help="The broker.")
-@click.option("--topic", default="sensors/{stream}", show_default=True, help="Where each stream's readings go.")
+@click.option("--to", "url", required=True, metavar="mqtt://HOST:PORT", help="Broker to publish to.")
+@click.option(
+    "--topic",
+    default="sensors/{stream}",
+    show_default=True,
+    metavar="TOPIC",
+    help="Topic for the readings of each stream.",
+)
 @click.option(
     "--speed",
     callback=_speed,
     default="1",
     show_default=True,
     metavar="N|max",
-    help="Times as fast as recorded, or max.",
+    help="Speed relative to the recording, or max: without pauses.",
 )
 @time_option
 @stream_column_option
@@ -163,7 +187,7 @@ def simulate(
     stream_column: str | None,
     stream: str | None,
 ) -> None:
-    """Play a recording into a broker, as if its sensors were there."""
+    """Publish a recording to a broker, as its sensors would."""
     from edge_lstm.foundation.progress import progress
     from edge_lstm.mqtt.address import parse_address
     from edge_lstm.recordings.dialect import dialect

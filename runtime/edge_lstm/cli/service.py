@@ -15,7 +15,10 @@ from edge_lstm.foundation.errors import EdgeLstmError
 @click.command()
 @config_argument
 def run(config: Path) -> None:
-    """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    """Run the service: MQTT readings in, predictions out.
+
+    CONFIG is a service config (service.toml). The service keeps the state of each stream across restarts.
+    """
     import faulthandler
 
     from edge_lstm.service.deferred_imports import defer_seldom_used
@@ -29,9 +32,12 @@ def run(config: Path) -> None:
 
 @click.command()
 @config_argument
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def status(config: Path, as_json: bool) -> None:
-    """Show what the service of a config says of itself, over its broker."""
+    """Show the status of a running service, over its broker.
+
+    CONFIG is its service config (service.toml).
+    """
     from edge_lstm.service.config import read_service_config
     from edge_lstm.service.status import read_status, status_text
 
@@ -40,9 +46,16 @@ def status(config: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65534), default=1883, show_default=True, help="MQTT 5; 3.1.1 one above.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65534),
+    default=1883,
+    show_default=True,
+    metavar="PORT",
+    help="TCP port for MQTT 5; MQTT 3.1.1 uses the next one.",
+)
 def broker(port: int) -> None:
-    """Run a small MQTT broker on loopback, for a first try without mosquitto."""
+    """Run a small MQTT broker on loopback, for first tests."""
     from edge_lstm.foundation.signals import ended_by_signals
     from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 
