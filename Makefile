@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-workshop test-compat test-systemd test-arm64 lint fuzz soak clean
+.PHONY: demo test test-device test-workshop test-compat test-systemd test-arm64 lint docs fuzz soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -51,6 +51,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docs/commands.md from the program's own help; a test fails where the two differ.
+docs: .venv/installed
+	$(BIN)/python -m tests.make_commands_doc
 
 # A million strange messages into the decoder, and 200,000 into the whole service; not part of the tests, since it takes minutes.
 fuzz: .venv/installed
