@@ -18,14 +18,13 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORDS
 from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.recordings.columns import (
-    NumberReader,
     NumberWords,
     TimeColumns,
     TimeReader,
     ValueColumn,
-    fault,
-    in_order,
+    cell_error,
     texts_of,
+    value_reader,
 )
 from edge_lstm.recordings.label_windows import Countdown, LabelWindows
 from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
@@ -117,8 +116,8 @@ class _Reader:
         self._columns = columns
         labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
         self._label_names = list(labels)
-        self._quantities = [_quantity(one) for one in (*columns.values.values(), *labels.values())]
-        self._numbers = [NumberReader(quantity, columns.words) for quantity in self._quantities]
+        self._value_columns = [_value_column(one) for one in (*columns.values.values(), *labels.values())]
+        self._value_readers = [value_reader(one, columns.words) for one in self._value_columns]
         self._times = (
             columns.time
             if isinstance(columns.time, TimeColumns)
@@ -133,7 +132,7 @@ class _Reader:
     def read(self, table: Table, only: str) -> None:
         """Add a file; `only` is its stream's name where no column names it."""
         columns = self._columns
-        value_at = [column_index(table, quantity.column) for quantity in self._quantities]
+        value_at = [column_index(table, one.column) for one in self._value_columns]
         stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
         group_at = column_index(table, columns.group_column) if columns.group_column else None
         time_at = [] if self._times.interval_s is not None else time_columns(table, self._times)
@@ -147,8 +146,11 @@ class _Reader:
                 times = self._time_reader.read(table, block, [block.cells[at] for at in time_at], names)
             else:
                 times = self._counted(stream_of)
-            numbers = [one.read(table, block, block.cells[at]) for one, at in zip(self._numbers, value_at, strict=True)]
-            self._read.append((stream_of, times, numbers))
+            values = [
+                reader.read(table, block, block.cells[at])
+                for reader, at in zip(self._value_readers, value_at, strict=True)
+            ]
+            self._read.append((stream_of, times, values))
 
     def recording(self, source: str, files: Sequence[Path]) -> Recording:
         columns = self._columns
@@ -158,12 +160,11 @@ class _Reader:
         categories: dict[str, Sequence[str]] = {}
         left_out: Counter[str] = Counter()
         names = [*columns.values, *self._label_names]
-        for at, (name, reader, quantity) in enumerate(zip(names, self._numbers, self._quantities, strict=True)):
+        for at, (name, reader) in enumerate(zip(names, self._value_readers, strict=True)):
             left_out += reader.left_out
-            if quantity.text:
-                categories[name], numbers[at] = in_order(reader.categories, numbers[at])
-            elif quantity.categories:
-                categories[name] = quantity.categories
+            texts, numbers[at] = reader.finished(numbers[at])
+            if texts is not None:
+                categories[name] = texts
         width = len(columns.values)
         values = np.stack(numbers[:width], axis=1) if width else np.empty((len(times), 0))
         known = dict(zip(self._label_names, numbers[width:], strict=True))
@@ -191,7 +192,7 @@ class _Reader:
             return np.full(len(block.rows), streams.setdefault(only, len(streams)))
         names = texts_of(block.cells[at])
         if "" in names:
-            raise fault(table, block, names.index(""), table.header[at], "expected a stream's name, found nothing")
+            raise cell_error(table, block, names.index(""), table.header[at], "expected a stream's name, found nothing")
         for name in dict.fromkeys(names):
             streams.setdefault(name, len(streams))
         return np.fromiter(map(streams.__getitem__, names), np.int64, len(names))
@@ -202,7 +203,7 @@ class _Reader:
             if known != group:
                 row = list(zip(stream_of.tolist(), groups, strict=True)).index((index, group))
                 stream = list(self._streams)[index]
-                raise fault(
+                raise cell_error(
                     table,
                     block,
                     row,
@@ -311,7 +312,7 @@ def stream_names(files: Sequence[Path]) -> list[str]:
     )
 
 
-def _quantity(column: str | ValueColumn) -> ValueColumn:
+def _value_column(column: str | ValueColumn) -> ValueColumn:
     return ValueColumn(column) if isinstance(column, str) else column
 
 
