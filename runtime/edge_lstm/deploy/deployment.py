@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edge_lstm.backends.kinds import BACKENDS
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.deploy.install import service_name
@@ -37,7 +38,6 @@ HOME = "/opt/edge-lstm"  # on the board: environments, and what services are mad
 _NEEDED_MB = 500  # for an environment and the wheels that it is made of
 _SPARE_MB = 50  # with less, pip fails for want of room, whatever it says
 _LAST_LINES = 15
-_EXTRAS = {"litert": "tflite", "onnx": "onnx", "tflite-runtime": "tflite-runtime", "numpy": None}
 # The source comes first on stdin and what it works on behind it, so that nothing has to lie on the board for it.
 _BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv.pop(1))), 'board_agent', 'exec'))"
 
@@ -277,8 +277,8 @@ def _extras(board: BoardConfig, goods: DeploymentFiles) -> list[str]:
     chosen = goods.config.backend
     extras = set(board.extras)
     if chosen is not None:
-        extras -= {extra for extra in _EXTRAS.values() if extra is not None}
-        extras |= {extra for extra in (_EXTRAS[chosen],) if extra is not None}
+        extras -= {kind.extra for kind in BACKENDS.values()}
+        extras |= {BACKENDS[chosen].extra} - {""}  # empty: the base installs that backend
     return sorted({*extras, *goods.extras})
 
 

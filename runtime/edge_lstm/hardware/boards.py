@@ -13,7 +13,7 @@ from edge_lstm.foundation.config import from_mapping, key, suggestion, toml_tabl
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import Machine
 
-BackendName = Literal["litert", "onnx", "tflite-runtime", "numpy"]
+BackendName = Literal["litert", "onnx", "tflite-runtime", "numpy"]  # backends.kinds.NAMES, which a type cannot read
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 Sync = Literal["full", "normal"]
 

@@ -6,12 +6,14 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from edge_lstm.backends.kinds import BACKENDS, NAMES
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.hardware.boards import board_names, board_table, detected, read_board
+from edge_lstm.hardware.boards import BackendName, board_names, board_table, detected, read_board
 from edge_lstm.hardware.machine import Machine, memory_mb, prepared_machine, this_machine
 
 PI_4 = Machine("aarch64", "3.11.2", "2.36", 3794, "Raspberry Pi 4 Model B Rev 1.4", ("raspberrypi,4-model-b",))
@@ -47,8 +49,12 @@ def test_every_board_reads_whole_and_asks_for_no_more_than_it_has() -> None:
         assert board.budget.rss_mb < board.service.memory_max_mb, name
         assert 60 + 0.003 * board.service.max_streams <= board.service.memory_max_mb, name  # MB; docs/boards.md
         assert board.providers[0] == "CPUExecutionProvider", name
-        assert {"litert": "tflite"}.get(board.service.backend, board.service.backend) in board.extras, name
+        assert BACKENDS[board.service.backend].extra in board.extras, name
         assert all(image.python == image.runs or image.note for image in board.images), name
+
+
+def test_a_config_may_name_every_backend_and_no_other() -> None:
+    assert get_args(BackendName) == NAMES
 
 
 def test_an_image_says_which_python_edge_lstm_runs_on() -> None:
