@@ -226,7 +226,7 @@ def test_a_board_that_does_not_fit_is_refused_before_anything_lies_there(
     assert (status, said) == (1, "")
     assert log == (
         f"error: board does not fit a 32-bit ARM board: expected armv7l, found {this_machine().architecture}\n"
-        "hint: choose the board that it is (edge-lstm device detect)\n"
+        "hint: choose the board of this machine (edge-lstm device detect)\n"
     )
     service.write_text(service.read_text().replace("generic-armv7", "generic-armv77"))
     assert 'found "generic-armv77"; did you mean "generic-armv7"?' in deploy(board, service, bundle_path)[2]

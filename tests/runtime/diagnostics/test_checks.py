@@ -176,7 +176,7 @@ def test_a_service_that_cannot_have_its_cores_or_providers_is_red(bundle_path: P
     finding, _, _ = model.bundle(bundle_path, cores, bundle_path.parent)
     assert finding.light == "red"
     assert "expected to run on the cores 999" in finding.found
-    assert finding.remedy == "mend cores, or leave it out"
+    assert finding.remedy == "correct cores, or leave it out"
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")

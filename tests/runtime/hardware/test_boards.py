@@ -144,7 +144,7 @@ def test_a_machine_that_is_not_the_board_hears_every_reason_and_remedy() -> None
     xavier = dataclasses.replace(PI_4, python="3.8.10", memory_mb=6800)
     with pytest.raises(EdgeLstmError) as caught:
         read_board("jetson-xavier-nx").fit(xavier)
-    assert caught.value.hint == "install a newer Python (uv python install 3.11), and edge-lstm with it"
+    assert caught.value.hint == "install a newer Python (uv python install 3.11), and edge-lstm in it"
 
 
 def test_what_is_not_known_of_a_prepared_root_is_not_held_against_it(tmp_path: Path) -> None:
