@@ -1,4 +1,4 @@
-"""The verbs under `edge-lstm device` that work from a workstation: they bring what a board needs to it."""
+"""The commands of `edge-lstm device` for a workstation: they prepare a board over ssh."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[
         )
     if strange := sorted(set(others) - set(extras())):
         raise EdgeLstmError(
-            f'expected an extra of edge-lstm, found "{strange[0]}"; {suggestion(strange[0], extras())}', "mend --extra"
+            f'expected an extra of edge-lstm, found "{strange[0]}"; {suggestion(strange[0], extras())}',
+            "correct --extra",
         )
     wheels = collect(output, name, chosen, sorted({*board.extras, *others}))
     size = sum(path.stat().st_size for path in wheels)
@@ -109,21 +110,21 @@ def deploy(
     starts the service and waits for a first prediction. It needs root on the board: root@HOST, or sudo without a
     password. A second run changes only what differs.
     """
-    from edge_lstm.deploy.deployment import deploy as bring
+    from edge_lstm.deploy.deployment import deploy as deploy_service
     from edge_lstm.deploy.deployment import deployment_files
     from edge_lstm.deploy.ssh import Ssh
 
-    goods = deployment_files(service, bundle)
+    files = deployment_files(service, bundle)
     with Ssh(destination, ssh_config) as ssh:
-        say = functools.partial(click.echo, err=True)
-        outcome = bring(ssh, goods, say=say, wheelhouse=wheelhouse, python=python, root=root, wait_s=wait_s)
+        log = functools.partial(click.echo, err=True)
+        outcome = deploy_service(ssh, files, log=log, wheelhouse=wheelhouse, python=python, root=root, wait_s=wait_s)
     if not outcome.changed:
-        click.echo(f"{outcome.service} runs on {destination} as it is here; nothing was changed")
+        click.echo(f"{outcome.service} on {destination} is up to date; nothing was changed")
         return
-    click.echo(f"{outcome.service} serves on {destination}; changed: {', '.join(outcome.changed)}")
+    click.echo(f"{outcome.service} runs on {destination}; changed: {', '.join(outcome.changed)}")
     if outcome.prediction is not None:
         click.echo(f"first prediction: {outcome.prediction}")
-    elif outcome.unheard is not None:
-        click.echo(f"its predictions could not be heard: {outcome.unheard}")
+    elif outcome.not_received is not None:
+        click.echo(f"its predictions could not be received: {outcome.not_received}")
     else:
-        click.echo(f"no reading came within {wait_s:g} s")
+        click.echo(f"no prediction came within {wait_s:g} s")

@@ -30,7 +30,7 @@ class LocalSsh:
 def test_the_agent_that_is_sent_to_a_board_answers_there(tmp_path: Path) -> None:
     ssh: Any = LocalSsh()
     board = _Board(ssh, sys.executable)
-    facts = board.ask("probe", root="", folder=str(tmp_path))
+    facts = board.call("probe", root="", folder=str(tmp_path))
     assert facts["python"] == platform.python_version()
     assert board.send(f"{tmp_path}/files", {"a/b": b"1"}, secret=True, alone=False) == ["a/b"]
     assert (tmp_path / "files/a/b").read_bytes() == b"1"
