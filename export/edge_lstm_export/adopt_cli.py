@@ -1,4 +1,4 @@
-"""The verb `adopt`; it imports onnx when it runs."""
+"""The command `adopt`; it imports onnx when it runs."""
 
 from __future__ import annotations
 
@@ -73,10 +73,12 @@ def adopt(
         numbers = {name: float(value) for name, value in _pairs("--constant", constants).items()}
     except ValueError:
         raise click.UsageError("--constant: expected NAME=NUMBER") from None
-    told = AdoptOptions(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
-    bundle, verdicts = adopt_model(model, output or Path(f"{told.name}.elstm"), told)
+    options = AdoptOptions(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
+    bundle, verdicts = adopt_model(model, output or Path(f"{options.name}.elstm"), options)
     click.echo(f"{bundle.source}  id {bundle.id}")
     for verdict in verdicts:
         click.echo(f"{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
     if LEFT_OUT in bundle.manifest.provenance:
-        click.echo(f"note: {LEFT_OUT}: {bundle.manifest.provenance[LEFT_OUT]}; a bundle gives the first one", err=True)
+        click.echo(
+            f"note: {LEFT_OUT}: {bundle.manifest.provenance[LEFT_OUT]}; a bundle has only the first one", err=True
+        )

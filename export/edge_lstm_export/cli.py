@@ -1,4 +1,4 @@
-"""The verb `export`; it imports torch and the writers' packages when it runs, and names the one that is missing."""
+"""The command `export`; it imports torch and the packages of the writers when it runs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 _CERTIFICATE = "certificate.html"  # beside the training report
-_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # where --scheme auto is given no budget
+_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # for --scheme auto without limits
 _SCHEMES, _FORMATS = get_args(Scheme), get_args(Format)
 
 
 def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Reads a comma list of known names, each once."""
+    """A callback that reads a comma-separated list of known names, without duplicates."""
 
     def read(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
         names = [name.strip() for name in text.split(",")]
@@ -114,7 +114,7 @@ def export(
     limited = any(limit is not None for limit in (max_drift, max_metric_loss, max_bytes))
     auto = schemes == ["auto"]
     if (auto or limited) and not certificate:
-        raise click.UsageError("expected a certificate for --scheme auto and for budgets, found --no-certificate")
+        raise click.UsageError("expected a certificate for --scheme auto and for limits, found --no-certificate")
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
     from edge_lstm.bundle.web_page import model_page
@@ -129,7 +129,7 @@ def export(
     if auto:
         network = checkpoint.model.network()
         schemes = [one for one in get_args(Scheme) if not all(unfit(network, one, format) for format in formats)]
-    click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and proving each on its backends", err=True)
+    click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and testing each on its backends", err=True)
     if auto and not limited:
         max_drift, max_metric_loss = _AUTO_DRIFT, _AUTO_METRIC_LOSS
     budgets = Budgets(max_drift, max_metric_loss, max_bytes)
@@ -141,11 +141,11 @@ def export(
         _rescore(run_dir, exported.bundle)
     click.echo(_table(exported, path))
     for variant in exported.unproven:
-        click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is unproven", err=True)
+        click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is not tested", err=True)
 
 
 def _rescore(run_dir: Path, bundle: Bundle) -> None:
-    """The bundle's own scores into the run's report, where the run is whole and its recording still there."""
+    """Add the scores of the bundle to the report of the run, if the run is complete and its recording available."""
     from edge_lstm_export.rescore import rescore
     from edge_lstm_train.run import METRICS, RECIPE, REPORT
 

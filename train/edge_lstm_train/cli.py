@@ -1,4 +1,4 @@
-"""The verb `train`; torch and matplotlib are imported only when it runs."""
+"""The commands `train` and `tune`; they import torch and matplotlib when they run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     require("train", "torch", "matplotlib")
     from edge_lstm_train.recipe.recipe import read_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
+    logging.getLogger("edge_lstm.streaming.sampling").setLevel(
+        logging.WARNING
+    )  # the report counts the gaps of a recording
     chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
@@ -120,7 +122,7 @@ def tune(
     try:
         found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
     except KeyboardInterrupt:
-        raise EdgeLstmError("interrupted; finished trials are kept", "the same command goes on from them") from None
+        raise EdgeLstmError("interrupted; finished trials are kept", "run the same command again to continue") from None
     result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
     click.echo(as_text(*found.table))
     if found.refused:

@@ -68,7 +68,9 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
         )
     runs = [run for run in runnable(opened) if run[0] == (backend or run[0]) and run[1] == (scheme or run[1])]
     if not runs:
-        load(opened, *preferred(opened, backend, scheme))  # says what is missing, or why that backend may not
+        load(
+            opened, *preferred(opened, backend, scheme)
+        )  # raises the reason: what is missing, or why the backend is refused
         raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
     verdicts = verdicts_of(opened, runs)
     if as_json:
@@ -84,8 +86,8 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
     if failed:
         names = ", ".join(f"{verdict.backend} {verdict.scheme}" for verdict in failed)
         raise EdgeLstmError(
-            f"{bundle}: expected every backend to give the golden vectors, found {len(failed)} that does not: {names}",
-            "do not run the bundle on these; another version of the backend may do",
+            f"{bundle}: expected every backend to pass the golden vectors, found failures of {names}",
+            "do not run the bundle on these; try another version of the backend",
         )
 
 

@@ -23,7 +23,7 @@ def run(config: Path) -> None:
 
     from edge_lstm.service.deferred_imports import defer_seldom_used
 
-    faulthandler.enable()  # a wheel made for another processor ends us with no word of ours: this says in which import
+    faulthandler.enable()  # a wheel for another processor crashes the process: this prints in which import
     defer_seldom_used()
     from edge_lstm.service.runner import serve
 
@@ -64,4 +64,4 @@ def broker(port: int) -> None:
         while embedded.running and not ended:
             time.sleep(0.2)
     if not ended:
-        raise EdgeLstmError("expected the broker to run until it is told to end, found that it died", "start it again")
+        raise EdgeLstmError("expected the broker to run until Ctrl-C, found that it stopped", "start it again")

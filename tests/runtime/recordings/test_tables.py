@@ -137,7 +137,7 @@ def test_labels_stand_beside_the_features_by_column_by_windows_and_as_rows_that_
     assert recording.labels["broken"].tolist() == [0, 1, 0, 1]
     assert recording.labels["left"].tolist() == [2, 1, 0, 0]
     assert recording.rows(recording.stream_of == 1).labels["left"].tolist() == [0]
-    with pytest.raises(EdgeLstmError, match='expected windows of streams of the recording, found one of "c"'):
+    with pytest.raises(EdgeLstmError, match='expected windows for streams of the recording, found one for "c"'):
         read_recording(
             path, Columns({"x": "x"}, "time", "m", labels={"broken": LabelWindows([LabelWindow(0, 1, "c")])})
         )
