@@ -1,4 +1,4 @@
-"""The command `adopt`; it imports onnx when it runs."""
+"""The verb `adopt`, which imports onnx only when it runs."""
 
 from __future__ import annotations
 

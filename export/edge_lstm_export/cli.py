@@ -1,4 +1,4 @@
-"""The command `export`; it imports torch and the packages of the writers when it runs."""
+"""The verb `export`, which imports torch and the writers only when it runs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 _CERTIFICATE = "certificate.html"  # beside the training report
-_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # for --scheme auto without limits
+_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # for --scheme auto without a budget
 _SCHEMES, _FORMATS = get_args(Scheme), get_args(Format)
 
 
 def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """A callback that reads a comma-separated list of known names, without duplicates."""
+    """A callback that parses a comma-separated list of known names."""
 
     def read(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
         names = [name.strip() for name in text.split(",")]
@@ -145,7 +145,7 @@ def export(
 
 
 def _rescore(run_dir: Path, bundle: Bundle) -> None:
-    """Add the scores of the bundle to the report of the run, if the run is complete and its recording available."""
+    """Add the bundle's own scores to the run's report, if the run is complete and its recording still exists."""
     from edge_lstm_export.rescore import rescore
     from edge_lstm_train.run import METRICS, RECIPE, REPORT
 

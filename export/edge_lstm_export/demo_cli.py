@@ -1,4 +1,4 @@
-"""The command `demo`; it imports torch and onnx when it runs."""
+"""The verb `demo`, which imports all heavy packages only when it runs."""
 
 from __future__ import annotations
 

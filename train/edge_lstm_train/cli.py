@@ -1,4 +1,4 @@
-"""The commands `train` and `tune`; they import torch and matplotlib when they run."""
+"""The verbs `train` and `tune`; torch and matplotlib are imported only when they run."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def tune(
     try:
         found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
     except KeyboardInterrupt:
-        raise EdgeLstmError("interrupted; finished trials are kept", "run the same command again to continue") from None
+        raise EdgeLstmError("interrupted; finished trials are kept", "continue with the same command") from None
     result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
     click.echo(as_text(*found.table))
     if found.refused:

@@ -71,9 +71,11 @@ def record(
 
     paths = dict(text.partition("=")[::2] for text in features)
     if config is not None and (topics or preset):
-        raise click.UsageError("expected either --config or --topic and --preset: a config says where readings are")
+        raise click.UsageError("expected either --config or --topic and --preset: a config has its own topics")
     if output.suffix.lower() != ".csv":
-        raise EdgeLstmError(f"expected a file that ends in .csv, found {output}", "name it so; gzip it when it is done")
+        raise EdgeLstmError(
+            f"expected a file that ends in .csv, found {output}", "use such a name; the file can be gzipped afterwards"
+        )
     source = _from_options(url, topics, preset, paths) if config is None else _from_config(config, url, paths)
     connection = source.connection(client_id)
     recorder = Recorder(connection, source.mapping, output, source.features, source.categories)
@@ -126,7 +128,7 @@ def _from_config(config: Path, url: str | None, paths: dict[str, str]) -> _Sourc
     from edge_lstm.service.config import read_service_config
 
     if any(paths.values()):
-        raise click.UsageError("expected --feature NAME beside --config: its [input.values] says where values are")
+        raise click.UsageError("expected --feature NAME beside --config: the paths are in its [input.values]")
     service = read_service_config(config)
     bundle = config.parent / service.bundle  # before the first training there is none
     features = Bundle.open(bundle).contract.features if bundle.exists() else []

@@ -195,5 +195,5 @@ def test_detect_says_of_another_root_what_lies_there_and_nothing_of_this_machine
     (root / "lib/ld-linux-aarch64.so.1").touch()  # both: either may be the system's own
     assert prepared_machine(root).architecture is None
     (tmp_path / "empty").mkdir()
-    assert "found nothing that tells\nhint: " in run("detect", "--root", tmp_path / "empty", code=1).stderr
+    assert "found no information\nhint: " in run("detect", "--root", tmp_path / "empty", code=1).stderr
     assert "does not exist" in run("detect", "--root", tmp_path / "none", code=2).stderr

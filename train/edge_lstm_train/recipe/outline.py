@@ -104,7 +104,7 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
         [
             f"# Serves {name}.elstm: edge-lstm run service.toml. Paths start at this file's folder.",
             f'bundle = "{name}.elstm"',
-            f'# backend = "{NAMES[0]}"        # or {", ".join(NAMES[1:])}; the first installed',
+            f'# backend = "{NAMES[0]}"        # or {", ".join(NAMES[1:])}; default: the fastest installed',
             "",
             "[mqtt]",
             'url = "mqtt://localhost:1883"                # <- your broker; mqtts:// with TLS',
