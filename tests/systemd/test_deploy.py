@@ -245,7 +245,7 @@ def test_a_user_of_the_board_deploys_by_a_sudo_that_asks_nothing(board: Board) -
     assert (status, said) == (1, "")
     assert log == (
         "error: expected board to become root by sudo, found: sudo: a password is required\n"
-        "hint: allow it without a password there (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST\n"
+        "hint: allow sudo without a password (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST\n"
     )
     board.system.run("sh", "-c", "echo 'pi ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/pi")
     status, said, log = board.deploy(user="pi")
