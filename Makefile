@@ -52,9 +52,10 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The tables of keys in docs/, written from the code; tests fail where a document differs from it.
+# What docs/ takes from the code: the tables of keys, and the help of the commands. Tests fail where they differ.
 docs: .venv/installed
 	$(BIN)/python -m tests.config_tables
+	$(BIN)/python -m tests.make_commands_doc
 
 # A million strange messages into the decoder, and 200,000 into the whole service; not part of the tests, since it takes minutes.
 fuzz: .venv/installed

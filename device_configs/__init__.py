@@ -1,1 +1,1 @@
-"""Board descriptions: data, one TOML a board."""
+"""Descriptions of the supported boards, one TOML file per board."""

@@ -1,4 +1,4 @@
-"""The verb `adopt`; it imports onnx when it runs."""
+"""The verb `adopt`, which imports onnx only when it runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,36 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's file. Default: NAME.elstm.")
-@click.option("--name", help="The model's name. Default: the file's.")
-@click.option("--state", "states", multiple=True, metavar="IN=OUT", help="A state's input and output. Default: found.")
-@click.option("--constant", "constants", multiple=True, metavar="NAME=NUMBER", help="An input that never changes.")
-@click.option("--width", type=click.IntRange(1), help="Values a step, where the model takes any number.")
-@click.option("--context", type=click.IntRange(0), default=0, help="Earlier values that it wants before these.")
-@click.option("--every", "interval_s", type=float, metavar="SECONDS", help="The time between steps.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Bundle to write (default: NAME.elstm)."
+)
+@click.option("--name", metavar="NAME", help="Name of the model (default: name of the file).")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="IN=OUT",
+    help="Input and output tensor of a state; repeatable (default: found by shape and name).",
+)
+@click.option("--constant", "constants", multiple=True, metavar="NAME=NUMBER", help="Constant input; repeatable.")
+@click.option(
+    "--width", type=click.IntRange(1), metavar="N", help="Values per step, for a model that takes any number."
+)
+@click.option(
+    "--context",
+    type=click.IntRange(0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Number of earlier values that the model takes before those of the step.",
+)
+@click.option(
+    "--every",
+    "interval_s",
+    type=float,
+    metavar="SECONDS",
+    help="Time between two steps, in seconds (default: not stated).",
+)
 def adopt(
     model: Path,
     output: Path | None,
@@ -38,7 +61,10 @@ def adopt(
     context: int,
     interval_s: float | None,
 ) -> None:
-    """Make a bundle of a recurrent ONNX model that others made."""
+    """Make a bundle from a recurrent ONNX model of another project.
+
+    MODEL is an ONNX file.
+    """
     require("export,onnx", "onnx", "onnxruntime")
     from edge_lstm_export.adopt import LEFT_OUT, AdoptOptions
     from edge_lstm_export.adopt import adopt as adopt_model
@@ -47,10 +73,12 @@ def adopt(
         numbers = {name: float(value) for name, value in _pairs("--constant", constants).items()}
     except ValueError:
         raise click.UsageError("--constant: expected NAME=NUMBER") from None
-    told = AdoptOptions(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
-    bundle, verdicts = adopt_model(model, output or Path(f"{told.name}.elstm"), told)
+    options = AdoptOptions(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
+    bundle, verdicts = adopt_model(model, output or Path(f"{options.name}.elstm"), options)
     click.echo(f"{bundle.source}  id {bundle.id}")
     for verdict in verdicts:
         click.echo(f"{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
     if LEFT_OUT in bundle.manifest.provenance:
-        click.echo(f"note: {LEFT_OUT}: {bundle.manifest.provenance[LEFT_OUT]}; a bundle gives the first one", err=True)
+        click.echo(
+            f"note: {LEFT_OUT}: {bundle.manifest.provenance[LEFT_OUT]}; a bundle has only the first one", err=True
+        )

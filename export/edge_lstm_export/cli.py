@@ -1,4 +1,4 @@
-"""The verb `export`; it imports torch and the writers' packages when it runs, and names the one that is missing."""
+"""The verb `export`, which imports torch and the writers only when it runs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 _CERTIFICATE = "certificate.html"  # beside the training report
-_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # where --scheme auto is given no budget
+_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # for --scheme auto without a budget
 _SCHEMES, _FORMATS = get_args(Scheme), get_args(Format)
 
 
 def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Reads a comma list of known names, each once."""
+    """A callback that parses a comma-separated list of known names."""
 
     def read(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
         names = [name.strip() for name in text.split(",")]
@@ -41,7 +41,9 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's file. Default: NAME.elstm.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Bundle to write (default: NAME.elstm)."
+)
 @click.option(
     "--scheme",
     "schemes",
@@ -49,7 +51,7 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     callback=_names_of(_SCHEMES, "auto"),
     default="float32,int8",
     show_default=True,
-    help=f"How weights are stored: {', '.join(_SCHEMES)}, or auto: the smallest within the budgets.",
+    help=f"Storage of the weights: {', '.join(_SCHEMES)}; or auto: the smallest within the limits.",
 )
 @click.option(
     "--format",
@@ -58,19 +60,41 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     callback=_names_of(_FORMATS),
     default=",".join(_FORMATS),
     show_default=True,
-    help="For which backends.",
+    help="Model formats to write; each backend reads one of them.",
 )
-@click.option("--distill", is_flag=True, help="Teach int8 and int4 by the float32 model, for less drift.")
+@click.option(
+    "--distill", is_flag=True, help="Train the int8 and int4 weights on the float32 model's outputs, for less drift."
+)
 @click.option(
     "--certificate/--no-certificate",
     default=True,
     show_default=True,
-    help="Measure every variant on every backend over 100,000 carried steps.",
+    help="Measure every variant on every backend over 100,000 steps with carried state.",
 )
-@click.option("--max-drift", type=click.FloatRange(0), help="Refuse more drift than that, in standard deviations.")
-@click.option("--max-metric-loss", type=click.FloatRange(0), help="Refuse a larger relative loss than that, as .005.")
-@click.option("--max-bytes", type=click.IntRange(1), help="Refuse a variant's file that is larger.")
-@click.option("--sign-with", type=click.Path(path_type=Path), metavar="PRIVATE_KEY", help="Sign it (keys new).")
+@click.option(
+    "--max-drift",
+    type=click.FloatRange(0),
+    metavar="NUMBER",
+    help="Largest drift from float32, in standard deviations (default: no limit; 0.005 with --scheme auto).",
+)
+@click.option(
+    "--max-metric-loss",
+    type=click.FloatRange(0),
+    metavar="FRACTION",
+    help="Largest relative loss of the test metric; 0.005 is 0.5 % (default: no limit; 0.005 with --scheme auto).",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="Largest file of a variant, in bytes (default: no limit).",
+)
+@click.option(
+    "--sign-with",
+    type=click.Path(path_type=Path),
+    metavar="PRIVATE_KEY",
+    help="Sign the bundle with this key, made by keys new (default: unsigned).",
+)
 def export(
     run_dir: Path,
     output: Path | None,
@@ -83,11 +107,14 @@ def export(
     max_bytes: int | None,
     sign_with: Path | None,
 ) -> None:
-    """Make a bundle of a training run, proven on every backend that is installed here."""
+    """Make a bundle from a training run, and test it on each backend.
+
+    RUN_DIR is the run folder of edge-lstm train. A bundle that fails on an installed backend is not written.
+    """
     limited = any(limit is not None for limit in (max_drift, max_metric_loss, max_bytes))
     auto = schemes == ["auto"]
     if (auto or limited) and not certificate:
-        raise click.UsageError("expected a certificate for --scheme auto and for budgets, found --no-certificate")
+        raise click.UsageError("expected a certificate for --scheme auto and for limits, found --no-certificate")
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
     from edge_lstm.bundle.web_page import model_page
@@ -102,7 +129,7 @@ def export(
     if auto:
         network = checkpoint.model.network()
         schemes = [one for one in get_args(Scheme) if not all(unfit(network, one, format) for format in formats)]
-    click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and proving each on its backends", err=True)
+    click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and testing each on its backends", err=True)
     if auto and not limited:
         max_drift, max_metric_loss = _AUTO_DRIFT, _AUTO_METRIC_LOSS
     budgets = Budgets(max_drift, max_metric_loss, max_bytes)
@@ -114,11 +141,11 @@ def export(
         _rescore(run_dir, exported.bundle)
     click.echo(_table(exported, path))
     for variant in exported.unproven:
-        click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is unproven", err=True)
+        click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is not tested", err=True)
 
 
 def _rescore(run_dir: Path, bundle: Bundle) -> None:
-    """The bundle's own scores into the run's report, where the run is whole and its recording still there."""
+    """Add the bundle's own scores to the run's report, if the run is complete and its recording still exists."""
     from edge_lstm_export.rescore import rescore
     from edge_lstm_train.run import METRICS, RECIPE, REPORT
 

@@ -1,4 +1,4 @@
-"""`edge-lstm demo`: imports nothing heavy until it runs, so that the command line lists it everywhere."""
+"""The verb `demo`, which imports all heavy packages only when it runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from edge_lstm.foundation.extras import require
     type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Where the run, the bundle, the service's files and report.html go.",
+    metavar="DIR",
+    help="Folder for the run, the bundle, the files of the service and report.html.",
 )
 def demo(output: Path) -> None:
-    """Train, export, verify, serve and compare, on a bundled recording of a solar plant."""
+    """Show all steps from training to serving on a sample recording.
+
+    It trains on a recording of a solar plant, exports and verifies the bundle, serves it over MQTT, and compares
+    its predictions with those of replay.
+    """
     require("train,export,broker", "torch", "onnx", "tflite", "flatbuffers", "iotcore", "matplotlib")
     from edge_lstm_export.demo import run_demo
 

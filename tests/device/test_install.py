@@ -191,13 +191,15 @@ def test_what_others_wrote_is_neither_removed_nor_written_over(config: Path, roo
     for name in ("ssh", "edge-lstm-tank", "../../systemd/system/ssh"):
         with pytest.raises(EdgeLstmError, match=f"expected a service {name} at "):
             uninstall(name, root, with_state=True)
-    with pytest.raises(EdgeLstmError, match=r"expected /etc/systemd/system/edge-lstm-tank\.service to be free or of"):
+    with pytest.raises(
+        EdgeLstmError, match=r"expected /etc/systemd/system/edge-lstm-tank\.service to be free or made by"
+    ):
         plan(config, root, PROGRAM)
     assert tree(root) == before
     assert (root / "var/lib/ssh").is_dir()
     (units / "edge-lstm-tank.service").unlink()
     (root / "etc/edge-lstm/edge-lstm-tank").mkdir(parents=True)
-    with pytest.raises(EdgeLstmError, match="expected /etc/edge-lstm/edge-lstm-tank to be free or of"):
+    with pytest.raises(EdgeLstmError, match="expected /etc/edge-lstm/edge-lstm-tank to be free or made by"):
         plan(config, root, PROGRAM)
 
 
@@ -215,7 +217,7 @@ def refusals(folder: Path) -> list[tuple[str, str, str]]:
         (
             "cores = [0]",
             'state = "/data/state.db"',
-            'expected state = "state.db" or so, within /var/lib/edge-lstm-tank',
+            "expected a relative path for state, which is in /var/lib/edge-lstm-tank",
         ),
         ("cores = [0]", 'device = "raspberry-pi-4"', "expected 850 MB of memory, found 390"),
         ("memory_max_mb = 256", "memory_max_mb = 400", "expected at least memory_max_mb = 400 MB of memory, found 390"),
@@ -229,7 +231,7 @@ def refusals(folder: Path) -> list[tuple[str, str, str]]:
         (
             'password_file = "secrets/password"',
             'password_credential = "x\\nExecStartPre="',
-            r"expected a credential's name without /, : and line ends, found 'x\nExecStartPre='",
+            r"expected the name of a credential without /, : and line ends, found 'x\nExecStartPre='",
         ),
         (
             '"secrets/password"',
@@ -279,7 +281,9 @@ def test_cores_that_this_machine_does_not_have_are_refused_before_anything_is_wr
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd manages this machine")
 def test_a_machine_without_systemd_hears_what_to_do(config: Path) -> None:
-    with pytest.raises(EdgeLstmError, match="expected systemd to manage this machine, found it does not") as caught:
+    with pytest.raises(
+        EdgeLstmError, match="expected systemd to manage this machine, found that it does not"
+    ) as caught:
         plan(config, Path("/"), PROGRAM)
     assert "--root DIR" in caught.value.hint
 

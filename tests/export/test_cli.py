@@ -44,7 +44,7 @@ def test_a_run_becomes_a_bundle_and_a_table_of_what_was_proven(
     assert title.startswith(f"tank.elstm  id {bundle.id}  ")
     assert len(rows) == 2 * len(installed())
     assert all(any(name in row for row in rows) for name in installed())
-    assert "proving" in result.stderr
+    assert "testing each on its backends" in result.stderr
 
 
 def test_schemes_and_formats_can_be_left_out(run_dir: Path, tmp_path: Path) -> None:

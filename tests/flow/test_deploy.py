@@ -144,7 +144,7 @@ def deployed(
 def test_a_deploy_that_was_cut_short_is_mended_by_the_next(deployed: Deployed) -> None:
     assert deployed.cut_short == []
     assert deployed.status == 0, deployed.log
-    assert f"{UNIT} serves on board; changed: the environment" in deployed.said
+    assert f"{UNIT} runs on board; changed: the environment" in deployed.said
     assert (deployed.environment / ".complete").exists()
 
 
@@ -168,12 +168,12 @@ def test_another_deploy_changes_what_differs(deployed: Deployed, wheelhouse: Pat
     left.mkdir()  # sent for an environment that never came to be
     made, pid = deployed.environment.stat().st_ino, board.service_pid(UNIT)
     status, said, log = deploy(board, service, bundle, "--wheelhouse", str(wheelhouse))
-    assert (status, said) == (0, f"{UNIT} runs on board as it is here; nothing was changed\n"), log
+    assert (status, said) == (0, f"{UNIT} on board is up to date; nothing was changed\n"), log
     assert (deployed.environment.stat().st_ino, board.service_pid(UNIT)) == (made, pid)
 
     service.write_text("stats_interval_s = 30\n" + service.read_text())
     status, said, log = deploy(board, service, bundle, "--wait", "0")
-    assert (status, said.splitlines()[0]) == (0, f"{UNIT} serves on board; changed: service.toml"), log
+    assert (status, said.splitlines()[0]) == (0, f"{UNIT} runs on board; changed: service.toml"), log
     assert deployed.environment.stat().st_ino == made
     assert board.service_pid(UNIT) != pid
     assert not left.exists()
@@ -184,9 +184,9 @@ def test_a_bundle_that_does_not_prove_itself_there_leaves_what_runs(deployed: De
     refused_bundle(tmp_path / "strange.elstm", deployed.bundle)
     status, said, log = deploy(board, deployed.service, tmp_path / "strange.elstm")
     assert (status, said) == (1, "")
-    assert "error: the bundle does not prove itself on board: numpy float32 relative difference " in log
+    assert "error: the bundle fails its self-test on board: numpy float32 relative difference " in log
     assert "from the golden vectors, first at step 1, over the limit of " in log
-    assert "hint: what ran there runs on" in log
+    assert "hint: the running service was not touched" in log
     assert board.service_pid(UNIT) == pid
     os.kill(pid, 0)
     installed = board.root / "etc/edge-lstm" / UNIT / "models/tank.elstm"
@@ -226,7 +226,7 @@ def test_a_board_that_does_not_fit_is_refused_before_anything_lies_there(
     assert (status, said) == (1, "")
     assert log == (
         f"error: board does not fit a 32-bit ARM board: expected armv7l, found {this_machine().architecture}\n"
-        "hint: choose the board that it is (edge-lstm device detect)\n"
+        "hint: choose the board of this machine (edge-lstm device detect)\n"
     )
     service.write_text(service.read_text().replace("generic-armv7", "generic-armv77"))
     assert 'found "generic-armv77"; did you mean "generic-armv7"?' in deploy(board, service, bundle_path)[2]
@@ -250,7 +250,7 @@ def test_an_environment_that_fails_is_told_with_what_mends_it() -> None:
     assert remedy(roomy, "raspberry-pi-4", extras, Path("wheels")) == f"collect the wheels again: {collecting}"
     assert remedy(roomy, "raspberry-pi-4", extras, None).startswith("without internet there: edge-lstm device wheel")
     full = {"free_mb": 3}
-    assert remedy(full, "raspberry-pi-4", extras, None) == "make room below /opt/edge-lstm: 3 MB were left"
+    assert remedy(full, "raspberry-pi-4", extras, None) == "free some space below /opt/edge-lstm: 3 MB were left"
 
 
 def test_a_host_that_refuses_is_one_line_with_the_remedy(
@@ -260,7 +260,7 @@ def test_a_host_that_refuses_is_one_line_with_the_remedy(
     status, said, log = deploy(board, service, bundle_path, ssh=board.connection.configured(key="host"))
     assert (status, said) == (1, "")
     assert "Permission denied" in log.splitlines()[0]
-    assert log.splitlines()[1] == "hint: let the board know your key: ssh-copy-id board"
+    assert log.splitlines()[1] == "hint: copy your key to the board: ssh-copy-id board"
     status, said, log = deploy(board, service, bundle_path, ssh=board.connection.configured(known="nobody"))
     assert (status, said) == (1, "")
     assert log == (
@@ -292,9 +292,7 @@ def test_a_config_that_names_files_elsewhere_is_refused_here(tmp_path: Path, bun
     ):
         deployment_files(config, bundle_path)
     config.write_text('bundle = "service.toml"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
-    with pytest.raises(
-        EdgeLstmError, match=r"bundle: expected another name than service\.toml, under which the config"
-    ):
+    with pytest.raises(EdgeLstmError, match=r"bundle: expected another name than service\.toml, which is the name"):
         deployment_files(config, bundle_path)
     config.write_text('bundle = "t.elstm"\ntrust = "maker.pub"\n[mqtt]\nurl = "mqtt://localhost:1883"\n')
     with pytest.raises(EdgeLstmError, match=r"expected to read .*maker\.pub, found: No such file"):

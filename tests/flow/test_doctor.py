@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.diagnostics import broker as room
+from edge_lstm.diagnostics import broker as broker_checks
 from edge_lstm.diagnostics.broker import broker
 from edge_lstm.diagnostics.doctor import examine
 from edge_lstm.diagnostics.finding import Finding
@@ -50,14 +50,14 @@ def test_a_durable_broker_is_green_all_over_and_says_its_limits(start_mosquitto:
     assert list(found) == ["broker", "encryption", "session", "subscription", "packet size", "window"]
     assert found["session"].found.startswith("kept for 7 d; ")
     assert found["subscription"].found == "QoS 1 for plant/+/readings, plant/hall/#"
-    assert found["packet size"].found == "up to 20,000 bytes; a prediction takes about 300"
-    assert found["window"].found == "100 predictions on their way"
+    assert found["packet size"].found == "up to 20,000 bytes; a prediction has about 300"
+    assert found["window"].found == "100 unacknowledged predictions"
 
 
 def test_the_doctor_leaves_no_session_and_does_not_disturb_the_service(
     mosquitto: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.secrets, "token_hex", lambda size: "1234")
+    monkeypatch.setattr(broker_checks.secrets, "token_hex", lambda size: "1234")
     service = MqttConnection(mosquitto.address, "edge-lstm", ["plant/+/readings"], session_expiry_s=60)
     service.open()
     lines(mosquitto.address)
@@ -75,11 +75,11 @@ def test_limits_that_do_not_let_predictions_through_are_red(start_mosquitto: Mak
     address = start_mosquitto("allow_anonymous true\nmax_packet_size 250\nretain_available false\nmax_qos 0").address
     found = lines(address)
     assert found["packet size"].light == "red"
-    assert found["packet size"].found == "at most 250 bytes, and a prediction takes 300"
+    assert found["packet size"].found == "at most 250 bytes, and a prediction has 300"
     assert found["subscription"].light == "red"
     assert (
         found["subscription"].found
-        == "the broker takes QoS 0 only, and so refuses the service, whose last will has QoS 1"
+        == "the broker allows only QoS 0, and so refuses the service, whose last will has QoS 1"
     )
     assert found["retained messages"].light == "red"
 
@@ -120,11 +120,11 @@ def test_a_broker_that_forgets_sessions_is_red_and_a_small_window_amber() -> Non
     with ScriptedBroker("20 0b 00 00 08 21 00 05 11 00 00 00 3c", "90 05 {id} 00 01 00") as scripted:
         found = lines(scripted.address)
     assert found["session"].light == "red"
-    assert found["session"].found.startswith("not kept: readings sent while the service is away are lost")
+    assert found["session"].found.startswith("not kept: readings sent while the service is offline are lost")
     assert found["window"].light == "amber"
-    assert found["window"].found.startswith("5 predictions on their way")
+    assert found["window"].found.startswith("5 unacknowledged predictions")
     assert found["subscription"].light == "red"
-    assert found["subscription"].found == "QoS 0 only for plant/hall/#: readings may get lost"
+    assert found["subscription"].found == "only QoS 0 for plant/hall/#: readings may get lost"
     assert len(scripted.packets) == 3
     assert [packets[0][0] for packets in scripted.packets] == [CONNECT] * 3
 
@@ -133,7 +133,7 @@ def test_a_session_that_is_kept_for_less_than_asked_is_amber() -> None:
     with ScriptedBroker("20 08 01 00 05 11 00 00 00 3c", "90 05 {id} 00 01 01") as scripted:
         found = lines(scripted.address)
     assert found["session"].light == "amber"
-    assert found["session"].found == "kept for 1 min only, of 7 d asked for"
+    assert found["session"].found == "kept for only 1 min, of 7 d requested"
 
 
 def test_the_embedded_broker_is_judged_by_what_it_grants_too() -> None:
@@ -208,7 +208,7 @@ def test_the_verb_looks_at_everything_and_a_red_line_is_exit_code_1(mosquitto: A
     assert asked <= set(by_check)
     assert facts["lights"]["red"] == 0
     assert sum(facts["lights"].values()) == len(facts["findings"])
-    assert "a prediction takes about 3" in by_check["packet size"]["found"]
+    assert "a prediction has about 3" in by_check["packet size"]["found"]
     assert all(finding["remedy"] for finding in facts["findings"] if finding["light"] in ("amber", "red"))
     assert by_check["bundle"]["found"].split(":")[0].endswith("on numpy float32")
     mosquitto.stop()
@@ -290,7 +290,7 @@ def test_a_password_that_cannot_be_read_is_red_and_a_credential_outside_of_its_u
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     known = examined('password_credential = "broker"\n')
     assert (known["access"].light, known["broker"].light) == ("green", "green")
-    assert known["access"].found == "we show a password"
+    assert known["access"].found == "login with a password"
     assert not any("s3cret" in finding.found + finding.remedy for finding in known.values())
 
 

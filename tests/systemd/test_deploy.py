@@ -164,7 +164,7 @@ def test_a_bare_board_ends_with_a_ready_service_and_its_first_prediction(board: 
     assert process.returncode == 0, log + board.system.journal()
     assert (
         said.splitlines()[0]
-        == f"{NAME} serves on board; changed: the environment, service.toml, models/tank.elstm, secret.txt"
+        == f"{NAME} runs on board; changed: the environment, service.toml, models/tank.elstm, secret.txt"
     )
     first = json.loads(said.splitlines()[1].removeprefix("first prediction: predictions/north "))
     assert first["bundle"] == Bundle.open(board.bundle).id
@@ -185,12 +185,12 @@ def test_a_second_deploy_changes_only_what_differs_and_the_state_goes_on(
     made, former = board.environments(), board.show("MainPID")
     step, bundle = board.plant.next_prediction()
     status, said, log = board.deploy()
-    assert (status, said) == (0, f"{NAME} runs on board as it is here; nothing was changed\n"), log
+    assert (status, said) == (0, f"{NAME} on board is up to date; nothing was changed\n"), log
     assert (board.environments(), board.show("MainPID")) == (made, former)
 
     board.service.write_text("stats_interval_s = 30\n" + board.service.read_text())
     status, said, log = board.deploy()
-    assert (status, said.splitlines()[0]) == (0, f"{NAME} serves on board; changed: service.toml"), log
+    assert (status, said.splitlines()[0]) == (0, f"{NAME} runs on board; changed: service.toml"), log
     assert board.environments() == made
     assert board.show("MainPID") != former
     assert board.plant.next_prediction() == (step + 1, bundle)
@@ -200,7 +200,7 @@ def test_a_second_deploy_changes_only_what_differs_and_the_state_goes_on(
     other = make_bundle(tmp_path / "other.elstm", network)
     assert other.id != bundle
     status, said, log = board.deploy(bundle=tmp_path / "other.elstm")
-    assert (status, said.splitlines()[0]) == (0, f"{NAME} serves on board; changed: models/tank.elstm"), log
+    assert (status, said.splitlines()[0]) == (0, f"{NAME} runs on board; changed: models/tank.elstm"), log
     assert board.environments() == made
     assert board.plant.next_prediction()[1] == other.id
 
@@ -212,8 +212,8 @@ def test_a_failed_verify_leaves_the_old_service_running(board: Board, tmp_path: 
     refused_bundle(tmp_path / "strange.elstm", board.bundle)
     status, said, log = board.deploy(bundle=tmp_path / "strange.elstm")
     assert (status, said) == (1, "")
-    assert "error: the bundle does not prove itself on board: numpy float32 relative difference " in log
-    assert log.splitlines()[-1].startswith("hint: what ran there runs on")
+    assert "error: the bundle fails its self-test on board: numpy float32 relative difference " in log
+    assert log.splitlines()[-1].startswith("hint: the running service was not touched")
     assert (board.show("ActiveState"), board.show("MainPID"), board.show("NRestarts")) == ("active", former, "0")
     assert board.plant.next_prediction() == (step + 1, bundle)
     board.system.run("systemctl", "restart", NAME)  # nor is it there for the next start
@@ -245,18 +245,18 @@ def test_a_user_of_the_board_deploys_by_a_sudo_that_asks_nothing(board: Board) -
     assert (status, said) == (1, "")
     assert log == (
         "error: expected board to become root by sudo, found: sudo: a password is required\n"
-        "hint: allow it without a password there (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST\n"
+        "hint: allow sudo without a password (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST\n"
     )
     board.system.run("sh", "-c", "echo 'pi ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/pi")
     status, said, log = board.deploy(user="pi")
-    assert (status, said) == (0, f"{NAME} runs on board as it is here; nothing was changed\n"), log
+    assert (status, said) == (0, f"{NAME} on board is up to date; nothing was changed\n"), log
     former = board.show("MainPID")
     board.service.write_text(
         "stats_interval_s = 40\n"
         + "".join(line for line in board.service.read_text().splitlines(keepends=True) if not line.startswith("stats"))
     )
     status, said, log = board.deploy(user="pi")
-    assert (status, said.splitlines()[0]) == (0, f"{NAME} serves on board; changed: service.toml"), log
+    assert (status, said.splitlines()[0]) == (0, f"{NAME} runs on board; changed: service.toml"), log
     assert board.show("MainPID") != former
 
 
@@ -272,6 +272,6 @@ def test_uninstall_takes_the_service_away_and_the_next_deploy_finds_its_state(bo
     assert board.show("LoadState") == "not-found"
     board.system.run("test", "!", "-e", f"/etc/edge-lstm/{NAME}")
     status, said, log = board.deploy()
-    assert (status, said.splitlines()[0]) == (0, f"{NAME} serves on board; changed: the service"), log
+    assert (status, said.splitlines()[0]) == (0, f"{NAME} runs on board; changed: the service"), log
     assert board.environments() == made
     assert board.plant.next_prediction()[0] == step + 1

@@ -1,4 +1,4 @@
-"""The verb `train`; torch and matplotlib are imported only when it runs."""
+"""The verbs `train` and `tune`; torch and matplotlib are imported only when they run."""
 
 from __future__ import annotations
 
@@ -15,28 +15,40 @@ _DATA = click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
-    help="Where the recording's path begins, instead of beside the recipe.",
+    help="Folder that holds the recording (default: the folder of the recipe).",
 )
 
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="[default: runs/NAME]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Run folder (default: runs/NAME)."
+)
 @_DATA
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's seed.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What trains.")
-@click.option("--resume", is_flag=True, help="Go on from where a training into RUN_DIR was stopped.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Random seed (default: the seed of the recipe)."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Device that torch trains on.",
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted training in RUN_DIR.")
 def train(recipe: str, output: Path | None, data: Path | None, seed: int | None, device: str, resume: bool) -> None:
     """Train a model from a recording.
 
-    RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm: skies, solar and weather bring recordings,
-    the others take them from --data (docs/accuracy.md). The run folder gets checkpoint.pt (for edge-lstm export),
-    report.html, metrics.json and recipe.toml (with every default written out).
+    RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm. The recipes skies, solar and weather
+    include their recordings; the others need --data (docs/accuracy.md). The run folder then holds checkpoint.pt (the
+    input of export), report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
     from edge_lstm_train.recipe.recipe import read_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
+    logging.getLogger("edge_lstm.streaming.sampling").setLevel(
+        logging.WARNING
+    )  # the report counts the gaps of a recording
     chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
@@ -53,12 +65,31 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
-@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="In all processes.")
-@click.option("--storage", metavar="URL", help="Where trials are kept and shared.  [default: sqlite, in RUN_DIR]")
-@click.option("--study", metavar="NAME", help="The search's name in the storage.  [default: the recipe's name]")
-@click.option("--max-parameters", type=click.IntRange(1), help="A larger network is not tried.")
-@click.option("--max-step-us", type=click.FloatRange(0.1), help="Nor one whose step takes longer here (numpy).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="[default: runs/NAME-tuned]")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    metavar="N",
+    help="Number of trials, over all processes.",
+)
+@click.option("--storage", metavar="URL", help="Database of the trials, for optuna (default: SQLite in RUN_DIR).")
+@click.option("--study", metavar="NAME", help="Name of the search in the database (default: name of the recipe).")
+@click.option(
+    "--max-parameters",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Largest number of parameters of a network (default: no limit).",
+)
+@click.option(
+    "--max-step-us",
+    type=click.FloatRange(0.1),
+    metavar="MICROSECONDS",
+    help="Longest step of a network on this machine with numpy, in microseconds (default: no limit).",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Run folder (default: runs/NAME-tuned)."
+)
 @_DATA
 def tune(
     recipe: str,
@@ -70,10 +101,10 @@ def tune(
     output: Path | None,
     data: Path | None,
 ) -> None:
-    """Search for better keys of a recipe, and train with the best.
+    """Search for better values of a recipe, and train with the best.
 
-    What is tried stands under [tune] in RECIPE; without it, common keys are. Trials are judged by the validation part
-    alone. Start it again to go on, or on other machines with the same --storage to share the work.
+    [tune] in RECIPE names the keys to search; without it, common keys are searched. Only the validation part of the
+    recording scores a trial. Run it again to continue, or on other machines with the same --storage to share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
     from edge_lstm_train.evaluation.scores import as_text
@@ -91,7 +122,7 @@ def tune(
     try:
         found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
     except KeyboardInterrupt:
-        raise EdgeLstmError("interrupted; finished trials are kept", "the same command goes on from them") from None
+        raise EdgeLstmError("interrupted; finished trials are kept", "continue with the same command") from None
     result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
     click.echo(as_text(*found.table))
     if found.refused:

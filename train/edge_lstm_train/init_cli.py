@@ -1,4 +1,4 @@
-"""The verb `init`; it needs no torch."""
+"""The verb `init`, which needs no torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,30 @@ _SERVICE = "service.toml"
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--task", type=click.Choice(["forecast", "anomaly", "classify", "regress"]), required=True, help="What to learn."
+    "--task",
+    type=click.Choice(["forecast", "anomaly", "classify", "regress"]),
+    required=True,
+    help="Task of the model.",
 )
-@click.option("--target", metavar="COLUMN", help="What to forecast, tell apart or estimate; a known truth. Else found.")
-@click.option("--stream-column", metavar="COLUMN", help="The column that names the stream. Else found.")
-@click.option("--header", metavar="NAME,...", help="The columns' names, where the first row holds readings.")
 @click.option(
-    "--decimal", type=click.Choice(["point", "comma"]), help="What numbers have before their fraction. Else found."
+    "--target", metavar="COLUMN", help="Column to forecast, classify or estimate (default: found by its content)."
 )
-@click.option("--name", help="The model's name. [default: the recording's]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="FOLDER", help="[default: .]")
+@click.option("--stream-column", metavar="COLUMN", help="Column that names the stream (default: found by its content).")
+@click.option("--header", metavar="NAME,...", help="Names of the columns, for a file without a header row.")
+@click.option(
+    "--decimal",
+    type=click.Choice(["point", "comma"]),
+    help="Decimal separator of the numbers (default: found by their content).",
+)
+@click.option("--name", metavar="NAME", help="Name of the model (default: name of the recording).")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="Folder for both files (default: this folder).",
+)
 def init(
     recording: Path | None,
     task: str,
@@ -38,7 +52,7 @@ def init(
 ) -> None:
     """Write a commented recipe and service config for your own data.
 
-    With a RECORDING (CSV, Parquet, or a pattern in quotes) its columns are filled in.
+    RECORDING is a CSV or Parquet file, or a pattern in quotes for several files. With it, the recipe names its columns.
     """
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
     from edge_lstm_train.recipe.recipe import read_recipe
@@ -49,9 +63,9 @@ def init(
     files = {output / f"{name}.toml", output / _SERVICE}
     for file in sorted(files):
         if file.exists():
-            raise EdgeLstmError(f"expected no file at {file}, found one", "choose another --name or -o FOLDER")
+            raise EdgeLstmError(f"expected no file at {file}, found one", "choose another --name or -o DIR")
     if not output.is_dir():
-        raise EdgeLstmError(f"expected a folder at {output}, found none", "make it first, or name another with -o")
+        raise EdgeLstmError(f"expected a folder at {output}, found none", "create it first, or choose another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]
     comma = None if decimal is None else decimal == "comma"
     found = None if recording is None else survey(recording, stream_column, names, comma)
@@ -59,10 +73,10 @@ def init(
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]
     write_file(output / f"{name}.toml", recipe)
     write_file(output / _SERVICE, service_outline(name, found, feature_names(task, found, target)))  # type: ignore[arg-type]
-    read_recipe(output / f"{name}.toml")  # what we wrote has to be understood
+    read_recipe(output / f"{name}.toml")  # the written recipe has to be valid
     if found is not None:
         streams = f"{found.streams} stream{'' if found.streams == 1 else 's'}"
         time = f"times in {' and '.join(found.times.columns)}" if found.times else "no column of times"
         click.echo(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers", err=True)
     click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
-    click.echo(f"next: look at the lines marked <-, then edge-lstm train {output / f'{name}.toml'}", err=True)
+    click.echo(f"next: check the lines marked <-, then run edge-lstm train {output / f'{name}.toml'}", err=True)

@@ -1,4 +1,4 @@
-"""The verb `bench`."""
+"""The command `bench`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,33 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--device", metavar="NAME", help="The board whose budget counts. Default: the one that this is.")
+@click.option("--device", metavar="NAME", help="Board whose budget applies (default: detected).")
 @click.option(
-    "--seconds", type=click.FloatRange(0.01, 60), default=0.5, show_default=True, help="For each batch size of each."
+    "--seconds",
+    type=click.FloatRange(0.01, 60),
+    metavar="SECONDS",
+    default=0.5,
+    show_default=True,
+    help="Seconds per batch size and variant.",
 )
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option(
-    "--write", type=click.Path(path_type=Path), metavar="SERVICE.toml", help="Put the recommended ones into it."
+    "--write",
+    type=click.Path(path_type=Path),
+    metavar="SERVICE.toml",
+    help="Write the recommended backend and scheme into this service config.",
 )
-@click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds sys/.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Root of the file tree that holds sys/."
+)
 def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write: Path | None, root: Path) -> None:
-    """Measure every backend and scheme that runs here, and recommend one."""
+    """Measure every backend and scheme here, and recommend one.
+
+    Per variant: time of a step (p50 and p99, in microseconds), steps per second for several batch sizes, memory in MB,
+    load time, and energy per step where the board measures its power.
+    """
     from edge_lstm.backends.registry import runnable
-    from edge_lstm.diagnostics.bench import ANYWHERE, CpuLimits, facts, table
+    from edge_lstm.diagnostics.bench import DEFAULT_LIMITS, CpuLimits, facts, table
     from edge_lstm.diagnostics.bench import bench as measure
     from edge_lstm.foundation.progress import progress
     from edge_lstm.hardware.boards import detected, read_board
@@ -38,38 +52,42 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
     named = _board_of(write, opened) if write is not None else None
     machine = this_machine(root)
     board = device or named or detected(machine)
-    budget, place = None, ANYWHERE
+    budget, limits = None, DEFAULT_LIMITS
     if board is not None:
         known = read_board(board)
         budget = known.budget
         if refusals := known.refusals(machine):
             reasons = "; ".join(reason for reason, _ in refusals)
-            click.echo(f"this machine is no {known.title}, and its figures are its own: {reasons}", err=True)
+            click.echo(
+                f"this machine is not a {known.title}, so its figures do not hold for that board: {reasons}", err=True
+            )
         else:
-            place = CpuLimits(known.service.threads, known.service.cores)
+            limits = CpuLimits(known.service.threads, known.service.cores)
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores / 2:
-        click.echo(f"this machine is busy (load {load:.1f}, {cores} cores): p99 above all is too high", err=True)
+        click.echo(
+            f"this machine is busy (load {load:.1f}, {cores} cores): times are too high, above all p99", err=True
+        )
     with progress(len(runnable(opened)), "measured") as tick:
-        report = measure(opened, bundle, board, budget, place, seconds, root, tick)
+        report = measure(opened, bundle, board, budget, limits, seconds, root, tick)
     click.echo(json.dumps(facts(report), indent=2) if as_json else table(report, _bar(), _width()))
     for absent in report.absent:
-        click.echo(f"not here {absent}", err=True)
+        click.echo(f"not run {absent}", err=True)
     if write is None:
         return
     if report.choice is None:
-        raise EdgeLstmError(f"{write}: expected something to recommend, found {report.reason}", "nothing was written")
+        raise EdgeLstmError(f"{write}: expected a variant to recommend, found {report.reason}", "nothing was written")
     from edge_lstm.foundation.config import from_mapping
     from edge_lstm.service.config import ServiceConfig
     from edge_lstm.service.config_edit import set_keys
 
     chosen = {"backend": report.choice.backend, "scheme": report.choice.scheme}
-    set_keys(write, chosen, lambda table: from_mapping(table, ServiceConfig, f"{write}, as it would be"))
+    set_keys(write, chosen, lambda table: from_mapping(table, ServiceConfig, f"{write}, after the change"))
     click.echo(f'wrote backend = "{report.choice.backend}", scheme = "{report.choice.scheme}" to {write}', err=True)
 
 
 def _board_of(config: Path, measured: Bundle) -> str | None:
-    """The board that the config names. Raises EdgeLstmError where it serves another bundle than was measured."""
+    """The board that the config names. Raises EdgeLstmError where the config serves another bundle."""
     from edge_lstm.service.config import read_service_config
 
     service = read_service_config(config)
@@ -78,18 +96,18 @@ def _board_of(config: Path, measured: Bundle) -> str | None:
         raise EdgeLstmError(
             f"{config}: expected a service of the bundle {measured.id} ({measured.source}), found {served.id} "
             f"({served.source})",
-            "measure the bundle that it serves",
+            "measure the bundle of that config",
         )
     return service.device
 
 
 def _width() -> int | None:
-    """Of the terminal; None where it is none."""
+    """The width of the terminal; None where stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _bar() -> str:
-    """A block, where the terminal can show one."""
+    """The character for bars: a block, where the terminal can show it."""
     try:
         "█".encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

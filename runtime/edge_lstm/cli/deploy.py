@@ -1,4 +1,4 @@
-"""The verbs under `edge-lstm device` that work from a workstation: they bring what a board needs to it."""
+"""The commands of `edge-lstm device` for a workstation: they prepare a board over ssh."""
 
 from __future__ import annotations
 
@@ -14,12 +14,32 @@ from edge_lstm.hardware.boards import read_board
 @click.command()
 @click.argument("name")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder of wheels."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Folder for the wheels; an existing wheelhouse there is replaced.",
 )
-@click.option("--python", "pythons", multiple=True, metavar="X.Y", help="Default: those of the board's systems.")
-@click.option("--extra", "others", multiple=True, metavar="EXTRA", help="More than the board's own: signing, onnx, ...")
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    metavar="X.Y",
+    help="Python version on the board; repeatable (default: every version of the board's operating systems).",
+)
+@click.option(
+    "--extra",
+    "others",
+    multiple=True,
+    metavar="EXTRA",
+    help="Further extra of edge-lstm, such as signing or onnx; repeatable (default: only the board's extras).",
+)
 def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[str, ...]) -> None:
-    """Collect the wheels that a board NAME without a way to the internet installs from."""
+    """Download all wheels that a board without internet needs.
+
+    NAME is a board of `edge-lstm device list`.
+    """
     from edge_lstm.deploy.own_wheel import extras
     from edge_lstm.deploy.wheel_target import Target
     from edge_lstm.deploy.wheelhouse import collect
@@ -38,7 +58,8 @@ def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[
         )
     if strange := sorted(set(others) - set(extras())):
         raise EdgeLstmError(
-            f'expected an extra of edge-lstm, found "{strange[0]}"; {suggestion(strange[0], extras())}', "mend --extra"
+            f'expected an extra of edge-lstm, found "{strange[0]}"; {suggestion(strange[0], extras())}',
+            "correct --extra",
         )
     wheels = collect(output, name, chosen, sorted({*board.extras, *others}))
     size = sum(path.stat().st_size for path in wheels)
@@ -54,12 +75,25 @@ def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[
     "--wheelhouse",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIR",
-    help="For a board without internet: what device wheelhouse collected.",
+    help="Install from this folder, made by device wheelhouse (default: from the internet).",
 )
-@click.option("--python", default="python3", show_default=True, metavar="PROGRAM", help="The Python to use there.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=30.0, show_default=True, metavar="SECONDS")
-@click.option("--ssh-config", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE")
-@click.option("--root", default="", hidden=True, help="A folder of the board instead of its /.")
+@click.option("--python", default="python3", show_default=True, metavar="PROGRAM", help="Python program on the board.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for a first prediction, in seconds.",
+)
+@click.option(
+    "--ssh-config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Configuration file for ssh (default: your own, ~/.ssh/config).",
+)
+@click.option("--root", default="", hidden=True, help="Folder on the board that replaces its /.")
 def deploy(
     destination: str,
     service: Path,
@@ -70,25 +104,27 @@ def deploy(
     ssh_config: Path | None,
     root: str,
 ) -> None:
-    """Bring a service and its bundle to a board over ssh, prove the bundle there, start, and wait for a prediction.
+    """Install and start a service on a board over ssh.
 
-    Needs root there: root@HOST, or sudo without a password. Run again, it changes only what differs.
+    It copies the config and the bundle, verifies the bundle on the board's own backend, installs the systemd unit,
+    starts the service and waits for a first prediction. It needs root on the board: root@HOST, or sudo without a
+    password. A second run changes only what differs.
     """
-    from edge_lstm.deploy.deployment import deploy as bring
+    from edge_lstm.deploy.deployment import deploy as deploy_service
     from edge_lstm.deploy.deployment import deployment_files
     from edge_lstm.deploy.ssh import Ssh
 
-    goods = deployment_files(service, bundle)
+    files = deployment_files(service, bundle)
     with Ssh(destination, ssh_config) as ssh:
-        say = functools.partial(click.echo, err=True)
-        outcome = bring(ssh, goods, say=say, wheelhouse=wheelhouse, python=python, root=root, wait_s=wait_s)
+        log = functools.partial(click.echo, err=True)
+        outcome = deploy_service(ssh, files, log=log, wheelhouse=wheelhouse, python=python, root=root, wait_s=wait_s)
     if not outcome.changed:
-        click.echo(f"{outcome.service} runs on {destination} as it is here; nothing was changed")
+        click.echo(f"{outcome.service} on {destination} is up to date; nothing was changed")
         return
-    click.echo(f"{outcome.service} serves on {destination}; changed: {', '.join(outcome.changed)}")
+    click.echo(f"{outcome.service} runs on {destination}; changed: {', '.join(outcome.changed)}")
     if outcome.prediction is not None:
         click.echo(f"first prediction: {outcome.prediction}")
-    elif outcome.unheard is not None:
-        click.echo(f"its predictions could not be heard: {outcome.unheard}")
+    elif outcome.not_received is not None:
+        click.echo(f"its predictions could not be received: {outcome.not_received}")
     else:
-        click.echo(f"no reading came within {wait_s:g} s")
+        click.echo(f"no prediction came within {wait_s:g} s")

@@ -1,4 +1,4 @@
-"""The verbs under `edge-lstm device`: the boards that are known, which one this is, and the service on it."""
+"""The commands of `edge-lstm device`: supported boards, detection, installation of a service."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ root_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=Path("/"),
     metavar="DIR",
-    help="A system's root folder instead of /.",
+    help="Root folder of the system to use (default: /).",
 )
 
 
 @click.group()
 def device() -> None:
-    """Boards: what is known of them, and the service on them."""
+    """Show boards, and install services on them."""
 
 
 device.add_command(deploy)
@@ -32,7 +32,7 @@ device.add_command(wheelhouse)
 
 @device.command("list")
 def list_boards() -> None:
-    """Name the boards that are known, with what a service does on them."""
+    """List the boards, with their default service settings."""
     for name in board_names():
         board = read_board(name)
         service = board.service
@@ -45,7 +45,7 @@ def list_boards() -> None:
 @device.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show a board's settings, and the reasons for them."""
+    """Show the settings of the board NAME, and the reasons for them."""
     read_board(name)
     click.echo(board_text(name), nl=False)
 
@@ -53,18 +53,18 @@ def show(name: str) -> None:
 @device.command()
 @root_option
 def detect(root: Path) -> None:
-    """Name the board that this is, for `device = "NAME"` in a service's config."""
+    """Print the name of this board, for a service config."""
     machine = prepared_machine(root)
-    seen = [machine.model or "no device tree", machine.architecture or "unknown architecture"]
+    facts = [machine.model or "no device tree", machine.architecture or "unknown architecture"]
     if root.resolve() == Path("/"):
-        seen += [f"Python {machine.python}", f"glibc {machine.glibc}" if machine.glibc else "no glibc"]
-    seen.append("unknown memory" if machine.memory_mb is None else f"{machine.memory_mb} MB")
-    click.echo(", ".join(seen), err=True)
+        facts += [f"Python {machine.python}", f"glibc {machine.glibc}" if machine.glibc else "no glibc"]
+    facts.append("unknown memory" if machine.memory_mb is None else f"{machine.memory_mb} MB")
+    click.echo(", ".join(facts), err=True)
     name = detected(machine)
     if name is None:
         raise EdgeLstmError(
             f"expected a board of {', '.join(board_names())}, "
-            f"found {machine.model or machine.architecture or 'nothing that tells'}",
+            f"found {machine.model or machine.architecture or 'no information'}",
             "leave device out of the service's config, and set backend, threads and memory_max_mb there",
         )
     click.echo(name)
@@ -73,46 +73,52 @@ def detect(root: Path) -> None:
 @device.command()
 @click.argument("service", type=click.Path(path_type=Path))
 @root_option
-@click.option("--dry-run", is_flag=True, help="Check all, show the unit, write nothing.")
-@click.option("--start", is_flag=True, help="Start it too, or restart it, and wait until it is ready.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print the unit, but write nothing.")
+@click.option("--start", is_flag=True, help="Start or restart the service, and wait until it is ready.")
 def install(service: Path, root: Path, dry_run: bool, start: bool) -> None:
-    """Install the service of a config, SERVICE.toml, under systemd."""
-    from edge_lstm.deploy.install import install as put
+    """Install a service under systemd.
+
+    SERVICE is a service config (service.toml).
+    """
+    from edge_lstm.deploy.install import install as install_service
     from edge_lstm.deploy.install import plan, systemctl
 
     if start and root.resolve() != Path("/"):
-        raise click.UsageError("expected --start on the running system, found --root beside it")
-    wanted = plan(service, root)
+        raise click.UsageError("expected --start only on the running system, found --root too")
+    planned = plan(service, root)
     if dry_run:
-        for name in wanted.files:
-            click.echo(f"would write {wanted.folder / name}", err=True)
-        click.echo(f"would write {wanted.unit_path}:", err=True)
-        click.echo(wanted.unit, nl=False)
+        for name in planned.files:
+            click.echo(f"would write {planned.folder / name}", err=True)
+        click.echo(f"would write {planned.unit_path}:", err=True)
+        click.echo(planned.unit, nl=False)
         return
-    for line in put(wanted):
+    for line in install_service(planned):
         click.echo(line)
     if start:
-        systemctl("restart", wanted.unit_path.name)
-        click.echo(f"{wanted.name} is ready")
+        systemctl("restart", planned.unit_path.name)
+        click.echo(f"{planned.name} is ready")
     elif root.resolve() == Path("/"):
-        click.echo(f"start it: systemctl restart {wanted.name}", err=True)
-    elif not os.path.lexists(root / wanted.python.relative_to("/")):
-        click.echo(f"{root} has no {wanted.python}, which the unit starts: install edge-lstm there too", err=True)
+        click.echo(f"start it: systemctl restart {planned.name}", err=True)
+    elif not os.path.lexists(root / planned.python.relative_to("/")):
+        click.echo(f"{root} has no {planned.python}, which the unit starts: install edge-lstm there too", err=True)
 
 
 @device.command()
 @click.argument("service")
 @root_option
-@click.option("--with-state", is_flag=True, help="Also remove what the service remembers of its streams.")
+@click.option("--with-state", is_flag=True, help="Also remove the state of the service's streams.")
 def uninstall(service: str, root: Path, with_state: bool) -> None:
-    """Remove an installed service, SERVICE: its config's path, its name or its client id."""
+    """Remove an installed service.
+
+    SERVICE is the path of its config, the name of its unit, or its MQTT client id.
+    """
     from edge_lstm.deploy.install import service_name
-    from edge_lstm.deploy.install import uninstall as take_away
+    from edge_lstm.deploy.install import uninstall as uninstall_service
     from edge_lstm.foundation.config import read_toml
     from edge_lstm.service.config import ServiceConfig
 
     if service.endswith(".toml"):
         service = read_toml(Path(service), ServiceConfig).mqtt.client_id
     service = service_name(service.removesuffix(".service"))
-    for line in take_away(service, root, with_state):
+    for line in uninstall_service(service, root, with_state):
         click.echo(line)

@@ -1,4 +1,4 @@
-"""The verb `doctor`."""
+"""The command `doctor`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,29 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 _COLOURS = {"green": "green", "amber": "yellow", "red": "red", "unknown": "bright_black"}
 _INDENT = " " * 32
-_LEAST_ROOM = 30
+_MIN_WIDTH = 30
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
-@click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds proc/, run/ and sys/.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default="/",
+    hidden=True,
+    help="Root of the file tree that holds proc/, run/ and sys/.",
+)
 def doctor(config: Path, as_json: bool, root: Path) -> None:
-    """Look at all that the service of a config needs here, with a remedy for what is not well."""
+    """Check what a service needs on this machine, and suggest fixes.
+
+    CONFIG is a service config (service.toml). One line per check, with a light: green (good), amber (works, with a
+    risk), red (the service would fail) or unknown. The exit code is 1 if a line is red.
+    """
     from edge_lstm.diagnostics.doctor import examine, facts, summary
 
     if not logging.getLogger("edge_lstm").isEnabledFor(logging.DEBUG):
-        logging.getLogger("edge_lstm").setLevel(logging.CRITICAL)  # what the door would log is said in a line
+        logging.getLogger("edge_lstm").setLevel(logging.CRITICAL)  # the findings say what the MQTT connection would log
     findings = []
     for finding in examine(config, root):
         findings.append(finding)
@@ -39,18 +49,20 @@ def doctor(config: Path, as_json: bool, root: Path) -> None:
     click.echo(json.dumps(facts(findings), indent=2) if as_json else f"\n{summary(findings)}")
     red = [finding.check for finding in findings if finding.light == "red"]
     if red:
-        raise EdgeLstmError(f"{config}: expected no red line, found {len(red)}: {', '.join(red)}", "do what they say")
+        raise EdgeLstmError(
+            f"{config}: expected no red line, found {len(red)}: {', '.join(red)}", "follow their remedies"
+        )
 
 
 def _indented(text: str) -> str:
-    """Beside the lights; on a terminal no wider than it is."""
+    """The lines of `text`, indented behind the light, and wrapped to the width of a terminal."""
     lines = text.splitlines()
     if sys.stdout.isatty():
-        room = max(_LEAST_ROOM, shutil.get_terminal_size().columns - len(_INDENT) - len("-> "))
-        lines = [part for line in lines for part in _wrapped(line, room)]
+        width = max(_MIN_WIDTH, shutil.get_terminal_size().columns - len(_INDENT) - len("-> "))
+        lines = [part for line in lines for part in _wrapped(line, width)]
     return f"\n{_INDENT}".join(lines)
 
 
-def _wrapped(line: str, room: int) -> list[str]:
-    # paths and commands are copied, so no word is broken
-    return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]
+def _wrapped(line: str, width: int) -> list[str]:
+    # words are not broken, so that paths and commands can be copied
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]

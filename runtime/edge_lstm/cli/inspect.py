@@ -9,17 +9,19 @@ from typing import Any
 import click
 
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.cli.options import backend_option, bundle_argument, scheme_option
+from edge_lstm.cli.options import bundle_argument
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 
 
 @click.command()
 @bundle_argument
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Draw the model card as a web page.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the model card as a web page to FILE."
+)
 def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
-    """Show what a bundle takes, gives and carries."""
+    """Show a bundle's inputs, outputs, states and variants."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.bundle.data_sheet import data_sheet, facts
 
@@ -34,12 +36,20 @@ def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
 
 @click.command()
 @bundle_argument
-@backend_option
-@scheme_option
-@click.option("--json", "as_json", is_flag=True, help="A list of verdicts, for programs.")
-@click.option("--trust", type=click.Path(path_type=Path), metavar="PUBLIC_KEY", help="Who must have signed it.")
+@click.option("--backend", type=click.Choice(NAMES), help="Backend to test (default: all that are installed).")
+@click.option("--scheme", metavar="SCHEME", help="Storage of the weights to test (default: all in the bundle).")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option(
+    "--trust",
+    type=click.Path(path_type=Path),
+    metavar="PUBLIC_KEY",
+    help="Require a signature by this key (default: none required).",
+)
 def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool, trust: Path | None) -> None:
-    """Replay a bundle's golden vectors on the backends that are installed here."""
+    """Test a bundle on the backends that are installed here.
+
+    Each backend steps the bundle's golden vectors, and its outputs and states must match the stored ones.
+    """
     from edge_lstm.backends.registry import load, preferred, runnable, why_unavailable
     from edge_lstm.backends.selftest import verify as verdicts_of
     from edge_lstm.bundle.archive import Bundle
@@ -58,7 +68,9 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
         )
     runs = [run for run in runnable(opened) if run[0] == (backend or run[0]) and run[1] == (scheme or run[1])]
     if not runs:
-        load(opened, *preferred(opened, backend, scheme))  # says what is missing, or why that backend may not
+        load(
+            opened, *preferred(opened, backend, scheme)
+        )  # raises the reason: what is missing, or why the backend is refused
         raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
     verdicts = verdicts_of(opened, runs)
     if as_json:
@@ -74,8 +86,8 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
     if failed:
         names = ", ".join(f"{verdict.backend} {verdict.scheme}" for verdict in failed)
         raise EdgeLstmError(
-            f"{bundle}: expected every backend to give the golden vectors, found {len(failed)} that does not: {names}",
-            "do not run the bundle on these; another version of the backend may do",
+            f"{bundle}: expected every backend to pass the golden vectors, found failures of {names}",
+            "do not run the bundle on these; try another version of the backend",
         )
 
 
@@ -87,13 +99,13 @@ def _verdict_facts(verdict: Any) -> dict[str, Any]:
 
 @click.group()
 def keys() -> None:
-    """Make the keys that bundles are signed with."""
+    """Make keys for signing bundles."""
 
 
 @keys.command("new")
 @click.argument("name", type=click.Path(path_type=Path))
 def new_keys_command(name: Path) -> None:
-    """Make a pair: NAME.key signs and stays secret, NAME.pub goes onto devices."""
+    """Make a pair: NAME.key signs (secret), NAME.pub goes to devices."""
     from edge_lstm.bundle.signing import new_keys
 
     private, public = new_keys(name)
@@ -102,9 +114,15 @@ def new_keys_command(name: Path) -> None:
 
 @click.command()
 @bundle_argument
-@click.option("--key", type=click.Path(path_type=Path), required=True, metavar="PRIVATE_KEY", help="From keys new.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="PRIVATE_KEY",
+    help="Private key, made by keys new.",
+)
 def sign(bundle: Path, key: Path) -> None:
-    """Sign a bundle in its place; its id stays."""
+    """Sign a bundle file in place; its id does not change."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.bundle.signing import signature
 

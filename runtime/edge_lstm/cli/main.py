@@ -1,7 +1,7 @@
-"""The `edge-lstm` command: its commands by name, each imported when it is used.
+"""The program `edge-lstm`: its commands by name, each imported when it is used.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 good, 1 refused or failed, 2 wrong usage, 65 a bundle
-that fails its self-test here.
+Results go to stdout, everything else to stderr. Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 65 a bundle
+that fails its self-test on this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import click
 from edge_lstm import __version__
 from edge_lstm.foundation.errors import EdgeLstmError
 
-# In the order of use. Those of training and export are reached by name: a device has neither torch nor onnx.
+# In the order of use. Modules are named, not imported: a device has neither torch nor onnx.
 _COMMANDS = {
     "demo": "edge_lstm_export.demo_cli",
     "init": "edge_lstm_train.init_cli",
@@ -40,7 +40,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """The commands of `_COMMANDS`, in that order; the module of one is imported when it is named."""
+    """The commands of `_COMMANDS` in that order; the module of a command is imported when the command is requested."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -61,9 +61,12 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-lstm")
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("-v", "--verbose", is_flag=True, help="Log debug messages too.")
 def main(verbose: bool) -> None:
-    """From a recording of your sensors to an LSTM on a small board that remembers."""
+    """From a recording of sensors to a small LSTM on a Raspberry Pi or Jetson.
+
+    The LSTM keeps its state across MQTT readings, restarts and updates.
+    """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )

@@ -1,30 +1,57 @@
-"""The verb `record`."""
+"""The command `record`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
 
-_SESSION_S = 604_800  # a week, as a service's
+if TYPE_CHECKING:
+    from edge_lstm.messages.mapping import InputMapping
+    from edge_lstm.mqtt.connection import MqttConnection
+    from edge_lstm.service.config import MqttConfig
+
+_SESSION_S = 604_800  # a week, the default of a service
 
 
 @click.command()
-@click.option("--from", "url", metavar="mqtt://HOST:PORT", help="The broker; with --config, instead of its own.")
-@click.option("--topic", "topics", multiple=True, help="Where readings come from, like sensors/{stream}; repeatable.")
-@click.option("--preset", metavar="NAME", help="The mapping of a well-known device software, like tasmota.")
 @click.option(
-    "--config", type=click.Path(path_type=Path), metavar="SERVICE.toml", help="A service's mapping and broker."
+    "--from", "url", metavar="mqtt://HOST:PORT", help="Broker (with --config, default: the broker of the config)."
 )
-@click.option("--feature", "features", multiple=True, metavar="NAME[=PATH]", help="What to record; repeatable.")
 @click.option(
-    "--client-id", metavar="NAME", help="Keep a session under this name: what comes between two runs is not missed."
+    "--topic", "topics", multiple=True, metavar="TOPIC", help="Topic of readings, like sensors/{stream}; repeatable."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.csv")
+@click.option("--preset", metavar="NAME", help="Mapping for a known device software, like tasmota.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="SERVICE.toml",
+    help="Take topics, mapping and broker from this service config.",
+)
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    metavar="NAME[=PATH]",
+    help="Feature to record, and its JSON path in a message; repeatable (default: see above).",
+)
+@click.option(
+    "--client-id",
+    metavar="NAME",
+    help="MQTT client id. The broker then keeps readings between two runs for up to a week (default: no session).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.csv",
+    help="File to write; an existing one is continued.",
+)
 def record(
     url: str | None,
     topics: tuple[str, ...],
@@ -34,53 +61,24 @@ def record(
     client_id: str | None,
     output: Path,
 ) -> None:
-    """Record live readings into a CSV file, until Ctrl-C.
+    """Record live MQTT readings into a CSV file, until Ctrl-C.
 
-    The file is continued where it is there. Without --feature its columns are those that it has, those of the bundle
-    (with --config), or the numbers in the first message. Messages without a time get that of their arrival, unless
-    the config says otherwise.
+    Without --feature, the columns are those of the existing file, those of the bundle (with --config), or all numbers
+    of the first message. A message without a time gets its time of arrival, unless the config says otherwise.
     """
-    from edge_lstm.foundation.config import from_mapping
     from edge_lstm.foundation.signals import ended_by_signals
-    from edge_lstm.messages.mapping import InputMapping
-    from edge_lstm.mqtt.address import parse_address
-    from edge_lstm.mqtt.connection import MqttConnection
     from edge_lstm.recordings.recorder import Recorder
-    from edge_lstm.service.config import MqttConfig, read_service_config
 
-    if config is None and url is None:
-        raise click.UsageError("expected --from mqtt://HOST:PORT or --config SERVICE.toml, found neither")
-    if config is not None and (topics or preset):
-        raise click.UsageError("expected either --config or --topic and --preset: a config says where readings are")
-    if config is None and not (topics or preset):
-        raise click.UsageError("expected --topic, --preset or --config, found none of them")
     paths = dict(text.partition("=")[::2] for text in features)
-    if config is not None and any(paths.values()):
-        raise click.UsageError("expected --feature NAME beside --config: its [input.values] says where values are")
+    if config is not None and (topics or preset):
+        raise click.UsageError("expected either --config or --topic and --preset: a config has its own topics")
     if output.suffix.lower() != ".csv":
-        raise EdgeLstmError(f"expected a file that ends in .csv, found {output}", "name it so; gzip it when it is done")
-    folder = Path()
-    known: dict[str, list[str]] = {}
-    if config is not None:
-        service = read_service_config(config)
-        folder, mapping, mqtt = config.parent, service.input, service.mqtt
-        known = _bundle_features(folder / service.bundle)
-        names = list(paths) or list(known)
-    else:
-        table: dict[str, Any] = {"preset": preset} if preset else {"time_from": "payload-or-arrival"}
-        if topics:
-            table["topic"] = list(topics)
-        table["values"] = {name: path for name, path in paths.items() if path}
-        names = list(paths)
-        mapping, mqtt = from_mapping(table, InputMapping, "the command line"), MqttConfig(str(url))
-    connection = MqttConnection(
-        parse_address(url or mqtt.url),
-        client_id or "",
-        mapping.topic_filters,
-        session_expiry_s=_SESSION_S if client_id else 0,
-        options=replace(mqtt.options(folder), receive_maximum=mqtt.receive_maximum, keepalive_s=mqtt.keepalive_s),
-    )
-    recorder = Recorder(connection, mapping, output, names, {name: texts for name, texts in known.items() if texts})
+        raise EdgeLstmError(
+            f"expected a file that ends in .csv, found {output}", "use such a name; the file can be gzipped afterwards"
+        )
+    source = _from_options(url, topics, preset, paths) if config is None else _from_config(config, url, paths)
+    connection = source.connection(client_id)
+    recorder = Recorder(connection, source.mapping, output, source.features, source.categories)
     connection.open()
     try:
         with ended_by_signals(recorder.stop):
@@ -95,9 +93,62 @@ def record(
     click.echo(f"{said}{f' ({others})' if others else ''}")
 
 
-def _bundle_features(path: Path) -> dict[str, list[str]]:
-    """The features of the config's bundle, with their categories; none where there is no bundle yet."""
-    from edge_lstm.bundle.archive import Bundle
+@dataclass(frozen=True)
+class _Source:
+    """Where the readings come from and how to decode them."""
 
-    features = Bundle.open(path).contract.features if path.exists() else []
-    return {feature.name: feature.categories for feature in features}
+    url: str
+    mqtt: MqttConfig  # login, TLS and protocol
+    folder: Path  # holds the files that `mqtt` names
+    mapping: InputMapping
+    features: list[str]  # empty: the recorder finds them
+    categories: dict[str, list[str]]  # of features whose values are texts
+
+    def connection(self, client_id: str | None) -> MqttConnection:
+        """A connection to the broker, not yet open. With a `client_id` the broker keeps a session."""
+        from edge_lstm.mqtt.address import parse_address
+        from edge_lstm.mqtt.connection import MqttConnection
+
+        mqtt = self.mqtt
+        return MqttConnection(
+            parse_address(self.url),
+            client_id or "",
+            self.mapping.topic_filters,
+            session_expiry_s=_SESSION_S if client_id else 0,
+            options=replace(
+                mqtt.options(self.folder), receive_maximum=mqtt.receive_maximum, keepalive_s=mqtt.keepalive_s
+            ),
+        )
+
+
+def _from_config(config: Path, url: str | None, paths: dict[str, str]) -> _Source:
+    """The source that a service config describes; `url` replaces its broker, the names in `paths` its features."""
+    from edge_lstm.bundle.archive import Bundle
+    from edge_lstm.service.config import read_service_config
+
+    if any(paths.values()):
+        raise click.UsageError("expected --feature NAME beside --config: the paths are in its [input.values]")
+    service = read_service_config(config)
+    bundle = config.parent / service.bundle  # before the first training there is none
+    features = Bundle.open(bundle).contract.features if bundle.exists() else []
+    names = list(paths) or [feature.name for feature in features]
+    categories = {feature.name: feature.categories for feature in features if feature.categories}
+    return _Source(url or service.mqtt.url, service.mqtt, config.parent, service.input, names, categories)
+
+
+def _from_options(url: str | None, topics: tuple[str, ...], preset: str | None, paths: dict[str, str]) -> _Source:
+    """The source that the command line describes; `paths`: the path of each feature in a message, or empty."""
+    from edge_lstm.foundation.config import from_mapping
+    from edge_lstm.messages.mapping import InputMapping
+    from edge_lstm.service.config import MqttConfig
+
+    if url is None:
+        raise click.UsageError("expected --from mqtt://HOST:PORT or --config SERVICE.toml, found neither")
+    if not (topics or preset):
+        raise click.UsageError("expected --topic, --preset or --config, found none of them")
+    table: dict[str, Any] = {"preset": preset} if preset else {"time_from": "payload-or-arrival"}
+    if topics:
+        table["topic"] = list(topics)
+    table["values"] = {name: path for name, path in paths.items() if path}
+    mapping = from_mapping(table, InputMapping, "the command line")
+    return _Source(url, MqttConfig(url), Path(), mapping, list(paths), {})

@@ -1,4 +1,4 @@
-"""The commands that play a recording: `replay` through a bundle, `simulate` into a broker."""
+"""The commands that play a recording: `replay` runs it through a bundle, `simulate` publishes it to a broker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,22 +22,45 @@ from edge_lstm.cli.options import (
 )
 from edge_lstm.foundation.files import write_file
 
-_REPLAY_REWIND = 1000  # of a history whose bundle is another: it holds readings in the order of their arrival
+if TYPE_CHECKING:
+    from edge_lstm.bundle.archive import Bundle
+    from edge_lstm.recordings.recording import Recording
+    from edge_lstm.streaming.predictor import Predictor
+
+_REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in the order of arrival
 
 
 @click.command()
 @bundle_argument
 @click.argument("recording", type=click.Path(path_type=Path), required=False)
-@click.option("--history", "store", type=click.Path(path_type=Path), metavar="STATE.db", help="What a device kept.")
-@click.option("--at", metavar="TIME", help="Stop after this time, and show the streams' states.")
+@click.option(
+    "--history",
+    "store",
+    type=click.Path(path_type=Path),
+    metavar="STATE.db",
+    help="Replay the readings that a device kept in its state database, in place of a recording.",
+)
+@click.option(
+    "--at", metavar="TIME", help="Stop after this time, and print the states of the streams (default: the end)."
+)
 @backend_option
 @scheme_option
 @time_option
 @stream_column_option
 @stream_option
-@click.option("--column", "columns", multiple=True, metavar="FEATURE=COLUMN", help="Where a feature has another name.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the predictions to a CSV file.")
-@click.option("--json", "as_json", is_flag=True, help="Print each prediction as the service would publish it.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FEATURE=COLUMN",
+    help="Column of a feature; repeatable (default: the column with the name of the feature).",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the predictions to this file."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print each prediction as the JSON that the service would publish."
+)
 def replay(
     bundle: Path,
     recording: Path | None,
@@ -51,39 +75,28 @@ def replay(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a recording, or what a device kept (--history), through the service's own core, at full speed."""
+    """Run a recording through the service's own code, at full speed."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.messages.encoder import encode_prediction
-    from edge_lstm.recordings.columns import ValueColumn
-    from edge_lstm.recordings.dialect import dialect
-    from edge_lstm.recordings.recording import Columns, read_recording
     from edge_lstm.recordings.replay import predictions_csv, states, until
-    from edge_lstm.recordings.replay import replay as run_through
+    from edge_lstm.recordings.replay import replay as predictions_of
     from edge_lstm.service.store import SteppingRules, read_history
     from edge_lstm.streaming.predictor import Predictor
 
-    if (recording is None) == (store is None):
-        raise click.UsageError("expected either a RECORDING or --history STATE.db")
     opened = Bundle.open(bundle)
-    rules: SteppingRules | None = SteppingRules(0, 0)
-    if recording is not None and recording.suffix.lower() == ".wav":
-        from edge_lstm.recordings.wav import read_wav
-
-        readings = list(read_wav(recording, [one.name for one in opened.contract.features], stream).readings())
-    elif recording is not None:
-        names = _renamed({feature.name: feature.name for feature in opened.contract.features}, columns)
-        values = {one.name: ValueColumn(names[one.name], categories=one.categories) for one in opened.contract.features}
-        found = dialect(recording, time_column)
-        where = Columns(values, found.times, stream_column, stream, words=found.words)
-        readings = list(read_recording(recording, where).readings())
-    elif store is not None:
-        readings, rules = read_history(store, opened.id)
+    if recording is not None and store is None:
+        readings = list(_read(opened, recording, time_column, stream_column, stream, columns).readings())
+        rules = SteppingRules(0, 0)
+    elif store is not None and recording is None:
+        readings, kept = read_history(store, opened.id)
+        rules = kept or SteppingRules(_REPLAY_REWIND, 0)
+    else:
+        raise click.UsageError("expected either a RECORDING or --history STATE.db")
     if at is not None:
         readings = list(until(readings, _time(at)))
-    rules = rules or SteppingRules(_REPLAY_REWIND, 0)
     predictor = Predictor.of(opened, backend, scheme, **rules._asdict())
     begun = time.perf_counter()
-    predictions = list(run_through(predictor, readings))
+    predictions = list(predictions_of(predictor, readings))
     took = time.perf_counter() - begun
     if output is not None:
         write_file(output, predictions_csv(predictions, opened.contract))
@@ -92,15 +105,43 @@ def replay(
             click.echo(encode_prediction(prediction, opened.id))
     if at is not None:
         click.echo(json.dumps(states(predictor), indent=None if as_json else 2))
-    counts = ", ".join(f"{count} {name}" for name, count in predictor.totals.items() if name != "samples" and count)
-    summary = (
-        f"{len(readings)} readings of {_streams(len(predictor.table))}, {len(predictions)} predictions"
-        f"{f' ({counts})' if counts else ''}\n"
-        f"{predictor.backend.name} {predictor.backend.scheme}, {len(predictions) / max(took, 1e-9):,.0f} predictions/s"
-    )
+    summary = _summary(predictor, len(readings), len(predictions), took)
     click.echo(summary, err=as_json or at is not None)
     if output is not None:
         click.echo(f"wrote {output}", err=True)
+
+
+def _read(
+    bundle: Bundle,
+    path: Path,
+    time_column: str | None,
+    stream_column: str | None,
+    stream: str | None,
+    columns: tuple[str, ...],
+) -> Recording:
+    """The recording at `path`, with the features of the bundle."""
+    from edge_lstm.recordings.columns import ValueColumn
+    from edge_lstm.recordings.dialect import dialect
+    from edge_lstm.recordings.recording import Columns, read_recording
+    from edge_lstm.recordings.wav import read_wav
+
+    features = bundle.contract.features
+    if path.suffix.lower() == ".wav":
+        return read_wav(path, [feature.name for feature in features], stream)
+    names = _renamed({feature.name: feature.name for feature in features}, columns)
+    values = {one.name: ValueColumn(names[one.name], categories=one.categories) for one in features}
+    found = dialect(path, time_column)
+    return read_recording(path, Columns(values, found.times, stream_column, stream, words=found.words))
+
+
+def _summary(predictor: Predictor, readings: int, predictions: int, took_s: float) -> str:
+    """Two lines: how many readings, streams and predictions; on which backend, and how fast."""
+    counts = ", ".join(f"{count} {name}" for name, count in predictor.totals.items() if name != "samples" and count)
+    return (
+        f"{readings} readings of {_streams(len(predictor.table))}, {predictions} predictions"
+        f"{f' ({counts})' if counts else ''}\n"
+        f"{predictor.backend.name} {predictor.backend.scheme}, {predictions / max(took_s, 1e-9):,.0f} predictions/s"
+    )
 
 
 def _time(text: str) -> float:
@@ -127,7 +168,7 @@ def _renamed(names: dict[str, str], columns: tuple[str, ...]) -> dict[str, str]:
 
 
 def _speed(context: click.Context, parameter: click.Parameter, text: str) -> float | None:
-    """How much faster than the recording; None: as fast as it goes."""
+    """Speed relative to the recording; None: without pauses."""
     if text == "max":
         return None
     try:
@@ -141,15 +182,21 @@ def _speed(context: click.Context, parameter: click.Parameter, text: str) -> flo
 
 @click.command()
 @recording_argument
-@click.option("--to", "url", required=True, metavar="mqtt://HOST:PORT", help="The broker.")
-@click.option("--topic", default="sensors/{stream}", show_default=True, help="Where each stream's readings go.")
+@click.option("--to", "url", required=True, metavar="mqtt://HOST:PORT", help="Broker to publish to.")
+@click.option(
+    "--topic",
+    default="sensors/{stream}",
+    show_default=True,
+    metavar="TOPIC",
+    help="Topic for the readings of each stream.",
+)
 @click.option(
     "--speed",
     callback=_speed,
     default="1",
     show_default=True,
     metavar="N|max",
-    help="Times as fast as recorded, or max.",
+    help="Speed relative to the recording, or max: without pauses.",
 )
 @time_option
 @stream_column_option
@@ -163,7 +210,7 @@ def simulate(
     stream_column: str | None,
     stream: str | None,
 ) -> None:
-    """Play a recording into a broker, as if its sensors were there."""
+    """Publish a recording to a broker, as its sensors would."""
     from edge_lstm.foundation.progress import progress
     from edge_lstm.mqtt.address import parse_address
     from edge_lstm.recordings.dialect import dialect

@@ -15,12 +15,15 @@ from edge_lstm.foundation.errors import EdgeLstmError
 @click.command()
 @config_argument
 def run(config: Path) -> None:
-    """Serve: take readings from MQTT, carry each stream's state, publish predictions."""
+    """Run the service: MQTT readings in, predictions out.
+
+    CONFIG is a service config (service.toml). The service keeps the state of each stream across restarts.
+    """
     import faulthandler
 
     from edge_lstm.service.deferred_imports import defer_rarely_used
 
-    faulthandler.enable()  # a wheel made for another processor ends us with no word of ours: this says in which import
+    faulthandler.enable()  # a wheel for another processor crashes the process: this prints in which import
     defer_rarely_used()
     from edge_lstm.service.runner import serve
 
@@ -29,9 +32,12 @@ def run(config: Path) -> None:
 
 @click.command()
 @config_argument
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def status(config: Path, as_json: bool) -> None:
-    """Show what the service of a config says of itself, over its broker."""
+    """Show the status of a running service, over its broker.
+
+    CONFIG is its service config (service.toml).
+    """
     from edge_lstm.service.config import read_service_config
     from edge_lstm.service.status import read_status, status_text
 
@@ -40,9 +46,16 @@ def status(config: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65534), default=1883, show_default=True, help="MQTT 5; 3.1.1 one above.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65534),
+    default=1883,
+    show_default=True,
+    metavar="PORT",
+    help="TCP port for MQTT 5; MQTT 3.1.1 uses the next one.",
+)
 def broker(port: int) -> None:
-    """Run a small MQTT broker on loopback, for a first try without mosquitto."""
+    """Run a small MQTT broker on loopback, for first tests."""
     from edge_lstm.foundation.signals import ended_by_signals
     from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 
@@ -51,4 +64,4 @@ def broker(port: int) -> None:
         while embedded.running and not ended:
             time.sleep(0.2)
     if not ended:
-        raise EdgeLstmError("expected the broker to run until it is told to end, found that it died", "start it again")
+        raise EdgeLstmError("expected the broker to run until Ctrl-C, found that it stopped", "start it again")

@@ -1,7 +1,7 @@
-"""What `device deploy` has a board do before edge-lstm is there: sent as source, run by the board's own Python.
+"""The actions of `device deploy` on a board without edge-lstm: sent as source text, run by the board's own Python.
 
-Standard library only, and no syntax newer than Python 3.6's: an old board has to come far enough to be told that it is
-too old. Every verb can be done again after it was cut short. Answers go to stdout as one line of JSON.
+Standard library only, and no syntax newer than Python 3.6: so a board that is too old can still report its version.
+Every action can be repeated after an interruption. The answer is one line of JSON on stdout.
 """
 
 import fcntl
@@ -16,18 +16,18 @@ import sys
 import tarfile
 from typing import Any, Dict, List, Optional
 
-COMPLETE = ".complete"  # last into an environment: without it, it is half made
+COMPLETE = ".complete"  # the last file of an environment; without it, the environment is not complete
 
 
 def probe(root: str, folder: str) -> Dict[str, Any]:
-    """What there is to know before anything is done; nothing is changed. `folder`: where all of it will lie."""
+    """Facts about the board, without changing anything. `folder`: the future place of the deployment."""
     return {
         "python": platform.python_version(),
         "machine": _machine(),
         "glibc": _glibc(),
         "model": _text(root + "/proc/device-tree/model"),
         "compatible": list(filter(None, (_text(root + "/proc/device-tree/compatible") or "").split("\0"))),
-        "venv": _found("ensurepip") and _found("venv"),
+        "venv": _has_module("ensurepip") and _has_module("venv"),
         "numpy": _version("numpy"),
         "systemd": os.path.isdir(root + "/run/systemd/system"),
         "free_mb": shutil.disk_usage(_existing(root + folder)).free // 1000000,
@@ -37,7 +37,7 @@ def probe(root: str, folder: str) -> Dict[str, Any]:
 
 def _machine() -> str:
     machine = platform.machine()
-    if struct.calcsize("P") == 4:  # Raspberry Pi OS (32 bit) has a kernel of 64 bits
+    if struct.calcsize("P") == 4:  # Raspberry Pi OS (32 bit) has a 64-bit kernel
         return {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
     return machine
 
@@ -49,7 +49,7 @@ def _glibc() -> Optional[str]:
         return None
 
 
-def _found(module: str) -> bool:
+def _has_module(module: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(module) is not None
@@ -58,7 +58,7 @@ def _found(module: str) -> bool:
 def _version(module: str) -> Optional[str]:
     try:
         return str(__import__(module).__version__)
-    except Exception:  # whatever is wrong with it, it is not to be had
+    except Exception:  # a broken package counts as missing
         return None
 
 
@@ -77,12 +77,12 @@ def _existing(path: str) -> str:
 
 
 def complete(folder: str) -> bool:
-    """Whether there is an environment that was made to its end."""
+    """Whether the environment in `folder` is complete."""
     return os.path.exists(os.path.join(folder, COMPLETE))
 
 
 def digests(folder: str) -> Dict[str, str]:
-    """{path inside the folder: SHA-256} of all its files."""
+    """{path relative to the folder: SHA-256} of all files in it."""
     found = {}
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -93,45 +93,49 @@ def digests(folder: str) -> Dict[str, str]:
 
 
 def receive(folder: str, secret: bool, stale: List[str]) -> Dict[str, Any]:
-    """Take files from a tar on stdin; each is whole or absent. `secret`: for root alone; `stale` files go away."""
-    _make(folder, 0o700 if secret else 0o755)
-    taken = 0
+    """Write the files of a tar on stdin, each completely or not at all; remove the files `stale`.
+
+    `secret`: only root may read them.
+    """
+    _make_folder(folder, 0o700 if secret else 0o755)
+    written = 0
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         for member in archive:
             place = os.path.join(folder, member.name)
             if not os.path.abspath(place).startswith(os.path.abspath(folder) + os.sep) or not member.isfile():
-                raise ValueError("expected files inside of the folder, found " + member.name)
-            _make(os.path.dirname(place), 0o700 if secret else 0o755)
+                raise ValueError("expected files inside the folder, found " + member.name)
+            _make_folder(os.path.dirname(place), 0o700 if secret else 0o755)
             beside = place + ".part"
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 content = archive.extractfile(member)
-                assert content is not None  # it is a file, as was seen above
+                assert content is not None  # isfile() is checked above
                 shutil.copyfileobj(content, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(beside, 0o600 if secret else 0o644)
             os.rename(beside, place)
-            taken += 1
+            written += 1
     for name in stale:
         os.remove(os.path.join(folder, name))
-    return {"taken": taken}
+    return {"written": written}
 
 
 def environment(folder: str, distribution: bool, install: List[str], wheels: str) -> Dict[str, Any]:
-    """A virtual environment with what `install` (arguments for pip) names; a half-made one is made anew.
+    """Create a virtual environment with the packages that `install` (arguments for pip) names.
 
-    `distribution`: it sees the packages of the board's own distribution too. `wheels` is a folder that goes after use.
+    An incomplete environment is created again. `distribution`: it also sees the packages of the board's distribution.
+    `wheels`: a folder that is removed after use.
     """
-    os.umask(0o022)  # the service's user has to read it, whatever sudo says
-    _make(os.path.dirname(folder), 0o755)
+    os.umask(0o022)  # the user of the service must be able to read it, whatever the umask of sudo
+    _make_folder(os.path.dirname(folder), 0o755)
     with open(folder + ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one that was cut off from its workstation may still be at it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # an agent that lost its workstation may still be running
         if complete(folder):
             return {"made": True}
-        return _made(folder, distribution, install, wheels)
+        return _create(folder, distribution, install, wheels)
 
 
-def _made(folder: str, distribution: bool, install: List[str], wheels: str) -> Dict[str, Any]:
+def _create(folder: str, distribution: bool, install: List[str], wheels: str) -> Dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     seeing = ["--system-site-packages"] if distribution else []
     pip = [os.path.join(folder, "bin", "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -148,8 +152,8 @@ def _made(folder: str, distribution: bool, install: List[str], wheels: str) -> D
     return {"made": True}
 
 
-def note(path: str, text: Optional[str]) -> Optional[str]:
-    """Write a small file, whole or not at all; with None, read it."""
+def small_file(path: str, text: Optional[str]) -> Optional[str]:
+    """Write a small file in one step; with None, read it."""
     if text is None:
         return _text(path)
     with open(path + ".part", "w") as file:
@@ -161,7 +165,7 @@ def note(path: str, text: Optional[str]) -> Optional[str]:
 
 
 def link(path: str, target: str) -> Dict[str, Any]:
-    """Have a link at `path`, changed in one step: the program that people on the board call, whichever made it last."""
+    """Create or replace the link `path` in one step. It leads to the program that users of the board call."""
     beside = path + ".part"
     if os.path.lexists(beside):
         os.remove(beside)
@@ -170,28 +174,28 @@ def link(path: str, target: str) -> Dict[str, Any]:
     return {"target": target}
 
 
-def tidy(folder: str, units: str, incoming: str) -> Dict[str, Any]:
-    """Remove the environments in `folder` that no unit in the folder `units` names, and what was sent for others."""
+def remove_unused(folder: str, units: str, incoming: str) -> Dict[str, Any]:
+    """Remove environments in `folder` that no unit in the folder `units` uses, and their files in `incoming`."""
     texts = [_text(os.path.join(units, name)) or "" for name in os.listdir(units) if name.startswith("edge-lstm")]
     made = [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
-    gone = [name for name in made if not any("/" + name + "/" in text for text in texts)]
+    unused = [name for name in made if not any("/" + name + "/" in text for text in texts)]
     sent = [name for name in os.listdir(incoming) if name not in made] if os.path.isdir(incoming) else []
-    for name in gone + sent:
+    for name in unused + sent:
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
         shutil.rmtree(os.path.join(incoming, name), ignore_errors=True)
         if os.path.exists(os.path.join(folder, name + ".lock")):
             os.remove(os.path.join(folder, name + ".lock"))
-    return {"removed": gone}
+    return {"removed": unused}
 
 
-def _make(folder: str, permissions: int) -> None:
+def _make_folder(folder: str, permissions: int) -> None:
     if not os.path.isdir(folder):
-        _make(os.path.dirname(folder), 0o755)
+        _make_folder(os.path.dirname(folder), 0o755)
         os.mkdir(folder)
         os.chmod(folder, permissions)
 
 
 if __name__ == "__main__":
-    verb, arguments = sys.argv[1], json.loads(sys.argv[2])
-    verbs: Any = [probe, complete, digests, receive, environment, note, link, tidy]
-    print(json.dumps({one.__name__: one for one in verbs}[verb](**arguments)))
+    action, arguments = sys.argv[1], json.loads(sys.argv[2])
+    actions: Any = [probe, complete, digests, receive, environment, small_file, link, remove_unused]
+    print(json.dumps({one.__name__: one for one in actions}[action](**arguments)))

@@ -1,8 +1,8 @@
-"""A bundle and its config become a service on a board, over ssh, from the workstation.
+"""`device deploy`: installs and starts a service on a board over ssh, from the workstation.
 
-Look, copy, make the environment, verify the bundle there, install, start, wait. The running service is touched only
-after the new bundle has proven itself on that board's own backend; whatever was cut short is mended by doing it again,
-and what is there already stays.
+Steps: check the board, create the environment, copy the files, verify the bundle there, install, start, wait. A running
+service is not touched before the new bundle has passed its self-test on the board's own backend. An interrupted
+deployment can be repeated: it goes on, and keeps what is there already.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edge_lstm.backends.kinds import BACKENDS
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.deploy.install import service_name
@@ -30,21 +31,20 @@ from edge_lstm.hardware.boards import BoardConfig, detected, read_board
 from edge_lstm.hardware.machine import Machine
 from edge_lstm.service.config import ServiceConfig
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 CONFIG = "service.toml"
-HOME = "/opt/edge-lstm"  # on the board: environments, and what services are made of
-_NEEDED_MB = 500  # for an environment and the wheels that it is made of
-_SPARE_MB = 50  # with less, pip fails for want of room, whatever it says
+HOME = "/opt/edge-lstm"  # on the board: environments, and the files of services
+_NEEDED_MB = 500  # for an environment and its wheels
+_SPARE_MB = 50  # with less, pip fails for lack of space, whatever its message
 _LAST_LINES = 15
-_EXTRAS = {"litert": "tflite", "onnx": "onnx", "tflite-runtime": "tflite-runtime", "numpy": None}
-# The source comes first on stdin and what it works on behind it, so that nothing has to lie on the board for it.
-_BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv.pop(1))), 'board_side', 'exec'))"
+# Its source comes first on stdin, then its input: so the board needs no file for it.
+_BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv.pop(1))), 'board_agent', 'exec'))"
 
 
 @dataclass(frozen=True)
 class DeploymentFiles:
-    """What a service is made of: its config, and the files beside it by their place in its folder."""
+    """The files of a service: its config and the files that the config names, by path in the folder of the service."""
 
     name: str  # of its systemd unit
     config: ServiceConfig
@@ -53,7 +53,7 @@ class DeploymentFiles:
 
     @property
     def extras(self) -> list[str]:
-        """What its environment needs beyond a board's own extras."""
+        """The extras that its environment needs in addition to those of the board."""
         config = self.config
         formats = {config.input.format, config.output.format}
         return [
@@ -64,16 +64,16 @@ class DeploymentFiles:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a deployment came to."""
+    """The result of a deployment."""
 
     service: str
-    changed: list[str]  # what was not there already, in words; none: nothing was touched
-    prediction: str | None  # the first one, with its topic; None: none came, or none was waited for
-    unheard: str | None = None  # why the broker did not let it be heard
+    changed: list[str]  # descriptions of all changes; empty: everything was up to date
+    prediction: str | None  # topic and payload of the first one; None: none came, or `wait_s` was 0
+    not_received: str | None = None  # why the broker did not deliver it
 
 
 def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
-    """Everything that goes to the board, read and checked here. Raises EdgeLstmError where a file of it is missing."""
+    """Read and check every file that goes to the board. Raises EdgeLstmError where one is missing."""
     config = read_toml(service, ServiceConfig)
     sources = {config.bundle: ("bundle", bundle)}
     for file in config.files():
@@ -85,11 +85,11 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
         if pure.is_absolute() or ".." in pure.parts:
             raise EdgeLstmError(
                 f"{service}: {name}: expected a path below the folder of this config, found {place}",
-                "name it so: on the board it will stand at the same place beside the config",
+                "use such a path: the board keeps the same layout of files",
             )
         if str(pure) in files:
             raise EdgeLstmError(
-                f"{service}: {name}: expected another name than {place}, under which the config itself goes",
+                f"{service}: {name}: expected another name than {place}, which is the name of the installed config",
                 "rename the file",
             )
         try:
@@ -103,121 +103,122 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
 
 
 class _Board:
-    """The other end: the verbs of `board_side`, and commands, as root."""
+    """The board: runs actions of `board_agent` and other commands there, as root."""
 
     def __init__(self, ssh: Ssh, python: str) -> None:
         self.ssh = ssh
         self._python = python
-        self._source = (resources.files("edge_lstm") / "board_side.py").read_bytes()
+        self._source = (resources.files("edge_lstm.deploy") / "board_agent.py").read_bytes()
         self._root = [] if ssh.run(["id", "-u"]).stdout.strip() == b"0" else ["sudo", "-n"]
-        if self._root:  # asked once, since sudo's own complaints look like those of a command
-            status, _, heard = self.run(["true"])
+        if self._root:  # checked once, because errors of sudo look like errors of the command
+            status, _, stderr = self.run(["true"])
             if status:
                 raise EdgeLstmError(
-                    f"expected {ssh.destination} to become root by sudo, found: {_last(heard)}",
-                    "allow it without a password there (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST",
+                    f"expected {ssh.destination} to become root by sudo, found: {_last_line(stderr)}",
+                    "allow sudo without a password (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST",
                 )
 
     def run(self, command: Sequence[str], stdin: bytes = b"") -> tuple[int, str, str]:
-        """Exit status, stdout, stderr of a command run as root."""
+        """Run a command as root: (exit status, stdout, stderr)."""
         done = self.ssh.run([*self._root, *command], stdin)
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
-    def ask(self, verb: str, stdin: bytes = b"", **arguments: Any) -> Any:
-        """The answer of a verb of `board_side`."""
-        command = [self._python, "-I", "-c", _BOOT, str(len(self._source)), verb, json.dumps(arguments)]
-        status, said, heard = self.run(command, self._source + stdin)
-        if status == 127 or "command not found" in heard:
+    def call(self, action: str, stdin: bytes = b"", **arguments: Any) -> Any:
+        """Run an action of `board_agent`, and return its answer."""
+        command = [self._python, "-I", "-c", _BOOT, str(len(self._source)), action, json.dumps(arguments)]
+        status, stdout, stderr = self.run(command, self._source + stdin)
+        if status == 127 or "command not found" in stderr:
             raise EdgeLstmError(
                 f"expected {self._python} on {self.ssh.destination}, found none",
                 "install it there (sudo apt install python3 python3-venv), or name another with --python",
             )
-        if "Unknown option: -I" in heard:  # Python 2 and its like
+        if "Unknown option: -I" in stderr:  # as Python 2 answers
             raise EdgeLstmError(
                 f"expected {self._python} on {self.ssh.destination} to be Python 3, found an older one",
                 "name another with --python",
             )
         if status:
             raise EdgeLstmError(
-                f"expected {self.ssh.destination} to {verb} {arguments.get('folder', '')}, found: {_last(heard)}",
-                "mend that there and deploy again: it goes on where it stopped",
+                f"expected the step {action} to succeed on {self.ssh.destination}, found: {_last_line(stderr)}",
+                "fix that there and deploy again: it continues from there",
             )
-        return json.loads(said)
+        return json.loads(stdout)
 
     def send(self, folder: str, files: Mapping[str, bytes], *, secret: bool, alone: bool) -> list[str]:
-        """Has `files` in `folder`; sends those that differ and returns their names. `alone`: others go away."""
-        there = self.ask("digests", folder=folder)
+        """Send those of `files` that differ into `folder`, and return their names. `alone`: remove other files."""
+        there = self.call("digests", folder=folder)
         differ = [name for name, content in files.items() if there.get(name) != hashlib.sha256(content).hexdigest()]
         stale = sorted(set(there) - set(files)) if alone else []
         if differ or stale:
             packed = _tar({name: files[name] for name in differ})
-            self.ask("receive", packed, folder=folder, secret=secret, stale=stale)
+            self.call("receive", packed, folder=folder, secret=secret, stale=stale)
         return [*differ, *stale]
 
 
 def deploy(
     ssh: Ssh,
-    goods: DeploymentFiles,
+    service: DeploymentFiles,
     *,
-    say: Say,
+    log: Log,
     wheelhouse: Path | None = None,
     python: str = "python3",
     root: str = "",
     wait_s: float = 30.0,
 ) -> Outcome:
-    """Brings `goods` to the board behind `ssh` and returns when the service is ready and, if one comes, has predicted.
+    """Deploy `service` to the board, start it, and wait up to `wait_s` for a prediction.
 
-    `root`: a folder of the board that stands for its /. Raises EdgeLstmError with what refused, and the remedy.
+    `log` receives a line per step. `wheelhouse`: a folder of wheels, for a board without internet. `python`: a program
+    on the board. `root`: a folder of the board in place of its /. Raises EdgeLstmError with the reason and a remedy.
     """
     board = _Board(ssh, python)
-    facts = board.ask("probe", root=root, folder=HOME)
-    name, kind, machine = _kind(ssh.destination, goods.config, facts)
-    say(
+    facts = board.call("probe", root=root, folder=HOME)
+    name, board_config, machine = _identified(ssh.destination, service.config, facts)
+    log(
         f"board        {facts['model'] or name}: {machine.architecture}, Python {machine.python}, glibc {machine.glibc}"
     )
-    _refuse_unready(ssh.destination, kind, machine, facts)
-    extras = _extras(kind, goods)
+    _refuse_unready(ssh.destination, board_config, machine, facts)
+    extras = _extras(board_config, service)
     changed = []
-    environment, made = _environment(board, root, machine, extras, wheelhouse, python, say, name)
+    environment, made = _environment(board, root, machine, extras, wheelhouse, python, log, name)
     if made:
         changed.append("the environment")
-    folder = f"{root}{HOME}/services/{goods.name}"
-    changed += board.send(folder, goods.files, secret=True, alone=False)
+    folder = f"{root}{HOME}/services/{service.name}"
+    changed += board.send(folder, service.files, secret=True, alone=False)
     program = f"{environment}/bin/edge-lstm"
-    _verify(board, program, folder, goods)
-    say(f"verified     {goods.bundle.id} on that board's {goods.config.backend or 'backends'}")
-    status, said, heard = board.run([program, "device", "install", f"{folder}/{CONFIG}", *_rooted(root)])
+    _verify(board, program, folder, service)
+    log(f"verified     {service.bundle.id} on that board's {service.config.backend or 'backends'}")
+    status, stdout, stderr = board.run([program, "device", "install", f"{folder}/{CONFIG}", *_root_option(root)])
     if status:
         raise EdgeLstmError(
-            f"{ssh.destination}: {_line('error: ', heard) or _last(heard)}",
-            _line("hint: ", heard) or "mend that and deploy again",
+            f"{ssh.destination}: {_line_after('error: ', stderr) or _last_line(stderr)}",
+            _line_after("hint: ", stderr) or "fix that and deploy again",
         )
-    for line in said.splitlines():
-        say(f"installed    {line}")
-    mark = f"{folder}.deployed"
+    for line in stdout.splitlines():
+        log(f"installed    {line}")
+    deployed_file = f"{folder}.deployed"
     digest = _digest(
-        [environment, {name: hashlib.sha256(content).hexdigest() for name, content in goods.files.items()}]
+        [environment, {name: hashlib.sha256(content).hexdigest() for name, content in service.files.items()}]
     )
-    unit = f"{goods.name}.service"
+    unit = f"{service.name}.service"
     active = board.run(["systemctl", "is-active", "--quiet", unit])[0] == 0
-    if active and board.ask("note", path=mark, text=None) == digest:
-        return Outcome(goods.name, changed, None)
+    if active and board.call("small_file", path=deployed_file, text=None) == digest:
+        return Outcome(service.name, changed, None)
     _start(board, unit)
-    say(f"ready        {unit}")
-    board.ask("link", path=f"{root}{HOME}/edge-lstm", target=program.removeprefix(f"{root}{HOME}/"))
-    board.ask("note", path=mark, text=digest)
-    board.ask(
-        "tidy", folder=f"{root}{HOME}/envs", units=f"{root}/etc/systemd/system", incoming=f"{root}{HOME}/incoming"
+    log(f"ready        {unit}")
+    board.call("link", path=f"{root}{HOME}/edge-lstm", target=program.removeprefix(f"{root}{HOME}/"))
+    board.call("small_file", path=deployed_file, text=digest)
+    board.call(
+        "remove_unused",
+        folder=f"{root}{HOME}/envs",
+        units=f"{root}/etc/systemd/system",
+        incoming=f"{root}{HOME}/incoming",
     )
-    status, said, heard = board.run(
-        [f"{environment}/bin/python", "-m", "edge_lstm.deploy.first_prediction", f"{folder}/{CONFIG}", f"{wait_s:g}"]
-    )
-    unheard = (_line("error: ", heard) or _last(heard)) if status and heard.strip() else None
-    return Outcome(goods.name, changed or ["the service"], said.strip() or None, unheard)
+    prediction, not_received = _first_prediction(board, environment, f"{folder}/{CONFIG}", wait_s)
+    return Outcome(service.name, changed or ["the service"], prediction, not_received)
 
 
-def _kind(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
-    """The board's name, what is known of it, and the machine that it is. Raises EdgeLstmError where they do not fit."""
+def _identified(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
+    """(name, board, machine) from the agent's `facts`. Raises EdgeLstmError where board and machine do not fit."""
     machine = Machine(
         facts["machine"],
         facts["python"],
@@ -229,27 +230,26 @@ def _kind(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> 
     name = config.device or detected(machine)
     if name is None:
         raise EdgeLstmError(
-            f"{destination}: expected a board that edge-lstm device list knows, "
-            f"found {machine.model or machine.architecture}",
-            'name the one that is nearest in the config: device = "..."',
+            f"{destination}: expected a board of edge-lstm device list, found {machine.model or machine.architecture}",
+            'name the most similar one in the config: device = "..."',
         )
     board = read_board(name)
     if refusals := board.refusals(machine):
         reasons = "; ".join(reason for reason, _ in refusals)
         remedies = list(dict(refusals).values())
         if "expected Python" in reasons:
-            remedies.append("where it has another one, name that with --python")
+            remedies.append("if it has another Python, name that with --python")
         raise EdgeLstmError(f"{destination} does not fit {board.title}: {reasons}", " / ".join(remedies))
     return name, board, machine
 
 
 def _refuse_unready(destination: str, board: BoardConfig, machine: Machine, facts: Mapping[str, Any]) -> None:
-    """Raises EdgeLstmError where something of the board's system is missing that its package manager brings."""
+    """Raises EdgeLstmError where a package of the board's system is missing, or disk space."""
     target = Target(machine.python or "", board.architecture, machine.glibc or "0.0")
     lacking = []
     if machine.glibc is None:
         expected = "glibc, since there are no wheels for another C library"
-        lacking.append((expected, "another one", "use a system that has it: Debian's"))
+        lacking.append((expected, "another one", "use a system with glibc, such as Debian"))
     if not facts["venv"]:
         lacking.append(("the modules venv and ensurepip", "none", "sudo apt install python3-venv"))
     if "numpy" in target.from_distribution and facts["numpy"] is None:
@@ -258,20 +258,20 @@ def _refuse_unready(destination: str, board: BoardConfig, machine: Machine, fact
     if not facts["systemd"]:
         lacking.append(("systemd", "none", "start it there by hand: edge-lstm run service.toml"))
     if facts["free_mb"] < _NEEDED_MB:
-        lacking.append((f"{_NEEDED_MB} MB free below {HOME}", f"{facts['free_mb']} MB", "make room there"))
+        lacking.append((f"{_NEEDED_MB} MB free below {HOME}", f"{facts['free_mb']} MB", "free some space there"))
     if lacking:
         reasons = "; ".join(f"expected {expected}, found {found}" for expected, found, _ in lacking)
         raise EdgeLstmError(f"{destination}: {reasons}", " / ".join(remedy for *_, remedy in lacking))
 
 
-def _extras(board: BoardConfig, goods: DeploymentFiles) -> list[str]:
-    """The board's own, with the backend that the config chose instead, and what the config's other keys need."""
-    chosen = goods.config.backend
+def _extras(board: BoardConfig, service: DeploymentFiles) -> list[str]:
+    """The extras of the board, with the backend that the config names, and those for other keys of the config."""
+    chosen = service.config.backend
     extras = set(board.extras)
     if chosen is not None:
-        extras -= {extra for extra in _EXTRAS.values() if extra is not None}
-        extras |= {extra for extra in (_EXTRAS[chosen],) if extra is not None}
-    return sorted({*extras, *goods.extras})
+        extras -= {kind.extra for kind in BACKENDS.values()}
+        extras |= {BACKENDS[chosen].extra} - {""}  # empty: the base installs that backend
+    return sorted({*extras, *service.extras})
 
 
 def _environment(
@@ -281,16 +281,16 @@ def _environment(
     extras: list[str],
     wheelhouse: Path | None,
     python: str,
-    say: Say,
+    log: Log,
     name: str,
 ) -> tuple[str, bool]:
-    """The folder of the environment, and whether it had to be made. Another one would have another name."""
+    """(folder, whether it was created) of the environment. The name of the folder is a digest of its content."""
     own_name, own = own_wheel()
     limits = constraints(extras)
     digest = _digest([hashlib.sha256(own).hexdigest(), extras, limits, machine.python, python])
     folder, incoming = f"{root}{HOME}/envs/{digest}", f"{root}{HOME}/incoming/{digest}"
-    if board.ask("complete", folder=folder):
-        say(f"environment  as it was: {', '.join(extras)}")
+    if board.call("complete", folder=folder):
+        log(f"environment  unchanged: {', '.join(extras)}")
         return folder, False
     target = Target(machine.python or "", machine.architecture or "", machine.glibc or "0.0")
     files = {own_name: own, "constraints.txt": limits.encode()}
@@ -303,12 +303,10 @@ def _environment(
             )
         files |= {path.name: path.read_bytes() for path in wheels if not path.name.startswith("edge_lstm-")}
     sent = board.send(incoming, files, secret=False, alone=True)
-    say(
-        f"environment  new, with {', '.join(extras)}: {len(sent)} files copied; pip takes some minutes on a small board"
-    )
+    log(f"environment  new, with {', '.join(extras)}: {len(sent)} files copied; pip takes minutes on a small board")
     offline = [] if wheelhouse is None else ["--no-index", "--find-links", incoming]
     install = [*offline, "--only-binary", ":all:", "--constraint", f"{incoming}/constraints.txt"]
-    answer = board.ask(
+    answer = board.call(
         "environment",
         folder=folder,
         distribution=bool(target.from_distribution),
@@ -319,16 +317,16 @@ def _environment(
         errors = [line for line in answer["failed"].splitlines() if line.startswith("ERROR: ")]
         raise EdgeLstmError(
             f"{board.ssh.destination}: expected pip to install edge-lstm[{','.join(extras)}], "
-            f"found: {errors[0].removeprefix('ERROR: ') if errors else _last(answer['failed'])}",
+            f"found: {errors[0].removeprefix('ERROR: ') if errors else _last_line(answer['failed'])}",
             remedy(answer, name, extras, wheelhouse),
         )
     return folder, True
 
 
 def remedy(answer: Mapping[str, Any], name: str, extras: list[str], wheelhouse: Path | None) -> str:
-    """What to do about an environment of `extras` that pip could not make on the board `name`."""
+    """What to do where pip could not install `extras` on the board `name`; `answer` is that of the agent."""
     if answer["free_mb"] < _SPARE_MB:
-        return f"make room below {HOME}: {answer['free_mb']} MB were left"
+        return f"free some space below {HOME}: {answer['free_mb']} MB were left"
     collecting = _collecting(name, extras, wheelhouse or Path("DIR"))
     if wheelhouse is not None:
         return f"collect the wheels again: {collecting}"
@@ -336,45 +334,53 @@ def remedy(answer: Mapping[str, Any], name: str, extras: list[str], wheelhouse: 
 
 
 def _collecting(name: str, extras: list[str], folder: Path) -> str:
-    """The command that collects what an environment of these extras needs."""
+    """The command that collects the wheels for an environment with these extras."""
     others = "".join(f"--extra {extra} " for extra in extras if extra not in read_board(name).extras)
     return f"edge-lstm device wheelhouse {name} {others}-o {folder}"
 
 
-def _verify(board: _Board, program: str, folder: str, goods: DeploymentFiles) -> None:
-    """The golden vectors on the board's own backend. Raises EdgeLstmError where they differ, or the backend dies."""
-    config = goods.config
+def _verify(board: _Board, program: str, folder: str, service: DeploymentFiles) -> None:
+    """Run the bundle's self-test on the board. Raises EdgeLstmError where it fails or crashes."""
+    config = service.config
     chosen = [("--backend", config.backend), ("--scheme", config.scheme)]
-    options = [word for option, value in chosen if value is not None for word in (option, value)]
+    options = [part for option, value in chosen if value is not None for part in (option, value)]
     if config.trust is not None:
         options += ["--trust", f"{folder}/{config.trust}"]
-    status, said, heard = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
+    status, stdout, stderr = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
     if status:
-        ended = f"died of {signal_name(status - 128)}" if status > 128 else f"ended with {status}, {_last(heard)}"
-        failed = [" ".join(line.split()[1:]) for line in said.splitlines() if line.startswith("FAILED ")]
-        found = "; ".join(failed) or _line("error: ", heard) or f"verify {ended}"
+        ended = f"died of {signal_name(status - 128)}" if status > 128 else f"ended with {status}, {_last_line(stderr)}"
+        failed = [" ".join(line.split()[1:]) for line in stdout.splitlines() if line.startswith("FAILED ")]
+        found = "; ".join(failed) or _line_after("error: ", stderr) or f"verify {ended}"
         raise EdgeLstmError(
-            f"the bundle does not prove itself on {board.ssh.destination}: {found}",
-            "what ran there runs on; another backend or scheme in the config may do",
+            f"the bundle fails its self-test on {board.ssh.destination}: {found}",
+            "the running service was not touched; try another backend or scheme in the config",
         )
 
 
 def _start(board: _Board, unit: str) -> None:
-    """Raises EdgeLstmError with the service's own last words where it does not become ready."""
+    """Start the service. Raises EdgeLstmError with the end of its log where it does not become ready."""
     for command in (["daemon-reload"], ["enable", "--quiet", unit], ["reset-failed", unit], ["restart", unit]):
-        status, _, heard = board.run(["systemctl", *command])
-        if status and command[0] != "reset-failed":  # which fails for a unit that was never started
+        status, _, stderr = board.run(["systemctl", *command])
+        if status and command[0] != "reset-failed":  # reset-failed fails for a unit that was never started
             _, journal, _ = board.run(
                 ["journalctl", "--unit", unit, "--output", "cat", "--no-pager", "-n", str(_LAST_LINES)]
             )
-            words = "".join(f"\n  {line}" for line in journal.splitlines()) or f" {_last(heard)}"
+            journal_lines = "".join(f"\n  {line}" for line in journal.splitlines()) or f" {_last_line(stderr)}"
             raise EdgeLstmError(
-                f"{board.ssh.destination}: expected {unit} to become ready, found:{words}",
-                f"mend that and deploy again; to see more: ssh {board.ssh.destination} journalctl -u {unit}",
+                f"{board.ssh.destination}: expected {unit} to become ready, found:{journal_lines}",
+                f"fix that and deploy again; to see more: ssh {board.ssh.destination} journalctl -u {unit}",
             )
 
 
-def _rooted(root: str) -> list[str]:
+def _first_prediction(board: _Board, environment: str, config: str, wait_s: float) -> tuple[str | None, str | None]:
+    """(topic and payload of the first prediction or None, why the broker did not deliver one or None)."""
+    python = f"{environment}/bin/python"
+    status, stdout, stderr = board.run([python, "-m", "edge_lstm.deploy.first_prediction", config, f"{wait_s:g}"])
+    not_received = (_line_after("error: ", stderr) or _last_line(stderr)) if status and stderr.strip() else None
+    return stdout.strip() or None, not_received
+
+
+def _root_option(root: str) -> list[str]:
     return ["--root", root] if root else []
 
 
@@ -392,12 +398,12 @@ def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _last(text: str) -> str:
+def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "nothing said"
+    return lines[-1] if lines else "no message"
 
 
-def _line(beginning: str, text: str) -> str | None:
-    """The first line of edge-lstm's own that begins so, without its beginning."""
+def _line_after(beginning: str, text: str) -> str | None:
+    """The rest of the first line that begins with `beginning`, or None."""
     lines = [line.removeprefix(beginning) for line in text.splitlines() if line.startswith(beginning)]
     return lines[0] if lines else None

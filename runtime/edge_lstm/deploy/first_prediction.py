@@ -1,8 +1,8 @@
-"""The next prediction of a service, heard on its broker as any subscriber would: the last proof of a deployment.
+"""Waits for the next prediction of a service on its broker, as any subscriber would: the last check of a deployment.
 
 python -m edge_lstm.deploy.first_prediction SERVICE.toml SECONDS
 
-It prints its topic and payload; the exit code is 1 where none came.
+It prints topic and payload of the prediction; the exit code is 1 where none came.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from edge_lstm.service.config import ServiceConfig, read_service_config
 
 
 def first_prediction(config: ServiceConfig, folder: Path, timeout_s: float) -> Message | None:
-    """The next one, or None where none comes within `timeout_s`. Raises EdgeLstmError where the broker refuses."""
+    """The next prediction, or None after `timeout_s`. Raises EdgeLstmError where the broker refuses."""
     mqtt = config.mqtt
     levels = ["+" if STREAM in level else level for level in config.output.topic.split("/")]
-    door = MqttConnection(
+    connection = MqttConnection(
         parse_address(mqtt.url),
         topics=["/".join(levels)],
         options=mqtt.options(folder),
     )
-    door.open()
+    connection.open()
     deadline = time.monotonic() + timeout_s
     try:
         while time.monotonic() < deadline:
-            messages = [message for message in door.poll(0.2) if not message.retained]
-            if messages:
-                return messages[0]
+            for message in connection.poll(0.2):
+                if not message.retained:
+                    return message
     finally:
-        door.close()
+        connection.close()
     return None
 
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     try:
-        heard = first_prediction(read_service_config(path), path.parent, float(sys.argv[2]))
+        message = first_prediction(read_service_config(path), path.parent, float(sys.argv[2]))
     except EdgeLstmError as error:
         sys.exit(f"error: {error}")
-    if heard is None:
+    if message is None:
         sys.exit(1)
-    print(heard.topic, heard.payload.decode("utf-8", "replace"))
+    print(message.topic, message.payload.decode("utf-8", "replace"))

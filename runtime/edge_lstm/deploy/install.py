@@ -1,6 +1,6 @@
-"""A service as files of a system: config and bundle in their folder, its unit beside systemd's others; and away again.
+"""Installs a service as files of a system (config, bundle, systemd unit), and uninstalls it.
 
-All is checked before anything is written; what is written appears at once, or not at all.
+Everything is checked before anything is written. The new files take effect in one step, or not at all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from edge_lstm.mqtt.credentials import read_password
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.systemd import is_running
 
-_HOME = Path("/etc/edge-lstm")  # a folder for each service, reached by a link that is changed in one step
+_HOME = Path("/etc/edge-lstm")  # per service a link to the folder of its files; the link changes in one step
 _UNITS = Path("/etc/systemd/system")
 _WANTS = _UNITS / "multi-user.target.wants"
 _STATE = Path("/var/lib")
@@ -44,8 +44,8 @@ _CONFIG = "service.toml"
 
 
 @dataclass(frozen=True)
-class Content:
-    """A file that the service reads."""
+class InstalledFile:
+    """Content and permissions of a file that the service reads."""
 
     data: bytes
     mode: int
@@ -53,13 +53,13 @@ class Content:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an installation consists of; paths are the system's own, without the root in front."""
+    """The parts of an installation; paths are absolute in the target system, without `root`."""
 
     root: Path
     name: str
-    files: Mapping[str, Content]  # by path in the service's folder
+    files: Mapping[str, InstalledFile]  # by path in the folder of the service
     unit: str
-    python: Path  # which the unit starts
+    python: Path  # the program that the unit starts
 
     @property
     def folder(self) -> Path:
@@ -71,10 +71,10 @@ class Plan:
 
 
 def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
-    """What is to be installed for the config at `config_path` on the system at `root`.
+    """The plan to install the config in `config_path` on the system in the folder `root`; it writes nothing.
 
-    Raises EdgeLstmError where the config, a file of it, the bundle or the machine is unfit; nothing is written here.
-    On the running system (`root` is /) the bundle's self-test has to pass as well.
+    Raises EdgeLstmError where the config, one of its files, the bundle or the machine does not fit.
+    On the running system (`root` is /) the bundle must also pass its self-test.
     """
     live = _is_live(root)
     config = read_toml(config_path, ServiceConfig)
@@ -99,34 +99,37 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
 
 
 def service_name(client_id: str) -> str:
-    """The unit's name: the client id, which is one per service, so that it is seen whose it is."""
+    """The name of the unit: the client id, which is unique per service."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", client_id)[:_LONGEST_NAME]
     return name if name.startswith("edge-lstm") else f"edge-lstm-{name}"
 
 
 def this_program(root: Path) -> Program:
-    """The Python that runs this, as the system at `root` sees it.
+    """The running Python, with paths of the system in `root`.
 
-    Raises EdgeLstmError where a service, which is nobody's user, could not read it.
+    Raises EdgeLstmError where the service, which has a user of its own, could not read it.
     """
     package = Path(edge_lstm.__file__).parents[1]
     if site.ENABLE_USER_SITE and package.is_relative_to(site.getusersitepackages()):
         raise EdgeLstmError(
-            f"expected edge-lstm in a virtual environment, found it in a user's own packages at {package}",
+            f"expected edge-lstm in a virtual environment, found it in the packages of a user at {package}",
             "run python3 -m venv /opt/edge-lstm, and install it there",
         )
     folders = (Path(sys.prefix), Path(sys.base_prefix), package)
     for folder in folders:
         if closed := _closed_to_others(folder):
             raise EdgeLstmError(
-                f"expected a Python that every user may read, found {closed} closed",
+                f"expected a Python that every user may read, found {closed} not readable",
                 f"run chmod -R go+rX {closed}, or install edge-lstm in a virtual environment under /opt",
             )
-    return Program(_inside(Path(sys.executable), root), tuple(_inside(folder, root) for folder in folders))
+    return Program(_without_root(Path(sys.executable), root), tuple(_without_root(folder, root) for folder in folders))
 
 
 def _closed_to_others(folder: Path) -> Path | None:
-    """The first part of the way to `folder` that others may not enter; what a unit binds has a way of its own."""
+    """The first part of the path to `folder` that other users may not enter, or None.
+
+    For a folder that the unit mounts, only the folder itself counts.
+    """
     hidden = any(folder.is_relative_to(one) for one in HIDDEN)
     for part in [folder] if hidden else [folder, *folder.parents]:
         if part.stat().st_mode & 0o001 == 0:
@@ -134,29 +137,29 @@ def _closed_to_others(folder: Path) -> Path | None:
     return None
 
 
-def _inside(path: Path, root: Path) -> Path:
+def _without_root(path: Path, root: Path) -> Path:
     return Path("/") / path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _refuse_without_systemd() -> None:
     if not is_running():
         raise EdgeLstmError(
-            "expected systemd to manage this machine, found it does not",
-            "start edge-lstm run by what manages it, or prepare another system with --root DIR",
+            "expected systemd to manage this machine, found that it does not",
+            "let your service manager start edge-lstm run, or prepare another system with --root DIR",
         )
 
 
 def _refuse_others_than_root() -> None:
     if os.geteuid() != 0:
-        raise EdgeLstmError("expected to be root, to write under /etc, found another user", "run it with sudo")
+        raise EdgeLstmError("expected root, who may write under /etc, found another user", "run it with sudo")
 
 
 def _refuse_old_systemd() -> None:
     first = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False).stdout.split()
     if len(first) > 1 and first[1].isdecimal() and int(first[1]) < _OLDEST_WITH_CREDENTIALS:
         raise EdgeLstmError(
-            f"expected systemd {_OLDEST_WITH_CREDENTIALS} or newer, which hands secrets to a service, found {first[1]}",
-            "use a newer system, or a broker on this machine that needs no password",
+            f"expected systemd {_OLDEST_WITH_CREDENTIALS} or newer, which can pass secrets to it, found {first[1]}",
+            "use a newer system, or a broker on this machine without a password",
         )
 
 
@@ -173,14 +176,15 @@ def _refuse_misfit(config: ServiceConfig, root: Path) -> None:
 
 def _refuse_taken(root: Path, name: str, client_id: str) -> None:
     folder, unit = _HOME / name, _UNITS / f"{name}.service"
-    theirs = [path for path in (folder,) if _at(root, path).exists() and not _at(root, path).is_symlink()]
-    theirs += [path for path in (unit,) if _at(root, path).exists() and not _is_ours(_at(root, path))]
-    if theirs:
+    found_folder, found_unit = _under_root(root, folder), _under_root(root, unit)
+    foreign = [folder] if found_folder.exists() and not found_folder.is_symlink() else []
+    foreign += [unit] if found_unit.exists() and not _is_made_by_install(found_unit) else []
+    if foreign:
         raise EdgeLstmError(
-            f"expected {theirs[0]} to be free or of device install, found what something else wrote there",
+            f"expected {foreign[0]} to be free or made by device install, found files of another program",
             "move it away, or choose another client_id",
         )
-    path = _at(root, folder / _CONFIG)
+    path = _under_root(root, folder / _CONFIG)
     if path.exists() and (found := read_toml(path, ServiceConfig).mqtt.client_id) != client_id:
         raise EdgeLstmError(
             f'expected {name} to be free or of client_id "{client_id}", found the service of "{found}"',
@@ -190,20 +194,21 @@ def _refuse_taken(root: Path, name: str, client_id: str) -> None:
 
 def _files(
     config: ServiceConfig, config_path: Path, root: Path, name: str
-) -> tuple[dict[str, Content], dict[str, Path]]:
-    """What goes into the service's folder, and the files that systemd hands to it, by what for."""
+) -> tuple[dict[str, InstalledFile], dict[str, Path]]:
+    """(files for the folder of the service, files that systemd passes to it by credential name)."""
     mqtt = config.mqtt
     if Path(config.state).is_absolute() or ".." in Path(config.state).parts:
         raise EdgeLstmError(
-            f'{config_path}: expected state = "state.db" or so, within {_STATE / name}, found "{config.state}"',
-            "a service writes nowhere else: leave state out",
+            f'{config_path}: expected a relative path for state, which is in {_STATE / name}, found "{config.state}"',
+            "leave state out: the service may write only there",
         )
-    files = {_CONFIG: Content(_read(config_path, "config"), _PUBLIC)}
+    files = {_CONFIG: InstalledFile(_read(config_path, "config"), _PUBLIC)}
     credentials = {}
     for file in config.files():
-        files |= _placed(config_path, file.key, file.path, _SECRET if file.role == "secret" else _PUBLIC)
-        if file.role == "secret":
-            credentials[file.name] = _HOME / name / file.path  # which is `path` where that is absolute
+        secret = file.role == "secret"
+        files |= _copied_file(config_path, file.key, file.path, _SECRET if secret else _PUBLIC)
+        if secret:
+            credentials[file.name] = _HOME / name / file.path  # for an absolute path, that path
     if mqtt.password_file is not None:
         read_password(config_path.parent / mqtt.password_file)
     if (tls := mqtt.tls(config_path.parent)) is not None:
@@ -211,39 +216,38 @@ def _files(
     if mqtt.password_credential is not None:
         if set(mqtt.password_credential) & set("/:") or not mqtt.password_credential.isprintable():
             raise EdgeLstmError(
-                f"expected a credential's name without /, : and line ends, found {mqtt.password_credential!r}",
+                f"expected the name of a credential without /, : and line ends, found {mqtt.password_credential!r}",
                 "choose another password_credential",
             )
         credentials[mqtt.password_credential] = _CREDENTIALS / mqtt.password_credential
-        if not _at(root, credentials[mqtt.password_credential]).is_file():
+        stored = _under_root(root, credentials[mqtt.password_credential])
+        if not stored.is_file():
             raise EdgeLstmError(
-                f"expected the password in {_at(root, credentials[mqtt.password_credential])}, found no file there",
-                "write it there, for root alone: install -m 600 FILE, or set password_file",
+                f"expected the password in {stored}, found no file there",
+                "write it there, readable only by root: install -m 600 FILE, or set password_file",
             )
     return files, credentials
 
 
-def _placed(config_path: Path, key: str, path: str, mode: int) -> dict[str, Content]:
-    """A file that the config names, for the service's folder; nothing for one that stays where it is."""
+def _copied_file(config_path: Path, key: str, path: str, mode: int) -> dict[str, InstalledFile]:
+    """The file `path` of the config, to be copied into the folder of the service; empty for an absolute path."""
     if ".." in Path(path).parts:
         raise EdgeLstmError(f'{config_path}: {key}: expected a path without .., found "{path}"', _BESIDE)
-    if not path.isprintable():  # the unit would take what follows a line's end for a setting of its own
+    if not path.isprintable():  # in the unit, text after a line end would be another setting
         raise EdgeLstmError(f"{config_path}: {key}: expected a path without line ends, found {path!r}", _BESIDE)
     if Path(path) == Path(_CONFIG):
-        taken = (
-            f"{config_path}: {key}: expected another name than {_CONFIG}, under which the config itself is installed"
-        )
-        raise EdgeLstmError(taken, "rename the file")
+        message = f"{config_path}: {key}: expected another name than {_CONFIG}, which is that of the installed config"
+        raise EdgeLstmError(message, "rename the file")
     if not Path(path).is_absolute():
-        return {str(Path(path)): Content(_read(config_path.parent / path, key), mode)}
+        return {str(Path(path)): InstalledFile(_read(config_path.parent / path, key), mode)}
     if mode != _SECRET and any(Path(path).is_relative_to(one) for one in HIDDEN):
-        hidden = f'{config_path}: {key}: expected a path that a service can read, found "{path}"'
-        raise EdgeLstmError(hidden, _BESIDE)
+        message = f'{config_path}: {key}: expected a path that a service can read, found "{path}"'
+        raise EdgeLstmError(message, _BESIDE)
     _read(Path(path), key)
     return {}
 
 
-_BESIDE = "put the file beside the config, and name it by a relative path"
+_BESIDE = "put the file beside the config, and use a relative path"
 
 
 def _read(path: Path, key: str) -> bytes:
@@ -255,69 +259,69 @@ def _read(path: Path, key: str) -> bytes:
         ) from None
 
 
-def _at(root: Path, path: Path) -> Path:
-    """A path of the system at `root`, as this one reaches it."""
+def _under_root(root: Path, path: Path) -> Path:
+    """The path on this machine for `path` of the system in `root`."""
     return root / path.relative_to("/")
 
 
 # Writing
 
 
-def install(wanted: Plan) -> list[str]:
-    """Put it in place, and say what was done, a line for each file. Where a step fails, all is as it was before.
+def install(planned: Plan) -> list[str]:
+    """Install the plan, and return what was done, a line per file. If a step fails, everything is restored.
 
-    Raises EdgeLstmError where the system does not take it.
+    Raises EdgeLstmError where a file cannot be written or systemd refuses.
     """
-    root, folder = wanted.root, _at(wanted.root, wanted.folder)
+    root, folder = planned.root, _under_root(planned.root, planned.folder)
     if _is_live(root):
         _refuse_others_than_root()
-    unit, want = _at(root, wanted.unit_path), _at(root, _WANTS / wanted.unit_path.name)
+    unit, enabled_link = _under_root(root, planned.unit_path), _under_root(root, _WANTS / planned.unit_path.name)
     former_unit = unit.read_text() if unit.exists() else None
     former = folder.readlink() if folder.is_symlink() else None
-    said = []
+    done = []
     try:
-        same = _same(folder, wanted.files)
-        said += [f"{'unchanged' if same else 'wrote'} {wanted.folder / name}" for name in wanted.files]
-        for place in (folder.parent, unit.parent, want.parent):
+        same = _is_unchanged(folder, planned.files)
+        done += [f"{'unchanged' if same else 'wrote'} {planned.folder / name}" for name in planned.files]
+        for place in (folder.parent, unit.parent, enabled_link.parent):
             place.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with _undone_on_failure(folder, former, unit, former_unit, want):
+        with _restored_on_failure(folder, former, unit, former_unit, enabled_link):
             if not same:
-                _point(folder, _staged(folder, wanted.files).name)
-            if former_unit != wanted.unit:
-                write_file(unit, wanted.unit)
+                _set_link(folder, _write_version(folder, planned.files).name)
+            if former_unit != planned.unit:
+                write_file(unit, planned.unit)
                 unit.chmod(_PUBLIC)
-            said.append(f"{'unchanged' if former_unit == wanted.unit else 'wrote'} {wanted.unit_path}")
-            if not want.is_symlink():
-                want.symlink_to(wanted.unit_path)
-                said.append(f"enabled {wanted.name}, which starts with the system")
+            done.append(f"{'unchanged' if former_unit == planned.unit else 'wrote'} {planned.unit_path}")
+            if not enabled_link.is_symlink():
+                enabled_link.symlink_to(planned.unit_path)
+                done.append(f"enabled {planned.name}, which starts with the system")
             if _is_live(root):
                 systemctl("daemon-reload")
     except OSError as error:
         raise EdgeLstmError(
-            f"expected to write {error.filename or folder}, found: {error.strerror}; all is as it was before",
-            "run it as root, with some space on the disk",
+            f"expected to write {error.filename or folder}, found: {error.strerror}; nothing was changed",
+            "run it as root, and check the free space of the disk",
         ) from None
-    _sweep(folder)
-    return said
+    _remove_old_versions(folder)
+    return done
 
 
 @contextlib.contextmanager
-def _undone_on_failure(
-    folder: Path, former: Path | None, unit: Path, former_unit: str | None, want: Path
+def _restored_on_failure(
+    folder: Path, former: Path | None, unit: Path, former_unit: str | None, enabled_link: Path
 ) -> Iterator[None]:
-    """What was there before is there again where the block fails."""
-    enabled = want.is_symlink()
+    """Restore the former link and unit where the block fails."""
+    enabled = enabled_link.is_symlink()
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError, EdgeLstmError):
             if not enabled:
-                want.unlink(missing_ok=True)
+                enabled_link.unlink(missing_ok=True)
             if former is None:
                 folder.unlink(missing_ok=True)
             else:
-                _point(folder, former.name)
-            _sweep(folder)
+                _set_link(folder, former.name)
+            _remove_old_versions(folder)
             if former_unit is None:
                 unit.unlink(missing_ok=True)
             elif unit.read_text() != former_unit:
@@ -325,7 +329,7 @@ def _undone_on_failure(
         raise
 
 
-def _same(folder: Path, files: Mapping[str, Content]) -> bool:
+def _is_unchanged(folder: Path, files: Mapping[str, InstalledFile]) -> bool:
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return found.keys() == files.keys() and all(
         path.read_bytes() == files[name].data and path.stat().st_mode & 0o777 == files[name].mode
@@ -333,38 +337,38 @@ def _same(folder: Path, files: Mapping[str, Content]) -> bool:
     )
 
 
-def _staged(folder: Path, files: Mapping[str, Content]) -> Path:
-    """A folder beside `folder` that holds the files, on the disk and not yet in use."""
-    staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_versions_of(folder)))
-    staged.chmod(0o755)
+def _write_version(folder: Path, files: Mapping[str, InstalledFile]) -> Path:
+    """Write the files to a new folder beside the link `folder`, and fsync them; it is not yet in use."""
+    version = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_version_prefix(folder)))
+    version.chmod(0o755)
     for name, content in files.items():
-        place = staged / name
+        place = version / name
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        place.touch(mode=_SECRET)  # a secret is nobody else's from its first byte on
+        place.touch(mode=_SECRET)  # before the first byte is written: nobody else can read a secret
         with place.open("wb") as file:
             file.write(content.data)
             file.flush()
             os.fsync(file.fileno())
         place.chmod(content.mode)
-    return staged
+    return version
 
 
-def _point(folder: Path, target: str) -> None:
-    """Make `folder` a link to `target`, in one step."""
-    beside = folder.with_name(f"{_versions_of(folder)}link")
+def _set_link(folder: Path, target: str) -> None:
+    """Let the link `folder` lead to `target`, in one step."""
+    beside = folder.with_name(f"{_version_prefix(folder)}link")
     beside.unlink(missing_ok=True)
     beside.symlink_to(target)
     beside.replace(folder)
 
 
-def _versions_of(folder: Path) -> str:
-    return f".{folder.name}@"  # no service's name has an @
+def _version_prefix(folder: Path) -> str:
+    return f".{folder.name}@"  # no name of a service has an @
 
 
-def _sweep(folder: Path) -> None:
-    """Away with versions that nobody points to: former ones, and what a crash left."""
+def _remove_old_versions(folder: Path) -> None:
+    """Remove versions that are not in use: former ones, and those that a crash left."""
     kept = folder.readlink().name if folder.is_symlink() else None
-    for version in folder.parent.glob(f"{_versions_of(folder)}*"):
+    for version in folder.parent.glob(f"{_version_prefix(folder)}*"):
         if version.is_symlink():
             version.unlink()
         elif version.name != kept:
@@ -372,49 +376,49 @@ def _sweep(folder: Path) -> None:
 
 
 def uninstall(name: str, root: Path, with_state: bool = False) -> list[str]:
-    """Stop the service, take away what `install` wrote, and say what was done; its state stays unless told otherwise.
+    """Stop the service, remove what `install` wrote, and return what was done, a line per file.
 
-    Of a service that is gone already it takes its state away, where told to.
-    Raises EdgeLstmError where there is no such service; a unit that others wrote is none of ours.
+    `with_state`: also remove the state of its streams, even where the service is uninstalled already.
+    Raises EdgeLstmError where there is no such service. A unit of another program is not touched.
     """
-    folder, unit = _at(root, _HOME / name), _at(root, _UNITS / f"{name}.service")
+    folder, unit = _under_root(root, _HOME / name), _under_root(root, _UNITS / f"{name}.service")
     states = _state_paths(name, root) if with_state else []
-    if service_name(name) != name or not (_is_ours(unit) or folder.is_symlink() or states):
+    if service_name(name) != name or not (_is_made_by_install(unit) or folder.is_symlink() or states):
         known = ", ".join(installed(root)) or "none"
         raise EdgeLstmError(f"expected a service {name} at {root}, found {known}", "name one of those, or its config")
     if _is_live(root):
         _refuse_without_systemd()
         _refuse_others_than_root()
-        if _is_ours(unit):
+        if _is_made_by_install(unit):
             systemctl("stop", unit.name)
-    said = []
+    done = []
     try:
-        for path in (_at(root, _WANTS / unit.name), unit, folder):
-            if path.is_symlink() or (path == unit and _is_ours(unit)):
+        for path in (_under_root(root, _WANTS / unit.name), unit, folder):
+            if path.is_symlink() or (path == unit and _is_made_by_install(unit)):
                 path.unlink()
-                said.append(f"removed {_inside(path, root)}")
-        _sweep(folder)
+                done.append(f"removed {_without_root(path, root)}")
+        _remove_old_versions(folder)
         if _is_live(root):
             systemctl("daemon-reload")
-        said += _without_state(name, root) if with_state else _with_state(name, root)
+        done += _remove_state(name, root) if with_state else _kept_state(name, root)
     except OSError as error:
         raise EdgeLstmError(f"expected to remove {error.filename}, found: {error.strerror}", "run it as root") from None
-    return said
+    return done
 
 
 def state_folder(config_path: Path, root: Path = Path("/")) -> Path | None:
-    """Where systemd keeps the state of the installed service whose config this is; None: it is not an installed one.
+    """The folder of the state of the installed service with this config; None: the config is not an installed one.
 
-    Before its first start that is the folder in which systemd will make it.
+    Before the first start of the service: the folder in which systemd will create it.
     """
     folder = config_path.absolute().parent
-    if folder.parent != _at(root, _HOME):
+    if folder.parent != _under_root(root, _HOME):
         return None
-    state = _at(root, _STATE / folder.name)
+    state = _under_root(root, _STATE / folder.name)
     return state if os.path.lexists(state) else state.parent
 
 
-def _is_ours(unit: Path) -> bool:
+def _is_made_by_install(unit: Path) -> bool:
     try:
         return unit.read_text(errors="replace").startswith(MARK)
     except OSError:
@@ -422,33 +426,34 @@ def _is_ours(unit: Path) -> bool:
 
 
 def _state_paths(name: str, root: Path) -> list[Path]:
-    """DynamicUser= keeps the folder under private/, and a link to it where one looks."""
-    return [path for path in (_at(root, _STATE / name), _at(root, _STATE / "private" / name)) if os.path.lexists(path)]
+    """With DynamicUser=, systemd keeps the folder under private/, and a link to it in the usual place."""
+    places = (_STATE / name, _STATE / "private" / name)
+    return [path for place in places if os.path.lexists(path := _under_root(root, place))]
 
 
-def _with_state(name: str, root: Path) -> list[str]:
-    return [f"kept {_inside(path, root)}" for path in _state_paths(name, root)[:1]]
+def _kept_state(name: str, root: Path) -> list[str]:
+    return [f"kept {_without_root(path, root)}" for path in _state_paths(name, root)[:1]]
 
 
-def _without_state(name: str, root: Path) -> list[str]:
-    said = []
+def _remove_state(name: str, root: Path) -> list[str]:
+    done = []
     for path in _state_paths(name, root):
         if path.is_symlink():
             path.unlink()
         else:
             shutil.rmtree(path)
-        said.append(f"removed {_inside(path, root)}")
-    return said
+        done.append(f"removed {_without_root(path, root)}")
+    return done
 
 
 def installed(root: Path) -> list[str]:
-    """The names of the services that are installed."""
-    home = _at(root, _HOME)
+    """The names of the installed services."""
+    home = _under_root(root, _HOME)
     return sorted(path.name for path in home.glob("*") if path.is_symlink()) if home.is_dir() else []
 
 
 def systemctl(*arguments: str) -> None:
-    """Tell systemd. Raises EdgeLstmError with what it answers."""
+    """Run systemctl. Raises EdgeLstmError with its answer."""
     done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise EdgeLstmError(

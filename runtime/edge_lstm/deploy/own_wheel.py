@@ -1,6 +1,6 @@
-"""The wheel of the edge-lstm that runs here, made from its own files: a board gets what the workstation has.
+"""A wheel of the running edge-lstm, made from its own files, so that a board gets the version of the workstation.
 
-It is the same for an install and for a checkout, needs no index and no build, and equal files give equal bytes.
+It is the same for an install and for a checkout. It needs no index and no build, and equal files give equal bytes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 _NAME = "edge_lstm"
 _TAG = "py3-none-any"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say
-_OF_THIS_INSTALL = {"RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can hold
+_INSTALLER_FILES = {"RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 
 def own_wheel() -> tuple[str, bytes]:
-    """(file name, content). Raises EdgeLstmError where edge-lstm runs without being installed."""
-    distribution = _own()
+    """(file name, content). Raises EdgeLstmError where edge-lstm is not installed."""
+    distribution = _installed_distribution()
     stem = f"{_NAME}-{distribution.version}"
     files = dict(_packages(distribution))
     for name, content in _metadata(distribution):
@@ -46,12 +46,12 @@ def own_wheel() -> tuple[str, bytes]:
 
 
 def extras() -> list[str]:
-    """Of edge-lstm, by name. Raises EdgeLstmError where it runs without being installed."""
-    return sorted(_own().metadata.get_all("Provides-Extra") or [])
+    """The names of the extras of edge-lstm. Raises EdgeLstmError where it is not installed."""
+    return sorted(_installed_distribution().metadata.get_all("Provides-Extra") or [])
 
 
-def _own() -> importlib.metadata.Distribution:
-    # a checkout's folder may hold leftovers of a build (.egg-info), which know no METADATA
+def _installed_distribution() -> importlib.metadata.Distribution:
+    # a checkout may hold an .egg-info of a build, which has no METADATA
     installed = (one for one in importlib.metadata.distributions(name="edge-lstm") if one.read_text("METADATA"))
     distribution = next(installed, None)
     if distribution is None:
@@ -74,7 +74,7 @@ def _packages(distribution: importlib.metadata.Distribution) -> Iterator[tuple[s
 def _metadata(distribution: importlib.metadata.Distribution) -> Iterator[tuple[str, bytes]]:
     for file in distribution.files or ():
         folder, _, name = file.as_posix().partition("/")
-        if folder.endswith(".dist-info") and name not in _OF_THIS_INSTALL:
+        if folder.endswith(".dist-info") and name not in _INSTALLER_FILES:
             yield name, Path(str(file.locate())).read_bytes()
 
 

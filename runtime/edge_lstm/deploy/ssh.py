@@ -1,6 +1,6 @@
-"""A board over the system's own ssh: one connection, commands, their output. Keys, ports and jumps are ssh's business.
+"""Runs commands on a board with the system's ssh, over one connection. Keys, ports and jump hosts are left to ssh.
 
-Refuses in ssh's own words, with the remedy; never answers a question about a host key for the user.
+Errors quote ssh and add a remedy. A question about a host key is never answered in place of the user.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from types import TracebackType
 
 from edge_lstm.foundation.errors import EdgeLstmError
 
-_FAILED = 255  # ssh's exit status for its own faults; everything else is the command's
+_FAILED = 255  # exit status of ssh's own errors; any other status is that of the command
 _CONNECT_S = 15
-# What ssh says, and what to do about it.
+# Messages of ssh, and the remedy for each.
 _REMEDIES = (
     ("Host key verification failed", "connect once by hand (ssh {to}) and compare the key's fingerprint"),
-    ("Permission denied", "let the board know your key: ssh-copy-id {to}"),
-    ("Connection refused", "switch ssh on there (Raspberry Pi: sudo raspi-config nonint do_ssh 0), or mend the port"),
+    ("Permission denied", "copy your key to the board: ssh-copy-id {to}"),
+    ("Connection refused", "enable ssh there (Raspberry Pi: sudo raspi-config nonint do_ssh 0), or check the port"),
     ("Could not resolve hostname", "check the name, or use the board's address"),
     ("timed out", "check that the board is on and in this network"),
     ("No route to host", "check that the board is on and in this network"),
@@ -33,30 +33,30 @@ class Ssh:
     """A connection to `destination` (USER@HOST, or a name from ssh's configuration), open within a `with` block."""
 
     def __init__(self, destination: str, config: Path | None = None) -> None:
-        """`config`: another configuration file than the user's own. Raises EdgeLstmError where there is no ssh."""
+        """`config`: an ssh configuration file in place of the user's. Raises EdgeLstmError where ssh is missing."""
         program = shutil.which("ssh")
         if program is None:
-            raise EdgeLstmError("expected the program ssh on this machine, found none", "install OpenSSH's client")
+            raise EdgeLstmError("expected the program ssh on this machine, found none", "install the OpenSSH client")
         if destination.startswith("-"):
-            raise EdgeLstmError(f"expected USER@HOST, found {destination!r}", "name the board as ssh would")
+            raise EdgeLstmError(f"expected USER@HOST, found {destination!r}", "name the board as for ssh")
         self.destination = destination
         self._ssh = [program, *(["-F", str(config)] if config is not None else [])]
         self._folder = tempfile.TemporaryDirectory(prefix="edge-lstm-ssh-")
-        self._shared = sys.platform != "win32"  # its ssh cannot share a connection
+        self._shared = sys.platform != "win32"  # ssh on Windows cannot share a connection
         if self._shared:
             self._ssh += ["-o", f"ControlPath={self._folder.name}/c"]
 
     def __enter__(self) -> Ssh:
-        asks = [] if sys.stdin.isatty() else ["-o", "BatchMode=yes"]
+        batch = [] if sys.stdin.isatty() else ["-o", "BatchMode=yes"]
         shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=120"] if self._shared else []
-        options = ["-o", f"ConnectTimeout={_CONNECT_S}", "-o", "ServerAliveInterval=15", *shared, *asks]
-        # a file, since the shared connection stays in the background and would hold a pipe open
-        heard = Path(self._folder.name) / "heard"
-        with heard.open("wb") as file:
+        options = ["-o", f"ConnectTimeout={_CONNECT_S}", "-o", "ServerAliveInterval=15", *shared, *batch]
+        # a file, because the shared connection stays in the background and would keep a pipe open
+        output = Path(self._folder.name) / "output"
+        with output.open("wb") as file:
             command = [*self._ssh, *options, self.destination, "true"]
             status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file).returncode
         if status:
-            said = heard.read_text(errors="replace")
+            said = output.read_text(errors="replace")
             self._folder.cleanup()
             raise self._refused(said)
         return self
@@ -69,13 +69,13 @@ class Ssh:
         self._folder.cleanup()
 
     def run(self, command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """`command` on the board, to its end, whatever its exit status: 128 and the signal's number where one ended it.
+        """Run `command` on the board. The exit status is 128 + the signal's number where a signal ended it.
 
         Raises EdgeLstmError where ssh itself fails.
         """
-        # a shell stays around it, since of a command that a signal ends ssh says 255, as of its own faults
-        kept = shlex.join(["sh", "-c", f"{shlex.join(command)}; exit $?"])
-        line = [*self._ssh, "-o", "BatchMode=yes", self.destination, kept]
+        # in a shell, because ssh returns 255 for a command that a signal ended, as for its own errors
+        wrapped = shlex.join(["sh", "-c", f"{shlex.join(command)}; exit $?"])
+        line = [*self._ssh, "-o", "BatchMode=yes", self.destination, wrapped]
         done = subprocess.run(line, input=stdin, capture_output=True)
         if done.returncode == _FAILED:
             raise self._refused(done.stderr.decode(errors="replace"))
@@ -87,7 +87,7 @@ class Ssh:
             for line in lines:
                 if words in line:
                     return self._error(line, remedy)
-        return self._error(lines[-1] if lines else "nothing said", "try by hand: ssh {to} true")
+        return self._error(lines[-1] if lines else "no message", "try by hand: ssh {to} true")
 
     def _error(self, found: str, remedy: str) -> EdgeLstmError:
         return EdgeLstmError(

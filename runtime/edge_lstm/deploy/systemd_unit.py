@@ -1,6 +1,6 @@
-"""The systemd unit of a service: its text, and nothing that is written anywhere.
+"""The text of the systemd unit of a service; it writes no file.
 
-It takes from the service all that it does not need; `systemd-analyze security` rates what is left at 1.5 or better.
+The unit takes away every right that the service does not need. `systemd-analyze security` rates it at 1.5 or better.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from edge_lstm.backends.selftest import SelfTestError
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.service.config import ServiceConfig
 
-# Where the unit's own folders are instead: what the service needs from here is bound back, to be read.
+# Folders that the unit hides. What the service needs from them is mounted there read-only.
 HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
-MARK = "# Written by edge-lstm device install"  # how each unit of ours begins
+MARK = "# Written by edge-lstm device install"  # the first line of each unit that edge-lstm writes
 _LOOPBACK = ("localhost",)
 _GPUS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
 @dataclass(frozen=True)
 class Program:
-    """What the unit starts: a Python, and the folders that it reads its packages from."""
+    """The Python that the unit starts, and the folders of its packages."""
 
     python: Path
     folders: tuple[Path, ...]
 
 
 def unit_text(name: str, config: ServiceConfig, path: Path, program: Program, credentials: Mapping[str, Path]) -> str:
-    """The unit `name`, which serves the config at `path`; `credentials`: files that systemd reads, by what for."""
+    """The unit `name` for the config at `path`. `credentials`: by credential name, the file that systemd reads."""
     return _UNIT.format(
         mark=MARK,
         broker=_plain(str(parse_address(config.mqtt.url))),
@@ -59,7 +59,7 @@ def _devices(config: ServiceConfig) -> Iterable[str]:
     if not set(config.providers or ()) & set(_GPUS):
         yield from ("PrivateDevices=yes", "DevicePolicy=closed", "MemoryDenyWriteExecute=yes")
         return
-    # a GPU is a family of devices whose names differ from board to board, and its driver writes code
+    # the device names of a GPU differ between boards, and its driver writes executable memory
     yield from ("# the providers need the GPU", "SupplementaryGroups=video render")
 
 
@@ -68,14 +68,14 @@ def _home(program: Program) -> Iterable[str]:
     if not hidden:
         yield "ProtectHome=yes"
         return
-    # by itself systemd 252 makes them writable for everybody
+    # without this, systemd 252 makes them writable for every user
     yield from ("ProtectHome=tmpfs", "TemporaryFileSystem=/home:ro /root:ro /run/user:ro")
     for folder in hidden:
         yield f"BindReadOnlyPaths={_quoted(folder)}"
 
 
 def _addresses(host: str) -> Iterable[str]:
-    """Whom it may speak with, where that can be said: the addresses behind a name change."""
+    """Allow only the address of the broker. With a host name there is no limit, because its addresses can change."""
     try:
         allowed = "localhost" if host in _LOOPBACK else str(ipaddress.ip_address(host))
     except ValueError:
@@ -85,7 +85,7 @@ def _addresses(host: str) -> Iterable[str]:
 
 
 def _plain(text: str) -> str:
-    """A specifier begins with a percent sign."""
+    """Text without specifiers of systemd, which begin with a percent sign."""
     return text.replace("%", "%%")
 
 
@@ -95,7 +95,7 @@ def _quoted(path: Path) -> str:
 
 
 _UNIT = """\
-{mark}, which writes it again; your own lines go into: systemctl edit {name}
+{mark}, which overwrites this file; add your own lines with: systemctl edit {name}
 [Unit]
 Description=edge-lstm, predictions for {broker}
 Wants=network-online.target
@@ -110,24 +110,24 @@ ExecStart={python} -m edge_lstm run {config}
 ExecReload=/bin/kill -HUP $MAINPID
 TimeoutStartSec=180
 TimeoutStopSec=15
-# the loop itself says that it is alive
+# the main loop reports that it is alive
 WatchdogSec={watchdog_s}
 Restart=on-failure
 RestartSec=2
-# wrong usage, and a bundle that fails its self-test: a restart mends neither
+# no restart after wrong usage or a failed self-test of the bundle: it would not help
 RestartPreventExitStatus=2 {refused}
 {limits}
-# BLAS would make threads that nothing here uses, each with its own memory
+# BLAS would start threads that are not used, each with its own memory
 Environment=OPENBLAS_NUM_THREADS=1
 
-# A user of its own, that is nobody elsewhere; what it may write is its state
+# A user of its own, without rights elsewhere; it may write only its state
 DynamicUser=yes
 StateDirectory={name}
 StateDirectoryMode=0700
 UMask=0077
 {credentials}
 ProtectSystem=strict
-# strict leaves it out where the unit has a view of /proc of its own (seen with 252)
+# ProtectSystem=strict leaves out /run where the unit has its own /proc (seen with systemd 252)
 ReadOnlyPaths=/run
 {home}
 PrivateTmp=yes
@@ -137,7 +137,7 @@ PrivateIPC=yes
 PrivateMounts=yes
 RemoveIPC=yes
 ProtectProc=invisible
-# not ProcSubset=pid: LiteRT and onnxruntime learn from /proc/cpuinfo what an ARM core can do
+# not ProcSubset=pid: LiteRT and onnxruntime read the features of an ARM core from /proc/cpuinfo
 ProtectHostname=yes
 ProtectClock=yes
 ProtectKernelTunables=yes

@@ -1,6 +1,6 @@
-"""What a board's environment is made of: which wheels its Python takes, at which versions, and what Debian brings.
+"""Which wheels fit the Python of a board, in which versions, and which packages its distribution provides.
 
-Refuses nothing itself: pip does, with the names of what is missing.
+It refuses nothing itself: pip does, with the names of what is missing.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 
-# PyPI has no numpy for 32-bit ARM; the distribution has.
+# PyPI has no numpy for 32-bit ARM, but the distribution has.
 _FROM_DISTRIBUTION = {"armv7l": frozenset({"numpy"})}
-_OLDEST_GLIBC = 17  # 2.17: what manylinux2014 means
+_OLDEST_GLIBC = 17  # glibc 2.17, that of manylinux2014
 _ALIASES = {"x86_64": ["manylinux1", "manylinux2010", "manylinux2014"]}
 
 
@@ -24,7 +24,7 @@ class Target:
 
     @property
     def minor(self) -> str:
-        """Python's version as wheels count it: 3.11."""
+        """The minor version of Python, as in tags of wheels: 3.11."""
         return ".".join(self.python.split(".")[:2])
 
     @property
@@ -34,7 +34,7 @@ class Target:
 
     @property
     def platforms(self) -> list[str]:
-        """Platform tags of wheels that run there, the newest first; pip does not know that older ones run too."""
+        """Platform tags of wheels that run there, newest first; pip must be given the older ones too."""
         newest = int(self.glibc.split(".")[1])
         tags = [f"manylinux_2_{minor}_{self.machine}" for minor in range(newest, _OLDEST_GLIBC - 1, -1)]
         aliases = [f"{alias}_{self.machine}" for alias in _ALIASES.get(self.machine, ["manylinux2014"])]
@@ -42,7 +42,7 @@ class Target:
 
     @property
     def markers(self) -> dict[str, str]:
-        """What the conditions behind a requirement (PEP 508) are asked about."""
+        """The values for environment markers of requirements (PEP 508)."""
         full = self.python if self.python.count(".") == 2 else f"{self.python}.0"
         return {
             "implementation_name": "cpython",
@@ -59,7 +59,7 @@ class Target:
         }
 
     def takes(self, wheel: str) -> bool:
-        """Whether a wheel of that file name is meant for this Python and this machine."""
+        """Whether a wheel with that file name fits this Python and this machine."""
         python, abi, platform = (tags.split(".") for tags in wheel.removesuffix(".whl").split("-")[-3:])
         fits = "py3" in python or self._tag in python or ("abi3" in abi and self._newer_than(python[0]))
         return fits and ("any" in platform or any(tag in self.platforms for tag in platform))
@@ -69,14 +69,14 @@ class Target:
         return f"cp{self.minor.replace('.', '')}"
 
     def _newer_than(self, tag: str) -> bool:
-        """Whether this Python is at least the one of a tag like cp39, whose stable interface a wheel uses."""
+        """Whether this Python is at least that of a tag like cp39: then a wheel for its stable ABI fits."""
         return tag.startswith("cp3") and int(tag.removeprefix("cp3")) <= int(self.minor.split(".")[1])
 
 
 def constraints(extras: list[str]) -> str:
-    """The versions for boards, as pip takes them (--constraint)."""
+    """The versions for boards, as a constraints file of pip."""
     text = (resources.files("edge_lstm_device_configs") / "constraints.txt").read_text(encoding="utf-8")
     lines = text.splitlines()
-    if "tflite-runtime" in extras:  # needs a numpy before 2, and says so itself
+    if "tflite-runtime" in extras:  # its own requirement is numpy < 2
         lines = [line for line in lines if not line.startswith("numpy")]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
-"""A folder of wheels for a board without a way to an index: whatever pip needs there, for each Python that it may have.
+"""Collects the wheels that pip needs on a board without internet, for each Python version of the board.
 
-The wheel of edge-lstm itself is among them. Refuses a folder that holds anything else, and is whole or absent.
+They include the wheel of edge-lstm. A folder with other files is refused, and a wheelhouse appears complete or not
+at all.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CONTENTS = "wheelhouse.json"
 
 
 def collect(folder: Path, board: str, targets: Sequence[Target], extras: list[str]) -> list[Path]:
-    """Every wheel that edge-lstm[extras] needs on each of `targets`, in `folder`, in place of what it held.
+    """Put every wheel that edge-lstm[extras] needs on each of `targets` into `folder`, and remove all older ones.
 
     Raises EdgeLstmError where pip finds no wheel, or where the folder is not a wheelhouse.
     """
@@ -35,7 +36,7 @@ def collect(folder: Path, board: str, targets: Sequence[Target], extras: list[st
             f"expected a wheelhouse or an empty folder at {folder}, found other files", "name another folder with -o"
         )
     if not folder.parent.is_dir():
-        raise EdgeLstmError(f"expected a folder at {folder.parent}, found none", "make it, or name another with -o")
+        raise EdgeLstmError(f"expected a folder at {folder.parent}, found none", "create it, or name another with -o")
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         collected = Path(beside) / "wheels"
         collected.mkdir()
@@ -44,7 +45,7 @@ def collect(folder: Path, board: str, targets: Sequence[Target], extras: list[st
         limits = Path(beside) / "constraints.txt"
         for target in targets:
             limits.write_text(_limits(target, extras))
-            _complete(collected, target, collected / name, extras, limits)
+            _download_all(collected, target, collected / name, extras, limits)
         facts = {"board": board, "extras": extras, "pythons": [target.minor for target in targets]}
         write_file(collected / CONTENTS, json.dumps(facts, indent=2) + "\n")
         if folder.exists():
@@ -53,20 +54,20 @@ def collect(folder: Path, board: str, targets: Sequence[Target], extras: list[st
     return sorted(folder.glob("*.whl"))
 
 
-def _complete(folder: Path, target: Target, own: Path, extras: list[str], limits: Path) -> None:
-    """Downloads for `target` until nothing is missing.
+def _download_all(folder: Path, target: Target, own: Path, extras: list[str], limits: Path) -> None:
+    """Download for `target` until nothing is missing.
 
-    pip asks the conditions behind requirements about the Python that it runs on itself, so what only the target needs
-    is missing after it, and found by asking again here.
+    pip evaluates environment markers for its own Python. So it leaves out what only the target needs; `_missing` finds
+    that, and a further download adds it.
     """
-    solve = not target.from_distribution  # what the distribution brings has no wheel, and pip would look for it
+    solve = not target.from_distribution  # packages of the distribution have no wheel, and pip would look for one
     while missing := _missing(folder, target, own, extras):
         _download(folder, target, missing, limits, ["--no-deps"] * (not solve))
         solve = False
 
 
 def _missing(folder: Path, target: Target, own: Path, extras: list[str]) -> list[str]:
-    """Requirements that no wheel in the folder fulfils on the target, without their conditions."""
+    """Requirements that no wheel in the folder fulfils on the target, without their markers."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name, parse_wheel_filename
 
@@ -101,7 +102,7 @@ def _requirements(wheel: Path) -> list[str]:
 
 
 def _limits(target: Target, extras: list[str]) -> str:
-    """The constraints that hold on the target, without their conditions."""
+    """The constraints that hold on the target, without their markers."""
     from packaging.requirements import Requirement
 
     needs = [Requirement(line) for line in constraints(extras).splitlines() if line and not line.startswith("#")]
@@ -110,7 +111,7 @@ def _limits(target: Target, extras: list[str]) -> str:
 
 
 def _download(folder: Path, target: Target, needs: list[str], limits: Path, options: list[str]) -> None:
-    platforms = [word for platform in target.platforms for word in ("--platform", platform)]
+    platforms = [part for platform in target.platforms for part in ("--platform", platform)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", target.minor, *platforms]
     command += ["--constraint", str(limits), "--dest", str(folder), *options, *needs]
@@ -120,5 +121,5 @@ def _download(folder: Path, target: Target, needs: list[str], limits: Path, opti
         raise EdgeLstmError(
             f"expected wheels for Python {target.minor} on {target.machine} with glibc {target.glibc}, "
             f"pip found: {said[0] if said else done.stderr.strip()}",
-            "choose another --python, or look at the index that pip is configured for",
+            "choose another --python, or check the index in pip's configuration",
         )

@@ -1,7 +1,7 @@
-"""Every backend × scheme of a bundle that runs here, side by side; which meet a budget, and which one to take.
+"""`bench`: measures every backend × scheme of a bundle on this machine, and recommends one.
 
-Each is measured in a process of its own, so that memory and load time are its own and one that dies is a line of the
-table. It recommends nothing that failed its golden vectors or the budget.
+Each variant is measured in a child process. So memory and load time belong to that variant, and a crash becomes a line
+of the table. A variant that fails its golden vectors or the budget is not recommended.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import Budget
 
-_TIMEOUT_S = 300.0  # beside the time asked for: loading and golden vectors on a slow card
-_EQUAL = 1.25  # what lies within a quarter of the fastest is as fast: a repetition may turn them round
-_BAR = 12
+_TIMEOUT_S = 300.0  # besides the measuring: for loading and golden vectors on a slow card
+_EQUAL = 1.25  # steps within a quarter of the fastest count as equal: another run may rank them differently
+_BAR_WIDTH = 12
 
 
 @dataclass(frozen=True)
 class CpuLimits:
-    """The threads of a step, and the cores that they may run on (None: all)."""
+    """Number of threads for a step, and the cores that they may use (None: all)."""
 
     threads: int = 1
     cores: list[int] | None = None
 
 
-ANYWHERE = CpuLimits()
+DEFAULT_LIMITS = CpuLimits()
 
 
 @dataclass(frozen=True)
-class Line:
-    """One backend × scheme: what was measured, or why nothing was."""
+class Result:
+    """One backend × scheme: its measurement, or why there is none."""
 
     backend: str
     scheme: str
     measurement: Measurement | None
     fault: str = ""
-    over: str = ""  # what of the board's budget it breaks; empty: nothing, or there is no board
+    over: str = ""  # how it exceeds the budget; empty: it does not, or there is no budget
 
 
 @dataclass(frozen=True)
 class Report:
-    """All lines, and the choice; `choice` is None where nothing may run."""
+    """All results, and the recommended one; `choice` is None where none can be recommended."""
 
     bundle: Bundle
-    board: str | None  # whose budget counts
+    board: str | None  # the board of the budget
     budget: Budget | None
-    lines: Sequence[Line]
-    choice: Line | None
+    results: Sequence[Result]
+    choice: Result | None
     reason: str
-    absent: Sequence[str]  # backends that are not here, and why
+    absent: Sequence[str]  # backends that are not installed, and why
 
 
 def bench(
@@ -67,52 +67,52 @@ def bench(
     path: Path,
     board: str | None = None,
     budget: Budget | None = None,
-    place: CpuLimits = ANYWHERE,
+    limits: CpuLimits = DEFAULT_LIMITS,
     seconds: float = 0.5,
     root: Path = Path("/"),
-    tell: Callable[[str], None] = lambda text: None,
+    on_measured: Callable[[str], None] = lambda name: None,
 ) -> Report:
-    """Measure the bundle, which lies at `path`: each batch size of each variant for `seconds`.
+    """Measure the bundle in the file `path`: each batch size of each variant for `seconds`.
 
-    `budget` is that of the `board`, which is a name for people; `place` is where a service would run; `root` holds
-    sys/, for the power rails; `tell` hears the name of what was measured. Raises EdgeLstmError where no backend here
-    runs any of it.
+    `budget` is the budget of the board with the name `board`. `limits` are those of a service. `root` holds sys/, for
+    the power rails. `on_measured` is called with the name of each variant after its measurement.
+    Raises EdgeLstmError where no installed backend runs a variant of the bundle.
     """
     runs = runnable(bundle)
     if not runs:
         held = ", ".join(f"{variant.format} {variant.scheme}" for variant in bundle.manifest.variants)
         raise EdgeLstmError(
-            f"{path}: expected a backend here for one of its variants ({held}), found none",
+            f"{path}: expected an installed backend for one of its variants ({held}), found none",
             "install one: pip install 'edge-lstm[tflite]' or 'edge-lstm[onnx]'",
         )
-    lines = []
+    results = []
     for backend, scheme in runs:
-        lines.append(_line(path, backend, scheme, budget, place, seconds, root))
-        tell(f"{backend} {scheme}")
-    choice, reason = _choice(lines, board)
+        results.append(_result(path, backend, scheme, budget, limits, seconds, root))
+        on_measured(f"{backend} {scheme}")
+    choice, reason = _choice(results, board)
     absent = [f"{name}: {error.message}" for name in NAMES if (error := why_unavailable(name)) is not None]
-    return Report(bundle, board, budget, lines, choice, reason, absent)
+    return Report(bundle, board, budget, results, choice, reason, absent)
 
 
-def _line(
-    path: Path, backend: str, scheme: str, budget: Budget | None, place: CpuLimits, seconds: float, root: Path
-) -> Line:
+def _result(
+    path: Path, backend: str, scheme: str, budget: Budget | None, limits: CpuLimits, seconds: float, root: Path
+) -> Result:
     asked = {
         "bundle": str(path.absolute()),
         "backend": backend,
         "scheme": scheme,
-        "threads": 1 if backend == "numpy" else place.threads,  # which steps rows one by one
-        "cores": place.cores,
+        "threads": 1 if backend == "numpy" else limits.threads,  # numpy has one thread
+        "cores": limits.cores,
         "seconds": seconds,
         "root": str(root.absolute()),
     }
     try:
         facts = ask("edge_lstm.diagnostics.measurement", asked, _TIMEOUT_S + seconds * len(BATCHES))
     except ChildError as error:
-        return Line(backend, scheme, None, error.message)
+        return Result(backend, scheme, None, error.message)
     found = from_mapping(facts, Measurement, "edge_lstm.diagnostics.measurement")
     fault = "" if found.passed else found.finding
-    return Line(backend, scheme, found, fault, "" if budget is None else _over(found, budget))
+    return Result(backend, scheme, found, fault, "" if budget is None else _over(found, budget))
 
 
 def _over(found: Measurement, budget: Budget) -> str:
@@ -125,12 +125,12 @@ def _over(found: Measurement, budget: Budget) -> str:
     return ", ".join(faults)
 
 
-def _choice(lines: Sequence[Line], board: str | None) -> tuple[Line | None, str]:
-    """The fastest that may run; of those as fast, the one that drifts least, then the one that takes least memory."""
-    sound = [(line, line.measurement) for line in lines if line.measurement is not None and not line.fault]
-    fit = [(line, found) for line, found in sound if not line.over]
+def _choice(results: Sequence[Result], board: str | None) -> tuple[Result | None, str]:
+    """The fastest sound result within the budget; of equals the one with least drift, then with least memory."""
+    sound = [(one, one.measurement) for one in results if one.measurement is not None and not one.fault]
+    fit = [(one, found) for one, found in sound if not one.over]
     if not sound:
-        return None, "none of them gives the golden vectors here: do not run this bundle on this board"
+        return None, "none of them passes its golden vectors here: do not run this bundle on this board"
     if not fit:
         return None, f"none of them meets the budget of {board}: a smaller model may, or another board"
     fit.sort(key=lambda pair: _step_us(pair[1]))
@@ -139,7 +139,7 @@ def _choice(lines: Sequence[Line], board: str | None) -> tuple[Line | None, str]
     exact = [pair for pair in equals if _drift(pair[1]) == min(_drift(found) for _, found in equals)]
     choice, _ = min(exact, key=lambda pair: pair[1].rss_mb)
     if len(equals) > 1:
-        others = ", ".join(f"{line.backend} {line.scheme}" for line, _ in equals if line is not choice)
+        others = ", ".join(f"{one.backend} {one.scheme}" for one, _ in equals if one is not choice)
         best = ["drifts least from float32"] * (len(exact) < len(equals)) + ["takes the least memory"] * (
             len(exact) > 1
         )
@@ -147,7 +147,7 @@ def _choice(lines: Sequence[Line], board: str | None) -> tuple[Line | None, str]
     if len(fit) > 1:
         ratio = _step_us(fit[1][1]) / fastest
         return choice, f"its step is the fastest, {fastest:.1f} µs; the next one takes {ratio:.1f} times as long"
-    return choice, "it is the only one that may run here"
+    return choice, "it is the only one that qualifies here"
 
 
 def _step_us(found: Measurement) -> float:
@@ -155,12 +155,12 @@ def _step_us(found: Measurement) -> float:
 
 
 def _drift(found: Measurement) -> float:
-    """As far as it is more than the rounding of float32."""
+    """The drift, without the rounding of float32."""
     return round(found.drift, 4)
 
 
 def facts(report: Report) -> dict[str, Any]:
-    """The report, JSON-able."""
+    """The report as JSON values."""
     choice = report.choice
     return {
         "bundle": report.bundle.id,
@@ -168,15 +168,15 @@ def facts(report: Report) -> dict[str, Any]:
         "budget": None if report.budget is None else dataclasses.asdict(report.budget),
         "variants": [
             {
-                "backend": line.backend,
-                "scheme": line.scheme,
-                "runs": not line.fault,
-                "fault": line.fault or None,
-                "meets_budget": None if report.budget is None or line.fault else not line.over,
-                "over_budget": line.over or None,
-                "measured": None if line.measurement is None else dataclasses.asdict(line.measurement),
+                "backend": one.backend,
+                "scheme": one.scheme,
+                "runs": not one.fault,
+                "fault": one.fault or None,
+                "meets_budget": None if report.budget is None or one.fault else not one.over,
+                "over_budget": one.over or None,
+                "measured": None if one.measurement is None else dataclasses.asdict(one.measurement),
             }
-            for line in report.lines
+            for one in report.results
         ],
         "recommended": None if choice is None else {"backend": choice.backend, "scheme": choice.scheme},
         "reason": report.reason,
@@ -185,12 +185,12 @@ def facts(report: Report) -> dict[str, Any]:
 
 
 def table(report: Report, bar: str = "█", width: int | None = None) -> str:
-    """The report for a person; `bar` is what bars are made of, `width` that of the terminal, where it is one.
+    """The report as text. `bar` is the character for bars; `width` is that of the terminal (None: not a terminal).
 
-    Where a line would not fit, its bar and its mark stand below its figures.
+    Where a line does not fit, its bar and its mark are on a line of their own below its figures.
     """
-    rows = [_head(report), *(_row(line, report, bar) for line in report.lines)]
-    lines = [f"{row.name}{row.times}  {row.bar:<{_BAR + 2}}{row.paces}  {row.mark}".rstrip() for row in rows]
+    rows = [_head(report), *(_row(one, report, bar) for one in report.results)]
+    lines = [f"{row.name}{row.times}  {row.bar:<{_BAR_WIDTH + 2}}{row.paces}  {row.mark}".rstrip() for row in rows]
     if width is not None and max(map(len, lines)) > width:
         pairs = [(f"{row.name}{row.times}{row.paces}", f"  {row.bar}  {row.mark}") for row in rows[1:]]
         lines = [f"{rows[0].name}{rows[0].times}{rows[0].paces}", *(text.rstrip() for pair in pairs for text in pair)]
@@ -198,13 +198,13 @@ def table(report: Report, bar: str = "█", width: int | None = None) -> str:
         budget = report.budget
         lines += ["", f"budget of {report.board}: p99 {budget.step_p99_ms:g} ms, {budget.rss_mb:g} MB"]
     chosen = "nothing" if report.choice is None else f"{report.choice.backend} {report.choice.scheme}"
-    told = f"recommended: {chosen}, since {report.reason}"
-    return "\n".join([*lines, *([] if report.budget else [""]), *([told] if width is None else wrap(told, width))])
+    advice = f"recommended: {chosen}, since {report.reason}"
+    return "\n".join([*lines, *([] if report.budget else [""]), *([advice] if width is None else wrap(advice, width))])
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What the table says of a line, or of its columns, in the order in which it stands there."""
+    """The texts of a line of the table, or of its header, from left to right."""
 
     name: str
     times: str = ""
@@ -220,44 +220,44 @@ def _head(report: Report) -> _Row:
     return _Row(_name("", "", report), f"{'p50 µs':>8}{'p99 µs':>8}", "steps/s of one", paces)
 
 
-def _row(line: Line, report: Report, bar: str) -> _Row:
-    name, found = _name(line.backend, line.scheme, report), line.measurement
+def _row(result: Result, report: Report, bar: str) -> _Row:
+    name, found = _name(result.backend, result.scheme, report), result.measurement
     if found is None:
-        return _Row(name, mark=f"does not run: {line.fault}")
-    one = found.pace(1)
-    most = max(other.measurement.pace(1).steps_per_s for other in report.lines if other.measurement is not None)
+        return _Row(name, mark=f"does not run: {result.fault}")
+    single = found.pace(1)
+    most = max(other.measurement.pace(1).steps_per_s for other in report.results if other.measurement is not None)
     paces = "".join(f"{_short(pace.steps_per_s):>7}" for pace in found.paces)
     paces += f"{found.rss_mb:>5.0f}{found.load_ms:>8.0f}"
     if _has_energy(report):
         paces += f"{'-':>8}" if found.energy is None else f"{found.energy.step_uj:>8.1f}"
-    length = max(1, round(_BAR * one.steps_per_s / most))
-    return _Row(name, f"{one.p50_us:>8.1f}{one.p99_us:>8.1f}", bar * length, paces, _mark(line, report))
+    length = max(1, round(_BAR_WIDTH * single.steps_per_s / most))
+    return _Row(name, f"{single.p50_us:>8.1f}{single.p99_us:>8.1f}", bar * length, paces, _mark(result, report))
 
 
 def _name(backend: str, scheme: str, report: Report) -> str:
-    """Both, as wide as the longest of the report."""
-    wide, narrow = max(len(line.backend) for line in report.lines), max(len(line.scheme) for line in report.lines)
+    """Backend and scheme, padded to the longest of the report."""
+    wide, narrow = max(len(one.backend) for one in report.results), max(len(one.scheme) for one in report.results)
     return f"{backend:<{wide}} {scheme:<{narrow}} "
 
 
 def _has_energy(report: Report) -> bool:
-    return any(line.measurement is not None and line.measurement.energy is not None for line in report.lines)
+    return any(one.measurement is not None and one.measurement.energy is not None for one in report.results)
 
 
-def _mark(line: Line, report: Report) -> str:
-    if line.fault:
-        return f"FAILED: {line.fault}"
-    if line.over:
-        return f"over: {line.over}"
+def _mark(result: Result, report: Report) -> str:
+    if result.fault:
+        return f"FAILED: {result.fault}"
+    if result.over:
+        return f"over: {result.over}"
     marks = ["ok"] if report.budget is not None else []
-    if line.measurement is not None and line.measurement.one_by_one:
+    if result.measurement is not None and result.measurement.one_by_one:
         marks.append("rows one at a time")
     mark = ", ".join(marks)
-    return f"{mark} <- recommended".strip() if line is report.choice else mark
+    return f"{mark} <- recommended".strip() if result is report.choice else mark
 
 
 def _short(number: float) -> str:
-    """1,263,973 as 1.26M."""
+    """A short form: 1.26M for 1,263,973."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g}{unit}"

@@ -1,4 +1,4 @@
-"""The disk under the state database: room, whether we may write, and what an fsync costs, by doing some."""
+"""Checks of the disk of the state database: write access, free space, and the time of an fsync, measured."""
 
 from __future__ import annotations
 
@@ -12,57 +12,61 @@ from pathlib import Path
 
 from edge_lstm.diagnostics.finding import Finding
 
-_TIMES, _BLOCK = 20, b"\0" * 4096
+_WRITES, _BLOCK = 20, b"\0" * 4096
 _SLOW_MS = 20.0
 _FULL_MB, _LOW_MB = 20.0, 200.0
 _IN_MEMORY = ("tmpfs", "ramfs")
 _REMEDIES = {
-    errno.EROFS: "a card that fails is mounted so: see dmesg, then sudo mount -o remount,rw, or take another card",
-    errno.ENOSPC: "free some space: a service that cannot commit stands still",
+    errno.EROFS: "a failing card is mounted read-only: see dmesg, then sudo mount -o remount,rw, or replace the card",
+    errno.ENOSPC: "free some space: a service that cannot commit stops predicting",
 }
 
 
 def disk(state: Path, root: Path = Path("/")) -> Iterator[Finding]:
-    """Lines about the folder of the database at `state`; `root` holds proc/mounts."""
+    """Findings about the folder of the database `state`; `root` holds proc/mounts."""
     folder = state.parent
     try:
         took_ms = sorted(_fsyncs_ms(folder))
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "make the folder, or run this as the service's user; the key is state")
+        remedy = _REMEDIES.get(
+            error.errno or 0, "create the folder, or run this as the user of the service; the config key is state"
+        )
         yield Finding("disk", "red", f"{folder} cannot be written: {error.strerror}", remedy)
         return
     free_mb = shutil.disk_usage(folder).free / 2**20
     kind = filesystem(folder.resolve(), root)
-    yield room(folder, free_mb, kind)
+    yield free_space(folder, free_mb, kind)
     yield fsync_cost(took_ms[len(took_ms) // 2], took_ms[-1], kind)
 
 
-def room(folder: Path, free_mb: float, kind: str | None) -> Finding:
-    """Free space, and whether it outlives a power cut."""
+def free_space(folder: Path, free_mb: float, kind: str | None) -> Finding:
+    """Free space in MB, and whether the folder survives a power cut."""
     found = f"{folder} can be written, {free_mb:,.0f} MB free"
     if free_mb < _FULL_MB:
-        return Finding("disk", "red", found, "free some space: a service that cannot commit stands still")
+        return Finding("disk", "red", found, "free some space: a service that cannot commit stops predicting")
     if kind in _IN_MEMORY:
-        remedy = "let state lie on a card, an SSD or flash"
-        return Finding("disk", "amber", f"{found}, but {kind} lies in memory: states are lost with the power", remedy)
+        remedy = "put the state on a card, an SSD or flash"
+        return Finding("disk", "amber", f"{found}, but {kind} is in memory: a power cut loses the states", remedy)
     if free_mb < _LOW_MB:
         return Finding("disk", "amber", found, "free some space: logs and the database grow")
     return Finding("disk", "green", f"{found}{f', {kind}' if kind else ''}")
 
 
 def fsync_cost(median_ms: float, worst_ms: float, kind: str | None) -> Finding:
-    """What a commit waits for; each batch of readings takes one."""
-    found = f"{median_ms:.2g} ms a write, {worst_ms:.2g} ms at worst of {_TIMES}"
+    """The time that a commit waits for the disk, in milliseconds; each batch of readings needs one."""
+    found = f"{median_ms:.2g} ms per write, {worst_ms:.2g} ms at worst of {_WRITES}"
     if kind in _IN_MEMORY:
-        return Finding("fsync", "unknown", f"{found}, but {kind} writes nothing", "measure where state shall lie")
+        return Finding(
+            "fsync", "unknown", f"{found}, but {kind} writes to no disk", "measure in the folder of the state"
+        )
     if median_ms > _SLOW_MS:
-        remedy = 'an SSD or a better card; or durability = "at-most-once", which commits every checkpoint_s'
+        remedy = 'use an SSD or a better card; or durability = "at-most-once", which commits every checkpoint_s'
         return Finding("fsync", "amber", f"{found}: every batch of readings waits for it", remedy)
     return Finding("fsync", "green", found)
 
 
 def filesystem(folder: Path, root: Path = Path("/")) -> str | None:
-    """The kind of the file system that holds `folder`; None where proc/mounts does not say."""
+    """The type of the file system that holds `folder`; None where proc/mounts does not list it."""
     try:
         lines = (root / "proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -73,9 +77,9 @@ def filesystem(folder: Path, root: Path = Path("/")) -> str | None:
 
 
 def _fsyncs_ms(folder: Path) -> Iterator[float]:
-    """Milliseconds of a block appended and fsynced, again and again, in a file that is gone afterwards."""
+    """Times in milliseconds to append and fsync a block, in a temporary file."""
     with tempfile.TemporaryFile(dir=folder, prefix=".edge-lstm-doctor.", buffering=0) as file:
-        for _ in range(_TIMES):
+        for _ in range(_WRITES):
             file.write(_BLOCK)
             begun = time.perf_counter()
             os.fsync(file.fileno())

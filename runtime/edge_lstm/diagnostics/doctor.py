@@ -1,6 +1,6 @@
-"""The doctor: all that a service of a config needs here, each a line with a light and, where one helps, a remedy.
+"""The doctor: checks what a service needs on this machine; each finding has a light and, where useful, a remedy.
 
-It looks at all of it even where the first thing is wrong, and calls nothing green that it could not see.
+It runs every check even where an early one fails. A check that could not look is unknown, never green.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from edge_lstm.streaming.reading import Prediction
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
 _LONG_NAME = "x" * 64
-_HEADER_BYTES = 5  # of an MQTT packet, with the length of its topic and its number
+_HEADER_BYTES = 5  # of an MQTT packet, with the length of its topic and its packet identifier
 
 
 def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
-    """A line for each thing, as it is found, about the service config at `path`; `root` holds proc/, run/ and sys/."""
+    """All findings for the service config in `path`, one by one; `root` holds proc/, run/ and sys/."""
     config, opened, chosen, reachable = None, None, None, False
     folder = path.parent
     try:
@@ -44,7 +44,7 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
     except EdgeLstmError as error:
         yield Finding("config", "red", error.message, error.hint)
     else:
-        yield Finding("config", "green", f"{path}: every key is understood")
+        yield Finding("config", "green", f"{path}: every key is valid")
         access = credentials(config.mqtt, folder)
         reachable = access.light == "green"
         yield access
@@ -58,18 +58,18 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
     yield from board(root)
     if config is None:
         for check in ("bundle", "disk", "broker"):
-            yield Finding(check, "unknown", "not looked at, since the config is not valid", "mend the config first")
+            yield Finding(check, "unknown", "not checked, because the config is not valid", "correct the config first")
         return
     yield from disk(state_path(state_folder(path, root) or folder, config.state).absolute(), root)
     if reachable:
         yield from broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened))
     else:
-        found = "not looked at, without what proves who we are"
-        yield Finding("broker", "unknown", found, "see the line of access")
+        found = "not checked, because the credentials are missing"
+        yield Finding("broker", "unknown", found, "see the line access")
 
 
 def mapping(config: ServiceConfig, opened: Bundle) -> Finding:
-    """Whether [input] and [output] fit what the bundle takes and gives."""
+    """Whether [input] and [output] fit the inputs and outputs of the bundle."""
     try:
         message_codecs(config, opened)
     except EdgeLstmError as error:
@@ -78,7 +78,7 @@ def mapping(config: ServiceConfig, opened: Bundle) -> Finding:
 
 
 def prediction_bytes(config: ServiceConfig, opened: Bundle | None) -> int:
-    """What a prediction for a stream with a long name takes as an MQTT packet."""
+    """The size in bytes of the MQTT packet of a prediction, for a stream with a long name."""
     if opened is None:
         return 0
     try:
@@ -93,7 +93,7 @@ def prediction_bytes(config: ServiceConfig, opened: Bundle | None) -> int:
 
 
 def facts(findings: list[Finding]) -> dict[str, Any]:
-    """All of them, JSON-able."""
+    """The findings as JSON values."""
     lights = Counter(finding.light for finding in findings)
     return {
         "lights": {light: lights[light] for light in _LIGHTS},
@@ -102,6 +102,6 @@ def facts(findings: list[Finding]) -> dict[str, Any]:
 
 
 def summary(findings: list[Finding]) -> str:
-    """How many of each light."""
+    """The number of findings by light, as text."""
     lights = Counter(finding.light for finding in findings)
     return ", ".join(f"{lights[light]} {light}" for light in _LIGHTS if lights[light])

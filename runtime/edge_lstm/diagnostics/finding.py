@@ -1,11 +1,11 @@
-"""What a check found: a light, words, and what to do where it is not green."""
+"""The result of a check: a light, what was found, and a remedy where the light is not green."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-# amber: it works, and you should know; red: the service will not do what it promises; unknown: nobody here can tell
+# amber: it works, with a risk; red: the service will fail or lose data; unknown: it cannot be checked here
 Light = Literal["green", "amber", "red", "unknown"]
 
 

@@ -1,7 +1,7 @@
-"""What one backend makes of one scheme here, measured in a process of its own: load, golden vectors, steps, memory.
+"""Measures one backend with one scheme in a child process: load time, golden vectors, step times, memory, energy.
 
-What is timed is the predictor's own step: gather the streams' states, step the backend, scatter. Run as a module it
-answers `edge_lstm.diagnostics.bench` (see `edge_lstm.foundation.child_process`).
+It times the predictor's own step: gather the states of the streams, step the backend, scatter the states. `bench`
+runs this module as a child process (see `edge_lstm.foundation.child_process`).
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ BATCHES = (1, 8, 64, 256)
 _WARM_UP_STEPS = 30
 _MOST_STEPS = 20_000
 _POWER_EVERY_S = 0.05
-_POWER_FOR_S = 1.5  # an INA3221 averages over some hundredths of a second
+_POWER_FOR_S = 1.5  # an INA3221 averages over some 10 ms
 
 
 @dataclass(frozen=True)
 class StepTiming:
-    """How long a step of so many streams takes."""
+    """Time of a step with `batch` streams."""
 
     batch: int
     p50_us: float
     p99_us: float
-    steps_per_s: float  # of single streams: batch over the median
+    steps_per_s: float  # steps of one stream: batch / median time
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What a step of one stream costs, of the board's own rails."""
+    """Energy of a step of one stream, measured by the board's power rails."""
 
     rails: list[str]
     idle_w: float
@@ -60,14 +60,14 @@ class Measurement:
 
     backend: str
     scheme: str
-    passed: bool  # the golden vectors
+    passed: bool  # its golden vectors
     finding: str
     drift: float
-    load_ms: float  # import the backend's package, read the model
-    rss_mb: float  # the most that the process held, the service's own modules included
+    load_ms: float  # import of the backend's package, and loading of the model
+    rss_mb: float  # peak memory of the process, with the modules of the service
     paces: list[StepTiming]
     energy: Energy | None
-    one_by_one: bool = False  # whether a batch was stepped row by row, since its rows agree in none
+    one_by_one: bool = False  # a batch was stepped row by row, because its rows depend on each other
 
     def pace(self, batch: int) -> StepTiming:
         return next(pace for pace in self.paces if pace.batch == batch)
@@ -76,7 +76,7 @@ class Measurement:
 def measure(
     bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions, seconds: float, root: Path
 ) -> Measurement:
-    """Each batch size for `seconds`; `root` holds sys/, where the power rails are.
+    """Measure each batch size for `seconds`. `root` holds sys/, where the power rails are.
 
     Raises EdgeLstmError where the backend cannot load the variant.
     """
@@ -86,16 +86,16 @@ def measure(
     golden = read_golden_vectors(bundle)
     backend, verdict = run_self_test(backend, bundle.contract, golden, bundle.variant(format_of(name), scheme))
     predictor = Predictor(bundle.contract, backend, verdict.smallest_batch or 1)
-    importlib.import_module("edge_lstm.service.service")  # so that the memory is a service's
+    importlib.import_module("edge_lstm.service.service")  # so that the memory is that of a service
     slots = np.array([predictor.table.slot(f"stream-{number}") for number in range(max(BATCHES))])
-    paces = [_pace(predictor, slots[:batch], golden.features, seconds) for batch in BATCHES]
+    paces = [_timing(predictor, slots[:batch], golden.features, seconds) for batch in BATCHES]
     energy = _energy(predictor, slots[:1], golden.features, rails(root)) if verdict.passed else None
     found = verdict.passed, verdict.finding, verdict.drift
     return Measurement(name, scheme, *found, load_ms, _peak_rss_mb(), paces, energy, verdict.one_by_one)
 
 
-def _pace(predictor: Predictor, slots: Integers, tape: Floats, seconds: float) -> StepTiming:
-    """Step `slots` over `tape` (steps, inputs), every stream at another place of it."""
+def _timing(predictor: Predictor, slots: Integers, tape: Floats, seconds: float) -> StepTiming:
+    """Time steps of the streams `slots` over `tape` (steps, inputs); each stream is at another step of it."""
     batch = len(slots)
     rows = [np.ascontiguousarray(np.take(tape, np.arange(batch) + step, 0, mode="wrap")) for step in range(len(tape))]
     for step in range(_WARM_UP_STEPS):
@@ -114,7 +114,7 @@ def _pace(predictor: Predictor, slots: Integers, tape: Floats, seconds: float) -
 
 
 def _energy(predictor: Predictor, slots: Integers, tape: Floats, measured: list[Rail]) -> Energy | None:
-    """The power of the rails at rest and while one stream steps without a pause."""
+    """The energy of a step: power while one stream steps without a pause, minus power at rest."""
     if not measured:
         return None
     idle, _ = _power_while(lambda _: time.sleep(_POWER_EVERY_S / 10), measured)
@@ -125,10 +125,10 @@ def _energy(predictor: Predictor, slots: Integers, tape: Floats, measured: list[
 
 
 def _power_while(work: Any, measured: list[Rail]) -> tuple[float | None, float]:
-    """(mean watts, calls a second) while `work(n)` is called again and again; no watts where a rail gave none."""
+    """(mean power in watts, calls per second) while `work(n)` is called in a loop; None where a rail has no value."""
     watts: list[float | None] = []
     begun = time.perf_counter()
-    calls, next_at = 0, begun + _POWER_EVERY_S  # the first reading after some work
+    calls, next_at = 0, begun + _POWER_EVERY_S  # the first value is read after some work
     while (now := time.perf_counter()) < begun + _POWER_FOR_S:
         work(calls)
         calls += 1
@@ -141,7 +141,7 @@ def _power_while(work: Any, measured: list[Rail]) -> tuple[float | None, float]:
 
 
 def _peak_rss_mb() -> float:
-    """Of this process's own memory; getrusage would give the parent's peak to a child that began as its copy."""
+    """Peak memory of this process. getrusage would include the peak of the parent, of which a child is a copy."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -149,7 +149,7 @@ def _peak_rss_mb() -> float:
 
 
 def main() -> None:
-    """Answer one question of bench."""
+    """Answer one request of bench."""
     asked = question()
     try:
         if asked["cores"] is not None:

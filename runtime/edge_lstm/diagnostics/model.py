@@ -1,4 +1,4 @@
-"""The backends, and the bundle on the one that the service will use; each is tried in a process of its own."""
+"""Checks of the backends, and of the bundle on the service's backend; each runs in a child process."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _IMPORT_TIMEOUT_S, _GOLDEN_TIMEOUT_S = 60.0, 300.0
 
 
 def backends(chosen: str | None) -> Iterator[Finding]:
-    """A line for each backend; what fails is red only for `chosen`, the one that the service will use."""
+    """A finding for each backend. A failure is red only for `chosen`, the backend of the service."""
     for name in NAMES:
         yield backend(name, name == chosen)
 
 
 def backend(name: str, needed: bool) -> Finding:
-    """Whether the backend is here and its package survives its import."""
+    """Whether the backend is installed and its package can be imported."""
     check = f"backend {name}"
-    if (error := why_unavailable(name)) is not None:
+    if (refused := why_unavailable(name)) is not None:
         if needed:
-            return Finding(check, "red", error.message, error.hint)
-        if "not installed" in error.message:
+            return Finding(check, "red", refused.message, refused.hint)
+        if "not installed" in refused.message:
             return Finding(check, "green", "not installed, and not needed by this config")
-        return Finding(check, "amber", error.message, error.hint)
+        return Finding(check, "amber", refused.message, refused.hint)
     try:
         facts = ask(_TRIAL, {"backend": name}, _IMPORT_TIMEOUT_S)
-    except ChildError as died:
+    except ChildError as error:
         remedy = f"install another version of {package_of(name)}, made for this processor, or choose another backend"
         if not needed:
             remedy += "; this config does not use it"
-        return Finding(check, "red" if needed else "amber", f"its import: {died.message}", died.hint or remedy)
+        return Finding(check, "red" if needed else "amber", f"its import: {error.message}", error.hint or remedy)
     use = ", which this service uses" if needed else ""
     return Finding(check, "green", f"{facts['version']}, imported in {facts['import_ms']:.0f} ms{use}")
 
 
 def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bundle | None, str | None]:
-    """The bundle read, its signature checked, its golden vectors run; with it the bundle and the backend to use."""
+    """Check the bundle: its file, signature and golden vectors. Also returns the bundle and the backend to use."""
     try:
         opened = Bundle.open(path)
         if config.trust is not None:

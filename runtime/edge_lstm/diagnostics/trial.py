@@ -1,4 +1,4 @@
-"""One backend tried in a process of its own, where it may die: its import, and with a bundle its golden vectors."""
+"""Tries one backend in a child process, where a crash does no harm: its import, or the golden vectors of a bundle."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import run_on
 
 
-def imported(backend: str) -> dict[str, Any]:
-    """The version of the backend's package, and the milliseconds that its import takes."""
+def import_facts(backend: str) -> dict[str, Any]:
+    """The version of the backend's package, and the time of its import in milliseconds."""
     begun = time.perf_counter()
     importlib.import_module(module_of(backend))
     took_ms = 1000 * (time.perf_counter() - begun)
@@ -25,10 +25,10 @@ def imported(backend: str) -> dict[str, Any]:
     return {"version": str(version), "import_ms": took_ms}
 
 
-def proven(
+def self_test_facts(
     bundle: str, backend: str, scheme: str, threads: int, providers: list[str], cores: list[int] | None
 ) -> dict[str, Any]:
-    """Whether the bundle at that path passes its self-test there, by these means, and what was found."""
+    """Whether the bundle in the file `bundle` passes its self-test with these options, and the finding."""
     if cores is not None:
         run_on(cores)
     opened = Bundle.open(bundle)
@@ -40,13 +40,13 @@ def proven(
 
 
 def main() -> None:
-    """Answer one question of the doctor."""
+    """Answer one request of the doctor."""
     asked = question()
     try:
-        answer(proven(**asked) if "bundle" in asked else imported(**asked))
+        answer(self_test_facts(**asked) if "bundle" in asked else import_facts(**asked))
     except EdgeLstmError as error:
         refuse(error)
-    except Exception as error:  # noqa: BLE001 - a broken wheel raises whatever it likes, and that is the answer
+    except Exception as error:  # noqa: BLE001 - a broken wheel may raise anything, and that is the answer
         refuse(EdgeLstmError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"))
 
 

@@ -1,1 +1,1 @@
-"""The machine this runs on: known boards, processor and memory, power sensors."""
+"""Facts about hardware: supported boards, this machine's processor and memory, its power sensors."""

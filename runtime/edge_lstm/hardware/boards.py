@@ -1,4 +1,4 @@
-"""The boards: what each ships, bears and prefers, typed; refuses an unknown name and a machine that is not it."""
+"""The supported boards as typed values, and how to detect which one a machine is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_lstm.foundation.config import from_mapping, key, suggestion, toml_tabl
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import Machine
 
-BackendName = Literal["litert", "onnx", "tflite-runtime", "numpy"]
+BackendName = Literal["litert", "onnx", "tflite-runtime", "numpy"]  # backends.kinds.NAMES, which a type cannot read
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 Sync = Literal["full", "normal"]
 
@@ -32,13 +32,13 @@ class Image:
 
     @property
     def runs(self) -> str:
-        """The Python that edge-lstm runs on there."""
+        """The version of Python that edge-lstm needs on this image."""
         return self.use_python or self.python
 
 
 @dataclass(frozen=True)
 class ServiceDefaults:
-    """Keys of service.toml that a board sets and a service config may set otherwise; they mean the same there."""
+    """Defaults for keys of service.toml; a service config may override them."""
 
     backend: BackendName = key(doc="inference backend")
     scheme: Scheme = key(doc="quantization scheme")
@@ -56,7 +56,7 @@ class ServiceDefaults:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a bundle may cost on the board."""
+    """Limits for a bundle on the board."""
 
     step_p99_ms: float = key(doc="largest 99th percentile of the step time of one stream", least=0)
     rss_mb: float = key(doc="largest memory of a process with one bundle loaded", least=0)
@@ -64,7 +64,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class BoardConfig:
-    """One board, as its TOML in device_configs/ says."""
+    """One board, read from its TOML file in device_configs/."""
 
     title: str = key(doc="name for display")
     architecture: Literal["aarch64", "armv7l", "x86_64"] = key(doc="architecture of the userland")
@@ -87,31 +87,31 @@ class BoardConfig:
                 yield name, f'expected a version like 3.11, found "{getattr(self, name)}"'
 
     def refusals(self, machine: Machine) -> list[tuple[str, str]]:
-        """(what was expected and found, what to do) for each way in which the machine is not this board.
+        """(what was expected and found, what to do) for each difference between the machine and this board.
 
-        What is not known of the machine (None) is not held against it.
+        A fact that is not known of the machine (None) is not compared.
         """
         found = []
         if machine.architecture not in (None, self.architecture):
-            remedy = "choose the board that it is (edge-lstm device detect)"
+            remedy = "choose the board of this machine (edge-lstm device detect)"
             found.append((f"expected {self.architecture}, found {machine.architecture}", remedy))
         if machine.python is not None and _version(machine.python) < _version(self.least_python):
             notes = [image.note for image in self.images if image.note]
-            remedy = notes[0] if notes else f"install Python {self.most_python}, and edge-lstm with it"
+            remedy = notes[0] if notes else f"install Python {self.most_python}, and edge-lstm in it"
             found.append((f"expected Python {self.least_python} or newer, found {machine.python}", remedy))
         if machine.python is not None and _version(machine.python)[:2] > _version(self.most_python):
-            remedy = f"install Python {self.most_python}, and edge-lstm with it"
+            remedy = f"install Python {self.most_python}, and edge-lstm in it"
             found.append((f"expected Python {self.most_python} or older, found {machine.python}", remedy))
         if machine.glibc is not None and _version(machine.glibc) < _version(self.least_glibc):
             remedy = f"use one of {', '.join(image.name for image in self.images)}"
             found.append((f"expected glibc {self.least_glibc} or newer, found {machine.glibc}", remedy))
         if machine.memory_mb is not None and machine.memory_mb < self.memory_mb:
-            remedy = "choose the board that it is (edge-lstm device detect), or one with more memory"
+            remedy = "choose the board of this machine (edge-lstm device detect), or one with more memory"
             found.append((f"expected {self.memory_mb} MB of memory, found {machine.memory_mb}", remedy))
         return found
 
     def fit(self, machine: Machine) -> None:
-        """Raises EdgeLstmError where the machine is not this board, with every reason."""
+        """Raises EdgeLstmError with every reason why the machine is not this board."""
         refusals = self.refusals(machine)
         if refusals:
             reasons = "; ".join(reason for reason, _ in refusals)
@@ -121,7 +121,7 @@ class BoardConfig:
 
 
 def board_names() -> list[str]:
-    """All boards, by name."""
+    """The names of all boards, sorted."""
     files = (file.name for file in resources.files(_PACKAGE).iterdir())
     return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
 
@@ -134,7 +134,7 @@ def read_board(name: str) -> BoardConfig:
 
 
 def unknown_board(name: str) -> str:
-    """What is said of a name that no board has."""
+    """The error message for a name that is not a board."""
     return f'expected a board, found "{name}"; {suggestion(name, board_names())}'
 
 
@@ -144,24 +144,24 @@ def _read(name: str) -> BoardConfig:
 
 
 def board_table(name: str) -> Mapping[str, Any]:
-    """The board's TOML as it was written."""
+    """The board's TOML as a table, unchecked."""
     return toml_table(board_text(name))
 
 
 def board_text(name: str) -> str:
-    """The board's TOML, comments and all: the reasons stand in them."""
+    """The board's TOML file with its comments, which give the reasons for its settings."""
     return (resources.files(_PACKAGE) / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def detected(machine: Machine) -> str | None:
-    """The board that the machine is: by its device tree, else by its architecture; None where nothing fits.
+    """The name of the machine's board: by its device tree, else by its architecture; None where nothing fits.
 
-    A 32-bit system on a 64-bit board is what its architecture says, since it needs other wheels; where that is not
-    known, the device tree alone counts.
+    A 32-bit system on a 64-bit board is found by its architecture, because it needs other wheels. Where the
+    architecture is not known, only the device tree counts.
     """
     boards = {name: _read(name) for name in board_names()}
     for name, board in boards.items():
-        if machine.architecture in (None, board.architecture) and _is_named(board, machine.compatible):
+        if machine.architecture in (None, board.architecture) and _matches(board, machine.compatible):
             return name
     for name, board in boards.items():
         if not board.compatible and board.architecture == machine.architecture:
@@ -169,12 +169,12 @@ def detected(machine: Machine) -> str | None:
     return None
 
 
-def _is_named(board: BoardConfig, compatible: tuple[str, ...]) -> bool:
-    # by beginnings, since makers append what matters to nobody here: nvidia,p3767-0005-super
+def _matches(board: BoardConfig, compatible: tuple[str, ...]) -> bool:
+    # by prefix: makers append details that do not matter here, as in nvidia,p3767-0005-super
     return any(found.startswith(wanted) for wanted in board.compatible for found in compatible)
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """3.11.7 as numbers; () where it is no version."""
+    """3.11.7 as (3, 11, 7); () where it is not a version."""
     parts = text.split(".")
     return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()

@@ -1,4 +1,4 @@
-"""The rails on which a board measures its own power, as the kernel's hwmon shows them; a board without has none."""
+"""The power rails that a board measures itself, read from the kernel's hwmon; empty on most boards."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Rails through which all of the board's power goes: where there is one, the others are parts of it.
+# Rails that carry the power of the whole board; the other rails are parts of it.
 _WHOLE = ("VDD_IN", "POM_5V_IN", "VIN", "VIN_SYS")
 _MICRO, _MILLI = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One measured supply; `watts` reads it, and raises OSError or ValueError where it gives nothing now."""
+    """One measured supply. `watts` reads it; it raises OSError or ValueError where there is no value now."""
 
     name: str
     watts: Callable[[], float]
 
 
 def rails(root: Path = Path("/")) -> list[Rail]:
-    """What to add up for the board's power: its input where that is measured, else every rail. `root` holds sys/.
+    """The rails whose sum is the power of the board: its input where that is measured, else all. `root` holds sys/.
 
-    An INA3221 has volts and amperes of three channels (in1_label, in1_input in mV, curr1_input in mA); others have
-    watts (power1_input in µW); NVIDIA's older kernels have milliwatts (in_power0_input, rail_name_0).
+    An INA3221 gives voltage and current of three channels (in1_label, in1_input in mV, curr1_input in mA). Other chips
+    give power (power1_input in µW). NVIDIA's older kernels give milliwatts (in_power0_input, rail_name_0).
     """
     found = [
         *_channels(root.glob("sys/class/hwmon/hwmon*")),
@@ -34,7 +34,7 @@ def rails(root: Path = Path("/")) -> list[Rail]:
 
 
 def power_w(measured: Iterable[Rail]) -> float | None:
-    """The sum of the rails now, in watts; None where one of them gives no number."""
+    """The present sum of the rails in watts; None where one of them has no value."""
     try:
         return sum(rail.watts() for rail in measured)
     except (OSError, ValueError):
@@ -46,27 +46,27 @@ def _channels(devices: Iterable[Path]) -> Iterable[Rail]:
         chip = _text(device / "name") or device.name
         for watts in sorted(device.glob("power*_input")):
             number = watts.name.removeprefix("power").removesuffix("_input")
-            yield _live(_text(device / f"power{number}_label") or chip, watts, _MICRO)
+            yield _power_rail(_text(device / f"power{number}_label") or chip, watts, _MICRO)
         for amperes in sorted(device.glob("curr*_input")):
             number = amperes.name.removeprefix("curr").removesuffix("_input")
             volts, label = device / f"in{number}_input", _text(device / f"in{number}_label")
-            # channels without a label are not connected, and the fourth current is the sum of the others
+            # a channel without a label is not connected; the fourth current is the sum of the others
             if volts.exists() and label and label != "NC" and "sum" not in label.lower():
-                yield _product(label, volts, amperes)
+                yield _voltage_times_current(label, volts, amperes)
 
 
 def _tegra_channels(devices: Iterable[Path]) -> Iterable[Rail]:
     for device in sorted(devices):
         for watts in sorted(device.glob("in_power*_input")):
             number = watts.name.removeprefix("in_power").removesuffix("_input")
-            yield _live(_text(device / f"rail_name_{number}") or f"rail {number}", watts, _MILLI)
+            yield _power_rail(_text(device / f"rail_name_{number}") or f"rail {number}", watts, _MILLI)
 
 
-def _live(name: str, path: Path, unit: float) -> Rail:
+def _power_rail(name: str, path: Path, unit: float) -> Rail:
     return Rail(name, lambda: _number(path) * unit)
 
 
-def _product(name: str, volts: Path, amperes: Path) -> Rail:
+def _voltage_times_current(name: str, volts: Path, amperes: Path) -> Rail:
     return Rail(name, lambda: _number(volts) * _MILLI * _number(amperes) * _MILLI)
 
 

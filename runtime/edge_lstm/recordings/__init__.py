@@ -1,1 +1,1 @@
-"""Recordings: files to readings, live traffic to files, files to a broker."""
+"""Recordings: CSV and Parquet files as readings; recording, replay and simulation."""

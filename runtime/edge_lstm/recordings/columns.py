@@ -1,14 +1,14 @@
-"""What the cells of a column mean: numbers, categories, or times; every fault is named by file, row and column."""
+"""Readers that convert the cells of a column to numbers, categories or times; errors name file, row and column."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone, tzinfo
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -18,79 +18,92 @@ from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
 from edge_lstm.foundation.times import parse_time
 from edge_lstm.recordings.tables import Block, Cells, Table
 
-_TIMES_KEPT = 65_536  # the same moments return in every file of a recording
+_CACHED_TIMES = 65_536  # the same times occur in every file of a recording
 
 
 @dataclass(frozen=True)
 class ValueColumn:
-    """A column, and how its cells are numbers.
+    """A column, and how to read its cells as numbers.
 
-    With `categories` a cell is the index of its text among them. With `text` the categories are those found, in the
-    order of the alphabet.
+    With `categories`, a cell is read as the index of its text in that list. With `text`, the categories are the texts
+    found, in alphabetical order.
     """
 
     column: str
-    sentinels: Sequence[float] = ()  # numbers that mean a missing value, as they stand in the file
-    least: float | None = None  # a smaller one is missing
-    most: float | None = None  # a larger one is missing
+    sentinels: Sequence[float] = ()  # numbers that stand for a missing value
+    least: float | None = None  # smaller values count as missing
+    most: float | None = None  # larger values count as missing
     categories: Sequence[str] = ()
     text: bool = False
 
 
 @dataclass(frozen=True)
 class TimeColumns:
-    """Where a recording's times stand and how they are written."""
+    """The columns that hold the times of a recording, and the format of the times."""
 
-    columns: Sequence[str] = ()  # read as one text, joined by a space; none: the first column that holds times
-    format: str | None = None  # of strptime, like "%d.%m.%Y %H.%M.%S"; none: ISO 8601 or a number since 1970
-    unit: Literal["s", "ms"] | None = None  # of numbers; none: told by their size
-    zone: tzinfo = timezone.utc  # of times that name none
-    interval_s: float | None = None  # no column: each stream's rows are this far apart,
-    start: float = 0.0  # from here on, in seconds since 1970
+    columns: Sequence[str] = ()  # joined by a space; empty: the first column that holds times
+    format: str | None = None  # for strptime, like "%d.%m.%Y %H.%M.%S"; None: ISO 8601 or seconds since 1970
+    unit: Literal["s", "ms"] | None = None  # of numbers; None: found by their size
+    zone: tzinfo = timezone.utc  # of times without a time zone
+    interval_s: float | None = None  # without a column: time between two rows of a stream
+    start: float = 0.0  # with interval_s: time of the first row, in seconds since 1970
 
 
 @dataclass(frozen=True)
 class NumberWords:
-    """How numbers are written in a recording's files."""
+    """How numbers are written in the files of a recording."""
 
     decimal_comma: bool = False
-    missing: Sequence[str] = ()  # texts that mean a missing value, besides NA, null, unavailable and such
+    missing: Sequence[str] = ()  # texts for a missing value, in addition to NA, null, unavailable and others
+
+
+class ValueReader(Protocol):
+    """The cells of one column to numbers, block by block. A missing value becomes NaN."""
+
+    left_out: Counter[str]  # number of discarded values by reason: sentinels, implausible, unknown
+
+    def read(self, table: Table, block: Block, cells: Cells) -> Doubles:
+        """(rows,). Raises EdgeLstmError at the first cell that cannot be read."""
+
+    def finished(self, values: Doubles) -> tuple[Sequence[str] | None, Doubles]:
+        """After the last block: the categories (None for numbers), and the final values from those of all blocks."""
+
+
+def value_reader(column: ValueColumn, words: NumberWords) -> ValueReader:
+    """The reader for the cells of `column`."""
+    if column.text or column.categories:
+        return CategoryReader(column, words)
+    return NumberReader(column, words)
 
 
 class NumberReader:
-    """One column's cells to numbers, block after block; a value that is missing is NaN, and counted by its reason."""
+    """Reads cells that are numbers."""
 
-    def __init__(self, quantity: ValueColumn, words: NumberWords) -> None:
-        self.left_out: Counter[str] = Counter()  # sentinels, implausible, unknown
-        self._quantity = quantity
+    def __init__(self, column: ValueColumn, words: NumberWords) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._column = column
         self._comma = words.decimal_comma
-        self._words = {**WORD_VALUES, **dict.fromkeys(map(str.lower, words.missing), math.nan)}
-        self._meant: dict[str, str | float] = {}  # words as they stood in cells
-        self._index = {name: float(index) for index, name in enumerate(quantity.categories)}
+        self._words = _words(words)
+        self._meanings: dict[str, str | float] = {}  # by cell: the values of words met so far
 
     def read(self, table: Table, block: Block, cells: Cells) -> Doubles:
-        """(rows,). Raises EdgeLstmError at the first cell that is no number and no word for one."""
-        quantity = self._quantity
-        if quantity.text or quantity.categories:
-            return self._categories(cells)
+        column = self._column
         values = self._numbers(table, block, cells)
-        if quantity.sentinels:  # as float32, since a file that was float32 once says -273.20001
+        if column.sentinels:  # compared as float32: a file that was float32 once holds -273.20001
             with np.errstate(over="ignore"):
-                missing = np.isin(values.astype(np.float32), np.asarray(quantity.sentinels, np.float32))
+                missing = np.isin(values.astype(np.float32), np.asarray(column.sentinels, np.float32))
             self._leave_out("sentinels", values, missing)
         beyond = np.abs(values) > FLOAT32_MAX
         if beyond.any():
             row = int(np.flatnonzero(beyond)[0])
-            raise fault(table, block, row, quantity.column, f"{_shown(cells[row])} is not a number that float32 holds")
-        least = -math.inf if quantity.least is None else quantity.least
-        most = math.inf if quantity.most is None else quantity.most
+            raise cell_error(table, block, row, column.column, f"{_shown(cells[row])} is too large for float32")
+        least = -math.inf if column.least is None else column.least
+        most = math.inf if column.most is None else column.most
         self._leave_out("implausible", values, (values < least) | (values > most))
         return values
 
-    @property
-    def categories(self) -> list[str]:
-        """The texts that the numbers are indices of; none where they are numbers. With `text`, as met so far."""
-        return list(self._index)
+    def finished(self, values: Doubles) -> tuple[None, Doubles]:
+        return None, values
 
     def _leave_out(self, reason: str, values: Doubles, chosen: Flags) -> None:
         if chosen.any():
@@ -100,44 +113,69 @@ class NumberReader:
     def _numbers(self, table: Table, block: Block, cells: Cells) -> Doubles:
         if isinstance(cells, np.ndarray):
             return cells.copy()
-        column, together = self._quantity.column, "".join(cells)
-        if "_" in together or (self._comma and "." in together):
-            # float() would read 1_000, and beside a decimal comma 1.234 may be a thousand
-            for row, text in enumerate(cells):
-                if ("_" in text or (self._comma and "." in text)) and text.strip().lower() not in self._words:
-                    raise fault(table, block, row, column, f"{_shown(text)} is not a number")
+        self._refuse_ambiguous(table, block, cells)
         texts = [text.replace(",", ".") for text in cells] if self._comma else cells
         while True:
             try:
-                return np.fromiter(map(float, map(self._meant.get, texts, texts)), np.float64, len(texts))
+                return np.fromiter(map(float, map(self._meanings.get, texts, texts)), np.float64, len(texts))
             except ValueError:
-                row = next(row for row, text in enumerate(texts) if not _is_number(self._meant.get(text, text)))
-            meant = self._words.get(texts[row].strip().lower())
-            if meant is None:
-                raise fault(table, block, row, column, f"{_shown(cells[row])} is not a number")
-            self._meant[texts[row]] = meant
+                row = next(row for row, text in enumerate(texts) if not _is_number(self._meanings.get(text, text)))
+            meaning = self._words.get(texts[row].strip().lower())
+            if meaning is None:
+                raise self._no_number(table, block, row, cells[row])
+            self._meanings[texts[row]] = meaning
 
-    def _categories(self, cells: Cells) -> Doubles:
+    def _refuse_ambiguous(self, table: Table, block: Block, cells: Sequence[str]) -> None:
+        """float() would read 1_000; and beside a decimal comma, 1.234 may be a thousand."""
+        signs = "_." if self._comma else "_"
+        together = "".join(cells)
+        if any(sign in together for sign in signs):
+            for row, text in enumerate(cells):
+                if any(sign in text for sign in signs) and text.strip().lower() not in self._words:
+                    raise self._no_number(table, block, row, text)
+
+    def _no_number(self, table: Table, block: Block, row: int, cell: object) -> EdgeLstmError:
+        return cell_error(table, block, row, self._column.column, f"{_shown(cell)} is not a number")
+
+
+class CategoryReader:
+    """Reads cells that are texts, as indices of categories."""
+
+    def __init__(self, column: ValueColumn, words: NumberWords) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._column = column
+        self._words = _words(words)
+        self._index = {name: float(index) for index, name in enumerate(column.categories)}
+
+    def read(self, table: Table, block: Block, cells: Cells) -> Doubles:
         texts = texts_of(cells)
-        for text in dict.fromkeys(texts):
-            if text not in self._index and not math.isnan(self._words.get(text.lower(), 0.0)) and self._quantity.text:
-                self._index[text] = float(len(self._index))
+        if self._column.text:
+            for text in dict.fromkeys(texts):
+                if not self._is_missing(text):
+                    self._index.setdefault(text, float(len(self._index)))
         values = np.fromiter((self._index.get(text, math.nan) for text in texts), np.float64, len(texts))
-        for row in np.flatnonzero(np.isnan(values)).tolist():
-            if not math.isnan(self._words.get(texts[row].lower(), 0.0)):
-                self.left_out["unknown"] += 1
+        unknown = [row for row in np.flatnonzero(np.isnan(values)).tolist() if not self._is_missing(texts[row])]
+        if unknown:
+            self.left_out["unknown"] += len(unknown)
         return values
+
+    def finished(self, values: Doubles) -> tuple[Sequence[str], Doubles]:
+        """Categories that were given keep their order; categories that were found are sorted."""
+        return _sorted_categories(list(self._index), values) if self._column.text else (self._column.categories, values)
+
+    def _is_missing(self, text: str) -> bool:
+        return math.isnan(self._words.get(text.lower(), 0.0))
 
 
 class TimeReader:
-    """Cells to seconds since 1970, block after block."""
+    """Reads cells that are times, as seconds since 1970, block by block."""
 
     def __init__(self, times: TimeColumns) -> None:
         self._times = times
         self._parse = self._parser(times)
 
     def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> Doubles:
-        """(rows,). Raises EdgeLstmError at the first cell that is no time."""
+        """(rows,). Raises EdgeLstmError at the first cell that is not a time."""
         texts: Sequence[str] | Sequence[float]
         if len(columns) == 1:
             texts = columns[0].tolist() if isinstance(columns[0], np.ndarray) else columns[0]
@@ -149,29 +187,29 @@ class TimeReader:
             for row, text in enumerate(texts):
                 seconds[row] = parse(text)
         except ValueError as error:
-            raise fault(table, block, row, '" and "'.join(names), str(error)) from None
+            raise cell_error(table, block, row, '" and "'.join(names), str(error)) from None
         return seconds
 
     def _parser(self, times: TimeColumns) -> Callable[[str | float], float]:
         zone = times.zone
         if times.unit is not None:
             divisor = 1000.0 if times.unit == "ms" else 1.0
-            return lambda cell: _counted(cell) / divisor
+            return lambda cell: _finite(cell) / divisor
         if times.format is None:
             return lambda cell: parse_time(cell, zone)
-        return functools.lru_cache(_TIMES_KEPT)(lambda cell: _formatted(_text(cell), str(times.format), zone))
+        return functools.lru_cache(_CACHED_TIMES)(lambda cell: _parsed(_cell_text(cell), str(times.format), zone))
 
 
 def texts_of(cells: Cells) -> list[str]:
-    """Cells as texts, without the spaces around them; whole numbers without a fraction."""
-    return [cell.strip() for cell in cells] if not isinstance(cells, np.ndarray) else [_text(cell) for cell in cells]
-
-
-def fault(table: Table, block: Block, row: int, column: str, found: str) -> EdgeLstmError:
-    """What is wrong with one cell; `row` counts within the block."""
-    return EdgeLstmError(
-        f'{table.source}, row {block.rows[row]}, column "{column}": {found}', "mend or remove that row"
+    """Cells as texts without surrounding spaces; whole numbers without a fraction."""
+    return (
+        [cell.strip() for cell in cells] if not isinstance(cells, np.ndarray) else [_cell_text(cell) for cell in cells]
     )
+
+
+def cell_error(table: Table, block: Block, row: int, column: str, found: str) -> EdgeLstmError:
+    """The error for one cell; `row` is its index in the block."""
+    return EdgeLstmError(f'{table.source}, row {block.rows[row]}, column "{column}": {found}', "fix or remove that row")
 
 
 def _is_number(cell: str | float) -> bool:
@@ -182,13 +220,13 @@ def _is_number(cell: str | float) -> bool:
     return True
 
 
-def _text(cell: str | float) -> str:
+def _cell_text(cell: str | float) -> str:
     if isinstance(cell, str):
         return cell.strip()
     return "" if math.isnan(cell) else str(int(cell)) if float(cell).is_integer() else repr(float(cell))
 
 
-def _counted(cell: str | float) -> float:
+def _finite(cell: str | float) -> float:
     try:
         number = float(cell)
     except ValueError:
@@ -198,7 +236,7 @@ def _counted(cell: str | float) -> float:
     return number
 
 
-def _formatted(text: str, form: str, zone: tzinfo) -> float:
+def _parsed(text: str, form: str, zone: tzinfo) -> float:
     try:
         moment = datetime.strptime(text, form)
     except ValueError:
@@ -211,9 +249,14 @@ def _shown(cell: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def in_order(categories: Sequence[str], values: Doubles) -> tuple[list[str], Doubles]:
-    """The categories by the alphabet, and the values as indices of them."""
+def _sorted_categories(categories: Sequence[str], values: Doubles) -> tuple[list[str], Doubles]:
+    """The categories in alphabetical order, and the values as indices of them."""
     ordered = sorted(categories)
-    place: Mapping[str, int] = {name: index for index, name in enumerate(ordered)}
-    moved = np.array([place[name] for name in categories] + [math.nan])  # the last for what is missing
-    return ordered, moved[np.where(np.isnan(values), len(categories), values).astype(np.int64)]
+    place = {name: index for index, name in enumerate(ordered)}
+    new_index = np.array([place[name] for name in categories] + [math.nan])  # the last one for missing values
+    return ordered, new_index[np.where(np.isnan(values), len(categories), values).astype(np.int64)]
+
+
+def _words(words: NumberWords) -> dict[str, float]:
+    """Words that stand for numbers, in lower case; NaN for a missing value."""
+    return {**WORD_VALUES, **dict.fromkeys(map(str.lower, words.missing), math.nan)}

@@ -1,4 +1,4 @@
-"""Labels that no column of a recording holds: windows of time, and how many rows are left."""
+"""Labels that are computed, not read from a column: windows of time, and the number of remaining rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 @dataclass(frozen=True)
 class LabelWindow:
-    """From `begin` to `end`, both in it, in seconds since 1970; of one stream, or (None) of all."""
+    """The time from `begin` to `end` (inclusive, seconds since 1970), of one stream or (None) of all."""
 
     begin: float
     end: float
@@ -23,12 +23,12 @@ class LabelWindow:
 
 @dataclass(frozen=True)
 class LabelWindows:
-    """1 inside any of the windows, 0 elsewhere."""
+    """Label 1 inside any of the windows, 0 outside."""
 
     windows: Sequence[LabelWindow]
 
-    def of(self, streams: Sequence[str], stream_of: Integers, times: Doubles) -> Doubles:
-        """(rows,). Raises EdgeLstmError where a window names no stream of the recording."""
+    def values(self, streams: Sequence[str], stream_of: Integers, times: Doubles) -> Doubles:
+        """(rows,). Raises EdgeLstmError where a window names a stream that the recording does not have."""
         inside = np.zeros(len(times), bool)
         for window in self.windows:
             chosen = (times >= window.begin) & (times <= window.end)
@@ -36,7 +36,7 @@ class LabelWindows:
                 if window.stream not in streams:
                     near = difflib.get_close_matches(window.stream, streams, 1, 0.6)
                     raise EdgeLstmError(
-                        f'expected windows of streams of the recording, found one of "{window.stream}"',
+                        f'expected windows for streams of the recording, found one for "{window.stream}"',
                         f'did you mean "{near[0]}"?' if near else f"the streams are {', '.join(streams)}",
                     )
                 chosen &= stream_of == streams.index(window.stream)
@@ -46,10 +46,10 @@ class LabelWindows:
 
 @dataclass(frozen=True)
 class Countdown:
-    """How many rows of its stream follow: the remaining life of what is recorded until it fails."""
+    """The number of later rows of the same stream: its remaining life, if it is recorded until a failure."""
 
-    def of(self, streams: Sequence[str], stream_of: Integers, times: Doubles) -> Doubles:
-        """(rows,): 0 at each stream's last row in the order of time."""
+    def values(self, streams: Sequence[str], stream_of: Integers, times: Doubles) -> Doubles:
+        """(rows,): 0 at the latest row of each stream."""
         left = np.empty(len(times))
         for index in range(len(streams)):
             rows = np.flatnonzero(stream_of == index)

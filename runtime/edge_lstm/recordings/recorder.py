@@ -1,6 +1,6 @@
-"""Live traffic into a CSV file that trains at once; no message is acknowledged before its readings are on the disk.
+"""Records live readings into a CSV file, ready for training. A message is acknowledged after its readings are on disk.
 
-It refuses to add to a file of other columns, and it never leaves half a row for the next to be written behind.
+A file with other columns is refused. A row that a crash left incomplete is removed before the next one is written.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ from edge_lstm.streaming.reading import Reading
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
-_MOST_A_BATCH = 200  # messages; a broker lets about a thousand be unacknowledged
-_LONGEST_UNSAVED_S = 1.0  # a quiet card is not written to for each reading
+_MOST_A_BATCH = 200  # messages; a broker allows about a thousand unacknowledged ones
+_LONGEST_UNSAVED_S = 1.0  # so that a card is not written to for each reading
 _LAST_POLL_S = 0.1
 _LONGEST_SILENCE_S = 2.0  # of a broker that has more for us
 _LONGEST_HEADER = 1_000_000  # bytes; a file that is none of ours may have no lines
-_MOST_RECENT = 2000  # more than a broker sends before the first acknowledgement
+_MOST_RECENT = 2000  # messages; more than a broker sends before the first acknowledgement
 
 
 class RecordingFile:
-    """A CSV file of readings that grows: columns time, stream, and one a feature."""
+    """A growing CSV file of readings, with the columns time, stream and one per feature."""
 
     def __init__(
         self, path: FilePath, features: Sequence[str], categories: Mapping[str, Sequence[str]] | None = None
     ) -> None:
-        """`categories`: by feature, the texts that its values stand for, which is what the file gets.
+        """`categories`: by feature, the texts that its values are indices of; the file gets the texts.
 
-        Raises EdgeLstmError where the file cannot be written, or has other columns."""
+        Raises EdgeLstmError where the file cannot be written, or has other columns.
+        """
         self.path, self.features = path, list(features)
         self._categories = categories or {}
         header = _csv_line(["time", "stream", *self.features])
         try:
-            # without a buffer: what a full disk refused must not be tried again behind our back
+            # unbuffered: a write that a full disk refused must not be repeated later
             self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
             found = self._file.readline(_LONGEST_HEADER)
             if found and found.rstrip(b"\r\n") != header.rstrip(b"\n"):
@@ -58,7 +59,7 @@ class RecordingFile:
                 raise EdgeLstmError(
                     f"{path}: expected the columns time, stream, {', '.join(self.features)}, found "
                     f"{found.decode('utf-8', 'replace').strip()}",
-                    "name another file with -o, or the same features as then",
+                    "name another file with -o, or the features of that file",
                 )
             self._size = self._whole_rows()
             self._file.truncate(self._size)
@@ -69,11 +70,11 @@ class RecordingFile:
             raise self._unwritable(error) from None
 
     def close(self) -> None:
-        """Let go of the file; every row is on the disk already."""
+        """Close the file; every row is on the disk already."""
         self._file.close()
 
     def append(self, readings: Sequence[Reading]) -> None:
-        """Put them on the disk. Raises EdgeLstmError where it takes no more; the file then ends as before."""
+        """Write the readings and fsync. Raises EdgeLstmError where the disk is full; the file then ends as before."""
         try:
             self._write(b"".join(map(self._line, readings)))
         except OSError as error:
@@ -89,7 +90,7 @@ class RecordingFile:
 
     def _line(self, reading: Reading) -> bytes:
         cells = [self._cell(name, reading.values.get(name, math.nan)) for name in self.features]
-        return _csv_line([_moment(reading.time), reading.stream, *cells])
+        return _csv_line([_iso_time(reading.time), reading.stream, *cells])
 
     def _cell(self, name: str, value: float) -> str:
         if math.isnan(value):
@@ -97,7 +98,7 @@ class RecordingFile:
         return self._categories[name][int(value)] if name in self._categories else repr(value)
 
     def _whole_rows(self) -> int:
-        """The file's size up to its last whole row: a crash may have left part of one, whose reading comes again."""
+        """The size of the file up to its last whole row. The broker repeats the reading of an incomplete row."""
         size = self._file.seek(0, os.SEEK_END)
         end = size
         while end:
@@ -119,22 +120,22 @@ class RecordingFile:
 
 
 class Recorder:
-    """Readings of a door's messages into a sheet, as a service with the same mapping would take them."""
+    """Records the readings of a connection, decoded as a service with the same mapping would decode them."""
 
     def __init__(
         self,
-        door: MqttConnection,
+        connection: MqttConnection,
         mapping: InputMapping,
         path: FilePath,
         features: Sequence[str] = (),
         categories: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """`features`: the columns; none: those of the file, or else the numbers in the first message.
+        """`features`: the columns; empty: those of the file, or else all numbers of the first message.
 
-        `categories`: by feature, the texts that its values stand for.
+        `categories`: by feature, the texts that its values are indices of.
         """
         self._categories = categories or {}
-        self._mqtt, self._mapping, self._path = door, mapping, path
+        self._mqtt, self._mapping, self._path = connection, mapping, path
         self._stops = 0
         self._arrivals = ArrivalClock()
         self._refusals = RateLimitedLog(log)
@@ -142,20 +143,20 @@ class Recorder:
         self._recent: dict[tuple[int, str, bytes], None] = {}  # messages that are in the file, the newest last
         self.streams: set[str] = set()
         self.counts: Counter[str] = Counter(readings=0, refused=0, ignored=0, retained=0)
-        self._sheet: RecordingFile | None = None
+        self._output: RecordingFile | None = None
         self._decoder: Decoder | None = None
         features = features or _features_of(path)
         if features:
             self._begin(features)
 
     def stop(self) -> None:
-        """Ask `run` to return, or a second time to do so at once; safe in a signal handler."""
+        """Ask `run` to return; a second call, to return at once. Safe in a signal handler."""
         self._stops += 1
 
     def run(self) -> None:
-        """Record until `stop`; what the broker had by then is in the file. The broker may come and go.
+        """Record until `stop`. The file then holds everything that the broker had. The connection may break meanwhile.
 
-        Where it keeps our session, what it has not sent by then comes in the next run.
+        If the broker keeps the session, messages that it has not sent by then come in the next run.
         """
         unsaved: list[Message] = []
         since = time.monotonic()
@@ -169,32 +170,33 @@ class Recorder:
                     self._save(unsaved)
                     unsaved, since = [], now
             self._save([*unsaved, *self._mqtt.poll(0.0)])
-            self._save_what_is_queued()
-            if self._joining and self._sheet is not None:
+            self._save_queued()
+            if self._joining and self._output is not None:
                 self._append(list(self._joining.values()))
         finally:
-            if self._sheet is not None:
-                self._sheet.close()
+            if self._output is not None:
+                self._output.close()
 
-    def _save_what_is_queued(self) -> None:
-        """What the broker had for us when we asked for no more: it would throw that away at our goodbye.
+    def _save_queued(self) -> None:
+        """Unsubscribe, and save the messages that the broker still has queued: it would drop them at the disconnect.
 
-        It sends a part at a time, the next for what we acknowledge: it is asked until nothing comes before its answer.
+        It sends them in parts, each after an acknowledgement. So this unsubscribes again until no message comes before
+        the broker's answer.
         """
-        heard, more = time.monotonic(), True
+        last_message, more = time.monotonic(), True
         while more and self._mqtt.unsubscribe():
             more = False
             while not self._mqtt.unsubscribed:
-                if self._stops > 1 or time.monotonic() - heard > _LONGEST_SILENCE_S:
+                if self._stops > 1 or time.monotonic() - last_message > _LONGEST_SILENCE_S:
                     return
                 if found := self._mqtt.poll(_LAST_POLL_S):
                     self._save(found)
-                    heard, more = time.monotonic(), True
+                    last_message, more = time.monotonic(), True
 
     def _save(self, messages: Sequence[Message]) -> None:
-        """On the disk first, acknowledged then."""
+        """Write the readings of the messages to the disk, then acknowledge the messages."""
         readings = [reading for message in messages for reading in self._readings(message)]
-        self._append([whole for reading in readings if (whole := self._joined(reading)) is not None])
+        self._append([whole for reading in readings if (whole := self._completed(reading)) is not None])
         for message in messages:
             self._recent[message.packet_id, message.topic, message.payload] = None
         while len(self._recent) > _MOST_RECENT:
@@ -202,24 +204,24 @@ class Recorder:
         self._mqtt.acknowledge(messages)
 
     def _append(self, readings: Sequence[Reading]) -> None:
-        if readings and self._sheet is not None:
-            self._sheet.append(readings)
+        if readings and self._output is not None:
+            self._output.append(readings)
             self.streams.update(reading.stream for reading in readings)
             self.counts["readings"] += len(readings)
 
     def _begin(self, features: Sequence[str]) -> Decoder:
         self._decoder = Decoder(self._mapping, features, self._categories)
-        self._sheet = RecordingFile(self._path, features, self._categories)
+        self._output = RecordingFile(self._path, features, self._categories)
         log.info("recording file=%s features=%s", self._path, ",".join(features))
         return self._decoder
 
     def _readings(self, message: Message) -> list[Reading]:
-        """The readings in a message, or none after counting why."""
+        """The readings of a message; empty after counting the reason."""
         if message.retained:
-            self.counts["retained"] += 1  # what was true once, not a fresh reading
+            self.counts["retained"] += 1  # an old value, not a new reading
             return []
         if message.repeated and (message.packet_id, message.topic, message.payload) in self._recent:
-            return []  # a connection broke before the broker heard that we have it
+            return []  # the connection broke before the broker received the acknowledgement
         try:
             decoder = self._decoder or self._begin(numbers_in(self._mapping, message.payload))
             arrival = self._arrivals.next()
@@ -231,14 +233,14 @@ class Recorder:
             self.counts["ignored"] += not readings
         return [self._arrivals.with_own_time(reading, arrival) for reading in readings]
 
-    def _joined(self, reading: Reading) -> Reading | None:
-        """The reading, or where it is a part, the whole one that it completes; a NaN in a part has come."""
-        if not reading.partial or self._sheet is None:
+    def _completed(self, reading: Reading) -> Reading | None:
+        """The reading; for a partial one, the whole reading that it completes, or None. A NaN counts as received."""
+        if not reading.partial or self._output is None:
             return reading
         waiting = self._joining.pop(reading.stream, None)
         values = {**(waiting.values if waiting else {}), **reading.values}
         whole = Reading(reading.stream, reading.time, values)
-        if all(name in values for name in self._sheet.features):
+        if all(name in values for name in self._output.features):
             return whole
         self._joining[reading.stream] = whole
         return None
@@ -250,7 +252,7 @@ class Recorder:
 
 
 def numbers_in(mapping: InputMapping, payload: bytes) -> list[str]:
-    """The keys of numbers in a message, as features for a mapping that names none.
+    """The keys with a number in a message: the features for a mapping that names none.
 
     Raises PayloadError where the payload is not in the mapping's format, or holds no numbers under keys.
     """
@@ -268,19 +270,19 @@ def numbers_in(mapping: InputMapping, payload: bytes) -> list[str]:
     names = [name for name, value in members if type(value) in (int, float) and name not in others]
     if not names:
         raise PayloadError(
-            f"expected numbers under keys in the first message, to be columns, found {shown_bytes(payload)}: "
+            f"expected keys with numbers in the first message, for the columns, found {shown_bytes(payload)}: "
             "name them (--feature NAME, or --feature NAME=PATH)"
         )
     return names
 
 
 def _features_of(path: FilePath) -> list[str]:
-    """The features of a sheet that is there already."""
+    """The features of an existing file; empty where it is not a recording."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error):
-        return []  # for the sheet to tell
+        return []  # RecordingFile raises the error
     return header[2:] if header[:2] == ["time", "stream"] else []
 
 
@@ -290,8 +292,8 @@ def _csv_line(cells: Sequence[str]) -> bytes:
     return line.getvalue().encode()
 
 
-def _moment(seconds: float) -> str:
-    """ISO 8601 in UTC, with microseconds where a message's readings are told apart by them alone."""
+def _iso_time(seconds: float) -> str:
+    """ISO 8601 in UTC; with microseconds where milliseconds would lose some."""
     microseconds = round(seconds * 1e6)
     if microseconds % 1000:
         return f"{format_time(microseconds // 10**6)[:-1]}.{microseconds % 10**6:06d}Z"

@@ -1,4 +1,4 @@
-"""A recording: readings of one or more streams, from CSV or Parquet; faults are named by file, row and column."""
+"""A recording: readings of one or more streams, from CSV or Parquet; errors name file, row and column."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.recordings.columns import (
-    NumberReader,
     NumberWords,
     TimeColumns,
     TimeReader,
     ValueColumn,
-    fault,
-    in_order,
+    cell_error,
     texts_of,
+    value_reader,
 )
 from edge_lstm.recordings.label_windows import Countdown, LabelWindows
 from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
@@ -34,16 +33,16 @@ from edge_lstm.streaming.reading import Reading
 
 @dataclass(frozen=True)
 class Columns:
-    """Where in the files things stand, and how they are written. Column names are those of the first row."""
+    """Which columns of the files hold what, and in which format. Column names are those of the first row."""
 
-    values: Mapping[str, str | ValueColumn]  # feature name -> column, or how its cells are numbers
+    values: Mapping[str, str | ValueColumn]  # feature name -> its column
     time: str | TimeColumns | None = None  # None: the first column that holds times
-    stream_column: str | None = None  # None: each file is one stream,
-    stream: str | None = None  # or all of them are the one of this name
+    stream_column: str | None = None  # None: each file is one stream
+    stream: str | None = None  # all files are one stream with this name
     labels: Mapping[str, str | ValueColumn | LabelWindows | Countdown] = field(
         default_factory=dict
-    )  # known, and no input
-    group_column: str | None = None  # what streams have in common
+    )  # not an input of the model
+    group_column: str | None = None  # names the group of a stream
     layout: Layout = field(default_factory=Layout)
     words: NumberWords = field(default_factory=NumberWords)
 
@@ -58,11 +57,15 @@ class Recording:
     stream_of: Integers  # (rows,): index into `streams`
     times: Doubles  # (rows,): seconds since 1970
     values: Doubles  # (rows, features)
-    labels: Mapping[str, Doubles] = field(default_factory=dict)  # (rows,) each: known, and no input
-    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of features and labels: value = index
-    groups: Sequence[str] = ()  # of each stream; none: each is its own
+    labels: Mapping[str, Doubles] = field(default_factory=dict)  # (rows,) each: not an input of the model
+    categories: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # by feature or label: its values are indices of these
+    groups: Sequence[str] = ()  # of each stream; empty: each stream is its own group
     files: Sequence[Path] = ()
-    left_out: Mapping[str, int] = field(default_factory=dict)  # values by reason: sentinels, implausible, unknown
+    left_out: Mapping[str, int] = field(
+        default_factory=dict
+    )  # number of discarded values by reason: sentinels, implausible, unknown
 
     def __len__(self) -> int:
         return len(self.times)
@@ -74,11 +77,11 @@ class Recording:
             yield Reading(self.streams[index], time, values)
 
     def side_by_side(self) -> Recording:
-        """The same readings with the streams in turns, each in its own order: what steps in rounds goes faster so."""
+        """The same readings with the streams interleaved, each in its own order: batches then hold many streams."""
         by_stream = np.argsort(self.stream_of, kind="stable")
         begins = np.searchsorted(self.stream_of[by_stream], np.arange(len(self.streams)))
         place = np.empty(len(self), np.int64)
-        place[by_stream] = np.arange(len(self)) - begins[self.stream_of[by_stream]]  # a reading's number in its stream
+        place[by_stream] = np.arange(len(self)) - begins[self.stream_of[by_stream]]  # index of a reading in its stream
         return self.rows(np.lexsort((self.stream_of, place)))
 
     def rows(self, chosen: Flags | Integers | slice) -> Recording:
@@ -93,15 +96,15 @@ class Recording:
 
 
 def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) -> Recording:
-    """The recording in a file (CSV, .csv.gz or Parquet), in those of a pattern, or in a list of either.
+    """Read a file (CSV, .csv.gz or Parquet), the files of a pattern, or a list of either.
 
-    Where no column names the streams and there are several files, each is a stream, by as much of its path as tells
-    it from the others. Raises EdgeLstmError that names file, row and column.
+    Where no column names the streams, each file is a stream, with as much of its path in the name as is needed to
+    distinguish the files. Raises EdgeLstmError that names file, row and column.
     """
     files = recording_files(path)
     if columns.stream is not None:
         names = [columns.stream] * len(files)
-    else:  # where a column names the streams, files may well be named alike
+    else:  # with a column for the streams, files may have equal names
         names = [""] * len(files) if columns.stream_column is not None else stream_names(files)
     reader = _Reader(columns)
     for file, name in zip(files, names, strict=True):
@@ -111,14 +114,14 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
 
 
 class _Reader:
-    """A recording as it grows, file by file and block by block."""
+    """Builds a recording, file by file and block by block."""
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
         labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
         self._label_names = list(labels)
-        self._quantities = [_quantity(one) for one in (*columns.values.values(), *labels.values())]
-        self._numbers = [NumberReader(quantity, columns.words) for quantity in self._quantities]
+        self._value_columns = [_value_column(one) for one in (*columns.values.values(), *labels.values())]
+        self._value_readers = [value_reader(one, columns.words) for one in self._value_columns]
         self._times = (
             columns.time
             if isinstance(columns.time, TimeColumns)
@@ -131,9 +134,9 @@ class _Reader:
         self._read: list[tuple[Integers, Doubles, list[Doubles]]] = []
 
     def read(self, table: Table, only: str) -> None:
-        """Add a file; `only` is its stream's name where no column names it."""
+        """Add a file; `only` is the name of its stream where no column names it."""
         columns = self._columns
-        value_at = [column_index(table, quantity.column) for quantity in self._quantities]
+        value_at = [column_index(table, one.column) for one in self._value_columns]
         stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
         group_at = column_index(table, columns.group_column) if columns.group_column else None
         time_at = [] if self._times.interval_s is not None else time_columns(table, self._times)
@@ -146,9 +149,12 @@ class _Reader:
             if time_at:
                 times = self._time_reader.read(table, block, [block.cells[at] for at in time_at], names)
             else:
-                times = self._counted(stream_of)
-            numbers = [one.read(table, block, block.cells[at]) for one, at in zip(self._numbers, value_at, strict=True)]
-            self._read.append((stream_of, times, numbers))
+                times = self._regular_times(stream_of)
+            values = [
+                reader.read(table, block, block.cells[at])
+                for reader, at in zip(self._value_readers, value_at, strict=True)
+            ]
+            self._read.append((stream_of, times, values))
 
     def recording(self, source: str, files: Sequence[Path]) -> Recording:
         columns = self._columns
@@ -158,19 +164,18 @@ class _Reader:
         categories: dict[str, Sequence[str]] = {}
         left_out: Counter[str] = Counter()
         names = [*columns.values, *self._label_names]
-        for at, (name, reader, quantity) in enumerate(zip(names, self._numbers, self._quantities, strict=True)):
+        for at, (name, reader) in enumerate(zip(names, self._value_readers, strict=True)):
             left_out += reader.left_out
-            if quantity.text:
-                categories[name], numbers[at] = in_order(reader.categories, numbers[at])
-            elif quantity.categories:
-                categories[name] = quantity.categories
+            texts, numbers[at] = reader.finished(numbers[at])
+            if texts is not None:
+                categories[name] = texts
         width = len(columns.values)
         values = np.stack(numbers[:width], axis=1) if width else np.empty((len(times), 0))
         known = dict(zip(self._label_names, numbers[width:], strict=True))
         streams = list(self._streams)
         for name, label in columns.labels.items():
             if isinstance(label, (LabelWindows, Countdown)):
-                known[name] = label.of(streams, stream_of, times)
+                known[name] = label.values(streams, stream_of, times)
         return Recording(
             source,
             list(columns.values),
@@ -191,7 +196,9 @@ class _Reader:
             return np.full(len(block.rows), streams.setdefault(only, len(streams)))
         names = texts_of(block.cells[at])
         if "" in names:
-            raise fault(table, block, names.index(""), table.header[at], "expected a stream's name, found nothing")
+            raise cell_error(
+                table, block, names.index(""), table.header[at], "expected the name of a stream, found nothing"
+            )
         for name in dict.fromkeys(names):
             streams.setdefault(name, len(streams))
         return np.fromiter(map(streams.__getitem__, names), np.int64, len(names))
@@ -202,7 +209,7 @@ class _Reader:
             if known != group:
                 row = list(zip(stream_of.tolist(), groups, strict=True)).index((index, group))
                 stream = list(self._streams)[index]
-                raise fault(
+                raise cell_error(
                     table,
                     block,
                     row,
@@ -210,8 +217,8 @@ class _Reader:
                     f'expected the stream "{stream}" in one group, found it in "{known}" and "{group}"',
                 )
 
-    def _counted(self, stream_of: Integers) -> Doubles:
-        """Times of rows that have none: each stream's next ones."""
+    def _regular_times(self, stream_of: Integers) -> Doubles:
+        """Times of rows without a time: at a fixed interval in each stream."""
         times = np.empty(len(stream_of))
         for index in np.unique(stream_of).tolist():
             chosen = stream_of == index
@@ -222,12 +229,12 @@ class _Reader:
 
 
 def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> list[str]:
-    """The columns whose first value that is not missing is a number, without those of time and stream."""
+    """The columns of numbers, by their first value; without the columns of time and stream."""
     return [name for name, one in value_columns(path, columns).items() if not one.text]
 
 
 def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> dict[str, ValueColumn]:
-    """All columns but those of time and stream: numbers where the first that is not missing is one, else texts."""
+    """All columns except time and stream, as numbers or as texts, by their first value that is not missing."""
     table = open_table(recording_files(path)[0], columns.layout)
     times = (
         columns.time if isinstance(columns.time, TimeColumns) else TimeColumns([columns.time] if columns.time else [])
@@ -235,19 +242,19 @@ def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> 
     time_at = [] if times.interval_s is not None else time_columns(table, times)
     taken = {*(table.header[at] for at in time_at), columns.stream_column, ""}
     return {
-        name: ValueColumn(name, text=not _looks_numeric(table, at, columns.words))
+        name: ValueColumn(name, text=not _is_numeric_column(table, at, columns.words))
         for at, name in enumerate(table.header)
         if name not in taken
     }
 
 
 def time_columns(table: Table, times: TimeColumns) -> list[int]:
-    """Where the times stand. Found, it is the first column that looks like it: by name where there are numbers."""
+    """The indices of the columns of times: those given, or the first that looks like one (numbers: by its name)."""
     if times.columns:
         return [column_index(table, column) for column in times.columns]
     first = first_row(table)
     for at, (name, cell) in enumerate(zip(table.header, first, strict=True)):
-        if _named_like_a_time(name, cell) or not _is_number(cell):
+        if _has_name_of_a_time(name, cell) or not _is_number(cell):
             try:
                 parse_time(cell)
             except ValueError:
@@ -261,8 +268,8 @@ def time_columns(table: Table, times: TimeColumns) -> list[int]:
     )
 
 
-def _named_like_a_time(name: str, cell: str) -> bool:
-    """Short names have to hold a moment since 2001: t may as well be a temperature."""
+def _has_name_of_a_time(name: str, cell: str) -> bool:
+    """Whether a column of numbers is named like a time; t may be a temperature, so it needs a value after 2001."""
     if any(word in name.lower() for word in ("time", "date", "stamp", "measured")):
         return True
     short = name.lower().partition("_")[0] in ("t", "ts", "epoch", "unix")
@@ -270,13 +277,13 @@ def _named_like_a_time(name: str, cell: str) -> bool:
 
 
 def first_row(table: Table) -> list[str]:
-    """The cells of the first row of readings, by column."""
+    """The cells of the first row of readings, in the order of the header."""
     block = next(iter(table.blocks(range(len(table.header)), 1)))
     return [texts_of(block.cells[at])[0] for at in range(len(table.header))]
 
 
 def recording_csv(recording: Recording) -> str:
-    """The recording as CSV text that reads back the same: columns time, stream (where there are several), features."""
+    """The recording as CSV text, which reads back the same: time, stream (where there are several) and features."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     several = len(recording.streams) > 1
@@ -288,7 +295,7 @@ def recording_csv(recording: Recording) -> str:
 
 
 def row_place(recording: Recording, layout: Layout, row: int) -> tuple[str, int]:
-    """The file in which one of its rows stands, and its place there; the files are read again for that."""
+    """(file, row number in the file) of a row of the recording; it reads the files again."""
     left = row
     for file in recording.files:
         table = open_table(file, layout)
@@ -300,7 +307,7 @@ def row_place(recording: Recording, layout: Layout, row: int) -> tuple[str, int]
 
 
 def stream_names(files: Sequence[Path]) -> list[str]:
-    """A stream's name for each file: its name without endings, after as many folders as tell it from the others."""
+    """A name of the stream of each file: the file name without endings, after as many folders as make it unique."""
     stems = [(*file.absolute().parts[1:-1], file.name.split(".")[0]) for file in files]
     for depth in range(1, max(map(len, stems)) + 1):
         names = ["-".join(parts[-depth:]) for parts in stems]
@@ -311,11 +318,11 @@ def stream_names(files: Sequence[Path]) -> list[str]:
     )
 
 
-def _quantity(column: str | ValueColumn) -> ValueColumn:
+def _value_column(column: str | ValueColumn) -> ValueColumn:
     return ValueColumn(column) if isinstance(column, str) else column
 
 
-def _looks_numeric(table: Table, at: int, words: NumberWords) -> bool:
+def _is_numeric_column(table: Table, at: int, words: NumberWords) -> bool:
     missing = {text.lower() for text in words.missing}
     for block in table.blocks([at]):
         for text in texts_of(block.cells[at]):

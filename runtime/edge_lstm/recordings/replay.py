@@ -1,4 +1,4 @@
-"""A recording through the same core as the service's, at full speed: what a field's prediction should have been."""
+"""Replays readings through the predictor of the service, at full speed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from edge_lstm.foundation.times import format_time
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
 
-_READINGS_A_BATCH = 256  # a stream gets the same bits in any batch; fewer calls are faster
+_READINGS_A_BATCH = 256  # a stream gets the same bits in any batch; larger batches are faster
 
 
 def replay(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[Prediction]:
-    """Feed all readings in their order; yield the predictions in theirs."""
+    """Feed all readings in order, and yield the predictions."""
     remaining = iter(readings)
     while batch := list(islice(remaining, _READINGS_A_BATCH)):
         yield from predictor.feed(batch)
 
 
 def until(readings: Iterable[Reading], time: float) -> Iterator[Reading]:
-    """The readings of times up to `time` (seconds since 1970), in their order."""
+    """The readings up to `time` (seconds since 1970), in order."""
     return (reading for reading in readings if reading.time <= time)
 
 
 def states(predictor: Predictor) -> dict[str, Any]:
-    """Every stream's present, JSON-able: time, counts, held values, and each state tensor by its name."""
+    """The present state of every stream as JSON values: time, counts, held values, and state tensors by name."""
     table, contract = predictor.table, predictor.contract
     shown = {}
     for stream in table.names:
@@ -48,9 +48,9 @@ def states(predictor: Predictor) -> dict[str, Any]:
 
 
 def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> str:
-    """A CSV text with a row a prediction: stream, time, step, warm_steps, and a column `target+horizon` an output.
+    """CSV text with a row per prediction: stream, time, step, warm_steps, and a column `target+horizon` per output.
 
-    A classifier's has its label as well, a detector's of anomalies its score and alarm.
+    A classifier adds the column label; an anomaly detector adds score and alarm.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""A recording played into a broker as if its sensors were there, at their own pace, faster, or as fast as it goes."""
+"""Publishes a recording to a broker as its sensors would: in real time, faster, or without pauses."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ def simulate(
     speed: float | None,
     on_published: Callable[[Reading], None] = lambda reading: None,
 ) -> int:
-    """Publish every row as a JSON reading at QoS 1; return how many the broker has confirmed: all of them.
+    """Publish every row as a JSON reading at QoS 1, and return their number after the broker has confirmed all.
 
-    `topic` holds {stream}; `speed` is how much faster than the recording time runs (None: no pauses);
-    `on_published` is called with each reading as it is sent. Raises EdgeLstmError where the broker is not there, or
-    goes away for 30 s.
+    `topic` holds {stream}. `speed` is relative to the recording (None: no pauses). `on_published` is called with each
+    reading. Raises EdgeLstmError where the broker is not there, or is silent for 30 s.
     """
     faults = [message for _, message in topic_faults(topic, wildcards=False)]
     if faults:
@@ -43,28 +42,28 @@ def simulate(
             connection.publish(topic.replace(STREAM, reading.stream), encode_reading(reading, recording.categories))
             on_published(reading)
             published += 1
-        _settle(connection, 0)
+        _wait_for_confirmations(connection, 0)
     finally:
         connection.close()
     return published
 
 
 def _wait(connection: MqttConnection, due: float) -> None:
-    """Until `due` (monotonic) and until the broker has confirmed enough to send more."""
-    _settle(connection, MOST_UNCONFIRMED - 1)
+    """Wait until `due` (monotonic), and until the broker has confirmed enough messages to send more."""
+    _wait_for_confirmations(connection, MOST_UNCONFIRMED - 1)
     while (pause := due - time.monotonic()) > 0:
         connection.poll(min(pause, 0.2))
     connection.poll(0.0)
 
 
-def _settle(connection: MqttConnection, most: int) -> None:
-    """Until at most `most` messages are unconfirmed."""
-    heard, left = time.monotonic(), len(connection.unconfirmed)
+def _wait_for_confirmations(connection: MqttConnection, most: int) -> None:
+    """Wait until at most `most` messages are unconfirmed."""
+    last_progress, left = time.monotonic(), len(connection.unconfirmed)
     while len(connection.unconfirmed) > most:
         connection.poll(0.1)
         if len(connection.unconfirmed) != left:
-            heard, left = time.monotonic(), len(connection.unconfirmed)
-        elif time.monotonic() - heard > _LOST_AFTER_S:
+            last_progress, left = time.monotonic(), len(connection.unconfirmed)
+        elif time.monotonic() - last_progress > _LOST_AFTER_S:
             silence = f"{_LOST_AFTER_S:.0f} s of silence, {left} unconfirmed"
             raise EdgeLstmError(
                 f"expected {connection.address} to confirm readings, found {silence}",

@@ -1,6 +1,6 @@
-"""Tables in files: CSV (plain or gzipped) and Parquet, as columns of cells, block by block.
+"""Reads tables from files: CSV (plain or gzipped) and Parquet, as columns of cells, block by block.
 
-It refuses what is no table, by file and row; what a cell means is for `columns` to say.
+Errors name file and row. `columns` interprets the cells.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
 
-Cells = Sequence[str] | Doubles  # texts as they stand in a file, or the numbers of a Parquet file
+Cells = Sequence[str] | Doubles  # texts of a file, or numbers of a Parquet file
 
 HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
 SPACES = " "  # the separator that means any run of spaces or tabs
-_SEPARATORS = ";\t|,"  # a comma last: it may be a decimal comma
-_BLOCK = 2048  # rows; larger ones cost the garbage collector more than they save
+_SEPARATORS = ";\t|,"  # the comma comes last: it may be a decimal comma
+_BLOCK = 2048  # rows; with larger blocks, garbage collection costs more than they save
 _PARQUET = (".parquet", ".pq")
 _PARQUET_BLOCK = 65_536
 _TEXTS = ("string", "large_string", "string_view")  # the last is unknown to pyarrow 15
@@ -35,7 +35,7 @@ _TEXTS = ("string", "large_string", "string_view")  # the last is unknown to pya
 
 @dataclass(frozen=True)
 class Layout:
-    """How a text file is laid out, as far as it does not say so itself."""
+    """The layout of a text file, where it cannot be found from the file."""
 
     separator: str | None = None  # None: found in the first rows
     header: Sequence[str] = ()  # the columns' names, where the first row holds readings
@@ -43,10 +43,10 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some rows of a table, as columns."""
+    """Consecutive rows of a table, as columns."""
 
-    rows: Sequence[int]  # the place of each in the file, the header's row being 1
-    cells: Mapping[int, Cells]  # by the column's place in the header; those asked for
+    rows: Sequence[int]  # row number of each in the file; the header is row 1
+    cells: Mapping[int, Cells]  # by index of the column; only the requested ones
 
 
 class Table(Protocol):
@@ -56,17 +56,17 @@ class Table(Protocol):
     header: list[str]
 
     def blocks(self, columns: Sequence[int], size: int = ...) -> Iterator[Block]:
-        """The rows of these columns, in order, those without any content left out; raises EdgeLstmError by row."""
+        """The rows of these columns in order, without empty rows. Raises EdgeLstmError that names the row."""
 
 
 def column_index(table: Table, column: str) -> int:
-    """Where a column stands. Raises EdgeLstmError where it stands nowhere, or twice."""
+    """The index of a column. Raises EdgeLstmError where there is none, or more than one."""
     found = table.header.count(column)
     if found == 1:
         return table.header.index(column)
     named = [name for name in table.header if name]
     if not found:
-        named_so = f"name the column as the first row of the file does; {suggestion(column, named)}"
+        named_so = f"use a name from the first row of the file; {suggestion(column, named)}"
         raise EdgeLstmError(
             f'{table.source}: expected a column "{column}", found {", ".join(named)}',
             HEADER_REMEDY if without_header(table) else named_so,
@@ -75,15 +75,15 @@ def column_index(table: Table, column: str) -> int:
 
 
 def without_header(table: Table) -> bool:
-    """Whether its first row holds readings by the look of it, and no names: nothing but numbers and times."""
+    """Whether the first row seems to hold readings: only numbers and times, no names."""
     named = [name for name in table.header if name]
     return all(name[0] in "0123456789+-." for name in named) and not all(map(str.isdigit, named))
 
 
 def recording_files(named: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files of a path, of a pattern (`logs/*.csv`, `logs/**/*.csv`), or of a list of either; 2 before 10.
+    """The files of a path, of a pattern (`logs/*.csv`, `logs/**/*.csv`), or of a list of either; file 2 before file 10.
 
-    Raises EdgeLstmError where one of them leads to none, or two lead to the same.
+    Raises EdgeLstmError where one of them matches no file, or two match the same.
     """
     files: list[Path] = []
     for one in [named] if isinstance(named, (str, Path)) else named:
@@ -95,35 +95,35 @@ def recording_files(named: str | Path | Sequence[str | Path]) -> list[Path]:
             found = [path for path in Path(*parts[:plain]).glob("/".join(parts[plain:])) if path.is_file()]
             if not found:
                 raise EdgeLstmError(f"expected recordings at {pattern}, found no file", "check the pattern")
-        files += sorted(found, key=_as_counted)
+        files += sorted(found, key=_natural_order)
     if not files:
         raise EdgeLstmError("expected a recording, found an empty list of files", "name at least one")
     for file in files:
         if files.count(file) > 1:
-            raise EdgeLstmError(f"expected each file once, found {file} twice", "mend the list of files")
+            raise EdgeLstmError(f"expected each file once, found {file} twice", "correct the list of files")
     return files
 
 
-def _as_counted(path: Path) -> list[Any]:
-    """A key that sorts numbers in names by their size."""
+def _natural_order(path: Path) -> list[Any]:
+    """A sort key that orders numbers in names by their value."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def open_table(path: Path, layout: Layout = Layout()) -> Table:
-    """The table in a file. Raises EdgeLstmError where there is no file, or none with a header and rows."""
+    """The table in a file. Raises EdgeLstmError where there is no file, or no header and rows in it."""
     if not path.exists():
         raise EdgeLstmError(f"expected a recording at {path}, found no file", "check the path")
     return _Parquet(path) if path.suffix.lower() in _PARQUET else _Csv(path, layout)
 
 
 class _Csv:
-    """A text file; rows are read as they are asked for."""
+    """A CSV file; its rows are read when they are requested."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.source = str(path)
         self._path = path
         self._separator = layout.separator
-        self._heads = 0 if layout.header else 1
+        self._header_rows = 0 if layout.header else 1
         rows = self._records()
         head = [cell.strip() for cell in layout.header or next(rows, (0, []))[1]]
         first = next(rows, None)
@@ -132,7 +132,7 @@ class _Csv:
             raise EdgeLstmError(
                 f"{path}: expected a header row and rows of readings, found {found}", "record some readings first"
             )
-        # what R writes: row names without a name of their own
+        # as R writes it: a column of row names that has no name
         self.header = ["", *head] if not layout.header and len(first[1]) == len(head) + 1 else head
 
     def blocks(self, columns: Sequence[int], size: int = _BLOCK) -> Iterator[Block]:
@@ -140,13 +140,13 @@ class _Csv:
         places: list[int] = []
         rows: list[list[str]] = []
         records = self._records()
-        for _ in range(self._heads):
+        for _ in range(self._header_rows):
             next(records)
         for place, row in records:
             if len(row) != width:
                 raise EdgeLstmError(
                     f"{self.source}, row {place}: expected {width} columns, found {len(row)}",
-                    "mend or remove that row",
+                    "fix or remove that row",
                 )
             places.append(place)
             rows.append(row)
@@ -157,7 +157,7 @@ class _Csv:
             yield _block(places, rows, columns)
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """(place, cells) of each row that has any content."""
+        """(row number, cells) of each row that is not empty."""
         try:
             with self._open() as file:
                 if self._separator is None:
@@ -165,7 +165,7 @@ class _Csv:
                     file.seek(0)
                 yield from self._spaced(file) if self._separator == SPACES else self._separated(file)
         except UnicodeDecodeError as error:
-            raise self._no_text(error) from None
+            raise self._encoding_error(error) from None
         except (OSError, EOFError) as error:
             raise EdgeLstmError(
                 f"expected a CSV file at {self._path}, found: {error}", "name a CSV text file"
@@ -183,7 +183,7 @@ class _Csv:
 
     def _separated(self, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(file, delimiter=self._separator or ",")
-        begin = 1  # of a row: where a quote was left open it may end far from there
+        begin = 1  # first line of a row: with an open quote, a row can span many lines
         try:
             for row in reader:
                 if (row and row[0].strip()) or any(cell.strip() for cell in row):
@@ -191,11 +191,11 @@ class _Csv:
                 begin = reader.line_num + 1
         except csv.Error as error:
             raise EdgeLstmError(
-                f"{self._path}, row {reader.line_num}: expected CSV, found: {error}", "mend or remove that row"
+                f"{self._path}, row {reader.line_num}: expected CSV, found: {error}", "fix or remove that row"
             ) from None
 
-    def _no_text(self, error: UnicodeDecodeError) -> EdgeLstmError:
-        """Names the row: text is decoded in large pieces, so where the fault was met says little."""
+    def _encoding_error(self, error: UnicodeDecodeError) -> EdgeLstmError:
+        """The error with the row of the first wrong byte; `error` itself does not give the row."""
         byte, row = error.object[error.start], 1
         with gzip.open(self._path) if self._path.suffix == ".gz" else self._path.open("rb") as file:
             for line in file:
@@ -212,7 +212,7 @@ class _Csv:
 
 
 def _found_separator(lines: Sequence[str]) -> str:
-    """That of the first row; runs of spaces where it has no other, and the second has as many."""
+    """The separator of the first row; runs of spaces where there is no other and both rows have equally many."""
     parts = [_unquoted(line) for line in lines]
     if (found := next((sign for sign in _SEPARATORS if sign in "".join(parts[:1])), None)) is not None:
         return found
@@ -229,7 +229,7 @@ def _block(places: list[int], rows: list[list[str]], columns: Sequence[int]) -> 
 
 
 class _Parquet:
-    """A Parquet file, by pyarrow; its times come as texts, so that one way of reading times serves all files."""
+    """A Parquet file, read by pyarrow. Times become texts, so that `columns` reads the times of all files alike."""
 
     def __init__(self, path: Path) -> None:
         require("parquet", "pyarrow")
@@ -269,10 +269,10 @@ class _Parquet:
             column = column.dictionary_decode()
             kind = column.type
         if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-            # unsafe: a counter beyond 2**53 is rounded, as it is where a CSV file says it
+            # unsafe: a counter beyond 2**53 is rounded, as from a CSV file
             numbers: Doubles = column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
             return numbers
-        if types.is_date(kind):  # without a time of day, which another column may hold
+        if types.is_date(kind):  # another column may hold the time of day
             return [text or "" for text in column.cast(pyarrow.date32()).cast(pyarrow.string()).to_pylist()]
         if types.is_timestamp(kind):
             zone = kind.tz

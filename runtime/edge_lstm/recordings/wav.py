@@ -1,4 +1,4 @@
-"""A WAV file as a recording: every reading is a frame of samples, one a feature; for models that listen."""
+"""Reads a WAV file as a recording: every reading is a frame of samples, one per feature; for audio models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _FULL_SCALE = 32_768.0
 
 
 def read_wav(path: Path, features: Sequence[str], stream: str | None = None) -> Recording:
-    """16-bit mono PCM at `path`, in frames of as many samples as there are features, within -1 to 1; times from 0.
+    """The 16-bit mono PCM in `path`, in frames of len(features) samples from -1 to 1; times start at 0.
 
-    A last frame that is not full is left out. Raises EdgeLstmError where the file is of another kind or too short.
+    An incomplete last frame is left out. Raises EdgeLstmError where the file has another format or is too short.
     """
     try:
         with wave.open(str(path), "rb") as sound:

@@ -173,4 +173,4 @@ def test_the_verb_writes_the_certificates_page_beside_the_report(
     assert "<h2>Certificate</h2>" in (tmp_path / "certificate.html").read_text()
     result = CliRunner().invoke(main, [*command, "--no-certificate"])
     assert result.exit_code == 2
-    assert "expected a certificate for --scheme auto and for budgets" in result.stderr
+    assert "expected a certificate for --scheme auto and for limits" in result.stderr

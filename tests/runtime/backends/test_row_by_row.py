@@ -26,7 +26,7 @@ from edge_lstm.backends.selftest import (
 from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.cli.main import main
 from edge_lstm.diagnostics.measurement import measure
-from edge_lstm.diagnostics.trial import proven
+from edge_lstm.diagnostics.trial import self_test_facts
 from tests.networks import contract_of, random_network
 
 Floats = Any
@@ -109,7 +109,7 @@ def test_verify_bench_and_the_doctors_trial_say_that_rows_go_one_at_a_time(
     assert said.endswith(", rows one at a time\n")
     (facts,) = json.loads(CliRunner().invoke(main, ["verify", str(path), "--backend", "numpy", "--json"]).stdout)
     assert (facts["passed"], facts["one_by_one"], facts["smallest_batch"]) == (True, True, 1)
-    assert proven(str(path), "numpy", "float32", 1, list(ONE_THREAD.providers), None)["finding"].endswith(
+    assert self_test_facts(str(path), "numpy", "float32", 1, list(ONE_THREAD.providers), None)["finding"].endswith(
         "rows one at a time"
     )
     assert measure(bundle, "numpy", "float32", ONE_THREAD, 0.01, tmp_path).one_by_one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def broken_package(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, cod
     """A package that takes the place of the real one in every child."""
     (folder / name).mkdir(parents=True)
     (folder / name / "__init__.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(folder))
 
 
@@ -141,7 +142,7 @@ def test_a_variant_that_fails_its_golden_vectors_is_never_recommended(bundle_pat
     result = run_bench(bundle_path, *QUICK)
     assert "FAILED: relative difference" in result.stdout
     assert "first at step 101" in result.stdout
-    assert "recommended: nothing, since none of them gives the golden vectors here" in result.stdout
+    assert "recommended: nothing, since none of them passes its golden vectors here" in result.stdout
 
 
 def test_the_fastest_is_recommended_and_of_equals_the_one_that_drifts_least(benched: Callable[..., Report]) -> None:
@@ -170,8 +171,8 @@ def test_what_breaks_the_budget_is_marked_and_not_recommended(benched: Callable[
     budget = Budget(0.05, 60)
     found = [measured("litert", "int8", 10, rss_mb=61), measured("onnx", "int8", 26), measured("numpy", "int8", 25)]
     report = benched(found, budget)
-    assert [line.over for line in report.lines] == ["memory 61 MB > 60 MB", "p99 0.052 ms > 0.05 ms", ""]
-    assert report.choice is report.lines[2]
+    assert [one.over for one in report.results] == ["memory 61 MB > 60 MB", "p99 0.052 ms > 0.05 ms", ""]
+    assert report.choice is report.results[2]
     text = table(report)
     assert "over: memory 61 MB > 60 MB" in text
     assert "ok <- recommended" in text
@@ -183,7 +184,10 @@ def test_what_breaks_the_budget_is_marked_and_not_recommended(benched: Callable[
 def test_a_board_that_this_machine_is_not_lends_its_budget_and_is_said_to_be_another(bundle_path: Path) -> None:
     name = "raspberry-pi-4" if this_machine().architecture == "x86_64" else "generic-x86_64"
     result = run_bench(bundle_path, *QUICK, "--device", name)
-    assert f"this machine is no {read_board(name).title}, and its figures are its own: expected" in result.stderr
+    assert (
+        f"this machine is not a {read_board(name).title}, so its figures do not hold for that board: expected"
+        in result.stderr
+    )
     assert f"budget of {name}: p99 {read_board(name).budget.step_p99_ms:g} ms" in result.stdout
     result = run_bench(bundle_path, *QUICK, "--device", "raspberry-pi4", code=1)
     assert 'did you mean "raspberry-pi-4"?' in result.stderr
@@ -201,7 +205,7 @@ def test_a_config_names_the_board_and_one_that_would_not_be_valid_is_left_alone(
     monkeypatch.setattr("edge_lstm.hardware.boards.read_board", lambda name: roomy)
     result = run_bench(bundle_path, *QUICK, "--write", config, code=1)
     assert f"budget of {architecture}: p99 1000 ms, 1000 MB" in result.stdout
-    assert f'{config}, as it would be: providers: expected backend = "onnx" beside it, found numpy' in result.stderr
+    assert f'{config}, after the change: providers: expected backend = "onnx" beside it, found numpy' in result.stderr
     assert config.read_text() == text
 
 

@@ -33,7 +33,7 @@ def written(path: Path, text: str) -> None:
 def wheel(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that takes the place of the installed one, here and in children."""
     written(folder / name / "__init__.py", code)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(folder))
 
 
@@ -176,7 +176,7 @@ def test_a_service_that_cannot_have_its_cores_or_providers_is_red(bundle_path: P
     finding, _, _ = model.bundle(bundle_path, cores, bundle_path.parent)
     assert finding.light == "red"
     assert "expected to run on the cores 999" in finding.found
-    assert finding.remedy == "mend cores, or leave it out"
+    assert finding.remedy == "correct cores, or leave it out"
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
@@ -195,10 +195,10 @@ def test_a_clock_that_was_never_set_is_red_and_one_behind_its_own_files_is_amber
     written(tmp_path / "service.toml", "")
     files = [tmp_path / "service.toml", tmp_path / "none"]
     now = time.time()
-    assert clock.sane(now, files).light == "green"
-    assert clock.sane(CLOCK_UNSET_BEFORE - 1, files).light == "red"
+    assert clock.plausible(now, files).light == "green"
+    assert clock.plausible(CLOCK_UNSET_BEFORE - 1, files).light == "red"
     os.utime(files[0], (now + 3600, now + 3600))
-    behind = clock.sane(now, files)
+    behind = clock.plausible(now, files)
     assert behind.light == "amber"
     assert "before the service's own files were written" in behind.found
 
@@ -210,13 +210,13 @@ def test_a_clock_is_synchronized_by_the_kernels_word_or_systemds_and_else_unknow
     written(tmp_path / "run/systemd/timesync/synchronized", "")
     assert clock.synchronized(tmp_path).light == "green"
     for said, light in ((True, "green"), (False, "amber")):
-        monkeypatch.setattr(clock, "_kernel_says", lambda said=said: said)
+        monkeypatch.setattr(clock, "_kernel_synchronized", lambda said=said: said)
         assert clock.synchronized().light == light
 
 
 def test_the_kernel_is_asked_without_changing_the_clock() -> None:
     before = time.time() - time.monotonic()
-    assert clock._kernel_says() in (True, False, None)
+    assert clock._kernel_synchronized() in (True, False, None)
     assert abs(time.time() - time.monotonic() - before) < 1
 
 
@@ -224,10 +224,10 @@ def test_the_kernel_is_asked_without_changing_the_clock() -> None:
 
 
 def test_the_fsyncs_of_the_states_folder_are_measured_and_leave_nothing(tmp_path: Path) -> None:
-    room, cost = disk.disk(tmp_path / "state.db")
-    assert room.light in ("green", "amber")
-    assert f"{tmp_path} can be written" in room.found
-    assert re.search(r"[\d.e+]+ ms a write, [\d.e+]+ ms at worst of 20", cost.found)
+    space, cost = disk.disk(tmp_path / "state.db")
+    assert space.light in ("green", "amber")
+    assert f"{tmp_path} can be written" in space.found
+    assert re.search(r"[\d.e+]+ ms per write, [\d.e+]+ ms at worst of 20", cost.found)
     assert list(tmp_path.iterdir()) == []
     (missing,) = disk.disk(tmp_path / "none" / "state.db")
     assert missing.light == "red"
@@ -249,10 +249,10 @@ def test_slow_full_and_forgetful_disks_are_told_apart(tmp_path: Path) -> None:
     slow = disk.fsync_cost(25, 90, "ext4")
     assert slow.light == "amber"
     assert 'durability = "at-most-once"' in slow.remedy
-    assert [disk.room(tmp_path, free, "ext4").light for free in (10, 100, 1000)] == ["red", "amber", "green"]
-    memory = disk.room(tmp_path, 1000, "tmpfs")
+    assert [disk.free_space(tmp_path, free, "ext4").light for free in (10, 100, 1000)] == ["red", "amber", "green"]
+    memory = disk.free_space(tmp_path, 1000, "tmpfs")
     assert memory.light == "amber"
-    assert "lost with the power" in memory.found
+    assert "a power cut loses the states" in memory.found
     assert disk.fsync_cost(0.001, 0.01, "tmpfs").light == "unknown"
     mounts = "/dev/root / ext4 rw 0 0\ntmpfs /var tmpfs rw 0 0\n/dev/sda1 /var/lib/my\\040disk f2fs rw 0 0\n"
     written(tmp_path / "proc/mounts", mounts)
@@ -291,11 +291,11 @@ def test_the_hottest_zone_counts(tmp_path: Path, degrees: int, light: str) -> No
 @pytest.mark.parametrize(
     ("bits", "light", "found"),
     [
-        ("0", "green", "neither slowed down nor short of voltage"),
-        ("50005", "red", "voltage is too low now (0x50005)"),
-        ("60006", "amber", "slowed down now"),
-        ("50000", "amber", "voltage was too low since the boot"),
-        ("80000", "amber", "it was slowed down since the boot"),
+        ("0", "green", "no low voltage and no throttling"),
+        ("50005", "red", "the supply voltage is too low now (0x50005)"),
+        ("60006", "amber", "the processor is slowed down now"),
+        ("50000", "amber", "the supply voltage was too low since the boot"),
+        ("80000", "amber", "the processor was slowed down since the boot"),
     ],
 )
 def test_a_raspberry_pi_tells_of_its_supply_and_its_speed(

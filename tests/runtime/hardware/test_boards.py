@@ -6,12 +6,14 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from edge_lstm.backends.kinds import BACKENDS, NAMES
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.hardware.boards import board_names, board_table, detected, read_board
+from edge_lstm.hardware.boards import BackendName, board_names, board_table, detected, read_board
 from edge_lstm.hardware.machine import Machine, memory_mb, prepared_machine, this_machine
 
 PI_4 = Machine("aarch64", "3.11.2", "2.36", 3794, "Raspberry Pi 4 Model B Rev 1.4", ("raspberrypi,4-model-b",))
@@ -47,8 +49,12 @@ def test_every_board_reads_whole_and_asks_for_no_more_than_it_has() -> None:
         assert board.budget.rss_mb < board.service.memory_max_mb, name
         assert 60 + 0.003 * board.service.max_streams <= board.service.memory_max_mb, name  # MB; docs/boards.md
         assert board.providers[0] == "CPUExecutionProvider", name
-        assert {"litert": "tflite"}.get(board.service.backend, board.service.backend) in board.extras, name
+        assert BACKENDS[board.service.backend].extra in board.extras, name
         assert all(image.python == image.runs or image.note for image in board.images), name
+
+
+def test_a_config_may_name_every_backend_and_no_other() -> None:
+    assert get_args(BackendName) == NAMES
 
 
 def test_an_image_says_which_python_edge_lstm_runs_on() -> None:
@@ -138,7 +144,7 @@ def test_a_machine_that_is_not_the_board_hears_every_reason_and_remedy() -> None
     xavier = dataclasses.replace(PI_4, python="3.8.10", memory_mb=6800)
     with pytest.raises(EdgeLstmError) as caught:
         read_board("jetson-xavier-nx").fit(xavier)
-    assert caught.value.hint == "install a newer Python (uv python install 3.11), and edge-lstm with it"
+    assert caught.value.hint == "install a newer Python (uv python install 3.11), and edge-lstm in it"
 
 
 def test_what_is_not_known_of_a_prepared_root_is_not_held_against_it(tmp_path: Path) -> None:
@@ -189,5 +195,5 @@ def test_detect_says_of_another_root_what_lies_there_and_nothing_of_this_machine
     (root / "lib/ld-linux-aarch64.so.1").touch()  # both: either may be the system's own
     assert prepared_machine(root).architecture is None
     (tmp_path / "empty").mkdir()
-    assert "found nothing that tells\nhint: " in run("detect", "--root", tmp_path / "empty", code=1).stderr
+    assert "found no information\nhint: " in run("detect", "--root", tmp_path / "empty", code=1).stderr
     assert "does not exist" in run("detect", "--root", tmp_path / "none", code=2).stderr

@@ -137,7 +137,7 @@ def test_labels_stand_beside_the_features_by_column_by_windows_and_as_rows_that_
     assert recording.labels["broken"].tolist() == [0, 1, 0, 1]
     assert recording.labels["left"].tolist() == [2, 1, 0, 0]
     assert recording.rows(recording.stream_of == 1).labels["left"].tolist() == [0]
-    with pytest.raises(EdgeLstmError, match='expected windows of streams of the recording, found one of "c"'):
+    with pytest.raises(EdgeLstmError, match='expected windows for streams of the recording, found one for "c"'):
         read_recording(
             path, Columns({"x": "x"}, "time", "m", labels={"broken": LabelWindows([LabelWindow(0, 1, "c")])})
         )
@@ -174,7 +174,7 @@ def test_a_stream_in_two_groups_is_refused_by_its_row(tmp_path: Path) -> None:
         ("time,x,x\n1,2,3\n", 'expected one column "x", found 2'),
         ("time,y\n1,2\n", 'expected a column "x", found time, y'),
         ("time,x\n1,1_000\n", "row 2, column \"x\": '1_000' is not a number"),
-        ("time,x\n1,inf\n", "row 2, column \"x\": 'inf' is not a number that float32 holds"),
+        ("time,x\n1,inf\n", "row 2, column \"x\": 'inf' is too large for float32"),
         ("time,x\n1,1\n,2\n", "row 3, column \"time\": '' is not a time"),
         ('time,x\n1,1\n2,"2\n3,3\n4,4\n', "row 3, column \"x\": '2\\n3,3\\n4,4\\n' is not a number"),
     ],

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from edge_lstm.backends.kinds import NAMES
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import TimeColumns
@@ -103,7 +104,7 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
         [
             f"# Serves {name}.elstm: edge-lstm run service.toml. Paths start at this file's folder.",
             f'bundle = "{name}.elstm"',
-            '# backend = "litert"        # or onnx, tflite-runtime, numpy; the first installed',
+            f'# backend = "{NAMES[0]}"        # or {", ".join(NAMES[1:])}; default: the fastest installed',
             "",
             "[mqtt]",
             'url = "mqtt://localhost:1883"                # <- your broker; mqtts:// with TLS',
