@@ -49,12 +49,13 @@ from edge_lstm_train.evaluation.classification import (
     class_baselines,
     class_score,
 )
-from edge_lstm_train.evaluation.detection import f1, judged_alike
-from edge_lstm_train.evaluation.scores import MODEL, Score, aligned, rows_of, score
+from edge_lstm_train.evaluation.detection import alarms_by_rule, f1
+from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
+from edge_lstm_train.evaluation.regression import MODEL, Score, score
 from edge_lstm_train.model.checkpoint import Checkpoint
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
-from edge_lstm_train.run import started, unseen_steps
+from edge_lstm_train.run import held_out_steps, with_start_states
 
 FOLDER = Path("runs/accuracy")
 PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
@@ -178,10 +179,10 @@ def raised(one: Streamed) -> tuple[dict[str, Flags], Flags, Flags]:
     assert one.baselines is not None
     dataset = one.dataset
     alarms, judged = np.zeros(len(dataset), bool), np.zeros(len(dataset), bool)
-    for row, prediction in rows_of(dataset, one.predictions):
+    for row, prediction in predictions_by_step(dataset, one.predictions):
         alarms[row], judged[row] = bool(prediction.alarm), math.isfinite(prediction.score or 0.0)
     asked = judged & (dataset.part_of == PARTS.index("test"))
-    ridge = judged_alike(dataset, one.baselines.predictions[RIDGE])
+    ridge = alarms_by_rule(dataset, one.baselines.predictions[RIDGE])
     return {MODEL: alarms, RIDGE: ridge}, asked, dataset.labels[one.recipe.anomaly.truth] > 0
 
 
@@ -248,7 +249,7 @@ def accuracy_and_margin(folds: Sequence[Streamed]) -> Figures:
 def _labels(one: Streamed) -> ClassScore:
     said = np.full(len(one.dataset), UNKNOWN)
     place = {name: index for index, name in enumerate(one.dataset.contract.targets)}
-    for row, prediction in rows_of(one.dataset, one.predictions):
+    for row, prediction in predictions_by_step(one.dataset, one.predictions):
         if prediction.label is not None:
             said[row] = place[prediction.label]
     return class_score(one.dataset, class_baselines(one.dataset), said, "")
@@ -398,7 +399,8 @@ def _streamed(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> 
     """Trained and exported as the verbs do it, then fed as the service does it."""
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     model = fit(recipe, dataset, spread).model
-    checkpoint = Checkpoint(model, started(dataset.contract, model), dataset.features[unseen_steps(dataset)], {})
+    contract = with_start_states(dataset.contract, model)
+    checkpoint = Checkpoint(model, contract, dataset.features[held_out_steps(dataset)], {})
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle
         predictor = Predictor.of(bundle, scheme="int8")

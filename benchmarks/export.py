@@ -253,7 +253,7 @@ def print_ratios(title: str, sides: dict[str, Callable[[], None]]) -> None:
 
 def long_parity(run: Checkpoint) -> None:
     """One stream of LONG steps in float32 on every backend, against torch."""
-    tape = np.resize(run.tape, (LONG, run.tape.shape[1])).astype(np.float32)
+    tape = np.resize(run.input_sequence, (LONG, run.input_sequence.shape[1])).astype(np.float32)
     expected, _ = run.model.stream(tape, range(1000, LONG, 1000))
     bundle = Bundle.from_bytes(bundle_bytes(run, ["float32"], ["onnx", "tflite", "numpy"]), "bench")
     for name, scheme in runnable(bundle):

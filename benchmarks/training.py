@@ -23,9 +23,10 @@ from torch import nn
 from edge_lstm_train.data.batches import Batch, carried_chunks
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.model.fit import carried, untrained
+from edge_lstm_train.model.carried_state import forward_batch
 from edge_lstm_train.model.forecaster import State
-from edge_lstm_train.model.losses import objective
+from edge_lstm_train.model.initial_model import initial_model
+from edge_lstm_train.model.losses import loss_functions
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 
 
@@ -45,16 +46,16 @@ class Ours:
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
         spread = fit_baselines(dataset).residual
-        self.model = untrained(recipe, dataset, spread)
-        self.aim = objective(recipe, dataset, spread)
+        self.model = initial_model(recipe, dataset, spread)
+        self.losses = loss_functions(recipe, dataset, spread)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), recipe.fit.learning_rate, fused=True)
         self.state: State | None = None
 
     def epoch(self, epoch: list[Batch]) -> None:
         self.model.train()
         for batch in epoch:
-            predictions, self.state = carried(self.model, batch, self.state)
-            loss = self.aim.loss(predictions, torch.from_numpy(batch.targets))
+            predictions, self.state = forward_batch(self.model, batch, self.state)
+            loss = self.losses.loss(predictions, torch.from_numpy(batch.targets))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

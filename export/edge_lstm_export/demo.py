@@ -34,9 +34,9 @@ from edge_lstm.recordings.recording import Recording, recording_csv
 from edge_lstm.recordings.simulator import simulate
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm_export.assemble import export_bundle
+from edge_lstm_train.evaluation.regression import Score, score, table_text, verdict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Section, write_report
-from edge_lstm_train.evaluation.scores import Score, score, table_text, verdict
-from edge_lstm_train.evaluation.verdict import forecast_pictures, score_tables
+from edge_lstm_train.evaluation.report_sections import forecast_pictures, score_tables
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import REPORT, Run, train, training_sections
 

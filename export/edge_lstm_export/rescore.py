@@ -13,9 +13,9 @@ from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm_train.data.dataset import read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
+from edge_lstm_train.evaluation.regression import MODEL
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table, extend_report
-from edge_lstm_train.evaluation.scores import MODEL
-from edge_lstm_train.evaluation.verdict import Evaluation, evaluate_run
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import METRICS, RECIPE, REPORT
 
@@ -42,7 +42,7 @@ def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
     for one in dict.fromkeys([_FLOAT, scheme] if _FLOAT in bundle.schemes else [scheme]):
         predictor = chosen if one == scheme else Predictor.of(bundle, name, one)
         predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
-        judged[one] = evaluate_run(recipe, dataset, baselines, predictions)
+        judged[one] = evaluate(recipe, dataset, baselines, predictions)
     evaluation = judged[scheme]
     note = f"Bundle {bundle.id}, {' and '.join(judged)} on {name}, one reading at a time, its state carried."
     words = Paragraph(f"{evaluation.verdict} {note}", "note")

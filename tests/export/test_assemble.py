@@ -194,7 +194,7 @@ def test_a_short_tape_is_repeated_to_a_thousand_steps(make_checkpoint: MakeCheck
     checkpoint = make_checkpoint(hidden=4, steps=300)
     golden = read_golden_vectors(export_bundle(checkpoint, tmp_path / "tank.elstm", ["float32"], ["numpy"]).bundle)
     assert golden.features.shape == (1000, 3)
-    assert np.array_equal(golden.features[900:], checkpoint.tape[:100])
+    assert np.array_equal(golden.features[900:], checkpoint.input_sequence[:100])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_short_tape_is_repeated_to_a_thousand_steps(make_checkpoint: MakeCheck
 )
 def test_a_tape_that_proves_nothing_is_refused(small: Checkpoint, tmp_path: Path, tape: np.ndarray, found: str) -> None:
     with pytest.raises(EdgeLstmError, match=found):
-        export_bundle(dataclasses.replace(small, tape=tape), tmp_path / "tank.elstm")
+        export_bundle(dataclasses.replace(small, input_sequence=tape), tmp_path / "tank.elstm")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -40,7 +40,7 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
-    from edge_lstm_train.evaluation.scores import as_text
+    from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.run import REPORT
     from edge_lstm_train.run import train as train_recipe
 
@@ -76,7 +76,7 @@ def tune(
     alone. Start it again to go on, or on other machines with the same --storage to share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
-    from edge_lstm_train.evaluation.scores import as_text
+    from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT
     from edge_lstm_train.run import train as train_recipe
@@ -91,7 +91,7 @@ def tune(
     try:
         found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
     except KeyboardInterrupt:
-        raise EdgeLstmError("interrupted; finished trials are kept", "the same command goes on from them") from None
+        raise EdgeLstmError("interrupted; finished trials are kept", "continue with the same command") from None
     result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
     click.echo(as_text(*found.table))
     if found.refused:

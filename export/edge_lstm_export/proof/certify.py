@@ -32,7 +32,7 @@ _SATURATION_STEPS = 500
 def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certificate:
     """The bundle's certificate, from `steps` carried steps a segment. Raises EdgeLstmError where a backend refuses."""
     contract = checkpoint.contract
-    tape = np.ascontiguousarray(checkpoint.tape, np.float32)
+    tape = np.ascontiguousarray(checkpoint.input_sequence, np.float32)
     tapes = stress_tapes(contract, tape, steps)  # (steps, segments, inputs)
     expected = _torch_streams(checkpoint, tapes)  # (steps, segments, outputs)
     truth = _truth(checkpoint)
@@ -123,7 +123,7 @@ def _truth(checkpoint: Checkpoint) -> Floats:
     """(steps, outputs): what the tape's steps should have said, NaN where unknown."""
     if checkpoint.truth is not None:
         return checkpoint.truth
-    contract, tape = checkpoint.contract, checkpoint.tape
+    contract, tape = checkpoint.contract, checkpoint.input_sequence
     names = [feature.name for feature in contract.features]
     truth = np.full((len(tape), len(contract.outputs)), np.nan, np.float32)
     for output, (target, horizon) in enumerate(contract.outputs):
@@ -167,7 +167,7 @@ def _share(one: list[object], other: list[object]) -> float:
 def warm_up_steps(checkpoint: Checkpoint) -> int | None:
     """After how many steps of the tape zeros and a far starting state give the same outputs to 1e-3 and stay so."""
     model = checkpoint.model.eval()
-    tape = torch.from_numpy(np.stack([checkpoint.tape, checkpoint.tape]).astype(np.float32))
+    tape = torch.from_numpy(np.stack([checkpoint.input_sequence, checkpoint.input_sequence]).astype(np.float32))
     state = model.initial_state(2)
     random = torch.Generator().manual_seed(0)
     state = [tensor.clone() for tensor in state]  # a learned start is one tensor for all

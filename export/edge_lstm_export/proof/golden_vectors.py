@@ -76,7 +76,7 @@ def one_thread() -> Iterator[None]:
 
 def golden_inputs(checkpoint: Checkpoint) -> Floats:
     """The checkpoint's tape, (STEPS, inputs): cut where it is longer, repeated where it is shorter."""
-    tape, width = checkpoint.tape, len(checkpoint.contract.inputs)
+    tape, width = checkpoint.input_sequence, len(checkpoint.contract.inputs)
     if tape.ndim != 2 or tape.shape[1] != width or not len(tape):
         raise _poor(checkpoint, f"a tape of shape (steps, {width})", f"{tape.shape}")
     if not np.isfinite(tape).all():

@@ -55,7 +55,7 @@ def test_feedback_halves_what_rounding_costs_on_input_that_it_never_saw(
     make_checkpoint: Callable[..., Checkpoint], scheme: Scheme, cell: Cell
 ) -> None:
     checkpoint = make_checkpoint(cell, 1, hidden=32, changes=False, steps=2000)
-    network, tape = checkpoint.model.network(), checkpoint.tape
+    network, tape = checkpoint.model.network(), checkpoint.input_sequence
     expected, _ = checkpoint.model.stream(tape)
     before, after = (
         drift(with_weights(checkpoint.model, one).stream(tape)[0][1000:], expected[1000:])
