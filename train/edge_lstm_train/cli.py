@@ -1,4 +1,4 @@
-"""The verb `train`; torch and matplotlib are imported only when it runs."""
+"""The verbs `train` and `tune`; torch and matplotlib are imported only when they run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     require("train", "torch", "matplotlib")
     from edge_lstm_train.recipe.recipe import read_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
+    logging.getLogger("edge_lstm.streaming.sampling").setLevel(
+        logging.WARNING
+    )  # gaps in a recording are counted, not logged
     chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))

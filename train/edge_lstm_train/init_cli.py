@@ -1,4 +1,4 @@
-"""The verb `init`; it needs no torch."""
+"""The verb `init`, which needs no torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def init(
         if file.exists():
             raise EdgeLstmError(f"expected no file at {file}, found one", "choose another --name or -o FOLDER")
     if not output.is_dir():
-        raise EdgeLstmError(f"expected a folder at {output}, found none", "make it first, or name another with -o")
+        raise EdgeLstmError(f"expected a folder at {output}, found none", "create it first, or choose another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]
     comma = None if decimal is None else decimal == "comma"
     found = None if recording is None else survey(recording, stream_column, names, comma)
@@ -59,7 +59,7 @@ def init(
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]
     write_file(output / f"{name}.toml", recipe)
     write_file(output / _SERVICE, service_outline(name, found, feature_names(task, found, target)))  # type: ignore[arg-type]
-    read_recipe(output / f"{name}.toml")  # what we wrote has to be understood
+    read_recipe(output / f"{name}.toml")  # the written recipe has to be valid
     if found is not None:
         streams = f"{found.streams} stream{'' if found.streams == 1 else 's'}"
         time = f"times in {' and '.join(found.times.columns)}" if found.times else "no column of times"
