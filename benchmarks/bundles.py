@@ -31,8 +31,8 @@ def write_pump_bundle(path: Path) -> None:
         clock=["time_of_day"],
         sampling=Sampling(interval_s=60.0, max_gap_s=600.0),
     )
-    tape = np.random.default_rng(0).normal((4, 12, 0, 0, 0), (0.5, 3, 0, 0.7, 0.7), (300, 5)).astype(np.float32)
-    export_bundle(Checkpoint(model, contract, tape, {}), path)
+    inputs = np.random.default_rng(0).normal((4, 12, 0, 0, 0), (0.5, 3, 0, 0.7, 0.7), (300, 5)).astype(np.float32)
+    export_bundle(Checkpoint(model, contract, inputs, {}), path)
 
 
 if __name__ == "__main__":

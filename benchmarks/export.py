@@ -54,8 +54,8 @@ def random_checkpoint(hidden: int, inputs: int = 5, *, changes: bool = False, fa
     states = [StateTensor(name, [size]) for name, size in shape.state_sizes.items()]
     features = [Feature(f"f{index}") for index in range(inputs)]
     contract = Contract("bench", "forecast", features, ["f0"], [1, 6, 24], states)
-    tape = np.sin(np.cumsum(np.random.default_rng(0).normal(0, 0.3, (2000, inputs)), axis=0)).astype(np.float32)
-    return Checkpoint(model, contract, tape, {})
+    inputs = np.sin(np.cumsum(np.random.default_rng(0).normal(0, 0.3, (2000, inputs)), axis=0)).astype(np.float32)
+    return Checkpoint(model, contract, inputs, {})
 
 
 def hand_built(checkpoint: Checkpoint, *, raw: bool = False) -> bytes:
@@ -187,11 +187,11 @@ def main() -> None:
         size = {(one.format, one.scheme): len(bundle.content[one.file]) for one in bundle.manifest.variants}
         for (format, scheme), count in size.items():
             print(f"bytes H{hidden} {format} {scheme}: {count:,} = {count / size[format, 'float32']:.3f} of float32")
-    tape = golden_inputs(run)
-    expected, _ = run.model.stream(tape)
+    inputs = golden_inputs(run)
+    expected, _ = run.model.stream(inputs)
     for scheme in DISTILLED:
         networks = quantized(run.model.network(), scheme), distilled(run, scheme)
-        drifts = [drift(with_weights(run.model, one).stream(tape)[0], expected) for one in networks]
+        drifts = [drift(with_weights(run.model, one).stream(inputs)[0], expected) for one in networks]
         print(f"drift {scheme}: {drifts[0]:.4f}, distilled {drifts[1]:.4f}")
     for hidden in (32, 64, 128):
         print_steps(hidden)
@@ -253,14 +253,14 @@ def print_ratios(title: str, sides: dict[str, Callable[[], None]]) -> None:
 
 def long_parity(run: Checkpoint) -> None:
     """One stream of LONG steps in float32 on every backend, against torch."""
-    tape = np.resize(run.input_sequence, (LONG, run.input_sequence.shape[1])).astype(np.float32)
-    expected, _ = run.model.stream(tape, range(1000, LONG, 1000))
+    inputs = np.resize(run.input_sequence, (LONG, run.input_sequence.shape[1])).astype(np.float32)
+    expected, _ = run.model.stream(inputs, range(1000, LONG, 1000))
     bundle = Bundle.from_bytes(bundle_bytes(run, ["float32"], ["onnx", "tflite", "numpy"]), "bench")
     for name, scheme in runnable(bundle):
         backend, states = load(bundle, name, scheme), initial_states(bundle.contract, 1)
         found = np.empty_like(expected)
         for step in range(LONG):
-            prediction, states = backend.step(tape[step : step + 1], states)
+            prediction, states = backend.step(inputs[step : step + 1], states)
             found[step] = prediction[0]
         parts = [relative_error(found[at], expected[at]) for at in np.array_split(np.arange(LONG), 10)]
         print(f"parity {name} float32, {LONG:,} steps: first tenth {parts[0]:.1e}, last {parts[-1]:.1e}")

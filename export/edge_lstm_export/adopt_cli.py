@@ -1,4 +1,4 @@
-"""The verb `adopt`; it imports onnx when it runs."""
+"""The verb `adopt`, which imports onnx only when it runs."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ def adopt(
 ) -> None:
     """Make a bundle of a recurrent ONNX model that others made."""
     require("export,onnx", "onnx", "onnxruntime")
-    from edge_lstm_export.adopt import LEFT_OUT, AdoptOptions
-    from edge_lstm_export.adopt import adopt as adopt_model
+    from edge_lstm_export.adoption.adopt import LEFT_OUT
+    from edge_lstm_export.adoption.adopt import adopt as adopt_model
+    from edge_lstm_export.adoption.foreign_graph import AdoptOptions
 
     try:
         numbers = {name: float(value) for name, value in _pairs("--constant", constants).items()}
     except ValueError:
         raise click.UsageError("--constant: expected NAME=NUMBER") from None
-    told = AdoptOptions(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
-    bundle, verdicts = adopt_model(model, output or Path(f"{told.name}.elstm"), told)
+    options = AdoptOptions(name or model.stem, _pairs("--state", states), numbers, width, context, interval_s)
+    bundle, verdicts = adopt_model(model, output or Path(f"{options.name}.elstm"), options)
     click.echo(f"{bundle.source}  id {bundle.id}")
     for verdict in verdicts:
         click.echo(f"{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")

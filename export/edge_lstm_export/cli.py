@@ -1,4 +1,4 @@
-"""The verb `export`; it imports torch and the writers' packages when it runs, and names the one that is missing."""
+"""The verb `export`, which imports torch and the writers only when it runs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 _CERTIFICATE = "certificate.html"  # beside the training report
-_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # where --scheme auto is given no budget
+_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # for --scheme auto without a budget
 _SCHEMES, _FORMATS = get_args(Scheme), get_args(Format)
 
 
 def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Reads a comma list of known names, each once."""
+    """A callback that parses a comma-separated list of known names."""
 
     def read(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
         names = [name.strip() for name in text.split(",")]
@@ -94,14 +94,16 @@ def export(
     from edge_lstm_export.assemble import Proof, export_bundle
     from edge_lstm_export.proof.budgets import Budgets
     from edge_lstm_export.proof.certify import STEPS
-    from edge_lstm_export.quantization.quantize import unfit
+    from edge_lstm_export.quantization.quantize import unsupported_reason
     from edge_lstm_train.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(run_dir)
     path = output or Path(f"{checkpoint.contract.name}.elstm")
     if auto:
         network = checkpoint.model.network()
-        schemes = [one for one in get_args(Scheme) if not all(unfit(network, one, format) for format in formats)]
+        schemes = [
+            one for one in get_args(Scheme) if not all(unsupported_reason(network, one, format) for format in formats)
+        ]
     click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and proving each on its backends", err=True)
     if auto and not limited:
         max_drift, max_metric_loss = _AUTO_DRIFT, _AUTO_METRIC_LOSS
@@ -118,7 +120,7 @@ def export(
 
 
 def _rescore(run_dir: Path, bundle: Bundle) -> None:
-    """The bundle's own scores into the run's report, where the run is whole and its recording still there."""
+    """Add the bundle's own scores to the run's report, if the run is complete and its recording still exists."""
     from edge_lstm_export.rescore import rescore
     from edge_lstm_train.run import METRICS, RECIPE, REPORT
 

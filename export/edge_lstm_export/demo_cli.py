@@ -1,4 +1,4 @@
-"""`edge-lstm demo`: imports nothing heavy until it runs, so that the command line lists it everywhere."""
+"""The verb `demo`, which imports all heavy packages only when it runs."""
 
 from __future__ import annotations
 
