@@ -1,4 +1,4 @@
-"""The bundle that benchmarks serve: a pump's pressure and flow, one layer of 32 units, weights of chance."""
+"""The bundle that the benchmarks serve: a pump's pressure and flow, one layer of 32 units, random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HIDDEN = 32
 
 
 def write_pump_bundle(path: Path) -> None:
-    """ONNX, TFLite and numpy, float32 and int8; what the weights are says nothing about what a step costs."""
+    """Write it as ONNX, TFLite and numpy, float32 and int8; the cost of a step does not depend on the weights."""
     torch.manual_seed(0)
     model = Forecaster(Shape("lstm", inputs=5, hidden=HIDDEN, layers=1, outputs=2))
     model.mean, model.scale = torch.tensor([4.0, 12.0, 0, 0, 0]), torch.tensor([0.5, 3.0, 1, 1, 1])

@@ -1,8 +1,8 @@
-"""Prints what export costs and gives: time, bytes, drift with and without distillation, speed a step, parity.
+"""Prints figures of the export: time, bytes, drift with and without distillation, time per step, parity.
 
-    python benchmarks/export.py [RUN_DIR]      (RUN_DIR: a trained run, as of edge-lstm train solar)
+    python benchmarks/export.py [RUN_DIR]      (RUN_DIR: a trained run, such as that of edge-lstm train solar)
 
-Ratios are medians of interleaved rounds, so that a busy machine disturbs both sides alike.
+Ratios are medians of interleaved rounds, so that other load on the machine affects both sides equally.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from edge_lstm_train.model.checkpoint import Checkpoint, load_checkpoint
 from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 LONG = 100_000
-_WARM = 5  # calls after which the caches are a side's own again
+_WARM = 5  # calls that fill the caches before a measurement
 
 
 def random_checkpoint(hidden: int, inputs: int = 5, *, changes: bool = False, far: bool = False) -> Checkpoint:
-    """`changes`: it predicts changes of its first feature; `far`: its features lie a thousand deviations from zero."""
+    """A model with random weights. changes: predicts changes of its first feature; far: features far from zero."""
     torch.manual_seed(0)
     shape = Shape("lstm", inputs, hidden, 1, 3)
     model = Forecaster(shape)
@@ -59,9 +59,9 @@ def random_checkpoint(hidden: int, inputs: int = 5, *, changes: bool = False, fa
 
 
 def hand_built(checkpoint: Checkpoint, *, raw: bool = False) -> bytes:
-    """The least graph of a step: Unsqueeze, LSTM, Squeeze, Gemm, over features that somebody has standardized.
+    """The smallest graph of a step, over standardized features: Unsqueeze, LSTM, Squeeze, Gemm.
 
-    raw: as one would write it that takes raw features and adds changes, with Sub and Mul before, Gather and Add behind.
+    raw: for raw features and changes, with Sub and Mul before, Gather and Add after.
     """
     network = checkpoint.model.network()
     hidden, layer = network.hidden, network.layers[0]
@@ -109,9 +109,9 @@ def hand_built(checkpoint: Checkpoint, *, raw: bool = False) -> bytes:
 
 
 def torch_exported(checkpoint: Checkpoint, *, free_batch: bool) -> bytes | None:
-    """What torch.onnx.export makes of the same step, raw features to predictions; None without onnxscript.
+    """The same step by torch.onnx.export, from raw features to predictions; None without onnxscript.
 
-    free_batch: for any number of streams, as our graphs are; else for one alone.
+    free_batch: for any number of streams, as in our graphs, or else for one stream.
     """
 
     class Step(torch.nn.Module):
@@ -152,7 +152,7 @@ def stepper(content: bytes) -> Callable[[], None]:
 
 
 def interleaved(sides: dict[str, Callable[[], None]], rounds: int = 300, calls: int = 40) -> dict[str, list[float]]:
-    """Microseconds a call of each side in each round; a round takes all sides, each time in another order."""
+    """Microseconds per call of each side in each round; a round measures all sides, in random order."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     order = random.Random(0)
     for _ in range(rounds):
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 def print_steps(hidden: int) -> None:
-    """A step at batch 1: our graphs against the hand-built ones and torch's, and TFLite against its own bare graph."""
+    """The time of a step at batch 1: our graphs against hand-built ones and torch's, TFLite against a bare graph."""
     for changes in (False, True):
         made, far = (random_checkpoint(hidden, changes=changes, far=far) for far in (False, True))
         graphs = {
@@ -240,7 +240,7 @@ def tflite_stepper(backend: Backend, contract: Contract) -> Callable[[], None]:
 
 
 def print_ratios(title: str, sides: dict[str, Callable[[], None]]) -> None:
-    """The median of each round's ratio to the first side: whatever else runs meanwhile disturbs a whole round alike."""
+    """The median of each round's ratio to the first side: other load affects all sides of a round equally."""
     took = interleaved(sides)
     first = next(iter(took.values()))
     ratios = [

@@ -1,10 +1,10 @@
-"""Prints what an epoch of training costs beside torch's own LSTM over the same chunks, forward and backward.
+"""Prints the cost of a training epoch relative to torch's own LSTM over the same chunks, forward and backward.
 
     python benchmarks/training.py [--recipe solar] [--epochs 9]
 
-Both see the same chunks in the same order on one thread, epoch by epoch in turns; the ratio of their medians is what
-counts. The bare network has as many inputs and units, a dense layer and a squared error, and carries its state; it has
-no optimizer step, no schedule, no clipping and no restarts, and neither here is timed with its validations.
+Both get the same chunks in the same order on one thread, in alternating epochs. The ratio of their medians counts. The
+bare network has as many inputs and units, a dense layer, a squared error and carried state. It has no optimizer step,
+schedule, clipping or restarts. Validations are not timed.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def chunks(dataset: Dataset, recipe: Recipe) -> list[Batch]:
     """The chunks of one epoch."""
     steps = len(dataset.steps("train"))
     batches: Iterator[Batch] = carried_chunks(dataset, recipe.fit.segments, recipe.fit.chunk, np.random.default_rng(1))
-    epoch, seen = [], 0
-    while seen < steps - recipe.fit.segments:
+    epoch, count = [], 0
+    while count < steps - recipe.fit.segments:
         epoch.append(next(batches))
-        seen += epoch[-1].restart.size
+        count += epoch[-1].restart.size
     return epoch
 
 
 class Ours:
-    """An epoch as `fit` goes through it: restarts, loss by the ridge's error, optimizer, clipping."""
+    """An epoch as in `fit`: restarts, loss in units of the ridge's error, optimizer, clipping."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
         spread = fit_baselines(dataset).residual
