@@ -75,7 +75,7 @@ def fit(
             try:
                 if not resumed:
                     training.validate(0, math.nan)
-                diverged_at = _descend(model, recipe, dataset, losses, training, tick)
+                diverged_at = _run_updates(model, recipe, dataset, losses, training, tick)
                 found = _best(model, training, diverged_at=diverged_at)
             except KeyboardInterrupt:
                 return _best(model, training, interrupted_at=training.update)
@@ -103,7 +103,7 @@ def _refitted(found: Fitted, recipe: Recipe, dataset: Dataset, error_scale: Doub
     losses = loss_functions(recipe, dataset, error_scale)
     training = TrainingProgress(model, dataset, losses.validation_error, recipe, None)
     both = dataset.with_validation_in_training()
-    diverged_at = _descend(model, recipe, both, losses, training, tick, until=found.best)
+    diverged_at = _run_updates(model, recipe, both, losses, training, tick, until=found.best)
     if diverged_at is None and not all(torch.isfinite(weights).all() for weights in model.state_dict().values()):
         diverged_at = found.best  # the last gradient was not finite, and no loss follows that would show it
     if diverged_at is not None:
@@ -122,7 +122,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _descend(
+def _run_updates(
     model: Forecaster,
     recipe: Recipe,
     dataset: Dataset,
