@@ -1,18 +1,18 @@
-"""Prints how good the recipes are: trained with several seeds, exported to int8, streamed one reading at a time.
+"""Prints the accuracy of the recipes: trained with several seeds, exported to int8, streamed one reading at a time.
 
     python benchmarks/accuracy.py --data DIR [--only NAME,NAME] [--seeds 3] [--folder DIR]
 
 A row is a recipe, a measure and its marks. To add one, append a `Row` to ROWS:
 
-- `recipe`: its name in train/recipes. Where each of several groups is left out in turn, `folds` lists what `leave_out`
-  under [split] says in each; the recipe trains once a fold, and the measure sees all of them together.
-- `measure`: takes the folds' `Streamed` (dataset, baselines, and what the int8 bundle said to each reading) and gives
-  `Figures`: the model's, and those of what it is held against, each a list of as many numbers as the marks.
-- `marks`: what to reach, `Marks(passed, stretch, more)`, `more` where a larger figure is the better one, for all
-  figures or for each.
+- `recipe`: its name in train/recipes. To leave out several groups in turn, `folds` lists the values of `leave_out`
+  under [split]. The recipe trains once per fold, and the measure gets all folds together.
+- `measure`: takes the folds' `Streamed` (dataset, baselines, and the int8 bundle's predictions) and returns `Figures`:
+  those of the model and of each baseline, as many numbers as the marks.
+- `marks`: the figures to reach, `Marks(passed, stretch, more)`. `more`: whether larger is better, for all figures or
+  for each.
 
-A figure is rounded as it is printed before it is held against its mark, and the median of the seeds is what counts.
-Results are kept in --folder, so that rows may be measured one by one; the table shows all that lies there.
+A figure is rounded as printed before it is compared with its mark. The median of the seeds counts. Results are kept in
+--folder, so rows can be measured one by one; the table shows all results in the folder.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ from edge_lstm_train.evaluation.classification import (
     class_baselines,
     class_score,
 )
-from edge_lstm_train.evaluation.detection import f1, judged_alike
-from edge_lstm_train.evaluation.scores import MODEL, Score, aligned, rows_of, score
+from edge_lstm_train.evaluation.detection import alarms_by_rule, f1
+from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
+from edge_lstm_train.evaluation.regression import MODEL, Score, score
 from edge_lstm_train.model.checkpoint import Checkpoint
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
-from edge_lstm_train.run import started, unseen_steps
+from edge_lstm_train.run import held_out_steps, with_start_states
 
 FOLDER = Path("runs/accuracy")
 PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
@@ -62,23 +63,23 @@ PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
 
 @dataclass(frozen=True)
 class Streamed:
-    """A dataset, and what an int8 bundle said to its streams that have a test part, reading by reading."""
+    """A dataset, and an int8 bundle's predictions for its streams with a test part, reading by reading."""
 
     recipe: Recipe
     dataset: Dataset
-    baselines: Baselines | None  # of numbers; none where the task is another
+    baselines: Baselines | None  # of numeric targets; None for other tasks
     predictions: Sequence[Prediction]
 
     @property
     def scores(self) -> list[Score]:
-        """Of a task whose targets are numbers: one an output, on the test part."""
+        """One score per output on the test part, for a task with numeric targets."""
         assert self.baselines is not None
         return score(self.dataset, self.baselines, self.predictions)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a row comes to: the model's figures, and by name those of what it is held against."""
+    """The figures of a row: those of the model, and by name those of the baselines."""
 
     model: list[float]
     beside: dict[str, list[float]]
@@ -86,15 +87,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Marks:
-    """What to reach, a number a figure; None: no such mark."""
+    """The figures to reach, one number per figure; None: no such mark."""
 
     passed: list[float]
     stretch: list[float] | None
-    more: bool | Sequence[bool]  # whether more is better, of all figures or of each
+    more: bool | Sequence[bool]  # whether larger is better, for all figures or for each
     decimals: int = 0
 
     def reached(self, figures: Sequence[float]) -> str:
-        """In a word, for all figures together."""
+        """The result in one word, for all figures together."""
         more = [self.more] * len(figures) if isinstance(self.more, bool) else self.more
         for word, marks in (("stretch", self.stretch), ("pass", self.passed)):
             if marks is not None and all(
@@ -110,15 +111,15 @@ class Row:
     """A line of the table."""
 
     name: str
-    task: str  # for people, with the unit of its figures
+    task: str  # a description with the unit of the figures
     recipe: str
     measure: Callable[[Sequence[Streamed]], Figures]
     marks: Marks
-    folds: Sequence[Sequence[str]] = ()  # what is left out in turn; none: as the recipe says, once
+    folds: Sequence[Sequence[str]] = ()  # values of leave_out; empty: that of the recipe, once
 
 
 def skill(folds: Sequence[Streamed]) -> Figures:
-    """Percent that the RMSE lies below that of the better naive baseline, a figure an output; the mean of the folds."""
+    """Skill in percent: 1 - RMSE / RMSE of the better naive baseline, one figure per output; the mean of the folds."""
     scores = [one.scores for one in folds]
     model, ridge = (
         [100 * statistics.fmean(each.skill(name) for each in output) for output in zip(*scores, strict=True)]
@@ -128,7 +129,7 @@ def skill(folds: Sequence[Streamed]) -> Figures:
 
 
 def rmse(folds: Sequence[Streamed]) -> Figures:
-    """Root mean square error in the target's unit, a figure an output."""
+    """Root mean square error in the target's unit, one figure per output."""
     (one,) = folds
     names = [name for name in (PERSISTENCE, RIDGE) if name in one.scores[0].rmse]
     return Figures(
@@ -137,33 +138,33 @@ def rmse(folds: Sequence[Streamed]) -> Figures:
 
 
 def r2(folds: Sequence[Streamed]) -> Figures:
-    """Share of the target's variance that is explained, a figure an output."""
+    """Explained share of the target's variance, one figure per output."""
     (one,) = folds
     return Figures([each.r2[MODEL] for each in one.scores], {RIDGE: [each.r2[RIDGE] for each in one.scores]})
 
 
 def last_flight(folds: Sequence[Streamed]) -> Figures:
-    """RMSE of the remaining life at the last flight of engines that are cut at random, a true life beyond the cap too.
+    """RMSE of the remaining life at the last flight of engines cut at random, against the true life without cap.
 
-    As in the set's official test, 7 to 145 flights are left and 31 or more were seen. Every cut that this allows is
-    taken, and every engine weighs the same: what random cuts come to on average.
+    As in the set's official test, 7 to 145 flights are left and 31 or more have passed. Every such cut is used, and
+    every engine has the same weight: the average over random cuts.
     """
-    squares: dict[str, list[float]] = {MODEL: [], RIDGE: []}  # a mean an engine
+    squares: dict[str, list[float]] = {MODEL: [], RIDGE: []}  # one mean per engine
     for one in folds:
         assert one.baselines is not None
         dataset, truth = one.dataset, one.dataset.labels["rul"]
         flights = np.arange(len(dataset)) - dataset.run_start + 1
-        said = {MODEL: aligned(dataset, one.predictions), RIDGE: one.baselines.predictions[RIDGE]}
+        predicted = {MODEL: aligned(dataset, one.predictions), RIDGE: one.baselines.predictions[RIDGE]}
         for stream in np.unique(dataset.stream_of[dataset.steps("test")]):
             cuts = (dataset.stream_of == stream) & (truth >= 7) & (truth <= 145) & (flights >= 31)
-            for name, table in said.items():
+            for name, table in predicted.items():
                 squares[name].append(float(np.mean((table[cuts, 0] - truth[cuts]) ** 2)))
     figures = {name: [float(np.mean(means)) ** 0.5] for name, means in squares.items()}
     return Figures(figures.pop(MODEL), figures)
 
 
 def behind_ridge(folds: Sequence[Streamed]) -> Figures:
-    """Points of skill that the model lies behind ridge; below 0 it is ahead."""
+    """Skill of ridge minus skill of the model, in percentage points; below 0 the model is better."""
     figures = skill(folds)
     return Figures(
         [ridge - model for model, ridge in zip(figures.model, figures.beside[RIDGE], strict=True)],
@@ -172,73 +173,74 @@ def behind_ridge(folds: Sequence[Streamed]) -> Figures:
 
 
 def raised(one: Streamed) -> tuple[dict[str, Flags], Flags, Flags]:
-    """Alarms (steps,) by name, the model's and those of ridge by the same rule; where the truth is known; the truth."""
-    assert one.recipe.anomaly is not None  # the row's recipe says so, and the truth
+    """(steps,) each: alarms of the model and of ridge by the same rule, evaluated steps, and anomalous steps."""
+    assert one.recipe.anomaly is not None  # true for the recipes of these rows
     assert one.recipe.anomaly.truth is not None
     assert one.baselines is not None
     dataset = one.dataset
-    alarms, judged = np.zeros(len(dataset), bool), np.zeros(len(dataset), bool)
-    for row, prediction in rows_of(dataset, one.predictions):
-        alarms[row], judged[row] = bool(prediction.alarm), math.isfinite(prediction.score or 0.0)
-    asked = judged & (dataset.part_of == PARTS.index("test"))
-    ridge = judged_alike(dataset, one.baselines.predictions[RIDGE])
-    return {MODEL: alarms, RIDGE: ridge}, asked, dataset.labels[one.recipe.anomaly.truth] > 0
+    alarms, scored = np.zeros(len(dataset), bool), np.zeros(len(dataset), bool)
+    for row, prediction in predictions_by_step(dataset, one.predictions):
+        alarms[row], scored[row] = bool(prediction.alarm), math.isfinite(prediction.score or 0.0)
+    evaluated = scored & (dataset.part_of == PARTS.index("test"))
+    ridge = alarms_by_rule(dataset, one.baselines.predictions[RIDGE])
+    return {MODEL: alarms, RIDGE: ridge}, evaluated, dataset.labels[one.recipe.anomaly.truth] > 0
 
 
 def f1_and_false_alarms(folds: Sequence[Streamed]) -> Figures:
-    """Percent: F1 over all judged steps of the test part, and the share of the normal ones that were alarms."""
+    """Percent: F1 over all scored steps of the test part, and the share of normal steps in alarm."""
     (one,) = folds
-    alarms, asked, truth = raised(one)
+    alarms, evaluated, truth = raised(one)
     found = {
-        name: [100 * f1(truth[asked], flags[asked]), 100 * float(flags[asked & ~truth].mean())]
+        name: [100 * f1(truth[evaluated], flags[evaluated]), 100 * float(flags[evaluated & ~truth].mean())]
         for name, flags in alarms.items()
     }
     return Figures(found.pop(MODEL), found)
 
 
 def f1_and_delay(folds: Sequence[Streamed]) -> Figures:
-    """F1 in percent, and the longest time in seconds from an event's first step to an alarm, over the streams."""
+    """F1 in percent, and the longest delay in seconds from an event's first step to its alarm, over the streams."""
     (one,) = folds
-    alarms, asked, truth = raised(one)
+    alarms, evaluated, truth = raised(one)
     dataset = one.dataset
-    found = {name: [100 * f1(truth[asked], flags[asked]), 0.0] for name, flags in alarms.items()}
+    found = {name: [100 * f1(truth[evaluated], flags[evaluated]), 0.0] for name, flags in alarms.items()}
     for name, flags in alarms.items():
-        for stream in np.unique(dataset.stream_of[truth & asked]):
-            begin = np.flatnonzero(truth & asked & (dataset.stream_of == stream))[0]
-            told = np.flatnonzero(flags & asked & (dataset.stream_of == stream) & (np.arange(len(dataset)) >= begin))
-            delay = dataset.times[told[0]] - dataset.times[begin] if told.size else math.inf
+        for stream in np.unique(dataset.stream_of[truth & evaluated]):
+            begin = np.flatnonzero(truth & evaluated & (dataset.stream_of == stream))[0]
+            later = (dataset.stream_of == stream) & (np.arange(len(dataset)) >= begin)
+            raised_at = np.flatnonzero(flags & evaluated & later)
+            delay = dataset.times[raised_at[0]] - dataset.times[begin] if raised_at.size else math.inf
             found[name][1] = max(found[name][1], float(delay))
     return Figures(found.pop(MODEL), found)
 
 
 def windows_and_false_episodes(folds: Sequence[Streamed]) -> Figures:
-    """How many windows of the truth hold an alarm, and how many stretches of alarms touch none."""
+    """The number of true windows with an alarm, and the number of alarm episodes outside of all windows."""
     (one,) = folds
-    alarms, asked, truth = raised(one)
-    windows = _stretches(truth & asked)
+    alarms, evaluated, truth = raised(one)
+    windows = _intervals(truth & evaluated)
     found = {}
     for name, flags in alarms.items():
-        episodes = _stretches(flags & asked)
+        episodes = _intervals(flags & evaluated)
         hit = sum(bool(flags[first:last].any()) for first, last in windows)
         found[name] = [float(hit), float(sum(not truth[first:last].any() for first, last in episodes))]
     return Figures(found.pop(MODEL), found)
 
 
-def _stretches(flags: Flags) -> list[tuple[int, int]]:
-    """(first, behind the last) of each run of true ones."""
+def _intervals(flags: Flags) -> list[tuple[int, int]]:
+    """(first, last + 1) of each run of true flags."""
     edges = np.flatnonzero(np.diff(flags.astype(np.int64), prepend=0, append=0))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def accuracy(folds: Sequence[Streamed]) -> Figures:
-    """Percent of the test steps whose label was right, the mean of the folds."""
+    """Percent of the test steps with the right label; the mean of the folds."""
     scores = [_labels(one) for one in folds]
     found = {name: [100 * statistics.mean(one.accuracy[name] for one in scores)] for name in scores[0].accuracy}
     return Figures(found.pop(MODEL), found)
 
 
 def accuracy_and_margin(folds: Sequence[Streamed]) -> Figures:
-    """Accuracy in percent, and how many points it lies above the better of the majority and the Markov chain."""
+    """Accuracy in percent, and its margin in points over the better of majority and Markov chain."""
     found = accuracy(folds)
     best = max(found.beside[name][0] for name in (MAJORITY, MARKOV))
     beside = {name: [figure, figure - best] for name, (figure,) in found.beside.items()}
@@ -246,12 +248,12 @@ def accuracy_and_margin(folds: Sequence[Streamed]) -> Figures:
 
 
 def _labels(one: Streamed) -> ClassScore:
-    said = np.full(len(one.dataset), UNKNOWN)
-    place = {name: index for index, name in enumerate(one.dataset.contract.targets)}
-    for row, prediction in rows_of(one.dataset, one.predictions):
+    predicted = np.full(len(one.dataset), UNKNOWN)
+    index_of = {name: index for index, name in enumerate(one.dataset.contract.targets)}
+    for row, prediction in predictions_by_step(one.dataset, one.predictions):
         if prediction.label is not None:
-            said[row] = place[prediction.label]
-    return class_score(one.dataset, class_baselines(one.dataset), said, "")
+            predicted[row] = index_of[prediction.label]
+    return class_score(one.dataset, class_baselines(one.dataset), predicted, "")
 
 
 ROWS = [
@@ -356,7 +358,7 @@ def main() -> None:
         sys.exit(f"expected rows among {', '.join(row.name for row in ROWS)}, found {', '.join(sorted(unknown))}")
     for row in ROWS:
         if row.name in only:
-            _keep(options.folder, row, _measured(row, options.data, range(1, options.seeds + 1)))
+            _save(options.folder, row, _measured(row, options.data, range(1, options.seeds + 1)))
     print(_table(options.folder))
 
 
@@ -370,7 +372,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measured(row: Row, data: Path, seeds: Sequence[int]) -> list[Figures]:
-    """By seed. What is the same for all seeds, the dataset and the baselines of each fold, is made once."""
+    """The figures by seed. The dataset and the baselines of each fold are the same for all seeds and made once."""
     found: dict[int, list[Streamed]] = {seed: [] for seed in seeds}
     for fold in row.folds or [None]:
         recipe = _recipe(row, data, fold)
@@ -378,9 +380,9 @@ def _measured(row: Row, data: Path, seeds: Sequence[int]) -> list[Figures]:
         baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
         for seed, folds in found.items():
             seeded = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=seed))
-            folds.append(_streamed(seeded, dataset, baselines))
+            folds.append(_stream(seeded, dataset, baselines))
             if len(folds) == max(1, len(row.folds)):
-                print(f"{row.name} seed {seed}: {_said(row.measure(folds).model, row.marks)}", file=sys.stderr)
+                print(f"{row.name} seed {seed}: {_text(row.measure(folds).model, row.marks)}", file=sys.stderr)
     return [row.measure(folds) for folds in found.values()]
 
 
@@ -394,36 +396,37 @@ def _recipe(row: Row, data: Path, fold: Sequence[str] | None) -> Recipe:
     )
 
 
-def _streamed(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> Streamed:
-    """Trained and exported as the verbs do it, then fed as the service does it."""
+def _stream(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> Streamed:
+    """Train and export as the commands do, then stream as the service does."""
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     model = fit(recipe, dataset, spread).model
-    checkpoint = Checkpoint(model, started(dataset.contract, model), dataset.features[unseen_steps(dataset)], {})
+    contract = with_start_states(dataset.contract, model)
+    checkpoint = Checkpoint(model, contract, dataset.features[held_out_steps(dataset)], {})
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle
         predictor = Predictor.of(bundle, scheme="int8")
-    predictions = [one for reading in _tested(dataset).readings() for one in predictor.feed([reading])]
+    predictions = [one for reading in _test_streams(dataset).readings() for one in predictor.feed([reading])]
     return Streamed(recipe, dataset, baselines, predictions)
 
 
-def _tested(dataset: Dataset) -> Recording:
-    """The recording without the streams that have no step in the test part: a stream never feels its neighbours."""
+def _test_streams(dataset: Dataset) -> Recording:
+    """The recording without streams that have no step in the test part; streams do not influence one another."""
     tested = np.unique(dataset.stream_of[dataset.steps("test")])
     return dataset.recording.rows(np.isin(dataset.recording.stream_of, tested))
 
 
-def _keep(folder: Path, row: Row, figures: Sequence[Figures]) -> None:
-    kept = {
+def _save(folder: Path, row: Row, figures: Sequence[Figures]) -> None:
+    saved = {
         "seeds": [dataclasses.asdict(one) for one in figures],
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "versions": {package: version(package) for package in PACKAGES},
     }
-    (folder / f"{row.name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+    (folder / f"{row.name}.json").write_text(json.dumps(saved, indent=2) + "\n")
 
 
 def _table(folder: Path) -> str:
-    """All that was measured, as Markdown."""
+    """All results as a Markdown table."""
     lines = [
         "| task | held against | pass | stretch | int8, median | seeds | reached |",
         "|---|---|---|---|---|---|---|",
@@ -433,19 +436,19 @@ def _table(folder: Path) -> str:
         path = folder / f"{row.name}.json"
         if not path.exists():
             continue
-        kept = json.loads(path.read_text())
-        seeds = [one["model"] for one in kept["seeds"]]
+        saved = json.loads(path.read_text())
+        seeds = [one["model"] for one in saved["seeds"]]
         median = _median(seeds)
         beside = "; ".join(
-            f"{name} {_said(_median([one['beside'][name] for one in kept['seeds']]), row.marks)}"
-            for name in kept["seeds"][0]["beside"]
+            f"{name} {_text(_median([one['beside'][name] for one in saved['seeds']]), row.marks)}"
+            for name in saved["seeds"][0]["beside"]
         )
-        lowest, highest = (_said([one(each) for each in zip(*seeds, strict=True)], row.marks) for one in (min, max))
-        stretch = "" if row.marks.stretch is None else _said(row.marks.stretch, row.marks)
-        cells = [row.task, beside, _said(row.marks.passed, row.marks), stretch, _said(median, row.marks)]
+        lowest, highest = (_text([one(each) for each in zip(*seeds, strict=True)], row.marks) for one in (min, max))
+        stretch = "" if row.marks.stretch is None else _text(row.marks.stretch, row.marks)
+        cells = [row.task, beside, _text(row.marks.passed, row.marks), stretch, _text(median, row.marks)]
         lines.append(f"| {' | '.join([*cells, f'{lowest} to {highest}', row.marks.reached(median)])} |")
-        packages = ", ".join(f"{name} {number}" for name, number in kept["versions"].items())
-        stamps.append(f"{kept['date']}, {kept['machine']}, {packages}")
+        packages = ", ".join(f"{name} {number}" for name, number in saved["versions"].items())
+        stamps.append(f"{saved['date']}, {saved['machine']}, {packages}")
     return "\n".join([*lines, "", *(f"Measured {stamp}." for stamp in dict.fromkeys(stamps))])
 
 
@@ -453,7 +456,7 @@ def _median(seeds: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.median(each) for each in zip(*seeds, strict=True)]
 
 
-def _said(figures: Sequence[float], marks: Marks) -> str:
+def _text(figures: Sequence[float], marks: Marks) -> str:
     return " / ".join(f"{figure:.{marks.decimals}f}" for figure in figures)
 
 

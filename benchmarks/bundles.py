@@ -1,4 +1,4 @@
-"""The bundle that benchmarks serve: a pump's pressure and flow, one layer of 32 units, weights of chance."""
+"""The bundle that the benchmarks serve: a pump's pressure and flow, one layer of 32 units, random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HIDDEN = 32
 
 
 def write_pump_bundle(path: Path) -> None:
-    """ONNX, TFLite and numpy, float32 and int8; what the weights are says nothing about what a step costs."""
+    """Write it as ONNX, TFLite and numpy, float32 and int8; the cost of a step does not depend on the weights."""
     torch.manual_seed(0)
     model = Forecaster(Shape("lstm", inputs=5, hidden=HIDDEN, layers=1, outputs=2))
     model.mean, model.scale = torch.tensor([4.0, 12.0, 0, 0, 0]), torch.tensor([0.5, 3.0, 1, 1, 1])
@@ -31,8 +31,8 @@ def write_pump_bundle(path: Path) -> None:
         clock=["time_of_day"],
         sampling=Sampling(interval_s=60.0, max_gap_s=600.0),
     )
-    tape = np.random.default_rng(0).normal((4, 12, 0, 0, 0), (0.5, 3, 0, 0.7, 0.7), (300, 5)).astype(np.float32)
-    export_bundle(Checkpoint(model, contract, tape, {}), path)
+    inputs = np.random.default_rng(0).normal((4, 12, 0, 0, 0), (0.5, 3, 0, 0.7, 0.7), (300, 5)).astype(np.float32)
+    export_bundle(Checkpoint(model, contract, inputs, {}), path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The core alone: a round of samples as arrays in, predictions out, the states carried; no messages, no database."""
+"""The speed of the core alone: samples in, predictions out, with carried states, without messages or database."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading
 
-_SAMPLES = 40_000  # a measurement
+_SAMPLES = 40_000  # per measurement
 _REPEATS = 5
 
 
 def print_core(path: Path) -> None:
-    """Samples a second for rounds of 1, 256 and 1024 streams: the best of five, as an engine alone; with all that a
-    service keeps of a stream (sampling, features, clock, checks, trail), as `Predictor.feed` does it."""
+    """Samples per second for rounds of 1, 256 and 1024 streams, the best of five.
+
+    Once for the network's step alone, and once for `Predictor.feed` with all that a service keeps per stream (sampling,
+    features, clock, checks, trail).
+    """
     bundle = Bundle.open(path)
     print(f"\nThe core, one thread, {bundle.manifest.architecture.hidden} units; samples/s")
     print(f"{'':<10}{'streams':>8}{'gather, step, scatter':>24}{'feed, trail of 8':>20}")

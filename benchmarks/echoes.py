@@ -1,4 +1,4 @@
-"""The ways to echo in Python that benchmarks/stream.py compares: each takes `in/…` and publishes the same to `out/…`.
+"""The Python echoes that benchmarks/stream.py compares: each receives `in/…` and publishes the same to `out/…`.
 
     python benchmarks/echoes.py KIND PORT QOS WINDOW
 
@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 
 
 def paho_client(port: int, qos: int, window: int) -> paho.Client:
-    """Stock paho as its documentation shows it, with a window that does not hold it up."""
+    """Stock paho as in its documentation, with a window that does not limit it."""
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
     client.max_inflight_messages_set(window)
 
@@ -82,8 +82,8 @@ def connection(kind: Literal["batching", "stock"]) -> Callable[[int, Any, int], 
 ECHOES = {
     "paho loop_start": paho_loop_start,
     "paho own loop": paho_own_loop,
-    "door stock": connection("stock"),
-    "door batching": connection("batching"),
+    "MqttConnection, stock client": connection("stock"),
+    "MqttConnection, batching": connection("batching"),
 }
 
 if __name__ == "__main__":

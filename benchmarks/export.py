@@ -1,8 +1,8 @@
-"""Prints what export costs and gives: time, bytes, drift with and without distillation, speed a step, parity.
+"""Prints figures of the export: time, bytes, drift with and without distillation, time per step, parity.
 
-    python benchmarks/export.py [RUN_DIR]      (RUN_DIR: a trained run, as of edge-lstm train solar)
+    python benchmarks/export.py [RUN_DIR]      (RUN_DIR: a trained run, such as that of edge-lstm train solar)
 
-Ratios are medians of interleaved rounds, so that a busy machine disturbs both sides alike.
+Ratios are medians of interleaved rounds, so that other load on the machine affects both sides equally.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from edge_lstm_train.model.checkpoint import Checkpoint, load_checkpoint
 from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 LONG = 100_000
-_WARM = 5  # calls after which the caches are a side's own again
+_WARM = 5  # calls that fill the caches before a measurement
 
 
 def random_checkpoint(hidden: int, inputs: int = 5, *, changes: bool = False, far: bool = False) -> Checkpoint:
-    """`changes`: it predicts changes of its first feature; `far`: its features lie a thousand deviations from zero."""
+    """A model with random weights. changes: predicts changes of its first feature; far: features far from zero."""
     torch.manual_seed(0)
     shape = Shape("lstm", inputs, hidden, 1, 3)
     model = Forecaster(shape)
@@ -54,14 +54,14 @@ def random_checkpoint(hidden: int, inputs: int = 5, *, changes: bool = False, fa
     states = [StateTensor(name, [size]) for name, size in shape.state_sizes.items()]
     features = [Feature(f"f{index}") for index in range(inputs)]
     contract = Contract("bench", "forecast", features, ["f0"], [1, 6, 24], states)
-    tape = np.sin(np.cumsum(np.random.default_rng(0).normal(0, 0.3, (2000, inputs)), axis=0)).astype(np.float32)
-    return Checkpoint(model, contract, tape, {})
+    inputs = np.sin(np.cumsum(np.random.default_rng(0).normal(0, 0.3, (2000, inputs)), axis=0)).astype(np.float32)
+    return Checkpoint(model, contract, inputs, {})
 
 
 def hand_built(checkpoint: Checkpoint, *, raw: bool = False) -> bytes:
-    """The least graph of a step: Unsqueeze, LSTM, Squeeze, Gemm, over features that somebody has standardized.
+    """The smallest graph of a step, over standardized features: Unsqueeze, LSTM, Squeeze, Gemm.
 
-    raw: as one would write it that takes raw features and adds changes, with Sub and Mul before, Gather and Add behind.
+    raw: for raw features and changes, with Sub and Mul before, Gather and Add after.
     """
     network = checkpoint.model.network()
     hidden, layer = network.hidden, network.layers[0]
@@ -109,9 +109,9 @@ def hand_built(checkpoint: Checkpoint, *, raw: bool = False) -> bytes:
 
 
 def torch_exported(checkpoint: Checkpoint, *, free_batch: bool) -> bytes | None:
-    """What torch.onnx.export makes of the same step, raw features to predictions; None without onnxscript.
+    """The same step by torch.onnx.export, from raw features to predictions; None without onnxscript.
 
-    free_batch: for any number of streams, as our graphs are; else for one alone.
+    free_batch: for any number of streams, as in our graphs, or else for one stream.
     """
 
     class Step(torch.nn.Module):
@@ -152,7 +152,7 @@ def stepper(content: bytes) -> Callable[[], None]:
 
 
 def interleaved(sides: dict[str, Callable[[], None]], rounds: int = 300, calls: int = 40) -> dict[str, list[float]]:
-    """Microseconds a call of each side in each round; a round takes all sides, each time in another order."""
+    """Microseconds per call of each side in each round; a round measures all sides, in random order."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     order = random.Random(0)
     for _ in range(rounds):
@@ -187,11 +187,11 @@ def main() -> None:
         size = {(one.format, one.scheme): len(bundle.content[one.file]) for one in bundle.manifest.variants}
         for (format, scheme), count in size.items():
             print(f"bytes H{hidden} {format} {scheme}: {count:,} = {count / size[format, 'float32']:.3f} of float32")
-    tape = golden_inputs(run)
-    expected, _ = run.model.stream(tape)
+    inputs = golden_inputs(run)
+    expected, _ = run.model.stream(inputs)
     for scheme in DISTILLED:
         networks = quantized(run.model.network(), scheme), distilled(run, scheme)
-        drifts = [drift(with_weights(run.model, one).stream(tape)[0], expected) for one in networks]
+        drifts = [drift(with_weights(run.model, one).stream(inputs)[0], expected) for one in networks]
         print(f"drift {scheme}: {drifts[0]:.4f}, distilled {drifts[1]:.4f}")
     for hidden in (32, 64, 128):
         print_steps(hidden)
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 def print_steps(hidden: int) -> None:
-    """A step at batch 1: our graphs against the hand-built ones and torch's, and TFLite against its own bare graph."""
+    """The time of a step at batch 1: our graphs against hand-built ones and torch's, TFLite against a bare graph."""
     for changes in (False, True):
         made, far = (random_checkpoint(hidden, changes=changes, far=far) for far in (False, True))
         graphs = {
@@ -240,7 +240,7 @@ def tflite_stepper(backend: Backend, contract: Contract) -> Callable[[], None]:
 
 
 def print_ratios(title: str, sides: dict[str, Callable[[], None]]) -> None:
-    """The median of each round's ratio to the first side: whatever else runs meanwhile disturbs a whole round alike."""
+    """The median of each round's ratio to the first side: other load affects all sides of a round equally."""
     took = interleaved(sides)
     first = next(iter(took.values()))
     ratios = [
@@ -253,14 +253,14 @@ def print_ratios(title: str, sides: dict[str, Callable[[], None]]) -> None:
 
 def long_parity(run: Checkpoint) -> None:
     """One stream of LONG steps in float32 on every backend, against torch."""
-    tape = np.resize(run.tape, (LONG, run.tape.shape[1])).astype(np.float32)
-    expected, _ = run.model.stream(tape, range(1000, LONG, 1000))
+    inputs = np.resize(run.input_sequence, (LONG, run.input_sequence.shape[1])).astype(np.float32)
+    expected, _ = run.model.stream(inputs, range(1000, LONG, 1000))
     bundle = Bundle.from_bytes(bundle_bytes(run, ["float32"], ["onnx", "tflite", "numpy"]), "bench")
     for name, scheme in runnable(bundle):
         backend, states = load(bundle, name, scheme), initial_states(bundle.contract, 1)
         found = np.empty_like(expected)
         for step in range(LONG):
-            prediction, states = backend.step(tape[step : step + 1], states)
+            prediction, states = backend.step(inputs[step : step + 1], states)
             found[step] = prediction[0]
         parts = [relative_error(found[at], expected[at]) for at in np.array_split(np.arange(LONG), 10)]
         print(f"parity {name} float32, {LONG:,} steps: first tenth {parts[0]:.1e}, last {parts[-1]:.1e}")

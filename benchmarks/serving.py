@@ -1,4 +1,4 @@
-"""The real service and a broker: how long a prediction takes, what a stream costs in memory, how soon it is there."""
+"""Measurements of the service with a broker: latency of predictions, memory per stream, and start-up time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROUNDS = 5
 
 
 def service_command(folder: Path, bundle: Path, port: int, durability: str, backend: str = "litert") -> list[str]:
-    """`edge-lstm run` in a folder of its own, its database empty; topics as the echoes have them."""
+    """The command for `edge-lstm run` in a new folder with an empty database, with the topics of the echoes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "service.toml").write_text(
@@ -37,7 +37,7 @@ def service_command(folder: Path, bundle: Path, port: int, durability: str, back
 
 
 def payload(step: int) -> bytes:
-    """A reading as a device sends it; `step` is its minute."""
+    """A device's reading as JSON; `step` counts minutes."""
     return b'{"time": %d, "pressure": 4.217, "flow": 12.84}' % (_START_S + 60 * step)
 
 
@@ -52,7 +52,7 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Client:
-    """Sends readings, and hears predictions and when the service is there."""
+    """Sends readings, and receives predictions and the status of the service."""
 
     def __init__(self, port: int) -> None:
         self.connection = MqttConnection(Address(HOST, port), topics=["out/#", "edge-lstm/+/status"])
@@ -60,7 +60,7 @@ class Client:
         self.online = False
 
     def predictions(self, timeout_s: float) -> list[str]:
-        """The streams of those that came."""
+        """The streams of the predictions that arrived within the timeout."""
         messages = self.connection.poll(timeout_s)
         self.connection.acknowledge(messages)
         for message in messages:
@@ -91,7 +91,7 @@ class Client:
 
 
 def latencies_ms(folder: Path, bundle: Path, port: int, rate: float, seconds: float) -> list[float]:
-    """From publish to prediction, exactly-once, one reading after the other at an even `rate` over 64 streams."""
+    """Times from publish to prediction, exactly-once, at an even `rate` of single readings over 64 streams."""
     client = Client(port)
     found: list[float] = []
     with running(service_command(folder, bundle, port, "exactly-once")):
@@ -118,7 +118,7 @@ def latencies_ms(folder: Path, bundle: Path, port: int, rate: float, seconds: fl
 
 
 def memory(folder: Path, bundle: Path, port: int, backend: str) -> tuple[float, float]:
-    """MB resident with one stream, and KB more for each of 20,000."""
+    """Resident MB with one stream, and additional KB per stream with _MANY of them."""
     client = Client(port)
     with running(service_command(folder, bundle, port, "exactly-once", backend)) as process:
         client.wait_online()
@@ -133,7 +133,7 @@ def memory(folder: Path, bundle: Path, port: int, backend: str) -> tuple[float, 
 
 
 def start_s(folder: Path, bundle: Path, port: int) -> float:
-    """Seconds from the start of the process to its first prediction, of a reading that waits at the broker."""
+    """Seconds from the start of the process to its first prediction, for a reading that is queued at the broker."""
     client = Client(port)
     command = service_command(folder, bundle, port, "exactly-once")
     with running(command):
@@ -151,7 +151,7 @@ def start_s(folder: Path, bundle: Path, port: int) -> float:
 
 
 def fsync_ms(folder: Path) -> tuple[float, float]:
-    """p50 and p99 of a 4 KiB append made durable on the disk that holds the databases."""
+    """p50 and p99 of a 4 KiB append with fdatasync, on the disk of the databases."""
     taken = []
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "fsync").open("wb", buffering=0) as file:
@@ -164,7 +164,7 @@ def fsync_ms(folder: Path) -> tuple[float, float]:
 
 
 def stolen_ms() -> float:
-    """How long, since its start, the machine's cores had work and the hypervisor ran something else."""
+    """Steal time of the machine since its start: its cores had work, but the hypervisor ran another machine."""
     return 1000 * int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
@@ -174,7 +174,7 @@ def percentiles(values: list[float]) -> tuple[float, float]:
 
 
 def print_serving(folder: Path, bundle: Path, port: int, seconds: float) -> None:
-    """Latency, memory and start, one line each."""
+    """Print latency, memory and start-up time, one line each."""
     print("\nThe service, exactly-once, LiteRT")
     _print_latency(folder, bundle, port, seconds)
     for backend in ("litert", "onnx"):
@@ -185,7 +185,7 @@ def print_serving(folder: Path, bundle: Path, port: int, seconds: float) -> None
 
 
 def _print_latency(folder: Path, bundle: Path, port: int, seconds: float) -> None:
-    """Rounds of all rates in turn, with what disk and hypervisor took in the same seconds; at the end the medians."""
+    """Print rounds of all rates with the times of disk and hypervisor meanwhile, and the medians."""
     found: dict[int, list[tuple[float, float]]] = {rate: [] for rate in _RATES}
     for _ in range(_ROUNDS):
         print("fsync p50 {:.2f} ms, p99 {:.2f} ms".format(*fsync_ms(folder / "disk")), end="")

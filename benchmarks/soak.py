@@ -1,9 +1,9 @@
-"""A service under steady load for minutes: memory flat, no descriptor leaked, every prediction there.
+"""A service under steady load for minutes: constant memory, no leaked descriptor, no missing prediction.
 
     python benchmarks/soak.py [--minutes 10] [--streams 500] [--rate 1000]
 
-It starts a mosquitto and a service of their own on loopback, kills and restarts nothing, and exits 1 where resident
-memory grew by more than 2 % after the first fifth of the time, a descriptor more is open, or a prediction is missing.
+It starts a mosquitto and a service on loopback, without restarts. It exits with 1 if resident memory grows by more than
+2 % after the first fifth of the time, if more descriptors are open, or if a prediction is missing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _soak(pid: int, address: Address, arguments: argparse.Namespace) -> int:
     rng = np.random.default_rng(0)
     begun = time.monotonic()
     seconds = 60 * arguments.minutes
-    sent = heard = 0
+    sent = received = 0
     marks: list[tuple[float, float, int]] = []
     while (now := time.monotonic() - begun) < seconds:
         due = int(now * arguments.rate)
@@ -73,26 +73,29 @@ def _soak(pid: int, address: Address, arguments: argparse.Namespace) -> int:
         publisher.poll(0.0)
         messages = listener.poll(0.002)
         listener.acknowledge(messages)
-        heard += len(messages)
+        received += len(messages)
         if now > seconds * (0.2 + 0.1 * len(marks)):
             marks.append((now, _rss_mb(pid), _descriptors(pid)))
-            print(f"{now:6.0f} s  {marks[-1][1]:.1f} MB  {marks[-1][2]} descriptors  {heard:,} of {sent:,}", flush=True)
+            print(
+                f"{now:6.0f} s  {marks[-1][1]:.1f} MB  {marks[-1][2]} descriptors  {received:,} of {sent:,}", flush=True
+            )
     deadline = time.monotonic() + 30
-    while heard < sent and time.monotonic() < deadline:
+    while received < sent and time.monotonic() < deadline:
         publisher.poll(0.0)
         messages = listener.poll(0.1)
         listener.acknowledge(messages)
-        heard += len(messages)
+        received += len(messages)
     publisher.close()
     listener.close()
     first, last = marks[0], (seconds, _rss_mb(pid), _descriptors(pid))
     growth = last[1] / first[1] - 1
     print(f"{platform.platform()}, Python {platform.python_version()}, {arguments.streams} streams")
     print(
-        f"{sent:,} readings, {heard:,} predictions, memory {first[1]:.1f} -> {last[1]:.1f} MB ({100 * growth:+.2f} %), "
+        f"{sent:,} readings, {received:,} predictions, "
+        f"memory {first[1]:.1f} -> {last[1]:.1f} MB ({100 * growth:+.2f} %), "
         f"descriptors {first[2]} -> {last[2]}"
     )
-    return 0 if heard == sent and growth <= 0.02 and last[2] <= first[2] else 1
+    return 0 if received == sent and growth <= 0.02 and last[2] <= first[2] else 1
 
 
 def _service(folder: Path, address: Address) -> subprocess.Popen[bytes]:

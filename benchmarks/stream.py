@@ -1,11 +1,11 @@
-"""What a reading costs: the service through a real mosquitto, beside bare echoes by stock paho, the door and Node.js.
+"""The cost of a reading: the service with mosquitto, and bare echoes by stock paho, MqttConnection and Node.js.
 
     python benchmarks/stream.py [--messages 20000] [--windows 200,1000] [--rounds 5] [--parts echoes,serving,core]
     python benchmarks/stream.py --instructions
 
-Every way runs as a process of its own, in turn, round after round, and the medians are shown: what else the machine
-does meets all of them alike. Ratios travel; absolute numbers do not, since broker, load and echo share the cores.
-The peers in benchmarks/peers are measured where `npm install --ignore-scripts` was run there.
+Every contender runs as a separate process, in turn, for several rounds, and the medians are shown. So other load on the
+machine affects all of them equally. Ratios are comparable between machines. Absolute numbers are not, since broker,
+load and echo share the cores. The peers in benchmarks/peers are measured after `npm install --ignore-scripts` there.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ WARM_UP = 2000  # messages
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to answer: its name, and what makes the command that does it."""
+class Contender:
+    """A process that answers messages: its name and its command."""
 
     name: str
     command: Callable[[], list[str]]
@@ -69,14 +69,12 @@ def main() -> None:
             return
         for qos in (0, 1) if "echoes" in parts else ():
             for window in windows if qos else windows[-1:]:
-                print(
-                    f"\nQoS {qos}, {window} messages on their way, {options.messages} messages, {options.rounds} rounds"
-                )
-                ways = _ways(port, qos, window, folder, bundle)
-                measured: dict[str, list[tuple[float, float, float]]] = {way.name: [] for way in ways}
+                print(f"\nQoS {qos}, {window} messages in flight, {options.messages} messages, {options.rounds} rounds")
+                contenders = _contenders(port, qos, window, folder, bundle)
+                measured: dict[str, list[tuple[float, float, float]]] = {contender.name: [] for contender in contenders}
                 for _ in range(options.rounds):
-                    for way in ways:
-                        measured[way.name].append(_measure(way, port, qos, window, options.messages))
+                    for contender in contenders:
+                        measured[contender.name].append(_measure(contender, port, qos, window, options.messages))
                 _print_table(measured)
         if "serving" in parts:
             print_serving(folder, bundle, port, seconds=10)
@@ -87,11 +85,11 @@ def main() -> None:
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--windows", default="200,1000", help="messages on their way; QoS 0 runs with the last")
+    parser.add_argument("--windows", default="200,1000", help="messages in flight; QoS 0 uses the last")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", default="echoes,serving,core", help="which of them (default: %(default)s)")
     parser.add_argument(
-        "--instructions", action="store_true", help="count instructions a message under callgrind instead"
+        "--instructions", action="store_true", help="count instructions per message under callgrind instead"
     )
     return parser.parse_args()
 
@@ -117,34 +115,36 @@ def _print_machine() -> None:
     print()
 
 
-def _ways(port: int, qos: int, window: int, folder: Path, bundle: Path) -> list[Way]:
-    ways = [_echo(name, port, qos, window) for name in ECHOES]
-    ways.append(_service(port, qos, folder, bundle))
+def _contenders(port: int, qos: int, window: int, folder: Path, bundle: Path) -> list[Contender]:
+    contenders = [_echo(name, port, qos, window) for name in ECHOES]
+    contenders.append(_service(port, qos, folder, bundle))
     if shutil.which("node") and (PEERS / "node_modules" / "mqtt").exists():
         settings: dict[str, Any] = {"port": port, "qos": qos}
-        ways.append(_peer("MQTT.js", settings))
+        contenders.append(_peer("MQTT.js", settings))
         if (PEERS / "node_modules" / "onnxruntime-node").exists():
-            ways.append(_peer("MQTT.js + onnxruntime-node", settings | _model(folder, bundle)))
-    return ways
+            contenders.append(_peer("MQTT.js + onnxruntime-node", settings | _model(folder, bundle)))
+    return contenders
 
 
-def _echo(name: str, port: int, qos: int, window: int) -> Way:
+def _echo(name: str, port: int, qos: int, window: int) -> Contender:
     command = [sys.executable, str(HERE / "echoes.py"), name, str(port), str(qos), str(window)]
-    return Way(name, lambda: command)
+    return Contender(name, lambda: command)
 
 
-def _service(port: int, qos: int, folder: Path, bundle: Path) -> Way:
-    """All of it: decoded, stepped, and at QoS 1 committed; the others answer with what came in."""
+def _service(port: int, qos: int, folder: Path, bundle: Path) -> Contender:
+    """The whole service: it decodes, predicts, and commits at QoS 1. The others return the message unchanged."""
     durability = "exactly-once" if qos else "at-most-once"
-    return Way(f"edge-lstm run, {durability}", lambda: service_command(folder / "served", bundle, port, durability))
+    return Contender(
+        f"edge-lstm run, {durability}", lambda: service_command(folder / "served", bundle, port, durability)
+    )
 
 
-def _peer(name: str, settings: dict[str, Any]) -> Way:
-    return Way(name, lambda: ["node", str(PEERS / "echo.mjs"), json.dumps(settings)])
+def _peer(name: str, settings: dict[str, Any]) -> Contender:
+    return Contender(name, lambda: ["node", str(PEERS / "echo.mjs"), json.dumps(settings)])
 
 
 def _model(folder: Path, path: Path) -> dict[str, Any]:
-    """The bundle's model as a file, and what the peer must know of it."""
+    """The bundle's model as a file, with the sizes that the peer needs."""
     bundle = Bundle.open(path)
     (variant,) = [v for v in bundle.manifest.variants if (v.format, v.scheme) == ("onnx", "float32")]
     model = folder / variant.file
@@ -161,7 +161,7 @@ def _mosquitto(folder: Path) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     config = folder / "mosquitto.conf"
-    # the defaults drop what queues after 1000 messages and keep 20 on their way
+    # by default, mosquitto drops messages when 1000 are queued, and sends 20 before it waits for acknowledgements
     config.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 2000\n"
     )
@@ -180,54 +180,54 @@ def _mosquitto(folder: Path) -> Iterator[int]:
 
 
 class Load:
-    """Keeps a window of messages on their way through an echo, and counts those that come back."""
+    """Keeps a window of messages in flight through an echo, and counts those that return."""
 
     def __init__(self, port: int, qos: Literal[0, 1]) -> None:
         self._qos = qos
-        self._door = MqttConnection(
+        self._connection = MqttConnection(
             Address("127.0.0.1", port),
             topics=["out/#", "ready", "edge-lstm/+/status"],
             options=ConnectionOptions(qos=0, client="batching"),
         )
-        self._door.open()
+        self._connection.open()
         self._topics = [f"in/pump-{number}" for number in range(STREAMS)]
         self._sent = 0
 
     def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + 300  # a start under valgrind on a busy machine takes minutes
-        # a service says that it is online, which is retained from the last one where it is not fresh
-        while not any(not one.retained and one.payload in (b"ready", b"online") for one in self._door.poll(0.1)):
+        # a retained "online" is from an earlier service
+        while not any(not one.retained and one.payload in (b"ready", b"online") for one in self._connection.poll(0.1)):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the echo did not get ready")
 
     def run(self, count: int, window: int) -> float:
-        """Seconds until `count` messages have come back."""
+        """Seconds until `count` messages have returned."""
         places = range(self._sent, self._sent + count)
         items = [(self._topics[place % STREAMS], payload(place // STREAMS)) for place in places]
         self._sent += count
-        begun = heard_at = time.monotonic()
+        begun = received_at = time.monotonic()
         back = out = 0
         while back < count:
             more = min(window - (out - back), count - out)
             if more > 0:
-                self._door.publish_many(items[out : out + more], qos=self._qos)
+                self._connection.publish_many(items[out : out + more], qos=self._qos)
                 out += more
-            heard = sum(message.topic.startswith("out/") for message in self._door.poll(0.2))
-            back += heard
-            if heard:
-                heard_at = time.monotonic()
-            elif time.monotonic() - heard_at > 60:
+            received = sum(message.topic.startswith("out/") for message in self._connection.poll(0.2))
+            back += received
+            if received:
+                received_at = time.monotonic()
+            elif time.monotonic() - received_at > 60:
                 raise RuntimeError(f"{count - back} of {count} messages did not come back")
         return time.monotonic() - begun
 
     def close(self) -> None:
-        self._door.close()
+        self._connection.close()
 
 
-def _measure(way: Way, port: int, qos: Any, window: int, count: int) -> tuple[float, float, float]:
-    """Messages a second, CPU µs a message and MB resident of the process that answers."""
+def _measure(contender: Contender, port: int, qos: Any, window: int, count: int) -> tuple[float, float, float]:
+    """Messages per second, CPU µs per message and resident MB of the process that answers."""
     load = Load(port, qos)
-    process = subprocess.Popen(way.command(), cwd=HERE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(contender.command(), cwd=HERE, stderr=subprocess.DEVNULL)
     try:
         load.wait_ready(process)
         load.run(WARM_UP, window)
@@ -241,7 +241,7 @@ def _measure(way: Way, port: int, qos: Any, window: int, count: int) -> tuple[fl
 
 
 def _cpu_s(pid: int) -> float:
-    """CPU seconds of a process and its threads so far, to the nanosecond."""
+    """CPU seconds of a process and its threads so far, with nanosecond resolution."""
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
@@ -259,22 +259,22 @@ def _print_table(measured: dict[str, list[tuple[float, float, float]]]) -> None:
 
 
 def _print_instructions(port: int, folder: Path, bundle: Path) -> None:
-    """The difference between a long and a short run, so that starting up does not count."""
+    """Print instructions per message, from the difference between a long and a short run, without the start-up."""
     if shutil.which("valgrind") is None:
         print("\ninstructions: not counted; valgrind is not installed")
         return
-    print("\nInstructions a message under callgrind (user space), 200 messages on their way")
+    print("\nInstructions per message under callgrind (user space), 200 messages in flight")
     for qos in (0, 1):
-        ways = [_echo(name, port, qos, 200) for name in ("paho own loop", "door batching")]
-        for way in [*ways, _service(port, qos, folder, bundle)]:
-            short, long = (_instructions(way, port, qos, count) for count in (1000, 3000))
-            print(f"{way.name:<28}QoS {qos}{(long - short) / 2000:>12,.0f}", flush=True)
+        contenders = [_echo(name, port, qos, 200) for name in ("paho own loop", "MqttConnection, batching")]
+        for contender in [*contenders, _service(port, qos, folder, bundle)]:
+            short, long = (_instructions(contender, port, qos, count) for count in (1000, 3000))
+            print(f"{contender.name:<28}QoS {qos}{(long - short) / 2000:>12,.0f}", flush=True)
 
 
-def _instructions(way: Way, port: int, qos: Any, count: int) -> int:
+def _instructions(contender: Contender, port: int, qos: Any, count: int) -> int:
     load = Load(port, qos)
     valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    process = subprocess.Popen([*valgrind, *way.command()], cwd=HERE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*valgrind, *contender.command()], cwd=HERE, stderr=subprocess.PIPE)
     load.wait_ready(process)
     load.run(count, 200)
     process.terminate()

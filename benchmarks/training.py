@@ -1,10 +1,10 @@
-"""Prints what an epoch of training costs beside torch's own LSTM over the same chunks, forward and backward.
+"""Prints the cost of a training epoch relative to torch's own LSTM over the same chunks, forward and backward.
 
     python benchmarks/training.py [--recipe solar] [--epochs 9]
 
-Both see the same chunks in the same order on one thread, epoch by epoch in turns; the ratio of their medians is what
-counts. The bare network has as many inputs and units, a dense layer and a squared error, and carries its state; it has
-no optimizer step, no schedule, no clipping and no restarts, and neither here is timed with its validations.
+Both get the same chunks in the same order on one thread, in alternating epochs. The ratio of their medians counts. The
+bare network has as many inputs and units, a dense layer, a squared error and carried state. It has no optimizer step,
+schedule, clipping or restarts. Validations are not timed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from torch import nn
 from edge_lstm_train.data.batches import Batch, carried_chunks
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.model.fit import carried, untrained
+from edge_lstm_train.model.carried_state import forward_batch
 from edge_lstm_train.model.forecaster import State
-from edge_lstm_train.model.losses import objective
+from edge_lstm_train.model.initial_model import initial_model
+from edge_lstm_train.model.losses import loss_functions
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 
 
@@ -33,28 +34,28 @@ def chunks(dataset: Dataset, recipe: Recipe) -> list[Batch]:
     """The chunks of one epoch."""
     steps = len(dataset.steps("train"))
     batches: Iterator[Batch] = carried_chunks(dataset, recipe.fit.segments, recipe.fit.chunk, np.random.default_rng(1))
-    epoch, seen = [], 0
-    while seen < steps - recipe.fit.segments:
+    epoch, count = [], 0
+    while count < steps - recipe.fit.segments:
         epoch.append(next(batches))
-        seen += epoch[-1].restart.size
+        count += epoch[-1].restart.size
     return epoch
 
 
 class Ours:
-    """An epoch as `fit` goes through it: restarts, loss by the ridge's error, optimizer, clipping."""
+    """An epoch as in `fit`: restarts, loss in units of the ridge's error, optimizer, clipping."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
         spread = fit_baselines(dataset).residual
-        self.model = untrained(recipe, dataset, spread)
-        self.aim = objective(recipe, dataset, spread)
+        self.model = initial_model(recipe, dataset, spread)
+        self.losses = loss_functions(recipe, dataset, spread)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), recipe.fit.learning_rate, fused=True)
         self.state: State | None = None
 
     def epoch(self, epoch: list[Batch]) -> None:
         self.model.train()
         for batch in epoch:
-            predictions, self.state = carried(self.model, batch, self.state)
-            loss = self.aim.loss(predictions, torch.from_numpy(batch.targets))
+            predictions, self.state = forward_batch(self.model, batch, self.state)
+            loss = self.losses.loss(predictions, torch.from_numpy(batch.targets))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

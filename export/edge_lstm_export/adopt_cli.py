@@ -66,8 +66,9 @@ def adopt(
     MODEL is an ONNX file.
     """
     require("export,onnx", "onnx", "onnxruntime")
-    from edge_lstm_export.adopt import LEFT_OUT, AdoptOptions
-    from edge_lstm_export.adopt import adopt as adopt_model
+    from edge_lstm_export.adoption.adopt import LEFT_OUT
+    from edge_lstm_export.adoption.adopt import adopt as adopt_model
+    from edge_lstm_export.adoption.foreign_graph import AdoptOptions
 
     try:
         numbers = {name: float(value) for name, value in _pairs("--constant", constants).items()}

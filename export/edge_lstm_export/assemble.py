@@ -1,4 +1,4 @@
-"""A checkpoint into a bundle: every variant is written, proven on every backend here, and refused where one fails."""
+"""A checkpoint as a bundle: every variant is written, and checked on every installed backend before the file exists."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from edge_lstm.bundle.signing import require_private_key, signature
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import require_writable_folder, write_file
 from edge_lstm_export.model_card import model_card
-from edge_lstm_export.proof.budgets import UNLIMITED, Budgets, chosen, refuse_over
+from edge_lstm_export.proof.budgets import UNLIMITED, Budgets, refuse_over_budget, smallest_scheme
 from edge_lstm_export.proof.certify import certify
 from edge_lstm_export.proof.golden_vectors import golden_inputs, golden_vectors
 from edge_lstm_export.quantization.distill import DISTILLED, distilled
-from edge_lstm_export.quantization.quantize import DEFAULT_SCHEMES, quantized, unfit
+from edge_lstm_export.quantization.quantize import DEFAULT_SCHEMES, quantized, unsupported_reason
 from edge_lstm_export.writers.onnx_writer import write_onnx
 from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, state_pairs
 from edge_lstm_export.writers.tflite_writer import write_tflite
@@ -52,16 +52,16 @@ _WRITERS: Mapping[Format, tuple[str, _Writer]] = {
 }
 FORMATS: tuple[Format, ...] = tuple(_WRITERS)
 
-# What a backend may add to the model in float32: the order of sums and its own exp and tanh. Export holds all that are
-# installed here to it.
+# The largest error of a backend in float32, from the order of sums and its own exp and tanh. Export requires it of all
+# installed backends.
 PARITY = 1e-5
-# What the same file may add on a device whose kernels approximate: tflite-runtime 2.14 measures 2.4e-5 on 32-bit ARM,
-# and 1.1e-6 on x86-64. Wrong kernels are off by a thousandth and more.
-_ON_DEVICES: Mapping[Format, float] = {"tflite": 5e-5}
-# Where activations are rounded too, a last bit decides now and then to which side; a wrong kernel is off by 1.
-_PARITY: Mapping[str, float] = {"int8-dynamic": 0.05, "int8-static": 0.05}
-# What rounding may cost (shares of the predictions' standard deviation); int8 measures .003 to .004, int4 .06 to .1.
-_DRIFT: Mapping[Scheme, float] = {
+# The largest error of the same file on a device with approximate kernels: tflite-runtime 2.14 measures 2.4e-5 on 32-bit
+# ARM, and 1.1e-6 on x86-64. Wrong kernels have errors of 0.001 and more.
+_DEVICE_PARITY: Mapping[Format, float] = {"tflite": 5e-5}
+# If activations are rounded too, a last bit sometimes decides the direction; a wrong kernel has an error of 1.
+_SCHEME_PARITY: Mapping[str, float] = {"int8-dynamic": 0.05, "int8-static": 0.05}
+# The largest loss by rounding, in standard deviations of the predictions; int8 measures .003 to .004, int4 .06 to .1.
+_LARGEST_DRIFT: Mapping[Scheme, float] = {
     "float32": 1e-4,
     "float16": 2e-3,
     "int8": 0.01,
@@ -73,21 +73,21 @@ _DRIFT: Mapping[Scheme, float] = {
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A bundle that was written, and the proof that it went through."""
+    """A written bundle and the results of its self-tests."""
 
     bundle: Bundle
-    verdicts: list[Verdict]  # one for each installed backend and variant
-    unproven: list[Variant]  # those that no installed backend runs
+    verdicts: list[Verdict]  # one per installed backend and variant
+    unproven: list[Variant]  # variants that no installed backend runs
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What is done beyond the self-test before a bundle is written."""
+    """Options of an export beyond the self-test."""
 
-    distill: bool = False  # whether int8 and int4 are taught by the float32 model
-    certificate_steps: int | None = None  # carried steps a segment; None: no certificate
+    distill: bool = False  # whether the float32 model trains int8 and int4
+    certificate_steps: int | None = None  # carried steps per segment; None: no certificate
     budgets: Budgets = UNLIMITED
-    choose: bool = False  # whether the best scheme within the budgets goes in, and no other
+    choose: bool = False  # whether the bundle holds the best scheme within the budgets alone
     sign_with: Path | None = None  # a private key
 
 
@@ -101,29 +101,29 @@ def export_bundle(
     formats: Sequence[Format] = FORMATS,
     proof: Proof = PLAIN,
 ) -> Exported:
-    """Write the checkpoint's bundle at `path`, whole or not at all; equal arguments give equal bytes.
+    """Write the checkpoint's bundle at `path`; equal arguments give equal bytes.
 
-    Raises EdgeLstmError, and leaves `path` as it was, where a variant fails its self-test on an installed backend or
-    breaks a budget.
+    Raises EdgeLstmError, and leaves `path` unchanged, if a variant fails its self-test on an installed backend or
+    exceeds a budget.
     """
     if proof.sign_with is not None:
         require_private_key(proof.sign_with)
     require_writable_folder(path)
-    networks = networks_of(checkpoint, schemes, proof.distill)
-    data = packed(checkpoint, networks, formats)
+    networks = quantized_networks(checkpoint, schemes, proof.distill)
+    data = pack_bundle(checkpoint, networks, formats)
     bundle = Bundle.from_bytes(data, str(path))
     verdicts = [replace(one, parity=_parity_here(one.scheme)) for one in verify(bundle, runnable(bundle))]
     _refuse_failures(path, verdicts)
     if proof.certificate_steps is not None:
         certificate = certify(bundle, checkpoint, proof.certificate_steps)
         if proof.choose:
-            best = chosen(bundle, certificate, schemes, proof.budgets)
+            best = smallest_scheme(bundle, certificate, schemes, proof.budgets)
             networks = {best: networks[best]}
             certificate = replace(certificate, variants=[one for one in certificate.variants if one.scheme == best])
             verdicts = [verdict for verdict in verdicts if verdict.scheme == best]
         else:
-            refuse_over(certificate, schemes, proof.budgets)
-        data = packed(checkpoint, networks, formats, certificate)
+            refuse_over_budget(certificate, schemes, proof.budgets)
+        data = pack_bundle(checkpoint, networks, formats, certificate)
         bundle = Bundle.from_bytes(data, str(path))
     if proof.sign_with is not None:
         data = bundle.signed(signature(bundle, proof.sign_with))
@@ -133,25 +133,29 @@ def export_bundle(
 
 
 def _parity_here(scheme: str) -> float:
-    """What the backends of the exporting machine have to keep; a device's limit may be wider."""
-    return _PARITY.get(scheme, PARITY)
+    """The largest error allowed on the exporting machine; a device's limit may be larger."""
+    return _SCHEME_PARITY.get(scheme, PARITY)
 
 
 def bundle_bytes(checkpoint: Checkpoint, schemes: Sequence[Scheme], formats: Sequence[Format]) -> bytes:
-    """The bundle as bytes, before anybody has proven it."""
-    return packed(checkpoint, networks_of(checkpoint, schemes), formats)
+    """The bundle as bytes, without any check."""
+    return pack_bundle(checkpoint, quantized_networks(checkpoint, schemes), formats)
 
 
-def networks_of(checkpoint: Checkpoint, schemes: Sequence[Scheme], distill: bool = False) -> dict[Scheme, Network]:
+def quantized_networks(
+    checkpoint: Checkpoint, schemes: Sequence[Scheme], distill: bool = False
+) -> dict[Scheme, Network]:
     """The checkpoint's network in each scheme."""
-    original, tape = checkpoint.model.network(), golden_inputs(checkpoint)
+    original, inputs = checkpoint.model.network(), golden_inputs(checkpoint)
     return {
-        scheme: distilled(checkpoint, scheme) if distill and scheme in DISTILLED else quantized(original, scheme, tape)
+        scheme: distilled(checkpoint, scheme)
+        if distill and scheme in DISTILLED
+        else quantized(original, scheme, inputs)
         for scheme in schemes
     }
 
 
-def packed(
+def pack_bundle(
     checkpoint: Checkpoint,
     networks: Mapping[Scheme, Network],
     formats: Sequence[Format],
@@ -159,21 +163,21 @@ def packed(
 ) -> bytes:
     """The bundle of these networks as bytes."""
     contract, original = checkpoint.contract, checkpoint.model.network()
-    tape = golden_inputs(checkpoint)
+    inputs = golden_inputs(checkpoint)
     content: dict[str, bytes] = {}
     variants = []
     for scheme, network in networks.items():
-        for format in _fit_formats(original, scheme, formats):
+        for format in _supported_formats(original, scheme, formats):
             pattern, write = _WRITERS[format]
             file = pattern.format(scheme=scheme)
             content[file] = write(network, contract)
             states = state_pairs(network)
-            parity = max(_parity_here(scheme), _ON_DEVICES.get(format, PARITY))
-            variant = Variant(format, scheme, file, FEATURES, PREDICTION, states, parity, _DRIFT[scheme])
+            parity = max(_parity_here(scheme), _DEVICE_PARITY.get(format, PARITY))
+            variant = Variant(format, scheme, file, FEATURES, PREDICTION, states, parity, _LARGEST_DRIFT[scheme])
             if network.arithmetic == "dynamic" and format == "onnx":
                 variant = replace(variant, row_by_row=True)
             if network.arithmetic == "static":
-                variant = replace(variant, least=tape.min(axis=0).tolist(), most=tape.max(axis=0).tolist())
+                variant = replace(variant, least=inputs.min(axis=0).tolist(), most=inputs.max(axis=0).tolist())
             variants.append(variant)
     content[GOLDEN] = golden_npz(golden_vectors(checkpoint, networks))
     if certificate is not None:
@@ -182,7 +186,7 @@ def packed(
         original.cell,
         len(original.layers),
         original.hidden,
-        original.parameters + sum(len(state.start) for state in contract.states),  # a learned start is learned
+        original.parameters + sum(len(state.start) for state in contract.states),  # with the learned start
         original.multiply_accumulates,
     )
     manifest = Manifest(FORMAT_VERSION, contract, architecture, variants, {}, _provenance(checkpoint))
@@ -190,17 +194,17 @@ def packed(
     return pack(manifest, content)
 
 
-def _fit_formats(network: Network, scheme: Scheme, formats: Sequence[Format]) -> list[Format]:
-    """The formats that the scheme has for this network. Raises EdgeLstmError with the reasons where it has none."""
-    reasons = {format: unfit(network, scheme, format) for format in formats}
-    fit = [format for format in formats if reasons[format] is None]
-    if not fit:
+def _supported_formats(network: Network, scheme: Scheme, formats: Sequence[Format]) -> list[Format]:
+    """The formats that the scheme has for this network. Raises EdgeLstmError with the reasons if there are none."""
+    reasons = {format: unsupported_reason(network, scheme, format) for format in formats}
+    supported = [format for format in formats if reasons[format] is None]
+    if not supported:
         found = "; ".join(f"{format}: {reason}" for format, reason in reasons.items())
         raise EdgeLstmError(
             f"expected a format for the scheme {scheme} among {', '.join(formats)}, found none: {found}",
-            "choose another scheme (int8 suits every network and backend), or add formats",
+            "choose another scheme (int8 works with every network and backend), or add formats",
         )
-    return fit
+    return supported
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, str]:
@@ -215,12 +219,13 @@ def _refuse_failures(path: Path, verdicts: Sequence[Verdict]) -> None:
     if failed and all(verdict.error <= verdict.parity and verdict.smallest_batch for verdict in failed):
         raise EdgeLstmError(
             f"{path}: expected every scheme to stay near float32, found {found}",
-            "nothing was written; add --distill, or leave that scheme out (--scheme)",
+            "nothing was written; add --distill, or leave out that scheme (--scheme)",
         )
     if failed:
         raise EdgeLstmError(
             f"{path}: expected every backend to give the golden vectors, found {found}",
-            "nothing was written; leave that scheme or format out (--scheme, --format), or use another version of it",
+            "nothing was written; leave out that scheme or format (--scheme, --format), or install another version of "
+            "the backend",
         )
 
 

@@ -121,14 +121,16 @@ def export(
     from edge_lstm_export.assemble import Proof, export_bundle
     from edge_lstm_export.proof.budgets import Budgets
     from edge_lstm_export.proof.certify import STEPS
-    from edge_lstm_export.quantization.quantize import unfit
+    from edge_lstm_export.quantization.quantize import unsupported_reason
     from edge_lstm_train.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(run_dir)
     path = output or Path(f"{checkpoint.contract.name}.elstm")
     if auto:
         network = checkpoint.model.network()
-        schemes = [one for one in get_args(Scheme) if not all(unfit(network, one, format) for format in formats)]
+        schemes = [
+            one for one in get_args(Scheme) if not all(unsupported_reason(network, one, format) for format in formats)
+        ]
     click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and testing each on its backends", err=True)
     if auto and not limited:
         max_drift, max_metric_loss = _AUTO_DRIFT, _AUTO_METRIC_LOSS

@@ -1,8 +1,7 @@
-"""The demo: every station from a recording to a subscriber's screen, with the real parts, judged by what was received.
+"""The demo: train, export, verify, serve and compare, from a recording to the predictions that a subscriber receives.
 
-It trains, exports, verifies, starts a broker and the service as processes of their own, publishes what the model has
-never seen, listens as any MQTT client would, and fails unless every reading got exactly the prediction that a replay
-of the same file gives.
+It starts a broker and the service as separate processes and publishes the test part, which the model has never seen. It
+fails unless every reading gets exactly the prediction that a replay of the same file gives.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ from edge_lstm.recordings.recording import Recording, recording_csv
 from edge_lstm.recordings.simulator import simulate
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm_export.assemble import export_bundle
+from edge_lstm_train.evaluation.regression import Score, score, table_text, verdict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Section, write_report
-from edge_lstm_train.evaluation.scores import Score, score, table_text, verdict
-from edge_lstm_train.evaluation.verdict import forecast_pictures, score_tables
+from edge_lstm_train.evaluation.report_sections import forecast_pictures, score_tables
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import REPORT, Run, train, training_sections
 
-_READINGS_A_SECOND = 400  # slow enough that latency is the service's own and not a queue's
-_SILENCE_S = 15.0  # without a prediction for so long, the demo has failed
+_READINGS_A_SECOND = 400  # slow enough to measure the service's latency and not that of a queue
+_SILENCE_S = 15.0  # the demo fails after this time without a prediction
 _OUTPUT_TOPIC = f"predictions/{STREAM}"
 _CLIENT_ID = "edge-lstm-demo"
 
@@ -62,8 +61,8 @@ topic = "{output}"
 
 
 @dataclass(frozen=True)
-class Streamed:
-    """What went in and what came out, in numbers."""
+class StreamedRun:
+    """The readings sent, the predictions received and their latencies."""
 
     readings: int
     received: list[str]  # payloads, in the order of their arrival
@@ -71,32 +70,35 @@ class Streamed:
 
 
 def run_demo(folder: Path) -> None:
-    """Run it in `folder`: progress on stderr, the table on stdout. Raises EdgeLstmError where a promise is broken."""
+    """Run the demo in `folder`: progress on stderr, the table on stdout.
+
+    Raises EdgeLstmError if a prediction is missing, or differs from the replay.
+    """
     begun = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe("solar")
-    with _station("1/6", f"training on {recipe.recording.name}"):
+    with _stage("1/6", f"training on {recipe.recording.name}"):
         run = train(recipe, folder / "run")
     bundle = folder / "solar.elstm"
-    with _station("2/6", f"exporting {bundle}"):
+    with _stage("2/6", f"exporting {bundle}"):
         exported = export_bundle(run.checkpoint, bundle)
-    with _station("3/6", "verifying the bundle on every backend that is installed"):
+    with _stage("3/6", "verifying the bundle on every backend that is installed"):
         for verdict in exported.verdicts:
             click.echo(f"      {verdict.backend} {verdict.scheme}: {verdict.finding}", err=True)
         for name in NAMES:
             if (missing := why_unavailable(name)) is not None:
                 click.echo(f"      {name}: not run; {missing.message}", err=True)
-    unseen = _unseen(run)
-    held_out = folder / f"{unseen.streams[0]}.csv"
-    write_file(held_out, recording_csv(unseen))
-    with _station("4/6", f"streaming {len(unseen)} readings through a broker and the service"):
-        streamed = _stream(folder, bundle, unseen)
-    with _station("5/6", "replaying the same file"):
-        replayed = _replayed(bundle, held_out)
+    test_part = _test_part(run)
+    held_out = folder / f"{test_part.streams[0]}.csv"
+    write_file(held_out, recording_csv(test_part))
+    with _stage("4/6", f"streaming {len(test_part)} readings through a broker and the service"):
+        streamed = _stream(folder, bundle, test_part)
+    with _stage("5/6", "replaying the same file"):
+        replayed = _replay_output(bundle, held_out)
     predictions = [decode_prediction(payload) for payload in streamed.received]
     assert run.baselines is not None  # the demo forecasts
     scores = score(run.dataset, run.baselines, predictions)
-    with _station("6/6", f"writing {folder / REPORT}"):
+    with _stage("6/6", f"writing {folder / REPORT}"):
         _report(folder / REPORT, run, streamed, predictions, scores)
     _print(streamed, scores)
     _refuse_differences(streamed, replayed)
@@ -104,22 +106,22 @@ def run_demo(folder: Path) -> None:
 
 
 @contextmanager
-def _station(number: str, what: str) -> Iterator[None]:
+def _stage(number: str, what: str) -> Iterator[None]:
     click.echo(f"[{number}] {what}", err=True)
     begun = time.monotonic()
     yield
     click.echo(f"      {time.monotonic() - begun:.1f} s", err=True)
 
 
-def _unseen(run: Run) -> Recording:
+def _test_part(run: Run) -> Recording:
     """The rows of the test part."""
     recording = run.dataset.recording
     return recording.rows(recording.times >= run.dataset.starts["test"])
 
 
-def _stream(folder: Path, bundle: Path, unseen: Recording) -> Streamed:
-    """Publish the readings to a broker and collect what the service makes of them."""
-    for leftover in folder.glob("state.db*"):  # of an earlier demo, whose clock has passed these readings
+def _stream(folder: Path, bundle: Path, test_part: Recording) -> StreamedRun:
+    """Publish the readings to a broker and collect the service's predictions."""
+    for leftover in folder.glob("state.db*"):  # from an earlier demo, for which these readings would be old
         leftover.unlink()
     config = folder / "service.toml"
     with EmbeddedBroker() as broker:
@@ -129,26 +131,26 @@ def _stream(folder: Path, bundle: Path, unseen: Recording) -> Streamed:
         )
         with _Subscriber(broker.address_311) as subscriber, _service(config, folder / "service.log") as process:
             subscriber.wait_online(process)
-            interval_s = float(np.median(np.diff(unseen.times)))
+            interval_s = float(np.median(np.diff(test_part.times)))
             published: dict[tuple[str, float], float] = {}
 
             def note(reading: Reading) -> None:
                 published[reading.stream, reading.time] = time.monotonic()
                 tick("")
 
-            with progress(len(unseen), "      readings") as tick:
-                simulate(unseen, broker.address, "sensors/{stream}", _READINGS_A_SECOND * interval_s, note)
-            subscriber.wait_for(len(unseen))
+            with progress(len(test_part), "      readings") as tick:
+                simulate(test_part, broker.address, "sensors/{stream}", _READINGS_A_SECOND * interval_s, note)
+            subscriber.wait_for(len(test_part))
     arrivals = list(subscriber.arrivals)
     latencies = []
     for payload, arrived in arrivals:
         prediction = decode_prediction(payload)
         latencies.append(1000 * (arrived - published[prediction.stream, prediction.time]))
-    return Streamed(len(unseen), [payload for payload, _ in arrivals], latencies)
+    return StreamedRun(len(test_part), [payload for payload, _ in arrivals], latencies)
 
 
 class _Subscriber:
-    """An ordinary MQTT 3.1.1 client, which keeps each payload with the moment of its arrival."""
+    """An ordinary MQTT 3.1.1 client, which keeps each payload with its arrival time."""
 
     def __init__(self, address: Address) -> None:
         self.arrivals: list[tuple[str, float]] = []
@@ -170,14 +172,14 @@ class _Subscriber:
         self._client.loop_stop()
 
     def wait_online(self, process: subprocess.Popen[bytes]) -> None:
-        """Until the service says it is online. Raises EdgeLstmError where it ends instead."""
+        """Wait until the service reports that it is online. Raises EdgeLstmError if it ends or stays silent."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: self._online or process.poll() is not None, _SILENCE_S)
         if not arrived or process.poll() is not None:
             raise EdgeLstmError("expected the service to come online, found that it did not", "see demo/service.log")
 
     def wait_for(self, count: int) -> None:
-        """Until `count` predictions are here, or none comes any more."""
+        """Wait for `count` predictions, or until none arrives for a while."""
         with self._changed:
             while len(self.arrivals) < count:
                 if not self._changed.wait(_SILENCE_S):
@@ -195,7 +197,7 @@ class _Subscriber:
 
 @contextmanager
 def _service(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`edge-lstm run` as a process of its own; ended, and waited for, at the end of the block."""
+    """`edge-lstm run` as a separate process, which ends with the block."""
     with log.open("wb") as file:
         process = subprocess.Popen([sys.executable, "-m", "edge_lstm", "run", str(config)], stderr=file)
     try:
@@ -205,24 +207,24 @@ def _service(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(10)
 
 
-def _replayed(bundle: Path, recording: Path) -> list[str]:
-    """What `edge-lstm replay --json` prints."""
+def _replay_output(bundle: Path, recording: Path) -> list[str]:
+    """The output of `edge-lstm replay --json`."""
     command = [sys.executable, "-m", "edge_lstm", "replay", str(bundle), str(recording), "--json"]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode:
-        raise EdgeLstmError("expected the replay to run through, found that it failed", "its message stands above")
+        raise EdgeLstmError("expected the replay to succeed, found that it failed", "see its message above")
     return finished.stdout.splitlines()
 
 
-def _print(streamed: Streamed, scores: list[Score]) -> None:
-    click.echo(f"\nRMSE of the {len(streamed.received)} predictions received over MQTT, beside the baselines\n")
+def _print(streamed: StreamedRun, scores: list[Score]) -> None:
+    click.echo(f"\nRMSE of the {len(streamed.received)} predictions received over MQTT, and of the baselines\n")
     click.echo(table_text(scores))
     click.echo("")
     for name, text in _facts(streamed).items():
         click.echo(f"{name:<17}{text}")
 
 
-def _facts(streamed: Streamed) -> dict[str, str]:
+def _facts(streamed: StreamedRun) -> dict[str, str]:
     p50, p99 = np.percentile(streamed.latencies_ms, [50, 99]) if streamed.latencies_ms else (np.nan, np.nan)
     return {
         "readings in": f"{streamed.readings}",
@@ -231,10 +233,10 @@ def _facts(streamed: Streamed) -> dict[str, str]:
     }
 
 
-def _report(path: Path, run: Run, streamed: Streamed, predictions: list[Prediction], scores: list[Score]) -> None:
-    """What was received, and how the model came about."""
+def _report(path: Path, run: Run, streamed: StreamedRun, predictions: list[Prediction], scores: list[Score]) -> None:
+    """The report on the received predictions and on the training."""
     sections = [
-        Section("", [Paragraph(f"{verdict(scores)} So say the predictions as a subscriber received them.", "lead")]),
+        Section("", [Paragraph(f"{verdict(scores)} Evaluated on predictions that a subscriber received.", "lead")]),
         Section("Received over MQTT", [*score_tables(scores), Facts(_facts(streamed))]),
         Section("Truth and forecast, as received (times in UTC)", forecast_pictures(run.dataset, predictions)),
         *training_sections(run),
@@ -242,8 +244,8 @@ def _report(path: Path, run: Run, streamed: Streamed, predictions: list[Predicti
     write_report(path, "solar: a plant's output, forecast over MQTT", sections)
 
 
-def _refuse_differences(streamed: Streamed, replayed: list[str]) -> None:
-    """Every reading got exactly one prediction, and it is the replay's, to the last digit."""
+def _refuse_differences(streamed: StreamedRun, replayed: list[str]) -> None:
+    """Require exactly one prediction per reading, equal to the replay's in every digit."""
     hint = "this is a bug in edge-lstm: please report it with the demo folder"
     steps = {(one.stream, one.time) for one in map(decode_prediction, streamed.received)}
     if not len(steps) == len(streamed.received) == streamed.readings:

@@ -1,4 +1,4 @@
-"""The model card: the README.md inside a bundle, for whoever gets the file without the people who made it."""
+"""The model card: the README.md inside a bundle, for people who have the file alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge_lstm.bundle.data_sheet import duration
 
 
 def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
-    """The card, in Markdown; `content` holds the files of the variants."""
+    """The card in Markdown; `content` holds the files of the variants."""
     contract, architecture = manifest.contract, manifest.architecture
     every = f", one every {duration(contract.sampling.interval_s)}" if contract.sampling.interval_s else ""
     lines = [
@@ -47,7 +47,7 @@ def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
 
 
 def _purpose(contract: Contract) -> str:
-    """What the model is for, as the begin of a sentence."""
+    """The purpose of the model, as the beginning of a sentence."""
     named = _listed(contract.targets)
     ahead = f"{_listed(contract.horizons)} step{'' if contract.horizons == [1] else 's'} ahead"
     if contract.decision is not None:

@@ -1,4 +1,4 @@
-"""The test part once more, through the bundle itself, and its certificate: both into the run's own report."""
+"""The test part streamed through the exported bundle, and the bundle's certificate, added to the run's report."""
 
 from __future__ import annotations
 
@@ -13,40 +13,38 @@ from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm_train.data.dataset import read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
+from edge_lstm_train.evaluation.formatting import TextTable
+from edge_lstm_train.evaluation.regression import MODEL
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table, extend_report
-from edge_lstm_train.evaluation.scores import MODEL
-from edge_lstm_train.evaluation.verdict import Evaluation, evaluate_run
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import METRICS, RECIPE, REPORT
 
-Sheet = tuple[list[str], list[list[str]]]  # header and rows
-
 TITLE = "The same through the exported bundle"
 _FLOAT = "float32"
-_OF_THE_MODEL = (MODEL, "skill", "R²")  # columns of a judgement's table
+_MODEL_COLUMNS = (MODEL, "skill", "R²")  # the columns of an evaluation's table that depend on the model
 
 
 def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
-    """Stream the run's recording through the bundle, one reading at a time, and put the scores into its report.
+    """Stream the run's recording through the bundle, one reading at a time, and add the scores to its report.
 
-    The judgement is of the scheme that a device takes; where the bundle has float32 as well, that stands beside it.
-
-    Raises EdgeLstmError where the recording is no longer where the run found it.
+    The returned evaluation is that of the scheme that a device uses. If the bundle has float32 as well, the report
+    shows both. Raises EdgeLstmError if the recording is no longer in its place.
     """
     recipe = read_recipe(run_dir / RECIPE)
     dataset = read_dataset(recipe)
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     chosen = Predictor.of(bundle)
     name, scheme = chosen.backend.name, chosen.backend.scheme
-    judged: dict[str, Evaluation] = {}
+    evaluations: dict[str, Evaluation] = {}
     for one in dict.fromkeys([_FLOAT, scheme] if _FLOAT in bundle.schemes else [scheme]):
         predictor = chosen if one == scheme else Predictor.of(bundle, name, one)
         predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
-        judged[one] = evaluate_run(recipe, dataset, baselines, predictions)
-    evaluation = judged[scheme]
-    note = f"Bundle {bundle.id}, {' and '.join(judged)} on {name}, one reading at a time, its state carried."
+        evaluations[one] = evaluate(recipe, dataset, baselines, predictions)
+    evaluation = evaluations[scheme]
+    note = f"Bundle {bundle.id}, {' and '.join(evaluations)} on {name}, one reading at a time, its state carried."
     words = Paragraph(f"{evaluation.verdict} {note}", "note")
-    table = Table(*beside({one: found.table for one, found in judged.items()}))
+    table = Table(*join_by_scheme({one: found.table for one, found in evaluations.items()}))
     extend_report(run_dir / REPORT, Section(TITLE, [table, words]))
     certificate = read_certificate(bundle)
     if certificate is not None:
@@ -58,18 +56,18 @@ def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
         "backend": name,
         "scheme": scheme,
         **evaluation.figures,
-        "schemes": {one: found.figures for one, found in judged.items()},
+        "schemes": {one: found.figures for one, found in evaluations.items()},
     }
     write_file(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return evaluation
 
 
-def beside(tables: Mapping[str, Sheet]) -> Sheet:
-    """Tables of one model, its columns once a scheme and named by it; those of the baselines once."""
+def join_by_scheme(tables: Mapping[str, TextTable]) -> TextTable:
+    """One table of several schemes: the model's columns once per scheme, those of the baselines once."""
     header, rows = next(iter(tables.values()))
-    found: Sheet = ([], [[] for _ in rows])
+    found: TextTable = ([], [[] for _ in rows])
     for column, title in enumerate(header):
-        schemes = list(tables) if column and title in _OF_THE_MODEL else [None]
+        schemes = list(tables) if column and title in _MODEL_COLUMNS else [None]
         for scheme in schemes:
             named = title if scheme is None else scheme if title == MODEL else f"{title}, {scheme}"
             source = rows if scheme is None else tables[scheme][1]

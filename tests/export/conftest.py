@@ -57,10 +57,10 @@ def make_checkpoint() -> Callable[..., Checkpoint]:
             model.change_of = torch.zeros(len(HORIZONS), dtype=torch.int64)
         rng = np.random.default_rng(layers)
         walk = np.cumsum(rng.normal(0, 0.2, (steps, len(features))), axis=0)
-        tape = (np.sin(walk) * scale + mean).astype(np.float32)
+        inputs = (np.sin(walk) * scale + mean).astype(np.float32)
         states = [StateTensor(name, [size]) for name, size in shape.state_sizes.items()]
         sampling = Sampling(interval_s=600.0, max_gap_s=3600.0)
         contract = Contract("tank", "forecast", features, [features[0].name], HORIZONS, states, [], sampling)
-        return Checkpoint(model, contract, tape, {"recipe": "none"})
+        return Checkpoint(model, contract, inputs, {"recipe": "none"})
 
     return make

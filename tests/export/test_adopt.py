@@ -26,7 +26,7 @@ from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.recordings.replay import replay
 from edge_lstm.recordings.wav import read_wav
 from edge_lstm.streaming.predictor import Predictor
-from edge_lstm_export.adopt import tone_and_noise
+from edge_lstm_export.adoption.golden_vectors import tone_and_noise
 from edge_lstm_export.writers.onnx_writer import write_onnx
 from edge_lstm_train.model.checkpoint import Checkpoint
 from tests.deadline import wait_until
@@ -75,7 +75,7 @@ def test_our_own_graph_is_adopted_too(make_checkpoint: Callable[..., Checkpoint]
 @pytest.mark.parametrize(
     ("arguments", "changes", "found"),
     [
-        ((), {"moves": False}, "expected the state h to move"),
+        ((), {"moves": False}, "expected the state h to change"),
         ((), {"listens": False}, "this model ignores its state"),
         (("--state", "h=nowhere"), {}, "expected tensors named nowhere"),
         (("--state", "h=y", "--constant", "x=1"), {}, "expected one float input besides the states, found none"),

@@ -150,7 +150,7 @@ def test_a_tflite_device_may_approximate_by_a_twenty_thousandth_and_the_exportin
 def test_a_scheme_that_drifts_too_far_is_refused(
     small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assemble, "_DRIFT", {"int8": 1e-4})
+    monkeypatch.setattr(assemble, "_LARGEST_DRIFT", {"int8": 1e-4})
     with pytest.raises(EdgeLstmError, match=r"numpy int8: drift 0\.\d+ from float32, over the limit of") as caught:
         export_bundle(small, tmp_path / "tank.elstm", ["int8"], ["numpy"])
     assert "add --distill" in caught.value.hint
@@ -194,20 +194,22 @@ def test_a_short_tape_is_repeated_to_a_thousand_steps(make_checkpoint: MakeCheck
     checkpoint = make_checkpoint(hidden=4, steps=300)
     golden = read_golden_vectors(export_bundle(checkpoint, tmp_path / "tank.elstm", ["float32"], ["numpy"]).bundle)
     assert golden.features.shape == (1000, 3)
-    assert np.array_equal(golden.features[900:], checkpoint.tape[:100])
+    assert np.array_equal(golden.features[900:], checkpoint.input_sequence[:100])
 
 
 @pytest.mark.parametrize(
-    ("tape", "found"),
+    ("inputs", "found"),
     [
-        (np.zeros((0, 3), np.float32), r"expected a tape of shape \(steps, 3\), found \(0, 3\)"),
-        (np.zeros((50, 2), np.float32), r"expected a tape of shape \(steps, 3\), found \(50, 2\)"),
-        (np.full((50, 3), np.nan, np.float32), "expected a tape of finite numbers"),
+        (np.zeros((0, 3), np.float32), r"expected an input sequence of shape \(steps, 3\), found \(0, 3\)"),
+        (np.zeros((50, 2), np.float32), r"expected an input sequence of shape \(steps, 3\), found \(50, 2\)"),
+        (np.full((50, 3), np.nan, np.float32), "expected an input sequence of finite numbers"),
     ],
 )
-def test_a_tape_that_proves_nothing_is_refused(small: Checkpoint, tmp_path: Path, tape: np.ndarray, found: str) -> None:
+def test_a_tape_that_proves_nothing_is_refused(
+    small: Checkpoint, tmp_path: Path, inputs: np.ndarray, found: str
+) -> None:
     with pytest.raises(EdgeLstmError, match=found):
-        export_bundle(dataclasses.replace(small, tape=tape), tmp_path / "tank.elstm")
+        export_bundle(dataclasses.replace(small, input_sequence=inputs), tmp_path / "tank.elstm")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,5 +218,5 @@ def test_a_model_whose_state_never_moves_is_refused(make_checkpoint: MakeCheckpo
     with torch.no_grad():
         for weight in checkpoint.model.rnn.parameters():
             weight.zero_()
-    with pytest.raises(EdgeLstmError, match="expected hidden_state_0 to move along the tape"):
+    with pytest.raises(EdgeLstmError, match="expected hidden_state_0 to change along the inputs"):
         export_bundle(checkpoint, tmp_path / "tank.elstm")

@@ -98,7 +98,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         (lambda content: content.update(weights=[1]), "list indices"),
         (lambda content: content.update(contract="{"), "Expecting property name"),
         (lambda content: content.update(provenance=[1]), "cannot convert"),
-        (lambda content: [one.zero_() for name, one in content["weights"].items() if "rnn" in name], "to move along"),
+        (lambda content: [one.zero_() for name, one in content["weights"].items() if "rnn" in name], "to change along"),
     ],
 )
 def test_a_checkpoint_that_training_did_not_write_is_refused_on_one_line(

@@ -18,7 +18,7 @@ from edge_lstm.cli.main import main
 from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm_train.data.dataset import read_dataset
-from edge_lstm_train.evaluation.scores import aligned
+from edge_lstm_train.evaluation.predictions import aligned
 from edge_lstm_train.recipe.recipe import read_recipe
 
 COMMON = """

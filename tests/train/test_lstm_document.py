@@ -17,7 +17,8 @@ from edge_lstm.foundation.config import from_mapping
 from edge_lstm_train.data.batches import carried_chunks, window_ends, windows
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluation.baselines import PERSISTENCE, RIDGE, fit_baselines
-from edge_lstm_train.model.fit import fit, streamed
+from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from tests.paths import ROOT
 
@@ -130,7 +131,7 @@ def test_the_measured_table_is_what_training_gives(recipe: Recipe, dataset: Data
     said = {
         "persistence": (baselines.predictions[PERSISTENCE], 0.006),
         "ridge": (baselines.predictions[RIDGE], 0.006),
-        "LSTM, state carried (the recipe)": (streamed(fitted.model, dataset), 0.04),  # one seed, on any CPU
+        "LSTM, state carried (the recipe)": (predict_streamed(fitted.model, dataset), 0.04),  # one seed, on any CPU
     }
     for label, (predictions, tolerance) in said.items():
         error = np.sqrt(np.nanmean((predictions[test] - dataset.targets[test]) ** 2, axis=0))

@@ -24,7 +24,7 @@ from edge_lstm_train.evaluation.report import Facts, Paragraph, Section, Table, 
 from edge_lstm_train.model import fit as fitting
 from edge_lstm_train.model.checkpoint import load_checkpoint
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
-from edge_lstm_train.run import train, unseen_steps
+from edge_lstm_train.run import held_out_steps, train
 
 Make = Callable[..., Recipe]
 
@@ -65,8 +65,8 @@ def test_weather_reaches_its_mark_and_beats_ridge(tmp_path: Path) -> None:
 
 def test_a_checkpoint_carries_a_tape_that_was_not_trained_on(solar: Path) -> None:
     checkpoint = load_checkpoint(solar)
-    assert checkpoint.tape.shape == (2000, 3)
-    assert checkpoint.tape[0, 0] == pytest.approx(read_first_validation_value(), rel=1e-6)
+    assert checkpoint.input_sequence.shape == (2000, 3)
+    assert checkpoint.input_sequence[0, 0] == pytest.approx(read_first_validation_value(), rel=1e-6)
     assert json.loads(checkpoint.provenance["test"])[0]["horizon"] == 1
     assert len(checkpoint.provenance["recording_sha256"]) == 64
 
@@ -162,7 +162,7 @@ def test_ctrl_c_says_how_to_go_on_and_whether_there_is_anything_to_go_on_from(
 
         monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", clip)
 
-    for update, how in ((1, "start again, since nothing was written down yet"), (4, "go on with --resume")):
+    for update, how in ((1, "start again, since no progress is saved yet"), (4, "continue with --resume")):
         stopped_at(update)
         best = train(recipe, tmp_path).fitted.best
         assert f"interrupted at update {update}: weights of update {best} kept; {how}\n" in capsys.readouterr().err
@@ -175,7 +175,7 @@ def test_ctrl_c_says_how_to_go_on_and_whether_there_is_anything_to_go_on_from(
         patched.setattr("edge_lstm_train.run.predict", evaluated)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path, resume=True)
-    assert "the same command with --resume goes on from there\n" in capsys.readouterr().err
+    assert "continue with the same command and --resume\n" in capsys.readouterr().err
     assert len(train(recipe, tmp_path, resume=True).fitted.curve) == 9
 
 
@@ -200,6 +200,6 @@ def test_the_tape_of_short_streams_holds_several_of_them(recipe_of: Make, record
     random = np.random.default_rng(2)
     rows = [(name, 60.0 * at, [float(random.normal())]) for name in "abc" for at in range(100 if name == "b" else 80)]
     dataset = dataset_of(recipe_of(), recording_of(rows, ("x",)))
-    chosen = unseen_steps(dataset)
+    chosen = held_out_steps(dataset)
     assert dataset.recording.streams[dataset.stream_of[chosen[0]]] == "b"  # the one with most of them comes first
     assert sorted(chosen.tolist()) == np.flatnonzero(dataset.part_of > 0).tolist()

@@ -50,6 +50,6 @@ def test_the_checkpoint_of_a_run_predicts_what_it_predicted(task: str) -> None:
     assert_holds(plain(checkpoint.contract), recorded["contract"], "contract")
     assert_holds(plain(checkpoint.model.shape), recorded["shape"], "shape")
     assert checkpoint.model.network().parameters == recorded["parameters"]
-    assert len(checkpoint.tape) == recorded["tape_steps"]
-    predicted, _ = checkpoint.model.stream(checkpoint.tape)
+    assert len(checkpoint.input_sequence) == recorded["tape_steps"]
+    predicted, _ = checkpoint.model.stream(checkpoint.input_sequence)
     np.testing.assert_allclose(predicted[-3:], recorded["predicted_last"], rtol=1e-5, atol=1e-6)

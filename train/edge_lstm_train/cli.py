@@ -52,7 +52,7 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     chosen = read_recipe(recipe, data)
     if seed is not None:
         chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
-    from edge_lstm_train.evaluation.scores import as_text
+    from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.run import REPORT
     from edge_lstm_train.run import train as train_recipe
 
@@ -107,7 +107,7 @@ def tune(
     recording scores a trial. Run it again to continue, or on other machines with the same --storage to share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
-    from edge_lstm_train.evaluation.scores import as_text
+    from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT
     from edge_lstm_train.run import train as train_recipe

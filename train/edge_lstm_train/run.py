@@ -1,4 +1,4 @@
-"""A training run: recipe to run folder (checkpoint.pt, recipe.toml, metrics.json, report.html), start to end."""
+"""A training run, from the recipe to the run folder: checkpoint.pt, recipe.toml, metrics.json and report.html."""
 
 from __future__ import annotations
 
@@ -26,32 +26,34 @@ from edge_lstm_train.data.outliers import outliers
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
 from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
+from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
+from edge_lstm_train.evaluation.formatting import output_label
+from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
-from edge_lstm_train.evaluation.scores import predict, where
-from edge_lstm_train.evaluation.verdict import Evaluation, evaluate_run
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
-from edge_lstm_train.model.fit import PROGRESS, Fitted, fit
+from edge_lstm_train.model.fit import Fitted, fit
 from edge_lstm_train.model.forecaster import Forecaster
+from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import SplitSection
 from edge_lstm_train.recipe.toml_text import recipe_toml
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 
-_TAPE_STEPS = 2000
+_MOST_HELD_OUT_STEPS = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What came of a training run."""
+    """The result of a training run."""
 
     run_dir: Path
     recipe: Recipe
     dataset: Dataset
-    baselines: Baselines | None  # of numbers; none where the task is another
+    baselines: Baselines | None  # of numeric targets; None for other tasks
     fitted: Fitted
     checkpoint: Checkpoint
-    predictions: list[Prediction]  # for the whole recording, as a device would have published them
+    predictions: list[Prediction]  # for the whole recording, as a device would publish them
     evaluation: Evaluation  # of the test part
 
 
@@ -63,36 +65,34 @@ def train(
     resume: bool = False,
     trials: Section | None = None,
 ) -> Run:
-    """Train as the recipe says, evaluate as a device runs, and write the run folder; progress goes to stderr.
+    """Train by the recipe, evaluate with the runtime's predictor, and write the run folder. Progress goes to stderr.
 
-    With `resume`, go on from where a former training of the same recipe into the same folder was stopped. `trials` is
-    how the recipe was found, for the report.
+    With `resume`, continue a stopped training of the same recipe in the same folder. `trials` is a report section on
+    the search that found the recipe.
 
-    Raises EdgeLstmError where the recording is faulty or the loss stopped being finite (after writing what was best).
+    Raises EdgeLstmError if the recording is faulty, or if the loss is not finite (after writing the best weights).
     """
     dataset = read_dataset(recipe)
     for found in outliers(recipe, dataset.recording):
         click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
-    if counts := _counts(dataset):
+    if counts := _counts_text(dataset):
         click.echo(f"readings: {len(dataset.recording):,}, of which {counts}", err=True)
-    _make(run_dir)
-    if resume and not (run_dir / PROGRESS).exists():
-        click.echo(f"nothing to go on from in {run_dir}: training from the start", err=True)
+    _make_folder(run_dir)
+    if resume and not (run_dir / PROGRESS_FILE).exists():
+        click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
-    spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
-    fitted = fit(recipe, dataset, spread, device=device, run_dir=run_dir, resume=resume)
+    error_scale = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
+    fitted = fit(recipe, dataset, error_scale, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
-        marked = len(fitted.curve) > 1
-        how = "go on with --resume" if marked else "start again, since nothing was written down yet"
+        saved = len(fitted.curve) > 1
+        hint = "continue with --resume" if saved else "start again, since no progress is saved yet"
         click.echo(
-            f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {how}", err=True
+            f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {hint}", err=True
         )
     try:
-        run = _judged(recipe, run_dir, dataset, baselines, fitted)
+        run = _evaluated(recipe, run_dir, dataset, baselines, fitted)
     except KeyboardInterrupt:
-        click.echo(
-            "interrupted before the run was written; the same command with --resume goes on from there", err=True
-        )
+        click.echo("interrupted before the run was written; continue with the same command and --resume", err=True)
         raise
     save_checkpoint(run_dir, run.checkpoint)
     write_file(run_dir / RECIPE, recipe_toml(recipe))
@@ -102,48 +102,49 @@ def train(
         raise EdgeLstmError(
             f"expected a finite loss, found NaN or infinity at update {fitted.diverged_at} of {recipe.fit.updates}; "
             f"{run_dir} holds the weights of update {fitted.best}, the best before it",
-            "lower learning_rate under [fit] in the recipe, or look for absurd values in the recording",
+            "lower learning_rate under [fit] in the recipe, or look for implausible values in the recording",
         )
     return run
 
 
-def _judged(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
-    """What came of the search, held against the test part as a device would run."""
-    contract = started(dataset.contract, fitted.model)
+def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
+    """The run with the trained model evaluated on the test part, as a device runs it."""
+    contract = with_start_states(dataset.contract, fitted.model)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
-    evaluation = evaluate_run(recipe, dataset, baselines, predictions)
+    evaluation = evaluate(recipe, dataset, baselines, predictions)
     provenance = _provenance(recipe, evaluation)
-    unseen = unseen_steps(dataset)
-    truth = dataset.targets[unseen].astype(np.float32)
-    checkpoint = Checkpoint(fitted.model, contract, dataset.features[unseen], provenance, truth)
+    held_out = held_out_steps(dataset)
+    truth = dataset.targets[held_out].astype(np.float32)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth)
     return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation)
 
 
-def started(contract: Contract, model: Forecaster) -> Contract:
-    """The contract, its states starting where training has found best."""
-    starts = model.started()
+def with_start_states(contract: Contract, model: Forecaster) -> Contract:
+    """The contract with the learned start of each state."""
+    starts = model.start_values()
     states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
     return dataclasses.replace(contract, states=states)
 
 
-def _make(run_dir: Path) -> None:
+def _make_folder(run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgeLstmError(
-            f"expected to make a folder at {run_dir}, found: {error.strerror}", "name another place with -o"
+            f"expected to make a folder at {run_dir}, found: {error.strerror}", "choose another folder with -o"
         ) from None
 
 
-def unseen_steps(dataset: Dataset) -> Integers:
-    """Steps after the training part, of the stream with most of them and, where it is short, of others: the tape.
+def held_out_steps(dataset: Dataset) -> Integers:
+    """The steps for the checkpoint's input sequence: steps outside the training part, the longest stream first.
 
-    A short stream alone may be of one class, and what is rounded well for that one is not for the rest.
+    Several streams fill the sequence if the first is short: it may hold one class alone, and weights rounded for one
+    class fit the others badly.
     """
-    unseen = np.flatnonzero(dataset.part_of > PARTS.index("train"))
-    counts = np.bincount(dataset.stream_of[unseen])
-    streams = [unseen[dataset.stream_of[unseen] == stream] for stream in np.argsort(-counts, kind="stable")]
-    chosen: Integers = np.concatenate(streams)[:_TAPE_STEPS]
+    held_out = np.flatnonzero(dataset.part_of > PARTS.index("train"))
+    counts = np.bincount(dataset.stream_of[held_out])
+    streams = [held_out[dataset.stream_of[held_out] == stream] for stream in np.argsort(-counts, kind="stable")]
+    chosen: Integers = np.concatenate(streams)[:_MOST_HELD_OUT_STEPS]
     return chosen
 
 
@@ -166,7 +167,7 @@ def _provenance(recipe: Recipe, evaluation: Evaluation) -> dict[str, str]:
 
 
 def _metrics(run: Run) -> dict[str, Any]:
-    """All the figures of a run, for programs; a number that is not known is null."""
+    """All figures of a run as JSON values; an unknown number is null."""
     return {
         "name": run.recipe.name,
         "task": run.recipe.task,
@@ -205,7 +206,7 @@ def _report_sections(run: Run, trials: Section | None) -> list[Section]:
 
 
 def training_sections(run: Run) -> list[Section]:
-    """How the model came about: its learning curve and its settings."""
+    """Report sections on the training: the learning curve and the settings."""
     return [Section("Learning", [_learning_picture(run)]), Section("Settings", [_settings(run)])]
 
 
@@ -221,27 +222,27 @@ def _learning_picture(run: Run) -> Picture:
         relative,
     )
     loss = "Loss" if run.recipe.classify is None else "Cross-entropy"
-    what = "Error over the updates, in units of the ridge's error on the training part"
-    return Picture(svg, what if relative else f"{loss} over the updates")
+    caption = "Error over the updates, in units of the ridge's error on the training part"
+    return Picture(svg, caption if relative else f"{loss} over the updates")
 
 
-def _kept(fitted: Fitted) -> str:
+def _kept_text(fitted: Fitted) -> str:
     if fitted.refitted:
-        return f"the best after {fitted.best}; learned anew for so many from training and validation together"
+        return f"the best after {fitted.best}; then trained again for {fitted.best} on training and validation together"
     return f"weights of update {fitted.best} kept"
 
 
-def _counts(dataset: Dataset) -> str:
-    """What became of readings and values that were not taken as they were."""
+def _counts_text(dataset: Dataset) -> str:
+    """Numbers of readings and values that were dropped, held or left out, by reason."""
     return ", ".join(f"{count} {name}" for name, count in dataset.dropped.items() if count)
 
 
-def _extras(recipe: Recipe) -> dict[str, str]:
-    """What of network and augmentation is not as it is without a word."""
+def _model_options(recipe: Recipe) -> dict[str, str]:
+    """The options of network and augmentation that differ from their defaults."""
     model, augment = recipe.model, recipe.augment
-    free = "level-free" if model.level_free else "with levels"
-    said = {
-        "highway": f"{model.highway} samples, {free}" if model.highway else "",
+    levels = "level-free" if model.level_free else "with levels"
+    options = {
+        "highway": f"{model.highway} samples, {levels}" if model.highway else "",
         "dropout": f"{model.dropout:g}, recurrent {model.recurrent_dropout:g}"
         if model.dropout or model.recurrent_dropout
         else "",
@@ -252,10 +253,10 @@ def _extras(recipe: Recipe) -> dict[str, str]:
             if value and name != "axes"
         ),
     }
-    return {name: text for name, text in said.items() if text}
+    return {name: text for name, text in options.items() if text}
 
 
-def _split(split: SplitSection) -> str:
+def _split_text(split: SplitSection) -> str:
     shares = f"{split.train:g} training, {split.validation:g} validation, the rest test"
     if split.validation_from is not None:
         shares = f"validation from {split.validation_from}, test from {split.test_from or 'nowhere'}"
@@ -266,10 +267,10 @@ def _split(split: SplitSection) -> str:
 def _settings(run: Run) -> Facts:
     recipe, dataset = run.recipe, run.dataset
     model, section = recipe.model, recipe.fit
-    how = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
+    method = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
     choices = [] if run.baselines is None else run.baselines.ridge
     ridge = "; ".join(
-        f"{where(target, horizon)}: {choice}"
+        f"{output_label(target, horizon)}: {choice}"
         for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
         if target in dataset.contract.targets
     )
@@ -278,16 +279,16 @@ def _settings(run: Run) -> Facts:
             "recording": recipe.recording.name,
             "streams": str(len(dataset.recording.streams)),
             "steps": ", ".join(f"{len(dataset.steps(part)):,} {part}" for part in PARTS),
-            "readings": _counts(dataset) or "all used",
-            **{f"far off in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
+            "readings": _counts_text(dataset) or "all used",
+            **{f"outlier in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
             "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
-            **_extras(recipe),
-            "split": _split(recipe.split),
-            "method": f"{how}, {section.segments} side by side",
-            "updates": f"{section.updates}, {_kept(run.fitted)}",
+            **_model_options(recipe),
+            "split": _split_text(recipe.split),
+            "method": f"{method}, {section.segments} side by side",
+            "updates": f"{section.updates}, {_kept_text(run.fitted)}",
             "learning rate": f"one cycle up to {section.learning_rate:g}, weight decay {section.weight_decay:g}, "
-            f"gradient cut off at a norm of {section.clip:g}",
+            f"gradient clipped at a norm of {section.clip:g}",
             "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),
             **({"ridge": ridge} if ridge else {}),

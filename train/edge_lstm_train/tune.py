@@ -1,7 +1,7 @@
-"""The search for a recipe: trials over its own keys, judged by the streamed validation, never by the test part.
+"""The search for better recipe keys: trials compared by their streamed validation error, never by the test part.
 
-The trials live in one Optuna storage, so that several processes or machines share a search and a stopped one goes on.
-A trial over the budget of parameters or time is refused before it trains.
+The trials are in one Optuna storage, so several processes or machines can share a search, and a stopped search can
+continue. A trial over the budget of parameters or time is refused before it trains.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.formatting import TextTable
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table
-from edge_lstm_train.model.fit import fit, untrained
+from edge_lstm_train.model.fit import fit
+from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSection, Range
 from edge_lstm_train.recipe.toml_text import recipe_toml
@@ -35,12 +37,12 @@ from edge_lstm_train.recipe.toml_text import recipe_toml
 _SECTIONS = {"model": ModelSection, "fit": FitSection, "augment": AugmentSection}
 _HINTS = {name: get_type_hints(section) for name, section in _SECTIONS.items()}
 _TIMED_STEPS = 200
-OVER = "over the budget"
-_RECIPE = "recipe"
+REFUSAL = "over the budget"  # a trial's attribute with the reason why it was not trained
+_RECIPE_DIGEST = "recipe"
 _ATTEMPTS, _WAIT_S = 20, 0.25
 
-# What is searched where the recipe has no [tune].
-DEFAULT = {
+# The search space of a recipe without [tune].
+DEFAULT_SPACE = {
     "model.hidden": Range(choices=[8, 16, 24, 32, 48]),
     "model.layers": Range(choices=[1, 2]),
     "model.recurrent_dropout": Range(least=0.0, most=0.3),
@@ -52,82 +54,82 @@ DEFAULT = {
 
 @dataclass(frozen=True)
 class Budget:
-    """What a device grants a model."""
+    """The limits that a device sets."""
 
     parameters: int | None = None
-    step_us: float | None = None  # of the numpy backend, here
+    step_us: float | None = None  # of the numpy backend on this machine
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
-    """What a search has come to so far."""
+class TuneResult:
+    """The result of a search so far."""
 
     recipe: Recipe  # with the best keys found
     error: float  # its streamed validation error
-    table: tuple[list[str], list[list[str]]]  # header and rows, the best trials first
-    refused: list[str]  # why, of each trial that was not trained
+    table: TextTable  # the best trials first
+    refused: list[str]  # the reason of each trial that was not trained
 
 
-def tune(recipe: Recipe, trials: int, storage: str, study: str, budget: Budget) -> Tuned:
-    """Search until the study has so many finished trials, those of other processes included.
+def tune(recipe: Recipe, trials: int, storage: str, study_name: str, budget: Budget) -> TuneResult:
+    """Search until the study has so many finished trials, including those of other processes.
 
-    storage: what Optuna takes, e.g. sqlite:///trials.db. Raises EdgeLstmError where the recipe names a key that cannot
-    be tuned, or nothing fits the budget.
+    storage: an Optuna storage, such as sqlite:///trials.db. Raises EdgeLstmError if the recipe names a key that cannot
+    be tuned, or if no trial fits the budget.
     """
-    space = _space(recipe)
-    dataset = read_dataset(recipe)  # serves all trials: none of the keys changes what goes in or is asked
-    spread = (
+    space = _search_space(recipe)
+    dataset = read_dataset(recipe)  # for all trials: none of the keys changes inputs or targets
+    error_scale = (
         np.ones(dataset.targets.shape[1])
         if recipe.classify is not None
         else fit_baselines(dataset, recipe.fit.refit).residual
     )
 
     def trial_error(trial: optuna.Trial) -> float:
-        # The number is of this trial alone, in whichever process; one seed for all would try the same in each of them.
-        search.sampler = _sampler(recipe.fit.seed + trial.number)
+        # The trial's number is unique over all processes. With one seed for all, each process would try the same keys.
+        study.sampler = _sampler(recipe.fit.seed + trial.number)
         try:
-            changed = changed_recipe(recipe, {key: _suggested(trial, key, one) for key, one in space.items()})
-        except EdgeLstmError as error:  # keys that do not go together
-            trial.set_user_attr(OVER, error.message)
+            changed = changed_recipe(recipe, {key: _suggest(trial, key, one) for key, one in space.items()})
+        except EdgeLstmError as error:  # values that contradict each other
+            trial.set_user_attr(REFUSAL, error.message)
             raise optuna.TrialPruned from None
-        over = _over(changed, dataset, budget, trial)
+        over = _over_budget(changed, dataset, budget, trial)
         if over is not None:
-            trial.set_user_attr(OVER, over)
+            trial.set_user_attr(REFUSAL, over)
             raise optuna.TrialPruned
         search_alone = dataclasses.replace(changed, fit=dataclasses.replace(changed.fit, refit=False))
         try:
-            fitted = fit(search_alone, dataset, spread)
-        except EdgeLstmError as error:  # windows that no run is long enough for
-            trial.set_user_attr(OVER, error.message)
+            fitted = fit(search_alone, dataset, error_scale)
+        except EdgeLstmError as error:  # windows longer than any run
+            trial.set_user_attr(REFUSAL, error.message)
             raise optuna.TrialPruned from None
         if fitted.interrupted_at is not None:
-            raise KeyboardInterrupt  # half a trial is none
+            raise KeyboardInterrupt  # an interrupted trial does not count
         return min(point.validation_error for point in fitted.curve)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = _opened(storage, study)
-    _refuse_another(search, recipe, space)
-    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)  # what was killed counts for none
+    study = _open_study(storage, study_name)
+    _refuse_another(study, recipe, space)
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)  # killed trials do not count
     until = optuna.study.MaxTrialsCallback(trials, states=states)
-    if len(search.get_trials(deepcopy=False, states=states)) < trials:
-        search.optimize(trial_error, callbacks=[until])
-    return _tuned(recipe, search)
+    if len(study.get_trials(deepcopy=False, states=states)) < trials:
+        study.optimize(trial_error, callbacks=[until])
+    return _result(recipe, study)
 
 
-def _opened(storage: str, study: str) -> optuna.Study:
-    """The study in its storage, made where there is none.
+def _open_study(storage: str, study_name: str) -> optuna.Study:
+    """The study in its storage, created if it is missing.
 
-    Of two processes that make the tables at once one fails, and finds them made when it tries again.
+    If two processes create the tables at once, one fails, and finds them on its next attempt.
     """
     for left in range(_ATTEMPTS, 0, -1):
         try:
             kept = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
-            return optuna.create_study(study_name=study, storage=kept, load_if_exists=True)
+            return optuna.create_study(study_name=study_name, storage=kept, load_if_exists=True)
         except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
             if left == 1 or not isinstance(error, DatabaseError):
-                found = str(getattr(error, "orig", error)).splitlines()[0]
+                result = str(getattr(error, "orig", error)).splitlines()[0]
                 raise EdgeLstmError(
-                    f"expected a storage of trials at {storage}, found: {found}",
+                    f"expected a storage of trials at {storage}, found: {result}",
                     "write it like sqlite:///trials.db, mysql+pymysql://user@host/trials, or trials.log for a journal",
                 ) from None
             time.sleep(_WAIT_S)
@@ -138,25 +140,25 @@ def _sampler(seed: int) -> optuna.samplers.TPESampler:
     return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
-def _refuse_another(search: optuna.Study, recipe: Recipe, space: dict[str, Range]) -> None:
-    """Trials of another recipe or other ranges in the study would be compared with what they cannot be."""
-    recording = dataclasses.replace(recipe.recording, path=recipe.recording.name)  # which lies elsewhere elsewhere
+def _refuse_another(study: optuna.Study, recipe: Recipe, space: dict[str, Range]) -> None:
+    """Refuse a study of another recipe or other ranges: its trials are not comparable."""
+    recording = dataclasses.replace(recipe.recording, path=recipe.recording.name)  # paths differ between machines
     text = recipe_toml(dataclasses.replace(recipe, recording=recording, tune=space))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    known = search.user_attrs.get(_RECIPE)
+    known = study.user_attrs.get(_RECIPE_DIGEST)
     if known is None:
-        search.set_user_attr(_RECIPE, digest)
+        study.set_user_attr(_RECIPE_DIGEST, digest)
     elif known != digest:
         raise EdgeLstmError(
-            f'expected the search of this recipe in the study "{search.study_name}", found that of another one',
-            "go on with the recipe as it was, or begin anew with --study NAME",
+            f'expected the search of this recipe in the study "{study.study_name}", found that of another one',
+            "continue with the unchanged recipe, or start another study with --study NAME",
         )
 
 
-def _tuned(recipe: Recipe, search: optuna.Study) -> Tuned:
-    done = search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+def _result(recipe: Recipe, study: optuna.Study) -> TuneResult:
+    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if not done:
-        over = _refused(search)
+        over = _refused(study)
         raise EdgeLstmError(
             f"expected a trial within the budget, found none in {len(over)}: {over[0] if over else 'no trials'}",
             "raise the budget, or give [tune] in the recipe smaller values",
@@ -175,22 +177,22 @@ def _tuned(recipe: Recipe, search: optuna.Study) -> Tuned:
         for trial in done
     ]
     best = changed_recipe(recipe, done[0].params)
-    return Tuned(best, float(done[0].value or 0.0), (header, rows), _refused(search))
+    return TuneResult(best, float(done[0].value or 0.0), (header, rows), _refused(study))
 
 
-def _refused(search: optuna.Study) -> list[str]:
-    pruned = search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.PRUNED,))
-    return [str(trial.user_attrs.get(OVER, "")) for trial in pruned]
+def _refused(study: optuna.Study) -> list[str]:
+    pruned = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.PRUNED,))
+    return [str(trial.user_attrs.get(REFUSAL, "")) for trial in pruned]
 
 
-def trials_section(found: Tuned) -> Section:
-    """The trials, for the report."""
-    note = [Paragraph(refused_text(found.refused), "note")] if found.refused else []
-    return Section("Trials, the best first", [Table(*found.table), *note])
+def trials_section(result: TuneResult) -> Section:
+    """The report's section on the trials."""
+    note = [Paragraph(refused_text(result.refused), "note")] if result.refused else []
+    return Section("Trials, the best first", [Table(*result.table), *note])
 
 
 def refused_text(refused: Sequence[str]) -> str:
-    """How many trials were not trained, and why the last one was not."""
+    """The number of trials that were not trained, and the reason of the last one."""
     trials = f"{len(refused)} trial{'s were' if len(refused) > 1 else ' was'}"
     return f"{trials} not trained; the last: {refused[-1]}"
 
@@ -199,8 +201,8 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _space(recipe: Recipe) -> dict[str, Range]:
-    space = recipe.tune or DEFAULT
+def _search_space(recipe: Recipe) -> dict[str, Range]:
+    space = recipe.tune or DEFAULT_SPACE
     for name in space:
         section, _, field = name.partition(".")
         known = section in _SECTIONS and field in _HINTS[section]
@@ -212,10 +214,10 @@ def _space(recipe: Recipe) -> dict[str, Range]:
     return space
 
 
-def _suggested(trial: optuna.Trial, key: str, one: Range) -> Any:
+def _suggest(trial: optuna.Trial, key: str, one: Range) -> Any:
     if one.texts or one.choices:
         return trial.suggest_categorical(key, one.texts or one.choices)
-    assert one.least is not None  # its faults() say so
+    assert one.least is not None  # its faults() requires both
     assert one.most is not None
     if _is_whole(key):
         return trial.suggest_int(key, math.ceil(one.least), math.floor(one.most), log=one.log)
@@ -228,7 +230,7 @@ def _is_whole(key: str) -> bool:
 
 
 def changed_recipe(recipe: Recipe, values: dict[str, Any]) -> Recipe:
-    """The recipe with other values for some keys. Raises EdgeLstmError where they do not go together."""
+    """The recipe with other values for some keys. Raises EdgeLstmError if they contradict each other."""
     tables = {name: dataclasses.asdict(getattr(recipe, name)) for name in _SECTIONS}
     for name, value in values.items():
         section, _, field = name.partition(".")
@@ -237,14 +239,14 @@ def changed_recipe(recipe: Recipe, values: dict[str, Any]) -> Recipe:
         tables[section][field] = value
     sections: dict[str, Any] = {name: from_mapping(tables[name], kind, f"[{name}]") for name, kind in _SECTIONS.items()}
     changed = dataclasses.replace(recipe, **sections)
-    faults = [f"{name}: {found}" for name, found in changed.faults()]
+    faults = [f"{name}: {result}" for name, result in changed.faults()]
     if faults:
         raise EdgeLstmError("; ".join(faults), "narrow [tune] in the recipe")
     return changed
 
 
-def _over(recipe: Recipe, dataset: Dataset, budget: Budget, trial: optuna.Trial) -> str | None:
-    """What of the budget the recipe would break, before it is trained."""
+def _over_budget(recipe: Recipe, dataset: Dataset, budget: Budget, trial: optuna.Trial) -> str | None:
+    """The limit that the recipe exceeds, in words, or None; known before training."""
     trial.set_user_attr("parameters", recipe.parameters)
     if budget.parameters is not None and recipe.parameters > budget.parameters:
         return f"{recipe.parameters:,} parameters, over {budget.parameters:,}"
@@ -256,9 +258,9 @@ def _over(recipe: Recipe, dataset: Dataset, budget: Budget, trial: optuna.Trial)
 
 
 def _step_us(recipe: Recipe, dataset: Dataset) -> float:
-    """The median time of a step of one stream on the numpy backend, microseconds."""
-    backend = ReferenceBackend(untrained(recipe, dataset, np.ones(dataset.targets.shape[1])).network())
-    states = initial_states(recipe.contract(*_unit(recipe)), 1)
+    """The median time per step of one stream on the numpy backend, in microseconds."""
+    backend = ReferenceBackend(initial_model(recipe, dataset, np.ones(dataset.targets.shape[1])).network())
+    states = initial_states(recipe.contract(*_unit_statistics(recipe)), 1)
     times = []
     for row in np.resize(dataset.features, (_TIMED_STEPS, dataset.features.shape[1])):
         begun = time.perf_counter()
@@ -267,5 +269,5 @@ def _step_us(recipe: Recipe, dataset: Dataset) -> float:
     return float(np.median(times) * 1e6)
 
 
-def _unit(recipe: Recipe) -> tuple[list[float], list[float]]:
+def _unit_statistics(recipe: Recipe) -> tuple[list[float], list[float]]:
     return [0.0] * len(recipe.features), [1.0] * len(recipe.features)

@@ -1,4 +1,4 @@
-"""Measures what the certificate says: every variant on every backend here, over long carried streams, against torch."""
+"""The measurements of the certificate: every variant on every installed backend against torch, over long streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_lstm.decisions.decider import decide_all
 from edge_lstm.foundation.arrays import Doubles, Floats
 from edge_lstm.foundation.progress import progress
 from edge_lstm_export.proof.golden_vectors import golden_inputs, one_thread
-from edge_lstm_export.proof.stress import SEGMENTS, stress_tapes
+from edge_lstm_export.proof.stress import SEGMENTS, stress_inputs
 from edge_lstm_train.model.checkpoint import Checkpoint
 
 STEPS = 20_000  # of each of the five segments: 100,000 in all
@@ -30,44 +30,46 @@ _SATURATION_STEPS = 500
 
 
 def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certificate:
-    """The bundle's certificate, from `steps` carried steps a segment. Raises EdgeLstmError where a backend refuses."""
+    """The bundle's certificate, from `steps` carried steps per segment. Raises EdgeLstmError if a backend fails."""
     contract = checkpoint.contract
-    tape = np.ascontiguousarray(checkpoint.tape, np.float32)
-    tapes = stress_tapes(contract, tape, steps)  # (steps, segments, inputs)
-    expected = _torch_streams(checkpoint, tapes)  # (steps, segments, outputs)
+    inputs = np.ascontiguousarray(checkpoint.input_sequence, np.float32)
+    stressed = stress_inputs(contract, inputs, steps)  # (steps, segments, inputs)
+    expected = _stream_torch(checkpoint, stressed)  # (steps, segments, outputs)
     truth = _truth(checkpoint)
-    metric_before = _metric(contract, truth, expected[:, 0])
-    decided = _decided(contract, tape, expected[:, 0])
+    torch_metric = _metric(contract, truth, expected[:, 0])
+    decisions = _decisions(contract, inputs, expected[:, 0])
     variants = []
     runs = runnable(bundle)
     with progress(len(runs), "certifying") as tick:
         for name, scheme in runs:
             loaded = load(bundle, name, scheme)
-            # stress is meant to be outside of what was calibrated
+            # stress input lies outside of the calibrated range on purpose
             watched = loaded.watched if isinstance(loaded, CalibratedBackend) else loaded
             backend, smallest = isolate_rows(watched, contract, golden_inputs(checkpoint))
             if isinstance(backend, RowByRow):
-                smallest = None  # there is no such batch
-            found = _streams(backend, contract, tapes)
+                smallest = None  # no batch size isolates streams
+            found = _stream_backend(backend, contract, stressed)
             size = len(bundle.content[bundle.variant(format_of(name), scheme).file])
-            flipped = _share(decided, _decided(contract, tape, found[:, 0]))
+            changed_decisions = _share_differing(decisions, _decisions(contract, inputs, found[:, 0]))
             after = _metric(contract, truth, found[:, 0])
             variants.append(
-                _measured(contract, name, scheme, size, smallest, found, expected, metric_before, after, flipped)
+                _variant_figures(
+                    contract, name, scheme, size, smallest, found, expected, torch_metric, after, changed_decisions
+                )
             )
             tick("")
     return Certificate(
         steps,
         list(SEGMENTS),
         "rmse" if contract.decision is None else "error rate",
-        _digits(float(metric_before.mean())),
+        _four_digits(float(torch_metric.mean())),
         warm_up_steps(checkpoint),
-        saturation(checkpoint.model.network(), contract, tapes[:_SATURATION_STEPS]),
+        saturation(checkpoint.model.network(), contract, stressed[:_SATURATION_STEPS]),
         variants,
     )
 
 
-def _measured(
+def _variant_figures(
     contract: Contract,
     backend: str,
     scheme: str,
@@ -77,9 +79,9 @@ def _measured(
     expected: Floats,
     before: Doubles,
     after: Doubles,
-    flipped: float,
+    changed_decisions: float,
 ) -> VariantFigures:
-    spread = np.maximum(expected[:, 0].std(axis=0, dtype=np.float64), 1e-12)  # (outputs,): a constant segment has none
+    spread = np.maximum(expected[:, 0].std(axis=0, dtype=np.float64), 1e-12)  # (outputs,): 0 in a constant segment
     rms = np.sqrt(((found.astype(np.float64) - expected) ** 2).mean(axis=0)) / spread  # (segments, outputs)
     relative = after / np.maximum(before, 1e-12) - 1 if contract.decision is None else after - before
     tenth = max(1, len(found) // 10)
@@ -87,94 +89,94 @@ def _measured(
         backend,
         scheme,
         size,
-        {segment: _digits(float(one)) for segment, one in zip(SEGMENTS, rms.max(axis=1), strict=True)},
-        _digits(max(relative_error(found[:, row], expected[:, row]) for row in range(len(SEGMENTS)))),
-        _digits(relative_error(found[:tenth, 0], expected[:tenth, 0])),
-        _digits(relative_error(found[-tenth:, 0], expected[-tenth:, 0])),
-        _digits(float(after.mean())),
-        _digits(float(relative.max())),
-        _digits(flipped),
+        {segment: _four_digits(float(one)) for segment, one in zip(SEGMENTS, rms.max(axis=1), strict=True)},
+        _four_digits(max(relative_error(found[:, row], expected[:, row]) for row in range(len(SEGMENTS)))),
+        _four_digits(relative_error(found[:tenth, 0], expected[:tenth, 0])),
+        _four_digits(relative_error(found[-tenth:, 0], expected[-tenth:, 0])),
+        _four_digits(float(after.mean())),
+        _four_digits(float(relative.max())),
+        _four_digits(changed_decisions),
         smallest,
     )
 
 
-def _torch_streams(checkpoint: Checkpoint, tapes: Floats) -> Floats:
-    """The trained model's predictions for each segment, its state carried over all steps."""
+def _stream_torch(checkpoint: Checkpoint, stressed: Floats) -> Floats:
+    """The trained model's predictions for each segment, with the state carried over all steps."""
     model, pieces = checkpoint.model.eval(), []
-    features = torch.from_numpy(tapes.swapaxes(0, 1).copy())  # (segments, steps, inputs)
-    state = model.initial_state(tapes.shape[1])
+    features = torch.from_numpy(stressed.swapaxes(0, 1).copy())  # (segments, steps, inputs)
+    state = model.initial_state(stressed.shape[1])
     with one_thread(), torch.no_grad():
-        for begin in range(0, len(tapes), _AT_ONCE):
+        for begin in range(0, len(stressed), _AT_ONCE):
             prediction, state = model(features[:, begin : begin + _AT_ONCE], state)
             pieces.append(prediction.numpy())
     predictions: Floats = np.concatenate(pieces, axis=1).swapaxes(0, 1)
     return predictions
 
 
-def _streams(backend: Backend, contract: Contract, tapes: Floats) -> Floats:
-    states = initial_states(contract, tapes.shape[1])
-    predictions = np.empty((len(tapes), tapes.shape[1], len(contract.outputs)), np.float32)
-    for step, features in enumerate(tapes):
+def _stream_backend(backend: Backend, contract: Contract, stressed: Floats) -> Floats:
+    states = initial_states(contract, stressed.shape[1])
+    predictions = np.empty((len(stressed), stressed.shape[1], len(contract.outputs)), np.float32)
+    for step, features in enumerate(stressed):
         predictions[step], states = backend.step(features, states)
     return predictions
 
 
 def _truth(checkpoint: Checkpoint) -> Floats:
-    """(steps, outputs): what the tape's steps should have said, NaN where unknown."""
+    """(steps, outputs): the true outputs of the input sequence, NaN where unknown."""
     if checkpoint.truth is not None:
         return checkpoint.truth
-    contract, tape = checkpoint.contract, checkpoint.tape
+    contract, inputs = checkpoint.contract, checkpoint.input_sequence
     names = [feature.name for feature in contract.features]
-    truth = np.full((len(tape), len(contract.outputs)), np.nan, np.float32)
+    truth = np.full((len(inputs), len(contract.outputs)), np.nan, np.float32)
     for output, (target, horizon) in enumerate(contract.outputs):
         if target in names and horizon:
-            truth[:-horizon, output] = tape[horizon:, names.index(target)]
+            truth[:-horizon, output] = inputs[horizon:, names.index(target)]
     return truth
 
 
 def _metric(contract: Contract, truth: Floats, predictions: Floats) -> Doubles:
-    """Over the tape once through: (outputs,) RMSE in standard deviations of what is true, or (1,) the error rate."""
+    """Over the input sequence: (outputs,) RMSE in standard deviations of the truth, or (1,) the error rate."""
     steps = min(len(truth), len(predictions))
-    truth, said = truth[:steps].astype(np.float64), predictions[:steps].astype(np.float64)
+    truth, predicted = truth[:steps].astype(np.float64), predictions[:steps].astype(np.float64)
     if contract.decision is not None:
         known = np.isfinite(truth[:, 0])
-        wrong = truth[known].argmax(axis=1) != said[known].argmax(axis=1)
+        wrong = truth[known].argmax(axis=1) != predicted[known].argmax(axis=1)
         return np.array([wrong.mean() if wrong.size else np.nan])
     errors = []
     for output, (name, _) in enumerate(contract.outputs):
         known = np.isfinite(truth[:, output])
-        if name in contract.targets:  # of a quantile, the RMSE says nothing
-            error = said[known, output] - truth[known, output]
+        if name in contract.targets:  # the RMSE of a quantile has no meaning
+            error = predicted[known, output] - truth[known, output]
             spread = max(float(truth[known, output].std()), 1e-12) if known.any() else 1.0
             errors.append(np.sqrt((error**2).mean()) / spread if error.size else np.nan)
     return np.array(errors)
 
 
-def _decided(contract: Contract, tape: Floats, predictions: Floats) -> list[object]:
-    """Label and alarm at each step of the tape once through."""
-    steps = min(len(tape), len(predictions))
-    values = tape[:steps, : len(contract.features)]
+def _decisions(contract: Contract, inputs: Floats, predictions: Floats) -> list[object]:
+    """Label and alarm at each step of the input sequence."""
+    steps = min(len(inputs), len(predictions))
+    values = inputs[:steps, : len(contract.features)]
     restart = np.arange(steps) == 0
     labels, _, alarms = decide_all(contract, np.zeros(steps, np.int64), restart, values, predictions[:steps])
     return [*zip(labels, alarms.tolist(), strict=True)]
 
 
-def _share(one: list[object], other: list[object]) -> float:
-    """Of the steps, how many differ."""
+def _share_differing(one: list[object], other: list[object]) -> float:
+    """The share of steps at which they differ."""
     return sum(a != b for a, b in zip(one, other, strict=True)) / max(1, len(one))
 
 
 def warm_up_steps(checkpoint: Checkpoint) -> int | None:
-    """After how many steps of the tape zeros and a far starting state give the same outputs to 1e-3 and stay so."""
+    """The steps until the outputs from zeros and from a random state agree to 1e-3 and stay so; None if never."""
     model = checkpoint.model.eval()
-    tape = torch.from_numpy(np.stack([checkpoint.tape, checkpoint.tape]).astype(np.float32))
+    inputs = torch.from_numpy(np.stack([checkpoint.input_sequence, checkpoint.input_sequence]).astype(np.float32))
     state = model.initial_state(2)
     random = torch.Generator().manual_seed(0)
-    state = [tensor.clone() for tensor in state]  # a learned start is one tensor for all
+    state = [tensor.clone() for tensor in state]  # a learned start is one tensor for all streams
     for tensor in state:
         tensor[:, 1] = torch.rand(tensor[:, 1].shape, generator=random) * 2 - 1
     with one_thread(), torch.no_grad():
-        one, other = model(tape, state)[0].numpy().astype(np.float64)
+        one, other = model(inputs, state)[0].numpy().astype(np.float64)
     apart = (np.abs(one - other) > _AGREE * np.maximum(one.std(axis=0), 1e-12)).any(axis=1)
     last = np.flatnonzero(apart)
     if not last.size:
@@ -182,13 +184,13 @@ def warm_up_steps(checkpoint: Checkpoint) -> int | None:
     return int(last[-1]) + 1 if last[-1] + 1 < len(apart) else None
 
 
-def saturation(network: Network, contract: Contract, tapes: Floats) -> dict[str, float]:
-    """By layer, the share of values at which a gate's sigmoid no longer answers, over tapes (steps, segments, in)."""
+def saturation(network: Network, contract: Contract, stressed: Floats) -> dict[str, float]:
+    """By layer, the share of saturated sigmoid gates, over `stressed` (steps, segments, inputs)."""
     backend, carried = ReferenceBackend(network), len(CARRIED[network.cell])
-    states = initial_states(contract, tapes.shape[1])
+    states = initial_states(contract, stressed.shape[1])
     gates = (0, 1, 3) if network.cell == "lstm" else (0, 1)  # the sigmoids among them
-    shares = np.zeros((len(tapes), len(network.layers)))
-    for step, features in enumerate(tapes):
+    shares = np.zeros((len(stressed), len(network.layers)))
+    for step, features in enumerate(stressed):
         _, following = backend.step(features, states)
         x = (features - network.mean) / network.scale
         for index, layer in enumerate(network.layers):
@@ -197,9 +199,9 @@ def saturation(network: Network, contract: Contract, tapes: Floats) -> dict[str,
             shares[step, index] = np.mean([np.abs(stacked[gate]) > _SATURATED for gate in gates])
             x = following[index * carried]
         states = following
-    return {f"layer_{index}": _digits(float(share)) for index, share in enumerate(shares.mean(axis=0))}
+    return {f"layer_{index}": _four_digits(float(share)) for index, share in enumerate(shares.mean(axis=0))}
 
 
-def _digits(value: float) -> float:
-    """Four digits: more would be noise, and JSON has no NaN."""
+def _four_digits(value: float) -> float:
+    """Four significant digits, since more are noise; 1e9 for NaN, which JSON does not have."""
     return float(f"{value:.4g}") if np.isfinite(value) else 1e9

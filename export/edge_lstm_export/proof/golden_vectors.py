@@ -1,4 +1,4 @@
-"""Golden vectors from torch: what a trained model answers to its tape; it refuses a tape that proves nothing."""
+"""Golden vectors from torch: the outputs and states of a trained model along its input sequence."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ MARKS = (1, 10, 100, 1000)
 
 
 def golden_vectors(checkpoint: Checkpoint, networks: Mapping[Scheme, Network]) -> GoldenVectors:
-    """The golden vectors of `checkpoint` for each scheme of `networks`, and for float32 in any case.
+    """The golden vectors of `checkpoint` for each scheme of `networks`, and always for float32.
 
-    float32 is the trained model as it is; another scheme is that model with the scheme's weights put back.
-    Static int8 rounds activations as well, which torch does not: its answers are those of the numpy reference. Raises
-    EdgeLstmError where the tape is empty, of another width or not finite, or where a state does not move along it.
+    float32 is the trained model itself; another scheme is that model with the scheme's dequantized weights. Static int8
+    rounds activations as well, which torch does not do, so its vectors come from the numpy reference.
+
+    Raises EdgeLstmError if the input sequence is empty, of another width or not finite, or if a state is constant.
     """
-    tape = golden_inputs(checkpoint)
+    inputs = golden_inputs(checkpoint)
     expected: dict[str, Expected] = {}
     with one_thread():
         for scheme, network in networks.items():
             if network.arithmetic == "static":
-                stream = replay_tape(ReferenceBackend(network), checkpoint.contract, tape, np.array(MARKS))
+                stream = replay_tape(ReferenceBackend(network), checkpoint.contract, inputs, np.array(MARKS))
             else:
-                stream = with_weights(checkpoint.model, network).stream(tape, MARKS)
+                stream = with_weights(checkpoint.model, network).stream(inputs, MARKS)
             expected[scheme] = Expected(*stream)
-        expected["float32"] = Expected(*checkpoint.model.stream(tape, MARKS))
-    _refuse_what_proves_nothing(checkpoint, expected)
-    return GoldenVectors(tape, np.array(MARKS), expected)
+        expected["float32"] = Expected(*checkpoint.model.stream(inputs, MARKS))
+    _refuse_meaningless(checkpoint, expected)
+    return GoldenVectors(inputs, np.array(MARKS), expected)
 
 
 def with_weights(model: Forecaster, network: Network) -> Forecaster:
-    """A copy of `model` with the weights of `network`, dequantized; its head gives the targets' units at once."""
+    """A copy of `model` with the dequantized weights of `network`, whose head gives the targets' units directly."""
     copied = copy.deepcopy(model)
     weights = copied.state_dict()
     for index, layer in enumerate(network.layers):
@@ -57,7 +58,7 @@ def with_weights(model: Forecaster, network: Network) -> Forecaster:
     weights["head.bias"] = torch.from_numpy(network.head_bias)
     weights["output_scale"] = torch.ones_like(copied.output_scale)
     weights["output_offset"] = torch.zeros_like(copied.output_offset)
-    if network.highway is not None:  # its taps stand in the network's own units as well
+    if network.highway is not None:  # its weights are in the targets' units as well
         weights["highway.weight"] = weights["highway.weight"] * model.output_scale[:, None]
     copied.load_state_dict(weights)
     return copied
@@ -65,7 +66,7 @@ def with_weights(model: Forecaster, network: Network) -> Forecaster:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one core: how many a machine has may change the last bits of a sum, and so bundles' bytes."""
+    """Runs torch on one core: the number of cores may change the last bits of a sum, and so a bundle's bytes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -75,28 +76,28 @@ def one_thread() -> Iterator[None]:
 
 
 def golden_inputs(checkpoint: Checkpoint) -> Floats:
-    """The checkpoint's tape, (STEPS, inputs): cut where it is longer, repeated where it is shorter."""
-    tape, width = checkpoint.tape, len(checkpoint.contract.inputs)
-    if tape.ndim != 2 or tape.shape[1] != width or not len(tape):
-        raise _poor(checkpoint, f"a tape of shape (steps, {width})", f"{tape.shape}")
-    if not np.isfinite(tape).all():
-        raise _poor(checkpoint, "a tape of finite numbers", "NaN or infinity")
-    return np.ascontiguousarray(tape[np.arange(STEPS) % len(tape)], np.float32)
+    """The checkpoint's input sequence as (STEPS, inputs): cut if it is longer, repeated if it is shorter."""
+    inputs, width = checkpoint.input_sequence, len(checkpoint.contract.inputs)
+    if inputs.ndim != 2 or inputs.shape[1] != width or not len(inputs):
+        raise _input_error(checkpoint, f"an input sequence of shape (steps, {width})", f"{inputs.shape}")
+    if not np.isfinite(inputs).all():
+        raise _input_error(checkpoint, "an input sequence of finite numbers", "NaN or infinity")
+    return np.ascontiguousarray(inputs[np.arange(STEPS) % len(inputs)], np.float32)
 
 
-def _refuse_what_proves_nothing(checkpoint: Checkpoint, expected: Mapping[str, Expected]) -> None:
+def _refuse_meaningless(checkpoint: Checkpoint, expected: Mapping[str, Expected]) -> None:
     for scheme, vectors in expected.items():
         if not np.isfinite(vectors.prediction).all():
-            raise _poor(checkpoint, f"finite predictions ({scheme})", "NaN or infinity")
+            raise _input_error(checkpoint, f"finite predictions ({scheme})", "NaN or infinity")
         for state, marked in zip(checkpoint.contract.states, vectors.states, strict=True):
             if not np.ptp(marked, axis=0).any():
-                raise _poor(
-                    checkpoint, f"{state.name} to move along the tape ({scheme})", "the same state at every mark"
+                raise _input_error(
+                    checkpoint, f"{state.name} to change along the inputs ({scheme})", "the same state at every mark"
                 )
 
 
-def _poor(checkpoint: Checkpoint, expected: str, found: str) -> EdgeLstmError:
+def _input_error(checkpoint: Checkpoint, expected: str, found: str) -> EdgeLstmError:
     return EdgeLstmError(
         f"checkpoint of {checkpoint.contract.name}: expected {expected}, found {found}",
-        "train again: without golden vectors nothing proves the model on a device",
+        "train again: a device cannot check the model without golden vectors",
     )

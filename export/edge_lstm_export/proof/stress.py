@@ -1,4 +1,4 @@
-"""Stress input: the held-out tape, and what sensors make of it on a bad day; every segment is one stream's features."""
+"""Stress input: the held-out input sequence, and the same with typical sensor faults, one stream per segment."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SPIKES = 0.01  # share of steps
 _OUTAGE = 20  # steps that a feature stays missing
 
 
-def stress_tapes(contract: Contract, tape: Floats, steps: int) -> Floats:
-    """(steps, segments, inputs) in the order of SEGMENTS, from tape (n, inputs), repeated; equal ones every time."""
-    repeated = np.resize(tape, (steps, tape.shape[1]))
+def stress_inputs(contract: Contract, inputs: Floats, steps: int) -> Floats:
+    """(steps, segments, inputs) in the order of SEGMENTS, from `inputs` (n, inputs), repeated; reproducible."""
+    repeated = np.resize(inputs, (steps, inputs.shape[1]))
     measured = len(contract.features)
     mean = np.array([feature.mean for feature in contract.features], np.float32)
     scale = np.array([feature.scale for feature in contract.features], np.float32)
@@ -22,14 +22,14 @@ def stress_tapes(contract: Contract, tape: Floats, steps: int) -> Floats:
     random = np.random.default_rng(0)
     spiked = np.where(random.random(standardized.shape) < _SPIKES, 10 * standardized, standardized)
     values = [standardized, 2 * standardized + 1, spiked, np.broadcast_to(standardized[:1], standardized.shape)]
-    tapes = [np.concatenate([one * scale + mean, repeated[:, measured:]], axis=1) for one in values]
-    segments: Floats = np.stack([*tapes, _with_outages(contract, repeated, random)], axis=1).astype(np.float32)
+    raw = [np.concatenate([one * scale + mean, repeated[:, measured:]], axis=1) for one in values]
+    segments: Floats = np.stack([*raw, _with_outages(contract, repeated, random)], axis=1).astype(np.float32)
     return segments
 
 
-def _with_outages(contract: Contract, tape: Floats, random: np.random.Generator) -> Floats:
-    """A tenth of the values missing, in stretches: held as on a device, and told by a mask where there is one."""
-    broken, steps, measured = tape.copy(), len(tape), len(contract.features)
+def _with_outages(contract: Contract, inputs: Floats, random: np.random.Generator) -> Floats:
+    """The inputs with a tenth of the values missing, in gaps: held as on a device, and marked by a mask if any."""
+    changed, steps, measured = inputs.copy(), len(inputs), len(contract.features)
     masks = [index for index, feature in enumerate(contract.features) if feature.mask]
     for column in range(measured):
         begins = np.flatnonzero(random.random(steps) < 0.1 / _OUTAGE)
@@ -38,7 +38,7 @@ def _with_outages(contract: Contract, tape: Floats, random: np.random.Generator)
             missing[begin : begin + _OUTAGE] = True
         missing[0] = False
         last_known = np.maximum.accumulate(np.where(missing, 0, np.arange(steps)))
-        broken[:, column] = tape[last_known, column]
+        changed[:, column] = inputs[last_known, column]
         if column in masks:
-            broken[missing, measured + masks.index(column)] = 1
-    return broken
+            changed[missing, measured + masks.index(column)] = 1
+    return changed

@@ -1,8 +1,8 @@
-"""Distillation: the float32 model teaches a copy of itself to live with rounded weights.
+"""Distillation: the float32 model trains a copy of itself whose weights are rounded.
 
-The copy computes with rounded weights and learns as if they were not rounded (straight-through, Bengio et al. 2013);
-it is held against the float32 model's own streamed outputs, so no targets and no recording are needed. Where it does
-not come out closer than rounding with feedback, that stays.
+The copy computes with rounded weights, and gradients pass as if they were not rounded (straight-through, Bengio et al.
+2013). Its targets are the float32 model's own streamed outputs, so no recording is needed. If the result is no closer
+than rounding with feedback, the latter is used.
 """
 
 from __future__ import annotations
@@ -26,49 +26,51 @@ DISTILLED: tuple[Scheme, ...] = ("int8", "int4")
 UPDATES = 500
 _STREAMS, _CHUNK = 16, 48
 _LEARNING_RATE = {"int8": 1e-3, "int4": 3e-3}
-_NOISE = 0.3  # standard deviations; half of the streams see the tape as it is
+_NOISE = 0.3  # standard deviations, on half of the streams
 
 
 def distilled(checkpoint: Checkpoint, scheme: Scheme, updates: int = UPDATES) -> Network:
-    """The checkpoint's network in `scheme`, taught for `updates`; equal arguments give equal bits."""
+    """The checkpoint's network in `scheme`, trained for `updates`; equal arguments give equal bits."""
     teacher = checkpoint.model
     student = copy.deepcopy(teacher).train(False)
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        _teach(student, teacher, checkpoint, scheme, updates)
-    tape = golden_inputs(checkpoint)
-    rounded = [(student, tape), (student, None), (teacher, tape)]  # it was taught for nearest rounding
-    candidates = [quantized(model.network(), scheme, tape) for model, tape in rounded]
+        _train_student(student, teacher, checkpoint, scheme, updates)
+    inputs = golden_inputs(checkpoint)
+    rounded = [(student, inputs), (student, None), (teacher, inputs)]  # training used nearest rounding
+    candidates = [quantized(model.network(), scheme, inputs) for model, inputs in rounded]
     with one_thread():
-        expected, _ = teacher.stream(tape)
-        drifts = [drift(with_weights(teacher, one).stream(tape)[0], expected) for one in candidates]
+        expected, _ = teacher.stream(inputs)
+        drifts = [drift(with_weights(teacher, one).stream(inputs)[0], expected) for one in candidates]
     return candidates[int(np.argmin(drifts))]
 
 
-def _teach(student: Forecaster, teacher: Forecaster, checkpoint: Checkpoint, scheme: Scheme, updates: int) -> None:
-    taught = [*student.rnn.parameters(), *student.head.parameters()]
-    optimizer = torch.optim.Adam(taught, _LEARNING_RATE[scheme])
+def _train_student(
+    student: Forecaster, teacher: Forecaster, checkpoint: Checkpoint, scheme: Scheme, updates: int
+) -> None:
+    parameters = [*student.rnn.parameters(), *student.head.parameters()]
+    optimizer = torch.optim.Adam(parameters, _LEARNING_RATE[scheme])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    tape = torch.from_numpy(golden_inputs(checkpoint))
-    measured = len(checkpoint.contract.features)  # what stands behind them, masks and the clock, stays as it is
+    inputs = torch.from_numpy(golden_inputs(checkpoint))
+    measured = len(checkpoint.contract.features)  # the inputs after them, such as masks and clock, get no noise
     with torch.no_grad():
-        spread = teacher(tape[None], teacher.initial_state(1))[0][0].std(dim=0).clamp(min=1e-12)  # (outputs,)
+        output_std = teacher(inputs[None], teacher.initial_state(1))[0][0].std(dim=0).clamp(min=1e-12)  # (outputs,)
     with progress(updates, f"distilling {scheme}") as tick:
         for update in range(updates):
-            if update % (len(tape) // _CHUNK) == 0:  # a new epoch: other starts, other noise
-                starts = torch.randint(len(tape), (_STREAMS,))
+            if update % (len(inputs) // _CHUNK) == 0:  # a new epoch: other starts, other noise
+                starts = torch.randint(len(inputs), (_STREAMS,))
                 states = [teacher.initial_state(_STREAMS), student.initial_state(_STREAMS)]
-            steps = (starts[:, None] + torch.arange(_CHUNK)) % len(tape)
+            steps = (starts[:, None] + torch.arange(_CHUNK)) % len(inputs)
             starts = starts + _CHUNK
-            features = tape[steps]  # (streams, steps, inputs)
+            features = inputs[steps]  # (streams, steps, inputs)
             noise = torch.randn(_STREAMS // 2, _CHUNK, measured) * teacher.scale[:measured] * _NOISE
             features[: _STREAMS // 2, :, :measured] += noise
             with torch.no_grad():
                 wanted, states[0] = teacher(features, states[0])
-            weights = _rounded(student, scheme)
-            given, following = torch.func.functional_call(student, weights, (features, states[1]))
+            weights = _rounded_weights(student, scheme)
+            predicted, following = torch.func.functional_call(student, weights, (features, states[1]))
             states[1] = [tensor.detach() for tensor in following]
-            loss = (((given - wanted) / spread) ** 2).mean()
+            loss = (((predicted - wanted) / output_std) ** 2).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -76,8 +78,8 @@ def _teach(student: Forecaster, teacher: Forecaster, checkpoint: Checkpoint, sch
             tick("")
 
 
-def _rounded(student: Forecaster, scheme: Scheme) -> dict[str, Tensor]:
-    """The student's matrices as the scheme rounds them; their gradients go to the plain ones."""
+def _rounded_weights(student: Forecaster, scheme: Scheme) -> dict[str, Tensor]:
+    """The student's matrices, rounded as in the scheme; their gradients go to the unrounded matrices."""
     network = quantized(student.network(), scheme)
     rounded = {"head.weight": dense(network.head_weight) / student.output_scale.numpy()[:, None]}
     for index, layer in enumerate(network.layers):

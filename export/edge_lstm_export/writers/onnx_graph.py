@@ -1,4 +1,4 @@
-"""An ONNX graph as it grows: nodes, constants, and matrices in every way of storing them."""
+"""An ONNX graph under construction: nodes, constants, and matrices in every storage format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_lstm.foundation.arrays import Floats
 
 
 class Graph:
-    """Nodes and constants in the order of writing; a node is named like what it gives."""
+    """Nodes and constants in the order of writing; a node has the name of its output."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -30,9 +30,9 @@ class Graph:
         return output
 
     def matrix(self, name: str, weight: Weight, shape: Sequence[int], columns: Floats | None = None) -> str:
-        """The weight as a float32 tensor of `shape`, whose last axis but one holds the rows, times `columns`.
+        """The weight times `columns` as a float32 tensor of `shape`, whose last axis but one holds the rows.
 
-        onnxruntime computes it from what is stored once, when it loads the graph.
+        onnxruntime computes it once from the stored tensor, when it loads the graph.
         """
         if columns is not None:
             plain = self.matrix(f"{name}.standardized", weight, shape)
@@ -49,7 +49,7 @@ class Graph:
         return self.node("DequantizeLinear", [stored, scales], name, axis=len(shape) - 2 + weight.axis)
 
     def _unpacked(self, name: str, weight: Quantized, shape: Sequence[int]) -> str:
-        """Two values a byte, taken apart in float32: ONNX has four-bit tensors only since opset 21."""
+        """Two values per byte, separated in float32, since ONNX has four-bit tensors only since opset 21."""
         packed = weight.packed()
         stored = self.constant(f"{name}.int4", packed.reshape(*shape[:-1], packed.shape[1]))
         both = self.node("Cast", [stored], f"{name}.both", to=onnx.TensorProto.FLOAT)

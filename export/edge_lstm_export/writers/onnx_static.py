@@ -1,6 +1,6 @@
-"""The recurrent layers in static int8, node by node: products of whole numbers, everything else float32.
+"""The recurrent layers in static int8, node by node: integer products, everything else float32.
 
-The scales of x and h were found in calibration; what lies outside is clipped. A product's sum stays int32 until it is
+The scales of x and h come from calibration; values out of range are clipped. A product's sum stays int32 until it is
 scaled, so only its factors are rounded.
 """
 

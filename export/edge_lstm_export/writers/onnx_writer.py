@@ -1,7 +1,7 @@
-"""A network as an ONNX graph of one step, authored node by node; it needs no torch and writes no loop or window.
+"""A network as an ONNX graph of one step, written node by node without torch.
 
-Opset 17 and IR version 8 load in onnxruntime 1.17 and later. The graph takes `features` (batch, inputs) raw and each
-state (1, batch, hidden); it gives `prediction` (batch, outputs) in the targets' units and each next state.
+Opset 17 and IR version 8 load in onnxruntime 1.17 and later. Inputs are `features` (batch, inputs) in raw units and
+each state (1, batch, hidden). Outputs are `prediction` (batch, outputs) in the targets' units and each next state.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from edge_lstm.foundation.arrays import Floats
 from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
 from edge_lstm_export.writers.onnx_graph import Graph
 from edge_lstm_export.writers.onnx_static import write_static_layers
-from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts, state_pairs
+from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, metadata, state_pairs
 
 OPSET = 17
 IR_VERSION = 8
 _AXIS_OF_STEPS = "axis_of_steps"
 _CONTRIBUTED = "com.microsoft"  # the domain of operators that onnxruntime adds
 
-# Torch stacks i, f, g, o and r, z, n; ONNX stacks i, o, f, c and z, r, h: where each ONNX gate stands in torch's order.
+# Torch stacks i, f, g, o and r, z, n; ONNX stacks i, o, f, c and z, r, h: the place of each ONNX gate in torch's order.
 _GATE_ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 # Torch's GRU multiplies the reset gate after the matrix product and its bias.
 _ATTRIBUTES: dict[Cell, dict[str, int]] = {"lstm": {}, "gru": {"linear_before_reset": 1}}
@@ -37,19 +37,19 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
     """The network as an .onnx file, checked by onnx itself; equal arguments give equal bytes."""
     graph = Graph()
     graph.constant(_AXIS_OF_STEPS, np.array([0], np.int64))
-    entry = input_scaling_of(network, columns_at_load=True)
-    standardized = _write_entry(graph, entry)
+    scaling = input_scaling_of(network, columns_at_load=True)
+    standardized = _write_input_scaling(graph, scaling)
     if network.arithmetic == "static":
         x = write_static_layers(graph, network, standardized)
     else:
         x = graph.node("Unsqueeze", [standardized, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): one step
-        for index, layer in enumerate((entry.first, *network.layers[1:])):
-            columns = entry.columns if index == 0 else None
+        for index, layer in enumerate((scaling.first, *network.layers[1:])):
+            columns = scaling.columns if index == 0 else None
             x = _write_layer(graph, network, index, layer, x, columns)  # (1, batch, hidden)
         x = graph.node("Squeeze", [x, _AXIS_OF_STEPS], "hidden")  # (batch, hidden)
     _write_head(graph, network, x, standardized)
     model = helper.make_model(
-        _with_ports(graph, network, contract),
+        _with_inputs_and_outputs(graph, network, contract),
         opset_imports=[
             helper.make_opsetid("", OPSET),
             *([helper.make_opsetid(_CONTRIBUTED, 1)] if network.arithmetic == "dynamic" else []),
@@ -57,19 +57,19 @@ def write_onnx(network: Network, contract: Contract) -> bytes:
         ir_version=IR_VERSION,
         producer_name="edge-lstm",
     )
-    helper.set_model_props(model, facts(contract))
+    helper.set_model_props(model, metadata(contract))
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def _write_entry(graph: Graph, entry: InputScaling) -> str:
-    """The features (batch, inputs) as the first layer takes them."""
+def _write_input_scaling(graph: Graph, scaling: InputScaling) -> str:
+    """The features (batch, inputs), scaled for the first layer."""
     x = FEATURES
-    if entry.offset is not None:
-        x = graph.node("Sub", [x, graph.constant("mean", entry.offset)], "centred")
-    if entry.factor is not None:
-        x = graph.node("Mul", [x, graph.constant("inverse_scale", entry.factor)], "standardized")
+    if scaling.offset is not None:
+        x = graph.node("Sub", [x, graph.constant("mean", scaling.offset)], "centred")
+    if scaling.factor is not None:
+        x = graph.node("Mul", [x, graph.constant("inverse_scale", scaling.factor)], "standardized")
     return x
 
 
@@ -99,7 +99,7 @@ def _write_layer(graph: Graph, network: Network, index: int, layer: Layer, x: st
 def _write_dynamic_layer(
     graph: Graph, network: Network, index: int, weights: tuple[Weight, Weight], bias: Floats, x: str
 ) -> str:
-    """One DynamicQuantizeLSTM, onnxruntime's own: it finds the activations' scale at each step, over the batch."""
+    """One DynamicQuantizeLSTM of onnxruntime, which finds the activations' scale at each step, over the batch."""
     name = f"layer_{index}"
     stored, found = [], []
     for what, weight in zip(("w_ih", "w_hh"), weights, strict=True):
@@ -121,10 +121,10 @@ def _write_dynamic_layer(
 
 
 def _write_head(graph: Graph, network: Network, hidden: str, standardized: str) -> None:
-    """The dense layer over hidden (batch, hidden), the highway, and the raw features that changes are added to.
+    """The dense layer over hidden (batch, hidden), the highway, and the raw features if changes are predicted.
 
-    A change's level is a product with ones and zeros, to which the bias is added: exact, and an operation less than to
-    gather it and add it later.
+    These features are selected by a product with ones and zeros that also adds the bias. This is exact, and saves an
+    operation compared with a gather and a later sum.
     """
     highway, bias = network.highway, graph.constant("head.bias", network.head_bias)
     if network.change_of.size:
@@ -140,26 +140,26 @@ def _write_head(graph: Graph, network: Network, hidden: str, standardized: str) 
             graph.constant(name, np.array([value], np.int64))
             for name, value in (("newest", 0), ("oldest", network.recent_size), ("axis_of_columns", 1))
         ]
-        graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # the oldest falls out
+        graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # without the oldest
         taps = graph.constant("highway.weight", highway)
         graph.node("Gemm", [samples, taps, dense], PREDICTION, transB=1)
 
 
-def _with_ports(graph: Graph, network: Network, contract: Contract) -> Any:
+def _with_inputs_and_outputs(graph: Graph, network: Network, contract: Contract) -> Any:
     """The ONNX graph with its declared inputs and outputs; the batch has any size."""
 
-    def port(name: str, *shape: int | str) -> Any:
+    def declared(name: str, *shape: int | str) -> Any:
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
 
     pairs = state_pairs(network)
-    inputs = [port(FEATURES, "batch", len(network.mean))]
-    flat = network.arithmetic == "static"  # without an LSTM node, nothing asks for an axis of directions
+    inputs = [declared(FEATURES, "batch", len(network.mean))]
+    flat = network.arithmetic == "static"  # only an LSTM node needs an axis of directions
     shapes = [
         ("batch", size) if flat or name == RECENT else (1, "batch", size) for name, size in network.state_sizes.items()
     ]
-    inputs += [port(pair.input, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
-    outputs = [port(PREDICTION, "batch", len(network.head_bias))]
-    outputs += [port(pair.output, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
+    inputs += [declared(pair.input, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
+    outputs = [declared(PREDICTION, "batch", len(network.head_bias))]
+    outputs += [declared(pair.output, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
     return helper.make_graph(graph.nodes, contract.name, inputs, outputs, graph.constants)
 
 

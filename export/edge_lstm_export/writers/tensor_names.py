@@ -1,4 +1,4 @@
-"""What every model file calls its tensors, and what it says of itself to whoever opens it without its bundle."""
+"""The tensor names in every model file, and the metadata for users of a model file without its bundle."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PREDICTION = "prediction"
 
 
 def state_pairs(network: Network) -> list[TensorPair]:
-    """The tensors that carry each state: hidden_state_0 goes in, next_hidden_state_0 comes out."""
+    """The tensors of each state: the input hidden_state_0 has the output next_hidden_state_0."""
     return [TensorPair(name, name, f"next_{name}") for name in network.state_names]
 
 
-def facts(contract: Contract) -> dict[str, str]:
-    """Name, version, inputs and outputs with their units, horizons: texts for a model file's metadata."""
+def metadata(contract: Contract) -> dict[str, str]:
+    """A model file's metadata as texts: name, version, horizons, inputs and outputs with their units."""
     units = {feature.name: feature.unit for feature in contract.features}
     return {
         "name": contract.name,

@@ -1,7 +1,7 @@
-"""A TFLite model as a list of tensors and operators, and its way into a flatbuffer; it knows nothing of networks.
+"""A TFLite model as tensors and operators, written as a flatbuffer; independent of networks.
 
-The schema is tensorflow/compiler/mlir/lite/schema/schema.fbs, whose generated accessors the package `tflite` holds.
-A flatbuffer is written from its leaves up: whatever a table points to has to be in the buffer before the table is.
+The schema is tensorflow/compiler/mlir/lite/schema/schema.fbs; the package `tflite` holds its generated accessors.
+A flatbuffer is written from its leaves up: everything that a table points to has to be in the buffer before the table.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from edge_lstm.foundation.arrays import Floats
 SCHEMA_VERSION = 3
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # bytes: the runtimes map constants in place and load them with vector instructions
-_NO_DATA = 0  # by the schema, buffer 0 is empty
-_ONE_BYTE_CODES = 127  # codes up to here are also written in the field that old runtimes read
+_NO_DATA = 0  # in the schema, buffer 0 is empty
+_ONE_BYTE_CODES = 127  # codes up to this one are also written in the field that old runtimes read
 _TYPES = {np.dtype(np.float32): tflite.TensorType.FLOAT32, np.dtype(np.int8): tflite.TensorType.INT8,
           np.dtype(np.float16): tflite.TensorType.FLOAT16,
           np.dtype(np.int32): tflite.TensorType.INT32}  # fmt: skip
@@ -34,13 +34,13 @@ class _Tensor:
     type: int
     buffer: int = _NO_DATA
     batched: bool = False  # whether its first axis has any size
-    scales: Floats | None = None  # of int8 constants, one for each index of
+    scales: Floats | None = None  # of int8 constants, one per index along `axis`
     axis: int = 0
 
 
 @dataclass(frozen=True)
 class _Operator:
-    code: int  # its place in the table of operator codes
+    code: int  # its index in the table of operator codes
     inputs: Sequence[int]
     outputs: Sequence[int]
     name: str
@@ -48,14 +48,14 @@ class _Operator:
 
 
 class _Builder(flatbuffers.Builder):  # type: ignore[misc]
-    """A builder that writes equal vectors of numbers once: most tensors have one of two or three shapes."""
+    """A builder that writes equal vectors of numbers once, since most tensors share two or three shapes."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self._vectors: dict[tuple[str, bytes], int] = {}
 
     def shared_vector(self, values: NDArray[Any]) -> int:
-        """The place of a vector of these numbers."""
+        """The offset of a vector of these numbers."""
         known = (values.dtype.str, values.tobytes())
         if known not in self._vectors:
             self._vectors[known] = self.CreateNumpyVector(values)
@@ -63,7 +63,7 @@ class _Builder(flatbuffers.Builder):  # type: ignore[misc]
 
 
 class TfliteBuilder:
-    """Collects tensors (known by number) and operators in the order in which they run; `finish` gives the file."""
+    """Collects tensors, each with a number, and operators in the order of execution; `finish` returns the file."""
 
     def __init__(self) -> None:
         self._tensors: list[_Tensor] = []
@@ -72,11 +72,11 @@ class TfliteBuilder:
         self._buffers: list[bytes] = [b""]
 
     def batched(self, name: str, width: int) -> int:
-        """A float32 tensor (batch, width) that is given from outside or by an operator."""
+        """A float32 tensor (batch, width): an input of the model or an operator's output."""
         return self._add(_Tensor(name, (1, width), tflite.TensorType.FLOAT32, batched=True))
 
     def fixed(self, name: str, shape: tuple[int, ...]) -> int:
-        """A float32 tensor of one size that an operator gives."""
+        """A float32 tensor of fixed size: an operator's output."""
         return self._add(_Tensor(name, shape, tflite.TensorType.FLOAT32))
 
     def constant(self, name: str, array: NDArray[Any], scales: Floats | None = None, axis: int = 0) -> int:
@@ -86,7 +86,7 @@ class TfliteBuilder:
         return self._add(tensor)
 
     def four_bits(self, name: str, values: NDArray[np.int8], scales: Floats) -> int:
-        """An INT4 constant of values within -8 to 7, two a byte, the first in the low half."""
+        """An INT4 constant of values within -8 to 7, two per byte, the first in the low half."""
         flat = np.append(values.ravel(), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 15
         self._buffers.append((flat[::2] | flat[1::2] << 4).tobytes())
         tensor = _Tensor(name, values.shape, tflite.TensorType.INT4, len(self._buffers) - 1, scales=scales)
@@ -95,9 +95,9 @@ class TfliteBuilder:
     def operator(
         self, name: str, inputs: Sequence[int], outputs: Sequence[int], *, version: int = 1, **options: int
     ) -> None:
-        """Run the builtin operator `name`, as in FULLY_CONNECTED, with the fields of its options table as `options`.
+        """Add the builtin operator `name`, such as FULLY_CONNECTED; `options` are the fields of its options table.
 
-        `version` is the lowest that describes what it does here: a runtime refuses versions that it does not know.
+        version: the lowest one that covers its use here, since a runtime refuses versions that it does not know.
         """
         code = (getattr(tflite.BuiltinOperator, name), version)
         if code not in self._codes:
@@ -105,7 +105,7 @@ class TfliteBuilder:
         self._operators.append(_Operator(self._codes.index(code), inputs, outputs, name, options))
 
     def finish(self, inputs: Sequence[int], outputs: Sequence[int], description: str, note: bytes) -> bytes:
-        """The .tflite file; `note` becomes the metadata entry edge-lstm. Equal calls give equal bytes."""
+        """The .tflite file, with `note` as the metadata entry edge-lstm. Equal calls give equal bytes."""
         builder = _Builder(1024 + sum(map(len, self._buffers)))
         buffers = [_buffer(builder, data) for data in [*self._buffers, note]]
         subgraph = self._subgraph(builder, inputs, outputs)
@@ -135,7 +135,7 @@ class TfliteBuilder:
         return _table(builder, "SubGraph", **fields)
 
     def _signature(self, builder: Any, inputs: Sequence[int], outputs: Sequence[int]) -> int:
-        """Names for the inputs and outputs, for those who call `get_signature_runner`."""
+        """The names of inputs and outputs, for `get_signature_runner`."""
 
         def port(number: int) -> int:
             name = builder.CreateSharedString(self._tensors[number].name)
@@ -149,7 +149,7 @@ class TfliteBuilder:
 
 
 def _table(builder: Any, name: str, **fields: int) -> int:
-    """A table of the schema with these fields set (offsets of what is in the buffer already, or numbers)."""
+    """A table of the schema with these fields: numbers, or offsets of objects in the buffer."""
     getattr(tflite, f"{name}Start")(builder)
     for field, value in fields.items():
         getattr(tflite, f"{name}Add{field}")(builder, value)

@@ -1,8 +1,8 @@
-"""A network as a TFLite graph of one step, authored operator by operator; it needs neither torch nor TensorFlow.
+"""A network as a TFLite graph of one step, written operator by operator without torch or TensorFlow.
 
-Every operator has a version that tflite-runtime 2.14 knows. The graph takes `features` (batch, inputs) raw and each
-state (batch, hidden), and gives `prediction` (batch, outputs) in the targets' units and each next state; the batch
-can be resized.
+Every operator has a version that tflite-runtime 2.14 supports. Inputs are `features` (batch, inputs) in raw units and
+each state (batch, hidden). Outputs are `prediction` (batch, outputs) in the targets' units and each next state. The
+batch can be resized.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
-from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, facts
+from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, metadata
 from edge_lstm_export.writers.tflite_builder import TfliteBuilder
 
 _HALF_DEQUANTIZE, _FOUR_BIT_DEQUANTIZE = 3, 6
@@ -29,27 +29,27 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
     graph = _Graph(network)
     features = graph.model.batched(FEATURES, len(network.mean))
     states = [graph.model.batched(name, size) for name, size in network.state_sizes.items()]
-    entry = input_scaling_of(network, columns_at_load=False)
-    x = standardized = graph.entered(features, entry)
+    scaling = input_scaling_of(network, columns_at_load=False)
+    x = standardized = graph.scaled_inputs(features, scaling)
     step = graph.lstm if network.cell == "lstm" else graph.gru
     carried = len(CARRIED[network.cell])
     following: list[int] = []
-    for index, layer in enumerate((entry.first, *network.layers[1:])):
+    for index, layer in enumerate((scaling.first, *network.layers[1:])):
         following += step(index, layer, x, states[index * carried : (index + 1) * carried])
         x = following[-carried]  # the layer's hidden state is the next layer's input
     dense = graph.dense_head(x)
     if network.highway is not None:
-        samples = graph.samples(standardized, states[-1])
+        samples = graph.highway_samples(standardized, states[-1])
         dense = graph.highway(dense, samples, network.highway)
-    prediction = graph.changed(features, dense)
+    prediction = graph.add_level(features, dense)
     if network.highway is not None:
-        following.append(graph.newest(samples))
-    note = json.dumps(facts(contract), ensure_ascii=False).encode()
+        following.append(graph.next_register(samples))
+    note = json.dumps(metadata(contract), ensure_ascii=False).encode()
     return graph.model.finish([features, *states], [prediction, *following], contract.name, note)
 
 
-def side_by_side(left: Weight, right: Weight) -> Weight | None:
-    """One matrix of both, or None where they have a scale a row each: one product is faster than two."""
+def join_weights(left: Weight, right: Weight) -> Weight | None:
+    """Both matrices as one, since one product is faster than two; None if each has a scale per row."""
     if isinstance(left, Quantized) and isinstance(right, Quantized):
         if (left.bits, left.axis) != (8, 1) or (right.bits, right.axis) != (8, 1):
             return None
@@ -61,20 +61,20 @@ def side_by_side(left: Weight, right: Weight) -> Weight | None:
 
 
 class _Graph:
-    """A model that grows by one sub-expression a call; every tensor is (batch, width) and named for what it holds."""
+    """A model built by one expression per call; every tensor is (batch, width) and named after its content."""
 
     def __init__(self, network: Network) -> None:
         self.model = TfliteBuilder()
         self._network = network
         self._columns: int | None = None
 
-    def entered(self, features: int, entry: InputScaling) -> int:
-        """The features (batch, inputs) as the first layer takes them."""
+    def scaled_inputs(self, features: int, scaling: InputScaling) -> int:
+        """The features (batch, inputs), scaled for the first layer."""
         x, width = features, len(self._network.mean)
-        if entry.offset is not None:
-            x = self._apply("SUB", [x, self.model.constant("mean", entry.offset)], "centred", width)
-        if entry.factor is not None:
-            x = self._apply("MUL", [x, self.model.constant("inverse_scale", entry.factor)], "standardized", width)
+        if scaling.offset is not None:
+            x = self._apply("SUB", [x, self.model.constant("mean", scaling.offset)], "centred", width)
+        if scaling.factor is not None:
+            x = self._apply("MUL", [x, self.model.constant("inverse_scale", scaling.factor)], "standardized", width)
         return x
 
     def lstm(self, index: int, layer: Layer, x: int, state: Sequence[int]) -> list[int]:
@@ -82,7 +82,7 @@ class _Graph:
         h, c = state
         at = f"layer_{index}/"
         width = GATES["lstm"] * self._network.hidden
-        joined = side_by_side(layer.w_ih, layer.w_hh) if self._network.arithmetic == "float32" else None
+        joined = join_weights(layer.w_ih, layer.w_hh) if self._network.arithmetic == "float32" else None
         if joined is not None:
             both = self._apply("CONCATENATION", [x, h], f"{at}x_and_h", joined.shape[1], Axis=1)
             gates = self._dense(both, joined, layer.b_ih + layer.b_hh, f"{at}gates")
@@ -120,25 +120,25 @@ class _Graph:
     def dense_head(self, hidden: int) -> int:
         """The dense layer over hidden (batch, hidden), (batch, outputs)."""
         network = self._network
-        name = self._full if network.highway is None else "recurrent_part"
+        name = self._head_output if network.highway is None else "recurrent_part"
         return self._dense(hidden, network.head_weight, network.head_bias, name)
 
-    def samples(self, standardized: int, recent: int) -> int:
+    def highway_samples(self, standardized: int, recent: int) -> int:
         """The standardized sample and the shift register, the newest first."""
         width = len(self._network.mean) + self._network.recent_size
         return self._apply("CONCATENATION", [standardized, recent], "samples", width, Axis=1)
 
     def highway(self, dense: int, samples: int, taps: Floats) -> int:
-        """dense (batch, outputs) plus the taps over the samples."""
+        """dense (batch, outputs) plus the highway's weights over the samples."""
         outputs = len(taps)
         linear = self._dense(samples, taps, np.zeros(outputs, np.float32), "highway")
-        return self._apply("ADD", [dense, linear], self._full, outputs)
+        return self._apply("ADD", [dense, linear], self._head_output, outputs)
 
-    def newest(self, samples: int) -> int:
+    def next_register(self, samples: int) -> int:
         """The next shift register: the samples without the oldest.
 
-        STRIDED_SLICE, since tflite-runtime's fast kernels know no SLICE; what it then leaves to the slow ones gives
-        rows other last bits in other batch sizes.
+        STRIDED_SLICE is used because the fast kernels of tflite-runtime have no SLICE. With its slow kernels, the last
+        bits of a row depend on the batch size.
         """
         size = self._network.recent_size
         bounds = [
@@ -148,8 +148,8 @@ class _Graph:
         ]
         return self._apply("STRIDED_SLICE", [samples, *bounds], f"next_{RECENT}", size, BeginMask=1, EndMask=1)
 
-    def changed(self, features: int, dense: int) -> int:
-        """dense (batch, outputs), plus the raw features that changes are added to."""
+    def add_level(self, features: int, dense: int) -> int:
+        """dense (batch, outputs), plus the raw features if the network predicts changes."""
         network = self._network
         if not network.change_of.size:
             return dense
@@ -159,8 +159,8 @@ class _Graph:
         return self._apply("ADD", [dense, level], PREDICTION, outputs)
 
     @property
-    def _full(self) -> str:
-        """What the sum of the head and the highway is called."""
+    def _head_output(self) -> str:
+        """The name of the sum of head and highway."""
         return "change" if self._network.change_of.size else PREDICTION
 
     def _apply(self, operator: str, inputs: Sequence[int], name: str, width: int, **options: int) -> int:
@@ -179,7 +179,7 @@ class _Graph:
         return self._apply("FULLY_CONNECTED", inputs, name, weight.shape[0])
 
     def _dynamic(self, x: int, weight: Weight, bias: Floats, name: str) -> int:
-        """The same in integers: LiteRT finds the scale of each row of x at each step."""
+        """The same product in integers: LiteRT finds the scale of each row of x at each step."""
         if not isinstance(weight, Quantized):
             raise ValueError(f"expected int8 weights for dynamic kernels, found {weight.dtype}")
         stored = self.model.constant(f"{name}/int8", weight.values, weight.scales[:1])
@@ -191,7 +191,7 @@ class _Graph:
         return output
 
     def _matrix(self, name: str, weight: Weight) -> int:
-        """The weight as a float32 tensor; what is stored otherwise is dequantized once, when a runtime loads it."""
+        """The weight as a float32 tensor; other types are dequantized once, when a runtime loads the model."""
         if not isinstance(weight, Quantized):
             if weight.dtype == np.float32:
                 return self.model.constant(name, weight)

@@ -24,7 +24,7 @@ from edge_lstm_export.assemble import Proof, export_bundle
 from edge_lstm_export.proof.budgets import Budgets
 from edge_lstm_export.proof.certify import warm_up_steps
 from edge_lstm_export.proof.golden_vectors import golden_inputs, with_weights
-from edge_lstm_export.proof.stress import SEGMENTS, stress_tapes
+from edge_lstm_export.proof.stress import SEGMENTS, stress_inputs
 from edge_lstm_export.quantization.distill import distilled
 from edge_lstm_export.quantization.quantize import quantized
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
@@ -115,7 +115,7 @@ def test_auto_takes_the_smallest_scheme_within_the_budget(
 def test_a_key_or_folder_that_will_not_do_is_refused_before_anything_is_measured(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assemble, "networks_of", lambda *_: pytest.fail("worked before it looked"))
+    monkeypatch.setattr(assemble, "quantized_networks", lambda *_: pytest.fail("worked before it looked"))
     (tmp_path / "other.key").write_text("not a key")
     for key, found in (("other.key", "something else"), ("none.key", "No such file")):
         with pytest.raises(EdgeLstmError, match=f"expected .* key .*{key}.*found:? {found}"):
@@ -137,26 +137,26 @@ def test_a_model_that_forgets_at_once_needs_no_warm_up(make_checkpoint: MakeChec
 def test_stress_holds_missing_values_and_sets_their_masks(make_checkpoint: MakeCheckpoint) -> None:
     features = [Feature("a", "", 5.0, 2.0, mask=True), Feature("b", "", 0.0, 1.0)]
     contract = make_checkpoint(features=features).contract
-    tape = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
-    tape[:, 2] = 0
-    tapes = stress_tapes(contract, tape, 1000)
-    assert tapes.shape == (1000, 5, 3)
-    assert np.allclose(tapes[:100, 1, 0], 5 + 2 * (2 * (tape[:, 0] - 5) / 2 + 1), atol=1e-4)
-    missing = tapes[:, 4, 2] == 1
+    inputs = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    inputs[:, 2] = 0
+    segments = stress_inputs(contract, inputs, 1000)
+    assert segments.shape == (1000, 5, 3)
+    assert np.allclose(segments[:100, 1, 0], 5 + 2 * (2 * (inputs[:, 0] - 5) / 2 + 1), atol=1e-4)
+    missing = segments[:, 4, 2] == 1
     assert 0.02 < missing.mean() < 0.3
     held = np.flatnonzero(missing)
-    assert (tapes[held, 4, 0] == tapes[held - 1, 4, 0]).all()
+    assert (segments[held, 4, 0] == segments[held - 1, 4, 0]).all()
 
 
 def test_distillation_halves_the_drift_of_int8_and_int4(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint("gru", hidden=24, changes=False)
-    tape = golden_inputs(checkpoint)
-    expected, _ = checkpoint.model.stream(tape)
+    inputs = golden_inputs(checkpoint)
+    expected, _ = checkpoint.model.stream(inputs)
     for scheme in ("int8", "int4"):
         plain = quantized(checkpoint.model.network(), scheme)
         taught = distilled(checkpoint, scheme, 250)
         before, after = (
-            drift(with_weights(checkpoint.model, one).stream(tape)[0], expected) for one in (plain, taught)
+            drift(with_weights(checkpoint.model, one).stream(inputs)[0], expected) for one in (plain, taught)
         )
         assert after <= before / 2, scheme
         assert len(np.unique(dense(taught.head_weight)[0])) <= (15 if scheme == "int4" else 255)

@@ -11,7 +11,7 @@ from edge_lstm.backends.selftest import drift
 from edge_lstm.bundle.network import Cell, Quantized
 from edge_lstm.bundle.schemes import Scheme
 from edge_lstm_export.proof.golden_vectors import with_weights
-from edge_lstm_export.quantization.error_feedback import Factor, with_feedback
+from edge_lstm_export.quantization.error_feedback import MatrixWithInputs, round_with_feedback
 from edge_lstm_export.quantization.quantize import int8_columns, int8_rows, quantized
 from edge_lstm_train.model.checkpoint import Checkpoint
 
@@ -55,11 +55,11 @@ def test_feedback_halves_what_rounding_costs_on_input_that_it_never_saw(
     make_checkpoint: Callable[..., Checkpoint], scheme: Scheme, cell: Cell
 ) -> None:
     checkpoint = make_checkpoint(cell, 1, hidden=32, changes=False, steps=2000)
-    network, tape = checkpoint.model.network(), checkpoint.tape
-    expected, _ = checkpoint.model.stream(tape)
+    network, inputs = checkpoint.model.network(), checkpoint.input_sequence
+    expected, _ = checkpoint.model.stream(inputs)
     before, after = (
-        drift(with_weights(checkpoint.model, one).stream(tape)[0][1000:], expected[1000:])
-        for one in (quantized(network, scheme), quantized(network, scheme, tape[:1000]))
+        drift(with_weights(checkpoint.model, one).stream(inputs)[0][1000:], expected[1000:])
+        for one in (quantized(network, scheme), quantized(network, scheme, inputs[:1000]))
     )
     assert after <= before / 2, (before, after)
 
@@ -70,10 +70,12 @@ def test_feedback_changes_no_scale_and_leaves_what_is_exact() -> None:
     whole[0] = 127
     whole[:, 3] = 0
     nearest = int8_columns(whole)
-    (found,) = with_feedback([Factor(whole, nearest, random.normal(size=(50, 6)).astype(np.float32))])
+    (found,) = round_with_feedback([MatrixWithInputs(whole, nearest, random.normal(size=(50, 6)).astype(np.float32))])
     assert np.array_equal(found.dequantized(), nearest.dequantized())
     assert found.scales is nearest.scales
-    (silent,) = with_feedback([Factor(whole / 3, int8_columns(whole / 3), np.zeros((50, 6), np.float32))])
+    (silent,) = round_with_feedback(
+        [MatrixWithInputs(whole / 3, int8_columns(whole / 3), np.zeros((50, 6), np.float32))]
+    )
     assert np.array_equal(silent.values, nearest.values)
 
 

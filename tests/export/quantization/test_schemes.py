@@ -110,9 +110,9 @@ def test_static_int8_warns_once_of_input_outside_its_calibration(
     stepped = load(bundle, backend, "int8-static")
     states = initial_states(bundle.contract, 1)
     with caplog.at_level(logging.WARNING):
-        stepped.step(checkpoint.tape[:1], states)
+        stepped.step(checkpoint.input_sequence[:1], states)
         assert caplog.messages == []
         for _ in range(3):
-            stepped.step(checkpoint.tape[:1] * 2 + 1, states)
+            stepped.step(checkpoint.input_sequence[:1] * 2 + 1, states)
     assert len(caplog.messages) == 3  # one a feature
     assert caplog.messages[0].startswith("input outside its calibration feature=level value=")

@@ -56,7 +56,7 @@ def test_a_highway_is_one_more_state_and_every_backend_carries_it(
         assert verdict.error <= PARITY.get(verdict.scheme, 1e-5), verdict
         assert verdict.smallest_batch is not None, verdict
     register = read_golden_vectors(bundle).expected["float32"].states[-1]  # (marks, highway * 3), the newest first
-    samples = (checkpoint.tape - checkpoint.model.mean.numpy()) / checkpoint.model.scale.numpy()
+    samples = (checkpoint.input_sequence - checkpoint.model.mean.numpy()) / checkpoint.model.scale.numpy()
     assert np.allclose(register[-1], samples[: -1 - highway : -1].ravel(), atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_only_level_free_taps_ignore_a_level_that_was_never_met(
 def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
     golden = read_golden_vectors(bundle_of(checkpoint))
-    prediction, states = checkpoint.model.stream(checkpoint.tape, [1, 10, 100, 1000])
+    prediction, states = checkpoint.model.stream(checkpoint.input_sequence, [1, 10, 100, 1000])
     assert golden.marks.tolist() == [1, 10, 100, 1000]
     assert np.array_equal(golden.expected["float32"].prediction, prediction)
     assert all(np.array_equal(*pair) for pair in zip(golden.expected["float32"].states, states, strict=True))
@@ -102,8 +102,8 @@ def test_changes_are_added_to_the_raw_feature_and_levels_are_not(
     checkpoint = make_checkpoint(changes=changes)
     bundle = bundle_of(checkpoint)
     golden = read_golden_vectors(bundle)
-    head_only, _ = make_checkpoint(changes=False).model.stream(checkpoint.tape)
-    expected = head_only + checkpoint.tape[:, [0, 0]] if changes else head_only
+    head_only, _ = make_checkpoint(changes=False).model.stream(checkpoint.input_sequence)
+    expected = head_only + checkpoint.input_sequence[:, [0, 0]] if changes else head_only
     for name, scheme in runnable(bundle):
         if scheme == "float32":
             prediction, _ = replay_tape(load(bundle, name, scheme), bundle.contract, golden.features, golden.marks)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.recordings.recording import Recording
-from edge_lstm_train.data.augment import AugmentedRuns, Noise
+from edge_lstm_train.data.augment import Noise, RunAugmentation
 from edge_lstm_train.data.batches import Batch, carried_chunks, cropped_runs
 from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.recipe.recipe import Recipe
@@ -75,7 +75,7 @@ def test_a_turned_sensor_is_turned_for_a_whole_run_and_what_is_derived_follows(
 ) -> None:
     dataset = moved(recipe_of, recording_of)
     batch = whole_runs(dataset)
-    worn = AugmentedRuns(AugmentSection(rotate_degrees=60.0, scale=0.3, axes=[AXES]), dataset.contract)
+    worn = RunAugmentation(AugmentSection(rotate_degrees=60.0, scale=0.3, axes=[AXES]), dataset.contract)
     found = worn(batch, np.random.default_rng(1))
     np.testing.assert_array_equal(found.targets, batch.targets)
     turned = []
@@ -101,7 +101,7 @@ def test_another_pace_holds_for_a_whole_run_and_asks_nothing_behind_its_end(
     dataset = moved(recipe_of, recording_of)
     batch = whole_runs(dataset)
     batch.features[..., 0] = batch.targets[..., 0] = np.arange(60)  # each step says which it is
-    worn = AugmentedRuns(AugmentSection(warp=0.4), dataset.contract)
+    worn = RunAugmentation(AugmentSection(warp=0.4), dataset.contract)
     paces = []
     for seed in range(40):
         found = worn(batch, np.random.default_rng(seed))

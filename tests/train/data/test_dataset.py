@@ -18,8 +18,9 @@ from edge_lstm.streaming.reading import Reading
 from edge_lstm_train.data.batches import carried_chunks, window_ends, windows
 from edge_lstm_train.data.dataset import dataset_of, read_dataset
 from edge_lstm_train.data.outliers import outliers
-from edge_lstm_train.evaluation.scores import aligned, predict
-from edge_lstm_train.model.fit import fit, streamed
+from edge_lstm_train.evaluation.predictions import aligned, predict
+from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.recipe.sections import ClassifySection, FeatureSection, FitSection
 
@@ -129,7 +130,7 @@ def test_a_feature_that_tells_a_target_beforehand_is_refused_whatever_horizons_a
     for horizons in ([1], [1, 2]):
         with pytest.raises(EdgeLstmError) as caught:
             dataset_of(recipe_of(features={"hPa": False, "tomorrow": False}, horizons=horizons), recording)
-        told = '"tomorrow" to say no more than a device knows, found that it tells "hPa" 2 steps ahead exactly'
+        told = '"tomorrow" to hold what a device can measure, found that it determines "hPa" 2 steps ahead'
         assert told in str(caught.value)
     assert dataset_of(recipe_of(features={"tomorrow": False, "hPa": False}), recording)  # yesterday's is no leak
 
@@ -150,12 +151,12 @@ def test_a_feature_with_a_value_for_each_class_is_refused_and_the_labels_own_pas
     alone = dataclasses.replace(recipe, features={"state": state})
     both = dataclasses.replace(recipe, features={"state": state, "copy": FeatureSection()})
     for one in (alone, both):  # the label now is among the inputs
-        with pytest.raises(EdgeLstmError, match=r'expected "(copy|state)" to say no more .* tells "state" exactly'):
+        with pytest.raises(EdgeLstmError, match=r'expected "(copy|state)" to hold what .* determines "state"'):
             dataset_of(one, recording)
     later = dataclasses.replace(recipe.classify, ahead=1)
     assert dataset_of(dataclasses.replace(both, classify=later), recording)
     before = dataclasses.replace(recording.rows(slice(199)), values=np.stack([states[:-1], states[1:]], axis=1))
-    with pytest.raises(EdgeLstmError, match='found that it tells "state" 1 step ahead exactly'):
+    with pytest.raises(EdgeLstmError, match='found that it determines "state" 1 step ahead'):
         dataset_of(dataclasses.replace(both, classify=later), before)
 
 
@@ -247,7 +248,7 @@ def test_classes_that_the_recording_does_not_know_or_knows_besides_are_named(
     assert 'expected the classes of "gait" to be run, sit, found "walk" (20 steps)\n' in told(labelled, "run", "sit")
     assert 'found "Walk" (no step), "walk" (20 steps)\n' in told(labelled, "run", "sit", "Walk")
     assert '"2" (3 steps), ' in (many := told(numbered, "0", "1"))
-    assert " and 10 more\nhint: write classes as the recording does" in many
+    assert " and 10 more\nhint: write the classes as the recording does" in many
 
 
 def test_a_value_far_from_all_others_is_named_by_its_place_and_refused_where_no_sensor_can_measure_it(
@@ -355,4 +356,4 @@ def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
     model = fit(recipe, dataset, np.ones(1)).model
     runtime = aligned(dataset, predict(dataset.contract, model.network(), recording))
     assert np.isfinite(runtime).all()
-    np.testing.assert_allclose(runtime, streamed(model, dataset), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(runtime, predict_streamed(model, dataset), rtol=1e-4, atol=1e-4)

@@ -70,7 +70,7 @@ def test_a_group_is_left_out_whole_by_key_or_by_column() -> None:
     with pytest.raises(EdgeLstmError) as caught:
         table(recording("abc"), SplitSection(leave_out=["a"]), keyed)
     assert 'expected groups in leave_out, found "a"' in caught.value.message
-    assert 'the stream "a" goes with its group "north"' in caught.value.hint
+    assert 'the stream "a" is in the group "north"' in caught.value.hint
 
 
 def test_whole_streams_are_drawn_for_the_parts_by_their_shares_and_the_seed() -> None:

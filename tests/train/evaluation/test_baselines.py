@@ -11,7 +11,7 @@ import pytest
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import dataset_of
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.evaluation.scores import Score, score, table_text, verdict
+from edge_lstm_train.evaluation.regression import Score, score, table_text, verdict
 
 Make = Callable[..., Any]
 

@@ -19,9 +19,11 @@ from edge_lstm_train.evaluation.classification import (
     true_classes,
 )
 from edge_lstm_train.evaluation.classification import verdict as classification_verdict
-from edge_lstm_train.evaluation.scores import coverage, predict
-from edge_lstm_train.evaluation.verdict import evaluate_run
-from edge_lstm_train.model.fit import fit, untrained
+from edge_lstm_train.evaluation.evaluate import evaluate
+from edge_lstm_train.evaluation.predictions import predict
+from edge_lstm_train.evaluation.regression import coverage
+from edge_lstm_train.model.fit import fit
+from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import (
     AnomalySection,
@@ -53,7 +55,7 @@ def test_a_network_that_remembers_tells_classes_apart_that_no_single_step_can(
     dataset = dataset_of(recipe, labelled)
     fitted = fit(recipe, dataset, np.ones(2))
     predictions = predict(dataset.contract, fitted.model.network(), dataset.recording)
-    judged = evaluate_run(recipe, dataset, None, predictions)
+    judged = evaluate(recipe, dataset, None, predictions)
     (figures,) = judged.figures["test"]
     assert figures["accuracy"]["model"] > 0.95
     assert figures["accuracy"]["logistic"] < 0.7
@@ -71,7 +73,7 @@ def test_the_next_symbol_has_a_markov_chain_beside_it(recipe_of: Make, recording
     truth, test = true_classes(dataset), dataset.steps("test")[:-1]
     assert truth[:4].tolist() == [1, 2, 1, 0]
     assert (class_baselines(dataset)[MARKOV][test] == truth[test]).mean() == pytest.approx(0.75, abs=0.02)
-    assert untrained(recipe, dataset, np.ones(3)).seen.tolist() == [0, 1, 1, 1]  # the number of a class means nothing
+    assert initial_model(recipe, dataset, np.ones(3)).seen.tolist() == [0, 1, 1, 1]  # a class's number is no level
 
 
 def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) -> None:
@@ -83,9 +85,7 @@ def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) ->
     assert np.nanmax(dataset.targets) == 3.0
     baselines = fit_baselines(dataset)
     fitted = fit(recipe, dataset, baselines.residual)
-    judged = evaluate_run(
-        recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording)
-    )
+    judged = evaluate(recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording))
     assert set(judged.scores[0].rmse) == {"model", "mean", "ridge"}
     assert judged.scores[0].r2["ridge"] > 0.8
     assert judged.scores[0].unit == "W"
@@ -132,9 +132,7 @@ def test_an_anomaly_is_scored_against_its_truth(recipe_of: Make, recording_of: M
     dataset = dataset_of(recipe, recording)
     baselines = fit_baselines(dataset)
     fitted = fit(recipe, dataset, baselines.residual)
-    judged = evaluate_run(
-        recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording)
-    )
+    judged = evaluate(recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording))
     (figures,) = judged.figures["test"]
     assert figures["f1"]["model"] > 0.7
     assert figures["false_alarms"]["model"] < 0.1
@@ -181,15 +179,15 @@ def test_a_recording_without_times_is_drawn_over_its_rows(recipe_of: Make, waves
     assert (recipe.recording.row_s, numbered.recording.row_s, clocked.recording.row_s) == (None, 60.0, None)
     dataset = dataset_of(numbered, with_label(waves, "y", np.arange(len(waves)) % 7.0))
     baselines = fit_baselines(dataset)
-    model = untrained(numbered, dataset, baselines.residual)
-    judged = evaluate_run(numbered, dataset, baselines, predict(dataset.contract, model.network(), dataset.recording))
+    model = initial_model(numbered, dataset, baselines.residual)
+    judged = evaluate(numbered, dataset, baselines, predict(dataset.contract, model.network(), dataset.recording))
     titles = [section.title for section in judged.sections]
     assert titles == ["Error on the test part", "The end of the test part", "Residuals", "By stream, the worst first"]
     table, note = judged.sections[0].blocks
     assert table.header == ["estimated", "model", "mean", "ridge", "skill", "R²"]
-    assert note.text.endswith("Skill is how far the model's RMSE lies below that of the mean.")
+    assert note.text.endswith("Skill is 1 - RMSE of the model / RMSE of the mean.")
     (residuals,) = judged.sections[2].blocks
-    assert residuals.caption == "y: how far off, and how often"
+    assert residuals.caption == "y: distribution of the error"
 
 
 def test_a_reconstruction_has_beside_it_what_was_known_before_the_step(recipe_of: Make, recording_of: Make) -> None:
@@ -209,15 +207,13 @@ def test_a_reconstruction_has_beside_it_what_was_known_before_the_step(recipe_of
     np.testing.assert_array_equal(baselines.predictions["persistence"][1:], dataset.values[:-1])
     assert baselines.residual == pytest.approx([0.06, 0.06], abs=0.02)  # a forecast of the step, and not the step
     fitted = fit(recipe, dataset, baselines.residual)
-    judged = evaluate_run(
-        recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording)
-    )
+    judged = evaluate(recipe, dataset, baselines, predict(dataset.contract, fitted.model.network(), dataset.recording))
     assert min(point.validation_error for point in fitted.curve) < 1.2 < fitted.curve[0].validation_error
     assert judged.figures["test"][0]["f1"]["model"] > 0.7
     titles = [section.title for section in judged.sections]
     assert titles[2:6] == [
         "Threshold",
-        "The reconstruction behind it",
+        "Errors of the reconstruction",
         "The end of the test part (times in UTC)",
         "Residuals",
     ]

@@ -15,9 +15,9 @@ from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.evaluation import detection
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.classification import MARKOV, class_baselines, recordings_score
-from edge_lstm_train.evaluation.scores import predict, rows_of
-from edge_lstm_train.evaluation.verdict import Evaluation, evaluate_run
-from edge_lstm_train.model.fit import untrained
+from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
+from edge_lstm_train.evaluation.predictions import predict, predictions_by_step
+from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import AnomalySection, ClassifySection, FeatureSection, SplitSection
 from tests.train.conftest import of_task, with_label
@@ -29,8 +29,8 @@ def judged_untrained(recipe: Recipe, recording: Recording) -> Evaluation:
     dataset = dataset_of(recipe, recording)
     baselines = None if recipe.classify is not None else fit_baselines(dataset)
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
-    network = untrained(recipe, dataset, spread).network()
-    return evaluate_run(recipe, dataset, baselines, predict(dataset.contract, network, recording))
+    network = initial_model(recipe, dataset, spread).network()
+    return evaluate(recipe, dataset, baselines, predict(dataset.contract, network, recording))
 
 
 def captions(judged: Evaluation, title: str) -> list[str]:
@@ -89,10 +89,11 @@ def test_the_ridge_beside_quantiles_is_that_of_their_target(recipe_of: Make, wav
 def test_steps_closer_than_a_millisecond_keep_their_own_predictions(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 1.7e9 + at / 8000, [float(at % 5)]) for at in range(200)]
     dataset = dataset_of(recipe_of(), recording_of(rows))
-    said = [Prediction("s", time, step, step, {"x": {1: 0.0}}) for step, time in enumerate(dataset.times.tolist(), 1)]
-    assert [row for row, _ in rows_of(dataset, said)] == list(range(200))
-    told = [one._replace(time=one.time + 0.0004) for one in said[::40]]  # as MQTT rounds them
-    assert len(list(rows_of(dataset, told))) == 5
+    times = enumerate(dataset.times.tolist(), 1)
+    predicted = [Prediction("s", time, step, step, {"x": {1: 0.0}}) for step, time in times]
+    assert [row for row, _ in predictions_by_step(dataset, predicted)] == list(range(200))
+    told = [one._replace(time=one.time + 0.0004) for one in predicted[::40]]  # as MQTT rounds them
+    assert len(list(predictions_by_step(dataset, told))) == 5
 
 
 def gestures(recipe_of: Make, recording_of: Make) -> tuple[Recipe, Dataset]:
@@ -107,10 +108,11 @@ def gestures(recipe_of: Make, recording_of: Make) -> tuple[Recipe, Dataset]:
 
 def test_a_vote_is_judged_by_the_label_at_the_end_of_each_recording(recipe_of: Make, recording_of: Make) -> None:
     _, dataset = gestures(recipe_of, recording_of)
-    said = np.where(np.arange(200) % 20 < 15, 1 - np.arange(200) // 20 % 2, np.arange(200) // 20 % 2)  # right at last
+    truth = np.arange(200) // 20 % 2
+    predicted = np.where(np.arange(200) % 20 < 15, 1 - truth, truth)  # right in the end
     often = np.where(np.arange(200) % 20 < 15, 0, 1)
-    score = recordings_score(dataset, {"often": often}, said, "move")
-    assert (score.pairs, score.what) == (2, "recordings")
+    score = recordings_score(dataset, {"often": often}, predicted, "move")
+    assert (score.pairs, score.counted) == (2, "recordings")
     assert score.accuracy == {"model": 1.0, "often": 0.5}
     assert score.confusion.tolist() == [[1, 0], [0, 1]]
 
@@ -130,9 +132,9 @@ def test_a_markov_chain_says_the_majority_after_what_training_never_saw(recipe_o
     recording = dataclasses.replace(recording, categories={"x": ("a", "b", "c")})
     recipe = of_task(recipe_of(), classify=ClassifySection("x", classes=["a", "b", "c"], ahead=1))
     recipe = dataclasses.replace(recipe, features={"x": FeatureSection(categories=["a", "b", "c"])})
-    said = class_baselines(dataset_of(recipe, recording))
+    predicted = class_baselines(dataset_of(recipe, recording))
     after_a = np.flatnonzero(words == 0)[5:-5]
-    assert set(said[MARKOV][after_a]) == set(said["majority"]) != {0}
+    assert set(predicted[MARKOV][after_a]) == set(predicted["majority"]) != {0}
 
 
 def alarms_of(recipe_of: Make, recording_of: Make, truth: np.ndarray | None) -> tuple[Dataset, detection.AlarmScore]:
@@ -159,7 +161,7 @@ def test_an_alarm_at_the_end_of_one_stream_is_not_that_at_the_start_of_the_next(
     assert score.missed["model"] == pytest.approx(2 / 6)
     own = detection.alarm_scores_by_stream(dataset, {"model": np.zeros(100, bool)}, np.ones(100, bool), truth)
     assert [one.anomalous for one in own.values()] == [0.0, 0.6]
-    assert sorted(own.items(), key=detection.selection_error)[0][0] == "b"
+    assert sorted(own.items(), key=detection.worst_first)[0][0] == "b"
 
 
 def test_no_rate_is_claimed_where_the_truth_is_not_known(recipe_of: Make, recording_of: Make) -> None:
@@ -167,7 +169,7 @@ def test_no_rate_is_claimed_where_the_truth_is_not_known(recipe_of: Make, record
     for rates in (score.f1, score.false_alarms, score.missed):
         assert all(math.isnan(rate) for rate in rates.values())
     assert score.alarms["model"] == pytest.approx(6 / 20)
-    assert detection.verdict(score).startswith("The truth is not known here. The model raised 3 alarms, over 30.0 %")
+    assert detection.verdict(score).startswith("The truth is not known. The model raised 3 alarms, over 30.0 %")
     part = np.zeros(100)
     part[90:96] = math.nan
     _, score = alarms_of(recipe_of, recording_of, part)
@@ -177,10 +179,10 @@ def test_no_rate_is_claimed_where_the_truth_is_not_known(recipe_of: Make, record
 def test_a_test_part_without_an_anomaly_says_nothing_of_f1(recipe_of: Make, recording_of: Make) -> None:
     _, score = alarms_of(recipe_of, recording_of, np.zeros(100))
     assert detection.verdict(score) == (
-        "There was no anomaly in the 20 steps that were judged, so only false alarms could be made: the model was in "
+        "The 20 scored steps hold no anomaly, so every alarm is a false one: the model was in "
         "alarm for 30.0 % of them, ridge for 0.0 %."
     )
-    assert detection.numbers(score)["f1"] == {"model": None, "ridge": None, "always": None}
+    assert detection.figures(score)["f1"] == {"model": None, "ridge": None, "always": None}
 
 
 def test_thresholds_trade_false_alarms_for_missed_ones(recipe_of: Make, recording_of: Make) -> None:

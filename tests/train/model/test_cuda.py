@@ -15,9 +15,11 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.data.batches import carried_chunks
 from edge_lstm_train.data.dataset import dataset_of
+from edge_lstm_train.model.carried_state import forward_batch
 from edge_lstm_train.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edge_lstm_train.model.fit import carried, fit, untrained
-from edge_lstm_train.model.losses import objective
+from edge_lstm_train.model.fit import fit
+from edge_lstm_train.model.initial_model import initial_model
+from edge_lstm_train.model.losses import loss_functions
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import ModelSection, RegressSection
 from tests.train.conftest import of_task, with_label
@@ -49,13 +51,13 @@ def test_all_that_an_update_computes_with_lies_where_the_network_lies(
     dataset = dataset_of(recipe, waves)
     spread = np.ones(dataset.targets.shape[1])
     # torch's "meta" device computes shapes alone, and refuses a tensor of another device as a GPU does
-    network, aim = untrained(recipe, dataset, spread).to("meta").train(), objective(recipe, dataset, spread)
+    network, losses = initial_model(recipe, dataset, spread).to("meta").train(), loss_functions(recipe, dataset, spread)
     optimizer = torch.optim.AdamW(network.parameters())
     state = None
     for batch in itertools.islice(carried_chunks(dataset, 2, 6, np.random.default_rng(1)), 2):
         batch.restart[0, 3] = True  # so that the batch goes in two pieces
-        predictions, state = carried(network, batch, state)
-        loss = aim.loss(predictions, torch.from_numpy(batch.targets).to("meta"))
+        predictions, state = forward_batch(network, batch, state)
+        loss = losses.loss(predictions, torch.from_numpy(batch.targets).to("meta"))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

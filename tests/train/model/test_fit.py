@@ -14,9 +14,11 @@ from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.data.batches import Batch
 from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.evaluation.scores import aligned, predict
+from edge_lstm_train.evaluation.predictions import aligned, predict
 from edge_lstm_train.model import fit as fitting
-from edge_lstm_train.model.fit import Fitted, fit, streamed, untrained
+from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.fit import Fitted, fit
+from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import FitSection, ModelSection, RegressSection
 from tests.train.conftest import of_task, with_label
@@ -76,18 +78,18 @@ def test_the_runtime_says_what_torch_says_of_whole_sequences(recipe_of: Make, wa
         recipe = recipe_of(horizons=[1, 4], model=ModelSection(cell=cell, hidden=8, layers=2), max_gap_s=600)
         dataset, fitted = fitted_on(recipe, waves)
         runtime = aligned(dataset, predict(dataset.contract, fitted.model.network(), waves))
-        np.testing.assert_allclose(streamed(fitted.model, dataset), runtime, rtol=1e-5)
+        np.testing.assert_allclose(predict_streamed(fitted.model, dataset), runtime, rtol=1e-5)
 
 
 def test_an_untrained_network_is_persistence_or_the_mean(recipe_of: Make, waves: Recording) -> None:
     recipe = recipe_of(horizons=[1, 4])
     dataset = dataset_of(recipe, waves)
-    said = streamed(untrained(recipe, dataset, np.ones(2)), dataset)
-    np.testing.assert_allclose(said, dataset.newest, rtol=1e-6)
+    predicted = predict_streamed(initial_model(recipe, dataset, np.ones(2)), dataset)
+    np.testing.assert_allclose(predicted, dataset.naive_predictions, rtol=1e-6)
     absolute = dataclasses.replace(recipe, forecast=dataclasses.replace(recipe.forecast, change=False))
-    said = streamed(untrained(absolute, dataset, np.ones(2)), dataset)
+    predicted = predict_streamed(initial_model(absolute, dataset, np.ones(2)), dataset)
     usual = np.nanmean(dataset.targets[dataset.steps("train")], axis=0)
-    np.testing.assert_allclose(said, np.broadcast_to(usual, said.shape), rtol=1e-6)
+    np.testing.assert_allclose(predicted, np.broadcast_to(usual, predicted.shape), rtol=1e-6)
 
 
 def test_a_state_does_not_cross_a_restart(recipe_of: Make, waves: Recording) -> None:
@@ -95,7 +97,7 @@ def test_a_state_does_not_cross_a_restart(recipe_of: Make, waves: Recording) -> 
     gap = int(np.flatnonzero(dataset.restart)[-1])
     alone = dataclasses.replace(dataset, features=dataset.features.copy())
     alone.features[gap - 50 : gap] = 0
-    before, after = streamed(fitted.model, dataset), streamed(fitted.model, alone)
+    before, after = predict_streamed(fitted.model, dataset), predict_streamed(fitted.model, alone)
     np.testing.assert_array_equal(before[gap:], after[gap:])
     assert not np.array_equal(before[gap - 50 : gap], after[gap - 50 : gap])
 
@@ -179,8 +181,8 @@ def test_a_refit_learns_from_the_validation_part_and_so_does_the_ridge_beside_it
         baselines = fit_baselines(dataset, refit)
         fitted = fit(recipe, dataset, baselines.residual)
         assert fitted.refitted == refit
-        said = streamed(fitted.model, dataset)[:, 0], baselines.predictions["ridge"][:, 0]
-        return [float(np.polyfit(values, one, 1)[0]) for one in said]
+        predicted = predict_streamed(fitted.model, dataset)[:, 0], baselines.predictions["ridge"][:, 0]
+        return [float(np.polyfit(values, one, 1)[0]) for one in predicted]
 
     assert slopes(False) == pytest.approx([1.0, 1.0], abs=0.05)
     assert slopes(True) == pytest.approx([1.25, 1.25], abs=0.05)  # three rows of 1 to one of 2, and none of 9

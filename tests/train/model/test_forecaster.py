@@ -11,8 +11,10 @@ import pytest
 from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.data.dataset import dataset_of
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.evaluation.scores import aligned, predict
-from edge_lstm_train.model.fit import fit, streamed, untrained
+from edge_lstm_train.evaluation.predictions import aligned, predict
+from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.fit import fit
+from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import FeatureSection, FitSection, ModelSection, RegressSection
 from tests.train.conftest import of_task, with_label
@@ -29,23 +31,23 @@ def test_a_head_that_says_all_of_its_target_works_in_the_targets_own_unit(recipe
     dataset = dataset_of(alone, with_label(recording, "power", power))
     ridge = np.array([0.5])
     usual = np.nanstd(dataset.targets[dataset.steps("train")])
-    assert untrained(alone, dataset, ridge).output_scale.tolist() == pytest.approx([usual])
-    assert untrained(beside, dataset, ridge).output_scale.tolist() == [0.5]  # the highway says the most of it
+    assert initial_model(alone, dataset, ridge).output_scale.tolist() == pytest.approx([usual])
+    assert initial_model(beside, dataset, ridge).output_scale.tolist() == [0.5]  # the highway says the most of it
     level = dataclasses.replace(recipe_of(), forecast=dataclasses.replace(recipe_of().forecast, change=False))
     usual = np.nanstd(dataset_of(level, recording).targets[:240])
-    assert untrained(level, dataset_of(level, recording), ridge).output_scale.tolist() == pytest.approx([usual])
+    assert initial_model(level, dataset_of(level, recording), ridge).output_scale.tolist() == pytest.approx([usual])
     ahead = dataset_of(recipe_of(), recording)
-    assert untrained(recipe_of(), ahead, ridge).output_scale.tolist() == [0.5]  # a change from the newest value
+    assert initial_model(recipe_of(), ahead, ridge).output_scale.tolist() == [0.5]  # a change from the newest value
 
 
 def test_an_untrained_highway_is_the_ridge_over_its_taps(recipe_of: Make, waves: Recording) -> None:
     recipe = recipe_of(model=ModelSection(hidden=4, highway=11, level_free=False))
     dataset = dataset_of(recipe, waves)
     baselines = fit_baselines(dataset)
-    said = streamed(untrained(recipe, dataset, baselines.residual), dataset)
+    predicted = predict_streamed(initial_model(recipe, dataset, baselines.residual), dataset)
     test = dataset.steps("test")[12:]
     own, ridge = (
-        float(np.nanstd(one[test, 0] - dataset.targets[test, 0])) for one in (said, baselines.predictions["ridge"])
+        float(np.nanstd(one[test, 0] - dataset.targets[test, 0])) for one in (predicted, baselines.predictions["ridge"])
     )
     assert own == pytest.approx(ridge, rel=0.01)
 
@@ -58,9 +60,9 @@ def test_layers_do_not_see_a_level_that_the_recipe_keeps_from_them(recipe_of: Ma
     assert not network.layers[0].w_ih[:, 0].any()
     assert network.layers[0].w_ih[:, 1].any()
     shifted = dataclasses.replace(waves, values=waves.values + 1000.0)
-    said = aligned(dataset, predict(dataset.contract, network, waves))
+    predicted = aligned(dataset, predict(dataset.contract, network, waves))
     other = aligned(dataset, predict(dataset.contract, network, shifted))
-    np.testing.assert_allclose(other - 1000.0, said, atol=2e-3)
+    np.testing.assert_allclose(other - 1000.0, predicted, atol=2e-3)
 
 
 def test_a_learned_start_is_where_every_stream_starts_on_a_device(recipe_of: Make, waves: Recording) -> None:
@@ -69,10 +71,10 @@ def test_a_learned_start_is_where_every_stream_starts_on_a_device(recipe_of: Mak
     )
     dataset = dataset_of(recipe, waves)
     model = fit(recipe, dataset, np.ones(1)).model
-    starts = model.started()
+    starts = model.start_values()
     assert [len(start) for start in starts] == [4, 4]
     assert any(abs(number) > 1e-4 for start in starts for number in start)
     states = [dataclasses.replace(one, start=start) for one, start in zip(dataset.contract.states, starts, strict=True)]
     contract = dataclasses.replace(dataset.contract, states=states)
     runtime = aligned(dataset, predict(contract, model.network(), waves))
-    np.testing.assert_allclose(streamed(model, dataset), runtime, rtol=1e-5)
+    np.testing.assert_allclose(predict_streamed(model, dataset), runtime, rtol=1e-5)

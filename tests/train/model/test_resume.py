@@ -62,18 +62,18 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_weights(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from edge_lstm_train.model import fit as fitting
+from edge_lstm_train.model.training_progress import TrainingProgress
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import train
 
-keep = fitting._Search.keep
+save = TrainingProgress.save
 
-def kept(search, *arguments):
-    keep(search, *arguments)
-    if search.update >= 8:
+def save_then_die(training, *arguments):
+    save(training, *arguments)
+    if training.update >= 8:
         os.kill(os.getpid(), signal.SIGKILL)
 
-fitting._Search.keep = kept
+TrainingProgress.save = save_then_die
 train(read_recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
@@ -91,9 +91,9 @@ def test_after_a_kill_the_search_comes_to_the_same_weights_byte_for_byte(waves: 
     assert [file.name for file in (tmp_path / "killed").iterdir()] == ["progress.pt"]
     (tmp_path / "whole").mkdir()
     dataset = read_dataset(read_recipe(recipe))
-    spread = fit_baselines(dataset).residual
-    resumed = fit(read_recipe(recipe), dataset, spread, run_dir=tmp_path / "killed", resume=True)
-    whole = fit(read_recipe(recipe), dataset, spread, run_dir=tmp_path / "whole")
+    error_scale = fit_baselines(dataset).residual
+    resumed = fit(read_recipe(recipe), dataset, error_scale, run_dir=tmp_path / "killed", resume=True)
+    whole = fit(read_recipe(recipe), dataset, error_scale, run_dir=tmp_path / "whole")
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
     assert (tmp_path / "killed/progress.pt").read_bytes() == (tmp_path / "whole/progress.pt").read_bytes()

@@ -166,7 +166,7 @@ def test_columns_that_are_left_out_are_named_and_a_decimal_comma_may_be_said(tmp
     path.write_text("when;level\n" + "\n".join(lines) + "\n")
     refused = init(path, "--task", "forecast", "-o", tmp_path)
     assert refused.exit_code == 1
-    assert "--decimal comma where its numbers are like 4,310, which may be thousands" in refused.stderr
+    assert "if 4,310 in it is 4.31 and not 4310, add --decimal comma" in refused.stderr
     assert init(path, "--task", "forecast", "--decimal", "comma", "-o", tmp_path).exit_code == 0
     assert abs(np.nanmean(read_dataset(read_recipe(tmp_path / "tank.toml")).recording.values) - 4) < 0.5
     more = [f"{line};x{row};{row % 7}" for row, line in enumerate(lines)]
@@ -174,7 +174,7 @@ def test_columns_that_are_left_out_are_named_and_a_decimal_comma_may_be_said(tmp
     folder = tmp_path / "two"
     folder.mkdir()
     assert init(path, "--task", "forecast", "--name", "two", "-o", folder).exit_code == 0
-    left_out = "# left out, neither numbers nor a few texts that return: level, tag\n"
+    left_out = "# left out, neither numbers nor a few repeated texts: level, tag\n"
     assert left_out in (folder / "two.toml").read_text()
 
 
@@ -217,7 +217,7 @@ def test_where_a_level_drifts_the_layers_see_its_changes_instead(tmp_path: Path,
     assert recipe.features["climbing"].level is kept
     assert recipe.features["climbing"].derived == ([] if kept else ["difference", "from_mean 48"])
     assert recipe.features["steady"].level
-    assert "drifts, from " in (tmp_path / "days.toml").read_text() or kept
+    assert "it drifts from " in (tmp_path / "days.toml").read_text() or kept
     assert np.isfinite(read_dataset(recipe).features).all()
 
 
@@ -230,6 +230,6 @@ def test_a_column_that_changes_only_in_the_end_is_left_out_since_training_would_
         recipe = read_recipe(tmp_path / f"{task}.toml")
         assert list(recipe.features) == ["level"]
         assert len(read_dataset(recipe)) == 240
-        said = "never change in the training part: broken" in (tmp_path / f"{task}.toml").read_text()
+        said = "constant in the training part: broken" in (tmp_path / f"{task}.toml").read_text()
         assert said is (task == "forecast")
     assert recipe.anomaly.truth == "broken"

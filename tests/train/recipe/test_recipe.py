@@ -113,8 +113,8 @@ def test_what_changes_a_measured_value_is_no_augmentation_where_values_are_predi
     with pytest.raises(EdgeLstmError) as caught:
         read_recipe(write(tmp_path, MINIMAL + "[augment]\nscale = 0.1\nwarp = 0.2\nnoise = 0.1\n"))
     assert caught.value.message.splitlines()[1:] == [
-        "  augment.scale: expected none with [forecast]: it changes what goes in, not what follows",
-        "  augment.warp: expected none with [forecast]: it changes what goes in, not what follows",
+        "  augment.scale: expected none with [forecast]: it changes the inputs, not the targets",
+        "  augment.warp: expected none with [forecast]: it changes the inputs, not the targets",
     ]
 
 
@@ -200,7 +200,7 @@ def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, 
         return
     with pytest.raises(EdgeLstmError, match=f'expected --data DIR beside the recipe "{name}": the folder') as caught:
         read_recipe(name)
-    assert caught.value.hint == "that recording does not come with edge-lstm; docs/accuracy.md says where it is from"
+    assert caught.value.hint == "this recording does not come with edge-lstm; docs/accuracy.md has its source"
     paths = read_recipe(name, tmp_path).recording.path
     assert all(path.startswith(str(tmp_path)) for path in ([paths] if isinstance(paths, str) else paths))
 

@@ -1,1 +1,1 @@
-"""A recording as training data: features and targets, splits, batches, augmentation."""
+"""The recording as training data: dataset, split, batches, augmentation, and checks for leaks and outliers."""

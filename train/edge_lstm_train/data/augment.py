@@ -1,7 +1,7 @@
-"""Changes to training that do not change what it means: noise; how a sensor is worn, how large and quick a movement is.
+"""Augmentation: noise on the inputs, and runs with another scale, pace or sensor orientation.
 
-What changes a measured value comes before anything is derived of it: the deviations of a turned sensor are no turned
-deviations.
+Measured values are changed first and derived inputs computed again from them: a rotated sensor's deviations are not the
+rotated deviations.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from edge_lstm_train.recipe.sections import AugmentSection
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Random noise on each input that is measured or derived, and that the layers see.
+    """Random noise on each measured or derived input that the layers see.
 
-    What goes past the layers gets none: a level that a change is added to would carry it into the loss.
+    Inputs that bypass the layers get none: the noise on a level would go straight into the prediction and the loss.
     """
 
-    size: Floats  # (inputs,): standard deviations; 0 where there is none
+    size: Floats  # (inputs,): standard deviations; 0 for inputs without noise
 
     @staticmethod
     def of(section: AugmentSection, contract: Contract, scale: Floats, seen: Floats) -> Noise:
@@ -49,8 +49,8 @@ class Noise:
         return Batch(features, batch.targets, batch.restart)
 
 
-class AugmentedRuns:
-    """Runs as another device, or somebody else, would have recorded them: each at its own turn, size and pace."""
+class RunAugmentation:
+    """Random rotation, scale and pace for each run, as if another device or person had recorded it."""
 
     def __init__(self, section: AugmentSection, contract: Contract) -> None:
         names = [feature.name for feature in contract.features]
@@ -61,42 +61,43 @@ class AugmentedRuns:
         self._derived = Derived(contract)
         masks = sum(feature.mask for feature in contract.features)
         derived = sum(len(feature.derived) + len(feature.categories) for feature in contract.features)
-        self._first = len(names) + masks  # of the derived inputs, which lie behind values and masks
+        self._first = len(names) + masks  # derived inputs come after values and masks
         self._last = self._first + derived
 
     def __bool__(self) -> bool:
         section = self._section
         return bool(section.scale or section.warp or section.rotate_degrees)
 
-    def __call__(self, stretch: Batch, random: np.random.Generator) -> Batch:
-        """Whole stretches, changed run by run; what is derived is derived anew, from each run's start in them."""
-        features, targets = stretch.features.copy(), stretch.targets.copy()
+    def __call__(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """Whole segments, changed run by run; derived inputs are computed again, from the start of each run."""
+        features, targets = batch.features.copy(), batch.targets.copy()
         steps = features.shape[1]
-        for row, asked, restart in zip(features, targets, stretch.restart, strict=True):
+        for row, run_targets, restart in zip(features, targets, batch.restart, strict=True):
             begins = sorted({0, *np.flatnonzero(restart).tolist()})
             for first, last in zip(begins, [*begins[1:], steps], strict=True):
-                self._change(row[first:last], asked[first:last], random)
+                self._change(row[first:last], run_targets[first:last], random)
         if self._derived:
-            self._derive(features, stretch.restart)
-        return Batch(features, targets, stretch.restart)
+            self._derive(features, batch.restart)
+        return Batch(features, targets, batch.restart)
 
     def _change(self, features: Floats, targets: Floats, random: np.random.Generator) -> None:
         """One run (steps, inputs) and its targets (steps, outputs), in place."""
         section = self._section
         if section.warp:
-            at = _paced(len(features), section.warp, random)
-            there = at < len(features)
-            at = np.minimum(at, len(features) - 1)
-            features[:], targets[:] = features[at], np.where(there[:, None], targets[at], np.float32(np.nan))
+            source_steps = _warped_steps(len(features), section.warp, random)
+            inside = source_steps < len(features)
+            source_steps = np.minimum(source_steps, len(features) - 1)
+            features[:] = features[source_steps]
+            targets[:] = np.where(inside[:, None], targets[source_steps], np.float32(np.nan))
         if section.rotate_degrees:
-            turn = _rotation(section.rotate_degrees, random)
+            rotation = _rotation_matrix(section.rotate_degrees, random)
             for group in self._axes:
-                features[:, group] = features[:, group] @ turn.T
+                features[:, group] = features[:, group] @ rotation.T
         if section.scale:
             features[:, self._measured] *= np.float32(1 + section.scale * random.uniform(-1, 1))
 
     def _derive(self, features: Floats, restart: Flags) -> None:
-        """The derived inputs of changed values, as a device would have made them, in place."""
+        """The derived inputs of the changed values, computed as a device does, in place."""
         segments, steps, _ = features.shape
         slots = np.arange(segments)
         current = np.zeros(segments, [("warm_steps", "i8"), *record_fields(self._contract)])
@@ -108,20 +109,22 @@ class AugmentedRuns:
             current["before"], current["warm_steps"] = values, current["warm_steps"] + 1
 
 
-def _paced(steps: int, warp: float, random: np.random.Generator) -> Integers:
-    """Places (steps,) of a run at a pace of its own within 1 - warp and 1 + warp, around which it swings; some may lie
-    behind the run's end."""
+def _warped_steps(steps: int, warp: float, random: np.random.Generator) -> Integers:
+    """(steps,): the step of the run to take at each step, at a random and slowly varying pace of 1 - warp to 1 + warp.
+
+    Some may lie past the run's end.
+    """
     turns = 2 * math.pi * (np.linspace(0, random.uniform(0.5, 2), steps) + random.uniform())
     pace = 1 + warp * random.uniform(-1, 1) + warp / 4 * np.sin(turns)
     places: Integers = np.rint(np.cumsum(pace) - pace[0]).astype(np.int64)
     return places
 
 
-def _rotation(degrees: float, random: np.random.Generator) -> Floats:
-    """A turn about a random axis by at most so many degrees, (3, 3); Rodrigues' formula."""
+def _rotation_matrix(degrees: float, random: np.random.Generator) -> Floats:
+    """(3, 3): a rotation about a random axis by at most so many degrees; Rodrigues' formula."""
     axis = random.standard_normal(3)
     x, y, z = axis / np.linalg.norm(axis)
     angle = math.radians(random.uniform(-degrees, degrees))
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn: Floats = (np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross).astype(np.float32)
-    return turn
+    rotation: Floats = (np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross).astype(np.float32)
+    return rotation

@@ -1,4 +1,4 @@
-"""What an update sees of a dataset: chunks that carry their state, runs from a random start, or windows."""
+"""The batches of training: chunks with carried state, runs from a random start, or windows."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from edge_lstm_train.data.split import PARTS, Part
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Stretches of steps side by side."""
+    """Segments of steps side by side."""
 
     features: Floats  # (segments, steps, inputs)
-    targets: Floats  # (segments, steps, outputs): NaN where nothing is asked
-    restart: Flags  # (segments, steps): the state starts anew before this step
+    targets: Floats  # (segments, steps, outputs): NaN where the loss ignores the output
+    restart: Flags  # (segments, steps): the state is reset before this step
 
 
-Change = Callable[[Batch, np.random.Generator], Batch]
+Augmentation = Callable[[Batch, np.random.Generator], Batch]
 
 
 def carried_chunks(
-    dataset: Dataset, segments: int, chunk: int, random: np.random.Generator, change: Change | None = None
+    dataset: Dataset, segments: int, chunk: int, random: np.random.Generator, augment: Augmentation | None = None
 ) -> Iterator[Batch]:
-    """Without end: chunks of the training part for truncated backpropagation through time.
+    """Endless chunks of the training part, for truncated backpropagation through time.
 
-    The training part is cut into `segments` stretches that go side by side, chunk after chunk of at most `chunk` steps,
-    so that the state at a chunk's end is the state at the next one's start. Every epoch cuts at other places: a state
-    must not learn where it began. What `change` does, it does to whole stretches.
+    The training part is cut into `segments` side by side, and each segment into chunks of at most `chunk` steps. The
+    state at a chunk's end is the state at the next chunk's start. Every epoch cuts the segments at other places, so
+    that the state does not learn where it began. `augment` changes whole segments.
     """
     steps = dataset.steps("train")
     segments = min(segments, len(steps))
     length = len(steps) // segments
     while True:
-        turned = np.roll(steps, -int(random.integers(len(steps))))[: segments * length].reshape(segments, length)
-        restart = dataset.restart[turned]
+        shifted = np.roll(steps, -int(random.integers(len(steps))))[: segments * length].reshape(segments, length)
+        restart = dataset.restart[shifted]
         restart[:, 0] = True
-        restart[:, 1:] |= np.diff(turned, axis=1) != 1
+        restart[:, 1:] |= np.diff(shifted, axis=1) != 1
         pieces = np.array_split(np.arange(length), math.ceil(length / chunk))
-        if change is not None:
-            whole = Batch(dataset.features[turned], dataset.targets[turned].astype(np.float32), restart)
-            yield from _cut(change(whole, random), pieces)
+        if augment is not None:
+            full = Batch(dataset.features[shifted], dataset.targets[shifted].astype(np.float32), restart)
+            yield from _in_chunks(augment(full, random), pieces)
             continue
         for columns in pieces:
-            chosen = turned[:, columns]  # (segments, steps)
+            chosen = shifted[:, columns]  # (segments, steps)
             targets = dataset.targets[chosen].astype(np.float32)
             yield Batch(dataset.features[chosen], targets, restart[:, columns])
 
 
 def cropped_runs(
-    dataset: Dataset, segments: int, chunk: int, random: np.random.Generator, change: Change | None = None
+    dataset: Dataset, segments: int, chunk: int, random: np.random.Generator, augment: Augmentation | None = None
 ) -> Iterator[Batch]:
-    """Without end: runs of the training part, `segments` side by side, each from a random step of its first half on.
+    """Endless runs of the training part, `segments` side by side, each from a random step of its first half on.
 
-    A run is what lies between two restarts. Whoever trains on whole runs alone learns to count their age. What `change`
-    does, it does to whole runs.
+    A run is the steps between two restarts. From whole runs alone, a network would learn to count their age. `augment`
+    changes whole runs, from that step on.
     """
     train = dataset.steps("train")
     breaks = np.flatnonzero(dataset.restart[train] | (np.diff(train, prepend=-2) != 1))
@@ -73,24 +73,24 @@ def cropped_runs(
             group = [run[int(random.integers(len(run) // 2 + 1)) :] for run in group]
             longest = max(map(len, group))
             features = np.zeros((len(group), longest, width), np.float32)
-            targets = np.full((len(group), longest, outputs), np.nan, np.float32)  # behind the end of a run
+            targets = np.full((len(group), longest, outputs), np.nan, np.float32)  # NaN past the end of a run
             restart = np.zeros((len(group), longest), bool)
             restart[:, 0] = True
             for row, run in enumerate(group):
                 features[row, : len(run)], targets[row, : len(run)] = dataset.features[run], dataset.targets[run]
-            whole = Batch(features, targets, restart)
-            whole = whole if change is None else change(whole, random)
-            yield from _cut(whole, np.array_split(np.arange(longest), math.ceil(longest / chunk)))
+            full = Batch(features, targets, restart)
+            full = full if augment is None else augment(full, random)
+            yield from _in_chunks(full, np.array_split(np.arange(longest), math.ceil(longest / chunk)))
 
 
-def _cut(whole: Batch, pieces: list[Integers]) -> Iterator[Batch]:
-    """Stretches, chunk after chunk of these steps."""
+def _in_chunks(full: Batch, pieces: list[Integers]) -> Iterator[Batch]:
+    """The segments, chunk by chunk; each piece holds the steps of one chunk."""
     for columns in pieces:
-        yield Batch(whole.features[:, columns], whole.targets[:, columns], whole.restart[:, columns])
+        yield Batch(full.features[:, columns], full.targets[:, columns], full.restart[:, columns])
 
 
 def window_ends(dataset: Dataset, window: int, part: Part = "train") -> Integers:
-    """The steps of the part that end a window of `window` steps without a restart inside, all in that part."""
+    """The last steps of windows of `window` steps that lie in the part as a whole, without a restart inside."""
     ends = dataset.steps(part)
     ends = ends[ends - dataset.run_start[ends] >= window - 1]
     inside: Flags = dataset.part_of[ends - window + 1] == PARTS.index(part)
@@ -98,11 +98,11 @@ def window_ends(dataset: Dataset, window: int, part: Part = "train") -> Integers
 
 
 def windows(dataset: Dataset, window: int, batch: int, random: np.random.Generator) -> Iterator[Batch]:
-    """Without end: shuffled windows of the training part (batch, window, ...), asked for at their last step alone."""
+    """Endless shuffled windows of the training part, (batch, window, ...), with targets at their last step alone."""
     ends = window_ends(dataset, window)
     if not ends.size:
         raise EdgeLstmError(
-            f"{dataset.recording.source}: expected windows of {window} steps in the training part, found none so long",
+            f"{dataset.recording.source}: expected windows of {window} steps in the training part, found shorter runs",
             "shorten window under [fit] in the recipe, or record more",
         )
     reach = np.arange(1 - window, 1)

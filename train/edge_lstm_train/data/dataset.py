@@ -1,8 +1,7 @@
-"""The dataset: a recording as the steps that a device would take, with what each should have predicted.
+"""The dataset: a recording as the steps that a device would take, each with its targets.
 
-It refuses to invent steps: samples come from the runtime's own `Sampler` and feature vectors from its `features`, and a
-target that is missing, past a gap or in another part of the split is unknown (NaN). So is one that stands for what the
-sensors would say, at a step at which none of them said anything.
+Samples come from the runtime's own `Sampler`, and feature vectors from its `Features`. A target is unknown (NaN) if it
+is missing, past a gap or in another part of the split. An estimated target is also unknown at a step without any value.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from edge_lstm_train.recipe.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Every step of every stream, stream after stream, each in the order of time."""
+    """Every step of every stream: stream after stream, each in the order of time."""
 
     recording: Recording
     contract: Contract
     season: int | None  # steps
-    dropped: dict[str, int]  # readings that were no step, values held and values left out, by reason
+    dropped: dict[str, int]  # by reason: readings without a step, values held, values left out
     stream_of: Integers  # (steps,): index into recording.streams
     times: Doubles  # (steps,): seconds since 1970
     values: Doubles  # (steps, features): missing ones held, as on a device
-    restart: Flags  # (steps,): the state starts anew before this step
-    features: Floats  # (steps, inputs): what the network sees, raw units
-    targets: Doubles  # (steps, outputs): NaN where unknown; a classifier's are 1 for the class that it is
-    labels: dict[str, Doubles]  # (steps,) each: what else is known of a step, NaN where it is not
-    part_of: Integers  # (steps,): index into PARTS; -1: of no part
+    restart: Flags  # (steps,): the state is reset before this step
+    features: Floats  # (steps, inputs): the network's inputs in raw units
+    targets: Doubles  # (steps, outputs): NaN where unknown; for classes one-hot
+    labels: dict[str, Doubles]  # (steps,) each: the recording's labels, NaN where unknown
+    part_of: Integers  # (steps,): index into PARTS; -1: no part
     starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
 
     def __len__(self) -> int:
@@ -52,16 +51,16 @@ class Dataset:
         """The indices of the part's steps, in order."""
         return np.flatnonzero(self.part_of == PARTS.index(part))
 
-    def until(self, part: Part) -> Flags:
-        """(steps,): whether a step is needed to come to the part's last step of its stream."""
+    def needed_for(self, part: Part) -> Flags:
+        """(steps,): whether a step comes before, or is, the last step of the part in its stream."""
         last = np.full(len(self.recording.streams), -1)
         chosen = self.steps(part)
         np.maximum.at(last, self.stream_of[chosen], chosen)
         needed: Flags = np.arange(len(self)) <= last[self.stream_of]
         return needed
 
-    def together(self) -> Dataset:
-        """The same, with the validation part in the training part."""
+    def with_validation_in_training(self) -> Dataset:
+        """The same dataset with the validation part moved into the training part."""
         validated = self.part_of == PARTS.index("validation")
         return dataclasses.replace(self, part_of=np.where(validated, PARTS.index("train"), self.part_of))
 
@@ -72,27 +71,27 @@ class Dataset:
         return np.maximum.accumulate(begins)
 
     def by_stream(self, steps: Integers) -> dict[str, Integers]:
-        """These steps by the name of their stream, streams without any left out."""
+        """The steps by the name of their stream, without streams that have none."""
         own = {name: steps[self.stream_of[steps] == stream] for stream, name in enumerate(self.recording.streams)}
         return {name: found for name, found in own.items() if found.size}
 
     @property
-    def known_at(self) -> Integers:
-        """(steps,): the newest step of which an honest guess may know the values: the step itself.
+    def newest_known(self) -> Integers:
+        """(steps,): the newest step whose values a baseline may use: the step itself.
 
-        What is to be reconstructed is the step itself, so there it is the one before; at a run's start there is none.
+        For a reconstruction it is the step before, since the step itself is the target; a run's first step uses itself.
         """
         steps = np.arange(len(self))
         reconstructs = self.contract.task == "anomaly" and self.contract.horizons == [0]
         return np.maximum(steps - 1, self.run_start) if reconstructs else steps
 
     @property
-    def newest(self) -> Doubles:
-        """(steps, outputs): what is known of each output beforehand: its target's newest value, or its usual one."""
+    def naive_predictions(self) -> Doubles:
+        """(steps, outputs): the newest value of each output's target, or its mean if the target is not a feature."""
         if self.contract.task in ("forecast", "anomaly"):
-            return self.values[self.known_at][:, target_columns(self.contract)]
-        calibration = np.nanmean(self.targets[self.steps("train")], axis=0)
-        return np.repeat(calibration[None], len(self), axis=0)
+            return self.values[self.newest_known][:, target_columns(self.contract)]
+        mean = np.nanmean(self.targets[self.steps("train")], axis=0)
+        return np.repeat(mean[None], len(self), axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,24 +103,24 @@ class _Samples:
     values: Floats  # (steps, features): missing ones held
     missing: Flags  # (steps, features)
     since: Doubles  # (steps,): seconds since the step before, NaN at a stream's first
-    restart: Flags  # (steps,): the state started anew
+    restart: Flags  # (steps,): the state was reset
 
 
-_LEAST_CHANGE = 1e-9  # of the mean: below what float32 tells apart
+_LEAST_CHANGE = 1e-9  # of the mean: less than the resolution of float32
 _MOST_DROPPED = 0.3  # of the rows
 _SHOWN = 8  # classes in a message
-_LEAST_SCALE = 1e-30  # what a contract takes for a standard deviation
+_LEAST_SCALE = 1e-30  # the smallest standard deviation that a contract accepts
 
 
 def target_columns(contract: Contract) -> list[int]:
-    """For each output, the index of its target among the features; a quantile's is that of what it is a quantile of."""
+    """For each output, the index of its target among the features; a quantile has that of its target."""
     names = [feature.name for feature in contract.features]
     target_of = {name: target for target in contract.targets for name in contract.output_names_of(target)}
     return [names.index(target_of[name]) for name, _ in contract.outputs]
 
 
-def first_alike(contract: Contract) -> list[int]:
-    """For each output, the first one of the same target and horizon: the truth of a quantile is that of its target."""
+def first_with_same_truth(contract: Contract) -> list[int]:
+    """For each output, the first output of the same target and horizon: a quantile has the truth of its target."""
     target_of = {name: target for target in contract.targets for name in contract.output_names_of(target)}
     first: dict[tuple[str, int], int] = {}
     return [
@@ -137,7 +136,7 @@ def read_dataset(recipe: Recipe) -> Dataset:
 def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     """The recording as a dataset; statistics come from its training part alone."""
     refuse_impossible(recipe, recording)
-    # A value held from before anything was seen is the feature's mean, which is known only once the samples are split.
+    # A feature without any value yet takes its mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
     samples, dropped = _samples(unknown, recording)
     _refuse_disorder(recording, dropped)
@@ -149,9 +148,9 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     mean, scale = _statistics(recipe, recording, samples, part_of == PARTS.index("train"))
     contract = recipe.contract(mean.tolist(), scale.tolist())
     held = np.where(np.isnan(samples.values), mean, samples.values).astype(np.float32)
-    seen, features = _vectors(contract, samples, held, restart)
+    seen, features = _feature_vectors(contract, samples, held, restart)
     values = seen.astype(np.float64)
-    labels = {name: _at_steps(recording, samples, known) for name, known in recording.labels.items()}
+    labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
     run = np.cumsum(restart)
     targets = _targets(recipe, contract, recording, labels, values, missing, run, part_of)
     refuse_leaks(recording.source, contract, values, missing, targets, run)
@@ -174,7 +173,10 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
 
 
 def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
-    """Where a device would drop much of the recording: newest first, several streams in one, times that are misread."""
+    """Refuse rows out of order, most of which a device would drop.
+
+    Causes: newest rows first, several streams in one, or times read in a wrong format.
+    """
     late, repeated, rows = dropped["late"], dropped["duplicate"], len(recording)
     if late + repeated <= _MOST_DROPPED * rows:
         return
@@ -186,17 +188,17 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
     )
 
 
-def _vectors(contract: Contract, samples: _Samples, held: Floats, restart: Flags) -> tuple[Floats, Floats]:
+def _feature_vectors(contract: Contract, samples: _Samples, held: Floats, restart: Flags) -> tuple[Floats, Floats]:
     """Conditioned values (steps, features) and feature vectors (steps, inputs), as the device makes them."""
     made = Features(contract)
     values = made.conditioned(held)
     steps = np.arange(len(values))
-    if not any(feature.derived for feature in contract.features):  # nothing is carried: all steps at once
+    if not any(feature.derived for feature in contract.features):  # no carried values: all steps at once
         current = np.zeros(len(values), [("warm_steps", "i8"), *record_fields(contract)])
         current["warm_steps"] = ~restart
         return values, made.vectors(current, steps, samples.times, samples.since, values, samples.missing)
     vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
-    runs = np.flatnonzero(restart)  # the first step of each run of the state: they go side by side
+    runs = np.flatnonzero(restart)  # the first step of each run between restarts; the runs are computed side by side
     lengths = np.diff(runs, append=len(values))
     runs, lengths = runs[np.argsort(-lengths)], np.sort(lengths)[::-1]
     current = np.zeros(len(runs), [("warm_steps", "i8"), *record_fields(contract)])
@@ -209,8 +211,8 @@ def _vectors(contract: Contract, samples: _Samples, held: Floats, restart: Flags
     return values, vectors
 
 
-def _at_steps(recording: Recording, samples: _Samples, known: Doubles) -> Doubles:
-    """(steps,): what is known of the newest reading that each step holds, of its own stream."""
+def _labels_at_steps(recording: Recording, samples: _Samples, known: Doubles) -> Doubles:
+    """(steps,): the label (rows,) of the newest reading of the step's stream at that time."""
     found = np.full(len(samples.times), np.nan)
     for stream in range(len(recording.streams)):
         rows, steps = np.flatnonzero(recording.stream_of == stream), np.flatnonzero(samples.stream_of == stream)
@@ -221,7 +223,7 @@ def _at_steps(recording: Recording, samples: _Samples, known: Doubles) -> Double
 
 
 def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[str, int]]:
-    """The device's own samples, stream after stream, and what became of the other readings."""
+    """The samples as a device takes them, stream after stream, and the numbers of other readings by reason."""
     table = StreamTable(contract)
     sampler = Sampler(contract, table)
     duplicate = late = 0
@@ -237,15 +239,14 @@ def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[s
     columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
     order = np.argsort(columns[0], kind="stable")  # each stream keeps its order of time
     counts = Counter({"duplicate": duplicate, "late": late})
-    counts.update(sampler.totals)  # adds what both count
+    counts.update(sampler.totals)  # adds up reasons that both count
     return _Samples(*(column[order] for column in columns)), dict(counts)
 
 
 def _statistics(recipe: Recipe, recording: Recording, samples: _Samples, chosen: Flags) -> tuple[Doubles, Doubles]:
-    """Mean and standard deviation (features,) of what was measured in the training part.
+    """Mean and standard deviation (features,) of the measured values in the training part.
 
-    Features that never change there teach nothing, and are refused. Of categories -1 and 1: a category
-    that was never seen is none of them.
+    Features that never change there are refused. Categories have -1 and 1: as a held value, -1 is no category.
     """
     values = Features(recipe.contract([0.0] * len(recipe.features), [math.inf] * len(recipe.features)))
     measured = values.conditioned(samples.values).astype(np.float64)
@@ -273,7 +274,7 @@ def _statistics(recipe: Recipe, recording: Recording, samples: _Samples, chosen:
         raise EdgeLstmError(
             f"{recording.source}: expected features that change in the training part, found constant ones: "
             f"{', '.join(constant)}",
-            "remove them: a network learns nothing from them, and nobody knows what it does when they change",
+            "remove them: the network learns nothing from them, and its output is arbitrary once they change",
         )
     return mean, scale
 
@@ -288,29 +289,29 @@ def _targets(
     run: Integers,
     part_of: Integers,
 ) -> Doubles:
-    """(steps, outputs): what each step should have said, known in the same run and the same part, else NaN."""
+    """(steps, outputs): the true outputs; NaN unless the target step is in the same run and the same part."""
     if recipe.classify is not None:
         label, classes = _classes(recipe, recording, labels, values, missing)
-        there = _ahead(label[:, None], contract.horizons[0], run, part_of)
+        there = _shifted(label[:, None], contract.horizons[0], run, part_of)
         truth: Doubles = (there == np.arange(len(classes))).astype(np.float64)
         truth[np.isnan(there[:, 0])] = np.nan
         return truth
     if recipe.regress is not None:
         known = _label(recording, labels, recipe.regress.target)
         known = known if recipe.regress.cap is None else np.minimum(known, recipe.regress.cap)
-        known = np.where(missing.all(axis=1), np.nan, known)  # there is nothing to estimate it from
+        known = np.where(missing.all(axis=1), np.nan, known)  # no value to estimate it from
         return np.repeat(known[:, None], len(contract.outputs), axis=1)
     measured = np.where(missing, np.nan, values)
     columns = target_columns(contract)
     outputs = [
-        _ahead(measured[:, column], horizon, run, part_of)
+        _shifted(measured[:, column], horizon, run, part_of)
         for column, (_, horizon) in zip(columns, contract.outputs, strict=True)
     ]
     return np.stack(outputs, axis=1)
 
 
-def _ahead(values: Doubles, horizon: int, run: Integers, part_of: Integers) -> Doubles:
-    """The values (steps, ...) of `horizon` steps on, NaN where that step is of another run or part."""
+def _shifted(values: Doubles, horizon: int, run: Integers, part_of: Integers) -> Doubles:
+    """The values (steps, ...) from `horizon` steps later, NaN where that step is in another run or part."""
     count = len(values)
     here, there = np.arange(max(0, count - horizon)), np.arange(horizon, max(count, horizon))
     known = (run[here] == run[there]) & (part_of[here] == part_of[there])
@@ -327,7 +328,7 @@ def _classes(
     missing: Flags,
 ) -> tuple[Doubles, list[str]]:
     """(steps,) the index of each step's class, NaN where it is unknown; and the classes."""
-    assert recipe.classify is not None  # asked for its classes
+    assert recipe.classify is not None  # the caller checks it
     name, classes = recipe.classify.label, recipe.classify.classes
     names = list(recipe.features)
     if name in names and recipe.features[name].categories:
@@ -338,24 +339,24 @@ def _classes(
         found = _label(recording, labels, name)
         texts = list(recording.categories.get(name, ()))
     numbers, counts = np.unique(found[np.isfinite(found)], return_counts=True)
-    said = [texts[int(number)] if texts else f"{number:g}" for number in numbers]  # a label of numbers: their texts
-    _refuse_other_classes(recording.source, name, classes, dict(zip(said, counts.tolist(), strict=True)))
-    place_of = {number: float(classes.index(text)) for number, text in zip(numbers.tolist(), said, strict=True)}
-    return np.array([place_of.get(value, math.nan) for value in found.tolist()]), classes
+    found_names = [texts[int(number)] if texts else f"{number:g}" for number in numbers]
+    _refuse_other_classes(recording.source, name, classes, dict(zip(found_names, counts.tolist(), strict=True)))
+    index_of = {number: float(classes.index(text)) for number, text in zip(numbers.tolist(), found_names, strict=True)}
+    return np.array([index_of.get(value, math.nan) for value in found.tolist()]), classes
 
 
-def _refuse_other_classes(source: str, label: str, classes: list[str], said: dict[str, int]) -> None:
-    """Where the classes of the recipe are not those of the recording, whose label says each so often."""
-    others = [f'"{text}" ({count} steps)' for text, count in said.items() if text not in classes]
-    never = [f'"{text}" (no step)' for text in classes if text not in said]
+def _refuse_other_classes(source: str, label: str, classes: list[str], counts: dict[str, int]) -> None:
+    """Refuse a recipe whose classes are not those of the recording; counts: steps of each class there."""
+    others = [f'"{text}" ({count} steps)' for text, count in counts.items() if text not in classes]
+    never = [f'"{text}" (no step)' for text in classes if text not in counts]
     if others or never:
         wrong = [*never, *others]
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise EdgeLstmError(
             f'{source}: expected the classes of "{label}" to be {", ".join(classes)}, found '
             f"{', '.join(wrong[:_SHOWN])}{more}",
-            "write classes as the recording does; what shall not be told apart is no class where "
-            f"[labels.{label}] lists the others as categories, or numbers as sentinels",
+            "write the classes as the recording does; to leave classes out, list the others as categories under "
+            f"[labels.{label}], or their numbers as sentinels",
         )
 
 

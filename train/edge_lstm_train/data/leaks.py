@@ -1,4 +1,4 @@
-"""Leaks: inputs that tell a target exactly, as no device could know it; refused by name."""
+"""Leaks: the refusal of features that determine a target exactly, which no device could measure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 
-_EXACT = 1 - 1e-6  # of a correlation: what is rounded to two decimals leaves more than that, two sensors do not
+_EXACT = 1 - 1e-6  # correlation: a copy rounded to two decimals exceeds it, a second sensor does not
 _FEWEST = 30  # steps; fewer may agree by chance
-_FARTHEST = 100  # steps ahead: what was shifted by more is not looked for
-_LOOKED_AT = 20_000  # steps of the recording for that
+_FARTHEST = 100  # steps ahead; larger shifts are not searched
+_MOST_COMPARED = 20_000  # steps of the recording that are searched for shifts
 
 
 def refuse_leaks(
@@ -22,11 +22,13 @@ def refuse_leaks(
     targets: Doubles,
     run: Integers,
 ) -> None:
-    """Raise EdgeLstmError where a feature says what it should help to predict, now or at any of the next steps.
+    """Raise EdgeLstmError if a feature determines a target, at the same step or at one of the next steps.
 
-    It says so as a linear function of it, or class for class. values and missing (steps, features), targets (steps,
-    outputs): NaN where unknown; run (steps,): the same number between two restarts. The target's own past is no leak,
-    and neither is anything where that past already tells the target: a counter, a clock.
+    A number is determined by a linear function, a class by one value per class. The target's own past is no leak. If
+    that past determines the target already, as with a counter or a clock, no feature is a leak.
+
+    values, missing (steps, features); targets (steps, outputs): NaN where unknown; run (steps,): one number per run
+    between two restarts.
     """
     names = [feature.name for feature in contract.features]
     measured = np.where(missing, np.nan, values)
@@ -35,51 +37,53 @@ def refuse_leaks(
         return
     for output, (target, horizon) in enumerate(contract.outputs):
         own = names.index(target) if target in names else None
-        if own is not None and _tells(measured[:, own], targets[:, output]):
+        if own is not None and _is_linear_in(measured[:, own], targets[:, output]):
             continue
         for column, name in enumerate(names):
-            if column != own and _tells(measured[:, column], targets[:, output]):
-                raise _leak(source, name, target, horizon)
+            if column != own and _is_linear_in(measured[:, column], targets[:, output]):
+                raise _leak_error(source, name, target, horizon)
     for target in dict.fromkeys(contract.targets):
         if target in names and contract.horizons != [0]:
-            _refuse_shifted(source, names, target, measured[:_LOOKED_AT], run[:_LOOKED_AT])
+            _refuse_shifted(source, names, target, measured[:_MOST_COMPARED], run[:_MOST_COMPARED])
 
 
 def _refuse_classes(source: str, contract: Contract, measured: Doubles, targets: Doubles) -> None:
-    """Refuse a feature with a value for each class; not the label itself, where a later one is asked for."""
-    assert contract.decision is not None  # the contract says so
+    """Refuse a feature with one value per class; the label itself is allowed if a later label is predicted."""
+    assert contract.decision is not None  # every contract of a classifier has one
     label, horizon = contract.decision.label, contract.horizons[0]
     known = np.isfinite(targets).all(axis=1)
     classes = np.where(known, np.argmax(np.nan_to_num(targets), axis=1), np.nan)
     columns = {feature.name: measured[:, column] for column, feature in enumerate(contract.features)}
     own = columns.pop(label, None) if horizon else None
-    if own is not None and _names(own, classes):
+    if own is not None and _maps_one_to_one(own, classes):
         return
     for name, values in columns.items():
-        if _names(values, classes):
-            raise _leak(source, name, label, horizon)
+        if _maps_one_to_one(values, classes):
+            raise _leak_error(source, name, label, horizon)
 
 
 def _refuse_shifted(source: str, names: list[str], target: str, measured: Doubles, run: Integers) -> None:
-    """Refuse a feature that is the target of some steps later, whatever horizons are asked for."""
+    """Refuse a feature that is the target of some steps later, whatever the horizons are."""
     own = measured[:, names.index(target)]
     for ahead in range(1, min(_FARTHEST, len(own) - 1) + 1):
         later = np.where(run[ahead:] == run[:-ahead], own[ahead:], np.nan)
         for column, name in enumerate(names):
-            if name != target and _tells(measured[:-ahead, column], later) and not _tells(own[:-ahead], later):
-                raise _leak(source, name, target, ahead)
+            if name == target or not _is_linear_in(measured[:-ahead, column], later):
+                continue
+            if not _is_linear_in(own[:-ahead], later):
+                raise _leak_error(source, name, target, ahead)
 
 
-def _leak(source: str, name: str, target: str, horizon: int) -> EdgeLstmError:
+def _leak_error(source: str, name: str, target: str, horizon: int) -> EdgeLstmError:
     when = f" {horizon} step{'s' if horizon > 1 else ''} ahead" if horizon else ""
     return EdgeLstmError(
-        f'{source}: expected "{name}" to say no more than a device knows, found that it tells "{target}"{when} exactly',
+        f'{source}: expected "{name}" to hold what a device can measure, found that it determines "{target}"{when}',
         "remove the feature: it was computed from the target",
     )
 
 
-def _tells(values: Doubles, target: Doubles) -> bool:
-    """Whether one is a linear function of the other, where both are known."""
+def _is_linear_in(values: Doubles, target: Doubles) -> bool:
+    """Whether one is an exact linear function of the other, where both are known."""
     known = np.isfinite(values) & np.isfinite(target)
     if np.count_nonzero(known) < _FEWEST:
         return False
@@ -88,8 +92,8 @@ def _tells(values: Doubles, target: Doubles) -> bool:
     return size > 0 and abs(float(x @ y)) > _EXACT * size
 
 
-def _names(values: Doubles, classes: Doubles) -> bool:
-    """Whether there is one value for each of several classes, where both are known."""
+def _maps_one_to_one(values: Doubles, classes: Doubles) -> bool:
+    """Whether each of several classes has one value of its own, where both are known."""
     known = np.isfinite(values) & np.isfinite(classes)
     if np.count_nonzero(known) < _FEWEST:
         return False

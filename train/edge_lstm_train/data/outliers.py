@@ -1,7 +1,7 @@
-"""Outliers: values so far from all others of their column that they are no measurement; named by file, row and column.
+"""Outliers: values so far from all others of their column that they are no measurement, by file, row and column.
 
-One of them is enough to flatten all that a network sees of a feature, which is divided by the standard deviation. What
-cannot be is refused, what is odd is told. Where the recipe says which values are plausible, they are.
+A feature is divided by its standard deviation, so a single outlier can flatten it. Impossible values are refused, odd
+ones are reported. Values within the recipe's `least` and `most` are no outliers.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, row_place
 from edge_lstm_train.recipe.recipe import Recipe
 
-# A value is far off where it lies far from the median, and nothing lies between it and the others. In eighty columns of
-# public recordings no measurement has a hole of more than 3.1 before it; -200 for a missing value has 3.7 to 160.
-_HOLE = 3.5  # times as far from the median as the next value
-_FAR = 10.0  # times as far from the median as half of those that differ from it
-_IMPOSSIBLE = 1e9  # times as far; a device takes what is so many standard deviations away for missing
+# An outlier is far from the median, with a gap between it and the other values. In eighty columns of public recordings,
+# no measurement has a gap of more than 3.1 before it; -200 for a missing value has 3.7 to 160.
+_LEAST_GAP = 3.5  # times as far from the median as the next value
+_FAR = 10.0  # times the usual distance from the median
+_IMPOSSIBLE = 1e9  # times the usual distance; a device treats a value this far off as missing
 _FEWEST = 10  # values that differ from the median
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """The farthest value of a column, and how many are as far off."""
+    """The farthest value of a column, and the number of values beyond the gap."""
 
     section: str  # of the recipe
     column: str
@@ -34,15 +34,15 @@ class Outlier:
     row: int  # in the file
     value: float
     median: float  # of the column
-    times: float  # as far from the median as is usual
-    count: int
+    times: float  # its distance from the median, over the usual distance
+    count: int  # values beyond the gap
 
     def __str__(self) -> str:
         return f"{self.file}, {self.within}"
 
     @property
     def within(self) -> str:
-        """What it is, without the file."""
+        """The outlier in words, without the file."""
         times = f"{self.times:,.0f}" if self.times < 1e6 else f"{self.times:.0e}"
         more = f", and {self.count - 1} more like it" if self.count > 1 else ""
         return (
@@ -52,23 +52,23 @@ class Outlier:
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """What the user can do about it."""
         bound = "most" if self.value > self.median else "least"
         return (
-            f"mend that row, or say what a missing value is (sentinels = [{self.value:g}]) or what is plausible "
+            f"correct that row, or mark a missing value (sentinels = [{self.value:g}]) or the plausible range "
             f"({bound} = ...) under [{self.section}] in the recipe"
         )
 
 
 def refuse_impossible(recipe: Recipe, recording: Recording) -> None:
-    """Raise EdgeLstmError where a value can be no measurement."""
+    """Raise EdgeLstmError if a value cannot be a measurement."""
     for found in outliers(recipe, recording):
         if found.times >= _IMPOSSIBLE:
             raise EdgeLstmError(str(found), found.remedy)
 
 
 def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
-    """The farthest value of each column of numbers that has any that are far off."""
+    """The farthest value of each column of numbers that has an outlier."""
     values = dict(zip(recording.features, recording.values.T, strict=True))
     for kind, sections, columns in (
         ("features", recipe.features, values),
@@ -81,31 +81,34 @@ def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
             if not np.isfinite(column).any():
                 continue
             median = float(np.nanmedian(column))
-            away = np.nan_to_num(np.abs(column - median))
+            distances = np.nan_to_num(np.abs(column - median))
             if section.most is not None:
-                away[column > median] = 0.0
+                distances[column > median] = 0.0
             if section.least is not None:
-                away[column < median] = 0.0
-            usual, first = _hole(away)
+                distances[column < median] = 0.0
+            usual, first = _gap(distances)
             if first is not None:
-                row = int(np.argmax(away))
+                row = int(np.argmax(distances))
                 yield Outlier(
                     f"{kind}.{name}",
                     section.column or name,
                     *row_place(recording, recipe.columns.layout, row),
                     float(column[row]),
                     median,
-                    float(away[row]) / usual,
-                    int((away >= first).sum()),
+                    float(distances[row]) / usual,
+                    int((distances >= first).sum()),
                 )
 
 
-def _hole(away: Doubles) -> tuple[float, float | None]:
-    """The usual distance of values (rows,) from their median, and the first one behind a hole, or None."""
-    different = np.sort(away[away > 0])
+def _gap(distances: Doubles) -> tuple[float, float | None]:
+    """The usual distance from the median, and the first distance beyond a gap, or None; distances (rows,).
+
+    The usual distance is the median of those that are not 0.
+    """
+    different = np.sort(distances[distances > 0])
     if len(different) < _FEWEST:
         return 0.0, None
     far = different[len(different) // 2 :]
     steps = far[1:] / far[:-1]
     at = int(np.argmax(steps))
-    return float(far[0]), float(far[at + 1]) if steps[at] >= _HOLE and far[-1] >= _FAR * far[0] else None
+    return float(far[0]), float(far[at + 1]) if steps[at] >= _LEAST_GAP and far[-1] >= _FAR * far[0] else None

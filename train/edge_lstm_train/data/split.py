@@ -1,6 +1,6 @@
-"""The split: which step is for training, validation or testing, by time, by whole streams, by groups, or at beginnings.
+"""The split of steps into training, validation and test part: by time, streams, groups or the beginnings of streams.
 
-It refuses a split that leaves a part empty; streams of one group never come on both sides of `leave_out`.
+A split that leaves a part empty is refused. Streams of one group never come on both sides of `leave_out`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def parts(
 ) -> Integers:
     """(steps,): the index into PARTS of each step, given its stream and time, or NO_PART.
 
-    Raises EdgeLstmError where a part would be empty, or a name is of no group (nor of a stream where there are none).
+    Raises EdgeLstmError if a part would be empty, or if a name is neither a group nor, without groups, a stream.
     """
     groups = groups_of(section, recording)
-    left_out = _named("leave_out", split.leave_out, recording, groups)
+    left_out = _matching("leave_out", split.leave_out, recording, groups)
     if split.by == "time":
         part_of = _by_time(split, section, recording, left_out[stream_of], times)
     elif split.by == "beginning":
@@ -50,7 +50,7 @@ def parts(
 
 
 def groups_of(section: RecordingSection, recording: Recording) -> list[str]:
-    """The group of each stream; a stream that no column or key puts into one is its own."""
+    """The group of each stream; a stream without a group is a group of its own."""
     if recording.groups:
         return list(recording.groups)
     group_of = {stream: group for group, streams in section.groups.items() for stream in streams}
@@ -58,13 +58,13 @@ def groups_of(section: RecordingSection, recording: Recording) -> list[str]:
         if stream not in recording.streams:
             raise EdgeLstmError(
                 f'{recording.source}: expected groups of its streams, found "{stream}"',
-                f"mend groups under [recording] in the recipe; {suggestion(stream, recording.streams)}",
+                f"correct groups under [recording] in the recipe; {suggestion(stream, recording.streams)}",
             )
     return [group_of.get(stream, stream) for stream in recording.streams]
 
 
-def _named(key: str, patterns: Sequence[str], recording: Recording, groups: Sequence[str]) -> Flags:
-    """(streams,): whether one of the names or patterns is its group's; a stream without a group is its own."""
+def _matching(key: str, patterns: Sequence[str], recording: Recording, groups: Sequence[str]) -> Flags:
+    """(streams,): whether one of the names or patterns matches the stream's group."""
     chosen = np.zeros(len(groups), bool)
     for pattern in patterns:
         matched = [group == pattern or fnmatchcase(group, pattern) for group in groups]
@@ -72,7 +72,7 @@ def _named(key: str, patterns: Sequence[str], recording: Recording, groups: Sequ
             known = list(dict.fromkeys(groups))
             hint = suggestion(pattern, known)
             if pattern in recording.streams:
-                hint = f'the stream "{pattern}" goes with its group "{groups[recording.streams.index(pattern)]}"'
+                hint = f'the stream "{pattern}" is in the group "{groups[recording.streams.index(pattern)]}"'
             what = "streams" if known == recording.streams else "groups"
             raise EdgeLstmError(
                 f'{recording.source}: expected {what} in {key}, found "{pattern}"', f"{_CHANGE}; {hint}"
@@ -88,7 +88,7 @@ def _by_time(
     left_out: Flags,
     times: Doubles,
 ) -> Integers:
-    """One cut in time for all streams, so that no stream's test part is another's training part."""
+    """One cut in time for all streams: no stream's test part lies in the time of another's training part."""
     if split.validation_from is not None:
         validation = parse_time(split.validation_from, section.zone())
         test = math.inf if split.test_from is None else parse_time(split.test_from, section.zone())
@@ -114,8 +114,8 @@ def _by_time(
 
 
 def _by_beginning(split: SplitSection, left_out: Flags, stream_of: Integers) -> Integers:
-    """Each stream's first steps are for training, then for validation; `stream_of` goes stream after stream."""
-    assert split.beginning_steps is not None  # the recipe says so
+    """Each stream's first steps are for training, the next for validation; `stream_of` goes stream after stream."""
+    assert split.beginning_steps is not None  # the recipe's faults() requires it
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
     place = np.arange(len(stream_of)) - np.repeat(begins, np.diff(begins, append=len(stream_of)))
     trained = round(split.beginning_steps * split.train / (split.train + split.validation))
@@ -125,8 +125,8 @@ def _by_beginning(split: SplitSection, left_out: Flags, stream_of: Integers) -> 
 
 
 def _by_name(split: SplitSection, recording: Recording, groups: Sequence[str], left_out: Flags) -> Integers:
-    """(streams,): the part that each stream goes into as a whole, with its group."""
-    validated = _named("validate_on", split.validate_on, recording, groups)
+    """(streams,): the part of each stream; a group goes into one part as a whole."""
+    validated = _matching("validate_on", split.validate_on, recording, groups)
     both = np.flatnonzero(left_out & validated)
     if both.size:
         raise EdgeLstmError(

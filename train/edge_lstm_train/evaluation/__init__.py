@@ -1,1 +1,1 @@
-"""Scores through the runtime's own predictor, beside baselines; verdict, plots, report."""
+"""Evaluation with the runtime's own predictor: baselines, scores by task, verdict, plots and report."""

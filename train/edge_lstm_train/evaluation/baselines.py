@@ -1,7 +1,7 @@
 """The baselines that a model has to beat: persistence, seasonal-naive and a ridge autoregression, in closed form.
 
-They see no more than a model sees at the same step, and none of them learns from anything but the training part, with
-the validation part where the model is refitted on both.
+They see no more than the model sees at the same step. They learn from the training part alone, and from the validation
+part as well if the model is refitted on both.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Integers
-from edge_lstm_train.data.dataset import Dataset, first_alike, target_columns
+from edge_lstm_train.data.dataset import Dataset, first_with_same_truth, target_columns
 
 PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
 NAIVE = (PERSISTENCE, SEASONAL, MEAN)
 
-_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of the standardized lags, a row
+_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of standardized lags, per training row
 _SHORT_LAGS = (4, 12)
-_MOST_COLUMNS = 1500  # a Gram matrix beyond this takes longer than the model
+_MOST_COLUMNS = 1500  # a larger Gram matrix takes longer than training the model
 _BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
 
 
 @dataclass(frozen=True)
 class RidgeChoice:
-    """What the validation part chose for one output."""
+    """The ridge settings that the validation part chose for one output."""
 
     lags: int
-    level_free: bool  # lags relative to the newest value, so that a drifting level does no harm
+    level_free: bool  # lags relative to the newest value: robust against a drifting level
     penalty: float
 
     def __str__(self) -> str:
@@ -36,20 +36,20 @@ class RidgeChoice:
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """What each baseline predicts at every step of a dataset."""
+    """The predictions of each baseline at every step of a dataset."""
 
     predictions: dict[str, Doubles]  # by name, (steps, outputs) in the targets' units
-    ridge: list[RidgeChoice]  # one an output
+    ridge: list[RidgeChoice]  # one per output
     residual: Doubles  # (outputs,): RMS of the ridge's error on the training part, in the targets' units
 
 
 def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
-    """Persistence, seasonal-naive (where the dataset has a season) and ridge for `dataset`.
+    """Persistence, seasonal-naive (if the dataset has a season) and ridge for `dataset`.
 
-    Where the target is no feature, the mean takes the place of persistence. `refit`: as the model's, ridge learns anew
-    from training and validation together once its lags and its penalty are chosen.
+    If the target is not a feature, the mean replaces persistence. With `refit`, once lags and penalty are chosen, ridge
+    is fitted again on training and validation part together, as the model is.
     """
-    predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: dataset.newest}
+    predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: dataset.naive_predictions}
     if dataset.season is not None:
         predictions[SEASONAL] = seasonal_naive(dataset, dataset.season)
     predictions[RIDGE], choices = ridge(dataset, refit)
@@ -61,8 +61,8 @@ def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
 
 
 def seasonal_naive(dataset: Dataset, season: int) -> Doubles:
-    """(steps, outputs): the value at the same place in the last whole season; the newest value before there is one."""
-    predictions = dataset.newest.copy()
+    """(steps, outputs): the value one whole season before the target; the newest value where a run is too short."""
+    predictions = dataset.naive_predictions.copy()
     steps, run_start = np.arange(len(dataset)), dataset.run_start
     for output, (column, (_, horizon)) in enumerate(
         zip(target_columns(dataset.contract), dataset.contract.outputs, strict=True)
@@ -74,13 +74,14 @@ def seasonal_naive(dataset: Dataset, season: int) -> Doubles:
 
 
 def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeChoice]]:
-    """(steps, outputs) predictions of a linear autoregression, and the choice that the validation part made for each.
+    """(steps, outputs) predictions of a linear autoregression, and the settings that the validation part chose.
 
-    Lags of all features and the clock, standardized, against the change of the target. Hoerl & Kennard 1970.
+    Inputs are the standardized lags of all features and the clock; the target is the change from the naive prediction.
+    Ridge regression: Hoerl & Kennard 1970.
     """
     outputs = len(dataset.contract.outputs)
     best = np.full(outputs, np.inf)
-    predictions = dataset.newest.copy()
+    predictions = dataset.naive_predictions.copy()
     choices = [RidgeChoice(1, True, np.inf)] * outputs
     validation = dataset.steps("validation")
     for lags in _lag_counts(dataset):
@@ -92,7 +93,7 @@ def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeCho
                     predictions[:, output] = candidate[:, output]
                     choices[output] = RidgeChoice(lags, level_free, penalty)
     if refit:
-        both = dataset.together()
+        both = dataset.with_validation_in_training()
         for lags, level_free in {(choice.lags, choice.level_free) for choice in choices}:
             path = dict(zip(_PENALTIES, _ridge_path(both, lags, level_free), strict=True))
             for output, choice in enumerate(choices):
@@ -102,7 +103,7 @@ def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeCho
 
 
 def _is_forecast(dataset: Dataset) -> bool:
-    """Whether the targets are features, so that a model without levels can say anything of them."""
+    """Whether the targets are features: only then can level-free lags predict them."""
     return dataset.contract.task in ("forecast", "anomaly")
 
 
@@ -115,45 +116,45 @@ def _lag_counts(dataset: Dataset) -> list[int]:
 
 def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Doubles]:
     """Predictions (steps, outputs) for each penalty, fitted on the training part."""
-    newest, train = dataset.newest, dataset.steps("train")
-    # lags from before a run are made up, and a fit that sees them is a worse opponent
+    naive, train = dataset.naive_predictions, dataset.steps("train")
+    # lags from before a run are filled in, and a fit on them makes a weaker baseline
     whole = train[train - dataset.run_start[train] >= lags - 1]
     train = whole if 2 * len(whole) >= len(train) else train
     blocks = [train[first : first + _BLOCK] for first in range(0, len(train), _BLOCK)]
-    alike = first_alike(dataset.contract)
+    alike = first_with_same_truth(dataset.contract)
     distinct = sorted(set(alike))
     solutions: list[list[Doubles]] = [[] for _ in _PENALTIES]  # by penalty, by distinct output: (columns + 1,)
     for output in distinct:
-        size = _design(dataset, train[:1], lags, level_free).shape[1]
+        size = _design_matrix(dataset, train[:1], lags, level_free).shape[1]
         gram, moment, count = np.zeros((size, size)), np.zeros(size), 0
         for block in blocks:
             known = block[np.isfinite(dataset.targets[block, output])]
-            x = _design(dataset, known, lags, level_free)  # (rows, columns + 1)
-            change = dataset.targets[known, output] - newest[known, output]
+            x = _design_matrix(dataset, known, lags, level_free)  # (rows, columns + 1)
+            change = dataset.targets[known, output] - naive[known, output]
             gram += x.T @ x
             moment += x.T @ change
             count += len(known)
         shrink = np.eye(size)
-        shrink[-1, -1] = 0.0  # the intercept goes free
+        shrink[-1, -1] = 0.0  # no penalty on the intercept
         for penalty, column in zip(_PENALTIES, solutions, strict=True):
             column.append(np.linalg.solve(gram / count + penalty * shrink, moment / count))
     places = [distinct.index(output) for output in alike]
     weights = [np.stack(column, axis=1) for column in solutions]  # (columns + 1, distinct outputs) each
-    predictions = [newest.copy() for _ in _PENALTIES]
+    predictions = [naive.copy() for _ in _PENALTIES]
     for first in range(0, len(dataset), _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, len(dataset)))
-        x = _design(dataset, rows, lags, level_free)
+        x = _design_matrix(dataset, rows, lags, level_free)
         for prediction, weight in zip(predictions, weights, strict=True):
             prediction[rows] += (x @ weight)[:, places]
     return predictions
 
 
-def _design(dataset: Dataset, rows: Integers, lags: int, level_free: bool) -> Doubles:
+def _design_matrix(dataset: Dataset, rows: Integers, lags: int, level_free: bool) -> Doubles:
     """(rows, columns + 1): lags of the standardized features, masks and clock, and a one for the intercept.
 
-    A lag from before the stream's last restart is the first value after it.
+    A lag from before the last restart of the stream takes the first value after the restart.
     """
-    rows = dataset.known_at[rows]
+    rows = dataset.newest_known[rows]
     features = dataset.contract.features
     mean = np.array([feature.mean for feature in features])
     scale = np.array([feature.scale for feature in features])

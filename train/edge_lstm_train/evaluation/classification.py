@@ -1,6 +1,6 @@
-"""How well labels are told apart: a device's labels beside those of the majority, a Markov chain and a linear model.
+"""Scores of predicted classes: the model beside the majority class, a Markov chain and logistic regression.
 
-It refuses to flatter: where a baseline is as good, `verdict` says so in words.
+If a baseline is as good as the model, `verdict` reports it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
-from edge_lstm_train.model.fit import input_statistics
+from edge_lstm_train.evaluation.formatting import TextTable
+from edge_lstm_train.model.initial_model import input_statistics
 
 MODEL = "model"
-MAJORITY, SAME, MARKOV, LOGISTIC = "majority", "the same again", "Markov chain", "logistic"
+MAJORITY, LAST_CLASS, MARKOV, LOGISTIC = "majority", "the same again", "Markov chain", "logistic"
 UNKNOWN = -1
 _PENALTIES = (1e-4, 1e-2)
 _LOGISTIC_STEPS = 40
@@ -28,15 +29,15 @@ _LOGISTIC_STEPS = 40
 
 @dataclass(frozen=True, eq=False)
 class ClassScore:
-    """How the model and each baseline did over the same steps."""
+    """Accuracy and F1 of the model and of each baseline, over the same steps."""
 
     label: str
     classes: list[str]
     pairs: int
     accuracy: dict[str, float]  # by name ("model", "majority", ...)
     f1: dict[str, float]  # mean over the classes that occur
-    confusion: Integers  # (classes, classes): true class by said class, of the model
-    what: Literal["steps", "recordings"] = "steps"  # that were told apart
+    confusion: Integers  # (classes, classes): true class by predicted class, of the model
+    counted: Literal["steps", "recordings"] = "steps"  # what `pairs` counts
 
     @property
     def best_baseline(self) -> str:
@@ -44,28 +45,28 @@ class ClassScore:
 
     @property
     def margin(self) -> float:
-        """How far the model's accuracy lies above that of the best baseline."""
+        """The model's accuracy minus that of the best baseline."""
         return self.accuracy[MODEL] - self.accuracy[self.best_baseline]
 
 
 def true_classes(dataset: Dataset) -> Integers:
-    """(steps,): the index of what each step should have said, `UNKNOWN` where that is not known."""
+    """(steps,): the index of each step's true class, `UNKNOWN` where it is not known."""
     known = np.isfinite(dataset.targets[:, 0])
     return np.where(known, np.nan_to_num(dataset.targets).argmax(axis=1), UNKNOWN)
 
 
 def class_baselines(dataset: Dataset) -> dict[str, Integers]:
-    """What each baseline says at every step, (steps,), learned from the training part alone."""
+    """The class that each baseline predicts at every step, (steps,), by its name; learned from the training part."""
     truth, train = true_classes(dataset), dataset.steps("train")
     classes = dataset.targets.shape[1]
     known = train[truth[train] != UNKNOWN]
     majority = int(np.bincount(truth[known], minlength=classes).argmax())
     baselines = {MAJORITY: np.full(len(dataset), majority)}
     if dataset.contract.horizons[0] > 0:
-        before = _before(dataset, truth)
-        baselines[SAME] = np.where(before == UNKNOWN, majority, before)
+        before = _class_before(dataset, truth)
+        baselines[LAST_CLASS] = np.where(before == UNKNOWN, majority, before)
         counts = np.ones((classes, classes)) * 1e-6
-        counts[:, majority] += 1e-3  # after what was never followed by anything in training
+        counts[:, majority] += 1e-3  # a class that nothing follows in training is followed by the majority
         followed = known[before[known] != UNKNOWN]
         np.add.at(counts, (before[followed], truth[followed]), 1)
         baselines[MARKOV] = np.where(before == UNKNOWN, majority, counts.argmax(axis=1)[before])
@@ -73,165 +74,167 @@ def class_baselines(dataset: Dataset) -> dict[str, Integers]:
     return baselines
 
 
-def _before(dataset: Dataset, truth: Integers) -> Integers:
-    """(steps,): the class that a step itself has, where the target is a later one's."""
+def _class_before(dataset: Dataset, truth: Integers) -> Integers:
+    """(steps,): the class of the step itself, where the target is the class of a later step."""
     ahead = dataset.contract.horizons[0]
-    found = np.full(len(dataset), UNKNOWN)
-    found[ahead:] = truth[:-ahead]
-    found[np.arange(len(dataset)) - dataset.run_start < ahead] = UNKNOWN
-    return found
+    result = np.full(len(dataset), UNKNOWN)
+    result[ahead:] = truth[:-ahead]
+    result[np.arange(len(dataset)) - dataset.run_start < ahead] = UNKNOWN
+    return result
 
 
 def _logistic(dataset: Dataset, truth: Integers) -> Integers:
-    """Multinomial logistic regression on the feature vector of the step alone; its penalty from the validation part."""
+    """Multinomial logistic regression on the step's own feature vector; the validation part chooses the penalty."""
     mean, scale = input_statistics(dataset)
     x = torch.from_numpy((dataset.features - mean) / scale).double()
     train, validation = (
         steps[truth[steps] != UNKNOWN] for steps in (dataset.steps("train"), dataset.steps("validation"))
     )
     y = torch.from_numpy(truth)
-    best, said = -1.0, np.zeros(len(dataset), np.int64)
+    best, predicted = -1.0, np.zeros(len(dataset), np.int64)
     for penalty in _PENALTIES:
         weight = torch.zeros((x.shape[1], dataset.targets.shape[1]), dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(dataset.targets.shape[1], dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=_LOGISTIC_STEPS, line_search_fn="strong_wolfe")
 
         def loss(weight: torch.Tensor = weight, bias: torch.Tensor = bias, penalty: float = penalty) -> torch.Tensor:
-            found = F.cross_entropy(x[train] @ weight + bias, y[train]) + penalty * (weight**2).sum()
+            value = F.cross_entropy(x[train] @ weight + bias, y[train]) + penalty * (weight**2).sum()
             weight.grad = bias.grad = None
-            found.backward()  # type: ignore[no-untyped-call]
-            return found
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             candidate = (x @ weight + bias).argmax(dim=1).numpy()
         right = float((candidate[validation] == truth[validation]).mean())
         if right > best:
-            best, said = right, candidate
-    return said
+            best, predicted = right, candidate
+    return predicted
 
 
 def class_score(
-    dataset: Dataset, baselines: dict[str, Integers], said: Integers, label: str, part: Part = "test"
+    dataset: Dataset, baselines: dict[str, Integers], predicted: Integers, label: str, part: Part = "test"
 ) -> ClassScore:
-    """The score over the part's steps; `said` (steps,) is what a device said, `UNKNOWN` where it said nothing."""
-    asked = _asked(dataset, said, part)
-    return _class_score(dataset, {MODEL: said, **baselines}, label, asked)
+    """The score over the part's steps; `predicted` (steps,) holds a device's classes, `UNKNOWN` where there is none."""
+    evaluated = _evaluated_steps(dataset, predicted, part)
+    return _class_score(dataset, {MODEL: predicted, **baselines}, label, evaluated)
 
 
 def class_scores_by_stream(
-    dataset: Dataset, baselines: dict[str, Integers], said: Integers, label: str, part: Part = "test"
+    dataset: Dataset, baselines: dict[str, Integers], predicted: Integers, label: str, part: Part = "test"
 ) -> dict[str, ClassScore]:
     """`class_score` for each stream that has steps to compare, by its name."""
-    asked, named = _asked(dataset, said, part), {MODEL: said, **baselines}
-    return {name: _class_score(dataset, named, label, steps) for name, steps in dataset.by_stream(asked).items()}
+    evaluated, by_name = _evaluated_steps(dataset, predicted, part), {MODEL: predicted, **baselines}
+    return {name: _class_score(dataset, by_name, label, steps) for name, steps in dataset.by_stream(evaluated).items()}
 
 
 def recordings_score(
-    dataset: Dataset, baselines: dict[str, Integers], said: Integers, label: str, part: Part = "test"
+    dataset: Dataset, baselines: dict[str, Integers], predicted: Integers, label: str, part: Part = "test"
 ) -> ClassScore:
-    """One label a recording, which is what lies between two (re)starts of the state.
+    """The score with one label per recording; a recording is the run of steps between two restarts of the state.
 
-    A device's is that of the last step; a baseline's is what it says most often, since it carries no votes of its own.
+    The model's label is that of the last step. A baseline's label is its most frequent one, since it counts no votes.
     """
-    asked = _asked(dataset, said, part)
-    run_of = dataset.run_start[asked]
-    last = asked[np.flatnonzero(np.diff(run_of, append=-1) != 0)]
+    evaluated = _evaluated_steps(dataset, predicted, part)
+    run_of = dataset.run_start[evaluated]
+    last = evaluated[np.flatnonzero(np.diff(run_of, append=-1) != 0)]
     voted = {name: one.copy() for name, one in baselines.items()}
     for end in last.tolist():
-        steps = asked[run_of == dataset.run_start[end]]
+        steps = evaluated[run_of == dataset.run_start[end]]
         for one in voted.values():
             one[end] = np.bincount(one[steps]).argmax()
-    score = _class_score(dataset, {MODEL: said, **voted}, label, last)
-    return dataclasses.replace(score, what="recordings")
+    score = _class_score(dataset, {MODEL: predicted, **voted}, label, last)
+    return dataclasses.replace(score, counted="recordings")
 
 
-def _asked(dataset: Dataset, said: Integers, part: Part) -> Integers:
+def _evaluated_steps(dataset: Dataset, predicted: Integers, part: Part) -> Integers:
     truth, steps = true_classes(dataset), dataset.steps(part)
-    asked: Integers = steps[(truth[steps] != UNKNOWN) & (said[steps] != UNKNOWN)]
-    return asked
+    evaluated: Integers = steps[(truth[steps] != UNKNOWN) & (predicted[steps] != UNKNOWN)]
+    return evaluated
 
 
-def _class_score(dataset: Dataset, named: dict[str, Integers], label: str, asked: Integers) -> ClassScore:
+def _class_score(dataset: Dataset, by_name: dict[str, Integers], label: str, evaluated: Integers) -> ClassScore:
     truth, classes = true_classes(dataset), dataset.contract.targets
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (truth[asked], named[MODEL][asked]), 1)
-    accuracy = {name: float((one[asked] == truth[asked]).mean()) for name, one in named.items()}
-    f1 = {name: _macro_f1(truth[asked], one[asked], len(classes)) for name, one in named.items()}
-    return ClassScore(label, classes, len(asked), accuracy, f1, confusion)
+    np.add.at(confusion, (truth[evaluated], by_name[MODEL][evaluated]), 1)
+    accuracy = {name: float((one[evaluated] == truth[evaluated]).mean()) for name, one in by_name.items()}
+    f1 = {name: _macro_f1(truth[evaluated], one[evaluated], len(classes)) for name, one in by_name.items()}
+    return ClassScore(label, classes, len(evaluated), accuracy, f1, confusion)
 
 
-def _macro_f1(truth: Integers, said: Integers, classes: int) -> float:
-    found = []
+def _macro_f1(truth: Integers, predicted: Integers, classes: int) -> float:
+    result = []
     for one in range(classes):
-        hits = ((truth == one) & (said == one)).sum()
+        hits = ((truth == one) & (predicted == one)).sum()
         if (truth == one).any():
-            found.append(2 * hits / ((truth == one).sum() + (said == one).sum()))
-    return float(np.mean(found)) if found else float("nan")
+            result.append(2 * hits / ((truth == one).sum() + (predicted == one).sum()))
+    return float(np.mean(result)) if result else float("nan")
 
 
 def verdict(score: ClassScore) -> str:
-    """In words, whether the model is worth having."""
+    """One or two sentences that compare the model with the best baseline."""
     name = score.best_baseline
     model, best = 100 * score.accuracy[MODEL], 100 * score.accuracy[name]
-    asked = f"{score.pairs:,} {score.what}"
+    evaluated = f"{score.pairs:,} {score.counted}"
     if score.margin <= 0:
         return (
-            f"The model does not beat the baselines: {name} is right in {best:.1f} % of {asked}, the model in "
+            f"The model does not beat the baselines: {name} is right in {best:.1f} % of {evaluated}, the model in "
             f"{model:.1f} %. Use the baseline, which needs no network."
         )
-    right = f"it is right in {model:.1f} % of {asked}, {name} in {best:.1f} %"
+    right = f"it is right in {model:.1f} % of {evaluated}, {name} in {best:.1f} %"
     rival = max((one for one in score.f1 if one != MODEL), key=lambda one: score.f1[one])
     if score.f1[MODEL] >= score.f1[rival]:
         return f"The model beats every baseline: {right}."
-    often = f"The model is right in {model:.1f} % of {asked}, {name} in {best:.1f} %: more often than "
-    rare = f"{rival} has a mean F1 of {score.f1[rival]:.3f} and the model {score.f1[MODEL]:.3f}"
-    return f"{often}every baseline, but not class by class, since {rare}."
+    accuracy = f"The model is right in {model:.1f} % of {evaluated}, {name} in {best:.1f} %: more often than "
+    classwise = f"{rival} has a mean F1 of {score.f1[rival]:.3f} and the model {score.f1[MODEL]:.3f}"
+    return f"{accuracy}every baseline, but not class by class, since {classwise}."
 
 
 def reliability(dataset: Dataset, probabilities: Doubles, part: Part = "test") -> tuple[list[float], list[float]]:
-    """Mean probability of the likeliest class, and how often it was right, in tenths of steps from least to most sure.
+    """Mean probability of the most likely class and its accuracy, in ten groups of steps from least to most certain.
 
-    probabilities (steps, classes), NaN where nothing was said.
+    probabilities (steps, classes), NaN where there is no prediction.
     """
-    truth, asked = true_classes(dataset), dataset.steps(part)
-    asked = asked[(truth[asked] != UNKNOWN) & np.isfinite(probabilities[asked]).all(axis=1)]
-    sure = probabilities[asked].max(axis=1, initial=0.0)
-    right = probabilities[asked].argmax(axis=1) == truth[asked]
-    tenths = [one for one in np.array_split(np.argsort(sure, kind="stable"), 10) if one.size]
-    return [float(sure[one].mean()) for one in tenths], [float(right[one].mean()) for one in tenths]
+    truth, evaluated = true_classes(dataset), dataset.steps(part)
+    evaluated = evaluated[(truth[evaluated] != UNKNOWN) & np.isfinite(probabilities[evaluated]).all(axis=1)]
+    largest = probabilities[evaluated].max(axis=1, initial=0.0)
+    right = probabilities[evaluated].argmax(axis=1) == truth[evaluated]
+    tenths = [one for one in np.array_split(np.argsort(largest, kind="stable"), 10) if one.size]
+    return [float(largest[one].mean()) for one in tenths], [float(right[one].mean()) for one in tenths]
 
 
-def table(scores: Sequence[ClassScore]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as texts: accuracy and mean F1 of the model and of each baseline."""
+def table(scores: Sequence[ClassScore]) -> TextTable:
+    """Accuracy and mean F1 of the model and of each baseline."""
     names, rows = list(scores[0].accuracy), []
     for score in scores:
-        of = f" of {score.what}" if len(scores) > 1 else ""
+        of = f" of {score.counted}" if len(scores) > 1 else ""
         rows.append([f"accuracy{of}", *(f"{100 * score.accuracy[name]:.1f} %" for name in names)])
         rows.append([f"mean F1{of}", *(f"{score.f1[name]:.3f}" for name in names)])
     return [scores[0].label, *names], rows
 
 
-def stream_table(scores: Sequence[tuple[str, ClassScore]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as texts: the accuracy of the model and of each baseline for each stream."""
+def stream_table(scores: Sequence[tuple[str, ClassScore]]) -> TextTable:
+    """The accuracy of the model and of each baseline, a row per stream."""
     names = list(scores[0][1].accuracy)
-    rows = [[name, *(f"{100 * one.accuracy[said]:.1f} %" for said in names), f"{one.pairs:,}"] for name, one in scores]
+    rows = [
+        [stream, *(f"{100 * one.accuracy[name]:.1f} %" for name in names), f"{one.pairs:,}"] for stream, one in scores
+    ]
     return ["accuracy", *names, "steps"], rows
 
 
-def confusion_table(score: ClassScore) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as texts: how often each true class (rows) was said to be which (columns)."""
+def confusion_table(score: ClassScore) -> TextTable:
+    """How often each true class (rows) was predicted as each class (columns)."""
     rows = [[name, *map(str, counts)] for name, counts in zip(score.classes, score.confusion.tolist(), strict=True)]
-    return ["true, said:", *score.classes], rows
+    return ["true, predicted:", *score.classes], rows
 
 
-def numbers(scores: Sequence[ClassScore]) -> list[dict[str, object]]:
-    """The figures, JSON-able."""
+def figures(scores: Sequence[ClassScore]) -> list[dict[str, object]]:
+    """The scores as JSON values."""
     return [
         {
             "label": score.label,
             "pairs": score.pairs,
-            "of": score.what,
+            "of": score.counted,
             "accuracy": score.accuracy,
             "f1": score.f1,
             "classes": score.classes,

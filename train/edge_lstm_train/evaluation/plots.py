@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG; drawn with matplotlib's figures alone, so that no global state is touched."""
+"""The plots of a report as SVG, drawn with matplotlib figures that change no global state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edge_lstm.foundation.arrays import Doubles, Flags
 
 _INK, _FAINT, _TRUTH, _FORECAST, _OTHER = "#1d2530", "#d9dee5", "#9aa5b4", "#0b7a5b", "#c2571a"
-# Fixed, so that equal inputs give equal bytes; and letters as outlines, so that no font has to be there.
+# A fixed salt, so that equal inputs give equal bytes. Text as paths, so that no font needs to be installed.
 _STYLE = {
     "svg.hashsalt": "edge-lstm",
     "svg.fonttype": "path",
@@ -36,25 +36,25 @@ _STYLE = {
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """What was measured (samples,) and what a model said for the same times."""
+    """Measured and predicted values (samples,) at the same times."""
 
     times: Doubles  # seconds since 1970
     truth: Doubles
-    said: Doubles
-    band: tuple[str, Doubles, Doubles] | None = None  # its name, its lower and upper end
+    predicted: Doubles
+    band: tuple[str, Doubles, Doubles] | None = None  # a range of quantiles: name, lower and upper bound
 
 
 def forecast_plot(lines: Lines, quantity: str, name: str = "forecast", row_s: float | None = None) -> bytes:
-    """The lines over time; `name` is what the model said. `row_s`: the times are no clock's, but rows so far apart."""
+    """The lines over time; `name` labels the predictions. row_s: seconds between rows that have no clock times."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        moments = _along(axes, lines.times, row_s)
+        moments = _time_axis(axes, lines.times, row_s)
         if lines.band is not None:
             share, low, high = lines.band
             axes.fill_between(moments, low, high, color=_FORECAST, alpha=0.18, linewidth=0, label=share)
         axes.plot(moments, lines.truth, color=_TRUTH, linewidth=2.4, label="measured", solid_capstyle="round")
-        axes.plot(moments, lines.said, color=_FORECAST, linewidth=1.3, label=name)
+        axes.plot(moments, lines.predicted, color=_FORECAST, linewidth=1.3, label=name)
         axes.set_ylabel(quantity)
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
         axes.margins(x=0.01)
@@ -65,7 +65,10 @@ def forecast_plot(lines: Lines, quantity: str, name: str = "forecast", row_s: fl
 def learning_plot(
     updates: Sequence[int], training: Sequence[float], validation: Sequence[float], best: int, relative: bool = True
 ) -> bytes:
-    """The training loss and the validation error over the updates, `relative` to ridge; `best` is the one kept."""
+    """The training loss and the validation error over the updates; `best` is the update whose weights are kept.
+
+    relative: whether they are in units of the ridge's error.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.4), layout="constrained")
         axes = figure.add_subplot()
@@ -74,7 +77,7 @@ def learning_plot(
         if relative:
             axes.axhline(1.0, color=_OTHER, linewidth=1, linestyle=(0, (4, 3)), label="ridge on training")
         axes.axvline(best, color=_FAINT, linewidth=4, zorder=0)
-        axes.set_xlabel("updates (the band marks the weights that were kept)")
+        axes.set_xlabel("updates (the band marks the best, whose weights are kept)")
         axes.set_ylabel("error" if relative else "loss")
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
         figure.legend(loc="outside upper right", ncols=3)
@@ -82,13 +85,13 @@ def learning_plot(
 
 
 def residual_plot(errors: Doubles, quantity: str) -> bytes:
-    """How often errors (pairs,) of which size occur."""
+    """A histogram of errors (pairs,)."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.0), layout="constrained")
         axes = figure.add_subplot()
         low, high = np.quantile(errors, [0.005, 0.995])
-        bins = int(np.clip(np.sqrt(len(errors)), 12, 60))  # of few errors, few bins
-        axes.locator_params(axis="x", nbins=5)  # labels of small numbers are long
+        bins = int(np.clip(np.sqrt(len(errors)), 12, 60))  # few bins for few errors
+        axes.locator_params(axis="x", nbins=5)  # small numbers have long labels
         axes.hist(errors, bins=bins, range=(low, high) if high > low else None, color=_FORECAST)
         axes.axvline(0.0, color=_INK, linewidth=0.8)
         axes.set_xlabel(quantity)
@@ -100,9 +103,9 @@ def residual_plot(errors: Doubles, quantity: str) -> bytes:
 def calibration_plot(
     levels: Sequence[float], found: Sequence[float], what: tuple[str, str] = ("level", "share below")
 ) -> bytes:
-    """The share of the truth found below each quantile, over its level; or any other share over what it should be."""
+    """The measured share below each quantile over its level, or any other measured share over the ideal one."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.8, 3.0), layout="constrained")  # as wide as the rest, whose letters are its own
+        figure = Figure(figsize=(5.8, 3.0), layout="constrained")  # as wide as the other plots: equal font sizes
         axes = figure.add_subplot(box_aspect=1)
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.5)
         axes.plot(levels, found, color=_FORECAST, linewidth=0, marker="o", markersize=5)
@@ -131,11 +134,11 @@ def threshold_plot(levels: Sequence[float], shares: Mapping[str, Sequence[float]
 
 
 def score_plot(times: Doubles, scores: Doubles, truth: Flags, row_s: float | None = None) -> bytes:
-    """Scores (samples,) over times as in `forecast_plot`, the threshold 1, and where the truth says anomalous."""
+    """Scores (samples,) over times as in `forecast_plot`, with the threshold 1 and the true anomalies."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.8, 2.2), layout="constrained")
         axes = figure.add_subplot()
-        moments = _along(axes, times, row_s)
+        moments = _time_axis(axes, times, row_s)
         top = max(1.5, float(np.quantile(scores, 0.99)) * 1.2)
         if truth.any():
             axes.fill_between(moments, 0, top, where=truth.tolist(), color=_FAINT, linewidth=0, label="anomaly")
@@ -148,8 +151,8 @@ def score_plot(times: Doubles, scores: Doubles, truth: Flags, row_s: float | Non
         return _svg(figure)
 
 
-def _along(axes: Axes, times: Doubles, row_s: float | None) -> NDArray[Any]:
-    """Where (samples,) lie along the axis, which is told how to write that: as dates, or as rows."""
+def _time_axis(axes: Axes, times: Doubles, row_s: float | None) -> NDArray[Any]:
+    """The positions (samples,) on the x axis; labels it with dates, or with row numbers if row_s is given."""
     if row_s is not None:
         axes.set_xlabel("row of the stream")
         return 1 + times / row_s

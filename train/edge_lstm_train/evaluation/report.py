@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens anywhere, a phone included; it fetches nothing and runs no script."""
+"""The report: one HTML file without scripts or external resources, readable on phones as well."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_lstm.foundation.files import write_file
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text: "lead" is what to read first, a "note" explains what stands above it."""
+    """Plain text: a "lead" at the top of the report, or a "note" that explains the block above it."""
 
     text: str
     kind: Literal["lead", "note"]
@@ -23,7 +23,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in rows; all columns but the first hold numbers. `strong` names the cells (row, column) to set in bold."""
+    """Texts in rows; all columns but the first hold numbers. `strong`: the cells (row, column) in bold."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -32,14 +32,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what they are."""
+    """Names with their values."""
 
     items: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG, and the one line that says what to see in it."""
+    """An SVG with a caption of one line."""
 
     svg: bytes
     caption: str
@@ -50,14 +50,14 @@ Block = Paragraph | Table | Facts | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and its blocks."""
 
     title: str
     blocks: Sequence[Block]
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the page, whole or not at all. All texts are plain: they are escaped here."""
+    """Write the page; on an error the old file stays unchanged. Texts are plain text, which is escaped here."""
     body = "\n".join(_section(section) for section in sections)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -69,7 +69,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
 
 
 def extend_report(path: Path, section: Section) -> None:
-    """Put a section at the end of a page that `write_report` wrote, in place of an earlier one of that title."""
+    """Append a section to a page of `write_report`, replacing an earlier section of the same title."""
     page = path.read_text(encoding="utf-8")
     opening = _opening(section)
     if (begin := page.find(opening)) >= 0:

@@ -1,1 +1,1 @@
-"""The network in torch, its losses, the training loop, the checkpoint."""
+"""The network in torch and its training: start, losses, fit, saved progress and checkpoint."""

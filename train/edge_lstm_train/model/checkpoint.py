@@ -1,4 +1,4 @@
-"""The checkpoint: what training hands to export, in one file that holds no pickled code."""
+"""The checkpoint: the result of training that export reads, in one file without pickled code."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _REMEDY = "train again with this version of edge-lstm"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained model, its contract, and a tape of feature vectors that it has not been trained on."""
+    """A trained model, its contract, and an input sequence that it was not trained on."""
 
     model: Forecaster
     contract: Contract
-    tape: Floats  # (steps, inputs): one stream, in order, raw features; for golden vectors
+    input_sequence: Floats  # (steps, inputs): steps in order, raw features; for golden vectors and certificate
     provenance: dict[str, str]  # recipe, recording, versions, metrics: for people
-    truth: Floats | None = None  # (steps, outputs): what the tape's steps should have said, NaN if unknown
+    truth: Floats | None = None  # (steps, outputs): the true outputs of the sequence, NaN if unknown
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint into the run's folder, whole or not at all."""
+    """Write the checkpoint into the run folder. On an error the old file stays unchanged."""
     content = {
         "format_version": FORMAT_VERSION,
         "contract": json.dumps(dataclasses.asdict(checkpoint.contract)),
         "shape": json.dumps(dataclasses.asdict(checkpoint.model.shape)),
         "weights": checkpoint.model.state_dict(),
-        "tape": torch.from_numpy(checkpoint.tape),
+        "tape": torch.from_numpy(checkpoint.input_sequence),
         "truth": None if checkpoint.truth is None else torch.from_numpy(checkpoint.truth),
         "provenance": dict(checkpoint.provenance),
     }
@@ -53,18 +53,18 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(run_dir: Path) -> Checkpoint:
-    """The checkpoint of a run. Raises EdgeLstmError where there is none, or a damaged, foreign or NaN one."""
+    """The checkpoint of a run. Raises EdgeLstmError if it is missing, damaged, of another format or not finite."""
     path = run_dir / FILE
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other pickle protocols: what is pickled otherwise is refused
+            warnings.simplefilter("ignore")  # of other pickle protocols, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise EdgeLstmError(
             f"expected a run with {FILE} at {run_dir}, found none", "make one with edge-lstm train RECIPE -o RUN_DIR"
         ) from None
     except pickle.UnpicklingError:
-        # torch's own message advises to execute what the file holds
+        # torch's own message advises to execute the file's content
         raise EdgeLstmError(f"expected a checkpoint at {path}, found another kind of file", _REMEDY) from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -80,12 +80,12 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
 
 
 def _read(content: dict[str, Any], path: Path) -> Checkpoint:
-    """The checkpoint from what the file holds. Raises EdgeLstmError, or whatever odd content raises on its way."""
+    """The checkpoint from the file's content. Raises EdgeLstmError, or any error that unexpected content causes."""
     contract = from_mapping(json.loads(content["contract"]), Contract, f"{path}:contract")
     model = Forecaster(from_mapping(json.loads(content["shape"]), Shape, f"{path}:shape"))
     weights = content["weights"]
     weights_shape = weights["change_of"].shape
-    model.change_of = torch.zeros(weights_shape, dtype=torch.int64)  # empty or one an output: the checkpoint says
+    model.change_of = torch.zeros(weights_shape, dtype=torch.int64)  # empty, or one per output
     model.load_state_dict(weights)
     for name, value in weights.items():
         if not torch.isfinite(value).all():
@@ -94,5 +94,5 @@ def _read(content: dict[str, Any], path: Path) -> Checkpoint:
         raise EdgeLstmError(f"{path}: expected scales above 0, found {float(weights['scale'].min()):g}", _REMEDY)
     model.eval()
     truth = content["truth"]
-    tape, provenance = content["tape"].numpy(), dict(content["provenance"])
-    return Checkpoint(model, contract, tape, provenance, None if truth is None else truth.numpy())
+    inputs, provenance = content["tape"].numpy(), dict(content["provenance"])
+    return Checkpoint(model, contract, inputs, provenance, None if truth is None else truth.numpy())

@@ -1,4 +1,4 @@
-"""The network in torch: raw features in, raw predictions out, its state carried by whoever calls it."""
+"""The network in torch: raw features in, raw predictions out, its state passed in and out by the caller."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ State = list[Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network is made of; its weights fit no other."""
+    """The sizes and options of a network, which determine the shapes of its weights."""
 
     cell: Cell = key(doc="lstm or gru")
     inputs: int = key(doc="width of the feature vector", least=1)
@@ -40,21 +40,21 @@ class Shape:
 
     @property
     def state_sizes(self) -> dict[str, int]:
-        """The carried tensors by name, with the numbers of each for one stream."""
+        """The carried tensors by name, with the size of each for one stream."""
         return state_sizes(self.cell, self.layers, self.hidden, self.highway * self.inputs)
 
     @property
     def taps(self) -> int:
-        """How many numbers the highway sees at a step: earlier samples, and where levels matter the newest as well."""
+        """The highway's inputs per step: earlier samples, and unless it is level-free the newest sample."""
         return (self.highway if self.level_free else self.highway + 1) * self.inputs
 
 
 class Forecaster(nn.Module):
-    """Standardization, recurrent layers, dropout, a dense layer, and the way back to the targets' units.
+    """Standardization, recurrent layers, dropout, a dense layer, and the conversion to the targets' units.
 
-    A highway is a linear path past the layers: taps over the last samples (Lai et al. 2018, LSTNet). Level-free taps
-    see differences from the newest sample alone, so that a level never met in training shifts nothing. Inputs that are
-    not `seen` go past the layers, and reach the output by the highway or as what a change is added to.
+    A highway is a linear path around the layers, over the last samples (Lai et al. 2018, LSTNet). A level-free highway
+    sees differences from the newest sample alone, so that a level unknown from training has no effect. Inputs that are
+    not `seen` bypass the layers. They reach the output by the highway, or as the level that a change is added to.
 
     The head works on a scale where every output's typical size is one: prediction = head * output_scale +
     output_offset, plus the raw feature `change_of[o]` for each output o where changes are predicted.
@@ -70,9 +70,9 @@ class Forecaster(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        between = shape.dropout if shape.layers > 1 else 0.0
+        dropout = shape.dropout if shape.layers > 1 else 0.0
         cell = nn.LSTM if shape.cell == "lstm" else nn.GRU
-        self.rnn = cell(shape.inputs, shape.hidden, shape.layers, batch_first=True, dropout=between)
+        self.rnn = cell(shape.inputs, shape.hidden, shape.layers, batch_first=True, dropout=dropout)
         self.dropout = nn.Dropout(shape.dropout)
         self.head = nn.Linear(shape.hidden, shape.outputs)
         if shape.highway:
@@ -90,7 +90,7 @@ class Forecaster(nn.Module):
             self._open_forget_gates()
 
     def _open_forget_gates(self) -> None:
-        """A forget-gate bias of 1 lets the memory cell remember from the first update on (Jozefowicz et al. 2015)."""
+        """Set the forget gates' bias to 1, so that cells remember from the first update on (Jozefowicz et al. 2015)."""
         hidden = self.shape.hidden
         with torch.no_grad():
             for layer in range(self.shape.layers):
@@ -98,7 +98,7 @@ class Forecaster(nn.Module):
                 getattr(self.rnn, f"bias_hh_l{layer}")[hidden : 2 * hidden] = 0.0
 
     def initial_state(self, batch: int) -> State:
-        """Where every stream starts: zeros, or what was learned."""
+        """The state at the start of every stream: zeros, or the learned start."""
         size = (self.shape.layers, batch, self.shape.hidden)
         state = [torch.zeros(size, device=self.mean.device) for _ in CARRIED[self.shape.cell]]
         if self.shape.learned_start:
@@ -110,21 +110,21 @@ class Forecaster(nn.Module):
     def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """features (batch, steps, inputs) raw -> predictions (batch, steps, outputs) raw, the next state."""
         x = (features - self.mean) / self.scale
-        hidden, following = self._recur(x, state)  # (batch, steps, hidden)
+        hidden, following = self._recurrent_layers(x, state)  # (batch, steps, hidden)
         prediction = self.head(self.dropout(hidden)) * self.output_scale + self.output_offset
         if self.shape.highway:
-            added, recent = self._past(x, state[-1])
+            added, recent = self._highway_outputs(x, state[-1])
             prediction = prediction + added * self.output_scale
             following.append(recent)
         if self.change_of.numel():
             prediction = prediction + features[..., self.change_of]
         return prediction, following
 
-    def _past(self, x: Tensor, register: Tensor) -> tuple[Tensor, Tensor]:
+    def _highway_outputs(self, x: Tensor, register: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, steps, inputs) and the register (1, batch, highway * inputs), newest first.
 
-        Returns what the highway adds to each step's outputs, (batch, steps, outputs), and the next register. As a
-        convolution: the taps laid out side by side would be the largest tensor of all.
+        Returns the highway's part of the outputs, (batch, steps, outputs), and the next register. It is a convolution:
+        the samples of every step side by side would be the largest tensor of all.
         """
         batch, _, inputs = x.shape
         earlier = register[0].view(batch, self.shape.highway, inputs).flip(1)  # in the order of time
@@ -136,13 +136,13 @@ class Forecaster(nn.Module):
         register = samples[:, -self.shape.highway :].flip(1).reshape(1, batch, -1)
         return added.transpose(1, 2), register
 
-    def _recur(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The layers over all steps at once, in torch's fused kernel."""
+    def _recurrent_layers(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The recurrent layers over all steps at once, in torch's fused kernel."""
         shape = self.shape
         if shape.cell == "lstm":
-            between = self.rnn.dropout
+            dropout = self.rnn.dropout
             h_c, weights = state[:2], self._weights()
-            out, h, c = torch.lstm(x, h_c, weights, True, shape.layers, between, self.training, False, True)
+            out, h, c = torch.lstm(x, h_c, weights, True, shape.layers, dropout, self.training, False, True)
             return out, [h, c]
         out, h = torch.gru(
             x, state[0], self._weights(), True, shape.layers, self.rnn.dropout, self.training, False, True
@@ -152,8 +152,8 @@ class Forecaster(nn.Module):
     def _weights(self) -> list[Tensor]:
         """w_ih, w_hh, b_ih, b_hh of each layer, in the order of the fused kernel.
 
-        Recurrent dropout drops hidden-to-hidden weights, once for all steps (weight drop, Merity et al. 2017), so that
-        the kernel stays fused.
+        Recurrent dropout drops hidden-to-hidden weights, once for all steps (weight drop, Merity et al. 2017), so the
+        fused kernel still applies.
         """
         weights = []
         for layer in range(self.shape.layers):
@@ -167,7 +167,7 @@ class Forecaster(nn.Module):
         return cast(list[Tensor], weights)
 
     def network(self) -> Network:
-        """The same network as arrays, the way back to the targets' units folded into the head."""
+        """The same network as arrays; the head includes the scale and offset of the targets' units."""
         arrays = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
         arrays["rnn.weight_ih_l0"] = arrays["rnn.weight_ih_l0"] * arrays["seen"]
         layers = tuple(
@@ -182,11 +182,11 @@ class Forecaster(nn.Module):
             arrays["head.weight"] * arrays["output_scale"][:, None],
             arrays["head.bias"] * arrays["output_scale"] + arrays["output_offset"],
             arrays["change_of"].astype(np.int32),
-            self._taps(),
+            self._highway_weights(),
         )
 
-    def _taps(self) -> Floats | None:
-        """The highway over plain samples, (outputs, (1 + highway) * inputs), in the targets' units."""
+    def _highway_weights(self) -> Floats | None:
+        """The highway's weights over plain samples, (outputs, (1 + highway) * inputs), in the targets' units."""
         shape = self.shape
         if not shape.highway:
             return None
@@ -197,8 +197,8 @@ class Forecaster(nn.Module):
         taps = taps.reshape(shape.outputs, -1)
         return cast(Floats, taps.astype(np.float32))
 
-    def stream(self, tape: Floats, marks: Sequence[int] = ()) -> tuple[Floats, list[Floats]]:
-        """Carry one stream over `tape` (steps, inputs), from mark to mark.
+    def stream(self, inputs: Floats, marks: Sequence[int] = ()) -> tuple[Floats, list[Floats]]:
+        """The predictions of one stream along `inputs` (steps, inputs), its state carried.
 
         Returns predictions (steps, outputs) and, per tensor of `Network.state_names`, the states after the steps
         `marks` (ascending, counted from 1), (marks, hidden).
@@ -207,23 +207,23 @@ class Forecaster(nn.Module):
         state = self.initial_state(1)
         self.eval()
         with torch.no_grad():
-            for begin, end in pairwise(sorted({0, *marks, len(tape)})):
-                prediction, state = self(torch.from_numpy(tape[None, begin:end]), state)
+            for begin, end in pairwise(sorted({0, *marks, len(inputs)})):
+                prediction, state = self(torch.from_numpy(inputs[None, begin:end]), state)
                 predictions.append(prediction[0])
-                kept.append([state[place][layer, 0] for place, layer in self._places()])
+                kept.append([state[position][layer, 0] for position, layer in self._state_positions()])
         states = [torch.stack(column).numpy() for column in zip(*kept[: len(marks)], strict=True)]
         return torch.cat(predictions).numpy(), states
 
-    def started(self) -> list[list[float]]:
-        """Per tensor of `Network.state_names`, where a stream starts: (hidden,) numbers, or none for zeros."""
-        starts = [place[0] < len(self.start) for place in self._places()]
+    def start_values(self) -> list[list[float]]:
+        """Per tensor of `Network.state_names`, its value at the start of a stream: (hidden,), or empty for zeros."""
+        starts = [position[0] < len(self.start) for position in self._state_positions()]
         return [
             self.start[kind][layer].detach().tolist() if learned else []
-            for (kind, layer), learned in zip(self._places(), starts, strict=True)
+            for (kind, layer), learned in zip(self._state_positions(), starts, strict=True)
         ]
 
-    def _places(self) -> list[tuple[int, int]]:
-        """Where each tensor of `Network.state_names` lies in a `State`: (which tensor, which layer of it)."""
+    def _state_positions(self) -> list[tuple[int, int]]:
+        """The position of each tensor of `Network.state_names` in a `State`: (index of the tensor, its layer)."""
         kinds = range(len(CARRIED[self.shape.cell]))
         places = [(kind, layer) for layer in range(self.shape.layers) for kind in kinds]
         return [*places, (len(kinds), 0)] if self.shape.highway else places

@@ -1,4 +1,4 @@
-"""What training makes small, task by task, and the streamed validation's figure of the same."""
+"""The loss of training and the error of validation, by task: squared or Huber, pinball, cross-entropy."""
 
 from __future__ import annotations
 
@@ -16,67 +16,70 @@ from edge_lstm_train.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
-class Objective:
-    """A loss for updates, and an error for validations; both see targets that may be unknown (NaN)."""
+class LossFunctions:
+    """A loss for updates and an error for validations; both ignore unknown targets (NaN)."""
 
     loss: Callable[[Tensor, Tensor], Tensor]  # predictions, targets (..., outputs) -> a mean
-    error: Callable[[Doubles, Doubles], float]  # predictions, targets (steps, outputs) -> the lower the better
+    validation_error: Callable[[Doubles, Doubles], float]  # predictions, targets (steps, outputs) -> lower is better
 
 
-def objective(recipe: Recipe, dataset: Dataset, spread: Doubles) -> Objective:
-    """The recipe's. spread (outputs,): each output's typical error in its unit, by which its loss is divided."""
+def loss_functions(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> LossFunctions:
+    """The functions for the recipe's task.
+
+    error_scale (outputs,): the typical error of each output in its target's unit, by which its loss is divided.
+    """
     if recipe.classify is not None:
         return _cross_entropy(recipe, dataset)
     levels = np.array([_quantile(dataset, name) for name, _ in dataset.contract.outputs])
     if np.isnan(levels).all():
-        return _squared(recipe, spread)
-    return _pinball(recipe, spread, levels)
+        return _squared(recipe, error_scale)
+    return _pinball(recipe, error_scale, levels)
 
 
-def _squared(recipe: Recipe, spread: Doubles) -> Objective:
-    scale = torch.from_numpy(spread.astype(np.float32))
+def _squared(recipe: Recipe, error_scale: Doubles) -> LossFunctions:
+    scale = torch.from_numpy(error_scale.astype(np.float32))
 
     def loss(predictions: Tensor, targets: Tensor) -> Tensor:
         known = torch.isfinite(targets)
         error = (predictions - targets.nan_to_num()) / scale.to(predictions.device)
-        return (_size(recipe, error) * known).sum() / known.sum().clamp(min=1)
+        return (_point_loss(recipe, error) * known).sum() / known.sum().clamp(min=1)
 
-    def error(predictions: Doubles, targets: Doubles) -> float:
-        return float((np.sqrt(np.nanmean((predictions - targets) ** 2, axis=0)) / spread).mean())
+    def validation_error(predictions: Doubles, targets: Doubles) -> float:
+        return float((np.sqrt(np.nanmean((predictions - targets) ** 2, axis=0)) / error_scale).mean())
 
-    return Objective(loss, error)
+    return LossFunctions(loss, validation_error)
 
 
-def _size(recipe: Recipe, error: Tensor) -> Tensor:
+def _point_loss(recipe: Recipe, error: Tensor) -> Tensor:
     if recipe.fit.loss == "huber":
         return F.huber_loss(error, torch.zeros_like(error), reduction="none")
     return error**2
 
 
-def _pinball(recipe: Recipe, spread: Doubles, levels: Doubles) -> Objective:
-    """Squares for what is expected, and the pinball loss (Koenker & Bassett 1978) for quantiles."""
-    scale = torch.from_numpy(spread.astype(np.float32))
+def _pinball(recipe: Recipe, error_scale: Doubles, levels: Doubles) -> LossFunctions:
+    """The squared error for expected values, and the pinball loss (Koenker & Bassett 1978) for quantiles."""
+    scale = torch.from_numpy(error_scale.astype(np.float32))
     level = torch.from_numpy(np.nan_to_num(levels).astype(np.float32))
     expected = torch.from_numpy(np.isnan(levels))
 
     def loss(predictions: Tensor, targets: Tensor) -> Tensor:
         known = torch.isfinite(targets)
         device = predictions.device
-        below = (targets.nan_to_num() - predictions) / scale.to(device)  # above 0 where the prediction lies below
+        below = (targets.nan_to_num() - predictions) / scale.to(device)  # above 0 where the prediction is too low
         tilted = torch.maximum(level.to(device) * below, (level.to(device) - 1) * below)
-        each = torch.where(expected.to(device), _size(recipe, below), tilted)
+        each = torch.where(expected.to(device), _point_loss(recipe, below), tilted)
         return (each * known).sum() / known.sum().clamp(min=1)
 
-    def error(predictions: Doubles, targets: Doubles) -> float:
-        below = (targets - predictions) / spread
+    def validation_error(predictions: Doubles, targets: Doubles) -> float:
+        below = (targets - predictions) / error_scale
         tilted = np.nanmean(np.maximum(np.nan_to_num(levels) * below, (np.nan_to_num(levels) - 1) * below), axis=0)
         return float(np.where(np.isnan(levels), np.sqrt(np.nanmean(below**2, axis=0)), tilted).mean())
 
-    return Objective(loss, error)
+    return LossFunctions(loss, validation_error)
 
 
-def _cross_entropy(recipe: Recipe, dataset: Dataset) -> Objective:
-    assert recipe.classify is not None  # asked for it
+def _cross_entropy(recipe: Recipe, dataset: Dataset) -> LossFunctions:
+    assert recipe.classify is not None  # the caller checks it
     classes, smoothing = len(recipe.classify.classes), recipe.classify.smoothing
     weights = torch.ones(classes)
     if recipe.classify.balance:
@@ -85,27 +88,27 @@ def _cross_entropy(recipe: Recipe, dataset: Dataset) -> Objective:
 
     def loss(predictions: Tensor, targets: Tensor) -> Tensor:
         known = torch.isfinite(targets[..., 0])
-        truth = targets[known]  # (steps, classes): 1 for the class that it is
+        truth = targets[known]  # (steps, classes): one-hot
         weight = (truth * weights.to(truth.device)).sum(dim=1)
         truth = truth * (1 - smoothing) + smoothing / classes
         each = -(truth * F.log_softmax(predictions[known], dim=1)).sum(dim=1)
         return (each * weight).sum() / weight.sum().clamp(min=1e-6)
 
-    def error(predictions: Doubles, targets: Doubles) -> float:
+    def validation_error(predictions: Doubles, targets: Doubles) -> float:
         known = np.isfinite(targets[:, 0])
         logits = predictions[known] - predictions[known].max(axis=1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return float(-(targets[known] * log_p).sum(axis=1).mean())
 
-    return Objective(loss, error)
+    return LossFunctions(loss, validation_error)
 
 
 def _quantile(dataset: Dataset, name: str) -> float:
-    """The level of the quantile of that name; NaN where it is what is expected."""
+    """The level of the quantile output of that name; NaN for an expected value."""
     contract = dataset.contract
     level_of = {
-        said: level
+        output: level
         for target in contract.targets
-        for said, level in zip(contract.output_names_of(target), (float("nan"), *contract.quantiles), strict=True)
+        for output, level in zip(contract.output_names_of(target), (float("nan"), *contract.quantiles), strict=True)
     }
     return level_of[name]

@@ -1,4 +1,4 @@
-"""The highway's start: the closed-form ridge solution over the samples that it sees, so that training begins there."""
+"""The start of the highway at the closed-form ridge solution over the samples that it sees."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.forecaster import Forecaster
 
-_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the standardized taps, a row
+_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the standardized samples, per training row
 _BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
 
 
-def started_at_ridge(model: Forecaster, dataset: Dataset, refit: bool = False) -> None:
-    """Put the highway's taps and the head's bias to what ridge gives (Hoerl & Kennard 1970), in place.
+def start_at_ridge(model: Forecaster, dataset: Dataset, refit: bool = False) -> None:
+    """Set the highway's weights and the head's bias to the ridge solution (Hoerl & Kennard 1970), in place.
 
-    Each output takes the penalty that is best on the validation part. The taps are fitted where the register is full,
-    and with `refit` anew on both parts once the penalty is known.
+    Each output takes the penalty that is best on the validation part. The fit uses the steps at which the register is
+    full. With `refit`, once the penalty is known, the weights are fitted again on training and validation part.
     """
-    taps = _Taps(model, dataset)
+    inputs = _HighwayInputs(model, dataset)
     scale, offset = model.output_scale.double().numpy(), model.output_offset.double().numpy()
-    wanted = (dataset.targets - offset - _added(model, dataset)) / scale  # (steps, outputs), in the head's units
-    train, validation = taps.full(dataset.steps("train")), taps.full(dataset.steps("validation"))
-    both = taps.full(dataset.together().steps("train"))
+    wanted = (dataset.targets - offset - _level(model, dataset)) / scale  # (steps, outputs), in the head's units
+    train, validation = inputs.full(dataset.steps("train")), inputs.full(dataset.steps("validation"))
+    both = inputs.full(dataset.with_validation_in_training().steps("train"))
     for output in range(wanted.shape[1]):
-        solutions = _solutions(taps, wanted[:, output], train)
+        solutions = _solutions(inputs, wanted[:, output], train)
         errors = np.zeros(len(solutions))
         for rows in _blocks(validation[np.isfinite(wanted[validation, output])]):
-            errors += ((taps.at(rows) @ solutions.T - wanted[rows, output][:, None]) ** 2).sum(axis=0)
-        best = (_solutions(taps, wanted[:, output], both) if refit else solutions)[errors.argmin()]
+            errors += ((inputs.at(rows) @ solutions.T - wanted[rows, output][:, None]) ** 2).sum(axis=0)
+        best = (_solutions(inputs, wanted[:, output], both) if refit else solutions)[errors.argmin()]
         model.highway.weight[output] = torch.from_numpy(best[:-1])
         model.head.bias[output] = float(best[-1])
 
 
-class _Taps:
-    """What the highway sees at each step of a dataset, and a one for the bias."""
+class _HighwayInputs:
+    """The inputs of the highway at each step of a dataset, and a one for the bias."""
 
     def __init__(self, model: Forecaster, dataset: Dataset) -> None:
         mean, scale = model.mean.double().numpy(), model.scale.double().numpy()
@@ -45,41 +45,41 @@ class _Taps:
         self._run_start = dataset.run_start
 
     def full(self, steps: Integers) -> Integers:
-        """Those of the steps before which the run has as many steps as the register holds; all where none is."""
+        """The steps whose run has filled the register; all of them if there is none."""
         full = steps[steps - self._run_start[steps] >= self._earlier]
         return full if full.size else steps
 
     def at(self, steps: Integers) -> Doubles:
-        """(steps, taps + 1), zeros in the register before the run."""
-        back = steps[:, None] - np.arange(1, self._earlier + 1)  # newest first, as the register
+        """(steps, highway inputs + 1): zeros in the register before the run."""
+        back = steps[:, None] - np.arange(1, self._earlier + 1)  # newest first, as in the register
         before = back < self._run_start[steps][:, None]
-        taps = self._standardized[np.maximum(back, 0)]  # (steps, highway, inputs)
-        taps[before] = 0.0
+        earlier = self._standardized[np.maximum(back, 0)]  # (steps, highway, inputs)
+        earlier[before] = 0.0
         newest = self._standardized[steps][:, None]
-        taps = taps - newest if self._level_free else np.concatenate([newest, taps], axis=1)
-        rows = taps.reshape(len(steps), -1)
+        samples = earlier - newest if self._level_free else np.concatenate([newest, earlier], axis=1)
+        rows = samples.reshape(len(steps), -1)
         return np.concatenate([rows, np.ones((len(steps), 1))], axis=1)
 
 
-def _solutions(taps: _Taps, wanted: Doubles, train: Integers) -> Doubles:
-    """One solution a penalty, (penalties, columns)."""
+def _solutions(inputs: _HighwayInputs, wanted: Doubles, train: Integers) -> Doubles:
+    """(penalties, columns): one solution per penalty."""
     known = train[np.isfinite(wanted[train])]
-    size = taps.at(known[:1]).shape[1]
+    size = inputs.at(known[:1]).shape[1]
     gram, moment = np.zeros((size, size)), np.zeros(size)
     for rows in _blocks(known):
-        x = taps.at(rows)
+        x = inputs.at(rows)
         gram += x.T @ x
         moment += x.T @ wanted[rows]
     shrink = np.eye(size)
-    shrink[-1, -1] = 0.0  # the bias goes free
-    tiny = 1e-9 * np.eye(size)  # an input that never changes has no solution of its own
+    shrink[-1, -1] = 0.0  # no penalty on the bias
+    tiny = 1e-9 * np.eye(size)  # an input that never changes makes the matrix singular
     return np.stack(
         [np.linalg.solve(gram / len(known) + penalty * shrink + tiny, moment / len(known)) for penalty in _PENALTIES]
     )
 
 
-def _added(model: Forecaster, dataset: Dataset) -> Doubles:
-    """(steps, outputs): what the network adds to its own output, the newest values where it predicts changes."""
+def _level(model: Forecaster, dataset: Dataset) -> Doubles:
+    """(steps, outputs): the newest value that the network adds to its output; zeros if it predicts no changes."""
     if not model.change_of.numel():
         return np.zeros(dataset.targets.shape)
     return dataset.features[:, model.change_of.numpy()].astype(np.float64)

@@ -1,1 +1,1 @@
-"""The recipe: typed TOML, the bundled recipes, and the outline of a recipe for an unknown recording."""
+"""The recipe: typed TOML, bundled recipes, and the outline of a recipe for an unknown recording."""

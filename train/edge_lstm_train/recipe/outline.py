@@ -1,6 +1,6 @@
-"""Outlines: a commented recipe and service config for a user's own data, to be trained at once and then thought over.
+"""Outlines for a user's own data: a commented recipe that trains at once, and a service config.
 
-They say only what was found in the recording or has to be said; every other key has a default that `train` writes out.
+They hold only what was found in the recording or is required. `train` writes out every other key with its default.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LABELS = (
 )
 _DAY_S = 86_400.0
 _LONGEST_SEASON = 2000  # steps
-_YEARS = 2 * 365.0  # days: from then on levels come again, and the day of the year says which
+_YEARS = 2 * 365.0  # days: in longer recordings levels return, and the day of the year predicts them
 _EXAMPLE = Survey(
     10_000,
     TimeColumns(["time"]),
@@ -53,15 +53,15 @@ _EXAMPLE = Survey(
 
 
 def recipe_outline(task: Task, name: str, path: str | None, found: Survey | None, target: str | None) -> str:
-    """A recipe as TOML. `path` is the recording's, as the recipe shall write it; None of both: an example to fill in.
+    """A recipe as TOML. `path`: the recording's path in the recipe. Without `path` and `found`: an example to fill in.
 
-    Raises EdgeLstmError where `target` is no column that fits the task, or none does.
+    Raises EdgeLstmError if `target` does not fit the task, or if no column does.
     """
     survey = found or _EXAMPLE
-    chosen = _target(task, survey, target)
+    chosen = _target_column(task, survey, target)
     lines = [
         f"# {_TASKS[task]}",
-        "# Lines that you should look at are marked with <-.",
+        "# Check the lines that are marked with <-.",
         f"name = {json.dumps(name)}",
         *([] if task == "forecast" else [f'task = "{task}"']),
         *_clock(survey),
@@ -78,7 +78,7 @@ def recipe_outline(task: Task, name: str, path: str | None, found: Survey | None
         "",
         "[model]",
         "hidden = 32        # units; 16 cost little, 64 seldom help",
-        "# highway = 4      # a linear path over the last samples beside the network, where yesterday says much",
+        "# highway = 4      # a linear path over the last samples beside the network, for slow signals",
         "",
         "[fit]",
         "updates = 600      # gradient steps; the best of eight validations is kept",
@@ -87,15 +87,15 @@ def recipe_outline(task: Task, name: str, path: str | None, found: Survey | None
 
 
 _TASKS: dict[Task, str] = {
-    "forecast": "What your sensors will say some steps ahead.",
-    "anomaly": "When a series leaves its usual ways: how far a forecast was off, calibrated on each stream.",
-    "classify": "Which of some classes each step belongs to.",
-    "regress": "A value that no sensor on the device measures, estimated from those that do.",
+    "forecast": "The values of your sensors some steps ahead.",
+    "anomaly": "An alarm where a series behaves unusually: the error of a forecast, calibrated on each stream.",
+    "classify": "The class of each step.",
+    "regress": "A value that no sensor on the device measures, estimated from the sensors there are.",
 }
 
 
 def service_outline(name: str, found: Survey | None, features: Sequence[str]) -> str:
-    """A service config as TOML, for a bundle of that recipe."""
+    """A service config as TOML, for the bundle of that recipe."""
     texts = {} if found is None else found.texts
     values = {one: texts[one][0] if one in texts else 1.25 for one in features[:3]}
     message = {"time": "2024-03-01T12:00:00Z", **values}
@@ -108,17 +108,17 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
             "",
             "[mqtt]",
             'url = "mqtt://localhost:1883"                # <- your broker; mqtts:// with TLS',
-            f'client_id = "edge-lstm-{name}"               # one per service: the broker keeps what it missed under it',
+            f'client_id = "edge-lstm-{name}"               # unique: the broker keeps missed messages under it',
             '# username = "device"',
             '# password_file = "password"',
             "",
             "[input]",
-            'topic = "sensors/{stream}"                   # <- where readings come from',
+            'topic = "sensors/{stream}"                   # <- the topic of your readings',
             f"# payloads like {json.dumps(message, ensure_ascii=False)}{more}",
-            '# time_from = "arrival"      # where messages have no time of their own',
+            '# time_from = "arrival"      # if messages have no time of their own',
             '# preset = "tasmota"         # or zigbee2mqtt, esphome, shelly, shelly-gen1, homeassistant',
             "",
-            "# [input.values]             # where a value has another name or place than the feature",
+            "# [input.values]             # if a value's name in the payload differs from the feature's",
             f'# {toml_key(features[0])} = "path.to.value"',
             "",
             "[output]",
@@ -129,22 +129,22 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
 
 
 def feature_names(task: Task, survey: Survey | None, target: str | None) -> list[str]:
-    """The features of the recipe that `recipe_outline` gives."""
+    """The features of the recipe that `recipe_outline` writes."""
     survey = survey or _EXAMPLE
-    chosen = _target(task, survey, target)
-    labels = _labels_of(task, survey, chosen)
+    chosen = _target_column(task, survey, target)
+    labels = _label_names(task, survey, chosen)
     return [name for name in survey.numbers if name not in labels] + [
         name for name in survey.texts if name not in labels
     ]
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A recording's path as a recipe in `folder` names it."""
+    """A recording's path, relative to the folder of its recipe."""
     return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
 
 
-def _target(task: Task, survey: Survey, target: str | None) -> str | None:
-    """The column that the task is about; None where an anomaly has no known truth."""
+def _target_column(task: Task, survey: Survey, target: str | None) -> str | None:
+    """The column of the task's target; None for an anomaly without known truth."""
     classes = {**survey.texts, **survey.whole}
     fitting = {
         "forecast": [name for name in survey.numbers if name not in survey.whole] or survey.numbers,
@@ -163,22 +163,22 @@ def _target(task: Task, survey: Survey, target: str | None) -> str | None:
     if task == "anomaly":
         return next((name for name in named if survey.whole[name] == ["0", "1"]), None)
     if task == "forecast":
-        return next((name for name in fitting if name not in named), None) or _none(task)
+        return next((name for name in fitting if name not in named), None) or _refuse_no_target(task)
     if task == "classify":
-        return next(iter([*named, *survey.texts, *survey.whole]), None) or _none(task)
-    return next(iter([*named, *reversed(fitting)]), None) or _none(task)
+        return next(iter([*named, *survey.texts, *survey.whole]), None) or _refuse_no_target(task)
+    return next(iter([*named, *reversed(fitting)]), None) or _refuse_no_target(task)
 
 
-def _none(task: Task) -> str:
+def _refuse_no_target(task: Task) -> str:
     what = "few different values" if task == "classify" else "numbers that change"
     raise EdgeLstmError(
         f"expected a column of {what} for the task {task}, found none",
-        "name another recording; with --decimal comma where its numbers are like 4,310, which may be thousands",
+        "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma",
     )
 
 
-def _labels_of(task: Task, survey: Survey, target: str | None) -> list[str]:
-    """Columns that are no inputs: the target, and whatever is named like an answer."""
+def _label_names(task: Task, survey: Survey, target: str | None) -> list[str]:
+    """Columns that are not inputs: the target, and columns named like labels."""
     if task == "forecast":
         return []
     named = [name for name in survey.whole if any(word in name.lower() for word in _LABELS)]
@@ -191,7 +191,7 @@ def _clock(survey: Survey) -> list[str]:
         inputs.append("time_of_day")
     if survey.days >= _YEARS:
         inputs.append("day_of_year")
-    note = "  # what the clock says about your sensors; day_of_week, day_of_year from two years on"
+    note = "  # inputs from the clock; also day_of_week, and day_of_year for recordings of two years or more"
     return [f"clock = {json.dumps(inputs)}{note}"]
 
 
@@ -201,39 +201,39 @@ def _recording(survey: Survey, path: str) -> Iterator[str]:
     if survey.header:
         yield f"header = {toml_value(survey.header)}"
     if survey.times is not None:
-        yield f"time = {toml_value(_one_or_all(survey.times.columns))}"
+        yield f"time = {toml_value(_text_or_list(survey.times.columns))}"
         if survey.times.format is not None:
             day_or_month = "" if survey.times.format.startswith("%Y") else "  # <- is the day where %d is?"
             yield f"time_format = {toml_value(survey.times.format)}{day_or_month}"
-        yield '# timezone = "Europe/Berlin"  # where its times name no zone'
+        yield '# timezone = "Europe/Berlin"  # if its times name no zone'
     else:
-        yield "# No column of times was found. Name it, with how it is written, or say how far apart rows are."
+        yield "# No column of times was found. Name it with its format, or give the time between rows."
         yield '# time = ["date", "hour"]'
         yield '# time_format = "%d.%m.%Y %H:%M"'
         yield "interval_s = 60     # <- seconds between rows"
     if survey.stream_column is not None:
         yield f"stream_column = {json.dumps(survey.stream_column)}  # {survey.streams} streams, a state for each"
     else:
-        yield '# stream_column = "device"  # where a file holds several streams'
+        yield '# stream_column = "device"  # if a file holds several streams'
     if survey.words.decimal_comma:
         yield 'decimal = "comma"'
     yield "# sentinels = [-999]  # numbers that mean a missing value"
 
 
 def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
-    labels = _labels_of(task, survey, target)
+    labels = _label_names(task, survey, target)
     for name in survey.numbers:
         if name not in labels:
             yield ""
             if name in survey.whole:
                 few = ", ".join(survey.whole[name][:3])
-                yield f"# <- it is only ever {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
+                yield f"# <- its values are {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
             yield f"[features.{toml_key(name)}]"
             yield '# unit = "°C"'
             if name in survey.drifting and task in ("forecast", "anomaly") and survey.days < _YEARS:
                 first, last = survey.drifting[name]
-                yield f"level = false  # <- it drifts, from {first:.4g} to {last:.4g}: the layers see these instead"
-                yield f'derived = ["difference", "from_mean {_slow(survey)}"]  # its change, and how far off its mean'
+                yield f"level = false  # <- it drifts from {first:.4g} to {last:.4g}: the layers see these instead"
+                yield f'derived = ["difference", "from_mean {_slow_span(survey)}"]  # change, distance from mean'
     for name, texts in survey.texts.items():
         if name not in labels:
             yield ""
@@ -242,16 +242,16 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     constants = [name for name in survey.constants if name not in labels]
     if constants:
         yield ""
-        yield f"# left out, since they never change in the training part: {', '.join(constants)}"
+        yield f"# left out, constant in the training part: {', '.join(constants)}"
     if survey.others:
         yield ""
-        yield f"# left out, neither numbers nor a few texts that return: {', '.join(survey.others)}"
+        yield f"# left out, neither numbers nor a few repeated texts: {', '.join(survey.others)}"
 
 
 def _labels(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
-    for name in _labels_of(task, survey, target):
+    for name in _label_names(task, survey, target):
         yield ""
-        yield f"[labels.{toml_key(name)}]  # known, and no input"
+        yield f"[labels.{toml_key(name)}]  # known, but not an input"
         if name in survey.texts:
             yield f"categories = {toml_value(survey.texts[name])}"
 
@@ -259,8 +259,8 @@ def _labels(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
 def _sampling(survey: Survey) -> Iterator[str]:
     interval_s = survey.interval_s
     yield "[sampling]"
-    yield f"interval_s = {60 if interval_s is None else _short(interval_s)}  # the usual time between steps"
-    yield f"max_gap_s = {_short(10 * (interval_s or 60))}  # <- after a longer silence the state begins anew"
+    yield f"interval_s = {60 if interval_s is None else _number_text(interval_s)}  # the usual time between steps"
+    yield f"max_gap_s = {_number_text(10 * (interval_s or 60))}  # <- a longer gap resets the state"
 
 
 def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
@@ -275,22 +275,22 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         yield "# quantiles = [0.1, 0.9]  # a range beside each prediction"
     elif task == "anomaly":
         if target is not None:
-            yield f"truth = {json.dumps(target, ensure_ascii=False)}  # to score against; it teaches nothing"
+            yield f"truth = {json.dumps(target, ensure_ascii=False)}  # for scores alone, not for training"
         else:
-            yield '# truth = "broken"  # a label that is 1 where something was wrong, to score against'
-        yield "calibrate_steps = 400  # <- a stream's first steps, which have to be as usual"
-        yield "factor = 3.0  # how far beyond what was usual an alarm begins: more is quieter"
+            yield '# truth = "broken"  # a label that is 1 during an anomaly, for scores'
+        yield "calibrate_steps = 400  # <- a stream's first steps, in normal operation"
+        yield "factor = 3.0  # threshold of an alarm, relative to normal operation: larger means fewer alarms"
     elif task == "classify":
         assert target is not None  # _target refuses
         classes = {**survey.texts, **survey.whole}[target]
         yield f"label = {json.dumps(target, ensure_ascii=False)}"
         yield f"classes = {toml_value(classes)}"
-        yield "# ahead = 1  # the next symbol of a series of events, and not the present one"
-        yield "# hold_steps = 5  # a class is taken once it has won so many steps"
+        yield "# ahead = 1  # predict the next symbol of a series of events, not the present one"
+        yield "# hold_steps = 5  # a new class is reported once it has won this many steps"
     else:
-        yield f"target = {json.dumps(target, ensure_ascii=False)}  # <- what the device shall estimate"
+        yield f"target = {json.dumps(target, ensure_ascii=False)}  # <- the value to estimate"
         yield '# unit = "kW"'
-        yield "# cap = 125  # a larger target is this much: for a remaining life, with countdown = true in its label"
+        yield "# cap = 125  # the largest target: for a remaining life, with countdown = true in its label"
 
 
 def _split(survey: Survey) -> Iterator[str]:
@@ -298,24 +298,24 @@ def _split(survey: Survey) -> Iterator[str]:
     yield "train = 0.6         # the oldest; the newest are for testing"
     yield "validation = 0.2"
     if survey.streams > 1:
-        yield '# by = "stream"      # whole streams for testing, where new ones will come'
-        yield '# leave_out = ["one", "other-*"]  # these'
+        yield '# by = "stream"      # test on whole streams, if the device will meet new ones'
+        yield '# leave_out = ["one", "other-*"]  # the streams to test on'
 
 
 def _season(survey: Survey) -> int | None:
-    """The steps of a day, where there are several and they are a whole number."""
+    """The steps per day, if they are a whole number of two or more, else None."""
     steps = _DAY_S / survey.interval_s if survey.interval_s else 0
     return int(steps) if 2 <= steps <= _LONGEST_SEASON and steps % 1 == 0 and survey.days >= 3 else None
 
 
-def _slow(survey: Survey) -> int:
-    """The span of a slow average: two seasons."""
+def _slow_span(survey: Survey) -> int:
+    """The steps of a slow average: two seasons."""
     return 2 * (_season(survey) or 50)
 
 
-def _one_or_all(columns: Sequence[str]) -> str | list[str]:
+def _text_or_list(columns: Sequence[str]) -> str | list[str]:
     return columns[0] if len(columns) == 1 else list(columns)
 
 
-def _short(number: float) -> str:
+def _number_text(number: float) -> str:
     return f"{number:g}" if number < 1e6 else f"{number:.0f}"

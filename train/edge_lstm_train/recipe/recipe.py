@@ -1,4 +1,4 @@
-"""The recipe: one TOML file that says what to learn, from which recording and how; it refuses what cannot train."""
+"""The recipe: one TOML file with the task, the recording, the network and the training; contradictions are refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that training needs to know. `recording.path` is absolute once `read_recipe` has read it."""
+    """All settings of a training. `recording.path` is absolute once `read_recipe` has read it."""
 
     name: str = key(doc="name of the model: letters, digits, - and _")
     recording: RecordingSection = key(doc="where the readings are")
@@ -77,49 +77,11 @@ class Recipe:
     tune: dict[str, Range] = key({}, doc='key = the values that edge-lstm tune may try, e.g. "model.hidden"')
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
-            yield "name", f'expected letters, digits, - and _, found "{self.name}"'
-        if not self.features:
-            yield "features", "expected at least one, as [features.NAME]"
-        for task in ("forecast", "anomaly", "classify", "regress"):
-            if (getattr(self, task) is None) == (task == self.task):
-                yield task, f"missing [{task}]" if task == self.task else f'expected none where task = "{self.task}"'
-        for where, text in self._shown():
-            if not is_printable(text):
-                yield where, f'expected texts without control characters, found "{printable(text)}"'
-        for where, named in self._features_named():
-            for name in named:
-                if name not in self.features:
-                    yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
-        for name, feature in self.features.items():
-            for other in filter(None, (derived_parts(text)[1] for text in feature.derived)):
-                if other == name or (other in self.features and self.features[other].categories):
-                    yield f"features.{name}.derived", f'expected another feature of numbers, found "{other}"'
-        if self.classify is not None and self.fit.refit:
-            yield (
-                "fit.refit",
-                "expected none with [classify]: what it is held against learns from the training part alone",
-            )
-        if self.forecast is not None or self.anomaly is not None:
-            for name in ("scale", "warp", "rotate_degrees"):
-                if getattr(self.augment, name):
-                    yield (
-                        f"augment.{name}",
-                        f"expected none with [{self.task}]: it changes what goes in, not what follows",
-                    )
-        if self.anomaly is not None and self.anomaly.reconstruct and self.model.highway:
-            yield "model.highway", "expected none with reconstruct: past the layers every step goes through as it is"
-        if self.classify is not None and self.fit.loss != "mse":
-            yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
-        if self.augment.crop and self.fit.method == "windows":
-            yield "augment.crop", 'expected none where method = "windows": a window starts at any step already'
-        if self.fit.window is not None and self.fit.window <= self.model.highway:
-            yield (
-                "fit.window",
-                f"expected more steps than the highway sees ({self.model.highway}), found {self.fit.window}",
-            )
-        if self.classify is not None and len(self.classify.classes) < 2:
-            yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
+        """Faults within the recipe, each with the key that it is in."""
+        yield from self._presence_faults()
+        yield from self._text_faults()
+        yield from self._task_faults()
+        yield from self._fit_faults()
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
             yield "split.by", 'expected "group", since streams of one group must not be on both sides, found "stream"'
         if len(set(self.clock)) < len(self.clock):
@@ -134,8 +96,57 @@ class Recipe:
                 "a smaller hidden or fewer layers, or else a larger most_parameters",
             )
 
-    def _shown(self) -> Iterator[tuple[str, str]]:
-        """Every text that the contract will show, and where it stands."""
+    def _presence_faults(self) -> Iterator[tuple[str, str]]:
+        """A name, at least one feature, and the section of the task alone."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
+            yield "name", f'expected letters, digits, - and _, found "{self.name}"'
+        if not self.features:
+            yield "features", "expected at least one, as [features.NAME]"
+        for task in ("forecast", "anomaly", "classify", "regress"):
+            if (getattr(self, task) is None) == (task == self.task):
+                yield task, f"missing [{task}]" if task == self.task else f'expected none where task = "{self.task}"'
+
+    def _text_faults(self) -> Iterator[tuple[str, str]]:
+        """Texts without control characters, and names of features that exist."""
+        for where, text in self._contract_texts():
+            if not is_printable(text):
+                yield where, f'expected texts without control characters, found "{printable(text)}"'
+        for where, named in self._features_named():
+            for name in named:
+                if name not in self.features:
+                    yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
+        for name, feature in self.features.items():
+            for other in filter(None, (derived_parts(text)[1] for text in feature.derived)):
+                if other == name or (other in self.features and self.features[other].categories):
+                    yield f"features.{name}.derived", f'expected another feature of numbers, found "{other}"'
+
+    def _task_faults(self) -> Iterator[tuple[str, str]]:
+        """Keys of other sections that contradict the task."""
+        if self.classify is not None and self.fit.refit:
+            yield "fit.refit", "expected none with [classify]: its baselines learn from the training part alone"
+        if self.forecast is not None or self.anomaly is not None:
+            for name in ("scale", "warp", "rotate_degrees"):
+                if getattr(self.augment, name):
+                    yield f"augment.{name}", f"expected none with [{self.task}]: it changes the inputs, not the targets"
+        if self.anomaly is not None and self.anomaly.reconstruct and self.model.highway:
+            yield "model.highway", "expected none with reconstruct: a highway would copy each step to the output"
+        if self.classify is not None and self.fit.loss != "mse":
+            yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
+        if self.classify is not None and len(self.classify.classes) < 2:
+            yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
+
+    def _fit_faults(self) -> Iterator[tuple[str, str]]:
+        """Windows that contradict the augmentation or the highway."""
+        if self.augment.crop and self.fit.method == "windows":
+            yield "augment.crop", 'expected none where method = "windows": a window starts at any step already'
+        if self.fit.window is not None and self.fit.window <= self.model.highway:
+            yield (
+                "fit.window",
+                f"expected more steps than the highway sees ({self.model.highway}), found {self.fit.window}",
+            )
+
+    def _contract_texts(self) -> Iterator[tuple[str, str]]:
+        """Every text that goes into the contract, each after its place in the recipe."""
         for name, feature in self.features.items():
             yield "features", name
             yield from ((f"features.{printable(name)}", text) for text in (feature.unit, *feature.categories))
@@ -145,7 +156,7 @@ class Recipe:
             yield from (("regress", text) for text in (self.regress.target, self.regress.unit))
 
     def _features_named(self) -> Iterator[tuple[str, list[str]]]:
-        """Where the recipe names features, and which."""
+        """The names of features in the recipe, each list after its place."""
         if self.forecast is not None:
             yield "forecast.targets", self.forecast.targets
         if self.anomaly is not None:
@@ -160,12 +171,12 @@ class Recipe:
 
     @property
     def task_section(self) -> ForecastSection | AnomalySection | ClassifySection | RegressSection | None:
-        """What the recipe says about its task."""
+        """The section of the recipe's task."""
         return self.forecast or self.anomaly or self.classify or self.regress
 
     @property
     def season(self) -> int | None:
-        """Steps a season has."""
+        """Steps per season."""
         return None if self.forecast is None else self.forecast.season
 
     @property
@@ -206,8 +217,8 @@ class Recipe:
             clip=self.clip,
             quantiles=getattr(self.task_section, "quantiles", []),
             units={} if self.regress is None else {self.regress.target: self.regress.unit},
-            decision=None if self.classify is None else _only(Decision, self.classify),
-            alarm=None if self.anomaly is None else _only(Alarm, self.anomaly),
+            decision=None if self.classify is None else _contract_part(Decision, self.classify),
+            alarm=None if self.anomaly is None else _contract_part(Alarm, self.anomaly),
         )
 
     def _predicted(self) -> tuple[list[str], list[int], Task]:
@@ -219,17 +230,17 @@ class Recipe:
             return self.classify.classes, [self.classify.ahead], "classify"
         if self.regress is not None:
             return [self.regress.target], [0], "estimate"
-        assert self.forecast is not None  # faults() says so
+        assert self.forecast is not None  # faults() requires it
         return self.forecast.targets, self.forecast.horizons, "forecast"
 
     @property
     def parameters(self) -> int:
-        """How many numbers training would set."""
-        width, hidden = self._inputs, self.model.hidden
+        """The number of trained parameters."""
+        width, hidden = self._input_width, self.model.hidden
         targets, horizons, _ = self._predicted()
         outputs = len(targets) * len(horizons) * (1 + len(getattr(self.task_section, "quantiles", [])))
-        free = 0 if self.model.level_free or not self.model.highway else 1
-        total = outputs * (self.model.highway + free) * width
+        newest = 0 if self.model.level_free or not self.model.highway else 1
+        total = outputs * (self.model.highway + newest) * width
         for _ in range(self.model.layers):
             total += GATES[self.model.cell] * hidden * (width + hidden + 2)
             width = hidden
@@ -238,33 +249,33 @@ class Recipe:
         return total + (hidden + 1) * outputs
 
     @property
-    def _inputs(self) -> int:
+    def _input_width(self) -> int:
         """The width of the feature vector."""
         own = [1 + one.mask + len(one.derived) + len(one.categories) for one in self.features.values()]
         return sum(own) + sum(1 if name == "elapsed" else 2 for name in self.clock)
 
     @property
-    def unseen(self) -> list[bool]:
-        """(features,): the values that the layers do not see: levels that may drift, and the numbers of categories."""
+    def bypasses_layers(self) -> list[bool]:
+        """(features,): whether a value bypasses the layers: a level that may drift, or the number of a category."""
         return [not feature.level or bool(feature.categories) for feature in self.features.values()]
 
     @property
     def state_names(self) -> list[str]:
-        """The carried tensors, layer by layer, as the network names them."""
+        """The names of the carried tensors, layer by layer."""
         return list(self.state_sizes)
 
     @property
     def state_sizes(self) -> dict[str, int]:
-        """The carried tensors by name, with the numbers of each for one stream."""
+        """The carried tensors by name, with the size of each for one stream."""
         model = self.model
-        return state_sizes(model.cell, model.layers, model.hidden, model.highway * self._inputs)
+        return state_sizes(model.cell, model.layers, model.hidden, model.highway * self._input_width)
 
     @property
     def columns(self) -> Columns:
-        """Where the recording's file holds what."""
+        """The columns of the recording's files."""
         source = self.recording
         return Columns(
-            {name: self._quantity(name, feature) for name, feature in self.features.items()},
+            {name: self._column_of(name, feature) for name, feature in self.features.items()},
             source.times,
             source.stream_column,
             source.stream,
@@ -285,45 +296,45 @@ class Recipe:
                     for window in label.windows
                 ]
             )
-        return self._quantity(name, label, label.text)
+        return self._column_of(name, label, label.text)
 
-    def _quantity(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> ValueColumn:
+    def _column_of(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> ValueColumn:
         sentinels = [] if text else self._sentinels(section)
         return ValueColumn(section.column or name, sentinels, section.least, section.most, section.categories, text)
 
     def _sentinels(self, section: FeatureSection | LabelSection) -> list[float]:
-        """The numbers that mean a missing value there; texts have none."""
+        """The numbers that mean a missing value; none for categories."""
         return [] if section.categories else [*self.recording.sentinels, *section.sentinels]
 
 
-def _only(kind: type[T], section: Any) -> T:
-    """The part of a recipe's section that goes into the contract."""
+def _contract_part(kind: type[T], section: Any) -> T:
+    """The part of a recipe's section that belongs to the contract."""
     return kind(**{field.name: getattr(section, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
 def read_recipe(path_or_name: str | Path, data: Path | None = None) -> Recipe:
-    """The recipe in a TOML file, or the bundled one of that name. Raises EdgeLstmError with every fault at once.
+    """The recipe in a TOML file, or the bundled recipe of that name.
 
-    The recording's path is relative to `data`, and where that is None to the recipe.
+    The recording's path is relative to `data`, or without it to the recipe. Raises EdgeLstmError with all faults.
     """
     path = _recipe_path(path_or_name)
     recipe = read_toml(path, Recipe)
-    named = recipe.recording.path
-    asked = [named] if isinstance(named, str) else named
+    written = recipe.recording.path
+    files = [written] if isinstance(written, str) else written
     if data is None and path in bundled_recipes().values():
-        _refuse_without_data(recipe.name, path.parent, asked)
-    paths = [str(((data or path.parent) / one).resolve()) for one in asked]
-    recording = dataclasses.replace(recipe.recording, path=paths[0] if isinstance(named, str) else paths)
+        _refuse_without_data(recipe.name, path.parent, files)
+    paths = [str(((data or path.parent) / one).resolve()) for one in files]
+    recording = dataclasses.replace(recipe.recording, path=paths[0] if isinstance(written, str) else paths)
     return dataclasses.replace(recipe, recording=recording)
 
 
-def _refuse_without_data(name: str, folder: Path, asked: Sequence[str]) -> None:
-    """Recipes come with the package, most of their recordings do not."""
-    for one in asked:
+def _refuse_without_data(name: str, folder: Path, files: Sequence[str]) -> None:
+    """Refuse a bundled recipe whose recording is not bundled."""
+    for one in files:
         if not (folder / Path(one).parts[0]).exists():
             raise EdgeLstmError(
                 f'expected --data DIR beside the recipe "{name}": the folder that holds {one}, found none',
-                "that recording does not come with edge-lstm; docs/accuracy.md says where it is from",
+                "this recording does not come with edge-lstm; docs/accuracy.md has its source",
             )
 
 
@@ -334,7 +345,7 @@ def bundled_recipes() -> dict[str, Path]:
 
 
 def _recipe_path(path_or_name: str | Path) -> Path:
-    """A path where it looks like one or is a file, else the bundled recipe of that name."""
+    """The argument if it is a path or a file, else the path of the bundled recipe of that name."""
     path, bundled = Path(path_or_name), bundled_recipes()
     if path.suffix == ".toml" or len(path.parts) > 1 or path.is_file():
         return path

@@ -1,4 +1,4 @@
-"""The sections of a recipe, each with its keys and their defaults; each refuses what is wrong within itself."""
+"""The sections of a recipe, with the keys, defaults and faults of each."""
 
 from __future__ import annotations
 
@@ -78,23 +78,23 @@ class RecordingSection:
                 yield from _time_faults("start", self.start, self.zone())
 
     def zone(self) -> tzinfo:
-        """The zone of times that name none. Raises what zoneinfo does where this machine does not know it."""
+        """The zone of times that name none. Raises the errors of zoneinfo if this machine does not know the zone."""
         return timezone.utc if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
 
     @property
     def name(self) -> str:
-        """The files by their names alone: where they lay here is nobody's business."""
+        """The names of the files without their folders, which are private to this machine."""
         named = [self.path] if isinstance(self.path, str) else self.path
         return ", ".join(Path(one).name for one in named)
 
     @property
     def row_s(self) -> float | None:
-        """How far rows are apart where they have no times and their clock was never set; None: their times are real."""
+        """Seconds between rows that have neither times nor a start time; None for clock times."""
         return self.interval_s if self.start is None else None
 
     @property
     def times(self) -> TimeColumns:
-        """Where the times stand and how they are written."""
+        """The columns of the times and their format."""
         columns = [self.time] if isinstance(self.time, str) else self.time or []
         start = 0.0 if self.start is None else parse_time(self.start, self.zone())
         return TimeColumns(columns, self.time_format, self.time_unit, self.zone(), self.interval_s, start)
@@ -135,7 +135,7 @@ class FeatureSection:
 
 @dataclass(frozen=True)
 class LabelSection:
-    """What is known of each row beside the features, and is no input: a class, a truth, a target."""
+    """A known value of each row that is not an input: a class, a truth or a target."""
 
     column: str | None = key(None, doc="column of the recording; none: the label's name")
     unit: str = key("", doc="physical unit, for display only")
@@ -187,7 +187,7 @@ def _time_faults(name: str, text: str, zone: tzinfo) -> Iterator[tuple[str, str]
 
 @dataclass(frozen=True)
 class ForecastSection:
-    """What to predict."""
+    """Targets and horizons of a forecast."""
 
     targets: list[str] = key(doc="features to predict")
     horizons: list[int] = key(doc="steps ahead", least=1)
@@ -208,7 +208,7 @@ class ForecastSection:
 
 @dataclass(frozen=True)
 class AnomalySection(Alarm):
-    """What is usual, and how far from it is an alarm: the residual of a forecast of the next step."""
+    """The alarm rule of anomaly detection, on the residual of a forecast of the next step."""
 
     targets: list[str] = key([], doc="features whose residuals are scored; empty: all features of numbers")
     reconstruct: bool = key(
@@ -222,7 +222,7 @@ class AnomalySection(Alarm):
 
 @dataclass(frozen=True)
 class ClassifySection(Decision):
-    """What to tell apart."""
+    """The classes of a classifier."""
 
     classes: list[str] = key([], doc="values of the label to distinguish")
     ahead: int = key(0, doc="how many steps ahead the label is; 1: the next symbol of an event stream", least=0)
@@ -234,7 +234,7 @@ class ClassifySection(Decision):
 
 @dataclass(frozen=True)
 class RegressSection:
-    """What to estimate: a label of the recording that no sensor on the device measures, or what is left of a life."""
+    """The target of an estimate: a label of the recording that no sensor on the device measures."""
 
     target: str = key(doc="label of the recording to estimate")
     unit: str = key("", doc="physical unit of the target, for display only")
@@ -254,7 +254,7 @@ def _quantile_faults(quantiles: list[float]) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class AugmentSection:
-    """What each chunk of training is changed by, so that the network learns what does not matter."""
+    """Random changes to the training data, so that the network learns to ignore such differences."""
 
     noise: float = key(0.0, doc="random noise on the inputs, in standard deviations of each input", least=0, most=10)
     crop: bool = key(False, doc="true: start each stream at a random step")
@@ -279,10 +279,10 @@ class AugmentSection:
 
 @dataclass(frozen=True)
 class SplitSection:
-    """Shares for training and validation; the rest is the test part. By time the oldest come first.
+    """Shares for training and validation; the rest is the test part. By time, the oldest steps come first.
 
-    By beginning, what is shared is each stream's first `beginning_steps`, all that follows is the test part: for
-    machines that are in order when their recording starts, each at an operating point of its own.
+    By beginning, the shares are those of each stream's first `beginning_steps`, and all later steps are the test part.
+    This suits machines that work normally when their recording starts, each at an operating point of its own.
     """
 
     train: float = key(0.6, doc="share of the training part, which sets weights and statistics", least=0.01, most=0.99)
@@ -310,7 +310,7 @@ class SplitSection:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         both = self.train + self.validation
-        whole = bool(self.leave_out) or self.by == "beginning"  # the test part is another one
+        whole = bool(self.leave_out) or self.by == "beginning"  # the test part is not part of the shares
         if both > (1.0 + 1e-9 if whole else 0.99) and self.test_from is None:
             most, why = ("1", "more than there is") if whole else ("0.99", "nothing is left to test on")
             yield "validation", f"expected train + validation <= {most}, found {both:g}: {why}"
@@ -360,7 +360,7 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class FitSection:
-    """The search for weights."""
+    """The training of the weights."""
 
     updates: int = key(600, doc="gradient steps", least=1)
     learning_rate: float = key(3e-3, doc="peak of the one-cycle schedule", least=1e-7, most=1)
@@ -387,7 +387,7 @@ class FitSection:
 
 @dataclass(frozen=True)
 class Range:
-    """The values that `edge-lstm tune` may give a key: some of a list, or numbers between two."""
+    """The values that `edge-lstm tune` may give a key: those of a list, or numbers between two bounds."""
 
     choices: list[float] = key([], doc="numbers to choose from")
     texts: list[str] = key([], doc="texts to choose from")

@@ -1,6 +1,6 @@
-"""A survey of a recording that nobody described yet: how it is written, and which columns hold what.
+"""A survey of an unknown recording: its format, and what each column holds.
 
-It guesses only what it can check in the data, and says nothing of the rest.
+It reports only what the data confirm.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
-from edge_lstm.recordings.tables import Layout, column_index, open_table, recording_files, without_header
+from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
 _MOST_STREAMS = 1000
 _DAY_S = 86_400.0
-_EARLY = 0.6  # of the rows, by time: what a split by time trains on
-_FEWEST = 20  # values on either side, for a level to be told
+_EARLY = 0.6  # share of the rows, by time: the training part of a split by time
+_FEWEST = 20  # values on either side that a level needs
 _DRIFT = 0.5  # standard deviations
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found."""
+    """The findings."""
 
     rows: int
     times: TimeColumns | None  # None: no column of times
     stream_column: str | None
     streams: int
-    numbers: list[str]  # columns whose numbers change in what is trained on: the first three fifths of the rows
-    constants: list[str]  # columns whose numbers do not
-    texts: dict[str, list[str]] = field(default_factory=dict)  # columns of few different texts, with them
-    whole: dict[str, list[str]] = field(default_factory=dict)  # columns of few different whole numbers, as texts
+    numbers: list[str]  # columns whose numbers change in the training part, the first three fifths of the rows
+    constants: list[str]  # columns whose numbers do not change there
+    texts: dict[str, list[str]] = field(default_factory=dict)  # columns of few different texts -> these texts
+    whole: dict[str, list[str]] = field(default_factory=dict)  # columns of few different whole numbers -> as texts
     interval_s: float | None = None  # the usual time between a stream's rows
     days: float = 0.0  # from the first row to the last
     words: NumberWords = field(default_factory=NumberWords)
-    header: Sequence[str] = ()  # the columns' names, where its first row holds none
-    others: list[str] = field(default_factory=list)  # columns of none of these
-    drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # numbers: their level at first, in the end
+    header: Sequence[str] = ()  # the columns' names, if the first row holds none
+    others: list[str] = field(default_factory=list)  # all other columns
+    drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # columns -> level before and after
 
 
 def survey(
@@ -54,61 +54,70 @@ def survey(
     header: Sequence[str] = (),
     decimal_comma: bool | None = None,
 ) -> Survey:
-    """What a recording holds; `header` and `decimal_comma` where that is known.
+    """Survey a recording; `header` and `decimal_comma` override what is found.
 
-    Raises EdgeLstmError where it cannot be read as one.
+    Raises EdgeLstmError if the file cannot be read as a recording.
     """
     layout = Layout(header=header)
     table = open_table(recording_files(path)[0], layout)
-    if without_header(table):
-        raise EdgeLstmError(
-            f"{table.source}: expected a header row, found readings in it: {', '.join(table.header[:3])}, ...",
-            f"name its {len(table.header)} columns: --header time,pump,level (or by header = [...] in a recipe)",
-        )
-    written = dialect(path, None, layout)
-    words, times = written.words, written.times or TimeColumns(interval_s=1.0)
-    if decimal_comma is not None:
-        words = NumberWords(decimal_comma)
+    _refuse_without_header(table)
+    found = dialect(path, None, layout)
+    words = found.words if decimal_comma is None else NumberWords(decimal_comma)
+    times = found.times or TimeColumns(interval_s=1.0)
     if stream_column is not None:
         column_index(table, stream_column)
     columns = Columns({}, times, words=words, layout=layout)
     numbers = [name for name in numeric_columns(path, columns) if table.header.count(name) == 1]
     others = [name for name in table.header if name and name not in numbers and name not in times.columns]
-    texts = {name: found for name in others if (found := _texts(path, name, layout))}
-    whole_of = {name: name for name in numbers}
-    recording = read_recording(path, Columns(whole_of, times, stream="all", words=words, layout=layout))
+    texts = {name: few for name in others if (few := _few_texts(path, name, layout))}
+    own = {name: name for name in numbers}
+    recording = read_recording(path, Columns(own, times, stream="all", words=words, layout=layout))
     values = dict(zip(numbers, recording.values.T, strict=True))
-    whole = {name: found for name, column in values.items() if (found := _whole(column))}
-    if stream_column is None and written.times is not None and len(recording_files(path)) == 1:
-        stream_column = _stream_column(path, recording.times, [*texts, *_identities(values)], layout)
+    whole = {name: few for name, column in values.items() if (few := _whole_numbers(column))}
+    if stream_column is None and found.times is not None and len(recording_files(path)) == 1:
+        stream_column = _stream_column(path, recording.times, [*texts, *_stream_candidates(values)], layout)
     early = recording.times < np.quantile(recording.times, _EARLY)
-    constants = [name for name, column in values.items() if not _changes(column[early])]
+    constants = [name for name, column in values.items() if not _is_changing(column[early])]
     split = read_recording(path, Columns({}, times, stream_column, layout=layout))
-    gaps = np.concatenate([np.diff(split.times[split.stream_of == one]) for one in range(len(split.streams))])
-    steps = gaps[gaps > 0]
     drifting = {name: levels for name, column in values.items() if (levels := _drift(column, split))}
     return Survey(
-        len(recording),
-        written.times,
-        stream_column,
-        len(split.streams),
-        [name for name in numbers if name not in constants and name != stream_column],
-        [name for name in constants if name != stream_column],
-        {name: found for name, found in texts.items() if name != stream_column},
-        {name: found for name, found in whole.items() if name != stream_column},
-        float(np.median(steps)) if steps.size and written.times is not None else None,
-        float(split.times.max() - split.times.min()) / _DAY_S if written.times is not None else 0.0,
-        words,
-        list(header),
-        [name for name in others if name not in texts and name != stream_column],
-        {name: found for name, found in drifting.items() if name not in whole and name != stream_column},
+        rows=len(recording),
+        times=found.times,
+        stream_column=stream_column,
+        streams=len(split.streams),
+        numbers=[name for name in numbers if name not in constants and name != stream_column],
+        constants=[name for name in constants if name != stream_column],
+        texts={name: few for name, few in texts.items() if name != stream_column},
+        whole={name: few for name, few in whole.items() if name != stream_column},
+        interval_s=None if found.times is None else _usual_interval_s(split),
+        days=0.0 if found.times is None else float(split.times.max() - split.times.min()) / _DAY_S,
+        words=words,
+        header=list(header),
+        others=[name for name in others if name not in texts and name != stream_column],
+        drifting={name: levels for name, levels in drifting.items() if name not in whole and name != stream_column},
     )
 
 
-def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:
-    """The mean level (of all streams) before and after three fifths of the rows, where the streams' own part company.
+def _refuse_without_header(table: Table) -> None:
+    if without_header(table):
+        raise EdgeLstmError(
+            f"{table.source}: expected a header row, found readings in it: {', '.join(table.header[:3])}, ...",
+            f"name its {len(table.header)} columns: --header time,pump,level (or by header = [...] in a recipe)",
+        )
 
-    That is where they differ by half of what a stream varies by before; a stream's level is compared with its own.
+
+def _usual_interval_s(recording: Recording) -> float | None:
+    """The median time between rows of a stream, in seconds; None without two rows of different times."""
+    gaps = [np.diff(recording.times[recording.stream_of == stream]) for stream in range(len(recording.streams))]
+    steps = np.concatenate(gaps)
+    steps = steps[steps > 0]
+    return float(np.median(steps)) if steps.size else None
+
+
+def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:
+    """The mean level of all streams before and after three fifths of the rows, if the levels drift, else None.
+
+    They drift if, in the mean over the streams, a stream's own level moves by half of its standard deviation before.
     """
     late = recording.times >= np.quantile(recording.times, _EARLY)
     known = ~np.isnan(values)
@@ -125,8 +134,8 @@ def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:
     return (float(first.mean()), float(last.mean())) if moved else None
 
 
-def _texts(path: str | Path | Sequence[str | Path], column: str, layout: Layout) -> list[str]:
-    """The different texts of a column, sorted; none where they are too many, or hardly ever the same."""
+def _few_texts(path: str | Path | Sequence[str | Path], column: str, layout: Layout) -> list[str]:
+    """The different texts of a column, sorted; empty if there are too many, or if they hardly repeat."""
     found: set[str] = set()
     rows = 0
     for texts in _column(path, column, layout):
@@ -146,13 +155,13 @@ def _column(path: str | Path | Sequence[str | Path], column: str, layout: Layout
             yield texts_of(block.cells[at])
 
 
-def _whole(values: Doubles) -> list[str]:
+def _whole_numbers(values: Doubles) -> list[str]:
     found = np.unique(values[~np.isnan(values)])
     few = 2 <= len(found) <= min(_MOST_TEXTS, len(values) / 5) and not (found % 1).any()
     return [f"{number:.0f}" for number in found] if few else []
 
 
-def _identities(values: dict[str, Doubles]) -> list[str]:
+def _stream_candidates(values: dict[str, Doubles]) -> list[str]:
     """Columns of whole numbers that may name streams."""
     return [
         name
@@ -161,7 +170,7 @@ def _identities(values: dict[str, Doubles]) -> list[str]:
     ]
 
 
-def _changes(values: Doubles) -> bool:
+def _is_changing(values: Doubles) -> bool:
     known = values[~np.isnan(values)]
     return bool(known.size) and bool((known != known[0]).any())
 
@@ -169,9 +178,9 @@ def _changes(values: Doubles) -> bool:
 def _stream_column(
     path: str | Path | Sequence[str | Path], times: Doubles, candidates: Sequence[str], layout: Layout
 ) -> str | None:
-    """The column whose values part rows into streams of ever later times, where all rows together are none.
+    """The column whose values split the rows into streams of ascending times; None if all rows are ascending already.
 
-    Of several the one with the fewest streams.
+    Of several such columns, the one with the fewest streams.
     """
     if (np.diff(times) > 0).all():
         return None

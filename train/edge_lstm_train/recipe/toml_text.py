@@ -1,4 +1,4 @@
-"""A recipe as TOML text, each key with its meaning, and any value as TOML writes it."""
+"""A recipe as TOML text with a comment per key, and single values as TOML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_lstm_train.recipe.recipe import Recipe
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """The recipe as TOML with every default written out and every key explained; `read_recipe` takes it back."""
+    """The recipe as TOML with every default and a comment per key; `read_recipe` reads it back."""
     return "\n".join(_toml_lines(recipe, "")) + "\n"
 
 
@@ -47,4 +47,4 @@ def toml_value(value: Any) -> str:
         return f"{{{', '.join(f'{toml_key(name)} = {toml_value(item)}' for name, item in value.items())}}}"
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False)  # JSON's texts, whole numbers and booleans are TOML's as well
+    return json.dumps(value, ensure_ascii=False)  # strings, integers and booleans look alike in JSON and TOML

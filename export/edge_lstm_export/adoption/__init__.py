@@ -1,0 +1,1 @@
+"""Adoption: a recurrent ONNX model from elsewhere becomes a bundle."""

@@ -1,0 +1,89 @@
+"""The network before its first update: input statistics, output scale, and a start as good as a simple baseline."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_lstm.foundation.arrays import Doubles, Floats
+from edge_lstm_train.data.dataset import Dataset, target_columns
+from edge_lstm_train.model.forecaster import Forecaster, Shape
+from edge_lstm_train.model.ridge_start import start_at_ridge
+from edge_lstm_train.recipe.recipe import Recipe
+
+
+def initial_model(recipe: Recipe, dataset: Dataset, error_scale: Doubles, *, refit: bool = False) -> Forecaster:
+    """The network before its first update.
+
+    It predicts what its highway's ridge predicts, or without a highway persistence, each target's mean, or the
+    frequencies of the classes. With `refit`, the ridge is fitted on training and validation part together.
+
+    error_scale (outputs,): the typical error of each output in its target's unit.
+    """
+    contract = dataset.contract
+    section = recipe.model
+    model = Forecaster(
+        Shape(
+            section.cell,
+            len(contract.inputs),
+            section.hidden,
+            section.layers,
+            len(contract.outputs),
+            section.dropout,
+            section.recurrent_dropout,
+            section.highway,
+            section.level_free,
+            section.learned_start,
+        )
+    )
+    train = dataset.steps("train")
+    mean, scale = input_statistics(dataset)
+    bypasses = recipe.bypasses_layers
+    with torch.no_grad():
+        model.mean[:] = torch.from_numpy(mean)
+        model.scale[:] = torch.from_numpy(scale)
+        model.seen[: len(bypasses)] = torch.tensor([not bypass for bypass in bypasses]).float()
+        model.output_scale[:] = torch.from_numpy(_output_scale(recipe, dataset, error_scale))
+        nn.init.zeros_(model.head.weight)
+        nn.init.zeros_(model.head.bias)
+        if recipe.change:
+            model.change_of = torch.tensor(target_columns(contract), dtype=torch.int64)
+        else:
+            mean_target = np.nanmean(dataset.targets[train], axis=0)
+            classifies = recipe.classify is not None
+            offset = np.log(np.maximum(mean_target, 1e-4)) if classifies else mean_target
+            model.output_offset[:] = torch.from_numpy(offset)
+        if section.highway and recipe.classify is None:
+            start_at_ridge(model, dataset, refit)
+    return model
+
+
+def _output_scale(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> Doubles:
+    """(outputs,): one unit of the head in each target's unit, about the size of what the head has to predict.
+
+    Beside a highway, or added to the newest value, that is the error of a ridge. Without either, the head predicts the
+    whole target. In the small unit of the ridge, its weights would have to grow further than the updates carry them.
+    """
+    if recipe.classify is not None or recipe.change or recipe.model.highway:
+        return error_scale
+    return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), error_scale)
+
+
+def input_statistics(dataset: Dataset) -> tuple[Floats, Floats]:
+    """Mean and standard deviation (inputs,) for standardization; 0 and 1 for masks, classes and clock inputs."""
+    contract = dataset.contract
+    inputs = contract.inputs
+    mean, scale = np.zeros(len(inputs), np.float32), np.ones(len(inputs), np.float32)
+    features = dataset.features[dataset.steps("train")]
+    for column, feature in enumerate(contract.features):
+        mean[column], scale[column] = feature.mean, feature.scale
+        for text in feature.derived:
+            at = inputs.index(f"{feature.name} {text}")
+            values = features[:, at].astype(np.float64)
+            mean[at] = values.mean()
+            scale[at] = values.std() if values.std() > 1e-6 * feature.scale else feature.scale
+    if "elapsed" in inputs:
+        values = features[:, inputs.index("elapsed")].astype(np.float64)
+        mean[-1], scale[-1] = values.mean(), max(values.std(), 1e-3)
+    return mean, scale
