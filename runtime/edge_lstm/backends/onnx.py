@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _native
 from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 
 Turn = Callable[[Floats], Floats]
 
@@ -59,7 +59,7 @@ class OnnxBackend:
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> OnnxBackend:
-    """The backend for a bundle's ONNX variant. Raises EdgeLstmError where onnxruntime refuses it, or has not the means.
+    """The backend for a bundle's ONNX variant. Raises BackendError where onnxruntime refuses it, or has not the means.
 
     Where the CPU is not among the providers, no node of the graph may run there.
     """
@@ -87,7 +87,7 @@ def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THR
 def _refuse_absent(wanted: Sequence[str], found: Sequence[str]) -> None:
     absent = [name for name in wanted if name not in found]
     if absent:
-        raise EdgeLstmError(
+        raise BackendError(
             f"expected onnxruntime to have {', '.join(wanted)}, found {', '.join(found)}",
             f"install an onnxruntime with {', '.join(absent)} and the libraries that it needs, or leave providers out",
         )
@@ -130,7 +130,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _unfit(file: str, expected: str, found: str) -> EdgeLstmError:
-    return EdgeLstmError(
+def _unfit(file: str, expected: str, found: str) -> BackendError:
+    return BackendError(
         f"{file}: expected {expected}, found: {found}", "export the bundle again, or use another version of onnxruntime"
     )

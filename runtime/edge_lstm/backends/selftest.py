@@ -15,7 +15,7 @@ from edge_lstm.bundle.archive import Bundle, Variant
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 
 _LARGEST_SMALLEST_BATCH = 8
 # What float32 kernels may differ by, in shares of an output's magnitude: that is no drift, however little it varies.
@@ -58,7 +58,7 @@ class Verdict:
         return f"drift {self.drift:.3g} from float32, over the limit of {self.drift_limit:.3g}"
 
 
-class SelfTestError(EdgeLstmError):
+class SelfTestError(BackendError):
     """A backend that does not give a bundle's golden vectors: it takes no reading, and starting it again will not help.
 
     The command line ends with exit code 65, which systemd shows as DATAERR and does not answer with a restart.
@@ -224,7 +224,7 @@ def judge(backend: Backend, contract: Contract, golden: GoldenVectors, variant: 
 
 
 def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """A verdict for each (backend, scheme). Raises EdgeLstmError where one of them cannot be loaded at all."""
+    """A verdict for each (backend, scheme). Raises BackendError where one of them cannot be loaded at all."""
     golden = read_golden_vectors(bundle)
     return [
         judge(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 
 # The runtimes write this line on stderr from C++, and have no switch for it.
 _GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
@@ -37,7 +37,7 @@ class TfliteBackend:
     def __init__(
         self, name: str, interpreter: Callable[..., Any], variant: Variant, content: bytes, threads: int = 1
     ) -> None:
-        """`interpreter` makes one from model_content and num_threads. Raises EdgeLstmError where it refuses that."""
+        """`interpreter` makes one from model_content and num_threads. Raises BackendError where it refuses that."""
         self.name = name
         self.scheme = variant.scheme
         self._interpreter = interpreter
@@ -78,8 +78,8 @@ class TfliteBackend:
             raise self._unfit(f"the {what} {', '.join(names)}", ", ".join(found))
         return [found[name] for name in names]
 
-    def _unfit(self, expected: str, found: str) -> EdgeLstmError:
-        return EdgeLstmError(
+    def _unfit(self, expected: str, found: str) -> BackendError:
+        return BackendError(
             f"{self._file}: expected {expected}, found: {found}",
             f"export the bundle again, or use another version of {self.name}",
         )

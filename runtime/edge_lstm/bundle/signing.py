@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BundleError, EdgeLstmError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.files import write_file
 
@@ -67,10 +67,10 @@ def signer(bundle: Bundle) -> str | None:
 
 
 def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
-    """Raise EdgeLstmError unless the bundle carries that key's signature of its manifest."""
+    """Raise BundleError unless the bundle carries that key's signature of its manifest."""
     trusted = _public_key(public_key)
     if bundle.signature is None:
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a signature by {public_key}, found none",
             "sign it with edge-lstm sign, or run it without trust",
         )
@@ -78,14 +78,14 @@ def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
 
     claimed, signed = _claim(bundle)
     if claimed != _raw(trusted):
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a signature by {public_key}, found one by another key, {claimed.hex()[:16]}",
             "ask whoever sent it to sign with the key that is trusted here",
         )
     try:
         trusted.verify(signed, bundle.manifest_bytes)
     except InvalidSignature:
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a signature of its manifest, found one of other bytes",
             "the bundle was altered after it was signed: do not run it",
         ) from None
@@ -97,7 +97,7 @@ def _claim(bundle: Bundle) -> tuple[bytes, bytes]:
         facts = json.loads(bundle.signature or b"")
         return bytes.fromhex(facts["public_key"]), bytes.fromhex(facts["signature"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a public key and a signature in manifest.sig, found something else",
             "sign the bundle again",
         ) from None

@@ -11,7 +11,7 @@ from datetime import tzinfo
 from typing import Any
 
 from edge_lstm.foundation.config import suggestion
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.numbers import LARGEST
 from edge_lstm.foundation.times import format_time, parse_time
@@ -74,7 +74,7 @@ class Decoder:
     ) -> None:
         """`categories`: by feature, the texts that its values stand for.
 
-        Raises EdgeLstmError where the mapping cannot serve these features, or needs a package that is not here.
+        Raises ConfigError where the mapping cannot serve these features, or needs a package that is not here.
         """
         _check(mapping, features)
         self._mapping = mapping
@@ -290,7 +290,7 @@ class Decoder:
 
 
 def _check(mapping: InputMapping, features: Sequence[str]) -> None:
-    """Raise EdgeLstmError where the mapping does not fit the bundle's features, with all that is wrong."""
+    """Raise ConfigError where the mapping does not fit the bundle's features, with all that is wrong."""
     faults = []
     from_preset = preset(mapping.preset).get("values", {}) if mapping.preset else {}
     for name in mapping.values:
@@ -307,7 +307,7 @@ def _check(mapping: InputMapping, features: Sequence[str]) -> None:
     if whole and not mapping.topics:
         faults.append(f"input.topic: expected one that holds {', '.join(whole)}, found none")
     if faults:
-        raise EdgeLstmError("the mapping does not fit the bundle:\n  " + "\n  ".join(faults), "mend the service config")
+        raise ConfigError("the mapping does not fit the bundle:\n  " + "\n  ".join(faults), "mend the service config")
 
 
 def _parser(mapping: InputMapping) -> Parse:

@@ -24,7 +24,7 @@ from edge_lstm.bundle.contract import (
 )
 from edge_lstm.bundle.network import CARRIED, GATES, state_sizes
 from edge_lstm.foundation.config import key, read_toml, suggestion
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.text import plain, told
 from edge_lstm.foundation.times import parse_time
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
@@ -298,7 +298,7 @@ def _only(kind: type[T], section: Any) -> T:
 
 
 def read_recipe(path_or_name: str | Path, data: Path | None = None) -> Recipe:
-    """The recipe in a TOML file, or the bundled one of that name. Raises EdgeLstmError with every fault at once.
+    """The recipe in a TOML file, or the bundled one of that name. Raises ConfigError with every fault at once.
 
     The recording's path is relative to `data`, and where that is None to the recipe.
     """
@@ -317,7 +317,7 @@ def _refuse_without_data(name: str, folder: Path, asked: Sequence[str]) -> None:
     """Recipes come with the package, most of their recordings do not."""
     for one in asked:
         if not (folder / Path(one).parts[0]).exists():
-            raise EdgeLstmError(
+            raise ConfigError(
                 f'expected --data DIR beside the recipe "{name}": the folder that holds {one}, found none',
                 "that recording does not come with edge-lstm; docs/accuracy.md says where it is from",
             )
@@ -338,7 +338,7 @@ def _recipe_path(path_or_name: str | Path) -> Path:
     if name in bundled:
         return bundled[name]
     near = difflib.get_close_matches(name, bundled, 1, 0.5)
-    raise EdgeLstmError(
+    raise ConfigError(
         f"expected a recipe file or one of {', '.join(bundled)}, found {name!r}",
         f"did you mean {near[0]}?" if near else "name a bundled recipe, or a file that ends in .toml",
     )
