@@ -4,6 +4,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import BackendError, BundleError, ConfigError, EdgeLstmError, ReadingError
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
+from edge_lstm.streaming.stream_state import StreamState
 
 __version__ = "0.1.0"
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Predictor",
     "Reading",
     "ReadingError",
+    "StreamState",
     "__version__",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import Network
 from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm.recordings.recording import Recording
+from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
@@ -24,7 +24,6 @@ from edge_lstm_train.data.split import Part
 from edge_lstm_train.evaluation.baselines import NAIVE, Baselines
 
 MODEL = "model"
-_READINGS_AT_ONCE = 1024
 _NOTHING = 0.01  # a margin that another seed or another month would turn round is no gain
 
 
@@ -59,11 +58,7 @@ class Score:
 def predict(contract: Contract, network: Network, recording: Recording) -> list[Prediction]:
     """What a device would publish for the recording: the runtime's predictor, reading after reading, state carried."""
     predictor = Predictor(contract, ReferenceBackend(network))
-    readings = recording.side_by_side().readings()
-    predictions: list[Prediction] = []
-    while part := list(islice(readings, _READINGS_AT_ONCE)):
-        predictions += predictor.feed(part)
-    return predictions
+    return list(replay(predictor, recording.side_by_side().readings()))
 
 
 def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> Doubles:
