@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from edge_lstm.backends.registry import format_of
-from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
-from edge_lstm.foundation.files import write_file
 
 if TYPE_CHECKING:
+    from edge_lstm.bundle.archive import Bundle
     from edge_lstm_export.assemble import Exported
 
 
@@ -91,6 +89,7 @@ def export(
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
     from edge_lstm.bundle.web_page import model_page
+    from edge_lstm.foundation.files import write_file
     from edge_lstm_export.assemble import Proof, export_bundle
     from edge_lstm_export.proof.budgets import Budgets
     from edge_lstm_export.proof.certify import STEPS
@@ -133,6 +132,8 @@ def _rescore(run_dir: Path, bundle: Bundle) -> None:
 
 
 def _table(exported: Exported, path: Path) -> str:
+    from edge_lstm.backends.registry import format_of
+
     bundle = exported.bundle
     lines = [
         f"{path}  id {bundle.id}  {path.stat().st_size:,} bytes",

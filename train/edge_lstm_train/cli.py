@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from pathlib import Path
 
 import click
@@ -34,6 +32,9 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
+    import dataclasses
+    import logging
+
     from edge_lstm_train.recipe.recipe import read_recipe
 
     logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
@@ -76,6 +77,8 @@ def tune(
     alone. Start it again to go on, or on other machines with the same --storage to share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
+    import logging
+
     from edge_lstm_train.evaluation.scores import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.files import write_file
 
 _SERVICE = "service.toml"
 
@@ -40,6 +39,7 @@ def init(
 
     With a RECORDING (CSV, Parquet, or a pattern in quotes) its columns are filled in.
     """
+    from edge_lstm.foundation.files import write_file
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
+
+if TYPE_CHECKING:
+    from edge_lstm.bundle.archive import Bundle
 
 
 @click.command()
@@ -28,6 +30,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write: Path | None, root: Path) -> None:
     """Measure every backend and scheme that runs here, and recommend one."""
     from edge_lstm.backends.registry import runnable
+    from edge_lstm.bundle.archive import Bundle
     from edge_lstm.diagnostics.bench import ANYWHERE, CpuLimits, facts, table
     from edge_lstm.diagnostics.bench import bench as measure
     from edge_lstm.foundation.progress import progress
@@ -70,6 +73,7 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
 
 def _board_of(config: Path, measured: Bundle) -> str | None:
     """The board that the config names. Raises EdgeLstmError where it serves another bundle than was measured."""
+    from edge_lstm.bundle.archive import Bundle
     from edge_lstm.service.config import read_service_config
 
     service = read_service_config(config)
@@ -85,7 +89,11 @@ def _board_of(config: Path, measured: Bundle) -> str | None:
 
 def _width() -> int | None:
     """Of the terminal; None where it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def _bar() -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
 import sys
-import textwrap
 from pathlib import Path
 
 import click
@@ -24,6 +21,8 @@ _LEAST_ROOM = 30
 @click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Holds proc/, run/ and sys/.")
 def doctor(config: Path, as_json: bool, root: Path) -> None:
     """Look at all that the service of a config needs here, with a remedy for what is not well."""
+    import logging
+
     from edge_lstm.diagnostics.doctor import examine, facts, summary
 
     if not logging.getLogger("edge_lstm").isEnabledFor(logging.DEBUG):
@@ -46,11 +45,15 @@ def _indented(text: str) -> str:
     """Beside the lights; on a terminal no wider than it is."""
     lines = text.splitlines()
     if sys.stdout.isatty():
+        import shutil
+
         room = max(_LEAST_ROOM, shutil.get_terminal_size().columns - len(_INDENT) - len("-> "))
         lines = [part for line in lines for part in _wrapped(line, room)]
     return f"\n{_INDENT}".join(lines)
 
 
 def _wrapped(line: str, room: int) -> list[str]:
+    import textwrap
+
     # paths and commands are copied, so no word is broken
     return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]

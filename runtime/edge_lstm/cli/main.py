@@ -7,7 +7,6 @@ that fails its self-test here.
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import Any
 
 import click
@@ -64,6 +63,8 @@ class _Commands(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 def main(verbose: bool) -> None:
     """From a recording of your sensors to an LSTM on a small board that remembers."""
+    import logging
+
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )

@@ -19,7 +19,6 @@ from edge_lstm.cli.options import (
     stream_option,
     time_option,
 )
-from edge_lstm.foundation.files import write_file
 
 _REPLAY_REWIND = 1000  # of a history whose bundle is another: it holds readings in the order of their arrival
 
@@ -86,6 +85,8 @@ def replay(
     predictions = list(run_through(predictor, readings))
     took = time.perf_counter() - begun
     if output is not None:
+        from edge_lstm.foundation.files import write_file
+
         write_file(output, predictions_csv(predictions, opened.contract))
     if as_json:
         for prediction in predictions:
