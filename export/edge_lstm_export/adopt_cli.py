@@ -40,8 +40,8 @@ def adopt(
 ) -> None:
     """Make a bundle of a recurrent ONNX model that others made."""
     require("export,onnx", "onnx", "onnxruntime")
-    from edge_lstm_export.adopt import LEFT_OUT, AdoptOptions
-    from edge_lstm_export.adopt import adopt as adopt_model
+    from edge_lstm_export.adoption import LEFT_OUT, AdoptOptions
+    from edge_lstm_export.adoption import adopt as adopt_model
 
     try:
         numbers = {name: float(value) for name, value in _pairs("--constant", constants).items()}

@@ -26,7 +26,7 @@ from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.recordings.replay import replay
 from edge_lstm.recordings.wav import read_wav
 from edge_lstm.streaming.predictor import Predictor
-from edge_lstm_export.adopt import tone_and_noise
+from edge_lstm_export.adoption import tone_and_noise
 from edge_lstm_export.writers.onnx_writer import write_onnx
 from edge_lstm_train.model.checkpoint import Checkpoint
 from tests.deadline import wait_until

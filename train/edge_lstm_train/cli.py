@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -24,7 +25,14 @@ _DATA = click.option(
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's seed.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What trains.")
 @click.option("--resume", is_flag=True, help="Go on from where a training into RUN_DIR was stopped.")
-def train(recipe: str, output: Path | None, data: Path | None, seed: int | None, device: str, resume: bool) -> None:
+def train(
+    recipe: str,
+    output: Path | None,
+    data: Path | None,
+    seed: int | None,
+    device: Literal["cpu", "cuda"],
+    resume: bool,
+) -> None:
     """Train a model from a recording.
 
     RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm: skies, solar and weather bring recordings,
@@ -32,21 +40,16 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
-    import dataclasses
     import logging
 
-    from edge_lstm_train.recipe.recipe import read_recipe
+    from edge_lstm_train import train as train_recipe
 
     logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the gaps of a recording are counted
-    chosen = read_recipe(recipe, data)
-    if seed is not None:
-        chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
+    result = train_recipe(recipe, output, data=data, seed=seed, device=device, resume=resume)
     from edge_lstm_train.evaluation.scores import as_text
     from edge_lstm_train.run import REPORT
-    from edge_lstm_train.run import train as train_recipe
 
-    run_dir = output or Path("runs") / chosen.name
-    result = train_recipe(chosen, run_dir, device=device, resume=resume)
+    run_dir = result.run_dir
     click.echo(as_text(*result.evaluation.table))
     click.echo(result.evaluation.verdict)
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)
