@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edge_lstm.backends.protocol import ExecutionOptions
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.foundation.errors import BackendError, BundleError, ConfigError, EdgeLstmError, ReadingError
     from edge_lstm.streaming.predictor import Predictor
@@ -21,6 +22,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "EdgeLstmError",
+    "ExecutionOptions",
     "Prediction",
     "Predictor",
     "Reading",
@@ -35,6 +37,7 @@ _MODULES = {
     "BundleError": "edge_lstm.foundation.errors",
     "ConfigError": "edge_lstm.foundation.errors",
     "EdgeLstmError": "edge_lstm.foundation.errors",
+    "ExecutionOptions": "edge_lstm.backends.protocol",
     "Prediction": "edge_lstm.streaming.reading",
     "Predictor": "edge_lstm.streaming.predictor",
     "Reading": "edge_lstm.streaming.reading",

@@ -11,8 +11,8 @@ NO_CLOCK = 1_704_067_200.0  # 2024: a board without a clock that says less has n
 # Seconds since 1970 stay below 1e11 until the year 5138; the same instants in milliseconds lie above it from 1973 on,
 # and so on by thousands: one number says its own unit.
 _UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
-FIRST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
-LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
+_FIRST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
+_LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 _EPOCH = datetime(1970, 1, 1)  # naive, so that its text ends where the zone would begin
 _EXPECTED = "expected ISO 8601, or seconds, milliseconds, microseconds or nanoseconds since 1970"
 # What fromisoformat of Python 3.10 does not read: slashes, Z, +02 and +0200, and fractions but of 3 or 6 digits.
@@ -35,7 +35,7 @@ def parse_time(value: object, zone: tzinfo = timezone.utc) -> float:
             try:  # contextlib.suppress would cost more than the parsing
                 moment = datetime.fromisoformat(value)
                 seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
-                if FIRST <= seconds < LAST:
+                if _FIRST <= seconds < _LAST:
                     return seconds
             except (ValueError, OverflowError):
                 pass  # the loose reading below, or the words of its error
@@ -54,7 +54,7 @@ def _from_number(number: float) -> float:
     size = abs(number)
     for most, divisor in _UNITS:
         if size < most:
-            if number / divisor >= FIRST:
+            if number / divisor >= _FIRST:
                 return number / divisor
             break
     raise ValueError(f"{number} is not a time: {_EXPECTED}")
@@ -75,7 +75,7 @@ def _from_text(text: str, zone: tzinfo) -> float:
 
 def _seconds(moment: datetime, zone: tzinfo) -> float:
     seconds = (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
-    if FIRST <= seconds < LAST:
+    if _FIRST <= seconds < _LAST:
         return seconds
     raise OverflowError
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import chain
 
 import numpy as np
@@ -12,8 +13,6 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import ReadingError
-from edge_lstm.foundation.text import told
-from edge_lstm.foundation.times import FIRST, LAST
 from edge_lstm.streaming.reading import Reading
 
 _READING, _TEXT, _DICT = {Reading}, {str}, {dict}
@@ -21,6 +20,9 @@ _TEXT_OR_NONE = {str, type(None)}
 _TIMES = {float, int, np.float64}
 _NUMBERS = {float, np.float64, np.float32}  # an int may be larger than any float, so it is converted
 _DATES = (np.datetime64, np.timedelta64)  # numpy converts them to floats of an unknown unit
+_FIRST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
+_LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
+_LONGEST = 60  # characters of a text, in a message
 _MOST_NAMES = 10  # in a message
 _EXAMPLE = 'write Reading("pump-7", time=1767225600.0, values={{"{name}": 1.0}})'
 
@@ -64,7 +66,7 @@ class ReadingChecks:
         streams, times, values, sequences, _ = zip(*readings, strict=True)
         if set(map(type, streams)) != _TEXT or not set(map(type, sequences)) <= _TEXT_OR_NONE:
             return False
-        if not set(map(type, times)) <= _TIMES or not (min(times) >= FIRST and max(times) < LAST):
+        if not set(map(type, times)) <= _TIMES or not (min(times) >= _FIRST and max(times) < _LAST):
             return False
         if set(map(type, values)) != _DICT or not all(values) or not self._names.issuperset(set().union(*values)):
             return False
@@ -80,7 +82,7 @@ class ReadingChecks:
             raise ReadingError(
                 f"{where}: expected the stream's name as a str, found {_kind(reading.stream)}", self._example
             )
-        where = f'{where} of stream "{told(reading.stream)}"'
+        where = f"{where} of stream {_quoted(reading.stream)}"
         if not isinstance(reading.sequence, (str, type(None))):
             raise ReadingError(
                 f"{where}: expected sequence as a str or None, found {_kind(reading.sequence)}",
@@ -113,7 +115,7 @@ class ReadingChecks:
             name = unknown[0]
             near = suggestion(name, list(self._features)) if isinstance(name, str) else f"known here: {self._known}"
             remedy = "; or pass ignore_unknown=True to leave such names out" if known else ""
-            found = f'"{told(name)}"' if isinstance(name, str) else _kind(name)
+            found = _quoted(name) if isinstance(name, str) else _kind(name)
             raise ReadingError(f"{where}: expected values of {self._known}, found {found}", near + remedy)
         return {name: self._number(where, name, value) for name, value in known.items()}
 
@@ -148,7 +150,7 @@ def _seconds(where: str, time: object) -> float:
             f"{where}: expected time in seconds since 1970 or as a datetime with a time zone, found {_kind(time)}",
             "convert it, as in datetime.fromisoformat(text).timestamp()",
         ) from None
-    if not FIRST <= seconds < LAST:  # nor for NaN
+    if not _FIRST <= seconds < _LAST:  # nor for NaN
         raise ReadingError(
             f"{where}: expected time in seconds since 1970, of the years 1 to 9999, found {seconds:g}",
             "convert milliseconds to seconds",
@@ -163,8 +165,15 @@ def _as_float(value: object) -> float:
     return float(value)
 
 
+def _quoted(text: str) -> str:
+    """A text on one line and not too long."""
+    return json.dumps(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", ensure_ascii=False)
+
+
 def _kind(value: object) -> str:
     """What was found, by its type; a text or number with its value."""
     if isinstance(value, (str, int, float)):
-        return f"the {type(value).__name__} {told(repr(value))}" if len(repr(value)) <= 60 else type(value).__name__
+        found = type(value).__name__
+        size = value.bit_length() // 3 if isinstance(value, int) else len(repr(value))  # Python prints no huge int
+        return f"the {found} {value!r}" if size <= _LONGEST else found
     return "None" if value is None else f"an object of type {type(value).__name__}"
