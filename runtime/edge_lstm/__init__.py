@@ -46,14 +46,16 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker knows the imports above, and refuses every other name
 
-    value: object = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # the next use finds it without this function
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value: object = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value  # the next use finds it without this function
+        return value
 
 
 def __dir__() -> list[str]:
