@@ -405,7 +405,8 @@ def _stream(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> St
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle
         predictor = Predictor.of(bundle, scheme="int8")
-    predictions = [one for reading in _test_streams(dataset).readings() for one in predictor.feed([reading])]
+    steps = [predictor.feed_columns([reading]) for reading in _test_streams(dataset).readings()]
+    predictions = [one for found in steps if found is not None for one in found.predictions()]
     return Streamed(recipe, dataset, baselines, predictions)
 
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from edge_lstm.backends.registry import format_of
-from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.schemes import Format, Scheme
-from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
-from edge_lstm.foundation.files import write_file
 
 if TYPE_CHECKING:
     from edge_lstm_export.assemble import Exported
 
 
-_CERTIFICATE = "certificate.html"  # beside the training report
-_AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # for --scheme auto without a budget
 _SCHEMES, _FORMATS = get_args(Scheme), get_args(Format)
 
 
@@ -117,52 +111,21 @@ def export(
         raise click.UsageError("expected a certificate for --scheme auto and for limits, found --no-certificate")
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
-    from edge_lstm.bundle.web_page import model_page
-    from edge_lstm_export.assemble import Proof, export_bundle
-    from edge_lstm_export.proof.budgets import Budgets
-    from edge_lstm_export.proof.certify import STEPS
-    from edge_lstm_export.quantization.quantize import unsupported_reason
-    from edge_lstm_train.model.checkpoint import load_checkpoint
+    from edge_lstm_export.export_run import ExportOptions, export_run
 
-    checkpoint = load_checkpoint(run_dir)
-    path = output or Path(f"{checkpoint.contract.name}.elstm")
-    if auto:
-        network = checkpoint.model.network()
-        schemes = [
-            one for one in get_args(Scheme) if not all(unsupported_reason(network, one, format) for format in formats)
-        ]
-    click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and testing each on its backends", err=True)
-    if auto and not limited:
-        max_drift, max_metric_loss = _AUTO_DRIFT, _AUTO_METRIC_LOSS
-    budgets = Budgets(max_drift, max_metric_loss, max_bytes)
-    proof = Proof(distill, STEPS if certificate else None, budgets, auto, sign_with)
-    exported = export_bundle(checkpoint, path, schemes, formats, proof)
-    if certificate:
-        write_file(run_dir / _CERTIFICATE, model_page(exported.bundle))
-        click.echo(f"wrote {run_dir / _CERTIFICATE}", err=True)
-        _rescore(run_dir, exported.bundle)
-    click.echo(_table(exported, path))
+    chosen: tuple[Scheme, ...] | Literal["auto"] = "auto" if auto else tuple(schemes)
+    budgets = (max_drift, max_metric_loss, max_bytes)
+    options = ExportOptions(chosen, tuple(formats), distill, certificate, *budgets, sign_with)
+    exported = export_run(run_dir, output, options)
+    click.echo(_table(exported))
     for variant in exported.unproven:
         click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is not tested", err=True)
 
 
-def _rescore(run_dir: Path, bundle: Bundle) -> None:
-    """Add the bundle's own scores to the run's report, if the run is complete and its recording still exists."""
-    from edge_lstm_export.rescore import rescore
-    from edge_lstm_train.run import METRICS, RECIPE, REPORT
+def _table(exported: Exported) -> str:
+    from edge_lstm.backends.registry import format_of
 
-    if not all((run_dir / name).is_file() for name in (RECIPE, METRICS, REPORT)):
-        return
-    try:
-        evaluation = rescore(run_dir, bundle)
-    except EdgeLstmError as error:
-        click.echo(f"note: {run_dir / REPORT} has no scores of the bundle: {error.message}", err=True)
-        return
-    click.echo(f"streamed through the bundle: {evaluation.verdict}", err=True)
-
-
-def _table(exported: Exported, path: Path) -> str:
-    bundle = exported.bundle
+    bundle, path = exported.bundle, Path(exported.bundle.source)
     lines = [
         f"{path}  id {bundle.id}  {path.stat().st_size:,} bytes",
         f"{'variant':<16}{'bytes':>9}  {'backend':<15}{'parity':>8}{'drift':>9}",

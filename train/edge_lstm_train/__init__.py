@@ -1,1 +1,82 @@
-"""Training: a recipe and a recording in, a checkpoint and an honest report out."""
+"""Training: a recipe and a recording in, a run folder with a checkpoint and a report out.
+
+Importing the package imports no torch; `train` does, and says what to install where it is missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edge_lstm_train.recipe.recipe import Recipe, read_recipe
+    from edge_lstm_train.run import Run
+
+__all__ = ["Recipe", "Run", "read_recipe", "train"]
+
+_MODULES = {
+    "Recipe": "edge_lstm_train.recipe.recipe",
+    "Run": "edge_lstm_train.run",
+    "read_recipe": "edge_lstm_train.recipe.recipe",
+}
+_LARGEST_SEED = 2**31 - 1
+
+
+def train(
+    recipe: str | Path | Recipe,
+    output: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    seed: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    resume: bool = False,
+) -> Run:
+    """Train a model as the recipe says, evaluate it as a device runs it, and write the run folder.
+
+    `recipe`: the path of a TOML file, the name of a recipe that comes with edge-lstm, or a Recipe. `output`: the run
+    folder, without it runs/NAME; it gets checkpoint.pt, recipe.toml, metrics.json and report.html. `data`: the folder
+    where the recording's path begins, without it that of the recipe's file. `seed`: instead of the recipe's. `resume`:
+    go on from where a training of the same recipe into the same folder was stopped. Progress goes to stderr.
+
+    Raises ConfigError where the recipe is faulty, EdgeLstmError where torch or the recording is missing or faulty, or
+    the loss stopped being finite; the best weights before that are then in the run folder.
+    """
+    from edge_lstm.foundation.errors import ConfigError
+    from edge_lstm.foundation.extras import require
+
+    require("train", "torch", "matplotlib")
+    import dataclasses
+
+    from edge_lstm_train.recipe.recipe import Recipe, read_recipe
+
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(recipe, None if data is None else Path(data))
+    elif data is not None:
+        raise ConfigError(
+            f"expected data beside the path or name of a recipe, found the Recipe {recipe.name}",
+            "leave data out, or give it to read_recipe",
+        )
+    if seed is not None:
+        if not 0 <= seed <= _LARGEST_SEED:
+            raise ConfigError(f"expected a seed of 0 to {_LARGEST_SEED}, found {seed}", "choose another seed")
+        recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=seed))
+    from edge_lstm_train.run import train as train_recipe
+
+    run_dir = Path("runs") / recipe.name if output is None else Path(output)
+    return train_recipe(recipe, run_dir, device=device, resume=resume)
+
+
+if not TYPE_CHECKING:  # a type checker knows the imports above, and refuses every other name
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value: object = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

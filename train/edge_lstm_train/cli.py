@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -36,7 +35,14 @@ _DATA = click.option(
     help="Device that torch trains on.",
 )
 @click.option("--resume", is_flag=True, help="Continue an interrupted training in RUN_DIR.")
-def train(recipe: str, output: Path | None, data: Path | None, seed: int | None, device: str, resume: bool) -> None:
+def train(
+    recipe: str,
+    output: Path | None,
+    data: Path | None,
+    seed: int | None,
+    device: Literal["cpu", "cuda"],
+    resume: bool,
+) -> None:
     """Train a model from a recording.
 
     RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm. The recipes skies, solar and weather
@@ -44,20 +50,16 @@ def train(recipe: str, output: Path | None, data: Path | None, seed: int | None,
     input of export), report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
-    from edge_lstm_train.recipe.recipe import read_recipe
+    import logging
 
-    logging.getLogger("edge_lstm.streaming.sampling").setLevel(
-        logging.WARNING
-    )  # the report counts the gaps of a recording
-    chosen = read_recipe(recipe, data)
-    if seed is not None:
-        chosen = dataclasses.replace(chosen, fit=dataclasses.replace(chosen.fit, seed=seed))
+    from edge_lstm_train import train as train_recipe
+
+    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the report counts the gaps
+    result = train_recipe(recipe, output, data=data, seed=seed, device=device, resume=resume)
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.run import REPORT
-    from edge_lstm_train.run import train as train_recipe
 
-    run_dir = output or Path("runs") / chosen.name
-    result = train_recipe(chosen, run_dir, device=device, resume=resume)
+    run_dir = result.run_dir
     click.echo(as_text(*result.evaluation.table))
     click.echo(result.evaluation.verdict)
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)
@@ -107,6 +109,8 @@ def tune(
     recording scores a trial. Run it again to continue, or on other machines with the same --storage to share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
+    import logging
+
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT

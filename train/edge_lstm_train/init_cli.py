@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.files import write_file
 
 _SERVICE = "service.toml"
 
@@ -54,6 +53,7 @@ def init(
 
     RECORDING is a CSV or Parquet file, or a pattern in quotes for several files. With it, the recipe names its columns.
     """
+    from edge_lstm.foundation.files import write_file
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey

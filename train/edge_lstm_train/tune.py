@@ -23,7 +23,7 @@ from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.selftest import initial_states
 from edge_lstm.foundation.config import from_mapping
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError, EdgeLstmError
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.formatting import TextTable
@@ -230,7 +230,7 @@ def _is_whole(key: str) -> bool:
 
 
 def changed_recipe(recipe: Recipe, values: dict[str, Any]) -> Recipe:
-    """The recipe with other values for some keys. Raises EdgeLstmError if they contradict each other."""
+    """The recipe with other values for some keys. Raises ConfigError if they contradict each other."""
     tables = {name: dataclasses.asdict(getattr(recipe, name)) for name in _SECTIONS}
     for name, value in values.items():
         section, _, field = name.partition(".")
@@ -241,7 +241,7 @@ def changed_recipe(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     changed = dataclasses.replace(recipe, **sections)
     faults = [f"{name}: {result}" for name, result in changed.faults()]
     if faults:
-        raise EdgeLstmError("; ".join(faults), "narrow [tune] in the recipe")
+        raise ConfigError("; ".join(faults), "narrow [tune] in the recipe")
     return changed
 
 

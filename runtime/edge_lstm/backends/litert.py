@@ -10,5 +10,5 @@ from edge_lstm.bundle.archive import Variant
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> TfliteBackend:
-    """The backend for a bundle's TFLite variant. Raises EdgeLstmError if LiteRT refuses the file."""
+    """The backend for a bundle's TFLite variant. Raises BackendError if LiteRT refuses the file."""
     return TfliteBackend("litert", Interpreter, variant, content, execution.threads)

@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _native
 from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 
 MoveBatchAxis = Callable[[Floats], Floats]
 
@@ -90,7 +90,7 @@ def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THR
 def _require_providers(wanted: Sequence[str], found: Sequence[str]) -> None:
     absent = [name for name in wanted if name not in found]
     if absent:
-        raise EdgeLstmError(
+        raise BackendError(
             f"expected onnxruntime to have {', '.join(wanted)}, found {', '.join(found)}",
             f"install an onnxruntime with {', '.join(absent)} and its libraries, or leave providers out",
         )
@@ -133,7 +133,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _incompatible(file: str, expected: str, found: str) -> EdgeLstmError:
-    return EdgeLstmError(
+def _incompatible(file: str, expected: str, found: str) -> BackendError:
+    return BackendError(
         f"{file}: expected {expected}, found: {found}", "export the bundle again, or use another version of onnxruntime"
     )

@@ -11,7 +11,7 @@ from edge_lstm.bundle.archive import Variant
 from edge_lstm.bundle.network import CARRIED, Layer, Network, Quantized, Weight, dense, from_npz
 from edge_lstm.bundle.npz import NPZ_ERRORS
 from edge_lstm.foundation.arrays import Floats
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 from edge_lstm.foundation.text import printable
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
@@ -132,11 +132,11 @@ class ReferenceBackend:
 
 
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> ReferenceBackend:
-    """The backend for a bundle's numpy variant. Raises EdgeLstmError if the arrays are not a network."""
+    """The backend for a bundle's numpy variant. Raises BackendError if the arrays are not a network."""
     try:
         return ReferenceBackend(from_npz(content), variant.scheme)
     except (*NPZ_ERRORS, IndexError, TypeError, AttributeError) as error:
-        raise EdgeLstmError(
+        raise BackendError(
             f"expected the arrays of a network in {variant.file}, found: {printable(str(error))}",
             "export the bundle again",
         ) from None

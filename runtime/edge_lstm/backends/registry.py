@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from types import ModuleType
 
 import numpy as np
 
@@ -13,19 +14,19 @@ from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.bundle.archive import Bundle, Variant
 from edge_lstm.bundle.schemes import Format, why_unsupported
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 
 
-def why_unavailable(name: str) -> EdgeLstmError | None:
+def why_unavailable(name: str) -> BackendError | None:
     """Why the backend cannot run on this machine; None: its package is found (and not imported)."""
     kind = BACKENDS[name]
     if importlib.util.find_spec(kind.package) is None:
-        return EdgeLstmError(
+        return BackendError(
             f"expected the package {kind.package} for the backend {name}, found it is not installed here",
             f"run pip install 'edge-lstm[{kind.extra}]', or choose another backend",
         )
     if name == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
-        return EdgeLstmError(
+        return BackendError(
             f"expected numpy < 2 for the backend tflite-runtime (it was built against numpy 1), found {np.__version__}",
             "run pip install 'numpy<2', or use the backend litert (pip install 'edge-lstm[tflite]')",
         )
@@ -65,7 +66,7 @@ def runnable(bundle: Bundle) -> list[tuple[str, str]]:
 def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = None) -> tuple[str, str]:
     """The backend and scheme to use if one of them is not given, or neither.
 
-    Raises EdgeLstmError if no installed backend runs the bundle.
+    Raises BackendError if no installed backend runs the bundle.
     """
     if scheme is None:
         scheme = "int8" if "int8" in bundle.schemes else bundle.schemes[0]
@@ -74,7 +75,7 @@ def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = N
         if not names:
             formats = ", ".join(sorted({variant.format for variant in bundle.manifest.variants}))
             found = ", ".join(installed())
-            raise EdgeLstmError(
+            raise BackendError(
                 f"{bundle.source}: expected an installed backend for {scheme} in {formats}, found {found}",
                 "choose another scheme, or install one: pip install 'edge-lstm[tflite]' or 'edge-lstm[onnx]'",
             )
@@ -85,21 +86,21 @@ def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = N
 def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD) -> Backend:
     """The bundle's model on the named backend, by default on one CPU thread.
 
-    Raises EdgeLstmError if the backend, the variant or the requested execution is not available.
+    Raises BackendError if the backend, the variant or the requested execution is not available.
     """
     if name not in BACKENDS:
-        raise EdgeLstmError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
+        raise BackendError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
     if (error := why_unavailable(name)) is not None:
         raise error
     _require_supported_execution(name, execution)
     kind = BACKENDS[name]
     if scheme in bundle.schemes and (reason := why_unsupported(scheme, name)) is not None:
-        raise EdgeLstmError(
+        raise BackendError(
             f"{bundle.source}: expected a backend for {scheme}, found {name}: {reason}",
             f"use one of {', '.join(_supporting(scheme))}, or another scheme",
         )
     variant = bundle.variant(kind.format, scheme)
-    backend: Backend = importlib.import_module(kind.module).load(variant, bundle.content[variant.file], execution)
+    backend: Backend = _imported(name).load(variant, bundle.content[variant.file], execution)
     if variant.row_by_row:
         backend = RowByRow(backend)
     _require_contract_shapes(backend, bundle, variant)
@@ -108,14 +109,26 @@ def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = O
     return backend
 
 
+def _imported(name: str) -> ModuleType:
+    """The module that drives the backend. Raises BackendError where its package is here and does not load."""
+    kind = BACKENDS[name]
+    try:
+        return importlib.import_module(kind.module)
+    except ImportError as error:
+        raise BackendError(
+            f"expected to import {kind.package} for the backend {name}, found: {error}",
+            "install a wheel of it for this system and this Python, or choose another backend",
+        ) from None
+
+
 def _require_supported_execution(name: str, execution: ExecutionOptions) -> None:
     if name != "onnx" and execution.providers != ONE_THREAD.providers:
-        raise EdgeLstmError(
+        raise BackendError(
             f"expected the backend onnx for the providers {', '.join(execution.providers)}, found {name}",
             'set backend = "onnx", or leave providers out',
         )
     if name == "numpy" and execution.threads != 1:
-        raise EdgeLstmError(
+        raise BackendError(
             f"expected one thread for the backend numpy, which steps rows one by one, found {execution.threads}",
             "set threads = 1, or choose another backend",
         )
@@ -137,7 +150,7 @@ def _require_contract_shapes(backend: Backend, bundle: Bundle, variant: Variant)
     except (ValueError, IndexError, TypeError) as error:
         found = str(error)
     if found != str(expected):
-        raise EdgeLstmError(
+        raise BackendError(
             f"{variant.file}: expected a step of the contract's shapes {expected}, found {found}",
             "export the bundle again",
         )

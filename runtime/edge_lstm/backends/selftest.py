@@ -15,7 +15,7 @@ from edge_lstm.bundle.archive import Bundle, Variant
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 
 _MAX_SMALLEST_BATCH = 8
 # Relative difference of float32 kernels, as a share of an output's magnitude. It does not count as drift.
@@ -58,7 +58,7 @@ class Verdict:
         return f"drift {self.drift:.3g} from float32, over the limit of {self.drift_limit:.3g}"
 
 
-class SelfTestError(EdgeLstmError):
+class SelfTestError(BackendError):
     """The backend does not reproduce the bundle's golden vectors. Starting it again does not help.
 
     The command line ends with exit code 65. systemd shows it as DATAERR, and the unit does not restart after it.
@@ -227,7 +227,7 @@ def run_self_test(
 
 
 def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """A verdict for each (backend, scheme). Raises EdgeLstmError if one of them cannot be loaded."""
+    """A verdict for each (backend, scheme). Raises BackendError if one of them cannot be loaded."""
     golden = read_golden_vectors(bundle)
     return [
         run_self_test(load(bundle, name, scheme), bundle.contract, golden, bundle.variant(format_of(name), scheme))[1]

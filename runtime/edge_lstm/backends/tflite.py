@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BackendError
 
 # The runtimes write this line to stderr from C++, and have no option to disable it.
 _DELEGATE_MESSAGE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
@@ -37,7 +37,7 @@ class TfliteBackend:
     def __init__(
         self, name: str, interpreter: Callable[..., Any], variant: Variant, content: bytes, threads: int = 1
     ) -> None:
-        """`interpreter` takes model_content and num_threads. Raises EdgeLstmError if it refuses them."""
+        """`interpreter` takes model_content and num_threads. Raises BackendError if it refuses them."""
         self.name = name
         self.scheme = variant.scheme
         self._interpreter = interpreter
@@ -78,8 +78,8 @@ class TfliteBackend:
             raise self._incompatible(f"the {what} {', '.join(names)}", ", ".join(found))
         return [found[name] for name in names]
 
-    def _incompatible(self, expected: str, found: str) -> EdgeLstmError:
-        return EdgeLstmError(
+    def _incompatible(self, expected: str, found: str) -> BackendError:
+        return BackendError(
             f"{self._file}: expected {expected}, found: {found}",
             f"export the bundle again, or use another version of {self.name}",
         )

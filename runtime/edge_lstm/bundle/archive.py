@@ -22,7 +22,7 @@ from typing import Any, Literal
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.foundation.config import from_mapping, key
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BundleError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.text import is_printable, printable
@@ -135,23 +135,21 @@ class Bundle:
 
     @staticmethod
     def open(path: str | Path) -> Bundle:
-        """Read and check the bundle at `path`. Raises EdgeLstmError where it is missing, damaged or too new."""
+        """Read and check the bundle at `path`. Raises BundleError where it is missing, damaged or too new."""
         path = Path(path)
         try:
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())
                 data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MAX_BYTES, _MAX_BYTES))
         except FileNotFoundError:
-            raise EdgeLstmError(
-                f"expected a bundle at {path}, found no file", "make one with edge-lstm export"
-            ) from None
+            raise BundleError(f"expected a bundle at {path}, found no file", "make one with edge-lstm export") from None
         except OSError as error:
-            raise EdgeLstmError(f"expected a bundle at {path}, found: {error.strerror}", "check the path") from None
+            raise BundleError(f"expected a bundle at {path}, found: {error.strerror}", "check the path") from None
         return Bundle.from_bytes(data, str(path))
 
     @staticmethod
     def from_bytes(data: bytes, source: str) -> Bundle:
-        """Check the bytes of a bundle file. Raises EdgeLstmError as `open` does."""
+        """Check the bytes of a bundle file. Raises BundleError as `open` does."""
         content = _entries(data, source)
         try:
             raw = content.pop(MANIFEST)
@@ -164,12 +162,12 @@ class Bundle:
         version = facts.get("format_version") if isinstance(facts, dict) else None
         if version != FORMAT_VERSION:
             found = printable(str(version)) if isinstance(version, (int, str)) else "none"
-            raise EdgeLstmError(
+            raise BundleError(
                 f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {found}",
                 "export it again with this version of edge-lstm, or install the version that made it",
             )
         signature = content.pop(SIGNATURE, None)
-        manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}")
+        manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}", BundleError)
         if set(manifest.files) != set(content):
             odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
             raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
@@ -192,12 +190,12 @@ class Bundle:
         return list(dict.fromkeys(variant.scheme for variant in self.manifest.variants))
 
     def variant(self, format: str, scheme: str) -> Variant:
-        """The variant of that format and scheme. Raises EdgeLstmError that lists the variants if there is none."""
+        """The variant of that format and scheme. Raises BundleError that lists the variants if there is none."""
         for variant in self.manifest.variants:
             if (variant.format, variant.scheme) == (format, scheme):
                 return variant
         held = ", ".join(f"{variant.format} {variant.scheme}" for variant in self.manifest.variants)
-        raise EdgeLstmError(
+        raise BundleError(
             f"{self.source}: expected a variant {format} {scheme}, found {held}",
             "choose one of those, or export again with --scheme and --format",
         )
@@ -258,7 +256,7 @@ def _entries(data: bytes, source: str) -> dict[str, bytes]:
         raise _damaged(source, printable(str(error))) from None
 
 
-def _damaged(source: str, found: str) -> EdgeLstmError:
-    return EdgeLstmError(
+def _damaged(source: str, found: str) -> BundleError:
+    return BundleError(
         f"{source}: expected a whole bundle, found {found}", "copy or export it again: a damaged bundle is never run"
     )

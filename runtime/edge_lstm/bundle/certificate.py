@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edge_lstm.bundle.archive import CERTIFICATE, Bundle
 from edge_lstm.foundation.config import from_mapping, key
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BundleError
 from edge_lstm.foundation.text import is_printable
 
 
@@ -120,7 +120,7 @@ def summary_text(certificate: Certificate) -> str:
 
 
 def read_certificate(bundle: Bundle) -> Certificate | None:
-    """The bundle's certificate; None: it has none. Raises EdgeLstmError if the file is no certificate."""
+    """The bundle's certificate; None: it has none. Raises BundleError if the file is no certificate."""
     content = bundle.content.get(CERTIFICATE)
     if content is None:
         return None
@@ -128,10 +128,10 @@ def read_certificate(bundle: Bundle) -> Certificate | None:
     try:
         facts = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise EdgeLstmError(f"{where}: expected JSON, found: {error}", "export the bundle again") from None
+        raise BundleError(f"{where}: expected JSON, found: {error}", "export the bundle again") from None
     if not isinstance(facts, dict):
-        raise EdgeLstmError(f"{where}: expected a table, found another value", "export the bundle again")
-    return from_mapping(facts, Certificate, where)
+        raise BundleError(f"{where}: expected a table, found another value", "export the bundle again")
+    return from_mapping(facts, Certificate, where, BundleError)
 
 
 def to_json(certificate: Certificate) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_lstm.bundle.archive import GOLDEN, Bundle
 from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.foundation.arrays import Floats, Integers
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BundleError
 from edge_lstm.foundation.text import printable
 
 
@@ -46,7 +46,7 @@ def to_npz(golden: GoldenVectors) -> bytes:
 
 
 def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
-    """The bundle's golden vectors. Raises EdgeLstmError if they are missing or do not fit its contract."""
+    """The bundle's golden vectors. Raises BundleError if they are missing or do not fit its contract."""
     states = len(bundle.contract.states)
     try:
         arrays = read_npz(bundle.content[GOLDEN])
@@ -58,12 +58,12 @@ def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
         }
         golden = GoldenVectors(arrays["features"], arrays["marks"], expected)
     except NPZ_ERRORS as error:
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected golden vectors in {GOLDEN}, found: {printable(str(error))}",
             "export the bundle again",
         ) from None
     if fault := _fault(bundle, golden):
-        raise EdgeLstmError(f"{bundle.source}: expected golden {fault}", "export the bundle again")
+        raise BundleError(f"{bundle.source}: expected golden {fault}", "export the bundle again")
     return golden
 
 

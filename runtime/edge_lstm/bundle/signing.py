@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import BundleError, EdgeLstmError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.files import write_file
 
@@ -69,10 +69,10 @@ def signer(bundle: Bundle) -> str | None:
 
 
 def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
-    """Raise EdgeLstmError if the bundle has no valid signature of its manifest by that key."""
+    """Raise BundleError if the bundle has no valid signature of its manifest by that key."""
     trusted = _public_key(public_key)
     if bundle.signature is None:
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a signature by {public_key}, found none",
             "sign it with edge-lstm sign, or run it without the key trust",
         )
@@ -80,14 +80,14 @@ def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
 
     claimed, signed = _claimed_signature(bundle)
     if claimed != _key_bytes(trusted):
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a signature by {public_key}, found one by another key, {claimed.hex()[:16]}",
             "ask the sender to sign it with the trusted key",
         )
     try:
         trusted.verify(signed, bundle.manifest_bytes)
     except InvalidSignature:
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a signature of its manifest, found one of other bytes",
             "the bundle was changed after it was signed: do not run it",
         ) from None
@@ -99,7 +99,7 @@ def _claimed_signature(bundle: Bundle) -> tuple[bytes, bytes]:
         facts = json.loads(bundle.signature or b"")
         return bytes.fromhex(facts["public_key"]), bytes.fromhex(facts["signature"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise EdgeLstmError(
+        raise BundleError(
             f"{bundle.source}: expected a public key and a signature in manifest.sig, found something else",
             "sign the bundle again",
         ) from None

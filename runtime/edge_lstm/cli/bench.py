@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
+
+if TYPE_CHECKING:
+    from edge_lstm.bundle.archive import Bundle
 
 
 @click.command()
@@ -42,6 +44,7 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
     load time, and energy per step where the board measures its power.
     """
     from edge_lstm.backends.registry import runnable
+    from edge_lstm.bundle.archive import Bundle
     from edge_lstm.diagnostics.bench import DEFAULT_LIMITS, CpuLimits, facts, table
     from edge_lstm.diagnostics.bench import bench as measure
     from edge_lstm.foundation.progress import progress
@@ -88,6 +91,7 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
 
 def _board_of(config: Path, measured: Bundle) -> str | None:
     """The board that the config names. Raises EdgeLstmError where the config serves another bundle."""
+    from edge_lstm.bundle.archive import Bundle
     from edge_lstm.service.config import read_service_config
 
     service = read_service_config(config)
@@ -103,7 +107,11 @@ def _board_of(config: Path, measured: Bundle) -> str | None:
 
 def _width() -> int | None:
     """The width of the terminal; None where stdout is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def _bar() -> str:

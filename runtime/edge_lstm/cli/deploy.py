@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.hardware.boards import read_board
 
 
 @click.command()
@@ -44,6 +43,7 @@ def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[
     from edge_lstm.deploy.wheel_target import Target
     from edge_lstm.deploy.wheelhouse import collect
     from edge_lstm.foundation.config import suggestion
+    from edge_lstm.hardware.boards import read_board
 
     board = read_board(name)
     targets = {Target(image.runs, board.architecture, image.glibc) for image in board.images}

@@ -9,8 +9,6 @@ import click
 
 from edge_lstm.cli.deploy import deploy, wheelhouse
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.hardware.boards import board_names, board_text, detected, read_board
-from edge_lstm.hardware.machine import prepared_machine
 
 root_option = click.option(
     "--root",
@@ -33,6 +31,8 @@ device.add_command(wheelhouse)
 @device.command("list")
 def list_boards() -> None:
     """List the boards, with their default service settings."""
+    from edge_lstm.hardware.boards import board_names, read_board
+
     for name in board_names():
         board = read_board(name)
         service = board.service
@@ -46,6 +46,8 @@ def list_boards() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show the settings of the board NAME, and the reasons for them."""
+    from edge_lstm.hardware.boards import board_text, read_board
+
     read_board(name)
     click.echo(board_text(name), nl=False)
 
@@ -54,6 +56,9 @@ def show(name: str) -> None:
 @root_option
 def detect(root: Path) -> None:
     """Print the name of this board, for a service config."""
+    from edge_lstm.hardware.boards import board_names, detected
+    from edge_lstm.hardware.machine import prepared_machine
+
     machine = prepared_machine(root)
     facts = [machine.model or "no device tree", machine.architecture or "unknown architecture"]
     if root.resolve() == Path("/"):

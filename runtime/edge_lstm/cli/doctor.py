@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
 import sys
-import textwrap
 from pathlib import Path
 
 import click
@@ -34,6 +31,8 @@ def doctor(config: Path, as_json: bool, root: Path) -> None:
     CONFIG is a service config (service.toml). One line per check, with a light: green (good), amber (works, with a
     risk), red (the service would fail) or unknown. The exit code is 1 if a line is red.
     """
+    import logging
+
     from edge_lstm.diagnostics.doctor import examine, facts, summary
 
     if not logging.getLogger("edge_lstm").isEnabledFor(logging.DEBUG):
@@ -58,11 +57,15 @@ def _indented(text: str) -> str:
     """The lines of `text`, indented behind the light, and wrapped to the width of a terminal."""
     lines = text.splitlines()
     if sys.stdout.isatty():
+        import shutil
+
         width = max(_MIN_WIDTH, shutil.get_terminal_size().columns - len(_INDENT) - len("-> "))
         lines = [part for line in lines for part in _wrapped(line, width)]
     return f"\n{_INDENT}".join(lines)
 
 
 def _wrapped(line: str, width: int) -> list[str]:
+    import textwrap
+
     # words are not broken, so that paths and commands can be copied
     return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -11,7 +11,6 @@ import click
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.cli.options import bundle_argument
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.files import write_file
 
 
 @click.command()
@@ -28,6 +27,7 @@ def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
     opened = Bundle.open(bundle)
     if html is not None:
         from edge_lstm.bundle.web_page import model_page
+        from edge_lstm.foundation.files import write_file
 
         write_file(html, model_page(opened))
         click.echo(f"wrote {html}", err=True)
@@ -125,6 +125,7 @@ def sign(bundle: Path, key: Path) -> None:
     """Sign a bundle file in place; its id does not change."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.bundle.signing import signature
+    from edge_lstm.foundation.files import write_file
 
     opened = Bundle.open(bundle)
     write_file(bundle, opened.signed(signature(opened, key)))

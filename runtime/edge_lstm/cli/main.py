@@ -7,7 +7,6 @@ that fails its self-test on this machine.
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import Any
 
 import click
@@ -67,6 +66,8 @@ def main(verbose: bool) -> None:
 
     The LSTM keeps its state across MQTT readings, restarts and updates.
     """
+    import logging
+
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )

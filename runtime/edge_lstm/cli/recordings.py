@@ -20,7 +20,6 @@ from edge_lstm.cli.options import (
     stream_option,
     time_option,
 )
-from edge_lstm.foundation.files import write_file
 
 if TYPE_CHECKING:
     from edge_lstm.bundle.archive import Bundle
@@ -99,6 +98,8 @@ def replay(
     predictions = list(predictions_of(predictor, readings))
     took = time.perf_counter() - begun
     if output is not None:
+        from edge_lstm.foundation.files import write_file
+
         write_file(output, predictions_csv(predictions, opened.contract))
     if as_json:
         for prediction in predictions:

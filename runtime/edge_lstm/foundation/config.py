@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError, EdgeLstmError
 from edge_lstm.foundation.text import printable
 
 if sys.version_info >= (3, 11):
@@ -67,15 +67,15 @@ def key(
 
 
 def read_toml(path: Path, schema: type[T]) -> T:
-    """The file at `path` as an instance of `schema`. Raises EdgeLstmError that lists every fault by key."""
+    """The file at `path` as an instance of `schema`. Raises ConfigError that lists every fault by key."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EdgeLstmError(f"expected a file at {path}, found none", "check the path") from None
+        raise ConfigError(f"expected a file at {path}, found none", "check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise EdgeLstmError(f"expected to read TOML from {path}, found: {error}", "name a TOML text file") from None
+        raise ConfigError(f"expected to read TOML from {path}, found: {error}", "name a TOML text file") from None
     except tomllib.TOMLDecodeError as error:
-        raise EdgeLstmError(f"{path}: expected TOML, found: {error}", "fix the line named above") from None
+        raise ConfigError(f"{path}: expected TOML, found: {error}", "fix the line named above") from None
     return from_mapping(data, schema, str(path))
 
 
@@ -85,20 +85,20 @@ def toml_table(text: str) -> Mapping[str, Any]:
     return table
 
 
-def from_mapping(data: Mapping[str, Any], schema: type[T], where: str) -> T:
+def from_mapping(data: Mapping[str, Any], schema: type[T], where: str, refusal: type[EdgeLstmError] = ConfigError) -> T:
     """`data` as an instance of `schema`. `where` is its source, for errors.
 
-    Raises EdgeLstmError with all faults, or with the first twenty and the number of others.
+    Raises `refusal` with all faults, or with the first twenty and the number of others.
     """
     faults = _Faults()
     result = _read(data, schema, "", faults, {})
     if not faults.count:
         return typing.cast(T, result)
     if faults.count == 1:
-        raise EdgeLstmError(f"{where}: {faults.lines[0]}", f"fix that key in {where}")
+        raise refusal(f"{where}: {faults.lines[0]}", f"fix that key in {where}")
     more = faults.count - len(faults.lines)
     lines = "".join(f"\n  {fault}" for fault in [*faults.lines, *([f"and {more} more"] if more else [])])
-    raise EdgeLstmError(f"{where}: {faults.count} faults:{lines}", f"fix these keys in {where}")
+    raise refusal(f"{where}: {faults.count} faults:{lines}", f"fix these keys in {where}")
 
 
 def _read(value: Any, expected: Any, where: str, faults: _Faults, bounds: Mapping[str, Any]) -> Any:

@@ -1,13 +1,14 @@
-"""The one exception that a user may see: what was expected, what was found, where, and what to do."""
+"""The exceptions that a user may see: each says what was expected, what was found, where, and what to do."""
 
 from __future__ import annotations
 
 
 class EdgeLstmError(Exception):
-    """A fault that the user can mend.
+    """A fault that the user can fix; the base of every exception that edge-lstm raises on purpose.
 
     `message` says what was expected, what was found and where; `hint` says what to do about it.
     The command line prints both on stderr and ends with `exit_code`. Anything else that escapes is a bug.
+    Faults of files, brokers and disks are of this class itself.
     """
 
     exit_code = 1
@@ -19,3 +20,19 @@ class EdgeLstmError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+class BundleError(EdgeLstmError):
+    """A bundle is missing, damaged, of another format version, not trusted, or without the variant asked for."""
+
+
+class ConfigError(EdgeLstmError):
+    """A service config, a recipe or a board file does not hold what it should; the message lists every fault."""
+
+
+class BackendError(EdgeLstmError):
+    """An inference backend is not installed, does not run the bundle's variant, or fails its self-test."""
+
+
+class ReadingError(EdgeLstmError):
+    """A reading or a stream's state that was given to a predictor does not fit its model; nothing stepped."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from edge_lstm.bundle.schemes import Scheme
 from edge_lstm.foundation.config import from_mapping, key, suggestion, toml_table
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError, EdgeLstmError
 from edge_lstm.hardware.machine import Machine
 
 BackendName = Literal["litert", "onnx", "tflite-runtime", "numpy"]  # backends.kinds.NAMES, which a type cannot read
@@ -127,9 +127,9 @@ def board_names() -> list[str]:
 
 
 def read_board(name: str) -> BoardConfig:
-    """The board of that name. Raises EdgeLstmError with a near one where there is none."""
+    """The board of that name. Raises ConfigError with a near one where there is none."""
     if name not in board_names():
-        raise EdgeLstmError(unknown_board(name), "choose one of those that edge-lstm device list shows")
+        raise ConfigError(unknown_board(name), "choose one of those that edge-lstm device list shows")
     return _read(name)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.config import suggestion
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.streaming.step_results import Steps
 from edge_lstm.streaming.stream_table import StreamTable
 
@@ -21,14 +21,14 @@ class Deadband:
     """
 
     def __init__(self, contract: Contract, bands: Mapping[str, float]) -> None:
-        """Raises EdgeLstmError if a band names no output of the contract."""
+        """Raises ConfigError if a band names no output of the contract."""
         faults = [
             f"output.deadband.{name}: not an output of the bundle; {suggestion(name, contract.output_names)}"
             for name in bands
             if name not in contract.output_names
         ]
         if faults:
-            raise EdgeLstmError(
+            raise ConfigError(
                 "the deadband does not fit the bundle:\n  " + "\n  ".join(faults), "correct the service config"
             )
         self._bands = np.array([bands.get(target, 0.0) for target, _ in contract.outputs], np.float32)

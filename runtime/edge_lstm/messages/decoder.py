@@ -11,7 +11,7 @@ from datetime import tzinfo
 from typing import Any
 
 from edge_lstm.foundation.config import suggestion
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.foundation.times import format_time, parse_time
@@ -74,7 +74,7 @@ class Decoder:
     ) -> None:
         """`categories`: by feature, the texts that its values stand for.
 
-        Raises EdgeLstmError if the mapping does not fit these features, or needs a package that is not installed.
+        Raises ConfigError if the mapping does not fit these features, or needs a package that is not installed.
         """
         _check(mapping, features)
         self._mapping = mapping
@@ -292,7 +292,7 @@ class Decoder:
 
 
 def _check(mapping: InputMapping, features: Sequence[str]) -> None:
-    """Raises EdgeLstmError with every fault if the mapping does not fit the bundle's features."""
+    """Raises ConfigError with every fault if the mapping does not fit the bundle's features."""
     faults = []
     from_preset = preset(mapping.preset).get("values", {}) if mapping.preset else {}
     for name in mapping.values:
@@ -309,7 +309,7 @@ def _check(mapping: InputMapping, features: Sequence[str]) -> None:
     if whole and not mapping.topics:
         faults.append(f"input.topic: expected one that holds {', '.join(whole)}, found none")
     if faults:
-        raise EdgeLstmError(
+        raise ConfigError(
             "the mapping does not fit the bundle:\n  " + "\n  ".join(faults), "correct the service config"
         )
 

@@ -20,7 +20,8 @@ def replay(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[Predic
     """Feed all readings in order, and yield the predictions."""
     remaining = iter(readings)
     while batch := list(islice(remaining, _READINGS_A_BATCH)):
-        yield from predictor.feed(batch)
+        steps = predictor.feed_columns(batch)  # a row of a recording may hold no value
+        yield from [] if steps is None else steps.predictions()
 
 
 def until(readings: Iterable[Reading], time: float) -> Iterator[Reading]:

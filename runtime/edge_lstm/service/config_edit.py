@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_lstm.foundation.config import toml_table
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.files import write_file
 
 _TABLE = re.compile(r"[ \t]*\[")
@@ -23,18 +23,18 @@ _TABLE = re.compile(r"[ \t]*\[")
 def set_keys(path: Path, values: Mapping[str, str], check: Callable[[Mapping[str, Any]], object]) -> None:
     """Set top-level keys of the TOML file at `path` to these texts, in place or below its first key.
 
-    Raises EdgeLstmError, and leaves the file unchanged, if anything else would change or `check` raises it.
+    Raises ConfigError, and leaves the file unchanged, if anything else would change or `check` raises it.
     """
     path = path.resolve()  # keeps a link
     try:
         before = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise EdgeLstmError(f"expected to read TOML from {path}, found: {error}", "name a TOML text file") from None
+        raise ConfigError(f"expected to read TOML from {path}, found: {error}", "name a TOML text file") from None
     after = edited(before, values)
     held, wanted = _read(before), _read(after)
     if held is None or wanted != {**held, **values}:
         lines = ", ".join(f"{name} = {json.dumps(text)}" for name, text in values.items())
-        raise EdgeLstmError(
+        raise ConfigError(
             f"{path}: expected a file in which these keys can be set line by line, found another form",
             f"write them yourself, above the first [table]: {lines}",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -15,11 +16,15 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.decider import decider
 from edge_lstm.foundation.arrays import Floats, Slots
+from edge_lstm.foundation.config import suggestion
+from edge_lstm.foundation.errors import ReadingError
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.reading import Prediction, Reading
+from edge_lstm.streaming.reading_checks import ReadingChecks
 from edge_lstm.streaming.sampling import Round, Sampler
 from edge_lstm.streaming.step_results import Steps, in_reading_order
+from edge_lstm.streaming.stream_state import StreamState, require_fit
 from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
 
 log = logging.getLogger(__name__)
@@ -29,6 +34,7 @@ _LARGEST_BATCH = 1024  # rows per backend step; a larger round is stepped in par
 _REPORT_RUNAWAY_EVERY = 100  # steps of a stream
 _MAX_REPORTED = 4096  # streams
 _RUNAWAY_BOUND = 1e6  # a hidden state is within 1, a cell state grows by at most 1 a step
+_MAX_NAMED = 20  # streams, in a message
 
 
 class Predictor:
@@ -40,6 +46,9 @@ class Predictor:
     A reading that is older than the last one of its stream is inserted at its time: the stream returns to a snapshot
     before it and steps again from there. Every prediction that changes is returned again with a higher revision. A
     reading that is older than the trail, or was seen before, is dropped and counted.
+
+    `predict` and `feed` check the readings of a caller. `feed_columns` and `steps` take readings that a decoder or a
+    recording made; they ignore names that the model does not have.
     """
 
     def __init__(
@@ -51,17 +60,20 @@ class Predictor:
         max_rewind: int = 0,
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
+        bundle_id: str = "",
     ) -> None:
         """`smallest_batch`: the backend's rows agree bit for bit from this batch size on (the self-test finds it).
 
         `max_rewind`: how many samples a late reading may lie back (0: none); `window`: how many of a device's own
-        sequence numbers are remembered a stream; `fetch`: a stream's row from a store, or None.
+        sequence numbers are remembered a stream; `fetch`: a stream's row from a store, or None; `bundle_id`: what the
+        states of streams are named by.
         """
         self.contract = contract
         self.backend = backend
         self.table = StreamTable(contract, max_rewind, window, fetch)
         self.counts: Counter[str] = Counter(samples=0, duplicate=0, late=0, rewound=0, runaway=0)
-        self._max_rewind = max_rewind
+        self._max_rewind, self._window, self._fetch, self._bundle_id = max_rewind, window, fetch, bundle_id
+        self._checks = ReadingChecks(contract)
         self._sampler = Sampler(contract, self.table)
         self._features = Features(contract)
         self._decider = decider(contract)
@@ -69,6 +81,42 @@ class Predictor:
         self._smallest_batch = smallest_batch
         self._round = 0
         self._reported_at: dict[str, int] = {}  # step of a stream when its runaway was last logged
+        self._first_row = b""  # of a stream that never stepped; made when it is needed
+
+    @staticmethod
+    def from_bundle(
+        bundle: str | Path | Bundle,
+        backend: str | None = None,
+        scheme: str | None = None,
+        *,
+        execution: ExecutionOptions = ONE_THREAD,
+        max_rewind: int = 0,
+        window: int = 0,
+        fetch: FetchRow = lambda stream: None,
+    ) -> Predictor:
+        """A predictor for the bundle, after its self-test on the backend.
+
+        `bundle`: the path of an .elstm file, or an open Bundle. `backend`: litert, onnx, tflite-runtime or numpy;
+        without it the first of them that is installed and runs the scheme. `scheme`: one that the bundle holds; without
+        it int8 where the bundle has it, else its first. `execution`: the threads and providers that the backend may
+        use; without it one thread of the CPU. `max_rewind`: how many samples a late reading may lie back, 0: it is
+        dropped. `window`: how many `Reading.sequence`s are remembered a stream. `fetch`: gives the row of a stream that
+        a store keeps, or None.
+
+        Raises BundleError where the file is missing, damaged or without that variant, BackendError where the backend is
+        not installed or fails the self-test.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        loaded, smallest_batch = load_verified(opened, *preferred(opened, backend, scheme), execution)
+        return Predictor(
+            opened.contract,
+            loaded,
+            smallest_batch,
+            max_rewind=max_rewind,
+            window=window,
+            fetch=fetch,
+            bundle_id=opened.id,
+        )
 
     @staticmethod
     def of(
@@ -81,14 +129,10 @@ class Predictor:
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
     ) -> Predictor:
-        """A predictor for the bundle, after its self-test on the backend.
-
-        `execution`: what the backend may use; without it one thread of the CPU.
-        Without `backend`: the first installed of litert, onnx, tflite-runtime, numpy; without `scheme`: int8 where the
-        bundle has it. Raises EdgeLstmError where the backend is not here or fails the self-test.
-        """
-        loaded, smallest_batch = load_verified(bundle, *preferred(bundle, backend, scheme), execution)
-        return Predictor(bundle.contract, loaded, smallest_batch, max_rewind=max_rewind, window=window, fetch=fetch)
+        """The older name of `from_bundle`, for a Bundle that is open."""
+        return Predictor.from_bundle(
+            bundle, backend, scheme, execution=execution, max_rewind=max_rewind, window=window, fetch=fetch
+        )
 
     @property
     def totals(self) -> dict[str, int]:
@@ -97,13 +141,95 @@ class Predictor:
         found.update(self._sampler.totals)  # adds counts of the same name
         return dict(found)
 
-    def feed(self, readings: Iterable[Reading]) -> list[Prediction]:
-        """Step the readings' streams; predictions in the order of the readings that caused them."""
-        steps = self.feed_columns(readings)
+    def predict(self, readings: Reading | Iterable[Reading], *, ignore_unknown: bool = False) -> list[Prediction]:
+        """Step the streams of one reading or of many; the same as `feed`, which takes no single reading."""
+        return self.feed([readings] if isinstance(readings, Reading) else readings, ignore_unknown=ignore_unknown)
+
+    def feed(self, readings: Iterable[Reading], *, ignore_unknown: bool = False) -> list[Prediction]:
+        """Step the readings' streams, and return the predictions in the order of the readings that caused them.
+
+        A reading brings one prediction in the usual case; none where it is late, repeated or an incomplete sample, and
+        several where it corrects earlier ones or ends intervals of a grid.
+
+        Each reading needs at least one value of the model's features, which may be NaN or None for a missing one. A
+        name that the model does not have is refused; with `ignore_unknown` it is left out, where a known one is beside
+        it. Raises ReadingError that says which reading does not fit and why; then no stream has stepped.
+        """
+        steps = self.feed_columns(self._checks(readings, ignore_unknown))
         return [] if steps is None else steps.predictions()
 
+    def reset(self, stream: str) -> None:
+        """Forget all that is carried for the stream: its next reading is its first, and `step` counts from 1 again.
+
+        Raises ReadingError where the predictor does not know the stream.
+        """
+        self._require_known(stream)
+        self._start(stream)
+
+    def state(self, stream: str) -> StreamState:
+        """A copy of all that is carried for the stream, which `load_state` takes back.
+
+        Raises ReadingError where the predictor does not know the stream.
+        """
+        self._require_known(stream)
+        table = self.table
+        slot = table.slot(stream)  # where it has to be fetched, the table grows
+        current = table.current[slot]
+        tensors = zip(self.contract.states, table.state_fields, strict=True)
+        states = {tensor.name: np.array(current[field], np.float32) for tensor, field in tensors}
+        time = float(current["time"])
+        counts = int(current["step"]), int(current["warm_steps"])
+        return StreamState(states, None if np.isnan(time) else time, *counts, self._bundle_id, table.row(stream))
+
+    def load_state(self, stream: str, state: StreamState) -> None:
+        """Carry on with a state that `state` gave, of any stream of any predictor of the same bundle.
+
+        From then on the stream gets the predictions that the state's own stream would have got, bit for bit on the same
+        backend and scheme, for every task. Only late readings differ where the two predictors differ in `max_rewind` or
+        `window`: the samples to go back to are then left out.
+
+        Raises ReadingError that names the state, shape or number that does not fit; the stream is then unchanged.
+        """
+        require_fit(state, self.contract, self._bundle_id)
+        table = self.table
+        before = table.row(stream) if stream in table.names else None
+        try:
+            self._start(stream)
+            table.put_row(stream, state.row)
+        except ValueError as error:
+            if before is None:
+                table.evict(stream)
+            else:
+                table.put_row(stream, before)
+            raise ReadingError(
+                f"state: expected what Predictor.state gives, found another row ({error})",
+                "open the bundle that the state was taken from",
+            ) from None
+        slot = table.slot(stream)
+        for tensor, field in zip(self.contract.states, table.state_fields, strict=True):
+            table.current[field][slot] = state.states[tensor.name]
+        table.current["time"][slot] = np.nan if state.time is None else state.time
+        table.current["step"][slot], table.current["warm_steps"][slot] = state.step, state.warm_steps
+
+    def _require_known(self, stream: str) -> None:
+        if stream in self.table.names or self._fetch(stream) is not None:
+            return
+        found = f'"{stream}"' if isinstance(stream, str) else f"an object of type {type(stream).__name__}"
+        names = list(self.table.names)
+        remedy = suggestion(str(stream), names[:_MAX_NAMED]) if names else "feed it a reading first"
+        raise ReadingError(f"expected a stream that was fed, found {found}", remedy)
+
+    def _start(self, stream: str) -> None:
+        """Give the stream the row of one that never stepped."""
+        if not self._first_row:
+            table = StreamTable(self.contract, self._max_rewind, self._window)
+            table.slot("")
+            self._first_row = table.row("")
+        self.table.put_row(stream, self._first_row)
+        self._reported_at.pop(stream, None)
+
     def feed_columns(self, readings: Iterable[Reading]) -> Steps | None:
-        """`feed` as columns, which takes half the time; None where nothing stepped."""
+        """Step readings that need no check; columns take half the time of predictions. None where nothing stepped."""
         rounds = list(self.steps(readings))
         return in_reading_order(rounds) if rounds else None
 

@@ -1,22 +1,17 @@
-"""A reading (one device's values at one time) and a prediction: the two values that cross the middle of the house."""
+"""Input and output types of the predictor: a reading of one device at one time, and a prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # Tuples: a frozen dataclass takes several times as long to make, and every message makes one of each.
 
 
-class Reading(NamedTuple):
-    """What one device said at one moment.
-
-    `time` is in seconds since 1970 (UTC); `values` maps feature names to numbers in the bundle's units, where an
-    absent name or NaN is a missing value. `sequence` is the identity that the device gave it (None: its time is its
-    identity). `partial` says that it holds only some of the values that make a sample, and is to be joined with its
-    neighbours: in it an absent name was not spoken of, and NaN is a value that came and is missing.
-    """
-
+class _Reading(NamedTuple):
     stream: str
     time: float
     values: Mapping[str, float]
@@ -24,15 +19,39 @@ class Reading(NamedTuple):
     partial: bool = False
 
 
-class Prediction(NamedTuple):
-    """What the network says after one step of one stream.
+class Reading(_Reading):
+    """The values that one device measured at one time.
 
-    `time` is the reading's time in seconds since 1970; `step` counts the stream's steps from 1 and never restarts;
-    `warm_steps` counts them since the state last started from its initial value; `values` maps each target to its
-    prediction by horizon (in steps ahead), in the target's unit; `revision` counts how often it was corrected because
-    an earlier reading came late. A classifier gives its `label`, and probabilities in `values`. A detector of anomalies
-    gives a `score`, above 1 where an alarm begins, NaN while the stream is not judged yet, and whether there is an
-    `alarm`. `turned` says that label or alarm is another one than at the step before.
+    `time` is in seconds since 1970 (UTC); `Predictor.feed` and `predict` also take a datetime with a time zone.
+    `values` maps names of features to numbers in the bundle's units. A feature that is absent, NaN or None is a missing
+    value. A category is given by its index. `sequence` is the identity that the device gave the reading; None: its time
+    is its identity. `partial` says that it holds only some values of a sample and waits for the others: an absent name
+    then comes later, and NaN is a value that came and is missing.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # what a caller may give; the sampler only sees seconds and numbers
+
+        def __new__(
+            cls,
+            stream: str,
+            time: float | datetime,
+            values: Mapping[str, float | None],
+            sequence: str | None = None,
+            partial: bool = False,
+        ) -> Reading: ...
+
+
+class Prediction(NamedTuple):
+    """What the model predicts after one step of one stream.
+
+    `time` is the reading's time in seconds since 1970, on a grid the end of its interval. `step` counts the stream's
+    steps from 1 and never restarts; `warm_steps` counts them since the state last started from its initial value.
+    `values` maps each target to its prediction by horizon (in steps ahead), in the target's unit. `revision` counts how
+    often it was corrected because an earlier reading came late. A classifier gives its `label`, and probabilities in
+    `values`. An anomaly detector gives a `score`, above 1 where an alarm begins, NaN while the stream is not judged
+    yet, and whether there is an `alarm`. `turned`: the label or the alarm differs from that of the step before.
     """
 
     stream: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 import numpy as np
 
@@ -12,21 +11,16 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import Network
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.recordings.recording import Recording
+from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
-
-_READINGS_AT_ONCE = 1024
 
 
 def predict(contract: Contract, network: Network, recording: Recording) -> list[Prediction]:
     """The predictions that a device would publish for the recording, reading by reading, with carried state."""
     predictor = Predictor(contract, ReferenceBackend(network))
-    readings = recording.side_by_side().readings()
-    predictions: list[Prediction] = []
-    while part := list(islice(readings, _READINGS_AT_ONCE)):
-        predictions += predictor.feed(part)
-    return predictions
+    return list(replay(predictor, recording.side_by_side().readings()))
 
 
 def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> Doubles:

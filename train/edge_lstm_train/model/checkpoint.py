@@ -81,8 +81,8 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
 
 def _read(content: dict[str, Any], path: Path) -> Checkpoint:
     """The checkpoint from the file's content. Raises EdgeLstmError, or any error that unexpected content causes."""
-    contract = from_mapping(json.loads(content["contract"]), Contract, f"{path}:contract")
-    model = Forecaster(from_mapping(json.loads(content["shape"]), Shape, f"{path}:shape"))
+    contract = from_mapping(json.loads(content["contract"]), Contract, f"{path}:contract", EdgeLstmError)
+    model = Forecaster(from_mapping(json.loads(content["shape"]), Shape, f"{path}:shape", EdgeLstmError))
     weights = content["weights"]
     weights_shape = weights["change_of"].shape
     model.change_of = torch.zeros(weights_shape, dtype=torch.int64)  # empty, or one per output

@@ -24,7 +24,7 @@ from edge_lstm.bundle.contract import (
 )
 from edge_lstm.bundle.network import CARRIED, GATES, state_sizes
 from edge_lstm.foundation.config import key, read_toml, suggestion
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.text import is_printable, printable
 from edge_lstm.foundation.times import parse_time
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
@@ -315,7 +315,7 @@ def _contract_part(kind: type[T], section: Any) -> T:
 def read_recipe(path_or_name: str | Path, data: Path | None = None) -> Recipe:
     """The recipe in a TOML file, or the bundled recipe of that name.
 
-    The recording's path is relative to `data`, or without it to the recipe. Raises EdgeLstmError with all faults.
+    The recording's path is relative to `data`, or without it to the recipe. Raises ConfigError with all faults.
     """
     path = _recipe_path(path_or_name)
     recipe = read_toml(path, Recipe)
@@ -332,7 +332,7 @@ def _refuse_without_data(name: str, folder: Path, files: Sequence[str]) -> None:
     """Refuse a bundled recipe whose recording is not bundled."""
     for one in files:
         if not (folder / Path(one).parts[0]).exists():
-            raise EdgeLstmError(
+            raise ConfigError(
                 f'expected --data DIR beside the recipe "{name}": the folder that holds {one}, found none',
                 "this recording does not come with edge-lstm; docs/accuracy.md has its source",
             )
@@ -353,7 +353,7 @@ def _recipe_path(path_or_name: str | Path) -> Path:
     if name in bundled:
         return bundled[name]
     near = difflib.get_close_matches(name, bundled, 1, 0.5)
-    raise EdgeLstmError(
+    raise ConfigError(
         f"expected a recipe file or one of {', '.join(bundled)}, found {name!r}",
         f"did you mean {near[0]}?" if near else "name a bundled recipe, or a file that ends in .toml",
     )
