@@ -227,7 +227,7 @@ def test_readings_without_time_or_sequence_step_exactly_once(
 ) -> None:
     bundle = untimed_bundle(tmp_path, make_bundle)
     readings = readings_of(READINGS // 5, STREAMS // 5)
-    kills = {CONNECTED: 1, BEFORE_COMMIT: 1, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 3}
+    kills = {BEFORE_COMMIT: 2, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 3}
     rig = Rig(bundle, mosquitto, start_service, subscribe, kills, extra='input.time_from = "arrival"')
     messages = [(f"sensors/{one.stream}", json.dumps(dict(one.values))) for one in readings]
     rig.publish(messages, restarts=0)  # a broker restart would shuffle them, and nothing in them gives the order

@@ -127,6 +127,7 @@ def test_any_stream_cut_anywhere_gives_what_paho_gives(
 def test_no_bytes_raise_out_of_loop_read(garbage: bytes, protocol: MQTTProtocolVersion) -> None:
     with fed(BatchingClient, protocol) as ours:
         ours.feed(garbage)
+        assert ours.client.socket() is None or ours._left() == 0  # it closed the connection, or read all
 
 
 def test_confirmations_in_every_form_free_their_messages() -> None:

@@ -62,7 +62,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_weights(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from edge_lstm_train import fit as fitting
+from edge_lstm_train.model import fit as fitting
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import train
 
