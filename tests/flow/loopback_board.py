@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.deadline import wait_until
-from tests.flow.ssh_door import SshDoor
+from tests.flow.ssh_server import SshServer
 
 _SYSTEMCTL = """#!{python}
 import os, pathlib, shlex, signal, socket, subprocess, sys, time
@@ -70,7 +70,7 @@ class LoopbackBoard:
         for name, text in (("systemctl", _SYSTEMCTL), ("journalctl", _JOURNALCTL)):
             (tools / name).write_text(text.format(python=sys.executable, root=str(self.root)))
             (tools / name).chmod(0o755)
-        self.connection = SshDoor(folder, f"SetEnv PATH={tools}:{os.environ['PATH']}")
+        self.connection = SshServer(folder, f"SetEnv PATH={tools}:{os.environ['PATH']}")
         self._log = folder / "sshd.log"
         self._sshd: subprocess.Popen[bytes] | None = None
 

@@ -18,7 +18,7 @@ from edge_lstm.streaming.reading import Reading
 from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber
-from tests.flow.ssh_door import SSHD, SshDoor
+from tests.flow.ssh_server import SSHD, SshServer
 from tests.flow.test_supervised import refused_bundle
 from tests.networks import random_network
 from tests.systemd.conftest import System, booted
@@ -69,7 +69,7 @@ class Board:
     """What a person at the workstation has to do with: a host to reach, a config and a bundle."""
 
     system: System
-    connection: SshDoor
+    connection: SshServer
     service: Path
     bundle: Path
     wheelhouse: Path
@@ -133,17 +133,17 @@ def board(
             f'[mqtt]\nurl = "{broker.address}"\nclient_id = "tank"\nusername = "tank"\npassword_file = "secret.txt"\n'
         )
         (workstation / "secret.txt").write_text("s3cret\n")
-        connection = _open_door(system)
+        connection = _open_ssh(system)
         plant = Plant(broker)
         yield Board(system, connection, service, workstation / "tank.elstm", wheelhouse, plant)
         plant.close()
 
 
-def _open_door(system: System) -> SshDoor:
+def _open_ssh(system: System) -> SshServer:
     """An sshd as a service of the booted systemd: what comes in by it is on the board."""
     keys = system.shared / "keys"
     keys.mkdir()
-    connection = SshDoor(keys, seen_at=Path("/etc/keys"))
+    connection = SshServer(keys, seen_at=Path("/etc/keys"))
     system.run("cp", "-r", keys, "/etc/keys")  # a user of the board's cannot read this machine's own folder
     system.run("chmod", "-R", "go+rX", "/etc/keys")
     system.run("chmod", 600, "/etc/keys/host")

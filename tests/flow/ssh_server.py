@@ -10,7 +10,7 @@ from pathlib import Path
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
-class SshDoor:
+class SshServer:
     """For an sshd on loopback that finds this folder at `seen_at`; the board's name is `board`."""
 
     def __init__(self, folder: Path, settings: str = "", seen_at: Path | None = None) -> None:
