@@ -1,8 +1,8 @@
 """`edge-lstm run` that kills itself at an exact point of a batch: `python killed_service.py CONFIG POINT COUNT`.
 
 A batch is committed, its predictions are published, its readings are acknowledged. A kill from outside hits the short
-time between two of these steps only by luck. Here SIGKILL comes exactly there, in the COUNT-th batch with predictions.
-The product has no hook for it: its methods are replaced in this process only.
+time between two of these steps only by luck. Here SIGKILL comes exactly there, in the COUNT-th batch that has
+predictions and finds the broker connected. The product has no hook for it: its methods are replaced in this process.
 """
 
 from __future__ import annotations

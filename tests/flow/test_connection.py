@@ -1,4 +1,4 @@
-"""The door over both clients: what it promises while brokers restart, networks break and packets are no packets."""
+"""The MQTT connection with both clients: broker restarts, broken networks and malformed packets."""
 
 from __future__ import annotations
 

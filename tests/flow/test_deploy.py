@@ -1,4 +1,4 @@
-"""Deploying over a real sshd to a root folder of this machine: environment, proof, unit, service, prediction."""
+"""`device deploy` over a real sshd into a root folder here: environment, verify, unit, service, prediction."""
 
 from __future__ import annotations
 

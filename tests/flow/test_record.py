@@ -1,4 +1,4 @@
-"""`record` in a process of its own, over a real mosquitto: nothing is lost, and the file reads as a recording."""
+"""`record` in its own process at a real mosquitto: nothing is lost, and the file reads as a recording."""
 
 from __future__ import annotations
 
@@ -228,9 +228,9 @@ def test_a_full_disk_ends_the_file_with_a_whole_row(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from edge_lstm.foundation.errors import EdgeLstmError\n"
         "from edge_lstm.streaming.reading import Reading\n"
-        "from edge_lstm.recordings.recorder import Sheet\n"
+        "from edge_lstm.recordings.recorder import RecordingFile\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))\n"
-        "sheet = Sheet(Path(sys.argv[1]), ['x'])\n"
+        "sheet = RecordingFile(Path(sys.argv[1]), ['x'])\n"
         "sheet.append([Reading('a', 1.0, {'x': 2.0})])\n"
         "try:\n"
         "    sheet.append([Reading('a', 2.0, {'x': 2.0})] * 3)\n"

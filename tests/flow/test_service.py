@@ -1,4 +1,4 @@
-"""The service as a process, a real broker, a subscriber as anybody would write it."""
+"""The service in its own process, with a real broker and an ordinary subscriber."""
 
 from __future__ import annotations
 

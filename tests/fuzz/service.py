@@ -73,9 +73,9 @@ class SimulatedBroker:
         self.address, self.connected, self.connection = Address("fuzz", 1883), True, 1
         self.counts: Counter[str] = Counter()
         self.unconfirmed: set[int] = set()
-        self.readings: Counter[str] = Counter()  # different times that were predicted, by stream
+        self.readings: Counter[str] = Counter()  # distinct predicted times, by stream
         self.steps: Counter[str] = Counter()  # the highest number of a step, by stream
-        self._revisions: dict[str, dict[str, list[int]]] = {}  # by stream and time, of late: their digests
+        self._revisions: dict[str, dict[str, list[int]]] = {}  # recent ones, by stream and time: their digests
         self.sent = self.cuts = 0
         self.kills: Counter[str] = Counter()
         self.serving = False  # so that a kill ends `run`
@@ -142,7 +142,7 @@ class SimulatedBroker:
                 self._unacknowledged.pop(message.packet_id, None)
 
     def give_up(self) -> None:
-        """There is no attempt to connect here."""
+        """Nothing to do: there is no connection attempt here."""
 
     def close(self, timeout_s: float = 1.0) -> None:
         self.connected = False
@@ -247,7 +247,7 @@ def serve(broker: SimulatedBroker, config: Path) -> Counter[str]:
         try:
             service.run()
         except KilledError:
-            service._store._database.close()  # what the system does for a process that is gone
+            service._store._database.close()  # as the kernel does for a dead process
             ended = False
         finally:
             broker.serving = False

@@ -1,4 +1,4 @@
-"""`device deploy` to a board with a real sshd and a real systemd as its process 1; one board for all tests here."""
+"""`device deploy` to a board with a real sshd and systemd as process 1; all tests here share one board."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 class Plant:
-    """A device that publishes a reading a minute, and hears what is predicted of it."""
+    """A device that publishes a reading a minute, and receives the predictions."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self._subscriber = Subscriber(broker.address, "predictions/+")
@@ -50,7 +50,7 @@ class Plant:
         self._step += 1
 
     def predictions(self) -> list[tuple[int, str]]:
-        """(step of the stream, id of the bundle), as they came."""
+        """(step of the stream, id of the bundle), in the order of arrival."""
         return [(one["step"], one["bundle"]) for one in self._subscriber.payloads()]
 
     def next_prediction(self) -> tuple[int, str]:
@@ -66,7 +66,7 @@ class Plant:
 
 @dataclass
 class Board:
-    """What a person at the workstation has to do with: a host to reach, a config and a bundle."""
+    """What a user at the workstation has: a host to reach, a config and a bundle."""
 
     system: System
     connection: SshServer

@@ -1,4 +1,4 @@
-"""The model files: what stands in them, and that others' tools read them."""
+"""The model files: their content, and that the tools of others read them."""
 
 from __future__ import annotations
 

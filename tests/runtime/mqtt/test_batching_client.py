@@ -1,4 +1,4 @@
-"""The batching client's parser beside paho's own, over the same bytes, cut anywhere; and the guard of its members."""
+"""The parser of the batching client against that of paho over the same bytes, and the check of paho's members."""
 
 from __future__ import annotations
 

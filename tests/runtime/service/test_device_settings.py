@@ -1,4 +1,4 @@
-"""What a board sets and a service config overrides, and that each of these keys does what it says or is refused."""
+"""Settings of a board that a service config may override: each takes effect or is refused."""
 
 from __future__ import annotations
 

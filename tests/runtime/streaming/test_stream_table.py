@@ -1,4 +1,4 @@
-"""The table of streams: what it takes of memory."""
+"""The stream table and its memory."""
 
 from __future__ import annotations
 

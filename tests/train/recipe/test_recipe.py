@@ -1,4 +1,4 @@
-"""A recipe is understood whole or refused whole, with every fault at once."""
+"""A recipe is read completely or refused with all faults at once."""
 
 from __future__ import annotations
 
