@@ -1,4 +1,4 @@
-"""The MQTT connection with both clients: broker restarts, broken networks and malformed packets."""
+"""The connection over both clients, while brokers restart, networks break and packets are malformed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/readings.md: it names every key, its examples are valid, and its sample messages give readings."""
+"""docs/readings.md: every preset is in it, its examples are read, and its sample messages give readings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream table and its memory."""
+"""The table of streams: its columns, its rows, and the memory that it takes."""
 
 from __future__ import annotations
 
