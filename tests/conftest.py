@@ -1,4 +1,4 @@
-"""What every room's tests share: small bundles without torch, real brokers on loopback, and an option for the data."""
+"""Shared by all tests: small bundles made without torch, real brokers on loopback, and the option --data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest) -> Path:
-    """The folder of recordings and messages that others made; skips where it is not there."""
+    """The folder of public recordings and messages; skips if it does not exist."""
     named = request.config.getoption("--data") or os.environ.get("EDGE_LSTM_DATA")
     folder = Path(named or Path(__file__).parents[1] / "../shared/data").resolve()
     if named and not folder.is_dir():
@@ -89,14 +89,14 @@ class Mosquitto:
     """A real mosquitto with persistence, on a free loopback port; it can be stopped and started again."""
 
     def __init__(self, folder: Path, settings: str = "allow_anonymous true", tls: bool = False) -> None:
-        """`settings`: more lines of its configuration; with `tls` they must say what its listener needs for it."""
+        """`settings`: more lines of its configuration; with `tls` they must hold the TLS settings of the listener."""
         with socket.socket() as free:
             free.bind((HOST, 0))
             self.address = Address(HOST, free.getsockname()[1], tls)
         self.folder = folder
         self._config = folder / "mosquitto.conf"
-        # Started by root it would change to a user of its own, which may not write here: another pytest that starts
-        # closes the folder above, and the broker then forgets its sessions at its stop.
+        # Started by root, mosquitto would change to its own user, which cannot write here once another pytest run
+        # has closed the parent folder: it would then lose its sessions at its stop.
         user = "user root\n" if os.geteuid() == 0 else ""
         # what a durable broker needs: the defaults drop queued messages after 1000 and save every 30 minutes
         self._config.write_text(
@@ -158,13 +158,13 @@ def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 
 @pytest.fixture
 def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
-    """A running mosquitto that lets everybody in."""
+    """A running mosquitto that accepts every client."""
     return start_mosquitto()
 
 
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For this machine, as for a board without internet; a deployment with it needs none."""
+    """A wheelhouse for this machine: a deployment with it needs no internet."""
     machine = this_machine()
     folder = tmp_path_factory.mktemp("wheelhouse") / "wheels"
     target = Target(machine.python or "", machine.architecture or "", machine.glibc or "")

@@ -1,4 +1,4 @@
-"""Messages of devices beside the readings that they hold: the project's own, in tests/fixtures."""
+"""Messages of devices with the readings that they hold, from tests/fixtures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DeviceMessage:
 
 
 def device_messages() -> list[DeviceMessage]:
-    """All of them, in the file's order."""
+    """All messages, in the order of the file."""
     rows = [json.loads(line) for line in (FIXTURES / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         DeviceMessage(
@@ -52,5 +52,5 @@ def decoders() -> dict[str, Decoder]:
 
 
 def decoder(table: Mapping[str, Any], features: Sequence[str]) -> Decoder:
-    """The decoder of what would stand under [input]."""
+    """The decoder of an [input] table."""
     return Decoder(from_mapping(table, InputMapping, "service.toml"), features)

@@ -1,4 +1,4 @@
-"""Opens a copy of a state database with its service config, and reads what it holds as plain values."""
+"""Opens a copy of a state database with its service config, and reads its content as plain values."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Opened:
         return found
 
     def _present(self, present: np.void) -> dict[str, Any]:
-        """A stream's present, its state tensors by their names in the contract."""
+        """The current record of a stream, its state tensors by their names in the contract."""
         fields = _fields(present)
         names = [state.name for state in self.bundle.contract.states]
         states = {name: fields.pop(f"state{index}") for index, name in enumerate(names)}

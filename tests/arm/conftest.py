@@ -1,4 +1,4 @@
-"""A trained bundle, and boards: ARM userlands with the wheel and its backends, installed as without internet."""
+"""A trained bundle, and boards: ARM userlands with the wheel and its backends, installed without internet."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Board:
         )
 
     def predictions(self, backend: str, recording: str) -> list[dict[str, object]]:
-        """What `replay` says there."""
+        """The predictions of `replay` there."""
         done = self.run("replay", "/mnt/solar.elstm", f"/mnt/{recording}", "--backend", backend, "--json")
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -119,7 +119,7 @@ def make_board(
     counter = Path(__file__).with_name("instructions.c")
     compiler = ["cc", "-shared", "-fPIC", "-O2", "-o", str(shared / "instructions.so"), str(counter)]
     subprocess.run(compiler, check=True)
-    # as in the unit: BLAS's other threads wait for work by turning in a circle, for a time and not a number of rounds
+    # as in the unit: the other BLAS threads wait for work in a busy loop, for a time and not for a number of rounds
     environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
     board = Board(f"{machine.debian} {suite}", userland, shared, environment)
     seeing = ["--system-site-packages"] if packages else []

@@ -1,7 +1,7 @@
-"""On ARM: the wheel installs, the bundle proves itself, and predictions are those of this machine.
+"""On ARM: the wheel installs, the bundle verifies, and predictions equal those of this machine.
 
-Not part of `make test`: `make test-arm64` runs it, as root, and takes some 20 minutes a board. Emulated processors are
-slow in ways of their own, so what is reported is instructions, never time.
+Not part of `make test`: `make test-arm64` runs it, as root, and takes about 20 minutes per board. The speed of an
+emulated processor says little about a real one, so the tests report instructions, never time.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def name_of(board: Board) -> str:
 
 
 def here(solar: Path, backend: str, recording: Path) -> list[dict[str, Any]]:
-    """What this machine's `replay` says on the same format's backend; every backend keeps to the golden vectors."""
+    """The predictions of `replay` on this machine, by the backend of the same format."""
     bundle = Bundle.open(solar)
     readings = read_recording(recording, Columns({"ac_power": "ac_power"})).readings()
     predictor = Predictor.of(bundle, "litert" if format_of(backend) == "tflite" else backend)

@@ -1,8 +1,8 @@
-"""An ARM userland in a folder: made once by debootstrap, entered by qemu's user emulation, touching nothing else here.
+"""An ARM userland in a folder, made once by debootstrap and entered through the user emulation of qemu.
 
-The kernel is this machine's, so what runs inside is the board's Python and wheels and not its drivers or its speed.
-There is no /sys inside: with this machine's, LiteRT starts threads that qemu 7.2 never lets finish, and waits for ever.
-Refuses a machine where root, debootstrap or qemu is missing, in one line that says what to install.
+The kernel is that of this machine. The Python and the wheels of the board run inside, but not its drivers, and
+not at its speed. There is no /sys inside: with that of this machine, LiteRT starts threads that never end under qemu
+7.2, and waits for them. Where root, debootstrap or qemu is missing, one line says what to install.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ARMHF = Machine("armhf", "qemu-arm", _ELF32 + r"\x28\x00")
 
 
 def why_not(machine: Machine) -> str | None:
-    """Why this machine cannot run that userland, with the remedy; None where it can."""
+    """Why this machine cannot run that userland, with the fix; None if it can."""
     if os.geteuid() != 0:
         return "an ARM userland needs root, to map its users and mount its folders"
     missing = [name for name in ("debootstrap", f"{machine.qemu}-static", "unshare") if shutil.which(name) is None]
@@ -58,7 +58,9 @@ def why_not(machine: Machine) -> str | None:
         return f"{', '.join(missing)} not found (Debian: apt-get install debootstrap qemu-user-static util-linux)"
     major, minor = (int(part) for part in os.uname().release.split(".")[:2])
     if (major, minor) < (6, 7):
-        return f"the kernel is {major}.{minor}; from 6.7 on a namespace can say by itself what runs ARM programs"
+        return (
+            f"the kernel is {major}.{minor}; from 6.7 on a namespace can register its own interpreter for ARM programs"
+        )
     return None
 
 
@@ -71,7 +73,7 @@ class Userland:
 
     @classmethod
     def cached(cls, folder: Path, machine: Machine, suite: str, packages: list[str]) -> Userland:
-        """The root of `suite` under `folder`, made on the first use; a half-made one is made again."""
+        """The root of `suite` under `folder`, made on the first use; an incomplete one is made again."""
         root = folder / f"{machine.debian}-{suite}"
         userland = cls(machine, root)
         made = root / ".made"
@@ -157,7 +159,7 @@ class Userland:
         return process
 
     def stop(self, process: subprocess.Popen[str]) -> None:
-        """Asks what `start` started to end, and insists after a minute, as systemd would.
+        """Sends SIGTERM to what `start` started, and SIGKILL after a minute, as systemd would.
 
         It is the first process inside that has to hear of it: unshare ignores SIGTERM, and may die without it.
         """

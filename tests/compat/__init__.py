@@ -1,1 +1,1 @@
-"""Bundles made in the workshop and verified by runtimes of other versions; `make test-compat` runs both halves."""
+"""Bundles exported here and verified by runtimes of other versions; `make test-compat` runs both halves."""

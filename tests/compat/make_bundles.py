@@ -1,4 +1,4 @@
-"""The workshop's half: a bundle for every cell, depth, head and scheme, written into the folder that is named.
+"""The export half: writes a bundle for every cell, depth, head and scheme into the given folder.
 
 python -m tests.compat.make_bundles FOLDER
 """

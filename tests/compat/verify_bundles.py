@@ -1,6 +1,6 @@
-"""The runtimes' half: every bundle in the folder verifies on every backend here that may run it; prints the matrix.
+"""The runtime half: verifies every bundle of a folder on every backend that can run it, and prints the matrix.
 
-python -m tests.compat.verify_bundles FOLDER BACKEND...    (the backends that have to be here)
+python -m tests.compat.verify_bundles FOLDER BACKEND...    (the backends that must be installed)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The service as files of a system: what goes where, how systemd rates it, and that a refusal leaves nothing behind."""
+"""The installed service: which file goes where, how systemd rates the unit, and a refusal that writes nothing."""
 
 from __future__ import annotations
 

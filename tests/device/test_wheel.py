@@ -1,4 +1,4 @@
-"""The wheel: pure Python, and it holds every module, recipe and recording of the source tree."""
+"""The wheel is pure Python and holds every module, recipe and recording of the source tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which wheels a board takes, the wheel of this very install, and wheelhouses for other Pythons and processors."""
+"""Which wheels a board accepts, the wheel of this installation, and wheelhouses for other Pythons and processors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of random weights: the arithmetic has to hold for any, so nothing is trained here."""
+"""Checkpoints of random weights. Nothing is trained here, because the arithmetic must hold for any weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that others made is adopted whole, streams like its own wrapper, or is refused with the reason."""
+"""A foreign model is adopted and streams like its original wrapper, or is refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle is proven and whole, or it is not there."""
+"""A bundle is written only if every part of it was verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb `export`, as a person at a terminal meets it."""
+"""The command `export` as a user sees it in a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every task from a recipe to what a device publishes: trained, exported, certified, replayed."""
+"""Every task from the recipe to the device: trained, exported, certified, replayed."""
 
 from __future__ import annotations
 

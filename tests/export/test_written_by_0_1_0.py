@@ -1,4 +1,4 @@
-"""A run that 0.1.0 trained exports, into a bundle of the same contract that verifies."""
+"""A run trained by 0.1.0 exports into a bundle of the same contract that verifies."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""A service as a process of its own, and a subscriber that anybody could have written."""
+"""Fixtures of the flow tests: a service in its own process, and an ordinary MQTT subscriber."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +20,16 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_lstm.mqtt.address import Address
 from tests.deadline import wait_until
 
+KILLED_SERVICE = Path(__file__).with_name("killed_service.py")
+
 
 class Subscriber:
-    """An ordinary paho client that keeps what it hears."""
+    """An ordinary paho client that keeps the messages it receives."""
 
     def __init__(self, address: Address, topic: str) -> None:
         self.messages: list[paho.MQTTMessage] = []
         self.ready = False
-        # a session of its own, so that the broker keeps what is published while it restarts
+        # a persistent session, so that the broker keeps what is published while it restarts
         self.client = paho.Client(CallbackAPIVersion.VERSION2, f"subscriber of {topic[:4]}", clean_session=False)
         self.client.on_message = lambda client, userdata, message: self.messages.append(message)
         self.client.on_subscribe = lambda *_: setattr(self, "ready", True)
@@ -73,18 +76,35 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class ServiceProcess:
-    """`edge-lstm run` in a process of its own, its log in a file."""
+    """`edge-lstm run` in its own process, its log in a file."""
 
-    def __init__(self, config: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Path, environment: dict[str, str] | None = None, killed_at: tuple[str, int] | None = None
+    ) -> None:
+        """`killed_at`: (a point of killed_service.py, which batch): the process kills itself there."""
         self.log = config.with_suffix(f".{time.monotonic_ns()}.log")
+        program = ["-m", "edge_lstm", "run", str(config)]
+        if killed_at is not None:
+            program = [str(KILLED_SERVICE), str(config), killed_at[0], str(killed_at[1])]
         with self.log.open("wb") as log:
-            command = [sys.executable, "-m", "edge_lstm", "run", str(config)]
+            command = [sys.executable, *program]
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether it has connected to its broker since it started."""
+        return "connected address=" in self.log.read_text()
+
+    @property
+    def killed_point(self) -> str | None:
+        """The point of killed_service.py at which it killed itself; None: it did not."""
+        found = re.search(r"^killed (\S+)$", self.log.read_text(), re.MULTILINE)
+        return found[1] if found else None
 
     def wait_connected(self) -> None:
         def connected() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            return "connected" in self.log.read_text()
+            return self.was_connected
 
         wait_until(connected, "the service is connected")
 
@@ -99,21 +119,25 @@ class ServiceProcess:
 
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
-    """start_service(bundle, address, extra="", environment=None): writes service.toml beside the bundle, and starts it.
+    """start_service(bundle, address, extra="", environment=None, killed_at=None): a started service.
 
-    It waits for nothing.
+    Its config is service.toml beside the bundle. The fixture does not wait for the connection.
     """
     started: list[ServiceProcess] = []
 
     def start(
-        bundle: Path, address: Address, extra: str = "", environment: dict[str, str] | None = None
+        bundle: Path,
+        address: Address,
+        extra: str = "",
+        environment: dict[str, str] | None = None,
+        killed_at: tuple[str, int] | None = None,
     ) -> ServiceProcess:
         config = bundle.parent / "service.toml"
         config.write_text(
             f'bundle = "{bundle.name}"\nbackend = "numpy"\n{extra}\n'
             f'[mqtt]\nurl = "{address}"\nclient_id = "edge-lstm-test"\n'
         )
-        started.append(ServiceProcess(config, environment))
+        started.append(ServiceProcess(config, environment, killed_at))
         return started[-1]
 
     yield start

@@ -1,5 +1,8 @@
-"""A board that is this very machine: a real sshd on loopback, a root folder of its own, and the part of systemd that
-`device deploy` speaks to, played by a script that starts the unit's own command and waits for its READY."""
+"""This machine as a board: a real sshd on loopback, a root folder of its own, and a stand-in for systemd.
+
+The stand-in is a script with the part of systemctl that `device deploy` uses. It starts the command of the unit and
+waits for its READY.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.deadline import wait_until
-from tests.flow.ssh_door import SshDoor
+from tests.flow.ssh_server import SshServer
 
 _SYSTEMCTL = """#!{python}
 import os, pathlib, shlex, signal, socket, subprocess, sys, time
@@ -35,10 +38,10 @@ def restart(unit):
     command = [str(root) + word if word.startswith("/") else word for word in shlex.split(line)]
     state = root / "var/lib" / unit.removesuffix(".service")
     state.mkdir(parents=True, exist_ok=True)
-    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     address = chr(0) + "edge-lstm-test-" + str(os.getpid())
-    told.bind(address)
-    told.settimeout(0.1)
+    notifications.bind(address)
+    notifications.settimeout(0.1)
     environment = {{**os.environ, "NOTIFY_SOCKET": "@" + address[1:], "STATE_DIRECTORY": str(state)}}
     with open(run / f"{{unit}}.log", "ab") as log:
         service = subprocess.Popen(
@@ -47,7 +50,7 @@ def restart(unit):
     (run / f"{{unit}}.pid").write_text(str(service.pid))
     while service.poll() is None:
         try:
-            if b"READY=1" in told.recv(4096).split(b"\\n"):
+            if b"READY=1" in notifications.recv(4096).split(b"\\n"):
                 return 0
         except TimeoutError:
             pass
@@ -60,7 +63,7 @@ _JOURNALCTL = "#!/bin/sh\nexec tail -n 15 {root}/run/$2.log\n"
 
 
 class LoopbackBoard:
-    """`connection` says what ssh has to be told."""
+    """`connection` holds the ssh configuration."""
 
     def __init__(self, folder: Path, systemd: bool = True) -> None:
         self.root = folder / "root"
@@ -70,12 +73,12 @@ class LoopbackBoard:
         for name, text in (("systemctl", _SYSTEMCTL), ("journalctl", _JOURNALCTL)):
             (tools / name).write_text(text.format(python=sys.executable, root=str(self.root)))
             (tools / name).chmod(0o755)
-        self.connection = SshDoor(folder, f"SetEnv PATH={tools}:{os.environ['PATH']}")
+        self.connection = SshServer(folder, f"SetEnv PATH={tools}:{os.environ['PATH']}")
         self._log = folder / "sshd.log"
         self._sshd: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where Debian's sshd locks itself in
+        Path("/run/sshd").mkdir(exist_ok=True)  # the chroot of Debian's sshd
         with self._log.open("wb") as log:
             self._sshd = subprocess.Popen(self.connection.command, stdout=log, stderr=log)
         wait_until(self._listens, "sshd listens")

@@ -1,4 +1,4 @@
-"""A TCP proxy that can do to a connection what networks do: cut it, close half of it, hold it up, swallow it."""
+"""A TCP proxy that can cut, half close, delay or swallow a connection."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from edge_lstm.mqtt.address import Address
 
 
 class Proxy:
-    """Forwards to `target` from a port of its own, within a `with` block. Connections made later are whole again."""
+    """Forwards to `target` from a port of its own, within a `with` block. Later connections work again."""
 
     def __init__(self, target: Address, port: int = 0) -> None:
         """`port`: one that was free, to come back at; 0: any free one."""
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", port))
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that what stalls is soon felt
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that a stall has an effect soon
         self.address = Address("127.0.0.1", self._listener.getsockname()[1], target.tls)
         self.connections = 0
         self.delay_s = 0.0  # before each chunk is passed on
@@ -48,28 +48,28 @@ class Proxy:
                 end.close()
 
     def cut(self) -> None:
-        """Both directions, at once, wherever a packet stands."""
+        """Close both directions at once, even inside a packet."""
         for pair in self._pairs:
             for end in pair:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
     def half_close(self) -> None:
-        """The client hears that nothing more will come; what it sends still goes through."""
+        """Close the direction to the client; what it sends still goes through."""
         for client, _ in self._pairs:
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_WR)
 
     def swallow(self) -> None:
-        """Take everything that the connections of now send, and pass on nothing: a cable that was pulled."""
+        """Read everything that current connections send, and pass on nothing: a pulled cable."""
         self._swallowing.set()
 
     def stall(self) -> None:
-        """Take nothing more that clients send, until `flow`: a broker that cannot keep up."""
+        """Read nothing more from clients until `flow`: a broker that is too slow."""
         self._flowing.clear()
 
     def flow(self) -> None:
-        """Go on after `stall`."""
+        """Continue after `stall`."""
         self._flowing.set()
 
     def _start(self, target: object, *arguments: object) -> None:
@@ -88,7 +88,7 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            broker.settimeout(None)  # the timeout was for connecting; silence is no fault
+            broker.settimeout(None)  # the timeout was for connecting; silence is not an error
             self.connections += 1
             self._swallowing = threading.Event()
             self._pairs.append((client, broker))

@@ -1,4 +1,4 @@
-"""A broker that does what a test tells it: accepts, sends given bytes, and shows what it was sent."""
+"""A broker that a test scripts: it accepts, sends the given bytes, and keeps what it received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""At-most-once: what is forgotten by a kill, what a checkpoint and a stop keep, and what overload does."""
+"""At-most-once: what a kill loses, what a checkpoint and a stop keep, and what overload does."""
 
 from __future__ import annotations
 

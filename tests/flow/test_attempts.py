@@ -1,4 +1,4 @@
-"""Attempts to connect that are refused, hang, or do not last: what is said of them, and that a signal ends them."""
+"""Connection attempts that are refused, hang or do not last: how they are logged, and that a signal ends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates and passwords at a real broker: the wrong ones are refused, and nothing is said before that."""
+"""Certificates and passwords at a real broker: wrong ones are refused before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo, as a new user runs it: from a recording to received predictions."""
+"""The demo as a new user runs it: from a recording to received predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deploying over a real sshd to a root folder of this machine: environment, proof, unit, service, prediction."""
+"""`device deploy` over a real sshd into a root folder here: environment, verify, unit, service, prediction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber
 from tests.flow.loopback_board import LoopbackBoard
-from tests.flow.ssh_door import SSHD
+from tests.flow.ssh_server import SSHD
 from tests.flow.test_supervised import refused_bundle
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""The doctor before real brokers, and as a person and a program run it."""
+"""`doctor` with real brokers, as a user and as a program run it."""
 
 from __future__ import annotations
 

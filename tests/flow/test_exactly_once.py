@@ -1,6 +1,6 @@
-"""The proof: many readings, many kills and restarts of the broker, and not a bit of any stream differs.
+"""Exactly once: kills at exact points of a batch, kills from outside and broker restarts change no bit of any stream.
 
-`EDGE_LSTM_READINGS` makes it longer.
+Each kill is planned and counted by where it hit. `EDGE_LSTM_READINGS` makes the tests longer.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import time
-from collections.abc import Callable, Sequence
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +21,56 @@ from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.messages.encoder import decode_prediction
 from edge_lstm.mqtt.connection import MqttConnection
 from tests.deadline import wait_until
+from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH, POINTS
 from tests.networks import contract_of, random_network
 
 Make = Callable[..., Any]
 
 READINGS = int(os.environ.get("EDGE_LSTM_READINGS", "20000"))
 STREAMS = 50
+ANY_TIME = "any-time"  # from outside, often while the service still starts
+CONNECTED = "connected"  # from outside, some messages after the service has connected
+_LAST_BATCH = 4  # a process that kills itself does so in one of its first four batches
 
 
-class Field:
-    """A publisher, a subscriber, a broker and a service that is killed again and again."""
+class Rig:
+    """A publisher, a subscriber, a broker, and a service that is killed and started again."""
 
-    def __init__(self, bundle: Path, mosquitto: Any, start_service: Make, subscribe: Make, extra: str = "") -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        mosquitto: Any,
+        start_service: Make,
+        subscribe: Make,
+        kills: Mapping[str, int],
+        extra: str = "",
+    ) -> None:
+        """`kills`: how many of each kind, from `ANY_TIME`, `CONNECTED` and the points of killed_service.py."""
         self.rng = random.Random(7)
         self.mosquitto = mosquitto
-        self.start = lambda: start_service(bundle, mosquitto.address, extra)
+        self.hits: Counter[str] = Counter()  # kills by the kind that was observed
+        self.connected_kills = 0
+        self._plan = [kind for kind, count in kills.items() for _ in range(count)]
+        self.rng.shuffle(self._plan)
+        self._kinds = iter(self._plan)
+        self._start = lambda killed_at: start_service(bundle, mosquitto.address, extra, killed_at=killed_at)
         self.subscriber = subscribe(mosquitto.address, "predictions/+")
-        self.service = self.start()
+        self.start()
         self.service.wait_connected()
         self.publisher = MqttConnection(mosquitto.address, "publisher", session_expiry_s=3600)
         self.publisher.open()
-        self.kills = 0
 
-    def publish(self, messages: Sequence[tuple[str, str]], kills: int, restarts: int) -> None:
-        """All messages in order, with kills of the service at random moments and clean restarts of the broker."""
-        killed = set(self.rng.sample(range(1, len(messages)), kills))
+    def start(self) -> None:
+        """Start the service that the next kill of the plan is for; after the last kill, one that lives on."""
+        self.kind = next(self._kinds, None)
+        by_itself = self.kind in POINTS
+        self.service = self._start((self.kind, self.rng.randint(1, _LAST_BATCH)) if by_itself else None)
+        self._messages_more = self.rng.randrange(1, 100)
+
+    def publish(self, messages: Sequence[tuple[str, str]], restarts: int) -> None:
+        """Publish all messages in order, with the planned kills and `restarts` clean restarts of the broker."""
+        share = len(messages) // (len(self._plan) + 1)
+        due = [share * (number + 1) + self.rng.randrange(share // 2) for number in range(len(self._plan))]
         restarted = set(self.rng.sample(range(1, len(messages)), restarts))
         for index, (topic, payload) in enumerate(messages):
             while len(self.publisher.unconfirmed) >= 200:
@@ -52,19 +78,66 @@ class Field:
             self.publisher.publish(topic, payload)
             if index % 20 == 0:
                 self.publisher.poll(0.0)
-            if index in killed:
-                time.sleep(self.rng.random() * 0.05)  # the moment of the kill is meant to be anywhere
-                self.service.kill()
-                self.service = self.start()
-                self.kills += 1
+            if due and index >= due[0] and self._killed():
+                del due[0]
             if index in restarted:
                 self.mosquitto.stop()
                 self.mosquitto.start()
-                wait_until(self.subscriber.client.is_connected, "the subscriber is back")
+                wait_until(self.subscriber.client.is_connected, "the subscriber is connected again")
         while self.publisher.unconfirmed:
             self.publisher.poll(0.05)
 
+    def _killed(self) -> bool:
+        """Do the planned kill and start the next service; False where more messages have to be published before."""
+        if self.kind != ANY_TIME:
+            self._wait(lambda: self._is_dead or self.service.was_connected, "the service is connected")
+        if self.kind == CONNECTED and self._messages_more:
+            self._messages_more -= 1  # so that the kill hits a busy service
+            return False
+        if self.kind in POINTS:
+            if not self._is_dead:
+                self.publisher.poll(0.02)  # some batches are missing: what follows slowly is a batch each
+                return False
+            assert self.service.process.returncode == -signal.SIGKILL, self.service.log.read_text()
+        else:
+            self.service.kill()
+        self.hits[self.service.killed_point or str(self.kind)] += 1
+        self.connected_kills += self.service.was_connected
+        self.start()
+        return True
+
+    @property
+    def _is_dead(self) -> bool:
+        return self.service.process.poll() is not None
+
+    def _wait(self, done: Callable[[], bool], what: str) -> None:
+        """As `wait_until`; the publisher goes on sending what waits in its window."""
+
+        def polled() -> bool:
+            self.publisher.poll(0.0)
+            return done()
+
+        wait_until(polled, what)
+
+    def wait_for(self, expected: Mapping[Any, Any], fold: Callable[[Sequence[Prediction]], Any], what: str) -> None:
+        """Until `fold` of all predictions that arrived is `expected`; looked at when no more arrive for a moment."""
+        decoded: list[Prediction] = []
+        arrived = compared = 0
+
+        def equal() -> bool:
+            nonlocal arrived, compared
+            before, arrived = arrived, len(self.subscriber.messages)
+            if arrived != before or arrived == compared:
+                return False
+            fresh = self.subscriber.messages[len(decoded) : arrived]
+            decoded.extend(decode_prediction(message.payload.decode()) for message in fresh)
+            compared = arrived
+            return bool(fold(decoded) == expected)
+
+        wait_until(equal, what, 90)
+
     def close(self) -> str:
+        """Stop the service; its log."""
         self.publisher.close()
         assert self.service.stop() == 0
         return str(self.service.log.read_text())
@@ -80,8 +153,8 @@ def readings_of(count: int, streams: int) -> list[Reading]:
     ]
 
 
-def last_of_each_time(predictions: Sequence[Prediction]) -> dict[tuple[str, float], tuple[Any, ...]]:
-    """By stream and time, what the highest revision says; the same revision twice has to say the same."""
+def last_revisions(predictions: Sequence[Prediction]) -> dict[tuple[str, float], tuple[Any, ...]]:
+    """By stream and time, the highest revision; two predictions of one revision must be equal."""
     known: dict[tuple[str, float], Prediction] = {}
     for one in predictions:
         former = known.get((one.stream, one.time))
@@ -92,8 +165,13 @@ def last_of_each_time(predictions: Sequence[Prediction]) -> dict[tuple[str, floa
     return {place: (one.step, one.warm_steps, one.values) for place, one in known.items()}
 
 
-def heard(field: Field) -> list[Prediction]:
-    return [decode_prediction(message.payload.decode()) for message in list(field.subscriber.messages)]
+def by_step(predictions: Sequence[Prediction]) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """By stream and step, the values; a step that was predicted twice must have the same ones."""
+    known: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for one in predictions:
+        former = known.setdefault((one.stream, one.step), one.values)
+        assert former == one.values, "the same step was predicted twice, differently"
+    return known
 
 
 @pytest.mark.timeout(600)
@@ -101,18 +179,18 @@ def test_twenty_kills_and_three_broker_restarts_change_no_bit(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     readings = readings_of(READINGS, STREAMS)
-    field = Field(bundle_path, mosquitto, start_service, subscribe)
-    field.publish([(f"sensors/{one.stream}", encode_reading(one)) for one in readings], kills=20, restarts=3)
-    expected = Predictor.of(Bundle.open(bundle_path), "numpy").feed(readings)
-    wait_until(lambda: len(field.subscriber.messages) >= len(readings), "a prediction for every reading", 120)
-    wanted = last_of_each_time(expected)
-    wait_until(lambda: last_of_each_time(heard(field)) == wanted, "every prediction is the undisturbed run's", 60)
-    assert field.kills == 20
-    field.close()
+    kills = {ANY_TIME: 8, CONNECTED: 3, BEFORE_COMMIT: 3, BEFORE_PUBLISH: 3, BEFORE_ACKNOWLEDGE: 3}
+    rig = Rig(bundle_path, mosquitto, start_service, subscribe, kills)
+    rig.publish([(f"sensors/{one.stream}", encode_reading(one)) for one in readings], restarts=3)
+    expected = last_revisions(Predictor.of(Bundle.open(bundle_path), "numpy").feed(readings))
+    rig.wait_for(expected, last_revisions, "the predictions equal those of an undisturbed run")
+    assert rig.hits == kills
+    assert rig.connected_kills >= 12
+    rig.close()
 
 
 @pytest.mark.timeout(300)
-def test_shuffled_repeated_readings_end_where_ordered_ones_do(
+def test_shuffled_and_repeated_readings_end_where_ordered_ones_do(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     ordered = readings_of(READINGS // 5, STREAMS // 5)
@@ -123,33 +201,63 @@ def test_shuffled_repeated_readings_end_where_ordered_ones_do(
     repeated = [
         again for index, one in enumerate(messages) for again in ([one] if index % 9 else [one, messages[index - 5]])
     ]
-    # the publisher's own reconnect shuffles too: what was unconfirmed goes out again, after what was
-    field = Field(bundle_path, mosquitto, start_service, subscribe, extra="max_rewind = 40")
-    field.publish(repeated, kills=6, restarts=1)
-    wanted = last_of_each_time(Predictor.of(Bundle.open(bundle_path), "numpy").feed(ordered))
-    wait_until(lambda: last_of_each_time(heard(field)) == wanted, "the last revisions are the ordered run's", 90)
-    assert "late=0" in field.close()
+    # the publisher's own reconnect shuffles too: it sends the unconfirmed again, after later ones
+    kills = {ANY_TIME: 1, CONNECTED: 2, BEFORE_COMMIT: 1, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 1}
+    rig = Rig(bundle_path, mosquitto, start_service, subscribe, kills, extra="max_rewind = 40")
+    rig.publish(repeated, restarts=1)
+    expected = last_revisions(Predictor.of(Bundle.open(bundle_path), "numpy").feed(ordered))
+    rig.wait_for(expected, last_revisions, "the last revisions equal those of the ordered run")
+    assert rig.hits == kills
+    assert rig.connected_kills >= 5
+    assert "late=0" in rig.close()
+
+
+def untimed_bundle(folder: Path, make_bundle: Make) -> Path:
+    """A bundle whose predictions depend on the order of the readings alone, not on their times."""
+    from edge_lstm.bundle.contract import Sampling
+
+    network = random_network(inputs=1)
+    make_bundle(folder / "tank.elstm", network, contract_of(network, clock=[], sampling=Sampling()))
+    return folder / "tank.elstm"
 
 
 @pytest.mark.timeout(300)
 def test_readings_without_time_or_sequence_step_exactly_once(
     tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
-    from edge_lstm.bundle.contract import Sampling
-
-    network = random_network(inputs=1)
-    contract = contract_of(network, clock=[], sampling=Sampling())  # what it says depends on the order alone
-    make_bundle(tmp_path / "tank.elstm", network, contract)
+    bundle = untimed_bundle(tmp_path, make_bundle)
     readings = readings_of(READINGS // 5, STREAMS // 5)
-    field = Field(tmp_path / "tank.elstm", mosquitto, start_service, subscribe, extra='input.time_from = "arrival"')
+    kills = {BEFORE_COMMIT: 2, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 3}
+    rig = Rig(bundle, mosquitto, start_service, subscribe, kills, extra='input.time_from = "arrival"')
     messages = [(f"sensors/{one.stream}", json.dumps(dict(one.values))) for one in readings]
-    field.publish(messages, kills=6, restarts=0)  # a broker's restart would shuffle them, and nothing tells the order
-    expected = Predictor.of(Bundle.open(tmp_path / "tank.elstm"), "numpy").feed(readings)
-    wanted = {(one.stream, one.step): one.values for one in expected}
-    wait_until(lambda: len(field.subscriber.messages) >= len(readings), "a prediction for every reading", 90)
-    wait_until(
-        lambda: {(one.stream, one.step): one.values for one in heard(field)} == wanted,
-        "each step is as undisturbed",
-        30,
-    )
-    field.close()
+    rig.publish(messages, restarts=0)  # a broker restart would shuffle them, and nothing in them gives the order
+    expected = by_step(Predictor.of(Bundle.open(bundle), "numpy").feed(readings))
+    rig.wait_for(expected, by_step, "every step equals that of an undisturbed run")
+    assert rig.hits == kills
+    assert rig.connected_kills == 6
+    rig.close()
+
+
+@pytest.mark.timeout(300)
+def test_repeated_readings_with_a_sequence_number_step_exactly_once(
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    bundle = untimed_bundle(tmp_path, make_bundle)
+    readings = readings_of(READINGS // 10, STREAMS // 5)
+    messages = [
+        (f"sensors/{one.stream}", json.dumps({**one.values, "seq": index})) for index, one in enumerate(readings)
+    ]
+    repeated = [  # by the device, in new messages: often the first was committed by a process that is gone
+        again
+        for index, one in enumerate(messages)
+        for again in ([one] if index % 4 or index < 200 else [one, messages[index - 200]])
+    ]
+    kills = {CONNECTED: 1, BEFORE_COMMIT: 1, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 1}
+    extra = 'input.time_from = "arrival"\ninput.sequence = "seq"'
+    rig = Rig(bundle, mosquitto, start_service, subscribe, kills, extra)
+    rig.publish(repeated, restarts=0)
+    expected = by_step(Predictor.of(Bundle.open(bundle), "numpy").feed(readings))
+    rig.wait_for(expected, by_step, "every step equals that of an undisturbed run")
+    assert rig.hits == kills
+    assert rig.connected_kills == 4
+    rig.close()

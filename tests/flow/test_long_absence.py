@@ -1,4 +1,4 @@
-"""A broker that is gone for an hour, by a clock that runs ahead: how often it is tried, and what is lost by it."""
+"""A broker outage of an hour, on a fast clock: how often the service retries, and that nothing is lost."""
 
 from __future__ import annotations
 

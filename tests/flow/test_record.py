@@ -1,4 +1,4 @@
-"""`record` in a process of its own, over a real mosquitto: nothing is lost, and the file reads as a recording."""
+"""`record` in its own process at a real mosquitto: nothing is lost, and the file reads as a recording."""
 
 from __future__ import annotations
 
@@ -116,8 +116,10 @@ def test_killed_in_the_middle_it_loses_no_reading_that_a_session_holds(
     client = subscribe(mosquitto.address, "nothing")
     for kill in range(3):
         process = record(*options)
-        publish(client, 400, 400 * kill)
+        publish(client, 100, 400 * kill)
         process.wait_rows(400 * kill + 100)
+        publish(client, 300, 400 * kill + 100)
+        process.wait_rows(400 * kill + 101)  # it records these now
         process.end(signal.SIGKILL)
     process = record(*options)
     wait_until(lambda: len(set(process.rows())) >= 1200, "all came")

@@ -1,4 +1,4 @@
-"""A service that begins anew with another config, or goes on without the files that it began with."""
+"""A service that reloads another config, or continues without files that it had at its start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service as a process, a real broker, a subscriber as anybody would write it."""
+"""The service in its own process, with a real broker and an ordinary subscriber."""
 
 from __future__ import annotations
 
@@ -82,11 +82,15 @@ def test_kills_and_a_broker_restart_change_no_bit_of_any_stream(
     subscriber = subscribe(mosquitto.address, "predictions/+")
     service = start_service(bundle_path, mosquitto.address)
     service.wait_connected()
+    kills: list[bool] = []  # whether each hit a connected service
+    connected = [100 * kill + 70 - rng.randrange(1, 20) for kill in (0, 2, 4, 5)]
     for index, reading in enumerate(readings):
         subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
+        if index in connected:
+            service.wait_connected()
         if index % 100 == 70:
-            time.sleep(rng.random() * 0.05)  # the moment of the kill is meant to be anywhere
             service.kill()
+            kills.append(service.was_connected)
             service = start_service(bundle_path, mosquitto.address)
         if index == 300:
             mosquitto.stop()
@@ -96,6 +100,8 @@ def test_kills_and_a_broker_restart_change_no_bit_of_any_stream(
     wait_until(
         lambda: by_stream_without_repeats(subscriber.messages) == expected, "every step is predicted, as undisturbed"
     )
+    assert len(kills) == 6
+    assert sum(kills) >= 4
     assert service.stop() == 0
 
 
@@ -309,6 +315,8 @@ def test_shuffled_and_repeated_readings_and_kills_end_where_ordered_ones_do(
         if index % 7 == 0:
             again = shuffled[max(0, index - rng.randrange(10))]
             subscriber.publish(f"sensors/{again.stream}", encode_reading(again))
+        if index % 90 == 70:
+            service.wait_connected()
         if index % 90 == 80:
             service.kill()
             service = start_service(bundle_path, mosquitto.address)

@@ -1,4 +1,4 @@
-"""`simulate`: what it publishes is what a service of that recording's recipe reads."""
+"""`simulate` publishes what a service with the recipe of the recording reads."""
 
 from __future__ import annotations
 

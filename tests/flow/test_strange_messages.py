@@ -1,4 +1,4 @@
-"""A little of what `make fuzz` sends to the whole service: faults were once found there that no other test had met."""
+"""A short run of what `make fuzz` sends to the whole service, with kills at every point of a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.service import Field, serve
+from tests.fuzz.service import KILLS, SimulatedBroker, serve
 from tests.paths import PUMP
 
 
@@ -19,10 +19,11 @@ def test_strange_messages_cuts_and_kills_leave_every_reading_stepped_once(tmp_pa
         f'bundle = "{PUMP.name}"\nbackend = "numpy"\nmax_streams = 200\nmax_rewind = 20\nstats_interval_s = 0.1\n'
         'mqtt.url = "mqtt://fuzz"\n'
     )
-    field = Field(20_000, seed=1)
-    counts = serve(field, config)
-    assert field.sent == 20_000
-    assert field.kills + field.cuts > 0
-    assert field.readings == field.steps
-    assert field.steps.total() > 10_000
+    broker = SimulatedBroker(20_000, seed=1)
+    counts = serve(broker, config)
+    assert broker.sent == 20_000
+    assert min(broker.kills[point] for point in KILLS) > 0
+    assert broker.cuts > 0
+    assert broker.readings == broker.steps
+    assert broker.steps.total() > 10_000
     assert counts["missing"] > 100

@@ -1,4 +1,4 @@
-"""A service as systemd sees it, without systemd: what it tells, when it lives, and how it refuses."""
+"""The service under supervision, without systemd: notifications, watchdog, and how it refuses."""
 
 from __future__ import annotations
 

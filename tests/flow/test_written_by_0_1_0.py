@@ -1,4 +1,4 @@
-"""A service starts on a state database of 0.1.0: it sends what was unsent, and continues every stream."""
+"""A service starts on a state database of 0.1.0: it sends the unsent predictions and continues every stream."""
 
 from __future__ import annotations
 

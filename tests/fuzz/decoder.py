@@ -1,9 +1,9 @@
-"""A million strange messages into every mapping of the fixtures: nothing but a reading or a refusal, and flat memory.
+"""A million strange messages into every mapping of the fixtures: each is read or refused, and memory stays flat.
 
-`make fuzz` runs it with atheris, which steers its inputs by what they reach in the codec. Half of the inputs are a
-payload for a mapping and topic that their first bytes choose, the other half a good message with a piece replaced. Any
-other exception, a reading that could not be stored or published, or an input that takes longer than ten seconds ends
-the run, and build/fuzz holds the input that did it.
+`make fuzz` runs it with atheris, which chooses inputs by the code that they reach in the decoder. Half of the inputs
+are a payload for a mapping and topic that the first bytes choose. The other half are good messages with a part
+replaced. Any other exception, a reading that cannot be stored or published, or an input that takes over ten seconds
+ends the run, and build/fuzz then holds that input.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STEADY = 0.1  # of the run, after which caches and the corpus are what they wil
 
 
 def decode(data: bytes) -> str:
-    """One input through one decoder; what became of it."""
+    """Decode one input; "read", "ignored" or "refused"."""
     if len(data) < 4:
         return "ignored"
     if data[0] >= 128:
@@ -47,7 +47,7 @@ def decode(data: bytes) -> str:
     else:
         name, payload = NAMES[data[0] % len(NAMES)], data[4:]
         topic = TOPICS[name][data[1] % len(TOPICS[name])]
-        if data[2] >= 250:  # now and then a level that was made up
+        if data[2] >= 250:  # sometimes an invented topic level
             topic = f"{topic.rpartition('/')[0]}/{data[4:14].decode('utf-8', 'surrogateescape')}"
     try:
         readings = DECODERS[name].readings(topic, payload, PROPERTIES, 1.7e9)
@@ -64,7 +64,7 @@ def decode(data: bytes) -> str:
 
 
 class Tally:
-    """Counts inputs; says at the end how fast they went and what became of the memory."""
+    """Counts inputs; prints the rate and the memory at the end."""
 
     def __init__(self, runs: int) -> None:
         self._runs, self._done = runs, 0
@@ -86,8 +86,8 @@ class Tally:
             print(f"{self._done:,} inputs ({became}), {rate:,.0f} inputs/s, RSS {memory}", flush=True)
 
 
-def words() -> str:
-    """What payloads are made of, as libFuzzer's dictionary: signs, and every quoted key and number of the fixtures."""
+def dictionary() -> str:
+    """A dictionary for libFuzzer: punctuation, and every quoted key and number of the fixtures."""
     found = {"{", "}", "[", "]", ",", "null", "true", "NaN", "-Infinity", "1e400", "85.0", "unavailable", "1709251200"}
     for message in MESSAGES:
         found.update(re.findall(r'"[^"\\\\]+":?|-?[\d.]+', message.payload.decode("ascii", "ignore")))
@@ -107,7 +107,7 @@ def main() -> None:
         (corpus / f"{number}").write_bytes(bytes([NAMES.index(message.mapping), topic, 0, 0]) + message.payload)
         for at in range(0, 256, 16):
             (corpus / f"{number}-{at}").write_bytes(bytes([128, number, at, 0]))
-    (FOLDER / "words").write_text(words())
+    (FOLDER / "words").write_text(dictionary())
     limits = [f"-runs={runs}", "-max_len=600", "-timeout=10", "-verbosity=0"]
     atheris.Setup(
         [sys.argv[0], str(corpus), *limits, f"-dict={FOLDER}/words", f"-artifact_prefix={FOLDER}/"], Tally(runs)

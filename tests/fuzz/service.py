@@ -1,11 +1,13 @@
-"""Strange messages into the whole service: every one is answered for, no reading steps twice, memory stays flat.
+"""Strange messages into the whole service: each is acknowledged, no reading steps twice, memory stays flat.
 
-`make fuzz` runs it. Only the broker is made up (`Field`): it sends good readings and, in between, repeats, late ones,
-those of other devices, broken and hostile ones; it cuts connections and kills the service, and sends again what was not
-acknowledged. Decoder, predictor, database and outbox are the service's own. The run ends with an error at any
-exception, at a batch that takes longer than ten seconds, at a revision that does not follow the one before, where a
-stream counts more or fewer steps than it got readings, where a message stays unacknowledged, and where memory grows by
-more than a twentieth.
+`make fuzz` runs it. Only the broker is simulated (`SimulatedBroker`). It sends good readings, repeated and late ones,
+messages of other devices, and broken and hostile ones. It cuts connections, and kills the service between two batches,
+before a commit, before the predictions are published and before the readings are acknowledged. Then it sends again what
+was not acknowledged. Decoder, predictor, database and outbox are those of the service.
+
+The run fails at any exception, at a batch over ten seconds, at a revision that does not follow the one before, where
+the number of steps of a stream is not that of its readings, where a message stays unacknowledged, where a kind of kill
+never happened, and where memory grows by more than a twentieth.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from tests.paths import PUMP, ROOT
 
 FOLDER = ROOT / "build/fuzz-service"
 STREAMS = 300  # of which the service keeps 200 in memory
-STRANGERS = 50
+UNKNOWN_DEVICES = 50
 _STEADY = 0.2  # of the run, after which caches and the database are what they will be
 _TIMES_KEPT = 30
 _START_S = 1_700_000_000.0
@@ -57,21 +59,26 @@ _HOSTILE = [
 _STRANGE_TOPICS = ["sensors/", "sensors/a/b", "sensors/\x01", "sensors/" + "x" * 300, "elsewhere", "sensors/$SYS"]
 
 
+KILLS = ("between batches", "before commit", "before publish", "before acknowledge")
+
+
 class KilledError(Exception):
-    """The moment at which a process would be gone."""
+    """Ends the service where a kill would end its process."""
 
 
-class Field:
-    """Replaces the connection and its broker: messages come at least once, in order, until they are acknowledged."""
+class SimulatedBroker:
+    """In place of the connection: it delivers messages at least once, in order, until they are acknowledged."""
 
     def __init__(self, messages: int, seed: int) -> None:
         self.address, self.connected, self.connection_count = Address("fuzz", 1883), True, 1
         self.counts: Counter[str] = Counter()
         self.unconfirmed: set[int] = set()
-        self.readings: Counter[str] = Counter()  # different times that were predicted, by stream
+        self.readings: Counter[str] = Counter()  # distinct predicted times, by stream
         self.steps: Counter[str] = Counter()  # the highest number of a step, by stream
-        self._revisions: dict[str, dict[str, list[int]]] = {}  # by stream and time, of late: their digests
-        self.sent = self.kills = self.cuts = 0
+        self._revisions: dict[str, dict[str, list[int]]] = {}  # recent ones, by stream and time: their digests
+        self.sent = self.cuts = 0
+        self.kills: Counter[str] = Counter()
+        self.serving = False  # so that a kill ends `run`
         self.longest_s = 0.0
         self.stop: Callable[[], None] = lambda: None
         self._left = messages
@@ -84,7 +91,13 @@ class Field:
         self._packet_id = self._number = 0
         self._polled_at = time.monotonic()
 
-    # what a service calls
+    def kill_sometimes(self, point: str) -> None:
+        """End the service here, in one of 30 calls."""
+        if self.serving and self._random.random() < 1 / 30:
+            self.kills[point] += 1
+            raise KilledError
+
+    # what a service calls on its connection
 
     def poll(self, timeout_s: float, *, read: bool = True) -> list[Message]:
         now = time.monotonic()
@@ -92,10 +105,8 @@ class Field:
         chance = self._random.random()
         if chance < 0.5:
             self._confirm()
-        if chance > 0.985:
-            self.kills += 1
-            raise KilledError
-        if chance > 0.95:
+        self.kill_sometimes("between batches")
+        if chance > 0.965:
             messages = self.cut()
         elif not self._left and not self._unacknowledged:
             self.stop()
@@ -109,26 +120,29 @@ class Field:
         return messages
 
     def publish_many(self, items: Sequence[tuple[str, bytes]], **how: Any) -> list[int]:
-        for topic, payload in items:
-            if topic.startswith("predictions/"):
-                self._check(payload)
+        predictions = [payload for topic, payload in items if topic.startswith("predictions/")]
+        if predictions:
+            self.kill_sometimes("before publish")
+        for payload in predictions:
+            self._check(payload)
         numbers = list(range(self._number, self._number + len(items)))
         self._number += len(items)
         self.unconfirmed.update(numbers)
         return numbers
 
     def publish(self, topic: str, payload: str | bytes, **how: Any) -> int:
-        if payload:  # none takes a retained one away
+        if payload:  # an empty one deletes a retained message
             json.loads(payload)
         return 0
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
+        self.kill_sometimes("before acknowledge")
         for message in messages:
             if message.connection == self.connection_count:
                 self._unacknowledged.pop(message.packet_id, None)
 
     def abort_connect(self) -> None:
-        """There is no attempt to connect here."""
+        """Nothing to do: there is no connection attempt here."""
 
     def close(self, timeout_s: float = 1.0) -> None:
         self.connected = False
@@ -178,11 +192,11 @@ class Field:
             topic, payload = self._held.pop(0)
         elif chance < 0.90:
             other = self._random.choice(self._others)
-            topic, payload = self._random.choice([other.topic, self._stranger()]), other.payload
+            topic, payload = self._random.choice([other.topic, self._unknown_device()]), other.payload
         elif chance < 0.96:
-            topic, payload = self._stranger(), self._mutated(self._fresh_payload(0))
+            topic, payload = self._unknown_device(), self._mutated(self._fresh_payload(0))
         else:
-            topic = self._random.choice([self._stranger(), *_STRANGE_TOPICS])
+            topic = self._random.choice([self._unknown_device(), *_STRANGE_TOPICS])
             payload = self._random.choice(_HOSTILE)
             retained, qos = self._random.random() < 0.2, self._random.choice([0, 1])
         self._packet_id = self._packet_id % 65535 + 1
@@ -191,8 +205,8 @@ class Field:
             self._unacknowledged[self._packet_id] = message
         return message
 
-    def _stranger(self) -> str:
-        return f"sensors/stranger-{self._random.randrange(STRANGERS)}"
+    def _unknown_device(self) -> str:
+        return f"sensors/unknown-{self._random.randrange(UNKNOWN_DEVICES)}"
 
     def _fresh(self) -> tuple[str, bytes]:
         stream = self._random.randrange(STREAMS)
@@ -212,21 +226,31 @@ class Field:
         return payload[:at] + self._random.randbytes(self._random.randrange(4)) + payload[at + 1 :]
 
 
-def serve(field: Field, config: Path) -> Counter[str]:
-    """The service until the field has no more to say, started again after every kill; what it counted, in all."""
+def serve(broker: SimulatedBroker, config: Path) -> Counter[str]:
+    """The service until the broker has sent all, started again after every kill; what it counted in total."""
     counts: Counter[str] = Counter()
     while True:
-        with mock.patch("edge_lstm.service.service.MqttConnection", return_value=field):
+        with mock.patch("edge_lstm.service.service.MqttConnection", return_value=broker):
             service = Service(read_service_config(config), config.parent)
-        field.stop = service.stop
+        broker.stop = service.stop
+        commit = service._store.commit
+
+        def killed_or_commit(*arguments: Any, commit: Callable[..., None] = commit) -> None:
+            broker.kill_sometimes("before commit")
+            commit(*arguments)
+
+        service._store.commit = killed_or_commit  # type: ignore[method-assign]
         ended = True
         if counts:
-            service._receive(field.cut())
+            service._receive(broker.cut())
+        broker.serving = True
         try:
             service.run()
         except KilledError:
-            service._store._database.close()  # what the system does for a process that is gone
+            service._store._database.close()  # as the kernel does for a dead process
             ended = False
+        finally:
+            broker.serving = False
         counts += Counter({**service._totals(), "readings": int(service.stats.figures()["readings"]), "runs": 1})
         if ended:
             return counts
@@ -237,7 +261,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=200_000, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     arguments = parser.parse_args()
-    logging.disable(logging.ERROR)  # it has much to say of such a broker
+    logging.disable(logging.ERROR)  # it logs much about such a broker
     warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, where a hostile value overflows
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -248,21 +272,24 @@ def main() -> None:
         'mqtt.url = "mqtt://fuzz"\n'
     )
     early = int(_STEADY * arguments.messages)
-    field = Field(early, arguments.seed)
+    broker = SimulatedBroker(early, arguments.seed)
     begun = time.monotonic()
-    counts = serve(field, config)
+    counts = serve(broker, config)
     steady = rss_mib()
-    field._left, field.connected = arguments.messages - early, True
-    counts += serve(field, config)
+    broker._left, broker.connected = arguments.messages - early, True
+    counts += serve(broker, config)
     seconds, at_end = time.monotonic() - begun, rss_mib()
-    told = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()) if count)
-    print(f"{field.sent:,} messages in {seconds:.0f} s, {field.kills} kills, {field.cuts} cuts: {told}")
+    killed = ", ".join(f"{broker.kills[point]} kills {point}" for point in KILLS)
+    counted = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()) if count)
+    print(f"{broker.sent:,} messages in {seconds:.0f} s, {killed}, {broker.cuts} cuts: {counted}")
     print(
-        f"the longest batch took {field.longest_s:.2f} s; RSS {steady:.1f} MiB after a fifth, {at_end:.1f} at the end"
+        f"the longest batch took {broker.longest_s:.2f} s; RSS {steady:.1f} MiB after a fifth, {at_end:.1f} at the end"
     )
-    if field.readings != field.steps:
-        raise AssertionError(f"steps that are no readings: {field.steps - field.readings}")
-    if field.longest_s > _LONGEST_BATCH_S:
+    if broker.readings != broker.steps:
+        raise AssertionError(f"expected a step per reading, found more: {broker.steps - broker.readings}")
+    if not all(broker.kills[point] for point in KILLS):
+        raise AssertionError(f"expected every kind of kill, found {dict(broker.kills)}")
+    if broker.longest_s > _LONGEST_BATCH_S:
         raise AssertionError("a batch took longer than ten seconds")
     if at_end > 1.05 * steady:
         raise AssertionError("memory grew by more than a twentieth")

@@ -1,4 +1,4 @@
-"""Files written by 0.1.0 open as they did: bundles, service configs, and state databases on a copy."""
+"""Files written by 0.1.0 open as before: bundles, service configs, and copies of state databases."""
 
 from __future__ import annotations
 

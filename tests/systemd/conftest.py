@@ -1,4 +1,4 @@
-"""A real systemd for a test: booted, spoken to, and gone again."""
+"""A real systemd for a test: boots it, runs commands in it, ends it."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ class System:
         ).stdout
 
     def signal(self, unit: str, name: str) -> None:
-        """To the unit's main process, past systemd."""
+        """Send a signal to the main process of the unit directly."""
         self.run("kill", f"-{name}", self.show(unit, "MainPID"))
 
     def close(self) -> None:
-        """All that runs inside ends with its init."""
+        """Kill its init: all that runs inside ends too."""
         if self._init:
             os.kill(self._init, signal.SIGKILL)
         else:

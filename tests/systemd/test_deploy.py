@@ -1,4 +1,4 @@
-"""`device deploy` to a board with a real sshd and a real systemd as its process 1; one board for all tests here."""
+"""`device deploy` to a board with a real sshd and systemd as process 1; all tests here share one board."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_lstm.streaming.reading import Reading
 from tests.conftest import Mosquitto, mosquittos
 from tests.deadline import wait_until
 from tests.flow.conftest import Subscriber
-from tests.flow.ssh_door import SSHD, SshDoor
+from tests.flow.ssh_server import SSHD, SshServer
 from tests.flow.test_supervised import refused_bundle
 from tests.networks import random_network
 from tests.systemd.conftest import System, booted
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 class Plant:
-    """A device that publishes a reading a minute, and hears what is predicted of it."""
+    """A device that publishes a reading a minute, and receives the predictions."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self._subscriber = Subscriber(broker.address, "predictions/+")
@@ -50,7 +50,7 @@ class Plant:
         self._step += 1
 
     def predictions(self) -> list[tuple[int, str]]:
-        """(step of the stream, id of the bundle), as they came."""
+        """(step of the stream, id of the bundle), in the order of arrival."""
         return [(one["step"], one["bundle"]) for one in self._subscriber.payloads()]
 
     def next_prediction(self) -> tuple[int, str]:
@@ -66,10 +66,10 @@ class Plant:
 
 @dataclass
 class Board:
-    """What a person at the workstation has to do with: a host to reach, a config and a bundle."""
+    """What a user at the workstation has: a host to reach, a config and a bundle."""
 
     system: System
-    connection: SshDoor
+    connection: SshServer
     service: Path
     bundle: Path
     wheelhouse: Path
@@ -133,17 +133,17 @@ def board(
             f'[mqtt]\nurl = "{broker.address}"\nclient_id = "tank"\nusername = "tank"\npassword_file = "secret.txt"\n'
         )
         (workstation / "secret.txt").write_text("s3cret\n")
-        connection = _open_door(system)
+        connection = _open_ssh(system)
         plant = Plant(broker)
         yield Board(system, connection, service, workstation / "tank.elstm", wheelhouse, plant)
         plant.close()
 
 
-def _open_door(system: System) -> SshDoor:
+def _open_ssh(system: System) -> SshServer:
     """An sshd as a service of the booted systemd: what comes in by it is on the board."""
     keys = system.shared / "keys"
     keys.mkdir()
-    connection = SshDoor(keys, seen_at=Path("/etc/keys"))
+    connection = SshServer(keys, seen_at=Path("/etc/keys"))
     system.run("cp", "-r", keys, "/etc/keys")  # a user of the board's cannot read this machine's own folder
     system.run("chmod", "-R", "go+rX", "/etc/keys")
     system.run("chmod", 600, "/etc/keys/host")

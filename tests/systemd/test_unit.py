@@ -1,4 +1,4 @@
-"""The installed unit under a real systemd: ready, killed, hung, stopped, shut in, refused, reloaded."""
+"""The installed unit under a real systemd: ready, killed, hung, stopped, sandboxed, refused, reloaded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STOPS_WITHIN_S = 5.0
 
 @pytest.fixture
 def broker(start_mosquitto: Make, tmp_path: Path) -> Any:
-    """A mosquitto that lets strangers in, and a user only with the right password."""
+    """A mosquitto that accepts anonymous clients, and a user only with the right password."""
     passwords = tmp_path / "passwords"
     passwords.touch()
     subprocess.run(["mosquitto_passwd", "-b", str(passwords), "tank", "s3cret"], check=True, capture_output=True)
@@ -41,7 +41,7 @@ def broker(start_mosquitto: Make, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def config(bundle_path: Path, system: System, broker: Any) -> Path:
-    """A config with a password, beside its bundle, where both sides see it."""
+    """A config with a password and its bundle, in the shared folder."""
     shutil.copy(bundle_path, system.shared)
     path = system.shared / "service.toml"
     path.write_text(

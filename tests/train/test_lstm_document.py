@@ -1,4 +1,4 @@
-"""What docs/lstm.md quotes, commands and claims is what the code has, takes and gives."""
+"""docs/lstm.md: its quotes, commands and claims agree with the code."""
 
 from __future__ import annotations
 

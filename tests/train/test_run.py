@@ -1,4 +1,4 @@
-"""A whole training run: what it writes, what it says, and that the bundled recipes reach their mark."""
+"""A whole training run: its files, its output, and the skill of the bundled recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for a recipe."""
+"""The hyperparameter search."""
 
 from __future__ import annotations
 

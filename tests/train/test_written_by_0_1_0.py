@@ -1,4 +1,4 @@
-"""Recipes and runs written by 0.1.0 read as they did."""
+"""Recipes and runs written by 0.1.0 are read as before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The certificate says what was measured, budgets refuse by it, and distillation is worth its name."""
+"""The certificate holds what was measured, budgets refuse by it, and distillation reduces the drift."""
 
 from __future__ import annotations
 

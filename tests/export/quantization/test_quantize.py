@@ -1,4 +1,4 @@
-"""What rounding to int8 keeps, and what it may cost."""
+"""Quantization to int8: the error of a weight, and error feedback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every scheme keeps its promise where it runs, and is refused with the reason where it does not."""
+"""Each scheme has its size and accuracy where it runs, and is refused with the reason where it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every format, scheme, cell and depth gives what torch gives, on every backend that is installed."""
+"""Every format, scheme, cell and depth gives the results of torch on every installed backend."""
 
 from __future__ import annotations
 

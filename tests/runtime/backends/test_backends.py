@@ -1,4 +1,4 @@
-"""Every backend steps a network the same way, keeps streams apart, and refuses a file that it cannot run."""
+"""Every backend steps a network the same way, isolates streams, and refuses a file that it cannot run."""
 
 from __future__ import annotations
 

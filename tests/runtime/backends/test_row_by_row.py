@@ -1,4 +1,4 @@
-"""A backend whose rows feel one another, or their place, is stepped row by row, and people are told."""
+"""A backend whose rows influence one another is stepped row by row, and this is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles from the workshop, on a device: every installed backend gives their golden vectors, or says why not."""
+"""Exported bundles on a device: every installed backend reproduces their golden vectors, or gives the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle is signed by a key, and a device that trusts one takes no other."""
+"""Signed bundles: a device with a trusted key accepts no other bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle from a stranger: whatever it holds, it is refused on one line, soon, and nothing is written or run."""
+"""Hostile bundles: refused on one line and quickly, with nothing written or run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and with which exit code; a user's mistake never shows a traceback."""
+"""The command line: output, exit codes, and no traceback for an error of the user."""
 
 from __future__ import annotations
 

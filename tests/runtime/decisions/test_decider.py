@@ -1,4 +1,4 @@
-"""Labels and alarms: what a step comes to beyond numbers."""
+"""Labels and alarms: what a step gives beside numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench: each backend and scheme in a process of its own; what dies, fails or is too dear is not recommended."""
+"""`bench` measures each variant in its own process and recommends none that crashes, fails or is over budget."""
 
 from __future__ import annotations
 

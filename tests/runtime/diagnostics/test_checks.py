@@ -1,4 +1,4 @@
-"""The doctor's checks: each light by the facts that deserve it, and nothing green that was not seen."""
+"""The checks of `doctor`: each light follows from facts, and nothing unmeasured is green."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed TOML: every fault at once, the near name suggested, a file that is no TOML."""
+"""Typed TOML: all faults at once, suggestions for misspelt keys, and invalid TOML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digits of float32 numbers: the fewest that tell them apart, the same ones whoever computes them."""
+"""Digits of float32 numbers: the shortest that read back exactly, the same on every path."""
 
 from __future__ import annotations
 

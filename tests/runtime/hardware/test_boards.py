@@ -1,4 +1,4 @@
-"""The boards: what each TOML says, which one a machine is, and what a machine that is not it hears."""
+"""The boards: what each TOML file holds, how a board is detected, and what a wrong machine is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moments of arrival: each its own, in order, also when written down in microseconds."""
+"""Arrival times: distinct and in order, also when rounded to microseconds."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which predictions are worth saying: those that moved over their band, and every correction."""
+"""Which predictions are published: those that left their deadband, and every correction."""
 
 from __future__ import annotations
 

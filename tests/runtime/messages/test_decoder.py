@@ -1,4 +1,4 @@
-"""Messages to readings: what fits, what is missing, what is refused and how; predictions to payloads and back."""
+"""Messages to readings: what is read, what is missing, what is refused; predictions to payloads and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What devices send: each message gives the readings that stand beside it, is ignored, or is refused in words."""
+"""Messages of devices: each gives its expected readings, is ignored, or is refused with a message."""
 
 from __future__ import annotations
 

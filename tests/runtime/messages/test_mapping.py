@@ -1,4 +1,4 @@
-"""The typed mapping: topic patterns, paths, presets, and the words in which a wrong one is refused."""
+"""The typed mapping: topic patterns, paths, presets, and error messages for wrong keys."""
 
 from __future__ import annotations
 

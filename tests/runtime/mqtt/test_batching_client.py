@@ -1,4 +1,4 @@
-"""The batching client's parser beside paho's own, over the same bytes, cut anywhere; and the guard of its members."""
+"""The parser of the batching client against that of paho over the same bytes, and the check of paho's members."""
 
 from __future__ import annotations
 
@@ -127,6 +127,7 @@ def test_any_stream_cut_anywhere_gives_what_paho_gives(
 def test_no_bytes_raise_out_of_loop_read(garbage: bytes, protocol: MQTTProtocolVersion) -> None:
     with fed(BatchingClient, protocol) as ours:
         ours.feed(garbage)
+        assert ours.client.socket() is None or ours._left() == 0  # it closed the connection, or read all
 
 
 def test_confirmations_in_every_form_free_their_messages() -> None:

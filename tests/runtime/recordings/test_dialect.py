@@ -1,4 +1,4 @@
-"""How a recording is written, found from its rows: times in many forms, decimal commas, and what is not guessed."""
+"""The format of a recording, detected from its rows: time formats, decimal commas, and what is not guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables: separators, headers and files as they come, and what a fault in them is called."""
+"""Tables: separators, headers and files, and the error messages for faults in them."""
 
 from __future__ import annotations
 

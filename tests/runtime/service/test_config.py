@@ -1,4 +1,4 @@
-"""service.toml: how it says who the broker is, and what it refuses to hold."""
+"""service.toml: the keys of the broker, and what is refused."""
 
 from __future__ import annotations
 

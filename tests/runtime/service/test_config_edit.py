@@ -1,4 +1,4 @@
-"""A service config gets a key: everything else in the file stays, byte for byte, or nothing is written."""
+"""Setting a key of a service config: the rest of the file stays, byte for byte, or nothing is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that wait until they are used, each claim in a process of its own: what is loaded there is what it loaded."""
+"""Modules that load at their first use; each test checks a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a board sets and a service config overrides, and that each of these keys does what it says or is refused."""
+"""Settings of a board that a service config may override: each takes effect or is refused."""
 
 from __future__ import annotations
 
@@ -171,11 +171,16 @@ def test_a_service_that_is_kept_to_its_cores_already_asks_nobody(
     one = min(cores)
     os.sched_setaffinity(0, {one})
 
+    calls: list[list[int]] = []
+
     def refused(_: int, wanted: list[int]) -> None:
-        raise PermissionError(1, "Operation not permitted")  # as the unit's system call filter has it
+        calls.append(wanted)
+        raise PermissionError(1, "Operation not permitted")  # as the unit's system call filter does
 
     monkeypatch.setattr(os, "sched_setaffinity", refused)
     run_on([one, 4711])  # a board's config on a machine with fewer cores
+    assert calls == []
+    assert os.sched_getaffinity(0) == {one}
 
 
 def test_cores_that_are_not_there_are_refused(tmp_path: Path, cores: set[int]) -> None:

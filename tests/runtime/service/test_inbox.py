@@ -1,4 +1,4 @@
-"""The intake: batches in order, and a bound by number and by bytes."""
+"""The inbox: batches in order, bounded by count and by bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be dropped of predictions on their way, and of messages that may come again."""
+"""The outbox: which predictions and which message identities may be dropped."""
 
 from __future__ import annotations
 

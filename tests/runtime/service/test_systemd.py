@@ -1,4 +1,4 @@
-"""What systemd hears of a service, word for word, over a real socket."""
+"""Notifications to systemd over a real socket."""
 
 from __future__ import annotations
 

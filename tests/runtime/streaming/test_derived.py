@@ -1,4 +1,4 @@
-"""Derived inputs, and what values go through before a network sees them."""
+"""Derived inputs, and how values are prepared for the network."""
 
 from __future__ import annotations
 

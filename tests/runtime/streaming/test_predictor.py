@@ -1,4 +1,4 @@
-"""Steps: exactly one a reading, in its stream alone, whatever the batch and whoever the neighbours."""
+"""Steps: exactly one per reading, in its own stream only, in any batch."""
 
 from __future__ import annotations
 

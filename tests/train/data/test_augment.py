@@ -1,4 +1,4 @@
-"""Augmentation: what it changes, for how long, and what it leaves as it was."""
+"""Augmentation: what it changes, for how long, and what it leaves unchanged."""
 
 from __future__ import annotations
 

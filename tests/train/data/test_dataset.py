@@ -1,4 +1,4 @@
-"""The dataset has the steps that a device takes, and targets that nobody could have known."""
+"""The dataset has the steps of a device, and targets that no input reveals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split: which step goes into which part, by time, stream and group, and what is refused."""
+"""The split: each step's part, by time, stream and group, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baselines give the numbers that one can work out by hand."""
+"""The baselines give the numbers that one computes by hand."""
 
 from __future__ import annotations
 

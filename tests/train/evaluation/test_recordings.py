@@ -1,4 +1,4 @@
-"""Recordings that others made, read by a recipe's keys alone: rows, streams, missing values, first and last times.
+"""Public recordings read with recipe keys only: rows, streams, missing values, first and last times.
 
 They need --data.
 """

@@ -1,4 +1,4 @@
-"""Training for each task: what a recipe says becomes targets, a loss, baselines and a verdict."""
+"""Training for each task: targets, loss, baselines and verdict from the recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/tasks.md: its sections are recipes, and its samples are what a model of such a recipe publishes."""
+"""docs/tasks.md: its sections are recipes, and its samples are what their models publish."""
 
 from __future__ import annotations
 

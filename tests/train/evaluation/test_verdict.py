@@ -1,4 +1,4 @@
-"""What a run comes to: everyone on the same steps, stream by stream, and in words that hold."""
+"""Evaluation of a run: all models on the same steps, scores per stream, and a true verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on a GPU, as far as that can be seen without one."""
+"""Training on a GPU, as far as a test without one can check it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for weights: repeatable, blind to the test part, and never worse than where it began."""
+"""Training: reproducible, independent of the test part, and never worse than its start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network: where it starts, and what of the inputs it sees."""
+"""The network: its initial output, and which inputs it sees."""
 
 from __future__ import annotations
 

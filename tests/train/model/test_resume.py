@@ -1,4 +1,4 @@
-"""A search that was stopped: it goes on to the same weights, or is refused."""
+"""Interrupted training: it resumes to the same weights, or is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`init`: an outline of a recipe that trains, for every task, from what a recording holds; and what it refuses."""
+"""`init`: a recipe outline for every task from a recording, that trains; and what it refuses."""
 
 from __future__ import annotations
 

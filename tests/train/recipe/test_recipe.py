@@ -1,4 +1,4 @@
-"""A recipe is understood whole or refused whole, with every fault at once."""
+"""A recipe is read completely or refused with all faults at once."""
 
 from __future__ import annotations
 
@@ -211,8 +211,10 @@ def test_a_recipe_names_its_columns_as_the_public_recording_does(data: Path, nam
     columns = recipe.columns
     table = open_table(recording_files(recipe.recording.path)[0], columns.layout)
     asked = [*columns.values.values(), *(one for one in columns.labels.values() if isinstance(one, ValueColumn))]
-    for quantity in asked:
-        column_index(table, quantity if isinstance(quantity, str) else quantity.column)  # raises where there is none
+    found = [
+        column_index(table, one if isinstance(one, str) else one.column) for one in asked
+    ]  # raises for a wrong one
+    assert len(found) == len(asked) > 0
 
 
 def test_a_written_recipe_keeps_names_that_need_quotes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real sshd's way in: its keys and configuration, and what ssh has to be told to come through it. Starts nothing."""
+"""Keys and configuration of an sshd on loopback, and an ssh configuration to reach it. Starts nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
-class SshDoor:
+class SshServer:
     """For an sshd on loopback that finds this folder at `seen_at`; the board's name is `board`."""
 
     def __init__(self, folder: Path, settings: str = "", seen_at: Path | None = None) -> None:
@@ -32,7 +32,7 @@ class SshDoor:
         self.command = [SSHD, "-D", "-e", "-f", f"{place}/sshd_config"]
 
     def configured(self, key: str = "user", known: str = "known", user: str = "root") -> Path:
-        """A configuration of ssh with that key, those hosts known, and that user there."""
+        """An ssh configuration with this key, these known hosts and this remote user."""
         path = self._folder / f"ssh-{key}-{known}-{user}"
         path.write_text(
             f"Host board\n  HostName 127.0.0.1\n  Port {self.port}\n  User {user}\n"

@@ -1,0 +1,98 @@
+"""`edge-lstm run` that kills itself at an exact point of a batch: `python killed_service.py CONFIG POINT COUNT`.
+
+A batch is committed, its predictions are published, its readings are acknowledged. A kill from outside hits the short
+time between two of these steps only by luck. Here SIGKILL comes exactly there, in the COUNT-th batch that has
+predictions and finds the broker connected. The product has no hook for it: its methods are replaced in this process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+BEFORE_COMMIT = "before-commit"  # the states have stepped in memory only
+BEFORE_PUBLISH = "before-publish"  # committed, and nothing of it sent
+BEFORE_ACKNOWLEDGE = "before-acknowledge"  # predictions are sent, and the broker will send the readings again
+POINTS = (BEFORE_COMMIT, BEFORE_PUBLISH, BEFORE_ACKNOWLEDGE)
+
+
+def kill_itself(point: str) -> None:
+    """Log the point on stderr, then SIGKILL: no handler, no `finally`, no flush runs."""
+    os.write(2, f"killed {point}\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str, count: int) -> None:
+    """Replace the methods of the store and the connection through which the `count`-th batch goes."""
+    from edge_lstm.mqtt.connection import MqttConnection
+    from edge_lstm.service.store import Store
+
+    connected = False
+    batches = 0  # those that count, of which the commit has begun
+    published = 0  # the number of the batch whose predictions were sent last
+
+    @_around(MqttConnection, "poll")
+    def poll(original: Callable[..., Any], connection: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal connected
+        messages = original(connection, *arguments, **options)
+        connected = connection.connected  # readings of a kept session come before it: the predictions then wait
+        return messages
+
+    @_around(Store, "commit")
+    def commit(original: Callable[..., None], store: Any, batch: int, rows: Any, outbox: Any, *rest: Any) -> None:
+        nonlocal batches
+        counts = bool(outbox) and connected
+        batches += counts
+        due = counts and batches == count
+        if due and point == BEFORE_COMMIT:
+            kill_itself(point)
+        original(store, batch, rows, outbox, *rest)
+        if due and point == BEFORE_PUBLISH:
+            kill_itself(point)
+
+    @_around(MqttConnection, "publish_many")
+    def publish_many(original: Callable[..., Any], connection: Any, items: Any, **options: Any) -> Any:
+        nonlocal published
+        numbers = original(connection, items, **options)
+        if any(topic.startswith("predictions/") for topic, _ in items):
+            published = batches
+        return numbers
+
+    @_around(MqttConnection, "acknowledge")
+    def acknowledge(original: Callable[..., None], connection: Any, messages: Any) -> None:
+        if messages and published == count and point == BEFORE_ACKNOWLEDGE:
+            kill_itself(point)
+        original(connection, messages)
+
+
+def _around(owner: type, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace `owner.name` by the decorated function, which gets the original first."""
+    original = getattr(owner, name)
+
+    def replace(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def replaced(*arguments: Any, **options: Any) -> Any:
+            return function(original, *arguments, **options)
+
+        setattr(owner, name, replaced)
+        return replaced
+
+    return replace
+
+
+def main(config: str, point: str, count: str) -> None:
+    from edge_lstm.cli.main import main as edge_lstm
+
+    if point not in POINTS:
+        raise SystemExit(f"expected one of {', '.join(POINTS)}, found {point!r}")
+    arm(point, int(count))
+    edge_lstm(["run", str(Path(config))])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
