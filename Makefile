@@ -52,10 +52,11 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What docs/ takes from the code: the tables of keys, and the help of the commands. Tests fail where they differ.
+# What docs/ takes from the code: the tables of keys, the help of the commands, the signatures. Tests fail where they differ.
 docs: .venv/installed
 	$(BIN)/python -m tests.config_tables
 	$(BIN)/python -m tests.make_commands_doc
+	$(BIN)/python -m tests.api_document
 
 # A million strange messages into the decoder, and 200,000 into the whole service; not part of the tests, since it takes minutes.
 fuzz: .venv/installed
