@@ -41,7 +41,7 @@ def export(
     percent) and `max_bytes` (of a variant's file) are budgets, which need a certificate. `sign_with`: a private key's
     file. Progress goes to stderr.
 
-    Raises EdgeLstmError, and leaves `path` as it was, where the run is missing or damaged, a variant fails its
+    Raises EdgeLstmError, and leaves `path` unchanged, where the run is missing or damaged, a variant fails its
     self-test or breaks a budget, or a package is missing.
     """
     from edge_lstm.foundation.extras import require

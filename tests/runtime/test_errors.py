@@ -11,7 +11,7 @@ import pytest
 
 from edge_lstm import Bundle
 from edge_lstm.backends.registry import load
-from edge_lstm.backends.selftest import SelfTestError, accepted
+from edge_lstm.backends.selftest import SelfTestError, load_verified
 from edge_lstm.bundle.archive import CERTIFICATE, GOLDEN, pack
 from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.golden import read_golden_vectors
@@ -122,6 +122,6 @@ def test_a_failed_self_test_is_a_backend_error_with_exit_code_65(
     file = sound.manifest.variants[0].file
     content = {**sound.content, file: other.content[file]}
     with pytest.raises(SelfTestError, match="expected numpy float32 to give the golden vectors") as caught:
-        accepted(Bundle.from_bytes(pack(sound.manifest, content), "tank.elstm"), "numpy", "float32")
+        load_verified(Bundle.from_bytes(pack(sound.manifest, content), "tank.elstm"), "numpy", "float32")
     assert isinstance(caught.value, BackendError)
     assert caught.value.exit_code == 65

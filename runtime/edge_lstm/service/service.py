@@ -3,7 +3,7 @@
 A batch goes: drain, decode, predict, commit, publish, acknowledge. One transaction commits the states and the
 predictions. So a crash leaves nothing (the readings come again) or everything (the predictions go out again, and
 repeated readings are recognized). Readings are acknowledged before the broker confirms the predictions: rumqttd
-confirms nothing to a client whose window of unacknowledged messages is full, so both would wait for ever.
+confirms nothing to a client whose window of unacknowledged messages is full, so both would wait without end.
 """
 
 from __future__ import annotations
