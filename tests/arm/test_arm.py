@@ -108,7 +108,7 @@ def parity(solar: Path, backend: str) -> float:
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     """Prints a measurement, whether or not pytest shows output."""
 
     def line(text: str) -> None:
@@ -118,21 +118,19 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return line
 
 
-def test_an_install_brings_no_torch_and_stays_under_200_mb(board: Board, say: Callable[[str], None]) -> None:
+def test_an_install_brings_no_torch_and_stays_under_200_mb(board: Board, report: Callable[[str], None]) -> None:
     packages = {path.name.split("-")[0].lower() for path in (board.shared / "edge-lstm").rglob("*.dist-info")}
     assert not packages & {"torch", "onnx", "tensorflow", "tflite"}
     assert {"edge_lstm", "click", "paho_mqtt"} <= packages
-    say(f"{board.name}: " + ", ".join(f"{size:.0f} MB with {extra}" for extra, size in board.installed_mb.items()))
+    report(f"{board.name}: " + ", ".join(f"{size:.0f} MB with {extra}" for extra, size in board.installed_mb.items()))
     assert next(iter(board.installed_mb.values())) < _OF_PLAN
 
 
-def test_every_backend_gives_the_golden_vectors_some_with_rows_one_at_a_time(
-    board: Board, say: Callable[[str], None]
-) -> None:
+def test_every_backend_reproduces_the_golden_vectors(board: Board, report: Callable[[str], None]) -> None:
     done = board.run("verify", "/mnt/solar.elstm", "--json")
     verdicts = {(one["backend"], one["scheme"]): one for one in json.loads(done.stdout)}
     for (backend, scheme), one in verdicts.items():
-        say(f"{board.name}, {backend} {scheme}: {'ok' if one['passed'] else 'REFUSED'}, {one['finding']}")
+        report(f"{board.name}, {backend} {scheme}: {'ok' if one['passed'] else 'REFUSED'}, {one['finding']}")
     assert done.returncode == 0, done.stderr
     assert {key: (one["passed"], one["one_by_one"]) for key, one in verdicts.items()} == {
         (backend, scheme): (True, backend in _ONE_BY_ONE)
@@ -141,16 +139,18 @@ def test_every_backend_gives_the_golden_vectors_some_with_rows_one_at_a_time(
     }
 
 
-def test_replay_gives_the_predictions_of_this_machine(board: Board, solar: Path, say: Callable[[str], None]) -> None:
+def test_replay_gives_the_predictions_of_this_machine(board: Board, solar: Path, report: Callable[[str], None]) -> None:
     for backend in backends(board):
         expected = here(solar, backend, board.shared / "700.csv")
         worst = difference(board.predictions(backend, "700.csv"), expected)
-        say(f"{board.name}, {backend} int8: {len(expected)} predictions differ by at most {worst:.1e} of the largest")
+        report(
+            f"{board.name}, {backend} int8: {len(expected)} predictions differ by at most {worst:.1e} of the largest"
+        )
         assert worst <= parity(solar, backend)
 
 
-def test_twenty_thousand_carried_steps_stay_within_a_ten_thousandth_of_this_machine(
-    board: Board, solar: Path, say: Callable[[str], None]
+def test_twenty_thousand_steps_drift_less_than_1e_4_from_this_machine(
+    board: Board, solar: Path, report: Callable[[str], None]
 ) -> None:
     backend = backends(board)[0]
     (board.shared / "long.py").write_text(_LONG)
@@ -164,14 +164,14 @@ def test_twenty_thousand_carried_steps_stay_within_a_ten_thousandth_of_this_mach
     found, wanted = np.load(board.shared / "long.npy"), np.load(expected)
     tenth = len(found) // 10
     first, last = relative_error(found[:tenth], wanted[:tenth]), relative_error(found[-tenth:], wanted[-tenth:])
-    say(
+    report(
         f"{board.name}, {backend} float32, {len(found):,} steps: {first:.1e} in the first tenth, {last:.1e} in the last"
     )
     assert max(first, last) <= 1e-4
 
 
-def test_the_service_publishes_what_this_machine_would(
-    board: Board, solar: Path, mosquitto: Any, subscribe: Callable[..., Any], say: Callable[[str], None]
+def test_the_service_publishes_the_predictions_of_this_machine(
+    board: Board, solar: Path, mosquitto: Any, subscribe: Callable[..., Any], report: Callable[[str], None]
 ) -> None:
     backend = backends(board)[0]
     (board.shared / "service.toml").write_text(
@@ -191,21 +191,23 @@ def test_the_service_publishes_what_this_machine_would(
             board.userland.stop(service)
     assert service.returncode == 0, (board.shared / "service.log").read_text()
     worst = difference(subscriber.payloads(), here(solar, backend, board.shared / "200.csv"))
-    say(f"{board.name}, {backend} int8, over the broker: at most {worst:.1e} of the largest")
+    report(f"{board.name}, {backend} int8, over the broker: at most {worst:.1e} of the largest")
     assert worst <= parity(solar, backend)
 
 
-def test_instructions_for_a_reading_are_the_same_in_every_run(board: Board, say: Callable[[str], None]) -> None:
+def test_the_instruction_count_of_a_reading_is_reproducible(board: Board, report: Callable[[str], None]) -> None:
     for backend in backends(board):
         short, long = (board.instructions(backend, f"{readings}.csv") for readings in (200, 700))
         again = board.instructions(backend, "700.csv")
         spread = abs(again - long)
-        say(f"{board.name}, {backend} int8: {(long - short) / 500:,.0f} ± {spread / 500:,.0f} instructions a reading")
+        report(
+            f"{board.name}, {backend} int8: {(long - short) / 500:,.0f} ± {spread / 500:,.0f} instructions a reading"
+        )
         assert spread / long < (5e-3 if backend == "onnx" else 1e-3)  # onnxruntime's differ by two thousandths
         assert short < long
 
 
-def test_a_userland_is_another_machine(board: Board) -> None:
+def test_a_userland_reports_its_own_architecture(board: Board) -> None:
     program = ["python3", "-c", "import platform, struct; print(platform.machine(), struct.calcsize('P'))"]
     said = board.userland.run(program, stdout=subprocess.PIPE).stdout
     assert said.split() == (["aarch64", "8"] if board.userland.machine is ARM64 else ["armv7l", "4"])

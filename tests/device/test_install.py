@@ -59,7 +59,7 @@ def lines_of(unit: str) -> list[str]:
     return [line for line in unit.splitlines() if line and line[0] not in "#["]
 
 
-def test_config_bundle_and_secret_go_to_their_places_and_the_unit_names_them(config: Path, root: Path) -> None:
+def test_install_puts_every_file_where_the_unit_expects_it(config: Path, root: Path) -> None:
     said = install(plan(config, root, PROGRAM))
     home = root / "etc/edge-lstm/edge-lstm-tank"
     assert (home / "service.toml").read_text() == config.read_text()
@@ -99,9 +99,7 @@ def test_config_bundle_and_secret_go_to_their_places_and_the_unit_names_them(con
     assert installed(root) == ["edge-lstm-tank"]
 
 
-def test_installing_again_changes_nothing_and_another_bundle_changes_all_of_its_folder_at_once(
-    config: Path, root: Path
-) -> None:
+def test_a_second_install_changes_nothing_and_a_new_bundle_is_atomic(config: Path, root: Path) -> None:
     install(plan(config, root, PROGRAM))
     before = tree(root)
     assert all(line.startswith("unchanged ") for line in install(plan(config, root, PROGRAM)))
@@ -117,9 +115,7 @@ def test_installing_again_changes_nothing_and_another_bundle_changes_all_of_its_
     )
 
 
-def test_a_step_that_fails_leaves_everything_as_it_was(
-    config: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_install_step_is_rolled_back(config: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: str) -> None:
         raise EdgeLstmError(f"expected to write {path}, found: No space left on device")  # as write_file does
 
@@ -138,7 +134,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was(
     assert tree(root) == before
 
 
-def test_a_crash_in_the_middle_is_repaired_by_the_next_run(config: Path, root: Path) -> None:
+def test_the_next_install_repairs_an_interrupted_one(config: Path, root: Path) -> None:
     wanted = plan(config, root, PROGRAM)
     program = (
         "import os, sys; from pathlib import Path; from edge_lstm.deploy import install; "
@@ -152,7 +148,7 @@ def test_a_crash_in_the_middle_is_repaired_by_the_next_run(config: Path, root: P
     assert len(list((root / "etc/edge-lstm").iterdir())) == 2
 
 
-def test_uninstall_undoes_it_and_keeps_the_state_unless_told(config: Path, root: Path) -> None:
+def test_uninstall_keeps_the_state_unless_with_state_is_given(config: Path, root: Path) -> None:
     install(plan(config, root, PROGRAM))
     state = root / "var/lib/private/edge-lstm-tank"
     state.mkdir(parents=True)
@@ -172,7 +168,7 @@ def test_uninstall_undoes_it_and_keeps_the_state_unless_told(config: Path, root:
         uninstall("edge-lstm-tank", root)
 
 
-def test_the_state_of_a_service_that_is_gone_is_taken_away_afterwards_too(config: Path, root: Path) -> None:
+def test_the_state_can_be_removed_after_the_service(config: Path, root: Path) -> None:
     install(plan(config, root, PROGRAM))
     (root / "var/lib/edge-lstm-tank").mkdir(parents=True)
     uninstall("edge-lstm-tank", root)
@@ -181,7 +177,7 @@ def test_the_state_of_a_service_that_is_gone_is_taken_away_afterwards_too(config
         uninstall("edge-lstm-tank", root, with_state=True)
 
 
-def test_what_others_wrote_is_neither_removed_nor_written_over(config: Path, root: Path) -> None:
+def test_files_of_others_are_neither_removed_nor_overwritten(config: Path, root: Path) -> None:
     units = root / "etc/systemd/system"
     (units / "multi-user.target.wants").mkdir(parents=True)
     (root / "var/lib/ssh").mkdir(parents=True)
@@ -242,7 +238,7 @@ def refusals(folder: Path) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_written(config: Path, root: Path) -> None:
+def test_an_unfit_install_is_refused_in_one_line_and_writes_nothing(config: Path, root: Path) -> None:
     (root / "proc").mkdir()
     (root / "proc/meminfo").write_text("MemTotal:  400000 kB\n")
     before, good = tree(root), config.read_text()
@@ -257,7 +253,7 @@ def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_written(config:
         assert tree(root) == before
 
 
-def test_two_services_do_not_take_each_others_place(config: Path, root: Path) -> None:
+def test_two_services_install_side_by_side(config: Path, root: Path) -> None:
     install(plan(config, root, PROGRAM))
     config.write_text(config.read_text().replace('client_id = "tank"', 'client_id = "edge-lstm-tank"'))
     with pytest.raises(EdgeLstmError, match='of client_id "edge-lstm-tank", found the service of "tank"'):
@@ -270,9 +266,7 @@ def test_two_services_do_not_take_each_others_place(config: Path, root: Path) ->
     ]
 
 
-def test_cores_that_this_machine_does_not_have_are_refused_before_anything_is_written(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_cores_are_refused_before_anything_is_written(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_lstm.deploy.install._refuse_without_systemd", lambda: None)
     config.write_text(config.read_text().replace("cores = [0]", "cores = [4711]"))
     with pytest.raises(EdgeLstmError, match="expected to run on the cores 4711, found: "):
@@ -280,7 +274,7 @@ def test_cores_that_this_machine_does_not_have_are_refused_before_anything_is_wr
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd manages this machine")
-def test_a_machine_without_systemd_hears_what_to_do(config: Path) -> None:
+def test_without_systemd_the_error_names_the_next_step(config: Path) -> None:
     with pytest.raises(
         EdgeLstmError, match="expected systemd to manage this machine, found that it does not"
     ) as caught:
@@ -288,7 +282,7 @@ def test_a_machine_without_systemd_hears_what_to_do(config: Path) -> None:
     assert "--root DIR" in caught.value.hint
 
 
-def test_a_credential_is_taken_from_systemds_own_place(config: Path, root: Path) -> None:
+def test_a_credential_comes_from_the_systemd_credential_store(config: Path, root: Path) -> None:
     config.write_text(
         config.read_text().replace('password_file = "secrets/password"', 'password_credential = "broker"')
     )
@@ -298,7 +292,7 @@ def test_a_credential_is_taken_from_systemds_own_place(config: Path, root: Path)
     assert "secrets/password" not in plan(config, root, PROGRAM).files
 
 
-def test_a_python_under_home_is_bound_into_what_the_service_sees(config: Path, root: Path) -> None:
+def test_a_python_under_home_is_visible_to_the_service(config: Path, root: Path) -> None:
     home = Program(Path("/home/me/venv 1/bin/python"), (Path("/home/me/venv 1"), Path("/usr")))
     unit = lines_of(plan(config, root, home).unit)
     assert 'ExecStart="/home/me/venv 1/bin/python" -m edge_lstm run /etc/edge-lstm/edge-lstm-tank/service.toml' in unit
@@ -332,13 +326,13 @@ def units_of(config: Path, root: Path) -> list[Plan]:
 
 
 @needs_systemd_analyze
-def test_systemd_has_nothing_to_say_against_any_unit(config: Path, root: Path, tmp_path: Path) -> None:
+def test_systemd_analyze_accepts_every_unit(config: Path, root: Path, tmp_path: Path) -> None:
     for wanted in units_of(config, root):
         assert analyzed(tmp_path, wanted, "verify", "--man=no") == ""
 
 
 @needs_systemd_analyze
-def test_systemd_rates_every_units_exposure_at_one_and_a_half_or_less(config: Path, root: Path, tmp_path: Path) -> None:
+def test_systemd_rates_every_units_exposure_at_most_1_5(config: Path, root: Path, tmp_path: Path) -> None:
     for wanted in units_of(config, root):
         said = analyzed(
             tmp_path, wanted, "security", "--offline=true", f"--threshold={int(10 * HIGHEST_EXPOSURE)}", "--no-pager"
@@ -347,7 +341,7 @@ def test_systemd_rates_every_units_exposure_at_one_and_a_half_or_less(config: Pa
         assert exposure <= HIGHEST_EXPOSURE, said
 
 
-def test_a_gpu_is_let_through_only_where_its_provider_is_asked_for(config: Path) -> None:
+def test_the_unit_allows_a_gpu_only_for_its_provider(config: Path) -> None:
     config.write_text(
         config.read_text().replace('backend = "numpy"', 'backend = "onnx"\nproviders = ["CUDAExecutionProvider"]')
     )
@@ -365,7 +359,7 @@ def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_the_verbs_install_show_and_uninstall(config: Path, root: Path) -> None:
+def test_the_commands_install_show_and_uninstall(config: Path, root: Path) -> None:
     dry = run("install", config, "--root", root, "--dry-run")
     assert dry.stdout.startswith("# Written by edge-lstm device install")
     assert "would write /etc/edge-lstm/edge-lstm-tank/tank.elstm" in dry.stderr

@@ -31,11 +31,11 @@ _OF_PLAN = 200e6  # bytes of an install
         ("flatbuffers-25.12.19-py2.py3-none-any.whl", True),
     ],
 )
-def test_a_board_takes_wheels_of_its_python_its_processor_and_no_newer_glibc(wheel: str, taken: bool) -> None:
+def test_a_board_takes_wheels_of_its_python_processor_and_glibc(wheel: str, taken: bool) -> None:
     assert BOOKWORM.takes(wheel) is taken
 
 
-def test_numpy_is_left_to_the_distribution_on_32_bits_and_to_the_runtime_that_needs_an_old_one() -> None:
+def test_numpy_is_left_out_on_32_bits_and_for_tflite_runtime() -> None:
     assert Target("3.11", "armv7l", "2.36").from_distribution == {"numpy"}
     assert BOOKWORM.from_distribution == frozenset()
     assert "\nnumpy==" in constraints(["tflite"])
@@ -43,7 +43,7 @@ def test_numpy_is_left_to_the_distribution_on_32_bits_and_to_the_runtime_that_ne
     assert "\ntflite-runtime==2.14.0\n" in constraints(["tflite-runtime"])
 
 
-def test_the_own_wheel_is_whole_pure_and_the_same_each_time(tmp_path: Path) -> None:
+def test_our_own_wheel_is_complete_pure_and_reproducible(tmp_path: Path) -> None:
     name, content = own_wheel()
     assert name.endswith("-py3-none-any.whl")
     assert own_wheel() == (name, content)
@@ -92,7 +92,7 @@ def test_litert_for_a_64_bit_board_brings_no_torch_and_stays_under_200_mb(tmp_pa
     assert unpacked < _OF_PLAN
 
 
-def test_what_only_the_boards_python_needs_is_there_too(tmp_path: Path) -> None:
+def test_a_wheelhouse_holds_what_only_the_boards_python_needs(tmp_path: Path) -> None:
     """pip asks such conditions about the Python that it runs on: tomli is for 3.10 alone."""
     wheels = collected(tmp_path / "wheels", Target("3.10", "aarch64", "2.35"), [])
     assert wheels.keys() == {"edge_lstm", "click", "numpy", "paho_mqtt", "tomli"}
@@ -105,14 +105,14 @@ def test_a_32_bit_board_gets_tflite_runtime_and_no_numpy(tmp_path: Path) -> None
     assert wheels["tflite_runtime"].name.endswith("-cp311-cp311-manylinux_2_34_armv7l.whl")
 
 
-def test_a_folder_of_other_things_is_no_place_for_a_wheelhouse(tmp_path: Path) -> None:
+def test_a_wheelhouse_is_not_written_into_a_folder_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(EdgeLstmError, match=r"expected a wheelhouse or an empty folder at .*, found other files"):
         collect(tmp_path, "a board", [BOOKWORM], [])
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_an_extra_that_edge_lstm_does_not_have_is_refused_before_anything_is_downloaded(tmp_path: Path) -> None:
+def test_an_unknown_extra_is_refused_before_any_download(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edge_lstm", "device", "wheelhouse", "raspberry-pi-4", "-o", str(tmp_path / "w")]
     done = subprocess.run([*command, "--extra", "sining"], capture_output=True, text=True)
     assert done.returncode == 1

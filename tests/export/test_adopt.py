@@ -64,7 +64,9 @@ def test_a_model_with_explicit_states_becomes_a_bundle_that_verifies(tmp_path: P
     assert "adopted" not in CliRunner().invoke(main, ["inspect", str(tmp_path / "small.elstm")]).stderr
 
 
-def test_our_own_graph_is_adopted_too(make_checkpoint: Callable[..., Checkpoint], tmp_path: Path) -> None:
+def test_an_exported_graph_of_our_own_can_be_adopted(
+    make_checkpoint: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
     checkpoint = make_checkpoint("gru", 2)
     content = write_onnx(checkpoint.model.network(), checkpoint.contract).replace(b"features", b"readings")
     (tmp_path / "ours.onnx").write_bytes(content)
@@ -81,7 +83,7 @@ def test_our_own_graph_is_adopted_too(make_checkpoint: Callable[..., Checkpoint]
         (("--state", "h=y", "--constant", "x=1"), {}, "expected one float input besides the states, found none"),
     ],
 )
-def test_a_model_that_cannot_be_proven_is_refused_and_leaves_no_file(
+def test_a_model_without_parity_is_refused_and_leaves_no_file(
     tmp_path: Path, arguments: tuple[str, ...], changes: dict[str, Any], found: str
 ) -> None:
     small_model(tmp_path / "small.onnx", **changes)
@@ -136,7 +138,7 @@ def gru_model(path: Path, *, as_sequence: bool = True, names: tuple[str, str] = 
         {"save_as_external_data": True, "location": "gru.data", "size_threshold": 0},
     ],
 )
-def test_a_model_as_frameworks_export_it_is_adopted_and_streams_alike(tmp_path: Path, form: dict[str, Any]) -> None:
+def test_a_framework_export_is_adopted_and_streams_alike(tmp_path: Path, form: dict[str, Any]) -> None:
     gru_model(tmp_path / "gru.onnx", **form)
     result = adopt(tmp_path / "gru.onnx", "-o", tmp_path / "gru.elstm")
     assert result.exit_code == 0, result.output
@@ -160,7 +162,7 @@ def test_a_model_as_frameworks_export_it_is_adopted_and_streams_alike(tmp_path: 
 
 
 @pytest.mark.parametrize(("kind", "named"), [(TensorProto.DOUBLE, "x, h, y, next_h"), (TensorProto.FLOAT16, "x, h")])
-def test_a_model_of_other_numbers_than_float32_is_refused(tmp_path: Path, kind: int, named: str) -> None:
+def test_a_model_that_is_not_float32_is_refused(tmp_path: Path, kind: int, named: str) -> None:
     small_model(tmp_path / "small.onnx")
     model = onnx.load(tmp_path / "small.onnx")
     for port in (*model.graph.input, *model.graph.output):
@@ -172,7 +174,7 @@ def test_a_model_of_other_numbers_than_float32_is_refused(tmp_path: Path, kind: 
     assert not (tmp_path / "small.elstm").exists()
 
 
-def test_a_model_that_runs_away_is_refused_on_one_line(tmp_path: Path) -> None:
+def test_a_diverging_model_is_refused_on_one_line(tmp_path: Path) -> None:
     small_model(tmp_path / "small.onnx")
     model = onnx.load(tmp_path / "small.onnx")
     grown = next(node for node in model.graph.node if node.op_type == "Tanh")
@@ -185,7 +187,7 @@ def test_a_model_that_runs_away_is_refused_on_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="the package silero-vad is not installed")
-def test_the_real_voice_detector_gives_its_own_wrappers_probabilities(tmp_path: Path) -> None:
+def test_an_adopted_voice_detector_matches_its_original_wrapper(tmp_path: Path) -> None:
     package = importlib.util.find_spec("silero_vad")
     assert package is not None
     assert package.origin is not None
@@ -246,7 +248,7 @@ def test_an_adopted_bundle_is_verified_and_measured_like_any_other(adopted: Path
     assert [pace["batch"] for pace in variant["measured"]["paces"]] == [1, 8, 64, 256]
 
 
-def test_an_adopted_bundle_hears_a_wav_file_frame_by_frame(adopted: Path, tmp_path: Path) -> None:
+def test_an_adopted_bundle_processes_a_wav_file_frame_by_frame(adopted: Path, tmp_path: Path) -> None:
     samples = (tone_and_noise(4 * 50 + 3) * 32767).astype("<i2")
     with wave.open(str(tmp_path / "hall.wav"), "wb") as sound:
         sound.setnchannels(1)
@@ -263,7 +265,7 @@ def test_an_adopted_bundle_hears_a_wav_file_frame_by_frame(adopted: Path, tmp_pa
     assert np.ptp(found) > 0.05
 
 
-def test_an_adopted_bundle_is_served_over_a_broker_with_its_state_carried(adopted: Path, tmp_path: Path) -> None:
+def test_an_adopted_bundle_runs_as_a_service_and_carries_its_state(adopted: Path, tmp_path: Path) -> None:
     frames = np.random.default_rng(2).normal(0, 1, (30, 4)).astype(np.float32)
     with EmbeddedBroker() as broker:
         config = tmp_path / "service.toml"

@@ -48,7 +48,7 @@ def test_exporting_twice_gives_the_same_bytes(make_checkpoint: MakeCheckpoint, t
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
-def test_a_bundle_holds_each_variant_with_its_file_and_a_card(small: Checkpoint, tmp_path: Path) -> None:
+def test_a_bundle_holds_every_variant_and_a_model_card(small: Checkpoint, tmp_path: Path) -> None:
     exported = export_bundle(small, tmp_path / "tank.elstm")
     bundle = Bundle.open(tmp_path / "tank.elstm")
     assert bundle.id == exported.bundle.id
@@ -78,7 +78,7 @@ def test_a_variant_that_no_backend_here_runs_is_called_unproven(
 
 
 @pytest.mark.parametrize(("from_step", "first"), [(1, 1), (500, 500)])
-def test_a_backend_that_answers_garbage_is_refused_with_its_first_wrong_step(
+def test_a_wrong_backend_is_refused_with_its_first_wrong_step(
     small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_step: int, first: int
 ) -> None:
     honest = onnx_backend.OnnxBackend.step
@@ -100,7 +100,7 @@ def test_a_backend_that_answers_garbage_is_refused_with_its_first_wrong_step(
     assert (tmp_path / "tank.elstm").read_text() == "an older bundle"
 
 
-def test_a_backend_that_couples_streams_is_exported_for_as_one_that_goes_row_by_row(
+def test_a_backend_that_couples_streams_is_exported_row_by_row(
     small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = ReferenceBackend.step
@@ -120,7 +120,7 @@ def test_a_backend_that_couples_streams_is_exported_for_as_one_that_goes_row_by_
     assert "<td>none: one at a time</td>" in model_page(exported.bundle)
 
 
-def test_a_tflite_device_may_approximate_by_a_twenty_thousandth_and_the_exporting_machine_may_not(
+def test_tflite_has_a_wider_tolerance_on_a_device_than_at_export(
     small: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = export_bundle(small, tmp_path / "tank.elstm").bundle
@@ -158,7 +158,7 @@ def test_a_scheme_that_drifts_too_far_is_refused(
 
 
 @pytest.mark.parametrize("magnitude", [1e5, 1e6])
-def test_outputs_that_vary_by_a_ten_thousandth_of_their_magnitude_are_exported(
+def test_outputs_that_vary_little_for_their_magnitude_are_exported(
     make_checkpoint: Callable[..., Checkpoint], tmp_path: Path, magnitude: float
 ) -> None:
     """An air pressure in pascals: backends differ by last bits, which are more than 1e-4 of its standard deviation."""
@@ -205,7 +205,7 @@ def test_a_short_tape_is_repeated_to_a_thousand_steps(make_checkpoint: MakeCheck
         (np.full((50, 3), np.nan, np.float32), "expected an input sequence of finite numbers"),
     ],
 )
-def test_a_tape_that_proves_nothing_is_refused(
+def test_a_golden_tape_that_tests_nothing_is_refused(
     small: Checkpoint, tmp_path: Path, inputs: np.ndarray, found: str
 ) -> None:
     with pytest.raises(EdgeLstmError, match=found):

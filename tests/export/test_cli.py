@@ -32,7 +32,7 @@ def export(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["export", "--no-certificate", *map(str, arguments)])
 
 
-def test_a_run_becomes_a_bundle_and_a_table_of_what_was_proven(
+def test_export_writes_a_bundle_and_prints_the_parity_table(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,7 @@ def test_schemes_and_formats_can_be_left_out(run_dir: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("scheme", "backend"), [("int8-static", "litert"), ("int4", "tflite-runtime")])
-def test_verify_says_why_a_backend_may_not_run_a_scheme(
+def test_verify_gives_the_reason_why_a_backend_cannot_run_a_scheme(
     run_dir: Path, tmp_path: Path, scheme: str, backend: str
 ) -> None:
     if backend not in installed():
@@ -71,7 +71,7 @@ def test_verify_says_why_a_backend_may_not_run_a_scheme(
     ("option", "known"),
     [("--scheme", "float32, float16, int8, int8-dynamic, int8-static, int4"), ("--format", "onnx, tflite, numpy")],
 )
-def test_an_unknown_name_is_wrong_usage_and_lists_the_known_ones(run_dir: Path, option: str, known: str) -> None:
+def test_an_unknown_name_is_a_usage_error_and_lists_the_known_ones(run_dir: Path, option: str, known: str) -> None:
     result = export(run_dir, option, "float32x")
     assert result.exit_code == 2
     assert f"expected names of {known}, found 'float32x'" in result.stderr
@@ -101,7 +101,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         (lambda content: [one.zero_() for name, one in content["weights"].items() if "rnn" in name], "to change along"),
     ],
 )
-def test_a_checkpoint_that_training_did_not_write_is_refused_on_one_line(
+def test_a_foreign_checkpoint_is_refused_on_one_line(
     run_dir: Path, tmp_path: Path, change: Callable[[Any], Any], found: str
 ) -> None:
     content = torch.load(run_dir / "checkpoint.pt", weights_only=True)
@@ -140,7 +140,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert result.stderr == f"error: {package} is not installed here\nhint: run pip install 'edge-lstm[{extras}]'\n"
 
 
-def test_the_verb_explains_itself_where_none_of_the_packages_is_installed() -> None:
+def test_export_help_works_without_the_export_packages() -> None:
     program = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'tflite', 'flatbuffers'): sys.modules[name] = None\n"

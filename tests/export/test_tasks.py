@@ -83,7 +83,7 @@ def edge_lstm(*arguments: object) -> str:
 
 
 @pytest.mark.parametrize("task", list(TASKS))
-def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(task: str, tmp_path: Path) -> None:
+def test_each_task_predicts_the_same_in_training_and_on_the_device(task: str, tmp_path: Path) -> None:
     write_mill(tmp_path)
     (tmp_path / "mill.toml").write_text(COMMON.format(task=task, model=MODELS.get(task, "hidden = 6")) + TASKS[task])
     run, bundle_path = tmp_path / "run", tmp_path / "mill.elstm"
@@ -140,7 +140,7 @@ def test_a_task_goes_from_a_recipe_to_a_device_and_says_there_what_it_said_here(
         assert names == wanted.get(task, ["power+0"])
 
 
-def test_a_run_without_its_recording_exports_all_the_same_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_run_without_its_recording_exports_and_reports_the_gap(tmp_path: Path) -> None:
     write_mill(tmp_path)
     (tmp_path / "mill.toml").write_text(COMMON.format(task="regress", model="hidden = 6") + TASKS["regress"])
     edge_lstm("train", tmp_path / "mill.toml", "-o", tmp_path / "run")

@@ -20,7 +20,7 @@ RUNS: dict[str, Any] = json.loads((WRITTEN / "runs.json").read_text(encoding="ut
 
 
 @pytest.mark.parametrize("task", RUNS)
-def test_a_run_exports_into_a_bundle_of_its_contract_that_verifies(task: str, tmp_path: Path) -> None:
+def test_a_run_of_0_1_0_exports_into_a_bundle_that_verifies(task: str, tmp_path: Path) -> None:
     run_dir, path = tmp_path / "run", tmp_path / "mill.elstm"
     shutil.copytree(WRITTEN / "runs" / task, run_dir)
     result = CliRunner().invoke(main, ["export", str(run_dir), "-o", str(path), "--no-certificate"])

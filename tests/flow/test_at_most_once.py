@@ -44,9 +44,9 @@ class Conversation:
             self.connection.publish_many(messages, qos=0)
             if self.connection.counts["shed"] == shed:
                 return
-            self.hear()
+            self.receive()
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         messages = self.connection.poll(0.01)
         self.connection.acknowledge(messages)
         for message in messages:
@@ -57,11 +57,11 @@ class Conversation:
                 self.steps.append(facts["step"])
 
     def wait(self, done: Callable[[], bool], what: str) -> None:
-        def heard() -> bool:
-            self.hear()
+        def received() -> bool:
+            self.receive()
             return done()
 
-        wait_until(heard, what)
+        wait_until(received, what)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def conversation(mosquitto: Any) -> Iterator[Conversation]:
     made.connection.close()
 
 
-def test_a_checkpoint_and_a_stop_keep_the_states_and_a_kill_forgets_what_came_since(
+def test_a_kill_loses_only_the_steps_since_the_last_checkpoint(
     bundle_path: Path, mosquitto: Any, start_service: Make, conversation: Conversation
 ) -> None:
     def started(checkpoint_s: float) -> Any:
@@ -80,30 +80,30 @@ def test_a_checkpoint_and_a_stop_keep_the_states_and_a_kill_forgets_what_came_si
         service.wait_connected()
         return service
 
-    def say(first: int, count: int) -> list[int]:
+    def predicted_steps(first: int, count: int) -> list[int]:
         del conversation.steps[:]
         conversation.publish(readings_of(first, count))
         conversation.wait(lambda: len(conversation.steps) == count, f"{count} predictions arrive")
         return conversation.steps
 
     service = started(checkpoint_s=0.2)
-    assert say(0, 10) == list(range(1, 11))
+    assert predicted_steps(0, 10) == list(range(1, 11))
     conversation.wait(
         lambda: conversation.stats.get("samples") == 10 and conversation.stats["unsaved"] == 0, "a checkpoint is made"
     )
     service.kill()
     service = started(checkpoint_s=3600)
-    assert say(10, 5) == list(range(11, 16))
+    assert predicted_steps(10, 5) == list(range(11, 16))
     assert service.stop() == 0
     service = started(checkpoint_s=3600)
-    assert say(15, 5) == list(range(16, 21))
+    assert predicted_steps(15, 5) == list(range(16, 21))
     service.kill()
     service = started(checkpoint_s=3600)
-    assert say(20, 1) == [16], "the five steps since the stop are forgotten"
+    assert predicted_steps(20, 1) == [16], "the five steps since the stop are forgotten"
     assert service.stop() == 0
 
 
-def test_on_a_full_disk_predictions_go_on_and_the_states_are_kept_once_there_is_room(
+def test_predictions_continue_on_a_full_disk_and_states_follow_later(
     bundle_path: Path, mosquitto: Any, start_service: Make, conversation: Conversation, small_disk: Path
 ) -> None:
     extra = f'durability = "at-most-once"\ncheckpoint_s = 0.2\nstate = "{small_disk}/state.db"'
@@ -126,7 +126,7 @@ def test_on_a_full_disk_predictions_go_on_and_the_states_are_kept_once_there_is_
     assert service.stop() == 0
 
 
-def test_what_a_slow_broker_does_not_take_is_shed_and_counted_and_memory_stays_flat(
+def test_a_slow_broker_causes_counted_drops_and_flat_memory(
     bundle_path: Path, mosquitto: Any, start_service: Make, conversation: Conversation
 ) -> None:
     sent = 0
@@ -136,7 +136,7 @@ def test_what_a_slow_broker_does_not_take_is_shed_and_counted_and_memory_stays_f
         for _ in range(count // 1000):
             conversation.publish(readings_of(sent, 1000, streams=50))
             sent += 1000
-            conversation.hear()
+            conversation.receive()
 
     with Proxy(mosquitto.address) as proxy:
         service = start_service(bundle_path, proxy.address, 'durability = "at-most-once"\nstats_interval_s = 0.5')

@@ -34,7 +34,7 @@ def silent() -> Iterator[Address]:
 
 # socket.create_connection closes what it opened for an OSError only; the collector does it here
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_ends_an_attempt_to_connect_that_hangs(silent: Address) -> None:
+def test_a_signal_ends_a_hanging_connection_attempt(silent: Address) -> None:
     connection = MqttConnection(silent)
     connection._client.connect_timeout = 300.0  # so that a slow machine cannot take its end for ours
     former = signal.signal(signal.SIGALRM, lambda number, frame: connection.abort_connect())
@@ -49,7 +49,7 @@ def test_a_signal_ends_an_attempt_to_connect_that_hangs(silent: Address) -> None
         connection.close(0.2)
 
 
-def test_a_service_ends_while_its_broker_does_not_answer(
+def test_a_service_stops_while_its_broker_does_not_answer(
     bundle_path: Any, silent: Address, start_service: Make
 ) -> None:
     service = start_service(bundle_path, silent)
@@ -58,26 +58,22 @@ def test_a_service_ends_while_its_broker_does_not_answer(
     assert "stopped samples=0" in service.log.read_text()
 
 
-def test_a_broker_that_refuses_us_again_and_again_is_told_of_once(
-    start_mosquitto: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repeated_refusals_of_a_broker_are_logged_once(start_mosquitto: Make, caplog: pytest.LogCaptureFixture) -> None:
     connection = MqttConnection(start_mosquitto("allow_anonymous false").address)
     wait_until(lambda: (connection.poll(0.05), connection._client.connection)[1] >= 4, "four attempts are made")
     connection.close(0.2)
     assert caplog.text.count("broker refuses us") == 1
 
 
-def test_two_clients_of_one_id_are_told_that_connections_do_not_last(
-    mosquitto: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_clients_with_one_id_are_reported(mosquitto: Any, caplog: pytest.LogCaptureFixture) -> None:
     connections = [MqttConnection(mosquitto.address, "pump", session_expiry_s=60) for _ in range(2)]
 
-    def told() -> bool:
+    def logged() -> bool:
         for connection in connections:
             connection.poll(0.02)
         return "is there another client with this client_id?" in caplog.text
 
-    wait_until(told, "one of them says why it is thrown out")
+    wait_until(logged, "one of them says why it is thrown out")
     assert "client_id=pump" in caplog.text
     for connection in connections:
         connection.close(0.2)

@@ -101,7 +101,7 @@ def numbers(messages: list[Message]) -> list[int]:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_what_goes_in_at_qos_1_comes_out_once_and_in_order(mosquitto: Any, client_of: Make, protocol: str) -> None:
+def test_qos_1_messages_arrive_once_and_in_order(mosquitto: Any, client_of: Make, protocol: str) -> None:
     source = connect(client_of(mosquitto.address, protocol=protocol))
     sink = connect(client_of(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, protocol=protocol))
     sent = source.publish_many(numbered(3000))
@@ -120,7 +120,7 @@ def test_what_goes_in_at_qos_1_comes_out_once_and_in_order(mosquitto: Any, clien
     assert numbers(take(again, 1)) == [3000], "what was acknowledged does not come again"
 
 
-def test_the_embedded_broker_echoes_too(client_of: Make) -> None:
+def test_the_embedded_broker_delivers_messages(client_of: Make) -> None:
     with EmbeddedBroker() as broker:
         sink = connect(client_of(broker.address, "sink", topics=["a/+", "b/#"]))
         source = connect(client_of(broker.address_311, protocol="3.1.1"))
@@ -131,7 +131,7 @@ def test_the_embedded_broker_echoes_too(client_of: Make) -> None:
         assert numbers([message for message in arrived if message.topic == "b/x/y"]) == list(range(150))
 
 
-def test_messages_beyond_the_brokers_window_wait_in_order(client_of: Make) -> None:
+def test_messages_beyond_the_send_window_wait_in_order(client_of: Make) -> None:
     with ScriptedBroker(connack="20 06 00 00 03 21 00 05") as broker:  # Receive Maximum 5
         connection = connect(client_of(broker.address))
         connection.publish_many(numbered(12))
@@ -150,7 +150,7 @@ def test_messages_beyond_the_brokers_window_wait_in_order(client_of: Make) -> No
         assert [packet[0] for packet in packets] == [0x32] * 12 + [0x33]
 
 
-def test_a_number_stays_unconfirmed_until_the_broker_has_its_message(client_of: Make) -> None:
+def test_a_message_stays_unconfirmed_until_its_puback(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         connection = connect(client_of(broker.address))
         first, second = connection.publish_many(numbered(2))
@@ -160,7 +160,7 @@ def test_a_number_stays_unconfirmed_until_the_broker_has_its_message(client_of: 
         drive(connection, lambda: connection.unconfirmed == {first}, "the second is confirmed")
 
 
-def test_what_the_broker_does_not_want_is_counted_and_told_once(
+def test_messages_refused_by_the_broker_are_counted_and_logged_once(
     client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ScriptedBroker() as broker:
@@ -175,7 +175,7 @@ def test_what_the_broker_does_not_want_is_counted_and_told_once(
         assert "Not authorized" in caplog.text
 
 
-def test_qos_0_is_shed_and_counted_while_there_is_no_broker(mosquitto: Any, client_of: Make) -> None:
+def test_qos_0_messages_are_dropped_and_counted_without_a_broker(mosquitto: Any, client_of: Make) -> None:
     connection = client_of(mosquitto.address, topics=["t/+"], qos=0)
     connection.publish_many(numbered(3), qos=0)
     assert connection.counts["shed"] == 3
@@ -188,7 +188,7 @@ def test_qos_0_is_shed_and_counted_while_there_is_no_broker(mosquitto: Any, clie
     assert connection.counts["shed"] == 3
 
 
-def test_a_topic_that_nobody_can_publish_to_is_refused_and_nothing_is_sent(mosquitto: Any, client_of: Make) -> None:
+def test_an_invalid_topic_is_refused_and_nothing_is_sent(mosquitto: Any, client_of: Make) -> None:
     connection = connect(client_of(mosquitto.address))
     for topic in ("", "a/+", "#", "a\0b", "x" * 65536, "\ud800"):
         with pytest.raises(EdgeLstmError, match="expected a topic to publish to"):
@@ -206,7 +206,7 @@ def test_user_properties_content_type_and_expiry_arrive(mosquitto: Any, client_o
     assert numbers(arrived) == [0, 1, 2]
 
 
-def test_properties_are_on_the_wire_as_mqtt_5_writes_them_and_not_in_3_1_1(client_of: Make) -> None:
+def test_properties_are_sent_with_mqtt_5_and_not_with_3_1_1(client_of: Make) -> None:
     said = PublishProperties(expiry_s=60, content_type="x/y", user=(("k", "v"),))
     with ScriptedBroker() as broker:
         connection = connect(client_of(broker.address))
@@ -226,7 +226,7 @@ def test_properties_are_on_the_wire_as_mqtt_5_writes_them_and_not_in_3_1_1(clien
         assert packet[6:] == b"p"
 
 
-def test_a_message_of_qos_2_goes_the_way_of_the_others_and_is_completed(client_of: Make) -> None:
+def test_a_qos_2_message_is_delivered_and_completed(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: (
             publish_packet("t/in", b"0", 7, qos=2) + b"\x62\x02\x00\x07" + publish_packet("t/in", b"1", 8)
@@ -242,7 +242,7 @@ def test_a_message_of_qos_2_goes_the_way_of_the_others_and_is_completed(client_o
 # bounds
 
 
-def test_an_unread_socket_bounds_memory_and_keeps_its_connection(mosquitto: Any, client_of: Make) -> None:
+def test_an_unread_socket_bounds_memory_and_stays_connected(mosquitto: Any, client_of: Make) -> None:
     sink = connect(client_of(mosquitto.address, "sink", topics=["t/+"], session_expiry_s=60, keepalive_s=1))
     source = connect(client_of(mosquitto.address))
     count, payload = 4000, b"%06d" + b" " * 4000
@@ -259,7 +259,7 @@ def test_an_unread_socket_bounds_memory_and_keeps_its_connection(mosquitto: Any,
     assert sink.connection_count == connection
 
 
-def test_one_poll_takes_a_bounded_part_of_what_waits(mosquitto: Any, client_of: Make) -> None:
+def test_one_poll_takes_a_bounded_number_of_messages(mosquitto: Any, client_of: Make) -> None:
     sink = connect(client_of(mosquitto.address, topics=["t/+"], qos=0))
     source = connect(client_of(mosquitto.address))
     source.publish_many(numbered(20_000), qos=0)
@@ -270,7 +270,7 @@ def test_one_poll_takes_a_bounded_part_of_what_waits(mosquitto: Any, client_of: 
     assert max(sizes) < 6000
 
 
-def test_one_poll_takes_a_bounded_part_of_large_messages_too(mosquitto: Any, client_of: Make) -> None:
+def test_one_poll_takes_a_bounded_number_of_bytes(mosquitto: Any, client_of: Make) -> None:
     sink = connect(client_of(mosquitto.address, topics=["t/+"]))
     source = connect(client_of(mosquitto.address))
     source.publish_many([("t/in", bytes(500_000))] * 20)
@@ -305,7 +305,7 @@ def test_a_broker_restart_loses_nothing_in_either_direction(mosquitto: Any, clie
     settle(connection)
 
 
-def test_a_lost_session_is_said_loudly_at_the_next_connect_and_at_the_first_where_one_is_expected(
+def test_a_lost_session_is_logged_as_an_error(
     mosquitto: Any, client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = connect(client_of(mosquitto.address, "kept", topics=["t/+"], session_expiry_s=600))
@@ -320,29 +320,29 @@ def test_a_lost_session_is_said_loudly_at_the_next_connect_and_at_the_first_wher
     assert other.counts["sessions_lost"] == 1
 
 
-def test_the_availability_topic_tells_of_every_connect_and_of_a_death(mosquitto: Any, client_of: Make) -> None:
+def test_the_status_topic_reports_each_connect_and_a_crash(mosquitto: Any, client_of: Make) -> None:
     watcher = connect(client_of(mosquitto.address, topics=["status"]))
     heard: list[bytes] = []
 
-    def hear(expected: bytes) -> None:
+    def receive(expected: bytes) -> None:
         while heard[-1:] != [expected]:  # "online" may come again after a cut, as QoS 1 may
             heard.extend(message.payload for message in take(watcher, 1))
 
     with Proxy(mosquitto.address) as proxy:
         connection = connect(client_of(proxy.address, status_topic="status"))
-        hear(b"online")
+        receive(b"online")
         proxy.cut()
-        hear(b"offline")
+        receive(b"offline")
         drive(connection, lambda: connection.connection_count == 2 and connection.connected, "the connection is back")
-        hear(b"online")
+        receive(b"online")
         connection.close()
-        hear(b"offline")
+        receive(b"offline")
     late = connect(client_of(mosquitto.address, topics=["status"]))
     (message,) = take(late, 1)
     assert (message.payload, message.retained) == (b"offline", True)
 
 
-def test_an_absent_broker_is_told_of_once_and_waited_for(
+def test_an_absent_broker_is_logged_once_and_retried(
     mosquitto: Any, client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     mosquitto.stop()
@@ -357,7 +357,7 @@ def test_an_absent_broker_is_told_of_once_and_waited_for(
     connect(connection)
 
 
-def test_a_broker_that_closes_at_once_or_speaks_another_version_is_an_error_at_open(client_of: Make) -> None:
+def test_open_fails_at_a_broker_that_closes_or_has_another_version(client_of: Make) -> None:
     with ScriptedBroker(connack="20 02 00 01") as broker:
         for protocol in ("5", "3.1.1"):
             connection = client_of(broker.address, protocol=protocol)
@@ -374,7 +374,7 @@ def test_a_broker_that_closes_at_once_or_speaks_another_version_is_an_error_at_o
 
 
 @pytest.mark.parametrize("breakage", ["cut", "half_close", "swallow"])
-def test_a_broken_connection_is_noticed_and_nothing_is_lost(mosquitto: Any, client_of: Make, breakage: str) -> None:
+def test_a_broken_connection_is_detected_and_nothing_is_lost(mosquitto: Any, client_of: Make, breakage: str) -> None:
     with Proxy(mosquitto.address) as proxy:
         connection = connect(client_of(proxy.address, "echo", topics=["t/+"], session_expiry_s=600, keepalive_s=1))
         connection.publish_many(numbered(50))
@@ -392,7 +392,7 @@ def test_a_broken_connection_is_noticed_and_nothing_is_lost(mosquitto: Any, clie
         assert proxy.connections >= 2
 
 
-def test_a_slow_network_only_takes_longer(mosquitto: Any, client_of: Make) -> None:
+def test_a_slow_network_loses_nothing(mosquitto: Any, client_of: Make) -> None:
     with Proxy(mosquitto.address) as proxy:
         proxy.delay_s = 0.1
         connection = connect(client_of(proxy.address, topics=["t/+"], keepalive_s=1))
@@ -402,9 +402,7 @@ def test_a_slow_network_only_takes_longer(mosquitto: Any, client_of: Make) -> No
         assert proxy.connections == 1
 
 
-def test_8000_messages_survive_connections_that_are_cut_in_the_middle_of_packets(
-    mosquitto: Any, client_of: Make
-) -> None:
+def test_8000_messages_survive_connections_cut_inside_packets(mosquitto: Any, client_of: Make) -> None:
     count = 8000
     source = connect(client_of(mosquitto.address))
     sink = connect(client_of(mosquitto.address, "sink", topics=["out/+"], session_expiry_s=600))
@@ -430,7 +428,7 @@ def test_8000_messages_survive_connections_that_are_cut_in_the_middle_of_packets
         assert proxy.connections >= 4
 
 
-def test_an_acknowledgement_of_a_former_connection_does_not_touch_the_ids_of_this_one(client_of: Make) -> None:
+def test_an_acknowledgement_of_an_earlier_connection_is_ignored(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: publish_packet("t/in", b"%d" % connection, 7)
         connection = client_of(broker.address, topics=["t/+"], session_expiry_s=60)
@@ -448,7 +446,7 @@ def test_an_acknowledgement_of_a_former_connection_does_not_touch_the_ids_of_thi
         drive(connection, lambda: broker.received(PUBACK) == [b"\x40\x00\x07"], "the second is acknowledged")
 
 
-def test_the_client_itself_drops_acknowledgements_of_another_connection(client_of: Make) -> None:
+def test_the_client_drops_acknowledgements_of_another_connection(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         connection = connect(client_of(broker.address))
         connection._client.acknowledge_many([1, 2], connection._client.connection - 1)
@@ -457,9 +455,7 @@ def test_the_client_itself_drops_acknowledgements_of_another_connection(client_o
         assert broker.received(PUBACK) == [b"\x40\x00\x03"]
 
 
-def test_a_goodbye_is_said_even_with_a_full_window_and_by_the_broker_where_nothing_goes_out(
-    mosquitto: Any, client_of: Make
-) -> None:
+def test_close_publishes_offline_even_with_a_full_window(mosquitto: Any, client_of: Make) -> None:
     watcher = connect(client_of(mosquitto.address, topics=["status"]))
     with Proxy(mosquitto.address) as proxy:
         for stuck in (False, True):
@@ -499,7 +495,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("packet", MALFORMED.values(), ids=MALFORMED.keys())
-def test_a_malformed_packet_ends_its_connection_and_never_raises_out(client_of: Make, packet: str) -> None:
+def test_a_malformed_packet_ends_the_connection_without_an_exception(client_of: Make, packet: str) -> None:
     with ScriptedBroker() as broker:
         broker.after_subscribe = lambda connection: (
             publish_packet("t/in", b"%d" % connection, 1) + (bytes.fromhex(packet) if connection == 1 else b"")
@@ -509,7 +505,7 @@ def test_a_malformed_packet_ends_its_connection_and_never_raises_out(client_of: 
         assert numbers(take(connection, 1)) == [2], "nothing of the broken connection is handed out after it"
 
 
-def test_a_topic_that_is_no_text_is_acknowledged_and_counted(client_of: Make) -> None:
+def test_a_topic_that_is_not_utf8_is_acknowledged_and_counted(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         packet = bytes.fromhex("32 06 00 01 ff 00 09 00")
         broker.after_subscribe = lambda connection: packet + publish_packet("t/in", b"1", 10)
@@ -519,7 +515,7 @@ def test_a_topic_that_is_no_text_is_acknowledged_and_counted(client_of: Make) ->
         assert connection.counts["malformed"] == 1
 
 
-def test_a_packet_in_single_bytes_is_a_packet(client_of: Make) -> None:
+def test_a_packet_that_arrives_byte_by_byte_is_read(client_of: Make) -> None:
     with ScriptedBroker() as broker:
         connection = connect(client_of(broker.address, topics=["t/+"]))
         payload = b"7" * 20
@@ -532,7 +528,7 @@ def test_a_packet_in_single_bytes_is_a_packet(client_of: Make) -> None:
         assert [message.payload for message in arrived] == [payload] * 2
 
 
-def test_a_callback_that_raises_is_logged_with_its_trace_and_the_loop_goes_on(
+def test_an_exception_in_a_callback_is_logged_and_the_loop_continues(
     client_of: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ScriptedBroker() as broker:
@@ -553,7 +549,7 @@ def test_a_callback_that_raises_is_logged_with_its_trace_and_the_loop_goes_on(
 # which client
 
 
-def test_auto_takes_the_batching_client_with_the_paho_installed_here() -> None:
+def test_auto_chooses_the_batching_client_with_the_installed_paho() -> None:
     assert REFUSAL is None
     assert type(MqttConnection(Address("127.0.0.1", 1))._client) is BatchingClient
     assert (
@@ -561,7 +557,7 @@ def test_auto_takes_the_batching_client_with_the_paho_installed_here() -> None:
     )
 
 
-def test_a_paho_that_differs_means_stock_paho_said_once_and_a_refusal_of_batching(
+def test_an_unknown_paho_falls_back_to_the_stock_client_and_logs_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edge_lstm.mqtt.client_choice.REFUSAL", "Client._packet_handle(self)")
@@ -572,7 +568,7 @@ def test_a_paho_that_differs_means_stock_paho_said_once_and_a_refusal_of_batchin
         MqttConnection(Address("127.0.0.1", 1), options=ConnectionOptions(client="batching"))
 
 
-def test_a_subscription_that_the_broker_refuses_is_an_error_at_open(client_of: Make) -> None:
+def test_open_fails_when_the_broker_refuses_the_subscription(client_of: Make) -> None:
     refused = pytest.raises(EdgeLstmError, match="subscription refused: Not authorized")
     with ScriptedBroker(suback="90 04 {id} 00 87") as broker, refused:
         client_of(broker.address, topics=["t/+"]).open(5)

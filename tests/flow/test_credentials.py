@@ -114,7 +114,7 @@ def echo(connection: MqttConnection, count: int, size: int = 100) -> None:
     assert arrived == payloads
 
 
-def test_the_right_authority_lets_messages_through_also_those_that_tls_holds(
+def test_messages_arrive_over_tls_even_those_in_its_buffer(
     tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make
 ) -> None:
     broker = tls_broker()
@@ -125,7 +125,7 @@ def test_the_right_authority_lets_messages_through_also_those_that_tls_holds(
 
 
 @pytest.mark.parametrize("trusted", ["strange", "the system's"])
-def test_a_certificate_of_a_wrong_authority_is_refused_before_the_password_is_sent(
+def test_a_wrong_authority_is_refused_before_the_password_is_sent(
     tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make, trusted: str, caplog: Any
 ) -> None:
     broker = tls_broker(more="allow_anonymous false")
@@ -148,7 +148,7 @@ def test_a_certificate_for_another_host_is_refused(
         client_of(broker.address, tls=Tls(authorities[0].certificate)).open()
 
 
-def test_status_is_read_with_the_services_own_certificates_and_password(
+def test_status_uses_the_certificates_and_password_of_the_service(
     tls_broker: Make, authorities: tuple[Authority, Authority], tmp_path: Path
 ) -> None:
     passwords = tmp_path / "passwords"
@@ -171,7 +171,7 @@ def test_status_is_read_with_the_services_own_certificates_and_password(
     assert read_status(mqtt, tmp_path) == {"status": "offline"}
 
 
-def test_a_client_certificate_opens_a_broker_that_asks_for_one(
+def test_a_client_certificate_is_accepted(
     tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make
 ) -> None:
     ours, strange = authorities
@@ -184,7 +184,7 @@ def test_a_client_certificate_opens_a_broker_that_asks_for_one(
             client_of(broker.address, tls=Tls(ours.certificate, *certificate)).open(5)
 
 
-def test_plain_and_encrypted_ports_taken_for_each_other_are_refused(
+def test_swapped_plain_and_tls_ports_are_refused(
     tls_broker: Make, mosquitto: Any, authorities: tuple[Authority, Authority], client_of: Make
 ) -> None:
     plain = Address(mosquitto.address.host, mosquitto.address.port, tls=True)
@@ -196,7 +196,7 @@ def test_plain_and_encrypted_ports_taken_for_each_other_are_refused(
         client_of(encrypted).open(5)
 
 
-def test_the_password_of_a_file_opens_the_broker_and_a_wrong_one_is_an_error(
+def test_the_password_file_is_used_and_a_wrong_password_is_an_error(
     start_mosquitto: Make, client_of: Make, tmp_path: Path
 ) -> None:
     passwords = tmp_path / "passwords"
@@ -220,7 +220,7 @@ def test_the_password_of_a_file_opens_the_broker_and_a_wrong_one_is_an_error(
         again.open(5)
 
 
-def test_the_doctor_tells_the_version_of_tls_and_when_the_certificate_ends(
+def test_doctor_shows_the_tls_version_and_the_certificate_expiry(
     tls_broker: Make, authorities: tuple[Authority, Authority]
 ) -> None:
     url = str(tls_broker().address)
@@ -235,7 +235,7 @@ def test_the_doctor_tells_the_version_of_tls_and_when_the_certificate_ends(
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_a_service_has_openssl_in_its_memory_only_where_its_broker_speaks_tls(
+def test_openssl_is_loaded_only_for_a_tls_broker(
     bundle_path: Path, mosquitto: Any, tls_broker: Make, authorities: tuple[Authority, Authority], encrypted: bool
 ) -> None:
     extension = importlib.util.find_spec("_ssl")

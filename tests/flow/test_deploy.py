@@ -141,14 +141,14 @@ def deployed(
     return Deployed(board, service, bundle, cut_short, process.returncode, said, log)
 
 
-def test_a_deploy_that_was_cut_short_is_mended_by_the_next(deployed: Deployed) -> None:
+def test_the_next_deploy_repairs_an_interrupted_one(deployed: Deployed) -> None:
     assert deployed.cut_short == []
     assert deployed.status == 0, deployed.log
     assert f"{UNIT} runs on board; changed: the environment" in deployed.said
     assert (deployed.environment / ".complete").exists()
 
 
-def test_a_deploy_ends_with_a_prediction_and_all_in_its_place(deployed: Deployed) -> None:
+def test_a_deploy_ends_with_a_prediction_and_all_files_installed(deployed: Deployed) -> None:
     root, environment = deployed.board.root, deployed.environment
     assert "first prediction: predictions/north {" in deployed.said, deployed.log
     assert f'"bundle":"{Bundle.open(deployed.bundle).id}"' in deployed.said
@@ -162,7 +162,7 @@ def test_a_deploy_ends_with_a_prediction_and_all_in_its_place(deployed: Deployed
     os.kill(deployed.board.service_pid(UNIT), 0)
 
 
-def test_another_deploy_changes_what_differs(deployed: Deployed, wheelhouse: Path) -> None:
+def test_a_second_deploy_changes_only_what_differs(deployed: Deployed, wheelhouse: Path) -> None:
     board, service, bundle = deployed.board, deployed.service, deployed.bundle
     left = board.root / "opt/edge-lstm/incoming/0123456789ab"
     left.mkdir()  # sent for an environment that never came to be
@@ -179,7 +179,7 @@ def test_another_deploy_changes_what_differs(deployed: Deployed, wheelhouse: Pat
     assert not left.exists()
 
 
-def test_a_bundle_that_does_not_prove_itself_there_leaves_what_runs(deployed: Deployed, tmp_path: Path) -> None:
+def test_a_bundle_that_fails_verify_leaves_the_running_service(deployed: Deployed, tmp_path: Path) -> None:
     board, pid = deployed.board, deployed.board.service_pid(UNIT)
     refused_bundle(tmp_path / "strange.elstm", deployed.bundle)
     status, said, log = deploy(board, deployed.service, tmp_path / "strange.elstm")
@@ -193,7 +193,9 @@ def test_a_bundle_that_does_not_prove_itself_there_leaves_what_runs(deployed: De
     assert Bundle.open(installed).id == Bundle.open(deployed.bundle).id
 
 
-def test_a_service_that_does_not_become_ready_says_why(deployed: Deployed, broker: Mosquitto, tmp_path: Path) -> None:
+def test_a_service_that_does_not_become_ready_gives_the_reason(
+    deployed: Deployed, broker: Mosquitto, tmp_path: Path
+) -> None:
     board, service = deployed.board, write_service(tmp_path, "pond", broker.address)
     state = board.root / "var/lib/edge-lstm-pond/state.db"
     state.mkdir(parents=True)  # no database can be there
@@ -203,7 +205,7 @@ def test_a_service_that_does_not_become_ready_says_why(deployed: Deployed, broke
     assert "state.db" in log.partition("to become ready")[2]
 
 
-def test_what_the_board_says_at_installing_is_told_with_its_remedy(
+def test_an_install_error_on_the_board_is_shown_with_its_fix(
     deployed: Deployed, broker: Mosquitto, tmp_path: Path
 ) -> None:
     pid = deployed.board.service_pid(UNIT)
@@ -217,7 +219,7 @@ def test_what_the_board_says_at_installing_is_told_with_its_remedy(
     assert deployed.board.service_pid(UNIT) == pid
 
 
-def test_a_board_that_does_not_fit_is_refused_before_anything_lies_there(
+def test_an_unfit_board_is_refused_before_anything_is_copied(
     make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
 ) -> None:
     board, service = make_board(), write_service(tmp_path, "tank", NOWHERE)
@@ -233,7 +235,7 @@ def test_a_board_that_does_not_fit_is_refused_before_anything_lies_there(
     assert sorted(path.name for path in board.root.iterdir()) == ["run"]
 
 
-def test_a_board_without_systemd_is_refused_before_anything_lies_there(
+def test_a_board_without_systemd_is_refused_before_anything_is_copied(
     make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
 ) -> None:
     board = make_board(systemd=False)
@@ -243,7 +245,7 @@ def test_a_board_without_systemd_is_refused_before_anything_lies_there(
     assert sorted(path.name for path in board.root.iterdir()) == ["run"]
 
 
-def test_an_environment_that_fails_is_told_with_what_mends_it() -> None:
+def test_a_failed_environment_is_reported_with_its_fix() -> None:
     extras = ["fast", "msgpack", "tflite"]  # one of them is not the board's own
     collecting = "edge-lstm device wheelhouse raspberry-pi-4 --extra msgpack -o wheels"
     roomy = {"free_mb": 9000}
@@ -253,7 +255,7 @@ def test_an_environment_that_fails_is_told_with_what_mends_it() -> None:
     assert remedy(full, "raspberry-pi-4", extras, None) == "free some space below /opt/edge-lstm: 3 MB were left"
 
 
-def test_a_host_that_refuses_is_one_line_with_the_remedy(
+def test_a_refused_ssh_login_is_one_line_with_the_fix(
     make_board: Callable[..., LoopbackBoard], bundle_path: Path, tmp_path: Path
 ) -> None:
     board, service = make_board(), write_service(tmp_path, "tank", NOWHERE)
@@ -273,7 +275,7 @@ def test_a_host_that_refuses_is_one_line_with_the_remedy(
     assert "Connection refused" in log.splitlines()[0]
 
 
-def test_a_command_that_a_signal_ends_there_is_told_from_an_ssh_that_fails(
+def test_a_remote_signal_is_distinguished_from_an_ssh_failure(
     make_board: Callable[..., LoopbackBoard],
 ) -> None:
     with Ssh("board", make_board().connection.configured()) as ssh:
@@ -282,7 +284,7 @@ def test_a_command_that_a_signal_ends_there_is_told_from_an_ssh_that_fails(
         assert (done.returncode, done.stdout) == (7, b'it\'s "quoted" $HOME\n')
 
 
-def test_a_config_that_names_files_elsewhere_is_refused_here(tmp_path: Path, bundle_path: Path) -> None:
+def test_a_config_with_files_outside_its_folder_is_refused(tmp_path: Path, bundle_path: Path) -> None:
     from edge_lstm.deploy.deployment import deployment_files
 
     config = tmp_path / "tank.toml"

@@ -43,7 +43,7 @@ def lights(found: dict[str, Finding]) -> dict[str, str]:
     return {check: finding.light for check, finding in found.items()}
 
 
-def test_a_durable_broker_is_green_all_over_and_says_its_limits(start_mosquitto: Make) -> None:
+def test_a_durable_broker_is_green_and_shows_its_limits(start_mosquitto: Make) -> None:
     address = start_mosquitto("allow_anonymous true\nmax_packet_size 20000").address
     found = lines(address)
     assert set(lights(found).values()) == {"green"}
@@ -71,7 +71,7 @@ def test_the_doctor_leaves_no_session_and_does_not_disturb_the_service(
     left.close()
 
 
-def test_limits_that_do_not_let_predictions_through_are_red(start_mosquitto: Make) -> None:
+def test_broker_limits_that_block_predictions_are_red(start_mosquitto: Make) -> None:
     address = start_mosquitto("allow_anonymous true\nmax_packet_size 250\nretain_available false\nmax_qos 0").address
     found = lines(address)
     assert found["packet size"].light == "red"
@@ -87,7 +87,7 @@ def test_limits_that_do_not_let_predictions_through_are_red(start_mosquitto: Mak
 @pytest.mark.parametrize(
     ("limit", "reason"), [("max_qos 0", "QoS not supported"), ("retain_available false", "Retain not supported")]
 )
-def test_what_the_doctor_calls_red_refuses_the_service_too(limit: str, reason: str, start_mosquitto: Make) -> None:
+def test_the_service_refuses_what_doctor_shows_red(limit: str, reason: str, start_mosquitto: Make) -> None:
     address = start_mosquitto(f"allow_anonymous true\n{limit}").address
     assert "red" in lights(lines(address)).values()
     options = ConnectionOptions(status_topic="edge-lstm/edge-lstm/status")
@@ -97,7 +97,7 @@ def test_what_the_doctor_calls_red_refuses_the_service_too(limit: str, reason: s
     service.close()
 
 
-def test_the_disk_of_an_installed_service_is_the_one_where_its_state_lies(mosquitto: Any, bundle_path: Path) -> None:
+def test_the_disk_check_uses_the_folder_of_the_state(mosquitto: Any, bundle_path: Path) -> None:
     root = bundle_path.parent / "root"
     folder, state = root / "etc/edge-lstm/edge-lstm-tank", root / "var/lib"
     folder.mkdir(parents=True)
@@ -115,7 +115,7 @@ def test_the_disk_of_an_installed_service_is_the_one_where_its_state_lies(mosqui
     assert disk().found.startswith(f"{state / 'edge-lstm-tank'} can be written")
 
 
-def test_a_broker_that_forgets_sessions_is_red_and_a_small_window_amber() -> None:
+def test_a_forgetful_broker_is_red_and_a_small_window_amber() -> None:
     # CONNACK with Receive Maximum 5 and Session Expiry Interval 60; no session is ever present
     with ScriptedBroker("20 0b 00 00 08 21 00 05 11 00 00 00 3c", "90 05 {id} 00 01 00") as scripted:
         found = lines(scripted.address)
@@ -129,21 +129,21 @@ def test_a_broker_that_forgets_sessions_is_red_and_a_small_window_amber() -> Non
     assert [packets[0][0] for packets in scripted.packets] == [CONNECT] * 3
 
 
-def test_a_session_that_is_kept_for_less_than_asked_is_amber() -> None:
+def test_a_session_expiry_shorter_than_requested_is_amber() -> None:
     with ScriptedBroker("20 08 01 00 05 11 00 00 00 3c", "90 05 {id} 00 01 01") as scripted:
         found = lines(scripted.address)
     assert found["session"].light == "amber"
     assert found["session"].found == "kept for only 1 min, of 7 d requested"
 
 
-def test_the_embedded_broker_is_judged_by_what_it_grants_too() -> None:
+def test_the_embedded_broker_is_judged_by_what_it_grants() -> None:
     with EmbeddedBroker() as embedded:
         found = lines(embedded.address)
     assert found["broker"].light == "green"
     assert found["subscription"].light == "green"
 
 
-def test_mqtt_3_1_1_tells_no_limits_and_that_is_unknown(mosquitto: Any) -> None:
+def test_mqtt_3_1_1_limits_are_unknown(mosquitto: Any) -> None:
     found = lines(mosquitto.address, protocol="3.1.1")
     assert lights(found) == {
         "broker": "green",
@@ -154,14 +154,14 @@ def test_mqtt_3_1_1_tells_no_limits_and_that_is_unknown(mosquitto: Any) -> None:
     }
 
 
-def test_a_broker_that_refuses_us_is_red_with_its_reason_and_nothing_more_is_said(start_mosquitto: Make) -> None:
+def test_a_refusing_broker_is_red_with_its_reason_only(start_mosquitto: Make) -> None:
     found = lines(start_mosquitto("allow_anonymous false").address)
     assert list(found) == ["broker"]
     assert found["broker"].light == "red"
     assert "found: Not authorized" in found["broker"].found
 
 
-def test_a_broker_that_wants_other_client_ids_is_unknown() -> None:
+def test_a_broker_that_refuses_the_test_client_id_is_unknown() -> None:
     with ScriptedBroker("20 03 00 85 00") as scripted:
         found = lines(scripted.address)
     assert list(found) == ["broker"]
@@ -177,7 +177,7 @@ def doctor(config: Path, *arguments: str, code: int) -> subprocess.CompletedProc
     return done
 
 
-def test_the_verb_looks_at_everything_and_a_red_line_is_exit_code_1(mosquitto: Any, bundle_path: Path) -> None:
+def test_doctor_checks_everything_and_a_red_line_exits_with_1(mosquitto: Any, bundle_path: Path) -> None:
     config = bundle_path.parent / "service.toml"
     text = f'bundle = "tank.elstm"\nbackend = "numpy"\n[mqtt]\nurl = "{mosquitto.address}"\n'
     config.write_text(text)
@@ -220,7 +220,7 @@ def test_the_verb_looks_at_everything_and_a_red_line_is_exit_code_1(mosquitto: A
     assert done.stderr.startswith(f"error: {config}: expected no red line, found 1: broker\nhint: ")
 
 
-def test_on_a_terminal_no_line_is_wider_than_it_and_no_word_is_broken(bundle_path: Path) -> None:
+def test_lines_wrap_at_words_within_the_terminal_width(bundle_path: Path) -> None:
     config = bundle_path.parent / "service.toml"
     config.write_text('bundel = "tank.elstm"\n[mqtt]\nurl = "http://x"\n')
     ours, theirs = pty.openpty()
@@ -239,7 +239,7 @@ def test_on_a_terminal_no_line_is_wider_than_it_and_no_word_is_broken(bundle_pat
     assert any(line.startswith(" " * 32 + "-> ") for line in lines)
 
 
-def test_every_fault_of_a_config_is_told_and_the_rest_is_looked_at_all_the_same(bundle_path: Path) -> None:
+def test_config_faults_are_listed_and_the_other_checks_still_run(bundle_path: Path) -> None:
     config = bundle_path.parent / "service.toml"
     config.write_text('bundel = "tank.elstm"\nbackend = "onxx"\n[mqtt]\nurl = "http://x"\n')
     done = doctor(config, "--json", code=1)
@@ -264,7 +264,7 @@ def test_a_config_for_another_board_is_red(bundle_path: Path, mosquitto: Any) ->
     assert red[0]["found"].startswith(f"{read_board(other).title}, but: expected ")
 
 
-def test_a_password_that_cannot_be_read_is_red_and_a_credential_outside_of_its_unit_unknown(
+def test_an_unreadable_password_is_red_and_a_unit_credential_unknown(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_mosquitto: Make
 ) -> None:
     passwords = tmp_path / "passwords"

@@ -39,7 +39,7 @@ class FastClock:
         time.sleep(0)
 
 
-def test_a_broker_that_is_gone_for_an_hour_is_tried_within_bounds_and_nothing_is_lost(
+def test_a_broker_outage_of_an_hour_loses_nothing(
     bundle_path: Path,
     mosquitto: Any,
     subscribe: Make,

@@ -75,7 +75,7 @@ def recording(path: Path) -> Recording:
     return read_recording(path, Columns({"level": "level", "flow": "flow"}, "time", "stream"))
 
 
-def test_what_is_recorded_reads_back_as_it_was_sent(mosquitto: Any, record: Any, subscribe: Any) -> None:
+def test_a_recording_reads_back_as_it_was_sent(mosquitto: Any, record: Any, subscribe: Any) -> None:
     process = record("--from", mosquitto.address, "--topic", "plant/{stream}/readings")
     client = subscribe(mosquitto.address, "nothing")
     publish(client, 50)
@@ -92,9 +92,7 @@ def test_what_is_recorded_reads_back_as_it_was_sent(mosquitto: Any, record: Any,
     np.testing.assert_array_equal(read.values[50], [np.nan, 7])
 
 
-def test_a_file_is_continued_and_a_session_keeps_what_came_in_between(
-    mosquitto: Any, record: Any, subscribe: Any
-) -> None:
+def test_record_continues_a_file_and_its_session_keeps_the_gap(mosquitto: Any, record: Any, subscribe: Any) -> None:
     options = ("--from", mosquitto.address, "--topic", "plant/{stream}/readings", "--client-id", "notary")
     client = subscribe(mosquitto.address, "nothing")
     process = record(*options)
@@ -109,9 +107,7 @@ def test_a_file_is_continued_and_a_session_keeps_what_came_in_between(
     np.testing.assert_array_equal(recording(process.output).times, BEGIN + 60 * np.arange(30))
 
 
-def test_killed_in_the_middle_it_loses_no_reading_that_a_session_holds(
-    mosquitto: Any, record: Any, subscribe: Any
-) -> None:
+def test_a_killed_recorder_loses_no_reading_of_its_session(mosquitto: Any, record: Any, subscribe: Any) -> None:
     options = ("--from", mosquitto.address, "--topic", "plant/{stream}/readings", "--client-id", "notary")
     client = subscribe(mosquitto.address, "nothing")
     for kill in range(3):
@@ -128,9 +124,7 @@ def test_killed_in_the_middle_it_loses_no_reading_that_a_session_holds(
     np.testing.assert_array_equal(steps, np.arange(1200))
 
 
-def test_values_that_come_apart_are_joined_and_have_the_time_of_the_last(
-    mosquitto: Any, record: Any, subscribe: Any
-) -> None:
+def test_partial_values_are_joined_at_the_time_of_the_last(mosquitto: Any, record: Any, subscribe: Any) -> None:
     options = ("--topic", "home/{stream}/{value}/state", "--feature", "t", "--feature", "h")
     process = record("--from", mosquitto.address, *options)
     client = subscribe(mosquitto.address, "nothing")
@@ -146,7 +140,7 @@ def test_values_that_come_apart_are_joined_and_have_the_time_of_the_last(
     assert parse_time(cells[0][0]) < parse_time(cells[1][0])  # as texts a whole millisecond would come last
 
 
-def test_readings_of_one_message_without_times_have_different_ones(mosquitto: Any, record: Any, subscribe: Any) -> None:
+def test_readings_of_one_message_get_different_times(mosquitto: Any, record: Any, subscribe: Any) -> None:
     process = record("--from", mosquitto.address, "--topic", "plant/{stream}", "--feature", "x=a.x")
     subscribe(mosquitto.address, "nothing").publish("plant/p", '[{"a": {"x": 1}}, {"a": {"x": 2}}]')
     process.wait_rows(2)
@@ -155,7 +149,7 @@ def test_readings_of_one_message_without_times_have_different_ones(mosquitto: An
     assert np.diff(read.times) == pytest.approx([1e-6], abs=5e-7)
 
 
-def test_the_mapping_of_a_service_is_the_mapping_of_its_recording(
+def test_record_uses_the_mapping_of_the_service_config(
     mosquitto: Any, record: Any, subscribe: Any, tmp_path: Path
 ) -> None:
     config = tmp_path / "service.toml"
@@ -185,7 +179,7 @@ def test_the_mapping_of_a_service_is_the_mapping_of_its_recording(
         (["--from", "mqtt://127.0.0.1:1", "--preset", "tasmoto"], 1, 'did you mean "tasmota"?'),
     ],
 )
-def test_a_wrong_command_is_refused_in_words(record: Any, options: list[str], code: int, found: str) -> None:
+def test_a_wrong_command_is_refused_with_a_message(record: Any, options: list[str], code: int, found: str) -> None:
     process = record(*options)
     process.end()
     assert process.process.returncode == code
@@ -193,7 +187,7 @@ def test_a_wrong_command_is_refused_in_words(record: Any, options: list[str], co
     assert "Traceback" not in process.log.read_text()
 
 
-def test_a_file_of_other_columns_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_with_other_columns_is_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("time,stream,x\n1,a,2\n")
     with pytest.raises(EdgeLstmError, match="expected the columns time, stream, y, found time,stream,x"):
@@ -209,7 +203,7 @@ def test_a_category_is_written_as_its_text(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.values[:, 0], [1, np.nan])
 
 
-def test_half_a_row_of_a_crash_is_removed_before_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_partial_row_of_a_crash_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "out.csv"
     path.write_text("time,stream,x\n1,a,2\n2,a")
     sheet = RecordingFile(path, ["x"])
@@ -221,7 +215,7 @@ def test_half_a_row_of_a_crash_is_removed_before_the_next(tmp_path: Path, caplog
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_a_full_disk_ends_the_file_with_a_whole_row(tmp_path: Path) -> None:
+def test_on_a_full_disk_the_file_ends_with_a_complete_row(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     code = (
         "import resource, sys\n"
@@ -242,9 +236,7 @@ def test_a_full_disk_ends_the_file_with_a_whole_row(tmp_path: Path) -> None:
     assert path.read_text() == "time,stream,x\n1970-01-01T00:00:01Z,a,2.0\n"
 
 
-def test_what_the_broker_had_for_a_recorder_that_was_held_up_is_in_the_file_at_its_end(
-    mosquitto: Any, record: Any, subscribe: Any
-) -> None:
+def test_a_delayed_recorder_writes_all_queued_messages_at_its_end(mosquitto: Any, record: Any, subscribe: Any) -> None:
     process = record("--from", mosquitto.address, "--topic", "plant/{stream}/readings")
     client = subscribe(mosquitto.address, "nothing")
     publish(client, 1)

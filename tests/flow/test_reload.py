@@ -41,7 +41,7 @@ def reload_and_wait(service: Any) -> None:
     wait_until(back, "the service is back")
 
 
-def test_a_service_goes_on_though_its_password_file_is_gone(
+def test_a_reload_survives_a_deleted_password_file(
     bundle_path: Path, start_mosquitto: Make, start_service: Make
 ) -> None:
     passwords, password = bundle_path.parent / "passwords", bundle_path.parent / "password"
@@ -62,7 +62,7 @@ def test_a_service_goes_on_though_its_password_file_is_gone(
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_session_is_missed_where_streams_are_known_though_no_history_is_kept(bundle_path: Path, known: bool) -> None:
+def test_a_lost_session_is_noticed_even_without_history(bundle_path: Path, known: bool) -> None:
     bundle = Bundle.open(bundle_path)
     store = Store(bundle_path.parent / "state.db", bundle.id, row_layout(bundle.contract))
     store.commit(1, [("tank-0", b"")] if known else [], [], 0, [], 0)
@@ -74,7 +74,7 @@ def test_a_session_is_missed_where_streams_are_known_though_no_history_is_kept(b
     service._store.close(0)
 
 
-def test_topics_that_a_config_no_longer_has_are_no_longer_delivered(
+def test_removed_topics_are_unsubscribed(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -96,7 +96,7 @@ def test_topics_that_a_config_no_longer_has_are_no_longer_delivered(
     assert all("ignored=0" in line for line in stopped)
 
 
-def test_a_reload_that_is_asked_for_before_it_serves_does_not_end_it(
+def test_a_reload_signal_during_startup_does_not_end_the_service(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []

@@ -74,7 +74,7 @@ def test_every_reading_gets_the_prediction_that_replay_gives(
 
 
 @pytest.mark.timeout(180)
-def test_kills_and_a_broker_restart_change_no_bit_of_any_stream(
+def test_kills_and_a_broker_restart_change_no_prediction(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     readings = readings_of(streams=5, steps=120)
@@ -122,7 +122,7 @@ def test_a_restart_continues_the_state_and_the_step_count(
     assert by_stream_without_repeats(subscriber.messages) == undisturbed(bundle_path, readings)
 
 
-def test_a_payload_that_the_mapping_does_not_fit_is_logged_once_and_costs_nothing(
+def test_an_unreadable_payload_is_counted_and_logged_once(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -143,7 +143,7 @@ def test_a_payload_that_the_mapping_does_not_fit_is_logged_once_and_costs_nothin
     assert "Traceback" not in log
 
 
-def test_a_retained_reading_is_not_a_fresh_one(
+def test_a_retained_reading_does_not_step_the_stream(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     old, fresh = readings_of(1, 2)
@@ -158,7 +158,7 @@ def test_a_retained_reading_is_not_a_fresh_one(
     assert "retained=1" in service.log.read_text()
 
 
-def test_a_payload_of_a_megabyte_is_refused_and_what_comes_after_it_is_predicted(
+def test_a_huge_payload_is_refused_and_the_next_one_is_predicted(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -175,7 +175,7 @@ def test_a_payload_of_a_megabyte_is_refused_and_what_comes_after_it_is_predicted
     assert "refused=20" in log
 
 
-def test_what_is_said_beside_a_prediction_arrives_and_a_retained_one_waits_for_who_comes_later(
+def test_mqtt_5_properties_and_retained_predictions_arrive(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     beside = 'expiry_s = 60, content_type = "application/json", user_properties = {site = "north"}'
@@ -197,14 +197,14 @@ def test_what_is_said_beside_a_prediction_arrives_and_a_retained_one_waits_for_w
     finally:
         late.disconnect()
         late.loop_stop()
-    said = heard[0].properties
+    predicted = heard[0].properties
     assert heard[0].retain
     assert json.loads(heard[0].payload)["step"] == 2
-    assert 0 < said.MessageExpiryInterval <= 60
-    assert (said.ContentType, said.UserProperty) == ("application/json", [("site", "north")])
+    assert 0 < predicted.MessageExpiryInterval <= 60
+    assert (predicted.ContentType, predicted.UserProperty) == ("application/json", [("site", "north")])
 
 
-def test_a_device_is_read_as_it_speaks_and_what_it_says_besides_is_left_alone(
+def test_a_preset_reads_its_device_and_ignores_other_messages(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -218,12 +218,12 @@ def test_a_device_is_read_as_it_speaks_and_what_it_says_besides_is_left_alone(
     subscriber.publish("tele/cistern/SENSOR", '{"Time":"2024-07-01T14:02:00","SR04":{"Distance":1.5}}')
     wait_until(lambda: len(subscriber.messages) >= 2, "two predictions arrive")
     assert service.stop() == 0
-    said = [(facts["stream"], facts["time"], facts["step"]) for facts in subscriber.payloads()]
-    assert said == [("cistern", "2024-07-01T12:00:00Z", 1), ("cistern", "2024-07-01T12:02:00Z", 2)]
+    predicted = [(facts["stream"], facts["time"], facts["step"]) for facts in subscriber.payloads()]
+    assert predicted == [("cistern", "2024-07-01T12:00:00Z", 1), ("cistern", "2024-07-01T12:02:00Z", 2)]
     assert "refused=1" in service.log.read_text()
 
 
-def test_readings_of_one_message_that_go_by_its_arrival_are_a_step_each(
+def test_each_reading_of_one_message_without_times_is_a_step(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -236,7 +236,7 @@ def test_readings_of_one_message_that_go_by_its_arrival_are_a_step_each(
     assert [facts["step"] for facts in subscriber.payloads()] == [1, 2, 3, 4]
 
 
-def test_the_service_waits_for_a_broker_that_is_not_there_and_says_so_when_it_goes(
+def test_the_service_waits_for_its_broker_and_leaves_a_last_will(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     mosquitto.stop()
@@ -250,7 +250,7 @@ def test_the_service_waits_for_a_broker_that_is_not_there_and_says_so_when_it_go
     wait_until(lambda: [m.payload for m in status.messages] == [b"online", b"offline"], "the last will is heard")
 
 
-def test_sigterm_ends_it_within_a_second_and_the_state_is_whole(
+def test_sigterm_ends_the_service_within_a_second(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -266,7 +266,7 @@ def test_sigterm_ends_it_within_a_second_and_the_state_is_whole(
     assert "stopped samples=1" in service.log.read_text()
 
 
-def test_sighup_takes_a_new_config_and_keeps_the_state_and_a_bad_one_changes_nothing(
+def test_sighup_reloads_the_config_and_refuses_a_bad_one(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     readings = readings_of(streams=1, steps=6)
@@ -279,9 +279,9 @@ def test_sighup_takes_a_new_config_and_keeps_the_state_and_a_bad_one_changes_not
     def publish(some: list[Reading], count: int) -> None:
         for reading in some:
             subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
-        wait_until(lambda: len(said()) == count, f"{count} predictions arrive")
+        wait_until(lambda: len(predicted()) == count, f"{count} predictions arrive")
 
-    def said() -> list[tuple[str, int]]:
+    def predicted() -> list[tuple[str, int]]:
         heard = [message for message in subscriber.messages if not message.topic.startswith("sensors")]
         return [(message.topic, json.loads(message.payload)["step"]) for message in heard]
 
@@ -295,12 +295,12 @@ def test_sighup_takes_a_new_config_and_keeps_the_state_and_a_bad_one_changes_not
     wait_until(lambda: service.log.read_text().count("connected") == 3, "the service is back")
     publish(readings[4:], 6)
     topics = ["predictions/tank-0"] * 2 + ["forecasts/tank-0"] * 4
-    assert said() == list(zip(topics, range(1, 7), strict=True))
+    assert predicted() == list(zip(topics, range(1, 7), strict=True))
     assert "reload refused, going on as before" in service.log.read_text()
     assert service.stop() == 0
 
 
-def test_shuffled_and_repeated_readings_and_kills_end_where_ordered_ones_do(
+def test_shuffled_repeated_readings_and_kills_end_as_ordered_ones(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     rng = random.Random(2)
@@ -366,7 +366,7 @@ def test_a_full_disk_stops_acknowledging_and_loses_nothing(
     assert service.stop() == 0
 
 
-def test_status_and_stats_are_there_for_anybody_to_read(
+def test_status_shows_the_stats_and_the_connection(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     subscriber = subscribe(mosquitto.address, "predictions/+")
@@ -402,7 +402,7 @@ def test_streams_beyond_memory_are_evicted_and_come_back_exactly(
     assert service.stop() == 0
 
 
-def test_what_the_device_kept_replays_to_what_it_published(
+def test_the_kept_history_replays_to_the_published_predictions(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     readings = readings_of(streams=2, steps=30)
@@ -432,7 +432,7 @@ def test_two_services_cannot_share_a_state(bundle_path: Path, mosquitto: Any, st
     assert "end the other service that uses it" in second.log.read_text()
 
 
-def test_with_publish_when_alarm_only_labels_that_turned_are_said(
+def test_publish_when_alarm_publishes_only_changed_labels(
     tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     network = random_network()
@@ -450,11 +450,11 @@ def test_with_publish_when_alarm_only_labels_that_turned_are_said(
         subscriber.publish("sensors/tank-0", encode_reading(one))
     wait_until(lambda: len(subscriber.messages) >= len(expected), "each label that turned")
     assert service.stop() == 0
-    said = [(one["label"], one["step"]) for one in subscriber.payloads()]
-    assert said == [(one.label, one.step) for one in expected]
+    predicted = [(one["label"], one["step"]) for one in subscriber.payloads()]
+    assert predicted == [(one.label, one.step) for one in expected]
 
 
-def test_alarms_alone_are_refused_where_the_bundle_knows_none(
+def test_publish_when_alarm_is_refused_for_a_bundle_without_alarms(
     bundle_path: Path, mosquitto: Any, start_service: Make
 ) -> None:
     service = start_service(bundle_path, mosquitto.address, '[output]\npublish_when = "alarm"')

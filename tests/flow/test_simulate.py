@@ -23,7 +23,7 @@ ROWS = """Datum;Uhrzeit;state;pressure;stage
 """
 
 
-def test_a_recording_of_texts_and_decimal_commas_reaches_the_service_as_it_trained(
+def test_simulate_reads_texts_and_decimal_commas_as_training_does(
     tmp_path: Path, start_mosquitto: Callable[..., Mosquitto], subscribe: Callable[..., Subscriber]
 ) -> None:
     path = tmp_path / "pump.csv"

@@ -12,7 +12,7 @@ from tests.paths import PUMP
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, where a hostile value overflows
-def test_strange_messages_cuts_and_kills_leave_every_reading_stepped_once(tmp_path: Path) -> None:
+def test_hostile_messages_cuts_and_kills_step_every_reading_once(tmp_path: Path) -> None:
     shutil.copy(PUMP, tmp_path)
     config = tmp_path / "service.toml"
     config.write_text(

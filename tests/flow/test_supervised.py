@@ -29,7 +29,7 @@ from tests.networks import random_network
 Make = Callable[..., Any]
 
 
-class Ear:
+class NotifySocket:
     """A notify socket, and all that was heard on it, in order."""
 
     def __init__(self, path: Path) -> None:
@@ -39,24 +39,24 @@ class Ear:
         self._socket.bind(str(path))
         self._socket.setblocking(False)
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         while True:
             try:
                 self.lines.append(self._socket.recv(4096).decode().split("\nMONOTONIC")[0])
             except BlockingIOError:
                 return self.lines
 
-    def spoken(self) -> list[str]:
+    def notifications(self) -> list[str]:
         """Without the signs of life."""
-        return [line for line in self.heard() if line != "WATCHDOG=1"]
+        return [line for line in self.received() if line != "WATCHDOG=1"]
 
     def close(self) -> None:
         self._socket.close()
 
 
 @pytest.fixture
-def ear(tmp_path: Path) -> Iterator[Ear]:
-    opened = Ear(tmp_path / "notify")
+def notify_socket(tmp_path: Path) -> Iterator[NotifySocket]:
+    opened = NotifySocket(tmp_path / "notify")
     yield opened
     opened.close()
 
@@ -74,60 +74,65 @@ def refused_bundle(path: Path, good: Path) -> None:
     write_bundle(path, bundle.manifest, {GOLDEN: bundle.content[GOLDEN], name: to_npz(other)})
 
 
-def test_systemd_hears_of_ready_connected_reload_and_stop_in_that_order(
-    bundle_path: Path, mosquitto: Any, start_service: Make, ear: Ear
+def test_systemd_is_notified_of_start_connection_reload_and_stop(
+    bundle_path: Path, mosquitto: Any, start_service: Make, notify_socket: NotifySocket
 ) -> None:
-    service = start_service(bundle_path, mosquitto.address, environment=ear.environment)
+    service = start_service(bundle_path, mosquitto.address, environment=notify_socket.environment)
     service.wait_connected()
     connected = f"STATUS=connected to {mosquitto.address}, bundle {Bundle.open(bundle_path).id}"
     connecting = f"STATUS=connecting to {mosquitto.address}"
-    wait_until(lambda: connected in ear.heard(), "it tells that it is connected")
-    assert ear.spoken() == [connecting, "READY=1", connected]
+    wait_until(lambda: connected in notify_socket.received(), "it tells that it is connected")
+    assert notify_socket.notifications() == [connecting, "READY=1", connected]
     service.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: ear.spoken()[-1:] == [connected] and len(ear.spoken()) == 7, "it is connected again")
-    assert ear.spoken()[3:] == ["RELOADING=1", connecting, "READY=1", connected]
+    wait_until(
+        lambda: notify_socket.notifications()[-1:] == [connected] and len(notify_socket.notifications()) == 7,
+        "it is connected again",
+    )
+    assert notify_socket.notifications()[3:] == ["RELOADING=1", connecting, "READY=1", connected]
     assert service.stop() == 0
-    assert ear.spoken()[7:] == ["STOPPING=1"]
+    assert notify_socket.notifications()[7:] == ["STOPPING=1"]
 
 
-def test_it_is_ready_before_the_broker_is_there(bundle_path: Path, start_service: Make, ear: Ear) -> None:
+def test_the_service_is_ready_before_its_broker_is_reachable(
+    bundle_path: Path, start_service: Make, notify_socket: NotifySocket
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = Address("127.0.0.1", free.getsockname()[1])
-    service = start_service(bundle_path, address, environment=ear.environment)
-    wait_until(lambda: "READY=1" in ear.heard(), "it is ready")
-    wait_until(lambda: ear.heard().count("WATCHDOG=1") >= 2, "its loop is alive while it waits")
+    service = start_service(bundle_path, address, environment=notify_socket.environment)
+    wait_until(lambda: "READY=1" in notify_socket.received(), "it is ready")
+    wait_until(lambda: notify_socket.received().count("WATCHDOG=1") >= 2, "its loop is alive while it waits")
     assert service.stop() == 0
 
 
-def test_a_loop_that_stands_still_gives_no_sign_of_life(
-    bundle_path: Path, mosquitto: Any, start_service: Make, ear: Ear
+def test_a_stopped_loop_sends_no_watchdog_message(
+    bundle_path: Path, mosquitto: Any, start_service: Make, notify_socket: NotifySocket
 ) -> None:
-    service = start_service(bundle_path, mosquitto.address, environment=ear.environment)
+    service = start_service(bundle_path, mosquitto.address, environment=notify_socket.environment)
     service.wait_connected()
-    wait_until(lambda: ear.heard().count("WATCHDOG=1") >= 2, "its loop is alive")
+    wait_until(lambda: notify_socket.received().count("WATCHDOG=1") >= 2, "its loop is alive")
     service.process.send_signal(signal.SIGSTOP)
     _, status = os.waitpid(service.process.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
-    told = ear.heard().count("WATCHDOG=1")
+    told = notify_socket.received().count("WATCHDOG=1")
     time.sleep(3.0)  # the whole watchdog: what must not come has no event to wait for
-    assert ear.heard().count("WATCHDOG=1") == told
+    assert notify_socket.received().count("WATCHDOG=1") == told
     service.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: ear.heard().count("WATCHDOG=1") > told, "it lives again")
+    wait_until(lambda: notify_socket.received().count("WATCHDOG=1") > told, "it lives again")
 
 
-def test_a_failed_self_test_is_told_on_stderr_at_the_broker_to_systemd_and_by_the_exit_code(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, ear: Ear
+def test_a_failed_self_test_is_reported_everywhere(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, notify_socket: NotifySocket
 ) -> None:
     bad = bundle_path.parent / "bad.elstm"
     refused_bundle(bad, bundle_path)
-    service = start_service(bad, mosquitto.address, environment=ear.environment)
+    service = start_service(bad, mosquitto.address, environment=notify_socket.environment)
     assert service.process.wait(20) == 65
     error = service.log.read_text()
     assert "expected numpy float32 to give the golden vectors, found relative difference" in error
     assert "first at step 1, over the limit of 1e-05" in error
-    assert ear.spoken()[0].startswith(f"STATUS=refused: {bad}: expected numpy float32 to give")
-    assert "READY=1" not in ear.spoken()
+    assert notify_socket.notifications()[0].startswith(f"STATUS=refused: {bad}: expected numpy float32 to give")
+    assert "READY=1" not in notify_socket.notifications()
 
     watcher = subscribe(mosquitto.address, "edge-lstm/edge-lstm-test/#")
     wait_until(lambda: watcher.messages, "the refusal is there for whoever comes later")
@@ -151,7 +156,7 @@ def test_a_failed_self_test_is_told_on_stderr_at_the_broker_to_systemd_and_by_th
     assert good.stop() == 0
 
 
-def test_a_refused_reload_goes_on_as_before_and_says_so_at_the_broker(
+def test_a_refused_reload_keeps_the_service_and_is_published(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
     service = start_service(bundle_path, mosquitto.address)
@@ -170,7 +175,7 @@ def test_a_refused_reload_goes_on_as_before_and_says_so_at_the_broker(
     assert service.stop() == 0
 
 
-def test_commits_keep_their_distance_and_a_whole_batch_does_not_wait(
+def test_commits_respect_their_interval_unless_a_batch_is_full(
     bundle_path: Path, start_mosquitto: Make, start_service: Make, subscribe: Make
 ) -> None:
     broker = start_mosquitto("allow_anonymous true\nmax_inflight_messages 1000")

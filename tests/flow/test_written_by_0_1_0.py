@@ -31,7 +31,7 @@ def started(plant: Path, state: str, broker: EmbeddedBroker) -> ServiceProcess:
     return ServiceProcess(config)
 
 
-def test_a_service_sends_the_predictions_that_were_unsent(plant: Path, subscribe: Callable[..., Any]) -> None:
+def test_unsent_predictions_of_0_1_0_are_sent(plant: Path, subscribe: Callable[..., Any]) -> None:
     recorded = json.loads((plant / "states/outbox/contents.json").read_text())["holds"]["unsent"]
     expected = [(one["topic"], one["payload"]) for batch in recorded for one in batch["messages"]]
     with EmbeddedBroker() as broker:
@@ -47,7 +47,7 @@ def test_a_service_sends_the_predictions_that_were_unsent(plant: Path, subscribe
 
 
 @pytest.mark.parametrize("state", ["anomaly", "rewind", "classify", "estimate"])
-def test_a_service_continues_every_stream(state: str, plant: Path, subscribe: Callable[..., Any]) -> None:
+def test_every_stream_of_0_1_0_continues(state: str, plant: Path, subscribe: Callable[..., Any]) -> None:
     facts = json.loads((plant / "states" / state / "contents.json").read_text())
     expected = facts["published"]
     with EmbeddedBroker() as broker:

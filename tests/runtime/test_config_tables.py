@@ -29,7 +29,7 @@ BUDGET = """\
 
 
 @pytest.mark.parametrize("schema", RUNTIME)
-def test_every_key_has_a_meaning_and_stands_in_one_document(schema: type) -> None:
+def test_every_key_is_explained_in_exactly_one_document(schema: type) -> None:
     assert [field.name for field in dataclasses.fields(schema) if not any(map(field.metadata.get, MEANINGS))] == []
     assert len(documents((schema,))[schema.__name__]) == 1
 
@@ -75,7 +75,7 @@ def test_a_type_is_named_in_words(kind: object, words: str) -> None:
     assert named(kind) == words
 
 
-def test_bounds_stand_beside_the_type() -> None:
+def test_the_bounds_follow_the_type() -> None:
     assert named(int, 1, 65_535) == "whole number from 1 to 65,535"
     assert named(list[float], 0.001, 0.999) == "list of numbers from 0.001 to 0.999"
     assert named(float, 1e-6) == "number ≥ 1e-6"

@@ -65,13 +65,13 @@ def test_the_bundles_cover_every_task_both_cells_a_grid_and_a_highway() -> None:
     assert "recent_samples" in {state.name for contract in contracts for state in contract.states}
 
 
-def test_the_certificate_of_the_forecast_reads() -> None:
+def test_the_forecast_certificate_is_read() -> None:
     certificate = read_certificate(Bundle.open(WRITTEN / "bundles/forecast.elstm"))
     assert certificate is not None
     assert {one.scheme for one in certificate.variants} == {"float32", "int8"}
 
 
-def test_the_signed_bundle_is_trusted_by_its_key_and_an_unsigned_one_is_not() -> None:
+def test_only_the_signed_bundle_is_trusted_by_the_key() -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed (extra signing)")
     from edge_lstm.bundle.signing import require_trusted_signature, signer
     from edge_lstm.foundation.errors import EdgeLstmError
@@ -85,7 +85,7 @@ def test_the_signed_bundle_is_trusted_by_its_key_and_an_unsigned_one_is_not() ->
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_service_config_says_what_it_said(name: str) -> None:
+def test_a_service_config_gives_the_recorded_values(name: str) -> None:
     assert_holds(plain(read_toml(WRITTEN / name, ServiceConfig)), CONFIGS[name], name)
 
 
@@ -113,7 +113,7 @@ def test_further_readings_on_a_state_database_get_the_recorded_predictions(name:
     opened.close()
 
 
-def test_unsent_predictions_come_out_by_batch_and_unacknowledged_messages_are_known(tmp_path: Path) -> None:
+def test_unsent_and_unacknowledged_messages_are_read(tmp_path: Path) -> None:
     opened = open_copy("outbox", tmp_path)
     assert (opened.last_batch, len(opened.unacknowledged)) == (recorded("outbox")["holds"]["last_batch"], 50)
     payloads = [json.loads(payload) for _, messages in opened.unsent for _, payload in messages]
@@ -126,7 +126,7 @@ def test_unsent_predictions_come_out_by_batch_and_unacknowledged_messages_are_kn
     opened.close()
 
 
-def test_a_late_reading_rewinds_a_trail_from_the_database(tmp_path: Path) -> None:
+def test_a_late_reading_rewinds_with_the_stored_trail(tmp_path: Path) -> None:
     opened = open_copy("rewind", tmp_path)
     published = opened.feed(further(recorded("rewind")))
     opened.close()

@@ -178,7 +178,7 @@ def test_a_bare_board_ends_with_a_ready_service_and_its_first_prediction(board: 
     assert board.system.run("stat", "-c", "%a", f"/opt/edge-lstm/services/{NAME}/secret.txt").stdout.strip() == "600"
 
 
-def test_a_second_deploy_changes_only_what_differs_and_the_state_goes_on(
+def test_a_second_deploy_changes_only_what_differs_and_keeps_the_state(
     board: Board, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
     board.bring()
@@ -220,7 +220,7 @@ def test_a_failed_verify_leaves_the_old_service_running(board: Board, tmp_path: 
     assert board.plant.next_prediction() == (step + 2, bundle)
 
 
-def test_a_service_that_does_not_become_ready_is_shown_and_mended_by_the_next_deploy(board: Board) -> None:
+def test_the_next_deploy_repairs_a_service_that_is_not_ready(board: Board) -> None:
     board.bring()
     step, _ = board.plant.next_prediction()
     board.system.run("systemctl", "stop", NAME)
@@ -238,7 +238,7 @@ def test_a_service_that_does_not_become_ready_is_shown_and_mended_by_the_next_de
 
 
 @pytest.mark.skipif(shutil.which("sudo") is None, reason="sudo is not installed (Debian: apt-get install sudo)")
-def test_a_user_of_the_board_deploys_by_a_sudo_that_asks_nothing(board: Board) -> None:
+def test_a_user_deploys_with_passwordless_sudo(board: Board) -> None:
     board.bring()
     board.system.run("useradd", "--create-home", "--password=*", "--shell=/bin/sh", "pi")
     status, said, log = board.deploy(user="pi")
@@ -260,7 +260,7 @@ def test_a_user_of_the_board_deploys_by_a_sudo_that_asks_nothing(board: Board) -
     assert board.show("MainPID") != former
 
 
-def test_uninstall_takes_the_service_away_and_the_next_deploy_finds_its_state(board: Board) -> None:
+def test_uninstall_keeps_the_state_for_the_next_deploy(board: Board) -> None:
     board.bring()
     step, _ = board.plant.next_prediction()
     made = board.environments()

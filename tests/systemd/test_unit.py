@@ -69,7 +69,7 @@ def wait_restarted(system: System, former: str) -> None:
     )
 
 
-def test_start_returns_when_the_self_test_is_passed_and_the_service_is_nobody(system: System, config: Path) -> None:
+def test_start_returns_after_the_self_test_as_an_unprivileged_user(system: System, config: Path) -> None:
     said = system.edge_lstm("device", "install", config, "--start").stdout.splitlines()
     assert said[-1] == f"{NAME} is ready"
     assert system.show(NAME, "ActiveState") == "active"
@@ -82,7 +82,7 @@ def test_start_returns_when_the_self_test_is_passed_and_the_service_is_nobody(sy
     assert system.show(NAME, "MemoryMax") == str(256 * 2**20)
 
 
-def test_a_kill_is_followed_by_a_start_that_goes_on_bit_for_bit(
+def test_after_a_kill_the_restart_continues_bit_for_bit(
     system: System,
     config: Path,
     bundle_path: Path,
@@ -106,7 +106,7 @@ def test_a_kill_is_followed_by_a_start_that_goes_on_bit_for_bit(
     assert system.show(NAME, "NRestarts") == "3"
 
 
-def test_a_loop_that_stands_still_is_ended_and_its_state_goes_on(
+def test_a_hung_service_is_restarted_and_its_state_continues(
     system: System,
     config: Path,
     bundle_path: Path,
@@ -132,7 +132,7 @@ def test_a_loop_that_stands_still_is_ended_and_its_state_goes_on(
     print(f"watchdog_s=2 restarted_after_s={took:.1f}")
 
 
-def test_it_stops_within_its_limit_and_says_goodbye(
+def test_the_service_stops_in_time_and_publishes_offline(
     system: System,
     config: Path,
     broker: Any,
@@ -175,9 +175,7 @@ pathlib.Path(os.environ["STATE_DIRECTORY"], "facts.json").write_text(json.dumps(
 """
 
 
-def test_inside_the_unit_its_state_is_all_that_can_be_written_and_secrets_are_credentials(
-    system: System, config: Path
-) -> None:
+def test_only_the_state_is_writable_and_secrets_are_credentials(system: System, config: Path) -> None:
     system.edge_lstm("device", "install", config)
     unit = f"/etc/systemd/system/{NAME}.service"
     python = system.run("sed", "-n", "s/^ExecStart=\\([^ ]*\\) .*/\\1/p", unit).stdout.strip()
@@ -202,7 +200,7 @@ def test_inside_the_unit_its_state_is_all_that_can_be_written_and_secrets_are_cr
 
 
 @pytest.mark.parametrize("backend", ["litert", "onnx", "tflite-runtime"])
-def test_every_backend_runs_shut_in(system: System, config: Path, backend: str) -> None:
+def test_every_backend_runs_in_the_sandbox(system: System, config: Path, backend: str) -> None:
     if (error := why_unavailable(backend)) is not None:
         pytest.skip(error.message)
     shutil.copy(PUMP, system.shared / "tank.elstm")
@@ -212,7 +210,7 @@ def test_every_backend_runs_shut_in(system: System, config: Path, backend: str) 
     assert f"backend={backend} scheme=int8" in system.journal()
 
 
-def test_a_failed_self_test_is_shown_and_not_tried_again(system: System, config: Path) -> None:
+def test_a_failed_self_test_is_shown_and_not_retried(system: System, config: Path) -> None:
     system.edge_lstm("device", "install", config)
     refused_bundle(system.shared / "tank.elstm", system.shared / "tank.elstm")
     refused = system.edge_lstm("device", "install", config, code=65)  # not even installed
@@ -227,7 +225,7 @@ def test_a_failed_self_test_is_shown_and_not_tried_again(system: System, config:
     assert "expected numpy float32 to give the golden vectors, found relative difference" in shown
 
 
-def test_a_reload_takes_another_config_and_stays_the_same_process(system: System, config: Path) -> None:
+def test_a_reload_takes_a_new_config_in_the_same_process(system: System, config: Path) -> None:
     system.edge_lstm("device", "install", config, "--start")
     wait_connected(system)
     former = system.show(NAME, "MainPID")
@@ -239,7 +237,7 @@ def test_a_reload_takes_another_config_and_stays_the_same_process(system: System
     assert (system.show(NAME, "MainPID"), system.show(NAME, "NRestarts")) == (former, "0")
 
 
-def test_uninstall_stops_it_and_the_state_is_found_by_the_next_install(
+def test_uninstall_keeps_the_state_for_the_next_install(
     system: System,
     config: Path,
     bundle_path: Path,

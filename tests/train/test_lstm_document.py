@@ -60,14 +60,14 @@ def dataset(recipe: Recipe) -> Dataset:
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_every_quoted_line_stands_in_the_file_it_is_quoted_from(block: str) -> None:
+def test_every_quoted_line_is_in_its_source_file(block: str) -> None:
     quoted = block.splitlines()
     path = quoted.pop(0)[2:] if quoted[0].startswith("# ") else REFERENCE
     source = [line.strip() for line in (ROOT / path).read_text(encoding="utf-8").splitlines()]
     assert "\n" + "\n".join(quoted) + "\n" in "\n" + "\n".join(source) + "\n"
 
 
-def test_both_cells_are_quoted_whole() -> None:
+def test_both_cells_are_quoted_completely() -> None:
     source = (ROOT / REFERENCE).read_text(encoding="utf-8").splitlines()
     quoted = {line for block in blocks("python") for line in block.splitlines()}
     named = ("gates = ", "i, f, g, o = ", "x_r, x_z, x_n = ", "h_r, h_z, h_n = ", "squashed: ", "prediction = ")
@@ -88,7 +88,7 @@ def test_every_command_parses(line: str) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
-def test_every_change_of_the_recipe_gives_a_recipe(recipe: Recipe, block: str) -> None:
+def test_every_recipe_change_in_the_text_is_valid(recipe: Recipe, block: str) -> None:
     whole, change = without_none(dataclasses.asdict(recipe)), tomllib.loads(block)
     for name, value in change.items():
         whole[name] = {**whole[name], **value} if isinstance(value, dict) else value
@@ -96,14 +96,14 @@ def test_every_change_of_the_recipe_gives_a_recipe(recipe: Recipe, block: str) -
     assert ("cell_state_0" in changed.state_names) == ('cell = "gru"' not in block)
 
 
-def test_the_first_toml_block_is_what_the_recipe_says(recipe: Recipe) -> None:
+def test_the_first_toml_block_equals_the_recipe(recipe: Recipe) -> None:
     said = tomllib.loads(blocks("toml")[0])
     assert said["clock"] == recipe.clock
     assert list(said["features"]) == list(recipe.features)
     assert {name: getattr(recipe.forecast, name) for name in said["forecast"]} == said["forecast"]
 
 
-def test_sizes_are_those_of_the_recipe(recipe: Recipe) -> None:
+def test_sizes_in_the_text_are_those_of_the_recipe(recipe: Recipe) -> None:
     gru = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, cell="gru"))
     assert row("parameters, this recipe") == [f"{recipe.parameters:,}", f"{gru.parameters:,}"]
     assert f"**{recipe.parameters:,}**" in TEXT
@@ -111,7 +111,7 @@ def test_sizes_are_those_of_the_recipe(recipe: Recipe) -> None:
     assert row("carried per stream") == [f"$h$, $c$: {carried[0]} bytes", f"$h$: {carried[1]} bytes"]
 
 
-def test_the_arrays_of_windows_and_chunks_have_the_shapes_in_the_text(recipe: Recipe, dataset: Dataset) -> None:
+def test_windows_and_chunks_have_the_shapes_in_the_text(recipe: Recipe, dataset: Dataset) -> None:
     random = np.random.default_rng(0)
     width = dataset.features.shape[1]
     assert f"({len(window_ends(dataset, 6))}, 6, {width})" in TEXT
@@ -124,7 +124,7 @@ def test_the_arrays_of_windows_and_chunks_have_the_shapes_in_the_text(recipe: Re
     assert f"{len(dataset):,} rows" in TEXT
 
 
-def test_the_measured_table_is_what_training_gives(recipe: Recipe, dataset: Dataset) -> None:
+def test_the_table_in_the_text_is_what_training_gives(recipe: Recipe, dataset: Dataset) -> None:
     baselines = fit_baselines(dataset)
     fitted = fit(recipe, dataset, baselines.residual)
     test = dataset.steps("test")
@@ -139,12 +139,12 @@ def test_the_measured_table_is_what_training_gives(recipe: Recipe, dataset: Data
     assert f"{np.isfinite(dataset.targets[test]).all(axis=1).sum()} days of 2015" in TEXT
 
 
-def test_the_tasks_that_the_text_calls_there_today_are_those_of_the_recipe() -> None:
+def test_the_text_lists_the_tasks_of_the_recipe() -> None:
     (tasks,) = {get_args(get_type_hints(Recipe)["task"])}
     assert tuple(re.findall(r'\*\*yes\*\*: `task = "(\w+)"`', TEXT)) == tasks
 
 
-def test_every_file_that_the_text_links_to_is_there() -> None:
+def test_every_linked_file_exists() -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", TEXT)
     assert len(targets) >= 4
     assert [target for target in targets if not (DOCUMENT.parent / target).is_file()] == []

@@ -39,7 +39,7 @@ def solar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_solar_beats_both_naive_baselines_at_every_horizon(solar: Path) -> None:
+def test_the_solar_recipe_beats_both_naive_baselines(solar: Path) -> None:
     rows = json.loads((solar / "metrics.json").read_text())["test"]
     assert [row["horizon"] for row in rows] == [1, 6, 24]
     skill = [row["skill"] for row in rows]
@@ -51,7 +51,7 @@ def test_solar_beats_both_naive_baselines_at_every_horizon(solar: Path) -> None:
     assert [row["pairs"] for row in rows] == [1999, 1994, 1976]
 
 
-def test_weather_reaches_its_mark_and_beats_ridge(tmp_path: Path) -> None:
+def test_the_weather_recipe_reaches_its_skill_and_beats_ridge(tmp_path: Path) -> None:
     run = train(read_recipe("weather"), tmp_path)
     high, low = (one.rmse for one in run.evaluation.scores)
     assert high["model"] < 2.85
@@ -63,7 +63,7 @@ def test_weather_reaches_its_mark_and_beats_ridge(tmp_path: Path) -> None:
     assert "It adds nothing to ridge for temp_max 1 step ahead" in run.evaluation.verdict
 
 
-def test_a_checkpoint_carries_a_tape_that_was_not_trained_on(solar: Path) -> None:
+def test_a_checkpoint_holds_test_inputs_that_were_not_trained_on(solar: Path) -> None:
     checkpoint = load_checkpoint(solar)
     assert checkpoint.input_sequence.shape == (2000, 3)
     assert checkpoint.input_sequence[0, 0] == pytest.approx(read_first_validation_value(), rel=1e-6)
@@ -76,13 +76,13 @@ def read_first_validation_value() -> float:
     return float(lines[1 + 6000].split(",")[1])
 
 
-def test_the_recipe_in_the_run_trains_again_as_it_is(solar: Path) -> None:
+def test_the_recipe_in_a_run_can_be_trained_again(solar: Path) -> None:
     recipe = read_recipe(solar / "recipe.toml")
     assert recipe.fit.updates == 200
     assert recipe.recording == read_recipe("solar").recording
 
 
-def test_the_report_fetches_nothing_and_names_every_baseline(solar: Path) -> None:
+def test_the_report_loads_nothing_and_names_every_baseline(solar: Path) -> None:
     page = (solar / "report.html").read_text()
     assert not re.search(r"https?://|<script|<link|@import|url\(", page)
     sources = re.findall(r'src="([^"]{0,30})', page)
@@ -93,7 +93,7 @@ def test_the_report_fetches_nothing_and_names_every_baseline(solar: Path) -> Non
     assert json.loads((solar / "metrics.json").read_text())["verdict"] in page
 
 
-def test_a_report_escapes_what_it_is_given(tmp_path: Path) -> None:
+def test_the_report_escapes_html(tmp_path: Path) -> None:
     sections = [
         Section("<b>", [Paragraph("a < b", "note"), Table(["&"], [["<i>"]]), Facts({"<script>": "<script>"})]),
     ]
@@ -104,7 +104,7 @@ def test_a_report_escapes_what_it_is_given(tmp_path: Path) -> None:
     assert "a &lt; b" in page
 
 
-def test_the_verb_prints_the_table_on_stdout_and_the_rest_on_stderr(tmp_path: Path) -> None:
+def test_train_prints_the_table_on_stdout_and_the_rest_on_stderr(tmp_path: Path) -> None:
     quick = tmp_path / "quick.toml"
     recipe = Path(str(read_recipe("weather").recording.path))
     quick.write_text(
@@ -124,9 +124,7 @@ def test_the_verb_prints_the_table_on_stdout_and_the_rest_on_stderr(tmp_path: Pa
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
 
-def test_a_loss_that_is_not_finite_is_reported_by_update_after_the_best_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_non_finite_loss_is_reported_after_the_best_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoilt(*arguments: Any) -> Iterator[Batch]:
         for index, batch in enumerate(batches(*arguments), 1):
             yield dataclasses.replace(batch, features=batch.features * np.float32(np.nan)) if index == 17 else batch
@@ -145,7 +143,7 @@ def test_a_loss_that_is_not_finite_is_reported_by_update_after_the_best_was_writ
     assert json.loads((tmp_path / "metrics.json").read_text())["diverged_at"] == 17
 
 
-def test_ctrl_c_says_how_to_go_on_and_whether_there_is_anything_to_go_on_from(
+def test_ctrl_c_says_whether_and_how_training_can_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = read_recipe("weather")
@@ -179,7 +177,7 @@ def test_ctrl_c_says_how_to_go_on_and_whether_there_is_anything_to_go_on_from(
     assert len(train(recipe, tmp_path, resume=True).fitted.curve) == 9
 
 
-def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path) -> None:
+def test_train_without_torch_names_the_extra(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
@@ -196,7 +194,7 @@ def test_the_verb_is_known_without_torch_and_says_what_to_install(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-def test_the_tape_of_short_streams_holds_several_of_them(recipe_of: Make, recording_of: Make) -> None:
+def test_the_test_inputs_of_short_streams_hold_several_streams(recipe_of: Make, recording_of: Make) -> None:
     random = np.random.default_rng(2)
     rows = [(name, 60.0 * at, [float(random.normal())]) for name in "abc" for at in range(100 if name == "b" else 80)]
     dataset = dataset_of(recipe_of(), recording_of(rows, ("x",)))

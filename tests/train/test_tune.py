@@ -48,7 +48,7 @@ def recipe(tmp_path: Path, waves: Recording) -> Recipe:
     return read_recipe(tmp_path / "waves.toml")
 
 
-def test_a_search_stops_at_its_trials_goes_on_where_it_was_and_keeps_the_budget(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_search_stops_resumes_and_keeps_its_budget(recipe: Recipe, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/trials.db"
     first = tune(recipe, 3, storage, "waves", Budget(parameters=400))
     again = tune(recipe, 3, storage, "waves", Budget(parameters=400))  # nothing is left to do
@@ -77,7 +77,7 @@ def test_two_processes_share_a_search(recipe: Recipe, tmp_path: Path) -> None:
     assert 6 <= len(rows) <= 7  # the last of each may run at once
 
 
-def test_a_budget_that_nothing_fits_is_told(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_budget_that_no_trial_meets_is_reported(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError, match="expected a trial within the budget, found none in 2"):
         tune(recipe, 2, f"sqlite:///{tmp_path}/trials.db", "waves", Budget(parameters=10))
 
@@ -88,14 +88,14 @@ def test_a_key_that_cannot_be_tuned_is_named(recipe: Recipe, tmp_path: Path) -> 
         tune(wrong, 1, f"sqlite:///{tmp_path}/trials.db", "waves", Budget())
 
 
-def test_whole_numbers_stay_whole_and_bounds_hold(recipe_of: Make) -> None:
+def test_integers_stay_integers_within_their_bounds(recipe_of: Make) -> None:
     changed = changed_recipe(recipe_of(fit=FitSection(updates=16)), {"model.hidden": 24.0, "fit.chunk": 50.0})
     assert (changed.model.hidden, changed.fit.chunk) == (24, 50)
     with pytest.raises(EdgeLstmError, match="hidden"):
         changed_recipe(recipe_of(), {"model.hidden": 2000.0})
 
 
-def test_whole_numbers_between_two_are_tried_whole_and_a_switch_is_0_or_1(recipe: Recipe, tmp_path: Path) -> None:
+def test_integer_ranges_and_switches_are_sampled_as_integers(recipe: Recipe, tmp_path: Path) -> None:
     space = {
         "model.hidden": Range(least=2, most=5),
         "model.learned_start": Range(choices=[0, 1]),
@@ -114,7 +114,7 @@ def test_whole_numbers_between_two_are_tried_whole_and_a_switch_is_0_or_1(recipe
     assert not found.refused or f"{len(found.refused)} trial" in note.text
 
 
-def test_a_search_that_goes_on_tries_what_it_would_have_tried(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_resumed_search_tries_the_same_trials(recipe: Recipe, tmp_path: Path) -> None:
     def rates(*, stops: bool) -> list[str]:
         storage = f"sqlite:///{tmp_path}/{stops}.db"
         if stops:
@@ -144,13 +144,15 @@ def test_a_study_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "storage", ["sqlite:////no/such/folder/trials.db", "nothing://x", "/no/such/folder/trials.log"]
 )
-def test_a_storage_that_cannot_be_opened_is_told(recipe: Recipe, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_cannot_be_opened_is_reported(
+    recipe: Recipe, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tuning, "_WAIT_S", 0.0)
     with pytest.raises(EdgeLstmError, match=f"expected a storage of trials at {storage}, found: "):
         tune(recipe, 1, storage, "waves", Budget())
 
 
-def test_ctrl_c_ends_the_search_and_half_a_trial_counts_for_none(
+def test_ctrl_c_ends_the_search_without_the_unfinished_trial(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = f"sqlite:///{tmp_path}/trials.db"

@@ -25,12 +25,12 @@ def facts_of(recipe: Recipe) -> Any:
 
 
 @pytest.mark.parametrize("task", RECIPES)
-def test_a_short_recipe_says_what_it_said(task: str) -> None:
+def test_a_short_recipe_gives_the_recorded_values(task: str) -> None:
     assert_holds(facts_of(read_recipe(WRITTEN / f"recipes/{task}.toml")), RECIPES[task], task)
 
 
 @pytest.mark.parametrize("task", RECIPES)
-def test_the_recipe_of_a_run_with_every_key_says_the_same(task: str) -> None:
+def test_a_recipe_with_every_key_gives_the_recorded_values(task: str) -> None:
     assert_holds(facts_of(read_recipe(WRITTEN / f"runs/{task}/recipe.toml")), RECIPES[task], task)
 
 
@@ -45,7 +45,7 @@ def test_the_recipe_of_a_run_finds_its_recording(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", RUNS)
-def test_the_checkpoint_of_a_run_predicts_what_it_predicted(task: str) -> None:
+def test_a_checkpoint_gives_the_recorded_predictions(task: str) -> None:
     checkpoint, recorded = load_checkpoint(WRITTEN / "runs" / task), RUNS[task]
     assert_holds(plain(checkpoint.contract), recorded["contract"], "contract")
     assert_holds(plain(checkpoint.model.shape), recorded["shape"], "shape")

@@ -61,7 +61,7 @@ def test_every_variant_is_measured_on_every_backend_and_segment(path: Path) -> N
     assert 0 <= certificate.saturation["layer_0"] <= 1
 
 
-def test_inspect_tells_the_certificate_and_draws_the_card(path: Path, tmp_path: Path) -> None:
+def test_inspect_shows_the_certificate_and_the_model_card(path: Path, tmp_path: Path) -> None:
     page = tmp_path / "card.html"
     result = CliRunner().invoke(main, ["inspect", str(path), "--html", str(page)])
     assert result.exit_code == 0, result.output
@@ -88,7 +88,7 @@ def test_equal_checkpoints_give_equal_certificates(make_checkpoint: MakeCheckpoi
         (Budgets(metric_loss=-1.0), r"float32 has metric loss .* > -1"),
     ],
 )
-def test_a_budget_that_nothing_keeps_leaves_no_file(
+def test_a_budget_that_no_scheme_meets_leaves_no_file(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, budgets: Budgets, found: str
 ) -> None:
     for choose in (False, True):
@@ -112,7 +112,7 @@ def test_auto_takes_the_smallest_scheme_within_the_budget(
     assert {one.scheme for one in certificate.variants} == {scheme}
 
 
-def test_a_key_or_folder_that_will_not_do_is_refused_before_anything_is_measured(
+def test_an_unusable_key_or_folder_is_refused_before_measuring(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assemble, "quantized_networks", lambda *_: pytest.fail("worked before it looked"))
@@ -125,7 +125,7 @@ def test_a_key_or_folder_that_will_not_do_is_refused_before_anything_is_measured
     assert [path.name for path in tmp_path.iterdir()] == ["other.key"]
 
 
-def test_a_model_that_forgets_at_once_needs_no_warm_up(make_checkpoint: MakeCheckpoint) -> None:
+def test_a_model_without_memory_needs_no_warm_up(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint("gru")
     with torch.no_grad():
         for weight in checkpoint.model.rnn.parameters():
@@ -162,7 +162,7 @@ def test_distillation_halves_the_drift_of_int8_and_int4(make_checkpoint: MakeChe
         assert len(np.unique(dense(taught.head_weight)[0])) <= (15 if scheme == "int4" else 255)
 
 
-def test_the_verb_writes_the_certificates_page_beside_the_report(
+def test_export_writes_the_certificate_page_beside_the_report(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge_lstm_export.proof.certify.STEPS", 50)

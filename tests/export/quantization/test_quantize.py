@@ -16,7 +16,7 @@ from edge_lstm_export.quantization.quantize import int8_columns, int8_rows, quan
 from edge_lstm_train.model.checkpoint import Checkpoint
 
 
-def test_a_rounded_weight_is_within_half_a_step_of_its_row() -> None:
+def test_a_quantized_weight_is_within_half_a_step_of_its_row() -> None:
     matrix = np.random.default_rng(0).normal(0, np.logspace(-4, 2, 40)[:, None], (40, 25)).astype(np.float32)
     stored = int8_rows(matrix)
     error = np.abs(stored.dequantized() - matrix)
@@ -25,7 +25,7 @@ def test_a_rounded_weight_is_within_half_a_step_of_its_row() -> None:
     assert np.abs(stored.values).max() == 127
 
 
-def test_a_column_has_a_scale_of_its_own_and_features_of_any_unit_keep_their_digits() -> None:
+def test_each_input_column_has_its_own_scale() -> None:
     matrix = np.random.default_rng(0).normal(0, np.logspace(-4, 2, 25), (40, 25)).astype(np.float32)
     stored = int8_columns(matrix)
     assert stored.scales.shape == (25,)
@@ -37,7 +37,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert stored.dequantized().tolist() == [[0, 0], [1, -1]]
 
 
-def test_only_matrices_are_rounded(make_checkpoint: Callable[..., Checkpoint]) -> None:
+def test_only_matrices_are_quantized(make_checkpoint: Callable[..., Checkpoint]) -> None:
     network = make_checkpoint("gru", 2).model.network()
     rounded = quantized(network, "int8")
     for before, after in zip(network.layers, rounded.layers, strict=True):
@@ -51,7 +51,7 @@ def test_only_matrices_are_rounded(make_checkpoint: Callable[..., Checkpoint]) -
 
 
 @pytest.mark.parametrize(("scheme", "cell"), [("int8", "lstm"), ("int8", "gru"), ("int4", "lstm")])
-def test_feedback_halves_what_rounding_costs_on_input_that_it_never_saw(
+def test_error_feedback_halves_the_quantization_error_on_unseen_input(
     make_checkpoint: Callable[..., Checkpoint], scheme: Scheme, cell: Cell
 ) -> None:
     checkpoint = make_checkpoint(cell, 1, hidden=32, changes=False, steps=2000)
@@ -64,7 +64,7 @@ def test_feedback_halves_what_rounding_costs_on_input_that_it_never_saw(
     assert after <= before / 2, (before, after)
 
 
-def test_feedback_changes_no_scale_and_leaves_what_is_exact() -> None:
+def test_error_feedback_changes_no_scale_and_no_exact_weight() -> None:
     random = np.random.default_rng(0)
     whole = random.integers(-127, 128, (12, 6)).astype(np.float32)
     whole[0] = 127
@@ -79,7 +79,7 @@ def test_feedback_changes_no_scale_and_leaves_what_is_exact() -> None:
     assert np.array_equal(silent.values, nearest.values)
 
 
-def test_rounding_twice_is_refused(make_checkpoint: Callable[..., Checkpoint]) -> None:
+def test_quantizing_twice_is_refused(make_checkpoint: Callable[..., Checkpoint]) -> None:
     rounded = quantized(make_checkpoint().model.network(), "int8")
     with pytest.raises(ValueError, match="quantized already"):
         quantized(rounded, "int8")

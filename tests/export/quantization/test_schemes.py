@@ -30,7 +30,7 @@ def bundle_of(checkpoint: Checkpoint, *schemes: Scheme) -> Bundle:
     ("hidden", "scheme", "share"),
     [(64, "float16", 0.55), (64, "int8", 0.33), (256, "int8", 0.28), (256, "int4", 0.17), (256, "int8-dynamic", 0.29)],
 )
-def test_a_scheme_is_this_share_of_float32(
+def test_each_scheme_has_its_share_of_the_float32_size(
     make_checkpoint: MakeCheckpoint, hidden: int, scheme: Scheme, share: float
 ) -> None:
     bundle = bundle_of(make_checkpoint(hidden=hidden, steps=20), "float32", scheme)
@@ -56,7 +56,7 @@ def _network(inputs: int):  # type: ignore[no-untyped-def]
     return random_network(inputs=inputs)
 
 
-def test_dynamic_int8_runs_where_integer_kernels_do_and_streams_stay_apart(make_checkpoint: MakeCheckpoint) -> None:
+def test_dynamic_int8_runs_on_integer_kernels_and_isolates_streams(make_checkpoint: MakeCheckpoint) -> None:
     bundle = bundle_of(make_checkpoint(hidden=128), "float32", "int8-dynamic")
     runs = [run for run in runnable(bundle) if run[1] == "int8-dynamic"]
     assert [name for name, _ in runs] == [name for name in installed() if name in ("litert", "onnx")]
@@ -74,7 +74,7 @@ def test_dynamic_int8_runs_where_integer_kernels_do_and_streams_stay_apart(make_
         ("int4", "tflite-runtime", "it does not support four-bit tensors"),
     ],
 )
-def test_a_backend_that_must_not_run_a_scheme_says_why(
+def test_a_backend_that_cannot_run_a_scheme_gives_the_reason(
     make_checkpoint: MakeCheckpoint, scheme: Scheme, backend: str, reason: str | None
 ) -> None:
     bundle = bundle_of(make_checkpoint(hidden=128, steps=20), scheme)
@@ -102,7 +102,7 @@ def test_a_scheme_without_a_format_is_refused_and_leaves_no_file(
 
 
 @pytest.mark.parametrize("backend", ["onnx", "numpy"])
-def test_static_int8_warns_once_of_input_outside_its_calibration(
+def test_static_int8_warns_once_about_input_outside_calibration(
     make_checkpoint: MakeCheckpoint, caplog: pytest.LogCaptureFixture, backend: str
 ) -> None:
     checkpoint = make_checkpoint(hidden=8)

@@ -29,7 +29,7 @@ def bundle_of(checkpoint: Checkpoint) -> Bundle:
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_every_variant_gives_torchs_thousand_carried_steps_on_every_backend(
+def test_every_variant_matches_torch_for_1000_steps_on_every_backend(
     make_checkpoint: MakeCheckpoint, cell: Cell, layers: int
 ) -> None:
     bundle = bundle_of(make_checkpoint(cell, layers))
@@ -46,7 +46,7 @@ def test_every_variant_gives_torchs_thousand_carried_steps_on_every_backend(
 
 @pytest.mark.parametrize("level_free", [True, False])
 @pytest.mark.parametrize(("cell", "highway"), [("lstm", 1), ("gru", 7)])
-def test_a_highway_is_one_more_state_and_every_backend_carries_it(
+def test_every_backend_carries_the_state_of_a_highway(
     make_checkpoint: MakeCheckpoint, cell: Cell, highway: int, level_free: bool
 ) -> None:
     checkpoint = make_checkpoint(cell, 2, highway=highway, level_free=level_free)
@@ -61,9 +61,7 @@ def test_a_highway_is_one_more_state_and_every_backend_carries_it(
 
 
 @pytest.mark.parametrize("level_free", [True, False])
-def test_only_level_free_taps_ignore_a_level_that_was_never_met(
-    make_checkpoint: MakeCheckpoint, level_free: bool
-) -> None:
+def test_only_level_free_taps_ignore_an_unseen_level(make_checkpoint: MakeCheckpoint, level_free: bool) -> None:
     model = make_checkpoint(highway=5, level_free=level_free).model
     model.head.weight.detach().zero_()
     constant = np.full((20, 3), 1e3, np.float32) * model.scale.numpy() + model.mean.numpy()
@@ -72,7 +70,7 @@ def test_only_level_free_taps_ignore_a_level_that_was_never_met(
     assert bool(np.abs(change).max() < 1e-2) == level_free
 
 
-def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: MakeCheckpoint) -> None:
+def test_golden_vectors_are_the_outputs_of_the_trained_model(make_checkpoint: MakeCheckpoint) -> None:
     checkpoint = make_checkpoint()
     golden = read_golden_vectors(bundle_of(checkpoint))
     prediction, states = checkpoint.model.stream(checkpoint.input_sequence, [1, 10, 100, 1000])
@@ -81,7 +79,7 @@ def test_golden_vectors_are_the_trained_models_own_answers(make_checkpoint: Make
     assert all(np.array_equal(*pair) for pair in zip(golden.expected["float32"].states, states, strict=True))
 
 
-def test_int8_golden_vectors_differ_from_float32_by_rounding_alone(make_checkpoint: MakeCheckpoint) -> None:
+def test_int8_golden_vectors_differ_only_by_rounding(make_checkpoint: MakeCheckpoint) -> None:
     golden = read_golden_vectors(bundle_of(make_checkpoint()))
     assert 1e-5 < drift(golden.expected["int8"].prediction, golden.expected["float32"].prediction) < 0.01
 

@@ -63,7 +63,7 @@ def test_an_onnx_file_passes_the_checker_and_strict_shape_inference(
 
 
 @pytest.mark.parametrize(("scheme", "matrices"), [("int8", 3), ("float16", 4)])
-def test_an_onnx_step_is_the_least_graph_and_rounded_weights_add_to_loading_alone(
+def test_an_onnx_step_has_the_fewest_nodes_even_with_int8_weights(
     make_checkpoint: MakeCheckpoint, scheme: str, matrices: int
 ) -> None:
     levels = make_checkpoint(features=FEATURES, changes=False)
@@ -81,7 +81,7 @@ def test_an_onnx_step_is_the_least_graph_and_rounded_weights_add_to_loading_alon
 
 
 @pytest.mark.parametrize(("mean", "operations"), [(-8.0, []), (8.1, ["Sub"])])
-def test_a_mean_is_folded_into_the_bias_only_where_that_costs_no_digits(
+def test_a_mean_is_folded_into_the_bias_only_without_loss_of_digits(
     make_checkpoint: MakeCheckpoint, mean: float, operations: list[str]
 ) -> None:
     checkpoint = make_checkpoint(features=[FEATURES[0], Feature("odd", "", 5 * mean, 5.0)])
@@ -92,12 +92,12 @@ def test_a_mean_is_folded_into_the_bias_only_where_that_costs_no_digits(
         assert offset.tolist() == [0, np.float32(5 * mean)]  # the near one is folded all the same
 
 
-def test_a_highway_takes_standardized_samples(make_checkpoint: MakeCheckpoint) -> None:
+def test_a_highway_input_is_standardized(make_checkpoint: MakeCheckpoint) -> None:
     ops = [node.op_type for node in onnx_of(make_checkpoint(features=FEATURES, highway=2)).graph.node]
     assert ops[:3] == ["Sub", "Mul", "Unsqueeze"]
 
 
-def test_an_onnx_file_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
+def test_an_onnx_file_carries_its_metadata(make_checkpoint: MakeCheckpoint) -> None:
     props = {prop.key: prop.value for prop in onnx_of(make_checkpoint()).metadata_props}
     assert props["name"] == "tank"
     assert props["made by"].startswith("edge-lstm ")
@@ -106,7 +106,7 @@ def test_an_onnx_file_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
     assert json.loads(props["horizons"]) == [1, 6]
 
 
-def test_tflite_operators_are_of_the_versions_that_old_runtimes_know(make_checkpoint: MakeCheckpoint) -> None:
+def test_tflite_operator_versions_suit_old_runtimes(make_checkpoint: MakeCheckpoint) -> None:
     lstm = operators(tflite_of(make_checkpoint()))
     assert " ".join(name for name, _ in lstm) == (
         "SUB CONCATENATION FULLY_CONNECTED SPLIT LOGISTIC LOGISTIC TANH LOGISTIC MUL MUL ADD TANH MUL"
@@ -118,7 +118,7 @@ def test_tflite_operators_are_of_the_versions_that_old_runtimes_know(make_checkp
         assert ("DEQUANTIZE", 5) in versions
 
 
-def test_a_tflite_file_names_its_ports_and_says_what_it_is(make_checkpoint: MakeCheckpoint) -> None:
+def test_a_tflite_file_names_its_tensors_and_carries_metadata(make_checkpoint: MakeCheckpoint) -> None:
     model = tflite_of(make_checkpoint())
     signature = model.SignatureDefs(0)
     inputs = [signature.Inputs(index).Name().decode() for index in range(signature.InputsLength())]
@@ -143,6 +143,6 @@ def test_every_tflite_constant_is_aligned_for_vector_loads(make_checkpoint: Make
 
 
 @pytest.mark.parametrize("write", [write_onnx, write_tflite])
-def test_equal_networks_are_equal_files(write: Callable[..., bytes], make_checkpoint: MakeCheckpoint) -> None:
+def test_equal_networks_give_equal_files(write: Callable[..., bytes], make_checkpoint: MakeCheckpoint) -> None:
     first, second = make_checkpoint("gru", 2), make_checkpoint("gru", 2)
     assert write(first.model.network(), first.contract) == write(second.model.network(), second.contract)

@@ -83,9 +83,7 @@ def bits(arrays: Sequence[Any]) -> list[bytes]:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("name", INSTALLED)
-def test_two_hundred_carried_steps_are_the_textbooks_to_a_millionth(
-    name: str, cell: Cell, layers: int, scheme: str
-) -> None:
+def test_200_steps_match_the_textbook_equations_within_1e_6(name: str, cell: Cell, layers: int, scheme: str) -> None:
     network = network_of(cell, layers, scheme)
     contract, marks = contract_of(network), np.array([1, 50, 100, 200])
     expected, expected_states = replay_tape(ReferenceBackend(network), contract, tape_of(network), marks)
@@ -98,7 +96,7 @@ def test_two_hundred_carried_steps_are_the_textbooks_to_a_millionth(
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("name", INSTALLED)
-def test_a_streams_bits_are_the_same_in_a_batch_of_any_size(name: str, cell: Cell) -> None:
+def test_a_stream_gets_the_same_bits_in_any_batch_size(name: str, cell: Cell) -> None:
     network = network_of(cell, 2)
     backend, contract, tape = load(name, network), contract_of(network), tape_of(network, 40)
     smallest = smallest_isolated_batch(backend, contract, tape)
@@ -114,7 +112,7 @@ def test_a_streams_bits_are_the_same_in_a_batch_of_any_size(name: str, cell: Cel
 
 
 @pytest.mark.parametrize("name", INSTALLED)
-def test_what_a_step_returns_is_the_callers_own(name: str) -> None:
+def test_later_steps_do_not_change_returned_arrays(name: str) -> None:
     network = network_of("lstm", 1)
     backend, tape = load(name, network), tape_of(network, 3)
     features = [np.repeat(row[None], 2, axis=0) for row in tape]
@@ -132,13 +130,13 @@ def test_what_a_step_returns_is_the_callers_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", INSTALLED)
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(4096), b"\x1c\x00\x00\x00TFL3" + bytes(64)])
-def test_bytes_that_are_no_model_are_refused_by_file_name(name: str, content: bytes) -> None:
+def test_an_unreadable_model_is_refused_with_its_file_name(name: str, content: bytes) -> None:
     with pytest.raises(EdgeLstmError, match=r"model\.file"):
         load(name, network_of("lstm", 1), content)
 
 
 @pytest.mark.parametrize("name", [name for name in INSTALLED if name != "numpy"])
-def test_a_file_without_a_tensor_that_the_manifest_names_is_refused(name: str) -> None:
+def test_a_model_without_a_tensor_of_the_manifest_is_refused(name: str) -> None:
     network = network_of("gru", 1)
     pairs = [TensorPair("hidden_state_0", "h", "next_hidden_state_0")]
     variant = Variant(format_of(name), "float32", "model.file", FEATURES, PREDICTION, pairs, 1e-5, 1e-4)
@@ -147,7 +145,7 @@ def test_a_file_without_a_tensor_that_the_manifest_names_is_refused(name: str) -
 
 
 @pytest.mark.parametrize("name", TFLITE)
-def test_tensors_are_found_by_name_in_whatever_order_the_file_lists_them(name: str) -> None:
+def test_tensors_are_found_by_name_in_any_order(name: str) -> None:
     network = network_of("lstm", 1)
     pairs = [TensorPair("swapped", pair.input, pair.output) for pair in reversed(state_pairs(network))]
     variant = Variant("tflite", "float32", "model.file", FEATURES, PREDICTION, pairs, 1e-5, 1e-4)
@@ -158,9 +156,7 @@ def test_tensors_are_found_by_name_in_whatever_order_the_file_lists_them(name: s
 
 
 @pytest.mark.parametrize("name", TFLITE)
-def test_the_private_and_the_public_way_to_tensors_give_the_same_bits(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fast_and_the_public_tensor_access_give_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of("lstm", 2)
     contract, tape, marks = contract_of(network), tape_of(network, 50), np.array([50])
     fast = load(name, network)
@@ -178,7 +174,7 @@ def test_the_private_and_the_public_way_to_tensors_give_the_same_bits(
 
 
 @pytest.mark.parametrize("name", TFLITE)
-def test_a_private_way_that_does_not_run_the_graph_is_not_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_tensor_access_that_does_not_run_the_graph_is_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = tflite._MemoryViews.__init__
 
     def idle(self: Any, *arguments: Any) -> None:
@@ -204,7 +200,7 @@ def test_loading_writes_nothing_on_stderr(name: str, tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
-def test_only_the_greeting_is_kept_from_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_the_startup_banner_is_hidden_from_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     with tflite._without_delegate_message():
         subprocess.run(
             ["sh", "-c", f"echo before >&2; echo '{tflite._DELEGATE_MESSAGE.decode()}' >&2; echo after >&2"], check=True
@@ -212,7 +208,7 @@ def test_only_the_greeting_is_kept_from_stderr(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().err == "before\nafter\n"
 
 
-def test_a_file_of_another_shape_than_its_manifest_says_is_refused(make_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_a_model_with_other_shapes_than_the_manifest_is_refused(make_bundle: MakeBundle, tmp_path: Path) -> None:
     wide, narrow = random_network(hidden=8), random_network(hidden=4)
     bundle = make_bundle(tmp_path / "tank.elstm", wide)
     content = {**bundle.content, "weights.float32.npz": to_npz(narrow)}
@@ -221,7 +217,7 @@ def test_a_file_of_another_shape_than_its_manifest_says_is_refused(make_bundle: 
         backends.load(damaged, "numpy", "float32")
 
 
-def test_an_onnx_batch_may_stand_on_any_axis() -> None:
+def test_the_onnx_batch_axis_can_be_any_axis() -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from onnx import helper

@@ -69,9 +69,7 @@ def coupled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("coupled", [by_neighbours, by_place], indirect=True)
 @pytest.mark.usefixtures("coupled")
-def test_a_backend_that_couples_streams_is_stepped_row_by_row_and_each_gets_the_bits_that_it_gets_alone(
-    make_bundle: Callable[..., Bundle], tmp_path: Path
-) -> None:
+def test_a_backend_that_couples_streams_runs_row_by_row(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tank.elstm")
     rng = np.random.default_rng(0)
     readings = [
@@ -88,7 +86,7 @@ def test_a_backend_that_couples_streams_is_stepped_row_by_row_and_each_gets_the_
 
 @pytest.mark.parametrize("coupled", [by_neighbours, by_place, by_one_place, by_size], indirect=True)
 @pytest.mark.usefixtures("coupled")
-def test_no_batch_of_a_coupling_backend_is_taken_for_isolated_and_its_single_rows_are() -> None:
+def test_no_batch_size_of_a_coupling_backend_counts_as_isolated() -> None:
     network = random_network()
     backend, tape = ReferenceBackend(network), np.random.default_rng(1).normal(0, 1, (40, 3)).astype(np.float32)
     assert smallest_isolated_batch(backend, contract_of(network), tape) is None
@@ -98,7 +96,7 @@ def test_no_batch_of_a_coupling_backend_is_taken_for_isolated_and_its_single_row
 
 
 @pytest.mark.usefixtures("coupled")
-def test_verify_bench_and_the_doctors_trial_say_that_rows_go_one_at_a_time(
+def test_verify_bench_and_doctor_report_row_by_row(
     make_bundle: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge_lstm.diagnostics.measurement.BATCHES", (1, 3))
@@ -115,7 +113,7 @@ def test_verify_bench_and_the_doctors_trial_say_that_rows_go_one_at_a_time(
     assert measure(bundle, "numpy", "float32", ONE_THREAD, 0.01, tmp_path).one_by_one
 
 
-def test_a_backend_that_remembers_rows_of_earlier_steps_is_refused_however_it_is_stepped(
+def test_a_backend_that_remembers_earlier_rows_is_refused(
     make_bundle: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest, stepped = ReferenceBackend.step, 0
@@ -132,9 +130,7 @@ def test_a_backend_that_remembers_rows_of_earlier_steps_is_refused_however_it_is
         load_verified(bundle, "numpy", "float32")
 
 
-def test_a_backend_that_keeps_streams_apart_is_left_as_it_is(
-    make_bundle: Callable[..., Bundle], tmp_path: Path
-) -> None:
+def test_a_backend_that_isolates_streams_is_not_wrapped(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tank.elstm")
     backend, smallest = load_verified(bundle, "numpy", "float32")
     assert isinstance(backend, ReferenceBackend)
@@ -142,7 +138,7 @@ def test_a_backend_that_keeps_streams_apart_is_left_as_it_is(
 
 
 @pytest.mark.usefixtures("coupled")
-def test_a_calibrated_backend_goes_row_by_row_and_keeps_its_watch(
+def test_a_calibrated_backend_runs_row_by_row_and_still_warns(
     make_bundle: Callable[..., Bundle], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = random_network()

@@ -34,7 +34,7 @@ def test_every_installed_backend_gives_the_golden_vectors(cell: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_interleaved_streams_get_the_bits_that_each_gets_alone(cell: str, name: str) -> None:
+def test_interleaved_streams_get_the_same_bits_as_alone(cell: str, name: str) -> None:
     if (error := why_unavailable(name)) is not None:
         pytest.skip(error.message)
     bundle = Bundle.open(FIXTURES / f"pump-{cell}.elstm")
@@ -75,7 +75,7 @@ def test_a_truncated_bundle_is_refused(length: int) -> None:
         Bundle.from_bytes(data, "truncated")
 
 
-def test_a_backend_that_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_backend_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(FIXTURES / "pump-lstm.elstm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EdgeLstmError, match=r"expected the package onnxruntime .* not installed here") as caught:
@@ -92,7 +92,7 @@ def test_tflite_runtime_under_numpy_2_is_refused_before_it_is_imported(monkeypat
     assert "tflite-runtime" not in installed()
 
 
-def test_the_runtime_imports_nothing_of_a_workshop() -> None:
+def test_the_runtime_imports_no_training_or_export_package() -> None:
     script = (
         "import sys, edge_lstm.cli.main, edge_lstm.service.service, edge_lstm.bundle.data_sheet\n"
         "import edge_lstm.recordings.simulator, edge_lstm.recordings.replay\n"

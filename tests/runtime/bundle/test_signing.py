@@ -23,7 +23,7 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-def test_keys_sign_and_verify_by_the_verbs(bundle_path: Path, tmp_path: Path) -> None:
+def test_the_commands_create_keys_sign_and_verify(bundle_path: Path, tmp_path: Path) -> None:
     before = Bundle.open(bundle_path)
     assert run("keys", "new", tmp_path / "mine").exit_code == 0
     assert (tmp_path / "mine.key").stat().st_mode & 0o777 == 0o600
@@ -48,7 +48,7 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     assert private.read_bytes() == secret
 
 
-def test_unsigned_foreign_and_altered_bundles_are_refused_on_one_line(
+def test_untrusted_bundles_are_refused_on_one_line(
     bundle_path: Path, tmp_path: Path, make_bundle: Callable[..., Bundle]
 ) -> None:
     private, public = new_keys(tmp_path / "mine")

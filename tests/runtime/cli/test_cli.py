@@ -39,7 +39,7 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
+def test_help_lists_the_commands_in_the_order_of_use() -> None:
     lines = edge_lstm("--help").stdout.splitlines()
     verbs = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]
     assert verbs == [
@@ -67,13 +67,13 @@ def test_help_lists_the_verbs_in_the_order_of_their_use() -> None:
 
 @pytest.mark.parametrize("arguments", [("train", "solar"), ("export", "runs/solar"), ("demo",)])
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed here")
-def test_the_workshop_says_what_to_install_where_torch_is_missing(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_train_without_torch_names_the_extra_to_install(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = edge_lstm(*arguments, code=1)
     assert done.stderr.startswith("error: torch is not installed here\nhint: run pip install 'edge-lstm[train")
     assert done.stdout == ""
 
 
-def test_inspect_shows_a_data_sheet_and_all_of_it_as_json(bundle_path: Path) -> None:
+def test_inspect_shows_a_data_sheet_or_json(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     sheet = edge_lstm("inspect", bundle_path).stdout
     assert f"tank, id {bundle.id}" in sheet
@@ -84,13 +84,13 @@ def test_inspect_shows_a_data_sheet_and_all_of_it_as_json(bundle_path: Path) -> 
     assert facts["state_bytes_per_stream"] == 64
 
 
-def test_verify_passes_a_good_bundle_and_names_the_step_where_a_bad_one_differs(bundle_path: Path) -> None:
+def test_verify_names_the_first_step_where_a_bad_bundle_differs(bundle_path: Path) -> None:
     assert edge_lstm("verify", bundle_path).stdout.startswith("ok     numpy          float32  parity")
     verdicts = json.loads(edge_lstm("verify", bundle_path, "--json", "--backend", "numpy").stdout)
     assert [(one["backend"], one["passed"], one["smallest_batch"]) for one in verdicts] == [("numpy", True, 1)]
 
 
-def test_replay_writes_the_predictions_and_prints_them_as_the_service_would(
+def test_replay_prints_the_predictions_as_the_service_publishes_them(
     bundle_path: Path, recording: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "predictions.csv"
@@ -105,7 +105,7 @@ def test_replay_writes_the_predictions_and_prints_them_as_the_service_would(
     assert edge_lstm("replay", bundle_path, recording).stdout.startswith("50 readings of 1 stream, 50 predictions")
 
 
-def test_what_a_device_kept_is_replayed_by_the_rules_of_its_service(bundle_path: Path, tmp_path: Path) -> None:
+def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     order = [(0, "1"), (1, "2"), (4, "3"), (2, "4"), (5, "2"), (3, "5"), (6, "6")]  # two late, a sequence repeated
     readings = [Reading("tank", 1_700_000_000.0 + 60 * step, {"level": 1.5 * step}, number) for step, number in order]
@@ -121,13 +121,13 @@ def test_what_a_device_kept_is_replayed_by_the_rules_of_its_service(bundle_path:
     assert [len(lines) for lines in told.values()] == [5, 8]
 
 
-def test_simulate_publishes_every_row_at_the_pace_asked_for(recording: Path) -> None:
+def test_simulate_publishes_every_row_at_the_given_speed(recording: Path) -> None:
     with EmbeddedBroker() as broker:
         done = edge_lstm("simulate", recording, "--to", broker.address, "--speed", "max")
         assert done.stdout == f"50 readings of 1 stream published to {broker.address}\n"
 
 
-def test_the_broker_verb_listens_where_it_says_and_ends_on_sigterm() -> None:
+def test_the_broker_command_listens_and_ends_on_sigterm() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -177,7 +177,9 @@ def mistakes(bundle: Path, recording: Path, folder: Path) -> list[tuple[tuple[ob
     ]
 
 
-def test_a_mistake_gets_one_message_a_hint_and_no_traceback(bundle_path: Path, recording: Path, tmp_path: Path) -> None:
+def test_an_error_is_one_message_with_a_hint_and_no_traceback(
+    bundle_path: Path, recording: Path, tmp_path: Path
+) -> None:
     for arguments, code, message in mistakes(bundle_path, recording, tmp_path):
         done = edge_lstm(*arguments, code=code)
         assert message in done.stderr, (arguments, done.stderr)
@@ -187,7 +189,7 @@ def test_a_mistake_gets_one_message_a_hint_and_no_traceback(bundle_path: Path, r
             assert "\nhint: " in done.stderr
 
 
-def test_what_a_service_left_in_cycles_is_collected_before_the_next_one_settles() -> None:
+def test_a_reload_collects_the_garbage_of_the_former_service() -> None:
     class Former:
         itself: object = None
 

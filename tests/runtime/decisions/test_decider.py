@@ -46,13 +46,13 @@ def labels(contract: Contract, rows: list[list[float]], minutes: list[float] | N
     ]
 
 
-def test_a_label_is_the_likeliest_class_and_values_are_probabilities() -> None:
+def test_the_label_is_the_most_probable_class() -> None:
     (one,) = labels(classifier(), [[0.0, math.log(3), 0.0]])
     assert one.label == "walk"
     assert [one.values[name][0] for name in CLASSES] == pytest.approx([0.2, 0.6, 0.2])
 
 
-def test_another_label_is_taken_once_it_has_won_for_hold_steps() -> None:
+def test_the_label_changes_after_hold_steps() -> None:
     still, walk, run = [5.0, 0, 0], [0, 5.0, 0], [0, 0, 5.0]
     found = labels(classifier(hold_steps=3), [still, walk, walk, still, walk, run, walk, walk, walk, walk])
     assert [one.label for one in found] == ["still"] * 8 + ["walk"] * 2
@@ -101,7 +101,7 @@ def noise(steps: int, size: float, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, size, (steps, 2))
 
 
-def test_each_stream_is_judged_by_its_own_first_steps() -> None:
+def test_each_stream_is_calibrated_by_its_own_first_steps() -> None:
     quiet, loud = noise(300, 0.1), noise(300, 10.0, 2)
     quiet[200:] += np.linspace(0, 100, 100)[:, None]  # a drift that would be nothing for the loud one
     found = scored(detector(), {"quiet": quiet, "loud": loud})
@@ -111,7 +111,7 @@ def test_each_stream_is_judged_by_its_own_first_steps() -> None:
     assert any(alarms["quiet"][200:])
 
 
-def test_a_stream_is_not_judged_before_it_is_calibrated() -> None:
+def test_a_stream_has_no_alarm_before_it_is_calibrated() -> None:
     found = scored(detector(), {"s": noise(200, 1.0)})["s"]
     judged = [math.isfinite(one.score or 0.0) for one in found]
     assert judged.index(True) == 5 + 100 - 1  # five that settle, a hundred that calibrate, the last of them judged
@@ -133,7 +133,7 @@ def test_an_alarm_holds_until_its_score_falls_below_release() -> None:
     assert min(scores[first:end]) > 0.3 > scores[end]
 
 
-def test_sensors_that_part_company_raise_an_alarm_where_each_alone_looks_usual() -> None:
+def test_diverging_sensors_raise_an_alarm_though_each_looks_normal() -> None:
     together = noise(400, 1.0)
     together[:, 1] = together[:, 0] + noise(400, 0.01, 3)[:, 1]
     apart = together.copy()
@@ -159,7 +159,7 @@ def test_a_detector_gives_the_same_bits_in_any_batch_and_after_a_store() -> None
         assert repr(second.feed(readings[cut:])) == repr(alone["a"][cut:])
 
 
-def test_a_row_of_a_calibrated_stream_does_not_hold_what_it_was_calibrated_on() -> None:
+def test_a_calibrated_row_no_longer_holds_its_residuals() -> None:
     contract = detector()
     predictor = Predictor(contract, Persists(random_network(inputs=2)))
     sizes = []
@@ -170,7 +170,7 @@ def test_a_row_of_a_calibrated_stream_does_not_hold_what_it_was_calibrated_on() 
     assert sizes[-1] == sizes[0]
 
 
-def test_a_row_that_lacks_a_part_of_what_it_calibrates_on_starts_its_stream_cold() -> None:
+def test_a_truncated_calibration_row_starts_its_stream_cold() -> None:
     predictor = Predictor(detector(), Persists(random_network(inputs=2)))
     predictor.feed([Reading("a", 60.0 * step, {"x": row[0], "y": row[1]}) for step, row in enumerate(noise(50, 1.0))])
     row = predictor.table.row("a")
@@ -180,7 +180,7 @@ def test_a_row_that_lacks_a_part_of_what_it_calibrates_on_starts_its_stream_cold
         assert table.current["step"][slot] == steps
 
 
-def test_what_never_changed_calibrates_without_a_fault() -> None:
+def test_a_constant_sensor_calibrates_without_error() -> None:
     still = np.zeros((200, 2))
     still[150:] = 1.0
     found = scored(detector(), {"s": still})["s"]
@@ -188,7 +188,7 @@ def test_what_never_changed_calibrates_without_a_fault() -> None:
     assert found[150].alarm
 
 
-def test_labels_scores_and_alarms_are_in_the_payload_and_come_back() -> None:
+def test_labels_scores_and_alarms_survive_the_payload() -> None:
     known = Prediction("s", 60.0, 1, 1, {"x": {1: 2.0}}, 0, None, 1.25, True, True)
     facts = json.loads(encode_prediction(known, "b"))
     assert (facts["score"], facts["alarm"]) == (1.25, True)
@@ -201,7 +201,7 @@ def test_labels_scores_and_alarms_are_in_the_payload_and_come_back() -> None:
     assert decode_prediction(encode_prediction(label, "b")) == label
 
 
-def test_a_bundle_keeps_what_its_decisions_need(tmp_path: Path, make_bundle: object) -> None:
+def test_a_bundle_keeps_its_decision_parameters(tmp_path: Path, make_bundle: object) -> None:
     for contract in (detector(), classifier(hold_steps=4)):
         network = random_network(inputs=len(contract.inputs), outputs=len(contract.outputs))
         bundle = make_bundle(tmp_path / "x.elstm", network, contract)  # type: ignore[operator]

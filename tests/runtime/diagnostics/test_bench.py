@@ -77,7 +77,7 @@ def broken_package(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, cod
     monkeypatch.syspath_prepend(str(folder))
 
 
-def test_every_backend_and_scheme_that_runs_here_is_measured_and_one_is_recommended() -> None:
+def test_every_runnable_variant_is_measured_and_one_recommended() -> None:
     facts = json.loads(run_bench(PUMP, "--json", *QUICK).stdout)
     found = facts["variants"]
     assert [(one["backend"], one["scheme"]) for one in found] == runnable(Bundle.open(PUMP))
@@ -93,7 +93,7 @@ def test_every_backend_and_scheme_that_runs_here_is_measured_and_one_is_recommen
     assert facts["recommended"] in [{"backend": one["backend"], "scheme": one["scheme"]} for one in found]
 
 
-def test_memory_is_the_childs_own_and_not_its_parents(bundle_path: Path) -> None:
+def test_memory_is_measured_in_the_child_process(bundle_path: Path) -> None:
     ballast = np.ones(400 * 2**20, np.uint8)  # which getrusage would give to a child that began as a copy of us
     asked = {"bundle": str(bundle_path), "backend": "numpy", "scheme": "float32", "threads": 1, "cores": None, **BRIEF}
     facts = ask("edge_lstm.diagnostics.measurement", asked, 60)
@@ -101,7 +101,7 @@ def test_memory_is_the_childs_own_and_not_its_parents(bundle_path: Path) -> None
     assert 20 < facts["rss_mb"] < 200
 
 
-def test_a_wheel_that_dies_is_a_line_and_the_others_are_measured(
+def test_a_crashing_wheel_is_one_line_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
@@ -115,7 +115,7 @@ def test_a_wheel_that_dies_is_a_line_and_the_others_are_measured(
     assert lives.endswith("<- recommended")
 
 
-def test_a_backend_that_hangs_or_answers_nothing_is_a_line_too(bundle_path: Path) -> None:
+def test_a_hanging_or_silent_backend_is_one_line(bundle_path: Path) -> None:
     with pytest.raises(ChildError, match="no answer within 0 s"):
         ask("edge_lstm.diagnostics.measurement", {}, 0.01)
     with pytest.raises(ChildError, match="KeyError: 'cores'"):
@@ -125,7 +125,7 @@ def test_a_backend_that_hangs_or_answers_nothing_is_a_line_too(bundle_path: Path
         ask("edge_lstm.diagnostics.measurement", asked, 60)
 
 
-def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path) -> None:
+def test_modules_in_the_working_folder_are_not_imported(tmp_path: Path) -> None:
     if sys.version_info < (3, 11):
         pytest.skip("Python 3.10 cannot be told to leave the working folder alone")
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
@@ -145,7 +145,7 @@ def test_a_variant_that_fails_its_golden_vectors_is_never_recommended(bundle_pat
     assert "recommended: nothing, since none of them passes its golden vectors here" in result.stdout
 
 
-def test_the_fastest_is_recommended_and_of_equals_the_one_that_drifts_least(benched: Callable[..., Report]) -> None:
+def test_the_fastest_is_recommended_and_drift_breaks_ties(benched: Callable[..., Report]) -> None:
     fast, exact, slow = (
         measured("litert", "int8", 10, 0.002),
         measured("litert", "float32", 12),
@@ -167,7 +167,7 @@ def test_the_fastest_is_recommended_and_of_equals_the_one_that_drifts_least(benc
     assert frugal.reason.endswith("(within a quarter of 10.0 µs) and takes the least memory")
 
 
-def test_what_breaks_the_budget_is_marked_and_not_recommended(benched: Callable[..., Report]) -> None:
+def test_a_variant_over_budget_is_marked_and_not_recommended(benched: Callable[..., Report]) -> None:
     budget = Budget(0.05, 60)
     found = [measured("litert", "int8", 10, rss_mb=61), measured("onnx", "int8", 26), measured("numpy", "int8", 25)]
     report = benched(found, budget)
@@ -181,7 +181,7 @@ def test_what_breaks_the_budget_is_marked_and_not_recommended(benched: Callable[
     assert "recommended: nothing, since none of them meets the budget of a-board" in table(nothing)
 
 
-def test_a_board_that_this_machine_is_not_lends_its_budget_and_is_said_to_be_another(bundle_path: Path) -> None:
+def test_another_boards_budget_is_used_and_reported_as_such(bundle_path: Path) -> None:
     name = "raspberry-pi-4" if this_machine().architecture == "x86_64" else "generic-x86_64"
     result = run_bench(bundle_path, *QUICK, "--device", name)
     assert (
@@ -193,7 +193,7 @@ def test_a_board_that_this_machine_is_not_lends_its_budget_and_is_said_to_be_ano
     assert 'did you mean "raspberry-pi-4"?' in result.stderr
 
 
-def test_a_config_names_the_board_and_one_that_would_not_be_valid_is_left_alone(
+def test_bench_uses_the_board_of_the_config_and_writes_no_invalid_one(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     architecture = "generic-x86_64" if this_machine().architecture == "x86_64" else "generic-arm64"
@@ -209,13 +209,13 @@ def test_a_config_names_the_board_and_one_that_would_not_be_valid_is_left_alone(
     assert config.read_text() == text
 
 
-def test_cores_that_are_not_there_are_a_line(bundle_path: Path) -> None:
+def test_missing_cores_are_one_line(bundle_path: Path) -> None:
     asked = {"bundle": str(bundle_path), "backend": "numpy", "scheme": "float32", "threads": 1, "cores": [999]}
     with pytest.raises(ChildError, match="expected to run on the cores 999"):
         ask("edge_lstm.diagnostics.measurement", {**asked, **BRIEF}, 60)
 
 
-def test_bars_are_as_long_as_the_steps_are_fast(benched: Callable[..., Report]) -> None:
+def test_bar_lengths_show_the_step_rate(benched: Callable[..., Report]) -> None:
     text = table(
         benched([measured("litert", "int8", 10), measured("onnx", "int8", 20), measured("numpy", "int8", 999)])
     )
@@ -223,7 +223,7 @@ def test_bars_are_as_long_as_the_steps_are_fast(benched: Callable[..., Report]) 
     assert "   100k" in text
 
 
-def test_on_a_narrow_terminal_the_bar_and_the_mark_stand_below_the_figures(benched: Callable[..., Report]) -> None:
+def test_on_a_narrow_terminal_bars_go_below_the_figures(benched: Callable[..., Report]) -> None:
     dear = measured("tflite-runtime", "float32", 99_999)
     report = dataclasses.replace(benched([measured("litert", "int8", 10), dear]), reason="so it is " * 20)
     wide = table(report)
@@ -246,7 +246,7 @@ def ina3221(device: Path, channels: Sequence[tuple[str, int, int]]) -> None:
         (device / f"curr{number}_input").write_text(f"{amperes}\n")
 
 
-def test_a_jetsons_power_is_its_input_rail_where_there_is_one_and_else_the_sum(tmp_path: Path) -> None:
+def test_jetson_power_is_its_input_rail_or_the_sum_of_rails(tmp_path: Path) -> None:
     orin, agx, nano = tmp_path / "orin", tmp_path / "agx", tmp_path / "nano"
     channels = [("VDD_IN", 5000, 1200), ("VDD_CPU_GPU_CV", 5000, 300), ("VDD_SOC", 5000, 400)]
     ina3221(orin / "sys/class/hwmon/hwmon3", channels)
@@ -266,7 +266,7 @@ def test_a_jetsons_power_is_its_input_rail_where_there_is_one_and_else_the_sum(t
     assert rails(tmp_path / "none") == []
 
 
-def test_the_energy_of_a_step_is_what_the_rails_take_above_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_energy_is_measured_above_idle_power(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "_POWER_FOR_S", 0.3)
     network = random_network()
     steps = 0
@@ -297,7 +297,7 @@ def test_a_board_with_rails_shows_its_energy_in_the_table(bundle_path: Path, tmp
     assert "   0.0  <- recommended" in lines[1]  # rails that never change
 
 
-def test_write_puts_the_recommended_ones_into_the_config_and_keeps_its_comments(
+def test_write_sets_the_recommended_keys_and_keeps_the_comments(
     bundle_path: Path, tmp_path: Path, make_bundle: Callable[..., Bundle]
 ) -> None:
     config = tmp_path / "service.toml"

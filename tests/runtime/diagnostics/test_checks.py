@@ -52,14 +52,14 @@ def config_for(bundle: Path, **keys: str) -> ServiceConfig:
         ("riscv64", "amber", "riscv64, for which no backend has wheels"),
     ],
 )
-def test_an_architecture_is_as_good_as_its_wheels(architecture: str, light: str, found: str) -> None:
+def test_an_architecture_is_rated_by_the_wheels_it_has(architecture: str, light: str, found: str) -> None:
     finding = software.architecture(architecture)
     assert finding.light == light
     assert found in finding.found
     assert bool(finding.remedy) == (light != "green")
 
 
-def test_glibc_is_green_from_the_version_that_the_wheels_ask_for() -> None:
+def test_glibc_is_green_from_the_version_of_the_wheels() -> None:
     found = {version: software.c_library(version) for version in ("2.26", "2.27", "2.28", "2.36", None)}
     assert [one.light for one in found.values()] == ["amber", "amber", "green", "green", "amber"]
     assert "onnxruntime and LiteRT" in found["2.26"].found
@@ -67,7 +67,7 @@ def test_glibc_is_green_from_the_version_that_the_wheels_ask_for() -> None:
     assert "musl" in found[None].found
 
 
-def test_a_board_that_the_config_names_and_this_is_not_is_red_with_every_reason() -> None:
+def test_a_config_for_another_board_is_red_with_every_reason() -> None:
     machine = Machine("x86_64", "3.9.1", "2.36", 4000)
     finding = software.fit(machine, "raspberry-pi-4")
     assert finding.light == "red"
@@ -80,9 +80,7 @@ def test_a_board_that_the_config_names_and_this_is_not_is_red_with_every_reason(
 # the backends, in processes of their own
 
 
-def test_a_wheel_that_dies_is_red_where_the_service_uses_it_and_amber_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crashing_wheel_is_red_if_used_and_amber_if_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(tmp_path, "onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", monkeypatch)
     needed = model.backend("onnx", needed=True)
     assert needed.light == "red"
@@ -93,9 +91,7 @@ def test_a_wheel_that_dies_is_red_where_the_service_uses_it_and_amber_elsewhere(
     assert other.remedy.endswith("this config does not use it")
 
 
-def test_the_backend_that_the_service_would_take_by_itself_is_red_where_it_dies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crashing_default_backend_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle_path = PUMP
     wheel(tmp_path, "onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", monkeypatch)
     monkeypatch.setattr(model, "preferred", lambda *_: ("onnx", "float32"))  # named by nobody
@@ -105,16 +101,14 @@ def test_the_backend_that_the_service_would_take_by_itself_is_red_where_it_dies(
     assert "its golden vectors on onnx float32: died of SIGILL" in finding.found
 
 
-def test_a_wheel_that_raises_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_import_error_of_a_wheel_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(tmp_path, "onnxruntime", "raise ImportError('libstdc++.so.6: no version GLIBCXX_3.4.29')", monkeypatch)
     assert model.backend("onnx", needed=True).found == (
         "its import: ImportError: libstdc++.so.6: no version GLIBCXX_3.4.29"
     )
 
 
-def test_tflite_runtime_beside_numpy_2_is_a_line_with_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tflite_runtime_with_numpy_2_is_reported_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(tmp_path, "tflite_runtime", "", monkeypatch)
     monkeypatch.setattr(np, "__version__", "2.4.6")
     finding = model.backend("tflite-runtime", needed=False)
@@ -124,7 +118,7 @@ def test_tflite_runtime_beside_numpy_2_is_a_line_with_the_remedy(
     assert model.backend("tflite-runtime", needed=True).light == "red"
 
 
-def test_a_backend_that_is_not_installed_matters_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_backend_matters_only_if_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert model.backend("litert", needed=False).light == "green"
     needed = model.backend("litert", needed=True)
@@ -132,7 +126,7 @@ def test_a_backend_that_is_not_installed_matters_only_where_it_is_used(monkeypat
     assert "pip install 'edge-lstm[tflite]'" in needed.remedy
 
 
-def test_each_backend_that_is_here_tells_its_version() -> None:
+def test_each_installed_backend_shows_its_version() -> None:
     lines = {finding.check: finding for finding in model.backends("numpy")}
     assert list(lines) == [f"backend {name}" for name in NAMES]
     assert lines["backend numpy"].found.startswith(f"{np.__version__}, imported in ")
@@ -144,7 +138,7 @@ def test_each_backend_that_is_here_tells_its_version() -> None:
 # the bundle
 
 
-def test_a_bundle_is_green_by_its_golden_vectors_on_the_backend_of_the_config(bundle_path: Path) -> None:
+def test_a_bundle_is_green_if_its_golden_vectors_pass(bundle_path: Path) -> None:
     finding, bundle, backend = model.bundle(bundle_path, config_for(bundle_path), bundle_path.parent)
     assert finding.light == "green"
     assert bundle is not None
@@ -152,7 +146,7 @@ def test_a_bundle_is_green_by_its_golden_vectors_on_the_backend_of_the_config(bu
     assert backend == "numpy"
 
 
-def test_a_bundle_that_fails_or_cannot_run_or_be_read_is_red_with_the_reason(bundle_path: Path) -> None:
+def test_a_bad_bundle_is_red_with_the_reason(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     other, _, backend = model.bundle(bundle_path, config_for(bundle_path, backend="onnx"), bundle_path.parent)
     assert other.light == "red"
@@ -171,7 +165,7 @@ def test_a_bundle_that_fails_or_cannot_run_or_be_read_is_red_with_the_reason(bun
     assert nothing is None
 
 
-def test_a_service_that_cannot_have_its_cores_or_providers_is_red(bundle_path: Path) -> None:
+def test_missing_cores_or_providers_are_red(bundle_path: Path) -> None:
     cores = dataclasses.replace(config_for(bundle_path), cores=[999])
     finding, _, _ = model.bundle(bundle_path, cores, bundle_path.parent)
     assert finding.light == "red"
@@ -191,7 +185,7 @@ def test_a_service_that_cannot_have_its_cores_or_providers_is_red(bundle_path: P
 # the clock
 
 
-def test_a_clock_that_was_never_set_is_red_and_one_behind_its_own_files_is_amber(tmp_path: Path) -> None:
+def test_an_unset_clock_is_red_and_one_behind_its_files_amber(tmp_path: Path) -> None:
     written(tmp_path / "service.toml", "")
     files = [tmp_path / "service.toml", tmp_path / "none"]
     now = time.time()
@@ -203,9 +197,7 @@ def test_a_clock_that_was_never_set_is_red_and_one_behind_its_own_files_is_amber
     assert "before the service's own files were written" in behind.found
 
 
-def test_a_clock_is_synchronized_by_the_kernels_word_or_systemds_and_else_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clock_sync_is_read_from_the_kernel_or_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert clock.synchronized(tmp_path).light == "unknown"
     written(tmp_path / "run/systemd/timesync/synchronized", "")
     assert clock.synchronized(tmp_path).light == "green"
@@ -214,7 +206,7 @@ def test_a_clock_is_synchronized_by_the_kernels_word_or_systemds_and_else_unknow
         assert clock.synchronized().light == light
 
 
-def test_the_kernel_is_asked_without_changing_the_clock() -> None:
+def test_reading_the_clock_state_does_not_change_the_clock() -> None:
     before = time.time() - time.monotonic()
     assert clock._kernel_synchronized() in (True, False, None)
     assert abs(time.time() - time.monotonic() - before) < 1
@@ -223,7 +215,7 @@ def test_the_kernel_is_asked_without_changing_the_clock() -> None:
 # the disk
 
 
-def test_the_fsyncs_of_the_states_folder_are_measured_and_leave_nothing(tmp_path: Path) -> None:
+def test_fsync_is_measured_in_the_state_folder_and_leaves_no_file(tmp_path: Path) -> None:
     space, cost = disk.disk(tmp_path / "state.db")
     assert space.light in ("green", "amber")
     assert f"{tmp_path} can be written" in space.found
@@ -234,7 +226,7 @@ def test_the_fsyncs_of_the_states_folder_are_measured_and_leave_nothing(tmp_path
     assert "cannot be written: No such file or directory" in missing.found
 
 
-def test_a_disk_that_turned_read_only_has_a_remedy_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_disk_has_its_own_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(folder: Path) -> list[float]:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -244,7 +236,7 @@ def test_a_disk_that_turned_read_only_has_a_remedy_of_its_own(tmp_path: Path, mo
     assert "mount -o remount,rw" in finding.remedy
 
 
-def test_slow_full_and_forgetful_disks_are_told_apart(tmp_path: Path) -> None:
+def test_slow_full_and_volatile_disks_are_distinguished(tmp_path: Path) -> None:
     assert disk.fsync_cost(0.5, 9, "ext4").light == "green"
     slow = disk.fsync_cost(25, 90, "ext4")
     assert slow.light == "amber"
@@ -269,19 +261,19 @@ def test_slow_full_and_forgetful_disks_are_told_apart(tmp_path: Path) -> None:
 # the board
 
 
-def test_nothing_of_a_board_is_green_where_nothing_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_board_values_are_not_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert [finding.light for finding in board.board(tmp_path)] == ["unknown"] * 3
 
 
 @pytest.mark.parametrize(("free_kb", "light"), [(60_000, "red"), (120_000, "amber"), (400_000, "green")])
-def test_memory_is_judged_by_what_a_service_takes(tmp_path: Path, free_kb: int, light: str) -> None:
+def test_memory_is_compared_with_the_need_of_a_service(tmp_path: Path, free_kb: int, light: str) -> None:
     written(tmp_path / "proc/meminfo", f"MemTotal: 999999 kB\nMemFree: 1 kB\nMemAvailable:   {free_kb} kB\n")
     assert board.memory(tmp_path).light == light
 
 
 @pytest.mark.parametrize(("degrees", "light"), [(61_300, "green"), (76_000, "amber"), (86_000, "red")])
-def test_the_hottest_zone_counts(tmp_path: Path, degrees: int, light: str) -> None:
+def test_the_hottest_thermal_zone_counts(tmp_path: Path, degrees: int, light: str) -> None:
     for zone, text in enumerate(("41000\n", f"{degrees}\n", "")):
         written(tmp_path / f"sys/class/thermal/thermal_zone{zone}/temp", text)
     finding = board.temperature(tmp_path)
@@ -298,7 +290,7 @@ def test_the_hottest_zone_counts(tmp_path: Path, degrees: int, light: str) -> No
         ("80000", "amber", "the processor was slowed down since the boot"),
     ],
 )
-def test_a_raspberry_pi_tells_of_its_supply_and_its_speed(
+def test_a_raspberry_pi_shows_undervoltage_and_throttling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: str, light: str, found: str
 ) -> None:
     written(tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled", f"{bits}\n")
@@ -312,7 +304,7 @@ def test_a_raspberry_pi_tells_of_its_supply_and_its_speed(
     assert (by_kernel.light, found in by_kernel.found) == (light, True)
 
 
-def test_a_vcgencmd_that_may_not_ask_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vcgencmd_without_permission_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "vcgencmd"
     written(program, "#!/bin/sh\necho 'Can'\\''t open device file: /dev/vcio' >&2\nexit 255\n")
     program.chmod(0o755)
@@ -322,7 +314,7 @@ def test_a_vcgencmd_that_may_not_ask_is_unknown(tmp_path: Path, monkeypatch: pyt
     assert "usermod -aG video" in finding.remedy
 
 
-def test_a_certificate_that_ends_soon_is_amber() -> None:
+def test_a_certificate_that_expires_soon_is_amber() -> None:
     assert encryption("TLSv1.3", 90 * 86_400).light == "green"
     soon = encryption("TLSv1.3", 3 * 86_400)
     assert soon.light == "amber"

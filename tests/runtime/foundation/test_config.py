@@ -39,13 +39,13 @@ def message_of(data: dict[str, object]) -> str:
     return caught.value.message
 
 
-def test_a_whole_file_becomes_the_dataclass(tmp_path: Path) -> None:
+def test_a_complete_file_becomes_the_dataclass(tmp_path: Path) -> None:
     path = tmp_path / "plant.toml"
     path.write_text('name = "a"\nlimits = [1, 2.5]\n[pumps.p1]\npower = 3\n')
     assert read_toml(path, Plant) == Plant("a", {"p1": Pump(3.0)}, limits=[1.0, 2.5])
 
 
-def test_all_faults_are_told_at_once_each_with_its_key() -> None:
+def test_all_faults_are_listed_with_their_keys() -> None:
     message = message_of({"pumps": {"p1": {"power": -1, "phases": 9}, "p2": {}}, "kind": "watter", "running": 1})
     assert message.splitlines()[0] == "plant.toml: 6 faults:"
     assert set(message.splitlines()[1:]) == {
@@ -58,20 +58,20 @@ def test_all_faults_are_told_at_once_each_with_its_key() -> None:
     }
 
 
-def test_a_misspelt_key_gets_the_near_one() -> None:
+def test_a_misspelt_key_gets_a_suggestion() -> None:
     assert 'nmae: unknown key; did you mean "name"?' in message_of({"nmae": "a"})
 
 
-def test_numbers_that_are_no_numbers_are_refused() -> None:
+def test_nan_and_infinity_are_refused() -> None:
     assert "limits[1]: expected a number, found true" in message_of({"name": "a", "limits": [1, True]})
     assert "limits[0]: expected a finite number, found inf" in message_of({"name": "a", "limits": [float("inf")]})
 
 
-def test_a_number_beyond_all_floats_is_refused() -> None:
+def test_a_number_beyond_float_range_is_refused() -> None:
     assert "limits[0]: expected a finite number, found inf" in message_of({"name": "a", "limits": [10**400]})
 
 
-def test_what_no_single_field_can_know_is_checked_too() -> None:
+def test_checks_across_fields_run() -> None:
     assert message_of({"name": "a", "limits": [2, 1]}) == "plant.toml: limits: expected rising numbers"
 
 
@@ -98,7 +98,7 @@ class Line:
             yield "names", "expected some"
 
 
-def test_a_key_that_may_have_two_forms_is_read_by_the_form_it_has() -> None:
+def test_a_key_with_two_forms_is_read_in_either() -> None:
     line = from_mapping({"valves": {"a": "ball", "b": {"size": 15}}, "names": ["x", "y"]}, Line, "line.toml")
     assert line == Line({"a": "ball", "b": Valve(15)}, ["x", "y"])
     with pytest.raises(EdgeLstmError) as caught:
@@ -109,11 +109,11 @@ def test_a_key_that_may_have_two_forms_is_read_by_the_form_it_has() -> None:
     ]
 
 
-def test_what_a_table_implies_is_filled_in_before_it_is_read() -> None:
+def test_implied_keys_are_filled_in_before_reading() -> None:
     assert from_mapping({}, Line, "line.toml").names == "from the valves"
 
 
-def test_what_keys_mean_together_is_checked_as_far_as_they_are_right() -> None:
+def test_checks_across_fields_skip_invalid_fields() -> None:
     lines = message_of({"nmae": "a", "limits": [2, 1], "kind": 3}).splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == ["nmae", "kind", "limits"]
     assert lines[-1] == "  limits: expected rising numbers"
@@ -121,7 +121,7 @@ def test_what_keys_mean_together_is_checked_as_far_as_they_are_right() -> None:
     assert [line.split(":")[0].strip() for line in lines] == ["limts", "name"]  # and nothing of limits
 
 
-def test_a_fault_within_hides_no_fault_around_it() -> None:
+def test_a_nested_fault_hides_no_outer_fault() -> None:
     with pytest.raises(EdgeLstmError) as caught:
         from_mapping({"valves": {"b": {"size": 7}}, "names": []}, Line, "line.toml")
     assert caught.value.message.splitlines()[1:] == [
@@ -130,7 +130,7 @@ def test_a_fault_within_hides_no_fault_around_it() -> None:
     ]
 
 
-def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path) -> None:
+def test_invalid_toml_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "plant.toml"
     path.write_text('name = "a"\nlimits = [1,\n')
     with pytest.raises(EdgeLstmError, match=r"plant.toml: expected TOML, found: .*(line|end of document)"):

@@ -17,7 +17,7 @@ def any_float32(count: int) -> np.ndarray:
     return values[np.isfinite(values)][: count // 2 * 2].reshape(-1, 2)
 
 
-def test_digits_are_the_numbers_own_and_lead_back_to_it() -> None:
+def test_float32_digits_are_shortest_and_read_back_exactly() -> None:
     values = any_float32(20_000)
     written = digits.shortest_digits(values)
     assert (np.array(written, np.float64).astype(np.float32).view(np.uint32) == values.view(np.uint32)).all()
@@ -25,20 +25,20 @@ def test_digits_are_the_numbers_own_and_lead_back_to_it() -> None:
     assert all(type(value) is float for row in written for value in row)
 
 
-def test_with_orjson_and_without_the_digits_are_the_same() -> None:
+def test_orjson_and_json_write_the_same_digits() -> None:
     pytest.importorskip("orjson", reason="the extra `fast` is not installed")
     values = any_float32(200_000)
     fast, plain = digits._orjson_digits(values), digits._python_digits(values)
     assert list(map(repr, fast)) == list(map(repr, plain))
 
 
-def test_what_is_no_number_stays_that() -> None:
+def test_nan_and_infinity_are_kept() -> None:
     (row,) = digits.shortest_digits(np.array([[np.nan, np.inf]], np.float32))
     assert math.isnan(row[0])
     assert row[1] == math.inf
 
 
-def test_as_texts_they_are_what_python_writes_and_what_is_no_number_is_null() -> None:
+def test_texts_are_as_python_writes_them_and_nan_is_null() -> None:
     values = np.vstack([any_float32(200_000), np.array([[np.nan, -np.inf], [9.99e-4, 1e12]], np.float32)])
     expected = [
         repr(number) if math.isfinite(number) else "null" for row in digits.shortest_digits(values) for number in row

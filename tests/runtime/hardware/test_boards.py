@@ -28,7 +28,7 @@ def device_tree(root: Path, model: str, *compatible: str) -> Path:
     return root
 
 
-def test_every_board_reads_whole_and_asks_for_no_more_than_it_has() -> None:
+def test_every_board_config_is_valid_and_within_its_hardware() -> None:
     assert set(board_names()) == {
         "generic-arm64",
         "generic-armv7",
@@ -57,12 +57,12 @@ def test_a_config_may_name_every_backend_and_no_other() -> None:
     assert get_args(BackendName) == NAMES
 
 
-def test_an_image_says_which_python_edge_lstm_runs_on() -> None:
+def test_every_image_names_a_supported_python() -> None:
     assert [(image.python, image.runs) for image in read_board("jetson-xavier-nx").images] == [("3.8", "3.11")]
     assert [(image.python, image.runs) for image in read_board("jetson-orin-nano").images] == [("3.10", "3.10")]
 
 
-def test_an_unknown_board_gets_a_near_name() -> None:
+def test_an_unknown_board_gets_a_suggestion() -> None:
     with pytest.raises(EdgeLstmError, match=r'found "raspberry-pi4"; did you mean "raspberry-pi-4"\?'):
         read_board("raspberry-pi4")
     with pytest.raises(EdgeLstmError, match=r'found "Jetson-Nano"; did you mean "jetson-nano"\?'):
@@ -71,7 +71,7 @@ def test_an_unknown_board_gets_a_near_name() -> None:
         read_board("../../etc/passwd")
 
 
-def test_a_board_with_a_wrong_value_is_refused_by_key() -> None:
+def test_a_wrong_board_value_is_refused_with_its_key() -> None:
     table = {**board_table("raspberry-pi-4"), "least_python": "new", "architecture": "arm"}
     del table["budget"]
     with pytest.raises(EdgeLstmError, match="3 faults") as caught:
@@ -114,7 +114,7 @@ def test_a_board_with_a_wrong_value_is_refused_by_key() -> None:
         ("Radxa ROCK 5B", ["radxa,rock-5b", "rockchip,rk3588"], "generic-arm64"),
     ],
 )
-def test_a_board_is_known_by_its_device_tree(model: str, compatible: list[str], board: str, tmp_path: Path) -> None:
+def test_a_board_is_detected_by_its_device_tree(model: str, compatible: list[str], board: str, tmp_path: Path) -> None:
     found = prepared_machine(device_tree(tmp_path, model, *compatible))
     assert (found.model, found.memory_mb) == (model, 3793)
     assert detected(dataclasses.replace(found, architecture="aarch64")) == board
@@ -122,12 +122,12 @@ def test_a_board_is_known_by_its_device_tree(model: str, compatible: list[str], 
     assert detected(dataclasses.replace(found, architecture="armv7l")) == "generic-armv7"
 
 
-def test_a_machine_without_a_device_tree_is_known_by_its_architecture() -> None:
+def test_without_a_device_tree_the_architecture_decides() -> None:
     assert detected(Machine("x86_64", "3.13.1", "2.41", 8000)) == "generic-x86_64"
     assert detected(Machine("riscv64", "3.13.1", "2.41", 8000)) is None
 
 
-def test_a_machine_that_is_not_the_board_hears_every_reason_and_remedy() -> None:
+def test_a_wrong_machine_gets_every_reason_and_fix() -> None:
     board = read_board("raspberry-pi-4")
     board.fit(PI_4)
     misfit = Machine("armv7l", "3.9.2", "2.24", 430)
@@ -147,7 +147,7 @@ def test_a_machine_that_is_not_the_board_hears_every_reason_and_remedy() -> None
     assert caught.value.hint == "install a newer Python (uv python install 3.11), and edge-lstm in it"
 
 
-def test_what_is_not_known_of_a_prepared_root_is_not_held_against_it(tmp_path: Path) -> None:
+def test_unknown_facts_of_a_prepared_root_are_not_faults(tmp_path: Path) -> None:
     read_board("raspberry-pi-4").fit(prepared_machine(tmp_path))
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal:  400000 kB\n")
@@ -155,7 +155,7 @@ def test_what_is_not_known_of_a_prepared_root_is_not_held_against_it(tmp_path: P
         read_board("raspberry-pi-4").fit(prepared_machine(tmp_path))
 
 
-def test_this_machine_is_known() -> None:
+def test_this_machine_is_described() -> None:
     machine = this_machine()
     assert machine.architecture in ("x86_64", "aarch64", "armv7l")
     assert machine.python == sys.version.split()[0].rstrip("+")
@@ -170,7 +170,7 @@ def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_the_verbs_list_show_and_detect_boards(tmp_path: Path) -> None:
+def test_the_commands_list_show_and_detect_boards(tmp_path: Path) -> None:
     listed = run("list").stdout.splitlines()
     assert [line.split()[0] for line in listed] == board_names()
     assert "raspberry-pi-4       Raspberry Pi 4         aarch64  litert         int8    512 MB" in listed
@@ -182,7 +182,7 @@ def test_the_verbs_list_show_and_detect_boards(tmp_path: Path) -> None:
     assert "Python" in here.stderr
 
 
-def test_detect_says_of_another_root_what_lies_there_and_nothing_of_this_machine(tmp_path: Path) -> None:
+def test_detect_on_another_root_reads_nothing_of_this_machine(tmp_path: Path) -> None:
     root = device_tree(tmp_path, "Raspberry Pi 4 Model B Rev 1.4", "raspberrypi,4-model-b")
     found = run("detect", "--root", root)
     assert found.stdout == "raspberry-pi-4\n"

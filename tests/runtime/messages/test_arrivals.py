@@ -19,13 +19,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return cell
 
 
-def test_messages_of_one_moment_have_times_a_whole_microsecond_apart(clock: list[int]) -> None:
+def test_simultaneous_messages_get_times_a_microsecond_apart(clock: list[int]) -> None:
     arrivals = ArrivalClock()
     written = [round(arrivals.next() * 1e6) for _ in range(10_000)]
     assert written == list(range(_NOW_NS // 1000, _NOW_NS // 1000 + 10_000))
 
 
-def test_readings_of_one_message_without_times_get_moments_of_their_own(clock: list[int]) -> None:
+def test_readings_of_one_message_get_distinct_times(clock: list[int]) -> None:
     arrivals = ArrivalClock()
     arrival = arrivals.next()
     own = [arrivals.with_own_time(Reading("pump", arrival, {}), arrival).time for _ in range(100)]
@@ -36,7 +36,7 @@ def test_readings_of_one_message_without_times_get_moments_of_their_own(clock: l
     assert arrivals.with_own_time(Reading("pump", 5.0, {}), arrival).time == 5.0
 
 
-def test_a_clock_set_back_makes_nothing_late_and_is_told_once(clock: list[int], caplog: Any) -> None:
+def test_a_clock_set_back_makes_nothing_late_and_is_logged_once(clock: list[int], caplog: Any) -> None:
     arrivals = ArrivalClock()
     before = arrivals.next()
     clock[0] -= 3600 * 10**9

@@ -24,19 +24,19 @@ def steps_of(streams: list[str], values: list[float], revisions: list[int]) -> S
     return Steps(outputs, range(count), streams, counts / 1.0, counts, counts, np.array(revisions, np.uint16), decided)
 
 
-def test_a_prediction_is_said_where_it_moved_over_its_band_since_the_last_that_was_said() -> None:
+def test_a_prediction_is_published_when_it_leaves_its_deadband() -> None:
     deadband, table = Deadband(CONTRACT, dict.fromkeys(CONTRACT.targets, 0.5)), StreamTable(CONTRACT)
     steps = steps_of(["a", "b", "a", "a", "a"], [1.0, 9.0, 1.4, 1.6, 1.7], [0] * 5)
     assert deadband.moved(steps, table) == [0, 1, 3]
     assert deadband.moved(steps_of(["a", "b"], [2.0, 9.6], [0, 0]), table) == [1]
 
 
-def test_a_band_for_nothing_that_is_said_is_refused_with_the_near_name() -> None:
+def test_a_deadband_for_an_unknown_output_gets_a_suggestion() -> None:
     name = CONTRACT.targets[0]
     with pytest.raises(EdgeLstmError, match=f'output.deadband.{name}x: .* did you mean "{name}"'):
         Deadband(CONTRACT, {name: 1.0, f"{name}x": 1.0})
 
 
-def test_a_correction_is_said_however_little_it_moved() -> None:
+def test_a_correction_is_always_published() -> None:
     deadband, table = Deadband(CONTRACT, dict.fromkeys(CONTRACT.targets, 0.5)), StreamTable(CONTRACT)
     assert deadband.moved(steps_of(["a", "a", "a"], [1.0, 1.1, 1.2], [0, 1, 0]), table) == [0, 1]

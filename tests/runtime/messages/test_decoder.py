@@ -31,7 +31,7 @@ def reading_in(payload: bytes, decoder: Decoder = DECODER, topic: str = "sensors
     return reading
 
 
-def test_a_reading_survives_the_way_there_and_back() -> None:
+def test_a_reading_survives_a_round_trip() -> None:
     reading = Reading("tank-1", 1_700_000_000.25, {"level": 1.5, "flow": -2e-7})
     assert reading_in(encode_reading(reading).encode(), topic="sensors/tank-1") == reading
     assert reading_in(encode_reading(reading).encode(), topic="sensors/tank-1") == reading  # the short way
@@ -54,19 +54,19 @@ def test_a_reading_survives_the_way_there_and_back() -> None:
         ("2016-07-01T09:00:00+0200", 1467356400.0),
     ],
 )
-def test_times_as_devices_write_them(time: object, seconds: float) -> None:
+def test_times_are_read_in_the_formats_of_devices(time: object, seconds: float) -> None:
     payload = json.dumps({"time": time, "level": 1}).encode()
     assert reading_in(payload).time == seconds
 
 
-def test_null_nan_words_and_absent_values_are_missing_and_numeric_text_is_a_number() -> None:
+def test_null_nan_and_text_are_missing_and_numeric_text_is_a_number() -> None:
     assert reading_in(b'{"time": 1, "level": "21.5", "flow": NaN}').values == {"level": 21.5}
     assert reading_in(b'{"time": 1, "level": null, "flow": 3}').values == {"flow": 3.0}
     assert reading_in(b'{"time": 1, "level": "Unavailable", "flow": " 3e2 "}').values == {"flow": 300.0}
     assert reading_in(b'{"time": 1, "level": ""}').values == {}
 
 
-def test_switches_are_one_and_zero() -> None:
+def test_switch_values_are_read_as_1_and_0() -> None:
     for yes, no in (
         ("true", "false"),
         ('"ON"', '"OFF"'),
@@ -101,9 +101,7 @@ def test_switches_are_one_and_zero() -> None:
         (b'{"time": 1, "level": 1' + b"0" * 400 + b"}", "that float32 holds, found 10000"),
     ],
 )
-def test_a_payload_that_does_not_fit_is_refused_with_what_was_found_or_ignored(
-    payload: bytes, found: str | None
-) -> None:
+def test_an_unreadable_payload_is_refused_or_ignored(payload: bytes, found: str | None) -> None:
     for _ in range(2):  # the second time the topic is known
         if found is None:
             assert DECODER.readings("sensors/b", payload, {}, 0.0) == []
@@ -112,7 +110,7 @@ def test_a_payload_that_does_not_fit_is_refused_with_what_was_found_or_ignored(
                 DECODER.readings("sensors/b", payload, {}, 0.0)
 
 
-def test_keys_stream_and_clock_can_be_mapped() -> None:
+def test_keys_stream_and_time_can_be_mapped() -> None:
     mapping = InputMapping("plant/+/all", stream="device", time_from="arrival", values={"level": "lvl"})
     decoder = Decoder(mapping, ["level"])
     found = decoder.readings("plant/x/all", b'{"device": 7, "lvl": 2}', {}, 99.0)
@@ -122,7 +120,7 @@ def test_keys_stream_and_clock_can_be_mapped() -> None:
     assert mapping.topic_filters == ["plant/+/all"]
 
 
-def test_a_time_without_a_zone_is_in_the_zone_of_the_mapping_and_an_hour_that_happens_twice_is_its_first() -> None:
+def test_a_time_without_a_zone_uses_the_zone_of_the_mapping() -> None:
     decoder = Decoder(InputMapping(timezone="Europe/Berlin"), ["level"])
     times = ("2024-07-01T14:00:00", "2024-07-01T14:00:00Z", "2024-01-01 13:00", "2024-10-27T02:30:00")
     found = [reading_in(f'{{"level": 1, "time": "{time}"}}'.encode(), decoder).time for time in times]
@@ -134,7 +132,7 @@ def test_a_time_without_a_zone_is_in_the_zone_of_the_mapping_and_an_hour_that_ha
     ]
 
 
-def test_values_come_in_the_bundles_unit_and_what_cannot_be_is_missing() -> None:
+def test_values_are_converted_and_implausible_ones_are_missing() -> None:
     kelvin = ValueMapping("k", offset=-273.15, least=-40, most=60, ignore=[0])
     decoder = Decoder(
         InputMapping(values={"level": kelvin, "flow": ValueMapping(scale=0.001)}, ignore=[999]), ["level", "flow"]
@@ -146,7 +144,7 @@ def test_values_come_in_the_bundles_unit_and_what_cannot_be_is_missing() -> None
     assert reading_in(b'{"time": 1, "k": "0.0", "flow": 999.0}', decoder).values == {}
 
 
-def test_a_reading_that_does_not_fit_leaves_its_neighbours_in_the_message() -> None:
+def test_one_bad_reading_does_not_spoil_its_message() -> None:
     decoder = Decoder(InputMapping(), ["level"])
     payload = (
         b'[{"time": 1, "level": 1}, {"time": 2, "level": "much"}, 3, {"time": 4, "uptime": 1}, {"time": 5, "level": 5}]'
@@ -156,7 +154,7 @@ def test_a_reading_that_does_not_fit_leaves_its_neighbours_in_the_message() -> N
     assert caught.value.readings == [Reading("a", 1.0, {"level": 1.0}), Reading("a", 5.0, {"level": 5.0})]
 
 
-def test_identity_is_a_number_or_a_short_text_and_the_time_where_there_is_none() -> None:
+def test_a_sequence_is_a_number_or_a_short_text() -> None:
     decoder = Decoder(InputMapping(sequence="n"), ["level"])
     found = [
         reading_in(f'{{"time": 1, "level": 1, "n": {n}}}'.encode(), decoder).sequence for n in ("7", '"x"', "null")
@@ -170,7 +168,7 @@ def test_identity_is_a_number_or_a_short_text_and_the_time_where_there_is_none()
 @pytest.mark.parametrize(
     "name", ["a\n", "\x7f", "\ud800", "\ufdd0", "\uffff", "\U0001fffe", "$SYS", "a+", "", "x" * 201]
 )
-def test_a_name_that_a_broker_would_close_the_connection_for_is_refused(name: str) -> None:
+def test_a_stream_name_that_mqtt_forbids_is_refused(name: str) -> None:
     decoder = Decoder(InputMapping("all", stream="device"), ["level"])
     with pytest.raises(PayloadError, match="expected a stream's name"):
         decoder.readings("all", json.dumps({"device": name, "level": 1, "time": 1}).encode(), {}, 0.0)
@@ -179,7 +177,7 @@ def test_a_name_that_a_broker_would_close_the_connection_for_is_refused(name: st
     )
 
 
-def test_a_mapping_that_cannot_serve_the_bundle_is_refused_with_all_that_is_wrong() -> None:
+def test_an_unfit_mapping_is_refused_with_all_faults() -> None:
     mapping = InputMapping(format="text", time_from="arrival", values={"levle": "a", "x": "b"})
     with pytest.raises(EdgeLstmError) as caught:
         Decoder(mapping, ["level", "flow"])
@@ -191,7 +189,7 @@ def test_a_mapping_that_cannot_serve_the_bundle_is_refused_with_all_that_is_wron
     ]
 
 
-def test_any_number_of_topics_takes_no_more_memory_than_some() -> None:
+def test_the_memory_for_topics_is_bounded() -> None:
     decoder = Decoder(InputMapping(), ["level"])
     for number in range(10_000):
         decoder.readings(f"sensors/{number}", b'{"time": 1, "level": 1}', {}, 0.0)
@@ -223,7 +221,7 @@ def the_long_way() -> Decoder:
 
 
 @given(st.binary(max_size=200) | st.builds(lambda facts: json.dumps(facts).encode(), ANY_JSON | SHAPED))
-def test_no_payload_does_more_than_be_refused_and_every_way_says_the_same(payload: bytes) -> None:
+def test_any_payload_is_read_or_refused_alike_by_every_json_library(payload: bytes) -> None:
     said = outcome(DECODER, payload)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(payloads, "_fast_loads", None)
@@ -242,7 +240,7 @@ PIECES = [message.payload[at : at + 24] for message in device_messages() for at 
     st.integers(0, 400),
     st.text(max_size=6),
 )
-def test_no_device_message_torn_and_mended_does_more_than_be_refused(
+def test_altered_device_messages_are_at_most_refused(
     message: DeviceMessage, pieces: list[bytes], at: int, level: str
 ) -> None:
     payload = message.payload[:at] + b"".join(pieces) + message.payload[at:]
@@ -272,20 +270,20 @@ NESTED = {
 }
 
 
-def test_a_prediction_is_json_with_stream_time_step_and_bundle_and_reads_back() -> None:
+def test_a_prediction_survives_json() -> None:
     payload = encode_prediction(a_prediction(), "0123456789ab")
     assert payload == json.dumps(NESTED, separators=(",", ":"))
     assert decode_prediction(payload) == a_prediction()
     assert Encoder(OutputMapping(), "0123456789ab").payload(a_prediction()) == payload.encode()
 
 
-def test_a_flat_prediction_has_its_numbers_beside_the_rest() -> None:
+def test_a_flat_prediction_has_its_values_at_the_top_level() -> None:
     payload = Encoder(OutputMapping(format="flat"), "0123456789ab").payload(a_prediction())
     rest = {name: fact for name, fact in NESTED.items() if name != "predictions"}
     assert json.loads(payload) == {**rest, "level+1": 1.25, "level+5": -0.5}
 
 
-def test_a_prediction_in_messagepack_says_what_the_json_says() -> None:
+def test_messagepack_and_json_predictions_are_equal() -> None:
     msgpack = pytest.importorskip("msgpack")
     encoder = Encoder(OutputMapping("out/{stream}/next", format="msgpack"), "0123456789ab")
     assert msgpack.unpackb(encoder.payload(a_prediction())) == NESTED
@@ -293,7 +291,7 @@ def test_a_prediction_in_messagepack_says_what_the_json_says() -> None:
 
 
 @given(st.text(max_size=20), st.floats(), st.integers(-(10**12), 10**12))
-def test_any_prediction_is_the_text_that_json_would_write_and_never_a_nan(name: str, value: float, step: int) -> None:
+def test_any_prediction_is_valid_json_without_nan(name: str, value: float, step: int) -> None:
     prediction = Prediction(name, 1.7e9, step, 1, {name: {1: value}})
     text = encode_prediction(prediction, "b")
     if math.isfinite(value):
@@ -341,7 +339,7 @@ def steps_of(values: list[list[float]], outputs: Outputs, decided: dict[str, Any
 
 @pytest.mark.parametrize("form", ["nested", "flat"])
 @pytest.mark.parametrize("target", ["level", 'a "quoted" 100 %s:0.0{}', "Füllstand"])
-def test_a_service_writes_many_predictions_as_it_writes_one(target: str, form: Literal["nested", "flat"]) -> None:
+def test_many_predictions_are_encoded_like_single_ones(target: str, form: Literal["nested", "flat"]) -> None:
     numbers = [0.1, -3.4028235e38, 1e-45, 0.0, -0.0, math.nan, math.inf, 5.0, 9.999e-4, 1e-3, 1e12, -16777216.0]
     labels = {"labels": ['a "%d"' if place % 2 else "b" for place in range(len(numbers))]}
     scores = {"scores": np.array([*numbers[:-1], 1.23456789]), "alarms": np.arange(len(numbers)) % 2 > 0}
@@ -356,7 +354,7 @@ def test_a_service_writes_many_predictions_as_it_writes_one(target: str, form: L
         assert encoder.messages(steps.at([])) == []
 
 
-def test_many_predictions_in_messagepack_are_those_one_by_one() -> None:
+def test_many_messagepack_predictions_are_encoded_like_single_ones() -> None:
     pytest.importorskip("msgpack")
     encoder = Encoder(OutputMapping(format="msgpack"), "b")
     steps = steps_of([[1.5, math.nan]], [("level", [1, 24])])

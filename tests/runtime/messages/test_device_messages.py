@@ -55,14 +55,14 @@ def assert_as_expected(messages: Sequence[DeviceMessage]) -> None:
             assert found == message.expect, message
 
 
-def test_every_message_of_a_device_gives_what_stands_beside_it() -> None:
+def test_every_device_message_gives_its_expected_readings() -> None:
     messages = device_messages()
     assert len(messages) >= 40
     assert_as_expected(messages)
     assert_as_expected(messages[::-1])  # in any order
 
 
-def test_without_orjson_every_message_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_device_message_gives_the_same_without_orjson(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payloads_room, "_fast_loads", None)
     assert_as_expected(device_messages())
 
@@ -184,7 +184,7 @@ def test_every_shared_message_meets_its_expectation(data: Path) -> None:
     assert spoken_of | {33} == set(rows)
 
 
-def test_the_shared_messages_name_their_streams_and_times(data: Path) -> None:
+def test_the_shared_messages_give_their_streams_and_times(data: Path) -> None:
     lines = (data / "mqtt_fixtures/messages.jsonl").read_text(encoding="utf-8").splitlines()
     rows = dict(enumerate(map(json.loads, lines), 1))
     fleet = decoder(FLEET_MAPPING, list(FLEET))

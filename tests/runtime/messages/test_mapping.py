@@ -53,19 +53,17 @@ def faults_of(input_table: str, tmp_path: Path) -> list[str]:
         ("x/{stream}", "x/" + "y" * 300, None),
     ],
 )
-def test_a_pattern_says_what_its_parts_are_or_does_not_match(
-    pattern: str, topic: str, parts: dict[str, str] | None
-) -> None:
+def test_a_topic_pattern_gives_its_parts_or_no_match(pattern: str, topic: str, parts: dict[str, str] | None) -> None:
     assert TopicPattern(pattern, ["quality", "air_quality"]).match(topic) == parts
 
 
-def test_a_long_topic_that_nearly_fits_is_no_long_search() -> None:
+def test_matching_a_long_topic_is_fast() -> None:
     pattern = TopicPattern("/".join([f"{{a{level}}}_{{b{level}}}x" for level in range(20)]))
     assert pattern.match("/".join(["_" * 250] * 20)) is None
     assert TopicPattern("{a}_{b}x").match("_" * 65_535) is None
 
 
-def test_the_filters_subscribe_to_every_pattern_once() -> None:
+def test_every_pattern_is_subscribed_to_once() -> None:
     own = {"c": ValueMapping(topic="garden/probe-{stream}"), "d": ValueMapping(topic="tele/{stream}/SENSOR")}
     mapping = InputMapping(["tele/{stream}/SENSOR", "{stream}/#"], values={"a": "x", **own})
     assert mapping.topic_filters == ["+/#"]  # which covers the others
@@ -92,7 +90,7 @@ def test_a_filter_that_another_covers_is_not_subscribed_to(wide: str, narrow: st
 
 
 @pytest.mark.parametrize("sign", ["\x01", "\x7f", "\ufffe"])
-def test_a_topic_that_a_broker_would_close_the_connection_for_is_refused(sign: str) -> None:
+def test_a_topic_that_mqtt_forbids_is_refused(sign: str) -> None:
     shown = sign.encode("unicode_escape").decode()
     for topic, wildcards in ((f"a{sign}/{{stream}}", True), (f"a{sign}/{{stream}}", False)):
         ((where, fault),) = topic_faults(topic, wildcards=wildcards)
@@ -105,7 +103,7 @@ def test_a_topic_that_a_broker_would_close_the_connection_for_is_refused(sign: s
     assert "without a first $" in fault
 
 
-def test_a_topic_to_publish_to_is_plain_but_for_the_stream() -> None:
+def test_an_output_topic_has_no_placeholder_but_the_stream() -> None:
     assert list(topic_faults("a/{stream}/b", wildcards=False)) == []
     assert len(list(topic_faults("+/{stream}/{line}/#", wildcards=False))) == 3
     assert [key for key, _ in OutputMapping("predictions/all").faults()] == ["topic"]
@@ -137,13 +135,13 @@ def test_a_path_leads_to_the_value_or_nowhere(path: str, found: object) -> None:
 
 
 @pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", "a[", "a[x]", "a[-1]", "'a", 'a"b"', "[0]a"])
-def test_what_is_no_path_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="expected a path like"):
         FactPath.parse(path)
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_a_path_or_refused(text: str) -> None:
+def test_any_text_is_a_valid_path_or_refused(text: str) -> None:
     try:
         path = FactPath.parse(text)
     except ValueError:
@@ -151,13 +149,13 @@ def test_any_text_is_a_path_or_refused(text: str) -> None:
     assert path.find([{}, []]) is ABSENT or path.begins_with_a_position
 
 
-def test_each_preset_is_a_file_and_the_reverse_and_needs_no_more_keys() -> None:
+def test_each_preset_has_a_complete_file() -> None:
     assert preset_names() == typing.get_args(PresetName)
     for name in preset_names():
         assert from_mapping({"preset": name}, InputMapping, name).preset == name
 
 
-def test_own_keys_go_before_those_of_the_preset() -> None:
+def test_keys_of_the_config_override_the_preset() -> None:
     table = {"preset": "shelly", "time": "params.at", "values": {"humidity": "h", "pressure": "p"}}
     mapping = from_mapping(table, InputMapping, "x")
     assert (mapping.topic, mapping.time, mapping.join) == ("{stream}/events/rpc", "params.at", True)
@@ -165,7 +163,7 @@ def test_own_keys_go_before_those_of_the_preset() -> None:
     assert (mapping.values["humidity"], mapping.values["pressure"]) == ("h", "p")
 
 
-def test_every_fault_of_a_mapping_is_told_at_once_with_its_key(tmp_path: Path) -> None:
+def test_all_faults_of_a_mapping_are_listed_with_their_keys(tmp_path: Path) -> None:
     table = """[input]
 topic = ["plant/{line}/data", "a/{stream}/{stream}", "b/#/{stream}", "c/{x}{stream}", "$share/g/{stream}"]
 readings = "a..b"
@@ -216,6 +214,6 @@ c = { topic = "t/{value}" }
         ('values = { a = { pth = "x" } }', 'input.values.a.pth: unknown key; did you mean "path"?'),
     ],
 )
-def test_a_wrong_key_is_told_in_words(table: str, fault: str, tmp_path: Path) -> None:
+def test_a_wrong_key_is_explained(table: str, fault: str, tmp_path: Path) -> None:
     (found,) = faults_of(f"[input]\n{table}\n", tmp_path)
     assert fault in found

@@ -109,7 +109,7 @@ def wire(message: tuple[int, str, int, list[tuple[str, str]], bool, bytes], prot
 
 @given(st.lists(publishes(), min_size=1, max_size=6), st.sampled_from([V5, V311]), st.booleans(), st.data())
 @settings(deadline=None, max_examples=60)
-def test_any_stream_cut_anywhere_gives_what_paho_gives(
+def test_any_byte_stream_gives_the_same_messages_as_paho(
     messages: list[Any], protocol: MQTTProtocolVersion, more: bool, data: st.DataObject
 ) -> None:
     stream = b"".join(wire(message, protocol, more) for message in messages)
@@ -124,13 +124,13 @@ def test_any_stream_cut_anywhere_gives_what_paho_gives(
 
 @given(st.binary(min_size=2, max_size=60), st.sampled_from([V5, V311]))
 @settings(deadline=None, max_examples=300)
-def test_no_bytes_raise_out_of_loop_read(garbage: bytes, protocol: MQTTProtocolVersion) -> None:
+def test_no_input_raises_out_of_loop_read(garbage: bytes, protocol: MQTTProtocolVersion) -> None:
     with fed(BatchingClient, protocol) as ours:
         ours.feed(garbage)
         assert ours.client.socket() is None or ours._left() == 0  # it closed the connection, or read all
 
 
-def test_confirmations_in_every_form_free_their_messages() -> None:
+def test_every_form_of_puback_confirms_its_message() -> None:
     with fed(BatchingClient) as ours:
         ids = ours.client.publish_many([(b"t", b"%d" % number) for number in range(5)], 1)
         forms = [b"\x40\x02%b", b"\x40\x03%b\x00", b"\x40\x03%b\x10", b"\x40\x04%b\x00\x00", b"\x40\x03%b\x97"]
@@ -141,7 +141,7 @@ def test_confirmations_in_every_form_free_their_messages() -> None:
         assert ours.client._inflight_messages == 0
 
 
-def test_ids_in_use_are_passed_over_and_65535_is_followed_by_1() -> None:
+def test_packet_ids_in_use_are_skipped_and_wrap_after_65535() -> None:
     for kind in (BatchingClient, StockClient):
         with fed(kind) as one:
             first = one.client.publish_many([(b"t", b"")], 1)
@@ -150,7 +150,7 @@ def test_ids_in_use_are_passed_over_and_65535_is_followed_by_1() -> None:
             assert one.client.publish_many([(b"t", b"")] * 3, 1) == [65535, 2, 3]
 
 
-def test_what_stock_paho_sends_for_qos_0_confirms_no_message_of_the_same_id() -> None:
+def test_a_qos_0_packet_confirms_no_message_of_the_same_id() -> None:
     with fed(StockClient) as stock:
         assert stock.client.publish_many([(b"t", b"")], 1) == [1]
         stock.client._last_mid = 0
@@ -177,20 +177,20 @@ def test_both_clients_send_the_same_bytes() -> None:
     assert len(sent[0]) == 12_958
 
 
-def test_a_packet_larger_than_agreed_ends_the_connection() -> None:
+def test_a_packet_over_the_maximum_size_ends_the_connection() -> None:
     with fed(BatchingClient) as ours:
         ours.feed(_header(0, LARGEST_PACKET + 1))
         assert ours.client.socket() is None
 
 
-def test_lengths_are_whole_not_whole_or_malformed() -> None:
+def test_packet_lengths_are_complete_incomplete_or_malformed() -> None:
     assert _variable(b"\xff\xff\xff\x7f", 0, 4) == (268_435_455, 4)
     assert _variable(b"\x80\x80", 0, 2)[1] > 2
     with pytest.raises(Exception, match="more than four bytes"):
         _variable(b"\x80\x80\x80\x80\x01", 0, 5)
 
 
-def test_the_guard_names_the_first_member_that_differs() -> None:
+def test_the_paho_check_names_the_first_different_member() -> None:
     class Renamed(paho.Client):
         _packet_handle = None
 

@@ -25,7 +25,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return fake
 
 
-def test_the_first_attempt_is_made_at_once_and_pauses_double_up_to_five_seconds(time: FakeTime) -> None:
+def test_pauses_between_attempts_double_up_to_five_seconds(time: FakeTime) -> None:
     timer = ReconnectTimer()
     assert timer.wait_s <= 0
     pauses = []
@@ -37,14 +37,14 @@ def test_the_first_attempt_is_made_at_once_and_pauses_double_up_to_five_seconds(
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
-def test_pauses_are_random_between_half_and_all(time: FakeTime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_is_a_random_half_to_whole_of_its_length(time: FakeTime, monkeypatch: pytest.MonkeyPatch) -> None:
     timer = ReconnectTimer()
     monkeypatch.setattr("edge_lstm.mqtt.reconnect.random.uniform", lambda least, most: least)
     timer.attempt_failed()
     assert timer.wait_s == pytest.approx(0.05)
 
 
-def test_a_connection_that_lasted_is_made_again_at_once_and_one_that_did_not_after_a_pause(time: FakeTime) -> None:
+def test_only_a_short_connection_is_followed_by_a_pause(time: FakeTime) -> None:
     timer = ReconnectTimer()
     timer.attempt_begins()
     time.now_s += 4.9

@@ -18,7 +18,7 @@ def make(kind: Any) -> StockClient:
     )
 
 
-def test_the_installed_paho_keeps_the_time_of_a_ping_where_forget_ping_expects_it() -> None:
+def test_forget_ping_works_with_the_installed_paho() -> None:
     assert UNKNOWN_PING is None
     client = make("stock")
     client._ping_t = 123.0
@@ -35,7 +35,7 @@ def test_a_paho_with_another_ping_is_named() -> None:
     assert unknown_ping(OtherPaho) == "Client._ping_t: float"
 
 
-def test_a_paho_with_another_ping_is_left_alone_and_reported_once(
+def test_a_paho_with_another_ping_is_unchanged_and_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for module in ("stock_client", "client_choice"):

@@ -48,7 +48,7 @@ def found(folder: Path, text: str, name: str = "recording.csv") -> Dialect:
         ("a,b\n1,2\n3,4\n", None, None),
     ],
 )
-def test_times_are_found_as_every_row_has_them(
+def test_the_time_format_is_detected_from_all_rows(
     tmp_path: Path, text: str, columns: list[str] | None, form: str | None
 ) -> None:
     assert found(tmp_path, text).times == (None if columns is None else TimeColumns(columns, form))
@@ -67,11 +67,11 @@ def test_times_are_found_as_every_row_has_them(
         ("Datum;Stunde;x\n31.12.2024;22.30;1,5\n31.12.2024;23.30;2\n", True),  # the clock's points are no numbers'
     ],
 )
-def test_a_decimal_comma_is_found_where_no_row_speaks_against_it(tmp_path: Path, text: str, comma: bool) -> None:
+def test_a_decimal_comma_is_detected_if_no_row_contradicts(tmp_path: Path, text: str, comma: bool) -> None:
     assert found(tmp_path, text).words.decimal_comma is comma
 
 
-def test_a_column_that_is_named_is_taken(tmp_path: Path) -> None:
+def test_a_named_column_is_used(tmp_path: Path) -> None:
     path = tmp_path / "recording.csv"
     path.write_text("date,seen\n2024-03-01,2024-03-02\n")
     assert dialect(path, "seen").times == TimeColumns(["seen"])

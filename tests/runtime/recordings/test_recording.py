@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_rows_become_readings_of_their_streams_without_the_missing_values(path: Path) -> None:
+def test_rows_become_readings_without_the_missing_values(path: Path) -> None:
     recording = read_recording(path, COLUMNS)
     assert recording.streams == ["a", "b"]
     assert [(one.stream, one.time - 1704067200, dict(one.values)) for one in recording.readings()] == [
@@ -37,7 +37,7 @@ def test_rows_become_readings_of_their_streams_without_the_missing_values(path: 
     ]
 
 
-def test_a_recording_reads_back_from_its_own_csv(path: Path, tmp_path: Path) -> None:
+def test_a_recording_survives_csv(path: Path, tmp_path: Path) -> None:
     recording = read_recording(path, COLUMNS)
     again = tmp_path / "again.csv"
     again.write_text(recording_csv(recording))
@@ -47,7 +47,7 @@ def test_a_recording_reads_back_from_its_own_csv(path: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(read.values, recording.values)
 
 
-def test_the_column_of_times_is_found_and_gzip_is_read(path: Path, tmp_path: Path) -> None:
+def test_the_time_column_is_detected_and_gzip_is_read(path: Path, tmp_path: Path) -> None:
     packed = tmp_path / "pumps.csv.gz"
     packed.write_bytes(gzip.compress(TEXT.encode()))
     assert read_recording(packed, Columns({"level": "level"})).streams == ["pumps"]
@@ -76,7 +76,7 @@ def test_a_fault_names_file_row_and_column(tmp_path: Path, text: str, found: str
     assert caught.value.hint
 
 
-def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError, match=r"expected a recording at .*none\.csv, found no file"):
         read_recording(tmp_path / "none.csv", COLUMNS)
     binary = tmp_path / "binary.csv"

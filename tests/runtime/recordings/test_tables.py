@@ -37,9 +37,7 @@ def test_the_separator_is_found_in_the_first_row(tmp_path: Path, separator: str)
 
 
 @pytest.mark.parametrize("separator", [" ", None])
-def test_runs_of_spaces_separate_and_names_are_given_for_a_missing_header(
-    tmp_path: Path, separator: str | None
-) -> None:
+def test_spaces_separate_and_a_missing_header_gets_the_given_names(tmp_path: Path, separator: str | None) -> None:
     path = written(tmp_path, "1 1   -0.5 \n1 2  0.25\n\n2 1 7\n")
     layout = Layout(separator, ["engine", "cycle", "x"])
     columns = Columns({"x": "x"}, TimeColumns(interval_s=10, start=100), "engine", layout=layout)
@@ -50,12 +48,12 @@ def test_runs_of_spaces_separate_and_names_are_given_for_a_missing_header(
         read_recording(path, Columns({"x": "x"}, TimeColumns(interval_s=10)))
 
 
-def test_spaces_in_names_and_texts_separate_nothing(tmp_path: Path) -> None:
+def test_spaces_within_names_and_texts_do_not_separate(tmp_path: Path) -> None:
     path = written(tmp_path, "outer water\n1.5\n2.5\n")
     assert column(read_recording(path, Columns({"x": "outer water"}, TimeColumns(interval_s=10)))) == [1.5, 2.5]
 
 
-def test_a_decimal_comma_is_read_and_a_point_beside_it_refused(tmp_path: Path) -> None:
+def test_a_decimal_comma_is_read_and_a_mixed_point_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "time;x;y\n2024-01-01;1,5;-0,25\n2024-01-02;NA;2\n")
     columns = Columns({"x": "x", "y": "y"}, words=NumberWords(decimal_comma=True))
     np.testing.assert_array_equal(read_recording(path, columns).values, [[1.5, -0.25], [np.nan, 2]])
@@ -64,12 +62,12 @@ def test_a_decimal_comma_is_read_and_a_point_beside_it_refused(tmp_path: Path) -
         read_recording(path, columns)
 
 
-def test_row_names_without_a_name_of_their_own_shift_no_column(tmp_path: Path) -> None:
+def test_an_unnamed_index_column_shifts_no_column(tmp_path: Path) -> None:
     path = written(tmp_path, '"date","x"\n"140","2024-01-01",5\n"141","2024-01-02",6\n')
     assert column(read_recording(path, Columns({"x": "x"}))) == [5, 6]
 
 
-def test_rows_of_nothing_but_separators_are_no_rows(tmp_path: Path) -> None:
+def test_rows_of_separators_only_are_skipped(tmp_path: Path) -> None:
     path = written(tmp_path, "time,x,,\n2024-01-01,1,,\n,,,\n , ,,\n2024-01-02,2,,\n")
     assert column(read_recording(path, Columns({"x": "x"}))) == [1, 2]
     path.write_text("time,x,,\n2024-01-01,1,,\n,,,\n2024-01-02,two,,\n")
@@ -90,21 +88,21 @@ def test_rows_of_nothing_but_separators_are_no_rows(tmp_path: Path) -> None:
         (TimeColumns(["y", "m", "d", "h"], "%Y %m %d %H%M"), {"y": "2024", "m": "3", "d": "31", "h": "0130"}),
     ],
 )
-def test_times_are_read_as_devices_and_spreadsheets_write_them(
+def test_times_of_devices_and_spreadsheets_are_read(
     tmp_path: Path, times: TimeColumns, cells: Mapping[str, str]
 ) -> None:
     path = written(tmp_path, f"{';'.join(cells)};x\n{';'.join(cells.values())};1\n")
     assert read_recording(path, Columns({"x": "x"}, times)).times.tolist() == [1711848600]
 
 
-def test_rows_without_times_are_an_interval_apart_in_each_stream_and_over_files(tmp_path: Path) -> None:
+def test_rows_without_times_are_one_interval_apart(tmp_path: Path) -> None:
     for name in ("1", "2"):
         written(tmp_path, "mote,x\na,1\nb,2\na,3\n", f"{name}.csv")
     recording = read_recording(tmp_path / "*.csv", Columns({"x": "x"}, TimeColumns(interval_s=5, start=1000), "mote"))
     assert recording.times.tolist() == [1000, 1000, 1005, 1010, 1005, 1015]
 
 
-def test_sentinels_and_what_is_implausible_or_no_category_is_missing_and_counted(tmp_path: Path) -> None:
+def test_sentinels_and_implausible_values_are_missing_and_counted(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         "time,x,sky\n1,-200,sun\n2,-273.20001,fog\n3,5,hail\n4,99,\n5,-40,rain\n6,on,rain\n7,,unknown\n",
@@ -123,7 +121,7 @@ def test_sentinels_and_what_is_implausible_or_no_category_is_missing_and_counted
     assert recording.categories == {"sky": ["rain", "sun", "fog"]}
 
 
-def test_labels_stand_beside_the_features_by_column_by_windows_and_as_rows_that_are_left(tmp_path: Path) -> None:
+def test_labels_come_from_a_column_windows_or_remaining_rows(tmp_path: Path) -> None:
     path = written(tmp_path, "time,m,x,what\n1,a,1,walk\n2,a,2,sit\n2,b,3,\n3,a,4,walk\n", "run.csv")
     labels = {
         "what": ValueColumn("what", text=True),
@@ -143,7 +141,7 @@ def test_labels_stand_beside_the_features_by_column_by_windows_and_as_rows_that_
         )
 
 
-def test_files_of_a_pattern_are_streams_by_what_tells_them_apart_and_2_comes_before_10(tmp_path: Path) -> None:
+def test_files_of_a_pattern_become_streams_in_natural_order(tmp_path: Path) -> None:
     for name in ("valve1/2.csv", "valve1/10.csv", "valve2/2.csv.gz"):
         written(tmp_path, "time,x\n1,1\n", name)
     (tmp_path / "valve2/2.csv.gz").write_bytes(gzip.compress(b"time,x\n1,1\n"))
@@ -158,7 +156,7 @@ def test_files_of_a_pattern_are_streams_by_what_tells_them_apart_and_2_comes_bef
         recording_files(tmp_path / "none*")
 
 
-def test_a_stream_in_two_groups_is_refused_by_its_row(tmp_path: Path) -> None:
+def test_a_stream_in_two_groups_is_refused_with_its_row(tmp_path: Path) -> None:
     path = written(tmp_path, "time,who,run,x\n1,ann,1,1\n1,bob,2,1\n2,bob,1,1\n")
     columns = Columns({"x": "x"}, "time", "run", group_column="who")
     expected = 'row 4, column "who": expected the stream "1" in one group, found it in "ann" and "bob"'
@@ -179,7 +177,7 @@ def test_a_stream_in_two_groups_is_refused_by_its_row(tmp_path: Path) -> None:
         ('time,x\n1,1\n2,"2\n3,3\n4,4\n', "row 3, column \"x\": '2\\n3,3\\n4,4\\n' is not a number"),
     ],
 )
-def test_a_cell_that_is_no_number_or_time_is_named_by_its_place(tmp_path: Path, text: str, found: str) -> None:
+def test_an_invalid_cell_is_named_by_row_and_column(tmp_path: Path, text: str, found: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(EdgeLstmError) as caught:
         read_recording(path, Columns({"x": "x"}, "time"))
@@ -187,21 +185,21 @@ def test_a_cell_that_is_no_number_or_time_is_named_by_its_place(tmp_path: Path, 
     assert str(path) in caught.value.message
 
 
-def test_a_row_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+def test_a_row_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pump.csv"
     path.write_bytes(b"time,x\n" + b"1,2\n" * 9000 + "2,5 °C\n".encode("latin-1"))
     with pytest.raises(EdgeLstmError, match="in UTF-8, found the byte 0xb0 in row 9002"):
         read_recording(path, Columns({"x": "x"}))
 
 
-def test_a_damaged_gzip_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_refused_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "pump.csv.gz"
     path.write_bytes(gzip.compress(b"time,x\n" + b"1,2\n" * 5000)[:-20])
     with pytest.raises(EdgeLstmError, match=r"expected a CSV file at .*pump\.csv\.gz, found: "):
         read_recording(path, Columns({"x": "x"}))
 
 
-def test_a_parquet_file_reads_as_the_same_recording_as_its_csv(tmp_path: Path) -> None:
+def test_parquet_and_csv_give_the_same_recording(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install 'edge-lstm[parquet]')")
     from pyarrow import parquet
 
@@ -237,7 +235,7 @@ def test_a_parquet_file_reads_as_the_same_recording_as_its_csv(tmp_path: Path) -
         read_recording(path, Columns({"x": "x"}))
 
 
-def test_dates_hours_nanoseconds_and_large_counters_of_a_parquet_file_are_read(tmp_path: Path) -> None:
+def test_parquet_times_and_large_integers_are_read(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install 'edge-lstm[parquet]')")
     from pyarrow import parquet
 

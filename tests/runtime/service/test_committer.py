@@ -76,7 +76,7 @@ def test_a_stop_while_the_disk_is_full_leaves_the_batch_uncommitted() -> None:
     assert (disk.refuses, disk.commits, list(committer.unsaved)) == (3, [], ["a"])
 
 
-def test_without_a_wait_there_is_one_attempt_and_the_next_commit_has_the_streams() -> None:
+def test_a_refused_commit_without_a_wait_is_left_to_the_next_one() -> None:
     disk, reports = Disk(refuses=1), []
     committer = committer_of(disk, reports, None)
     committer.begin_batch(["a"])

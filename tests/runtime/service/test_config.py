@@ -25,7 +25,7 @@ def fault_of(folder: Path, mqtt: str) -> str:
     return str(caught.value)
 
 
-def test_the_shortest_config_is_an_address(tmp_path: Path) -> None:
+def test_the_shortest_config_is_a_bundle_and_a_url(tmp_path: Path) -> None:
     mqtt = read_service_config(write(tmp_path, 'url = "mqtt://broker"')).mqtt
     assert mqtt == MqttConfig("mqtt://broker")
     assert (mqtt.protocol, mqtt.qos, mqtt.session_expiry_s) == ("5", 1, 604_800)
@@ -33,7 +33,7 @@ def test_the_shortest_config_is_an_address(tmp_path: Path) -> None:
     assert mqtt.login(tmp_path) is None
 
 
-def test_addresses_have_the_ports_of_their_scheme() -> None:
+def test_urls_have_the_default_port_of_their_scheme() -> None:
     assert parse_address("mqtt://broker") == Address("broker", 1883)
     assert parse_address("mqtts://broker") == Address("broker", 8883, tls=True)
     assert parse_address("mqtts://[::1]:1") == Address("::1", 1, tls=True)
@@ -44,7 +44,7 @@ def test_addresses_have_the_ports_of_their_scheme() -> None:
             parse_address(url)
 
 
-def test_a_password_in_the_file_or_in_the_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+def test_a_password_in_the_config_is_refused_and_not_printed(tmp_path: Path) -> None:
     for mqtt in (
         'url = "mqtt://b"\npassword = "s3cret"',
         'url = "mqtt://b"\npassword = 5309',
@@ -59,7 +59,7 @@ def test_a_password_in_the_file_or_in_the_address_is_refused_and_not_repeated(tm
     assert "s3cret" not in misspelt
 
 
-def test_all_faults_of_the_broker_are_told_at_once(tmp_path: Path) -> None:
+def test_all_broker_faults_are_listed_at_once(tmp_path: Path) -> None:
     mqtt = """
         url = "mqtt://b"
         protocol = "4"
@@ -92,7 +92,7 @@ def test_all_faults_of_the_broker_are_told_at_once(tmp_path: Path) -> None:
     }
 
 
-def test_files_that_are_missing_or_unfit_are_told_at_once_with_their_paths(tmp_path: Path) -> None:
+def test_missing_and_unfit_files_are_listed_with_their_paths(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("no PEM")
     (tmp_path / "cert.pem").write_text("no PEM either")
     mqtt = 'url = "mqtts://b"\nusername = "u"\npassword_file = "p"\nca_file = "ca.pem"\n'
@@ -149,7 +149,7 @@ def whole_fault_of(folder: Path, lines: str) -> str:
         'input.values = {level = {topic = "{stream}/level"}}\noutput.topic = "{stream}/level"',
     ],
 )
-def test_an_output_topic_that_the_service_would_hear_itself_is_refused(tmp_path: Path, topics: str) -> None:
+def test_an_output_topic_that_is_also_an_input_is_refused(tmp_path: Path, topics: str) -> None:
     assert "output.topic: expected a topic outside of [input]" in whole_fault_of(tmp_path, topics)
 
 
@@ -162,7 +162,7 @@ def test_an_output_topic_that_the_service_would_hear_itself_is_refused(tmp_path:
         'input.topic = "plant/{stream}/#"\noutput.topic = "forecast/{stream}"',
     ],
 )
-def test_an_output_topic_beside_the_input_is_taken(tmp_path: Path, topics: str) -> None:
+def test_an_output_topic_next_to_the_input_is_accepted(tmp_path: Path, topics: str) -> None:
     path = tmp_path / "service.toml"
     path.write_text(f'bundle = "tank.elstm"\nmqtt.url = "mqtt://b"\n{topics}\n')
     assert read_service_config(path).output.topic
@@ -176,19 +176,19 @@ def test_user_properties_of_readings_need_mqtt_5(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["client_id", "username"])
-def test_a_name_that_a_broker_would_close_the_connection_for_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_unprintable_or_too_long_name_is_refused(tmp_path: Path, name: str) -> None:
     for text in ("a\\u0001", "a\\uFFFE", "x" * 1001):
         assert f"mqtt.{name}: expected a printable text of 1 to 1000 characters, found" in fault_of(
             tmp_path, f'url = "mqtt://b"\n{name} = "{text}"'
         )
 
 
-def test_a_deadband_without_quiet_is_refused(tmp_path: Path) -> None:
+def test_a_deadband_without_publish_when_change_is_refused(tmp_path: Path) -> None:
     fault = whole_fault_of(tmp_path, "output.deadband.level = 0.5")
     assert 'output.deadband: expected with publish_when = "change" only, found with "every"' in fault
 
 
-def test_what_goes_beside_a_payload_needs_mqtt_5_and_has_to_be_text(tmp_path: Path) -> None:
+def test_output_properties_need_mqtt_5_and_text(tmp_path: Path) -> None:
     beside = 'output = {expiry_s = 60, content_type = "application/json", user_properties = {site = "north"}}'
     fault = whole_fault_of(tmp_path, f'mqtt.protocol = "3.1.1"\n{beside}')
     for name in ("expiry_s", "content_type", "user_properties"):

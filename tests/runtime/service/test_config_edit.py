@@ -34,9 +34,7 @@ CHOSEN = {"backend": "onnx", "scheme": "int8"}
         ("no TOML", None),
     ],
 )
-def test_the_keys_are_set_and_nothing_else_changes_or_the_file_is_left_alone(
-    tmp_path: Path, before: str, after: str | None
-) -> None:
+def test_set_keys_changes_nothing_else_or_leaves_the_file(tmp_path: Path, before: str, after: str | None) -> None:
     path = tmp_path / "service.toml"
     path.write_bytes(before.encode())
     if after is None:
@@ -49,7 +47,7 @@ def test_the_keys_are_set_and_nothing_else_changes_or_the_file_is_left_alone(
     assert [one.name for one in tmp_path.iterdir()] == ["service.toml"]
 
 
-def test_a_link_stays_a_link_and_the_mode_stays_too(tmp_path: Path) -> None:
+def test_a_symbolic_link_and_the_file_mode_are_kept(tmp_path: Path) -> None:
     real = tmp_path / "real.toml"
     real.write_text('bundle = "x"\n')
     real.chmod(0o640)

@@ -8,22 +8,22 @@ import sys
 BEFORE = "import sys\nfrom edge_lstm.service.deferred_imports import defer_rarely_used\ndefer_rarely_used()\n"
 
 
-def said_by(program: str) -> list[str]:
+def output_of(program: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", BEFORE + program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")[:-1]
 
 
-def test_paho_and_our_door_load_neither_openssl_nor_http_nor_email() -> None:
+def test_the_mqtt_connection_loads_no_openssl_http_or_email() -> None:
     program = (
         "import edge_lstm.mqtt.connection, edge_lstm.service.refusal, edge_lstm.service.service\n"
         "import edge_lstm.service.config\n"
         "print(*{name.split('.')[0] for name in sys.modules} & {'_ssl', 'http', 'email'})"
     )
-    assert said_by(program) == [""]
+    assert output_of(program) == [""]
 
 
-def test_a_socket_that_has_nothing_and_one_that_takes_nothing_load_no_openssl() -> None:
+def test_blocked_sockets_load_no_openssl() -> None:
     program = (
         "import socket\n"
         "from edge_lstm.mqtt.stock_client import StockClient\n"
@@ -39,10 +39,10 @@ def test_a_socket_that_has_nothing_and_one_that_takes_nothing_load_no_openssl() 
         "            return True\n"
         "print(blocks(client._sock_recv, 10), blocks(client._sock_send, bytes(1 << 16)), '_ssl' in sys.modules)"
     )
-    assert said_by(program) == ["True True False"]
+    assert output_of(program) == ["True True False"]
 
 
-def test_a_module_that_waited_is_the_true_one_from_its_first_use_on() -> None:
+def test_a_deferred_module_is_the_real_one_after_first_use() -> None:
     program = (
         "import ssl, hashlib, urllib.request\n"
         "import paho.mqtt.client as paho\n"
@@ -54,17 +54,17 @@ def test_a_module_that_waited_is_the_true_one_from_its_first_use_on() -> None:
         "print(paho.ssl.SSLWantReadError is true.SSLWantReadError, issubclass(ssl.SSLError, OSError))\n"
         "print(hashlib.sha1(b'').hexdigest()[:4], callable(urllib.request.getproxies))"
     )
-    assert said_by(program) == ["False False ssl", "False", "True True True", "True True", "da39 True"]
+    assert output_of(program) == ["False False ssl", "False", "True True True", "True True", "da39 True"]
 
 
-def test_what_is_loaded_already_stays_as_it_is() -> None:
+def test_a_loaded_module_is_not_deferred() -> None:
     program = (
         "del sys.modules['ssl']\nimport ssl\nssl.SSLContext\ndefer_rarely_used()\nprint(sys.modules['ssl'] is ssl)"
     )
-    assert said_by(program) == ["True"]
+    assert output_of(program) == ["True"]
 
 
-def test_digests_are_those_of_hashlib() -> None:
+def test_digests_equal_those_of_hashlib() -> None:
     program = (
         "from edge_lstm.foundation.hashing import blake2b, sha256\n"
         "print('_hashlib' in sys.modules and 'numpy.random' not in sys.modules)\n"
@@ -74,4 +74,4 @@ def test_digests_are_those_of_hashlib() -> None:
         "    assert sha256(data).hexdigest() == hashlib.sha256(data).hexdigest()\n"
         "    assert blake2b(data, digest_size=8).digest() == hashlib.blake2b(data, digest_size=8).digest()\n"
     )
-    assert said_by(program) == ["False"]
+    assert output_of(program) == ["False"]

@@ -50,13 +50,13 @@ def test_a_board_fills_the_keys_that_a_config_leaves_out(tmp_path: Path) -> None
     assert (bare.device, bare.backend, bare.cores, bare.memory_max_mb, bare.threads) == (None, None, None, None, 1)
 
 
-def test_an_unknown_board_in_a_config_gets_a_near_name(tmp_path: Path) -> None:
+def test_an_unknown_board_in_a_config_gets_a_suggestion(tmp_path: Path) -> None:
     fault = fault_of(tmp_path, 'device = "raspberry-pi-6"')
     assert 'device: expected a board, found "raspberry-pi-6"; did you mean "raspberry-pi-' in fault
     assert "device: expected a text, found 4" in fault_of(tmp_path, "device = 4")
 
 
-def test_a_provider_that_the_board_cannot_have_is_a_fault_of_the_config(tmp_path: Path) -> None:
+def test_a_provider_the_board_lacks_is_a_config_fault(tmp_path: Path) -> None:
     cuda = 'backend = "onnx"\nproviders = ["CUDAExecutionProvider"]\n'
     assert config_of(tmp_path, f'device = "jetson-orin-nx"\n{cuda}').execution == ExecutionOptions(
         1, ("CUDAExecutionProvider",)
@@ -101,7 +101,7 @@ def test_numpy_refuses_more_threads_than_it_uses(tmp_path: Path) -> None:
     assert "threads: expected 1, since the backend numpy" in fault_of(tmp_path, 'backend = "numpy"\nthreads = 2')
 
 
-def test_a_service_hands_its_threads_to_whichever_backend_it_gets(bundle_path: Path, tmp_path: Path) -> None:
+def test_a_service_passes_its_threads_to_any_backend(bundle_path: Path, tmp_path: Path) -> None:
     config = config_of(tmp_path, "threads = 2")  # the bundle has a variant for numpy only
     with pytest.raises(EdgeLstmError, match=r"expected one thread for the backend numpy.*found 2"):
         Service(config, bundle_path.parent)
@@ -114,7 +114,7 @@ def pump() -> Bundle:
     return Bundle.open(PUMP)
 
 
-def test_a_provider_that_onnxruntime_has_not_is_refused_with_those_it_has(pump: Bundle) -> None:
+def test_an_unavailable_provider_is_refused_with_the_available_ones(pump: Bundle) -> None:
     import onnxruntime
 
     assert "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
@@ -128,7 +128,7 @@ def test_a_provider_that_onnxruntime_has_not_is_refused_with_those_it_has(pump: 
         backends.load(pump, "numpy", "float32", ExecutionOptions(1, ("CUDAExecutionProvider",)))
 
 
-def test_a_provider_that_onnxruntime_drops_on_the_way_is_refused(pump: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_dropped_by_onnxruntime_is_refused(pump: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     # a provider is announced whose libraries are missing: onnxruntime warns, and would go on with the CPU alone
     monkeypatch.setattr(
         "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -141,7 +141,7 @@ def test_a_provider_that_onnxruntime_drops_on_the_way_is_refused(pump: Bundle, m
             )
 
 
-def test_no_node_runs_on_the_cpu_where_the_cpu_was_not_asked_for(pump: Bundle) -> None:
+def test_no_node_falls_back_to_the_cpu_silently(pump: Bundle) -> None:
     import onnxruntime
 
     if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
@@ -165,9 +165,7 @@ def test_a_service_runs_on_the_cores_that_its_config_names(bundle_path: Path, tm
     assert os.sched_getaffinity(0) == {one}
 
 
-def test_a_service_that_is_kept_to_its_cores_already_asks_nobody(
-    cores: set[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_already_on_its_cores_sets_no_affinity(cores: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
     one = min(cores)
     os.sched_setaffinity(0, {one})
 
@@ -183,7 +181,7 @@ def test_a_service_that_is_kept_to_its_cores_already_asks_nobody(
     assert os.sched_getaffinity(0) == {one}
 
 
-def test_cores_that_are_not_there_are_refused(tmp_path: Path, cores: set[int]) -> None:
+def test_missing_cores_are_refused(tmp_path: Path, cores: set[int]) -> None:
     with pytest.raises(EdgeLstmError, match=r"expected to run on the cores 4711, found: .*; this machine has 0 to "):
         run_on([4711])
     assert os.sched_getaffinity(0) == cores
@@ -204,7 +202,7 @@ def test_a_service_opens_its_database_with_its_sync_policy(bundle_path: Path, tm
     service._store.close(0)
 
 
-def test_the_state_lies_where_systemd_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_is_in_the_systemd_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     assert state_path(tmp_path, "state.db") == tmp_path / "state.db"
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/pumps")

@@ -21,7 +21,7 @@ def test_batches_come_out_in_order_and_none_is_too_large() -> None:
     assert [len(intake.batch()) for _ in range(3)] == [2, 2, 0]
 
 
-def test_it_is_full_by_number_and_by_bytes() -> None:
+def test_the_inbox_is_full_by_count_or_by_bytes() -> None:
     for count, size in ((1000, 10), (5, 1_000_000)):
         intake = Inbox()
         intake.add(messages(count - 1, size))
@@ -34,7 +34,7 @@ def test_it_is_full_by_number_and_by_bytes() -> None:
         assert len(intake) == 0
 
 
-def test_of_an_earlier_connection_only_what_does_not_come_again_is_kept() -> None:
+def test_only_qos_0_messages_of_an_earlier_connection_are_kept() -> None:
     intake = Inbox()
     intake.add(messages(5, size=1_000_000))
     lost_otherwise = messages(1, qos=0)

@@ -62,7 +62,7 @@ def test_the_good_readings_of_a_partly_refused_message_are_kept() -> None:
     assert reader.counts["refused"] == 1
 
 
-def test_a_message_without_a_key_of_the_mapping_is_ignored_and_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_without_a_mapped_key_is_ignored_and_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     reports = Reports()
     reader = reader_of(reports=reports)
     assert reader.readings([message('{"time": 1700000000}'), message("")]) == []

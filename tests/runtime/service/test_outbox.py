@@ -25,7 +25,7 @@ class Broker:
         return Outbox(self.publish, lambda: self.unconfirmed, batch)
 
 
-def test_batches_of_an_earlier_process_are_confirmed_one_by_one_and_not_by_a_later_number() -> None:
+def test_batches_of_an_earlier_process_are_confirmed_one_by_one() -> None:
     broker = Broker()
     outbox = broker.outbox(7)
     for batch in (4, 6, 7):
@@ -41,7 +41,7 @@ def test_batches_of_an_earlier_process_are_confirmed_one_by_one_and_not_by_a_lat
     assert (outbox.confirmed, len(outbox)) == (8, 0)
 
 
-def test_nothing_is_forgotten_before_a_new_connection_has_brought_what_it_may_repeat() -> None:
+def test_identities_are_kept_until_repeats_could_have_arrived() -> None:
     broker = Broker()
     outbox = broker.outbox(5)
     outbox.put(5, [], ["1:a", "2:b"])  # known from an earlier process
@@ -61,7 +61,7 @@ def test_nothing_is_forgotten_before_a_new_connection_has_brought_what_it_may_re
     assert outbox.knows("4:d")
 
 
-def test_a_new_connection_stops_forgetting_where_it_had_come_to() -> None:
+def test_a_new_connection_pauses_forgetting() -> None:
     broker = Broker()
     outbox = broker.outbox(0)
     for batch in (1, 2, 3):
@@ -77,7 +77,7 @@ def test_a_new_connection_stops_forgetting_where_it_had_come_to() -> None:
     assert outbox.knows("3:x")
 
 
-def test_readings_that_say_which_they_are_leave_nothing_behind_while_a_new_connection_is_waited_for() -> None:
+def test_identified_readings_use_no_memory_while_disconnected() -> None:
     broker = Broker()
     outbox = broker.outbox(0)
     outbox.expect_repeats(2000)
@@ -96,7 +96,7 @@ def test_readings_that_say_which_they_are_leave_nothing_behind_while_a_new_conne
     assert after - before < 10_000, "bytes, of 5,000 batches"
 
 
-def test_what_an_earlier_process_left_is_published_again_by_batch_and_its_messages_are_known() -> None:
+def test_a_restored_outbox_publishes_by_batch_and_knows_its_messages() -> None:
     broker = Broker()
     outbox = broker.outbox(7)
     outbox.restore([(4, [("t", b"4a"), ("t", b"4b")]), (6, [("t", b"6")])], ["1:a"])

@@ -27,7 +27,7 @@ def open_store(folder: Path, bundle: str = "bundle-1", kept: int = 0) -> Store:
     return Store(folder / "state.db", bundle, LAYOUT, kept)
 
 
-def test_the_last_commit_comes_back_whole(tmp_path: Path) -> None:
+def test_the_last_commit_is_read_back_completely(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(1, [("a", b"1"), ("b", b"5")], [("out/a", b"1")], 0, ["7:x"], 0)
     store.commit(2, [("a", b"2")], [("out/a", b"2"), ("out/b", b"\xff3")], 0, ["8:y"], 1)
@@ -65,7 +65,7 @@ def frames(store: Store) -> int:
     return int(logged)
 
 
-def test_a_step_of_one_stream_writes_two_pages_to_the_log(tmp_path: Path) -> None:
+def test_a_step_of_one_stream_writes_two_log_pages(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(1, [(f"s{index}", os.urandom(1304)) for index in range(64)], [], 0, [], 0)
     for batch in range(2, 5):  # the first of them takes a page for the outbox
@@ -88,7 +88,7 @@ def test_the_log_has_its_full_length_before_the_first_commit(tmp_path: Path) -> 
     assert (tmp_path / "state.db").stat().st_size < 100_000
 
 
-def test_a_disk_without_room_for_the_log_takes_commits_all_the_same(tmp_path: Path) -> None:
+def test_a_disk_too_small_for_the_log_still_takes_commits(tmp_path: Path) -> None:
     script = (
         "import os, resource, signal, sys; from pathlib import Path; from edge_lstm.service.store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))\n"
@@ -100,7 +100,7 @@ def test_a_disk_without_room_for_the_log_takes_commits_all_the_same(tmp_path: Pa
     assert (done.stdout, done.returncode) == ("399\n", 0), done.stderr
 
 
-def test_a_database_whose_rows_lie_as_an_earlier_build_laid_them_is_read_and_written(tmp_path: Path) -> None:
+def test_a_database_with_an_older_row_layout_is_read_and_written(tmp_path: Path) -> None:
     former = sqlite3.connect(tmp_path / "state.db")
     former.execute("create table streams (stream text primary key, row blob not null) without rowid")
     former.execute("create table bundle (id text not null)")
@@ -113,7 +113,7 @@ def test_a_database_whose_rows_lie_as_an_earlier_build_laid_them_is_read_and_wri
     assert [store.row(stream) for stream in "abc"] == [b"3", b"\x02", b"4"]
 
 
-def test_states_of_another_bundle_are_dropped_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_states_of_another_bundle_are_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(tmp_path)
     store.commit(1, [("a", b"1")], [("out/a", b"1")], 0, [], 0)
     store.close(0)
@@ -122,14 +122,14 @@ def test_states_of_another_bundle_are_dropped_loudly(tmp_path: Path, caplog: pyt
     assert "every stream starts cold was=bundle-1 is=bundle-2" in caplog.text
 
 
-def test_predictions_of_another_bundle_that_the_broker_has_not_go_out_all_the_same(tmp_path: Path) -> None:
+def test_unsent_predictions_survive_a_bundle_change(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(1, [("a", b"1")], [("out/a", b"1")], 0, ["7:x"], 0)
     store.close(0)
     assert open_store(tmp_path, "bundle-2").load() == (1, [(1, [("out/a", b"1")])], ["7:x"])
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(b"not a database, but somebody's data" * 100)
     with pytest.raises(EdgeLstmError, match="expected a state database at"):
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_bytes().startswith(b"not a database")
 
 
-def test_databases_of_other_programs_and_of_later_forms_are_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_and_newer_databases_are_refused_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     other = sqlite3.connect(path)
     other.execute("create table recorder (sensor text)")
@@ -158,7 +158,7 @@ def test_databases_of_other_programs_and_of_later_forms_are_refused_and_left_alo
 
 
 @pytest.mark.parametrize("first_page", [bytes(4096), b"\xff" * 4096, bytes(range(256)) * 16])
-def test_a_first_page_that_is_no_longer_sqlites_is_damage_too(
+def test_a_damaged_first_page_counts_as_damage(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, first_page: bytes
 ) -> None:
     store = open_store(tmp_path)
@@ -171,14 +171,16 @@ def test_a_first_page_that_is_no_longer_sqlites_is_damage_too(
     assert "every stream starts cold" in caplog.text
 
 
-def test_what_keeps_a_database_from_opening_is_told_with_its_remedy(tmp_path: Path) -> None:
+def test_an_open_error_is_reported_with_its_fix(tmp_path: Path) -> None:
     (tmp_path / "state.db").mkdir()
     with pytest.raises(EdgeLstmError) as caught:
         open_store(tmp_path)
     assert "check that its folder exists" in caught.value.hint
 
 
-def test_a_damaged_database_and_every_stream_starts_cold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_database_is_moved_aside_and_streams_start_cold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = open_store(tmp_path)
     store.commit(1, [(f"s{index}", bytes(500)) for index in range(400)], [], 0, [], 0)
     store.close(0)
@@ -195,13 +197,13 @@ def test_a_damaged_database_and_every_stream_starts_cold(tmp_path: Path, caplog:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(EdgeLstmError, match="expected to open the state database"):
         open_store(tmp_path)
 
 
-def test_a_disk_that_refuses_a_commit_is_named_and_nothing_of_it_stays(tmp_path: Path) -> None:
+def test_a_refused_commit_is_rolled_back_and_named(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(1, [("a", b"1")], [], 0, [], 0)
     (pages,) = store._database.execute("pragma page_count").fetchone()
@@ -214,7 +216,7 @@ def test_a_disk_that_refuses_a_commit_is_named_and_nothing_of_it_stays(tmp_path:
     assert store.count() == 1001
 
 
-def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+def test_history_keeps_the_newest_readings_in_order(tmp_path: Path) -> None:
     store = open_store(tmp_path, kept=50)
     readings = [Reading(f"s{index % 3}", 1e9 + index, {"level": index / 7}, str(index)) for index in range(400)]
     for batch in range(40):
@@ -228,7 +230,7 @@ def test_history_keeps_the_newest_readings_in_the_order_in_which_they_came(tmp_p
         read_history(tmp_path / "none.db", "bundle-1")
 
 
-def test_history_is_that_of_the_bundle_asked_for_with_the_rules_it_was_stepped_by(tmp_path: Path) -> None:
+def test_history_is_returned_for_one_bundle_and_its_rules(tmp_path: Path) -> None:
     runs = [
         ("bundle-1", SteppingRules(8, 0)),
         ("bundle-2", SteppingRules(8, 0)),
@@ -267,7 +269,7 @@ def test_a_state_database_records_the_layout_of_its_rows(tmp_path: Path) -> None
     assert layouts(tmp_path) == [(digest(LAYOUT), LAYOUT)]
 
 
-def test_rows_of_another_layout_are_refused_and_left_alone(tmp_path: Path) -> None:
+def test_rows_of_another_layout_are_refused_unchanged(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(1, [("a", b"1")], [], 0, [], 0)
     store.close(0)
@@ -284,7 +286,7 @@ def test_rows_of_another_layout_are_refused_and_left_alone(tmp_path: Path) -> No
     assert open_store(tmp_path).row("a") == b"1"
 
 
-def test_a_database_without_rows_takes_the_layout_of_the_release_that_opens_it(tmp_path: Path) -> None:
+def test_a_database_without_rows_takes_the_current_layout(tmp_path: Path) -> None:
     open_store(tmp_path).close(0)
     Store(tmp_path / "state.db", "bundle-1", "current.step <i4\n").close(0)
     assert layouts(tmp_path) == [(digest("current.step <i4\n"), "current.step <i4\n")]

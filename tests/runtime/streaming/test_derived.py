@@ -45,7 +45,7 @@ def contract(*features: Feature, **changes: object) -> Contract:
     return contract_of(random_network(), **facts)
 
 
-def test_derived_inputs_are_what_their_names_say() -> None:
+def test_derived_inputs_have_their_defined_values() -> None:
     asked = contract(Feature("x", derived=["difference", "mean 3", "deviation 3", "from_mean 3", "slope 2 4"]))
     assert asked.inputs == ["x", "x difference", "x mean 3", "x deviation 3", "x from_mean 3", "x slope 2 4"]
     values = [2.0, 4.0, 8.0, 8.0, 1.0]
@@ -65,7 +65,7 @@ def test_derived_inputs_are_what_their_names_say() -> None:
     np.testing.assert_allclose(rows[:, 5], np.array(average(2)) - average(4), rtol=1e-5, atol=1e-6)
 
 
-def test_from_start_keeps_the_mean_of_a_runs_first_values() -> None:
+def test_from_start_uses_the_mean_of_the_first_values() -> None:
     asked = contract(Feature("x", derived=["from_start 3", "mean 3"]), sampling=Sampling(60.0, 600.0))
     values = [(0, 1.0), (1, 3.0), (2, 5.0), (3, 7.0), (4, 100.0), (60, 2.0), (61, 4.0)]  # a gap before the last two
     rows, _ = fed(asked, [(minute, {"x": value}) for minute, value in values])
@@ -74,13 +74,13 @@ def test_from_start_keeps_the_mean_of_a_runs_first_values() -> None:
     np.testing.assert_array_equal(one_by_one, rows)
 
 
-def test_a_running_deviation_comes_to_that_of_its_values() -> None:
+def test_a_running_deviation_converges_to_the_standard_deviation() -> None:
     values = np.random.default_rng(3).normal(5, 2, 4000)
     rows, _ = fed(contract(Feature("x", derived=["deviation 1000"])), [(i, {"x": v}) for i, v in enumerate(values)])
     assert rows[-1, 1] == pytest.approx(2.0, rel=0.05)
 
 
-def test_a_covariance_tells_whether_two_features_move_together_or_against_each_other() -> None:
+def test_a_covariance_has_the_sign_of_the_joint_movement() -> None:
     random = np.random.default_rng(5)
     x = random.normal(5, 2, 4000)
     against = -0.5 * x + random.normal(0, 0.1, 4000)
@@ -90,7 +90,7 @@ def test_a_covariance_tells_whether_two_features_move_together_or_against_each_o
     assert rows[-1, 2] == pytest.approx(-math.sqrt(0.5 * 2.0**2), rel=0.05)
 
 
-def test_a_covariance_moves_as_the_variances_do_and_starts_anew_after_a_gap() -> None:
+def test_a_covariance_restarts_after_a_gap() -> None:
     asked = contract(
         Feature("x", derived=["deviation 3", "covariance y 3"]),
         Feature("y", derived=["covariance x 3", "from_start 3"]),
@@ -104,13 +104,13 @@ def test_a_covariance_moves_as_the_variances_do_and_starts_anew_after_a_gap() ->
     np.testing.assert_allclose(rows[[0, 1, 4, 5], 3], [0, -1, 0, -1], atol=1e-6)
 
 
-def test_a_gap_starts_derived_inputs_anew() -> None:
+def test_a_gap_restarts_derived_inputs() -> None:
     asked = contract(Feature("x", derived=["difference", "mean 10"]))
     rows, _ = fed(asked, [(0, {"x": 5.0}), (1, {"x": 6.0}), (60, {"x": 9.0}), (61, {"x": 10.0})])
     np.testing.assert_allclose(rows[2:, 1:], [[0, 9], [1, 9.5]])
 
 
-def test_a_late_reading_finds_the_derived_inputs_as_they_were() -> None:
+def test_a_rewind_restores_the_derived_inputs() -> None:
     asked = contract(Feature("x", derived=["difference", "mean 10", "deviation 4", "covariance y 6"]), Feature("y"))
     rows = [(minute, {"x": float(minute**2 % 7), "y": float(minute % 4)}) for minute in range(9)]
     straight, first = fed(asked, rows)
@@ -120,14 +120,14 @@ def test_a_late_reading_finds_the_derived_inputs_as_they_were() -> None:
     np.testing.assert_array_equal(first.table.current[0], second.table.current[0])
 
 
-def test_categories_are_inputs_of_their_own_and_an_unknown_one_is_none_of_them() -> None:
+def test_categories_are_one_hot_and_an_unknown_one_is_all_zero() -> None:
     asked = contract(Feature("door", "", -1.0, categories=["open", "shut"]), Feature("x"))
     assert asked.inputs == ["door", "x", "door is open", "door is shut"]
     rows, _ = fed(asked, [(0, {"x": 1.0}), (1, {"x": 1.0, "door": 1.0}), (2, {"x": 1.0})])
     np.testing.assert_array_equal(rows[:, 2:], [[0, 0], [0, 1], [0, 1]])  # held where it is missing
 
 
-def test_a_sign_is_turned_where_the_other_feature_says_so() -> None:
+def test_a_value_takes_its_sign_from_the_other_feature() -> None:
     side = Feature("side", "", -1.0, categories=["left", "right"])
     rows, _ = fed(contract(Feature("ax", mirrored_by="side"), side), [(0, {"ax": 2.0, "side": 0.0})])
     assert rows[0, 0] == 2.0
@@ -135,7 +135,7 @@ def test_a_sign_is_turned_where_the_other_feature_says_so() -> None:
     assert rows[0, 0] == -2.0
 
 
-def test_values_are_cut_off_at_the_clip_and_held_whole() -> None:
+def test_values_are_clipped_as_inputs_and_held_unclipped() -> None:
     asked = contract(Feature("x", "", 10.0, 2.0, derived=["difference"]), clip=8.0)
     rows, predictor = fed(asked, [(0, {"x": 10.0}), (1, {"x": 1000.0})])
     assert rows[1].tolist() == [26.0, 16.0]
@@ -148,7 +148,7 @@ def test_the_time_since_the_last_step_is_an_input() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 1000])
-def test_a_grid_gives_one_step_an_interval_whatever_the_batches(batch: int) -> None:
+def test_a_grid_gives_one_step_per_interval_for_any_batches(batch: int) -> None:
     sampling = Sampling(60.0, 600.0, grid=True)
     features = [Feature(how, aggregate=how, mask=how == "sum") for how in ("mean", "last", "sum", "least", "most")]
     asked = contract(*features, sampling=sampling)
@@ -170,14 +170,14 @@ def test_a_grid_gives_one_step_an_interval_whatever_the_batches(batch: int) -> N
     assert predictor.table.current["warm_steps"][0] == 1
 
 
-def test_a_reading_that_a_grid_has_passed_is_counted_and_changes_nothing() -> None:
+def test_a_late_reading_on_a_grid_is_counted_and_dropped() -> None:
     asked = contract(Feature("x", aggregate="sum"), sampling=Sampling(60.0, 600.0, grid=True))
     rows, predictor = fed(asked, [(0.5, {"x": 1.0}), (0.5, {"x": 1.0}), (0.2, {"x": 1.0}), (1.5, {"x": 1.0})])
     assert rows[0, 0] == 1.0
     assert (predictor.totals["duplicate"], predictor.totals["late"]) == (1, 1)
 
 
-def test_a_half_filled_interval_survives_a_store() -> None:
+def test_an_open_interval_survives_a_store() -> None:
     asked = contract(Feature("x", aggregate="sum"), sampling=Sampling(60.0, 600.0, grid=True))
     _, first = fed(asked, [(0.2, {"x": 1.0}), (0.4, {"x": 2.0})])
     backend = Seen(asked)
@@ -196,13 +196,13 @@ def test_a_half_filled_interval_survives_a_store() -> None:
         ("covariance y 1", "expected spans of 2"),
     ],
 )
-def test_a_derived_input_that_is_none_is_refused(text: str, found: str) -> None:
+def test_an_unknown_derived_input_is_refused(text: str, found: str) -> None:
     with pytest.raises(EdgeLstmError, match=found):
         from_mapping({"name": "x", "derived": [text]}, Feature, "manifest")
 
 
 @pytest.mark.parametrize("other", ["x", "state", "nobody"])
-def test_a_covariance_names_another_feature_of_numbers(other: str) -> None:
+def test_a_covariance_needs_another_numeric_feature(other: str) -> None:
     asked = contract(Feature("x", derived=[f"covariance {other} 5"]), Feature("state", categories=["on", "off"]))
     assert list(asked.faults()) == [
         ("features", f'expected derived to name another feature of numbers, found "{other}"')

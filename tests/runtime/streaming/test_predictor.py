@@ -84,7 +84,7 @@ def test_a_lone_row_is_padded_to_the_smallest_batch_whose_rows_agree() -> None:
     assert alone.table.row("a") == together.table.row("a")
 
 
-def test_a_predictor_of_a_bundle_pads_to_the_batch_that_the_self_test_found(
+def test_a_predictor_pads_to_the_batch_size_of_the_self_test(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = _OtherKernelForOneRow(ReferenceBackend(random_network()))
@@ -95,7 +95,7 @@ def test_a_predictor_of_a_bundle_pads_to_the_batch_that_the_self_test_found(
     assert backend.batches == [2]
 
 
-def test_predictions_come_in_the_order_of_their_readings_with_counted_steps() -> None:
+def test_predictions_keep_the_order_of_their_readings() -> None:
     predictions = predictor().feed([level("a", 0, 1), level("b", 0, 2), level("a", 1, 3), level("a", 2, 4)])
     assert [(p.stream, p.step, p.warm_steps) for p in predictions] == [
         ("a", 1, 1),
@@ -126,7 +126,7 @@ def test_a_gap_longer_than_max_gap_restarts_only_that_stream() -> None:
     assert one.totals["gaps"] == 1
 
 
-def test_a_gap_of_exactly_max_gap_keeps_the_state_and_a_longer_one_restarts_it() -> None:
+def test_a_gap_of_exactly_max_gap_keeps_the_state() -> None:
     one, start = predictor(sampling=Sampling(60.0, 600.0)), 1_700_000_000.0
     times = [start, start + 600.0, start + 1200.0 + 2.0**-20, start + 1200.0 + 2.0**-20 + 600.0]
     said = [one.feed([Reading("a", time, {"level": 1.0})])[0] for time in times]
@@ -155,7 +155,7 @@ def test_a_grid_fills_a_silence_of_exactly_max_gap_and_no_longer_one(
     assert one.totals["missing"] == len(ended) - 1
 
 
-def test_a_restart_in_the_middle_of_a_batch_comes_after_the_steps_before_it() -> None:
+def test_a_restart_within_a_batch_keeps_the_earlier_steps() -> None:
     readings = [level("a", minute, minute) for minute in (0, 1, 50, 51)]
     one = predictor()
     stepwise = [prediction for reading in readings for prediction in one.feed([reading])]
@@ -241,12 +241,12 @@ def test_rows_survive_a_store_and_a_new_table_to_the_last_bit() -> None:
         second.table.put_row("x", b"abc")
 
 
-def test_no_gap_is_a_gap_where_the_contract_sets_no_limit() -> None:
+def test_without_max_gap_no_gap_restarts_a_stream() -> None:
     one = predictor(sampling=Sampling(60.0, None))
     assert one.feed([level("a", 0, 1.0), level("a", 1e6, 1.0)])[-1].warm_steps == 2
 
 
-def test_the_four_lines_of_the_readme(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+def test_the_example_of_the_readme_runs(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
     make_bundle(tmp_path / "tank.elstm")
     predictor = Predictor.of(Bundle.open(tmp_path / "tank.elstm"), backend="numpy", scheme="float32")
     (prediction,) = predictor.feed([Reading("tank-1", time=1_700_000_000, values={"level": 1.5})])
@@ -266,7 +266,7 @@ def latest(predictions: list[Prediction]) -> dict[tuple[str, float], tuple[int, 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
 @pytest.mark.parametrize("seed", range(6))
-def test_readings_shuffled_within_the_bound_end_where_ordered_ones_do(seed: int, batch: int) -> None:
+def test_readings_shuffled_within_max_rewind_end_as_ordered_ones(seed: int, batch: int) -> None:
     rng = random.Random(seed)
     ordered = [reading for reading in interleaved(streams=3, steps=60) if rng.random() > 0.1]
     ordered += [level("s0", minute, rng.gauss(0, 1)) for minute in (100, 101, 111.5, 112)]  # gaps restart
@@ -284,7 +284,7 @@ def test_readings_shuffled_within_the_bound_end_where_ordered_ones_do(seed: int,
     assert latest(predictions) == latest(predictor().feed(ordered))
 
 
-def test_a_reading_beyond_the_bound_is_dropped_and_changes_nothing() -> None:
+def test_a_reading_older_than_max_rewind_is_dropped() -> None:
     network = random_network()
     one = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=3)
     ordered = [level("a", minute, minute) for minute in range(0, 40, 2)]
@@ -297,7 +297,7 @@ def test_a_reading_beyond_the_bound_is_dropped_and_changes_nothing() -> None:
     assert [p.values for p in corrected] == [p.values for p in expected[-4:]]
 
 
-def test_a_device_s_own_sequence_tells_repeats_where_times_do_not() -> None:
+def test_a_sequence_number_identifies_repeats() -> None:
     network = random_network()
     one = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=4, window=64)
     readings = [Reading("a", 1e9 + index, {"level": float(index)}, sequence=str(index)) for index in range(40)]
@@ -309,7 +309,7 @@ def test_a_device_s_own_sequence_tells_repeats_where_times_do_not() -> None:
     assert same_time.step == 41
 
 
-def test_partial_readings_step_once_when_the_sample_is_whole() -> None:
+def test_partial_readings_step_once_when_complete() -> None:
     features = [Feature("level"), Feature("flow")]
     parts = predictor(features=features, clock=[], inputs=2)
     whole = predictor(features=features, clock=[], inputs=2)
@@ -325,7 +325,7 @@ def test_partial_readings_step_once_when_the_sample_is_whole() -> None:
     assert said == whole.feed([Reading("a", time + 1, {"level": 2.0, "flow": 3.0})])
 
 
-def test_a_state_that_runs_away_restarts_that_stream_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_diverging_state_restarts_only_that_stream(caplog: pytest.LogCaptureFixture) -> None:
     one, undisturbed = predictor(), predictor()
     before = [level("a", 0, 1.0), level("b", 0, 1.0)]
     one.feed(before)
@@ -338,7 +338,7 @@ def test_a_state_that_runs_away_restarts_that_stream_alone(caplog: pytest.LogCap
     assert "its state ran away stream=a" in caplog.text
 
 
-def test_a_stream_that_runs_away_at_every_step_is_told_of_once_in_a_hundred(caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_divergence_is_logged_once_per_hundred_steps(caplog: pytest.LogCaptureFixture) -> None:
     one = predictor()
     for step in range(150):
         one.feed([level("a", step, 1.0)])
@@ -348,9 +348,7 @@ def test_a_stream_that_runs_away_at_every_step_is_told_of_once_in_a_hundred(capl
 
 
 @pytest.mark.parametrize(("carried", "restarts"), [(3e4, 0), (9e5, 0), (1e9, 1), (-1e30, 1), (np.inf, 1)])
-def test_a_lone_stream_restarts_where_its_state_is_beyond_all_bounds_and_only_there(
-    carried: float, restarts: int
-) -> None:
+def test_a_stream_restarts_only_beyond_the_state_bound(carried: float, restarts: int) -> None:
     one = predictor()
     one.feed([level("a", 0, 1.0)])
     one.table.current["state1"][one.table.slot("a")] = carried
@@ -358,7 +356,7 @@ def test_a_lone_stream_restarts_where_its_state_is_beyond_all_bounds_and_only_th
     assert one.totals["runaway"] == restarts
 
 
-def test_readings_of_one_stream_fed_together_leave_what_they_leave_one_by_one() -> None:
+def test_one_batch_and_single_readings_leave_the_same_state() -> None:
     network = random_network()
     together, apart = (Predictor(contract_of(network), ReferenceBackend(network), max_rewind=4) for _ in range(2))
     readings = [level("a", minute, minute % 7) for minute in range(30)]  # the trail fills and makes room thrice
@@ -366,7 +364,7 @@ def test_readings_of_one_stream_fed_together_leave_what_they_leave_one_by_one() 
     assert together.table.row("a") == apart.table.row("a")
 
 
-def test_a_stream_that_was_evicted_comes_back_exactly() -> None:
+def test_an_evicted_stream_comes_back_bit_for_bit() -> None:
     rows: dict[str, bytes] = {}
     network = random_network()
     small = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=4, fetch=rows.get)
@@ -380,7 +378,7 @@ def test_a_stream_that_was_evicted_comes_back_exactly() -> None:
     assert len(small.table.current) <= 16
 
 
-def test_a_row_of_another_depth_keeps_the_state_and_leaves_the_trail() -> None:
+def test_a_row_of_another_depth_keeps_the_state_without_the_trail() -> None:
     network = random_network()
     deep = Predictor(contract_of(network), ReferenceBackend(network), max_rewind=6)
     plain = predictor()

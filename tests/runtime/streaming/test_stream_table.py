@@ -20,7 +20,7 @@ def resident_kib() -> int:
     return int(line.split()[1])
 
 
-def test_a_row_that_does_not_fit_starts_its_stream_cold_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unfit_row_starts_its_stream_cold_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     contract = contract_of(random_network())
     kept = StreamTable(contract)
     slot = kept.slot("a")
@@ -40,7 +40,7 @@ def test_every_array_of_the_table_is_a_declared_column() -> None:
     assert arrays == StreamTable.__annotations__.keys() - {"states"}
 
 
-def test_a_stream_in_the_slot_of_an_evicted_one_begins_with_the_start_value_of_every_column() -> None:
+def test_a_reused_slot_starts_with_the_start_value_of_every_column() -> None:
     contract = contract_of(random_network(), sampling=Sampling(60.0, 600.0, grid=True))
     table = StreamTable(contract, depth=2, window=4)
     fresh = StreamTable(contract, depth=2, window=4)
@@ -80,7 +80,7 @@ def test_a_row_without_a_trail_empties_the_trail_of_its_stream() -> None:
     assert table.trail_length[slot] == 0
 
 
-def test_the_layout_names_every_stored_field_with_its_type_shape_and_byte_order() -> None:
+def test_the_layout_describes_every_stored_field() -> None:
     features = [Feature("level"), Feature("flow")]
     contract = contract_of(random_network(), features=features, sampling=Sampling(60.0, 600.0, grid=True))
     record = ["time <f8", "step <i8", "warm_steps <i8", "held <f4[2]", "state0 <f4[8]", "state1 <f4[8]"]
@@ -107,7 +107,7 @@ def test_the_layout_names_every_stored_field_with_its_type_shape_and_byte_order(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says what memory is taken")
-def test_a_table_takes_memory_for_its_streams_and_not_for_its_capacity() -> None:
+def test_memory_grows_with_the_streams_not_with_the_capacity() -> None:
     if HUGE.exists() and "[always]" in HUGE.read_text():
         pytest.skip("this kernel gives every program huge pages, asked for or not")
     table = StreamTable(contract_of(random_network(hidden=64)), depth=8)

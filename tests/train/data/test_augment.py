@@ -18,7 +18,7 @@ from edge_lstm_train.recipe.sections import AugmentSection, FeatureSection
 Make = Callable[..., Recipe]
 
 
-def test_crops_begin_anywhere_in_the_first_half_of_a_run(recipe_of: Make, waves: Recording) -> None:
+def test_crops_begin_in_the_first_half_of_a_run(recipe_of: Make, waves: Recording) -> None:
     dataset = dataset_of(recipe_of(), waves)
     batches = cropped_runs(dataset, 2, 50, np.random.default_rng(0))
     firsts = set()
@@ -30,7 +30,7 @@ def test_crops_begin_anywhere_in_the_first_half_of_a_run(recipe_of: Make, waves:
     assert len(firsts) > 20
 
 
-def test_noise_changes_what_is_measured_and_seen_and_nothing_else(recipe_of: Make, recording_of: Make) -> None:
+def test_noise_changes_only_measured_inputs(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * index, [3.0 + index / 1e4, index / 1e4, 4.0 - index / 1e4]) for index in range(200)]
     dataset = dataset_of(recipe_of(features={"x": False, "y": False, "z": True}), recording_of(rows, ("x", "y", "z")))
     batch = next(carried_chunks(dataset, 4, 20, np.random.default_rng(0)))
@@ -70,9 +70,7 @@ def whole_runs(dataset: Dataset) -> Batch:
     return Batch(dataset.features[at], dataset.targets[at].astype(np.float32), dataset.restart[at])
 
 
-def test_a_turned_sensor_is_turned_for_a_whole_run_and_what_is_derived_follows(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_a_rotated_sensor_stays_rotated_and_derived_inputs_follow(recipe_of: Make, recording_of: Make) -> None:
     dataset = moved(recipe_of, recording_of)
     batch = whole_runs(dataset)
     worn = RunAugmentation(AugmentSection(rotate_degrees=60.0, scale=0.3, axes=[AXES]), dataset.contract)
@@ -95,9 +93,7 @@ def features_of(dataset: Dataset) -> dict[str, FeatureSection]:
     return {feature.name: FeatureSection(derived=feature.derived) for feature in dataset.contract.features}
 
 
-def test_another_pace_holds_for_a_whole_run_and_asks_nothing_behind_its_end(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_a_changed_pace_holds_for_a_run_and_stays_within_it(recipe_of: Make, recording_of: Make) -> None:
     dataset = moved(recipe_of, recording_of)
     batch = whole_runs(dataset)
     batch.features[..., 0] = batch.targets[..., 0] = np.arange(60)  # each step says which it is

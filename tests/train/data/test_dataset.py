@@ -60,9 +60,7 @@ def messy_rows() -> list[tuple[str, float, list[float]]]:
     return rows
 
 
-def test_features_and_restarts_are_those_that_the_predictor_steps_on_a_messy_recording(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_features_and_restarts_match_the_predictor(recipe_of: Make, recording_of: Make) -> None:
     recipe = recipe_of(features={"x": True, "y": False}, horizons=[1, 3], clock=["time_of_day"], max_gap_s=600)
     recording = recording_of(messy_rows(), ["x", "y"])
     dataset = dataset_of(recipe, recording)
@@ -78,7 +76,7 @@ def test_features_and_restarts_are_those_that_the_predictor_steps_on_a_messy_rec
     assert len(dataset) == 120
 
 
-def test_targets_reach_over_no_gap_no_part_and_no_missing_value(recipe_of: Make, recording_of: Make) -> None:
+def test_no_target_crosses_a_gap_a_part_or_a_missing_value(recipe_of: Make, recording_of: Make) -> None:
     nan = float("nan")
     #        train ..............................| validation ....| test
     values = [0.0, 1.0, 2.0, nan, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
@@ -93,7 +91,7 @@ def test_targets_reach_over_no_gap_no_part_and_no_missing_value(recipe_of: Make,
     assert [dataset.starts[part] for part in ("validation", "test")] == [times[8], times[12]]
 
 
-def test_statistics_come_from_what_was_measured_in_the_training_part(recipe_of: Make, recording_of: Make) -> None:
+def test_statistics_come_from_the_training_part_only(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * index, [float("nan") if index == 1 else index if index < 6 else 1e6]) for index in range(10)]
     dataset = dataset_of(recipe_of(), recording_of(rows, ["x"]))
     (feature,) = dataset.contract.features
@@ -101,9 +99,7 @@ def test_statistics_come_from_what_was_measured_in_the_training_part(recipe_of: 
     assert feature.scale == pytest.approx(np.std([0, 2, 3, 4, 5]))
 
 
-def test_features_that_never_change_in_the_training_part_are_refused_together(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_constant_features_are_refused_together(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * index, [index % 5, 7.0, -1e6, float(index > 20)]) for index in range(30)]
     with pytest.raises(EdgeLstmError, match=r"found constant ones: b \(7\), c \(-1e\+06\), d \(0\)"):
         dataset_of(recipe_of(features=dict.fromkeys("abcd", False)), recording_of(rows, list("abcd")))
@@ -121,23 +117,19 @@ def test_features_that_never_change_in_the_training_part_are_refused_together(
         dataset_of(dataclasses.replace(recipe, features={**recipe.features, "sky": sky}), unknown)
 
 
-def test_a_feature_that_tells_a_target_beforehand_is_refused_whatever_horizons_are_asked_for(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_a_leaking_feature_is_refused_at_any_horizon(recipe_of: Make, recording_of: Make) -> None:
     random = np.random.default_rng(4).normal(1013, 8, 200)
     rows = [("s", 60.0 * index, [random[index], round(1.8 * random[index + 2] + 32, 2)]) for index in range(190)]
     recording = recording_of(rows, ["hPa", "tomorrow"])
     for horizons in ([1], [1, 2]):
         with pytest.raises(EdgeLstmError) as caught:
             dataset_of(recipe_of(features={"hPa": False, "tomorrow": False}, horizons=horizons), recording)
-        told = '"tomorrow" to hold what a device can measure, found that it determines "hPa" 2 steps ahead'
-        assert told in str(caught.value)
+        error_text = '"tomorrow" to hold what a device can measure, found that it determines "hPa" 2 steps ahead'
+        assert error_text in str(caught.value)
     assert dataset_of(recipe_of(features={"tomorrow": False, "hPa": False}), recording)  # yesterday's is no leak
 
 
-def test_a_feature_with_a_value_for_each_class_is_refused_and_the_labels_own_past_is_not(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_a_feature_that_encodes_the_label_is_refused(recipe_of: Make, recording_of: Make) -> None:
     states = np.random.default_rng(5).integers(0, 3, 200)
     rows = [("s", 60.0 * index, [state, float((5, 1, 9)[state])]) for index, state in enumerate(states.tolist())]
     recording = dataclasses.replace(recording_of(rows, ["state", "copy"]), categories={"state": ["off", "idle", "on"]})
@@ -160,7 +152,7 @@ def test_a_feature_with_a_value_for_each_class_is_refused_and_the_labels_own_pas
         dataset_of(dataclasses.replace(both, classify=later), before)
 
 
-def test_what_runs_like_clockwork_is_no_leak(recipe_of: Make, recording_of: Make) -> None:
+def test_a_periodic_feature_is_not_a_leak(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * index, [2.0 * index, 5.0 - index]) for index in range(100)]
     assert len(dataset_of(recipe_of(features={"x": False, "y": False}), recording_of(rows, ["x", "y"]))) == 100
 
@@ -175,7 +167,7 @@ def test_every_stream_is_split_at_the_same_moment(recipe_of: Make, recording_of:
     assert dataset.times[dataset.steps("train")].max() < dataset.times[dataset.steps("validation")].min()
 
 
-def test_chunks_follow_one_another_and_restart_where_the_recording_does(recipe_of: Make, recording_of: Make) -> None:
+def test_chunks_are_consecutive_and_restart_with_the_recording(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * index + (3600 if index >= 17 else 0), [float(index)]) for index in range(100)]
     dataset = dataset_of(recipe_of(max_gap_s=600), recording_of(rows, ["x"]))
     chunks = carried_chunks(dataset, segments=2, chunk=10, random=np.random.default_rng(0))
@@ -192,7 +184,7 @@ def test_chunks_follow_one_another_and_restart_where_the_recording_does(recipe_o
     assert len(firsts) > 1  # every epoch cuts elsewhere
 
 
-def test_windows_are_samples_by_steps_by_features_and_none_spans_a_gap(recipe_of: Make, recording_of: Make) -> None:
+def test_windows_have_their_shape_and_span_no_gap(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * index + (3600 if index >= 17 else 0), [float(index)]) for index in range(100)]
     dataset = dataset_of(recipe_of(max_gap_s=600), recording_of(rows, ["x"]))
     batch = next(windows(dataset, 6, 1000, np.random.default_rng(0)))
@@ -217,7 +209,7 @@ def test_windows_are_samples_by_steps_by_features_and_none_spans_a_gap(recipe_of
         ),
     ],
 )
-def test_a_faulty_recording_is_refused_by_place(tmp_path: Path, text: str, found: str) -> None:
+def test_a_faulty_recording_is_refused_with_row_and_column(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "pump.csv").write_text(text)
     path = tmp_path / "pump.toml"
     path.write_text(
@@ -228,9 +220,7 @@ def test_a_faulty_recording_is_refused_by_place(tmp_path: Path, text: str, found
     assert found in caught.value.message
 
 
-def test_classes_that_the_recording_does_not_know_or_knows_besides_are_named(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_missing_and_extra_classes_are_named(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * index, [float(index % 7)]) for index in range(60)]
     recording = recording_of(rows)
     labelled = dataclasses.replace(
@@ -238,20 +228,22 @@ def test_classes_that_the_recording_does_not_know_or_knows_besides_are_named(
     )
     numbered = dataclasses.replace(recording, labels={"gait": np.arange(60.0) % 20})
 
-    def told(recording: Any, *classes: str) -> str:
+    def error_text(recording: Any, *classes: str) -> str:
         section = ClassifySection(label="gait", classes=list(classes))
         recipe = dataclasses.replace(recipe_of(), task="classify", forecast=None, classify=section)
         with pytest.raises(EdgeLstmError) as caught:
             dataset_of(recipe, recording)
         return str(caught.value)
 
-    assert 'expected the classes of "gait" to be run, sit, found "walk" (20 steps)\n' in told(labelled, "run", "sit")
-    assert 'found "Walk" (no step), "walk" (20 steps)\n' in told(labelled, "run", "sit", "Walk")
-    assert '"2" (3 steps), ' in (many := told(numbered, "0", "1"))
+    assert 'expected the classes of "gait" to be run, sit, found "walk" (20 steps)\n' in error_text(
+        labelled, "run", "sit"
+    )
+    assert 'found "Walk" (no step), "walk" (20 steps)\n' in error_text(labelled, "run", "sit", "Walk")
+    assert '"2" (3 steps), ' in (many := error_text(numbered, "0", "1"))
     assert " and 10 more\nhint: write the classes as the recording does" in many
 
 
-def test_a_value_far_from_all_others_is_named_by_its_place_and_refused_where_no_sensor_can_measure_it(
+def test_an_outlier_is_named_and_an_impossible_value_is_refused(
     tmp_path: Path,
 ) -> None:
     random = np.random.default_rng(6)
@@ -285,7 +277,7 @@ def test_a_value_far_from_all_others_is_named_by_its_place_and_refused_where_no_
     assert read_dataset(written("least = -40\nmost = 60")).recording.left_out == {"implausible": 3}
 
 
-def test_what_no_sensor_measures_is_missing_on_a_device_and_leaves_no_trace() -> None:
+def test_an_impossible_value_is_missing_on_a_device() -> None:
     features = [Feature("x", mean=20, scale=4, derived=["mean 10", "deviation 10"]), Feature("y", mean=1e3, scale=1e-6)]
     contract = Contract("c", "forecast", features, ["x", "y"], [1], [StateTensor("h", [1])])
     said = []
@@ -305,7 +297,7 @@ def test_what_no_sensor_measures_is_missing_on_a_device_and_leaves_no_trace() ->
     assert predictor.totals["missing"] == 0
 
 
-def test_the_codes_and_bounds_of_a_recipe_hold_on_the_device(recipe_of: Make, recording_of: Make) -> None:
+def test_sentinels_and_bounds_of_a_recipe_hold_on_the_device(recipe_of: Make, recording_of: Make) -> None:
     recipe = recipe_of(features={"x": False, "side": False})
     section = FeatureSection(sentinels=[-1.0], least=-40, most=60)
     sides = FeatureSection(categories=["left", "right"])
@@ -318,7 +310,7 @@ def test_the_codes_and_bounds_of_a_recipe_hold_on_the_device(recipe_of: Make, re
     assert (side.sentinels, side.least, side.most) == ([], None, None)
 
 
-def test_a_recording_of_which_a_device_would_drop_much_is_refused(recipe_of: Make, recording_of: Make) -> None:
+def test_a_recording_with_many_late_or_repeated_rows_is_refused(recipe_of: Make, recording_of: Make) -> None:
     rows = [("s", 60.0 * (100 - index), [index % 7.0]) for index in range(100)]
     with pytest.raises(EdgeLstmError, match="found 99 of 100 older than one before them and 0 of the same time"):
         dataset_of(recipe_of(), recording_of(rows))
@@ -328,7 +320,7 @@ def test_a_recording_of_which_a_device_would_drop_much_is_refused(recipe_of: Mak
 
 
 @pytest.mark.parametrize("part", ["recordings", "one at a time"])
-def test_a_messy_recording_makes_the_same_inputs_in_training_and_on_the_device(
+def test_training_and_device_compute_equal_inputs_from_messy_data(
     part: str, recipe_of: Make, recording_of: Make
 ) -> None:
     random = np.random.default_rng(7)

@@ -33,21 +33,21 @@ def table(one: Recording, split: SplitSection, section: RecordingSection = SECTI
     }
 
 
-def test_time_cuts_every_stream_at_the_same_moments() -> None:
+def test_a_split_by_time_cuts_every_stream_at_the_same_time() -> None:
     assert table(recording("ab"), SplitSection()) == {"a": "ttttttvvTT", "b": "ttttttvvTT"}
 
 
-def test_a_stream_left_out_is_tested_on_the_last_part_of_time_and_nothing_else_is() -> None:
+def test_only_a_held_out_stream_is_tested_on_the_last_part() -> None:
     split = SplitSection(leave_out=["b"])
     assert table(recording("abc"), split) == {"a": "ttttttvv--", "b": "--------TT", "c": "ttttttvv--"}
 
 
-def test_a_stream_left_out_may_be_tested_on_all_of_its_time() -> None:
+def test_a_held_out_stream_can_be_tested_on_all_of_its_time() -> None:
     split = SplitSection(0.8, 0.2, leave_out=["b"], leave_out_time="all")
     assert table(recording("ab"), split) == {"a": "ttttttttvv", "b": "TTTTTTTTTT"}
 
 
-def test_parts_begin_at_the_times_that_are_named() -> None:
+def test_parts_begin_at_the_given_times() -> None:
     split = SplitSection(validation_from="1970-01-01T00:00:03Z", test_from="1970-01-01T00:00:04Z", leave_out=["b"])
     assert table(recording("ab"), split) == {"a": "tttv------", "b": "----TTTTTT"}
     zoned = RecordingSection("nowhere.csv", timezone="Etc/GMT-1")
@@ -55,14 +55,14 @@ def test_parts_begin_at_the_times_that_are_named() -> None:
     assert table(recording("a"), split, zoned) == {"a": "tttvTTTTTT"}
 
 
-def test_the_first_steps_of_each_stream_train_and_validate_whenever_it_began() -> None:
+def test_the_first_steps_of_each_stream_train_and_validate() -> None:
     one = recording("abc")
     one.times[one.stream_of == 1] += 1e6
     split = SplitSection(0.6, 0.2, "beginning", beginning_steps=4, leave_out=["c"])
     assert table(one, split) == {"a": "tttvTTTTTT", "b": "tttvTTTTTT", "c": "TTTTTTTTTT"}
 
 
-def test_a_group_is_left_out_whole_by_key_or_by_column() -> None:
+def test_a_group_is_held_out_completely() -> None:
     expected = {"a": "--------TT", "b": "ttttttvv--", "c": "--------TT"}
     keyed = RecordingSection("nowhere.csv", groups={"north": ["a", "c"]})
     assert table(recording("abc"), SplitSection(leave_out=["north"]), keyed) == expected
@@ -73,7 +73,7 @@ def test_a_group_is_left_out_whole_by_key_or_by_column() -> None:
     assert 'the stream "a" is in the group "north"' in caught.value.hint
 
 
-def test_whole_streams_are_drawn_for_the_parts_by_their_shares_and_the_seed() -> None:
+def test_streams_are_drawn_for_parts_by_share_and_seed() -> None:
     one = recording([f"s{index}" for index in range(20)])
     said = table(one, SplitSection(by="stream"))
     letters = [part[0] for part in said.values()]
@@ -83,7 +83,7 @@ def test_whole_streams_are_drawn_for_the_parts_by_their_shares_and_the_seed() ->
     assert table(one, SplitSection(by="stream", seed=2)) != said
 
 
-def test_groups_are_drawn_whole_beside_those_that_are_named() -> None:
+def test_groups_are_drawn_as_a_whole_beside_the_named_ones() -> None:
     one = recording("abcdefgh", ["1", "1", "2", "2", "3", "3", "4", "4"], rows=1)
     said = table(one, SplitSection(by="group", leave_out=["3"], validate_on=["4"]))
     assert said == {**dict.fromkeys("abcd", "t"), **dict.fromkeys("ef", "T"), **dict.fromkeys("gh", "v")}

@@ -16,7 +16,7 @@ from edge_lstm_train.evaluation.regression import Score, score, table_text, verd
 Make = Callable[..., Any]
 
 
-def test_naive_baselines_are_the_newest_value_and_the_last_season(recipe_of: Make, recording_of: Make) -> None:
+def test_naive_baselines_are_the_last_value_and_the_last_season(recipe_of: Make, recording_of: Make) -> None:
     recording = recording_of([("s", 60.0 * index, [10.0 * index]) for index in range(60)])
     dataset = dataset_of(recipe_of(horizons=[1, 3, 5], season=4), recording)
     baselines = fit_baselines(dataset)
@@ -54,7 +54,7 @@ def test_ridge_learns_nothing_from_the_test_part(recipe_of: Make, recording_of: 
     np.testing.assert_array_equal(said[0][:240], said[1][:240])
 
 
-def test_a_score_compares_everyone_on_the_steps_that_have_a_prediction(recipe_of: Make, recording_of: Make) -> None:
+def test_scores_compare_all_models_on_the_same_steps(recipe_of: Make, recording_of: Make) -> None:
     values = [0.0, 3.0] * 8 + [0.0, 3.0, 3.0, 7.0]
     recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
     dataset = dataset_of(recipe_of(), recording)
@@ -72,7 +72,7 @@ def test_a_score_compares_everyone_on_the_steps_that_have_a_prediction(recipe_of
     assert table_text([one]).splitlines()[1].split() == ["x", "1", "0.71", "3.54", ridge, "80.0", "%", "2"]
 
 
-def test_the_verdict_says_plainly_where_a_baseline_is_better(recipe_of: Make, recording_of: Make) -> None:
+def test_the_verdict_names_a_better_baseline(recipe_of: Make, recording_of: Make) -> None:
     values = np.random.default_rng(3).normal(0, 1, 100).cumsum()
     recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
     dataset = dataset_of(recipe_of(horizons=[1, 2]), recording)
@@ -87,7 +87,7 @@ def test_the_verdict_says_plainly_where_a_baseline_is_better(recipe_of: Make, re
     assert words.startswith("The model does not beat the baselines: x 1 step ahead, ")
 
 
-def test_the_verdict_says_that_a_model_adds_nothing_where_it_is_within_one_percent_of_a_baseline() -> None:
+def test_a_gain_below_one_percent_counts_as_none_in_the_verdict() -> None:
     def scored(horizon: int, model: float) -> Score:
         rmse = {"model": model, "persistence": 2.0, "ridge": 1.0}
         return Score("x", "°C", horizon, 100, rmse, rmse, rmse)

@@ -283,7 +283,7 @@ FIGURES: Mapping[str, tuple[int, int, list[int], str, str, list[int], dict[str, 
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_recording_of_others_is_read_by_keys_alone(name: str, tmp_path: Path, data: Path) -> None:
+def test_a_public_recording_is_read_with_recipe_keys_only(name: str, tmp_path: Path, data: Path) -> None:
     rows, streams, missing, first, last, steps, labels = FIGURES[name]
     recipe, recording = recording_of_others(tmp_path, data, SETS[name])
     assert (len(recording), len(recording.streams)) == (rows, streams)

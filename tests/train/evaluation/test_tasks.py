@@ -40,9 +40,7 @@ from tests.train.conftest import of_task, with_label
 Make = Callable[..., Recipe]
 
 
-def test_a_network_that_remembers_tells_classes_apart_that_no_single_step_can(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_an_lstm_separates_classes_that_no_single_step_separates(recipe_of: Make, recording_of: Make) -> None:
     random = np.random.default_rng(0)
     signs = np.repeat(random.choice([-1.0, 1.0], 150), 20)  # blocks of 20 steps, their sign only in the first
     values = np.where(np.arange(3000) % 20 == 0, signs, 0.0) + random.normal(0, 0.05, 3000)
@@ -62,7 +60,7 @@ def test_a_network_that_remembers_tells_classes_apart_that_no_single_step_can(
     assert judged.verdict.startswith("The model beats every baseline")
 
 
-def test_the_next_symbol_has_a_markov_chain_beside_it(recipe_of: Make, recording_of: Make) -> None:
+def test_the_next_symbol_task_has_a_markov_chain_baseline(recipe_of: Make, recording_of: Make) -> None:
     pattern = [0.0, 1.0, 2.0, 1.0]  # after 1 comes 0 or 2: a chain cannot know which
     recording = recording_of([("s", 60.0 * index, [pattern[index % 4]]) for index in range(600)])
     recording = dataclasses.replace(recording, categories={"x": ("a", "b", "c")})
@@ -76,7 +74,7 @@ def test_the_next_symbol_has_a_markov_chain_beside_it(recipe_of: Make, recording
     assert initial_model(recipe, dataset, np.ones(3)).seen.tolist() == [0, 1, 1, 1]  # a class's number is no level
 
 
-def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) -> None:
+def test_an_estimated_label_is_capped(recipe_of: Make, recording_of: Make) -> None:
     values = np.random.default_rng(0).normal(0, 1, 600)
     recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
     recipe = of_task(recipe_of(), regress=RegressSection("power", "W", cap=3.0))
@@ -91,7 +89,7 @@ def test_a_label_is_estimated_and_capped(recipe_of: Make, recording_of: Make) ->
     assert judged.scores[0].unit == "W"
 
 
-def test_a_virtual_sensor_is_not_asked_where_none_of_its_sensors_spoke(recipe_of: Make, recording_of: Make) -> None:
+def test_a_virtual_sensor_skips_steps_without_any_sensor(recipe_of: Make, recording_of: Make) -> None:
     values = np.random.default_rng(0).normal(0, 1, (300, 2))
     power = values.sum(axis=1)
     values[5:8] = np.nan  # an outage
@@ -103,7 +101,7 @@ def test_a_virtual_sensor_is_not_asked_where_none_of_its_sensors_spoke(recipe_of
     assert np.flatnonzero(np.isnan(dataset.targets[:, 0])).tolist() == [5, 6, 7]
 
 
-def test_quantiles_lie_where_they_should(recipe_of: Make, recording_of: Make) -> None:
+def test_quantiles_have_their_coverage(recipe_of: Make, recording_of: Make) -> None:
     values = np.random.default_rng(0).normal(0, 1, 2000)
     recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
     recipe = recipe_of(fit=FitSection(updates=150, segments=8, chunk=50, learning_rate=0.01))
@@ -118,7 +116,7 @@ def test_quantiles_lie_where_they_should(recipe_of: Make, recording_of: Make) ->
     assert [one.below for one in found] == pytest.approx([0.1, 0.9], abs=0.06)
 
 
-def test_an_anomaly_is_scored_against_its_truth(recipe_of: Make, recording_of: Make) -> None:
+def test_anomaly_scores_are_compared_with_the_labels(recipe_of: Make, recording_of: Make) -> None:
     random = np.random.default_rng(0)
     values = np.sin(np.arange(1500) / 5) + random.normal(0, 0.05, 1500)
     values[1350:1420] += np.linspace(0, 3, 70) * random.choice([-1, 1], 70)
@@ -139,7 +137,7 @@ def test_an_anomaly_is_scored_against_its_truth(recipe_of: Make, recording_of: M
     assert figures["false_alarms"]["always"] == 1.0
 
 
-def test_the_verdict_says_where_a_model_is_right_more_often_but_not_class_by_class() -> None:
+def test_the_verdict_compares_accuracy_with_per_class_accuracy() -> None:
     shares = {"model": 0.7, "majority": 0.55, "the same again": 0.66}
     score = ClassScore(
         "sky",
@@ -157,7 +155,7 @@ def test_the_verdict_says_where_a_model_is_right_more_often_but_not_class_by_cla
     assert classification_verdict(better).startswith("The model beats every baseline: it is right in 70.0 %")
 
 
-def test_reliability_is_the_share_that_was_right_over_the_probability_said(recipe_of: Make, recording_of: Make) -> None:
+def test_reliability_is_accuracy_by_predicted_probability(recipe_of: Make, recording_of: Make) -> None:
     recording = recording_of([("s", 60.0 * index, [float(index % 7)]) for index in range(1000)])
     labelled = with_label(recording, "odd", np.arange(1000) % 2.0, ("no", "yes"))
     dataset = dataset_of(of_task(recipe_of(), classify=ClassifySection("odd", classes=["no", "yes"])), labelled)
@@ -170,7 +168,7 @@ def test_reliability_is_the_share_that_was_right_over_the_probability_said(recip
     assert reliability(dataset, np.full((1000, 2), np.nan)) == ([], [])
 
 
-def test_a_recording_without_times_is_drawn_over_its_rows(recipe_of: Make, waves: Recording) -> None:
+def test_a_recording_without_times_is_plotted_over_its_rows(recipe_of: Make, waves: Recording) -> None:
     recipe = of_task(recipe_of(), regress=RegressSection("y", unit="mm"))
     numbered = dataclasses.replace(recipe, recording=RecordingSection("nowhere.csv", interval_s=60.0))
     clocked = dataclasses.replace(
@@ -190,7 +188,7 @@ def test_a_recording_without_times_is_drawn_over_its_rows(recipe_of: Make, waves
     assert residuals.caption == "y: distribution of the error"
 
 
-def test_a_reconstruction_has_beside_it_what_was_known_before_the_step(recipe_of: Make, recording_of: Make) -> None:
+def test_a_reconstruction_baseline_uses_only_earlier_values(recipe_of: Make, recording_of: Make) -> None:
     random = np.random.default_rng(0)
     angle = np.arange(1500) / 5
     values = np.stack([np.sin(angle), np.cos(angle)], axis=1) + random.normal(0, 0.05, (1500, 2))

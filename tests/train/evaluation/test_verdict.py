@@ -38,7 +38,7 @@ def captions(judged: Evaluation, title: str) -> list[str]:
     return [block.caption for block in section.blocks if hasattr(block, "caption")]
 
 
-def test_each_stream_has_the_model_beside_every_baseline_at_every_horizon(recipe_of: Make, waves: Recording) -> None:
+def test_each_stream_has_scores_of_the_model_and_every_baseline(recipe_of: Make, waves: Recording) -> None:
     judged = judged_untrained(recipe_of(horizons=[1, 4], season=25), waves)
     by_stream = judged.figures["by_stream"]
     assert list(by_stream) == ["a", "b"]
@@ -53,7 +53,7 @@ def test_each_stream_has_the_model_beside_every_baseline_at_every_horizon(recipe
     assert {row[0] for row in section.blocks[0].rows} == {"a", "b"}
 
 
-def test_of_many_streams_the_report_has_the_worst_and_the_figures_all(recipe_of: Make, recording_of: Make) -> None:
+def test_the_report_lists_the_worst_streams_and_the_figures_all(recipe_of: Make, recording_of: Make) -> None:
     random = np.random.default_rng(1)
     names = [f"s{index:02d}" for index in range(15)]
     rows = [(name, 60.0 * at, [random.normal(0, 1 + index)]) for at in range(60) for index, name in enumerate(names)]
@@ -66,7 +66,7 @@ def test_of_many_streams_the_report_has_the_worst_and_the_figures_all(recipe_of:
     assert note.text == "The 12 worst of 15 streams; metrics.json has them all."
 
 
-def test_every_target_is_drawn_with_its_quantiles_as_a_band(recipe_of: Make, recording_of: Make) -> None:
+def test_every_target_is_plotted_with_its_quantile_band(recipe_of: Make, recording_of: Make) -> None:
     random = np.random.default_rng(1)
     rows = [("s", 60.0 * at, random.normal(size=2).tolist()) for at in range(200)]
     recipe = recipe_of(features={"x": False, "y": False}, horizons=[1, 2])
@@ -76,7 +76,7 @@ def test_every_target_is_drawn_with_its_quantiles_as_a_band(recipe_of: Make, rec
     assert drawn == [f"{name}, forecast {steps} ahead" for name in "xy" for steps in ("1 step", "2 steps")]
 
 
-def test_the_ridge_beside_quantiles_is_that_of_their_target(recipe_of: Make, waves: Recording) -> None:
+def test_the_ridge_baseline_of_quantiles_is_that_of_their_target(recipe_of: Make, waves: Recording) -> None:
     recipe = recipe_of(horizons=[1, 4])
     ranged = dataclasses.replace(recipe, forecast=dataclasses.replace(recipe.forecast, quantiles=[0.1, 0.9]))
     alone, beside = (fit_baselines(dataset_of(one, waves)) for one in (recipe, ranged))
@@ -106,7 +106,7 @@ def gestures(recipe_of: Make, recording_of: Make) -> tuple[Recipe, Dataset]:
     return recipe, dataset_of(recipe, with_label(recording_of(rows), "move", move, ("up", "down")))
 
 
-def test_a_vote_is_judged_by_the_label_at_the_end_of_each_recording(recipe_of: Make, recording_of: Make) -> None:
+def test_a_vote_is_scored_at_the_end_of_each_recording(recipe_of: Make, recording_of: Make) -> None:
     _, dataset = gestures(recipe_of, recording_of)
     truth = np.arange(200) // 20 % 2
     predicted = np.where(np.arange(200) % 20 < 15, 1 - truth, truth)  # right in the end
@@ -126,7 +126,7 @@ def test_the_verdict_of_a_vote_counts_recordings(recipe_of: Make, recording_of: 
     assert list(judged.figures["by_stream"]) == ["r8", "r9"]
 
 
-def test_a_markov_chain_says_the_majority_after_what_training_never_saw(recipe_of: Make, recording_of: Make) -> None:
+def test_a_markov_chain_predicts_the_majority_after_unseen_symbols(recipe_of: Make, recording_of: Make) -> None:
     words = np.array([1, 2] * 150 + [0, 1] * 50 + [1, 2, 2, 2] * 10, float)
     recording = recording_of([("s", 60.0 * at, [word]) for at, word in enumerate(words)])
     recording = dataclasses.replace(recording, categories={"x": ("a", "b", "c")})
@@ -150,9 +150,7 @@ def alarms_of(recipe_of: Make, recording_of: Make, truth: np.ndarray | None) -> 
     return dataset, detection.alarm_score(dataset, alarms, np.ones(100, bool), dataset.labels.get("bad"))
 
 
-def test_an_alarm_at_the_end_of_one_stream_is_not_that_at_the_start_of_the_next(
-    recipe_of: Make, recording_of: Make
-) -> None:
+def test_alarms_do_not_run_over_from_stream_to_stream(recipe_of: Make, recording_of: Make) -> None:
     truth = np.zeros(100)
     truth[90:96] = 1
     dataset, score = alarms_of(recipe_of, recording_of, truth)
@@ -164,7 +162,7 @@ def test_an_alarm_at_the_end_of_one_stream_is_not_that_at_the_start_of_the_next(
     assert sorted(own.items(), key=detection.worst_first)[0][0] == "b"
 
 
-def test_no_rate_is_claimed_where_the_truth_is_not_known(recipe_of: Make, recording_of: Make) -> None:
+def test_no_rate_is_reported_without_labels(recipe_of: Make, recording_of: Make) -> None:
     _, score = alarms_of(recipe_of, recording_of, None)
     for rates in (score.f1, score.false_alarms, score.missed):
         assert all(math.isnan(rate) for rate in rates.values())
@@ -176,7 +174,7 @@ def test_no_rate_is_claimed_where_the_truth_is_not_known(recipe_of: Make, record
     assert score.steps == 14  # what is not known is not asked
 
 
-def test_a_test_part_without_an_anomaly_says_nothing_of_f1(recipe_of: Make, recording_of: Make) -> None:
+def test_a_test_part_without_anomalies_has_no_f1(recipe_of: Make, recording_of: Make) -> None:
     _, score = alarms_of(recipe_of, recording_of, np.zeros(100))
     assert detection.verdict(score) == (
         "The 20 scored steps hold no anomaly, so every alarm is a false one: the model was in "

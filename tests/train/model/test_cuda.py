@@ -36,7 +36,7 @@ def test_cuda_is_refused_where_there_is_none(recipe_of: Make, waves: Recording) 
 
 
 @pytest.mark.parametrize("task", ["forecast", "quantiles", "regress"])
-def test_all_that_an_update_computes_with_lies_where_the_network_lies(
+def test_all_tensors_of_an_update_are_on_the_device_of_the_network(
     recipe_of: Make, waves: Recording, task: str
 ) -> None:
     model = ModelSection(hidden=8, layers=2, dropout=0.2, recurrent_dropout=0.2, highway=3, learned_start=True)
@@ -68,7 +68,7 @@ def test_all_that_an_update_computes_with_lies_where_the_network_lies(
         network(torch.from_numpy(batch.features), state)
 
 
-def test_what_a_gpu_wrote_is_read_where_there_is_none(
+def test_a_gpu_checkpoint_loads_on_a_cpu(
     recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of()

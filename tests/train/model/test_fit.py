@@ -73,7 +73,7 @@ def test_either_cell_learns_a_wave_by_either_method(recipe_of: Make, waves: Reco
     assert min(point.validation_error for point in fitted.curve) < 0.75 * start
 
 
-def test_the_runtime_says_what_torch_says_of_whole_sequences(recipe_of: Make, waves: Recording) -> None:
+def test_the_runtime_matches_torch_on_whole_sequences(recipe_of: Make, waves: Recording) -> None:
     for cell in ("lstm", "gru"):
         recipe = recipe_of(horizons=[1, 4], model=ModelSection(cell=cell, hidden=8, layers=2), max_gap_s=600)
         dataset, fitted = fitted_on(recipe, waves)
@@ -120,7 +120,7 @@ def best_of(fitted: Fitted) -> int:
     return min(fitted.curve, key=lambda point: point.validation_error).update
 
 
-def test_a_loss_that_is_not_finite_ends_the_search_and_keeps_the_best(
+def test_a_non_finite_loss_ends_training_and_keeps_the_best(
     recipe_of: Make, waves: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil_from(60, monkeypatch, lambda batch: dataclasses.replace(batch, features=batch.features * np.float32(np.nan)))
@@ -130,7 +130,9 @@ def test_a_loss_that_is_not_finite_ends_the_search_and_keeps_the_best(
     assert all(np.isfinite(value).all() for value in weights_of(fitted).values())
 
 
-def test_ctrl_c_keeps_the_best_so_far(recipe_of: Make, waves: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_the_best_weights_so_far(
+    recipe_of: Make, waves: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(batch: Batch) -> Batch:
         raise KeyboardInterrupt
 
@@ -157,7 +159,7 @@ def test_a_highway_carries_its_samples_across_chunks(recipe_of: Callable[..., Re
     assert model.highway.weight.abs().max() > 0
 
 
-def test_a_refit_learns_from_the_validation_part_and_so_does_the_ridge_beside_it(
+def test_a_refit_uses_the_validation_part_as_does_its_ridge(
     recipe_of: Make, recording_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = np.random.default_rng(0).normal(0, 1, 2000)

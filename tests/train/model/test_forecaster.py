@@ -22,7 +22,7 @@ from tests.train.conftest import of_task, with_label
 Make = Callable[..., Recipe]
 
 
-def test_a_head_that_says_all_of_its_target_works_in_the_targets_own_unit(recipe_of: Make, recording_of: Make) -> None:
+def test_a_head_without_a_residual_is_scaled_to_its_target(recipe_of: Make, recording_of: Make) -> None:
     values = np.random.default_rng(0).normal(0, 1, 400)
     recording = recording_of([("s", 60.0 * index, [value]) for index, value in enumerate(values)])
     alone = of_task(recipe_of(), regress=RegressSection("power"))
@@ -40,7 +40,7 @@ def test_a_head_that_says_all_of_its_target_works_in_the_targets_own_unit(recipe
     assert initial_model(recipe_of(), ahead, ridge).output_scale.tolist() == [0.5]  # a change from the newest value
 
 
-def test_an_untrained_highway_is_the_ridge_over_its_taps(recipe_of: Make, waves: Recording) -> None:
+def test_an_untrained_highway_equals_the_ridge_over_its_taps(recipe_of: Make, waves: Recording) -> None:
     recipe = recipe_of(model=ModelSection(hidden=4, highway=11, level_free=False))
     dataset = dataset_of(recipe, waves)
     baselines = fit_baselines(dataset)
@@ -52,7 +52,7 @@ def test_an_untrained_highway_is_the_ridge_over_its_taps(recipe_of: Make, waves:
     assert own == pytest.approx(ridge, rel=0.01)
 
 
-def test_layers_do_not_see_a_level_that_the_recipe_keeps_from_them(recipe_of: Make, waves: Recording) -> None:
+def test_layers_do_not_see_a_level_that_the_recipe_hides(recipe_of: Make, waves: Recording) -> None:
     recipe = recipe_of(fit=FitSection(updates=20, segments=4, chunk=20))
     hidden = dataclasses.replace(recipe, features={"x": FeatureSection(level=False, derived=["difference"])})
     dataset = dataset_of(hidden, waves)
@@ -65,7 +65,7 @@ def test_layers_do_not_see_a_level_that_the_recipe_keeps_from_them(recipe_of: Ma
     np.testing.assert_allclose(other - 1000.0, predicted, atol=2e-3)
 
 
-def test_a_learned_start_is_where_every_stream_starts_on_a_device(recipe_of: Make, waves: Recording) -> None:
+def test_every_stream_on_a_device_starts_at_the_learned_state(recipe_of: Make, waves: Recording) -> None:
     recipe = recipe_of(
         model=ModelSection(hidden=4, learned_start=True), fit=FitSection(updates=30, segments=4, chunk=20)
     )

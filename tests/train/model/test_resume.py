@@ -25,7 +25,7 @@ from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSec
 Make = Callable[..., Recipe]
 
 
-def test_a_search_that_was_stopped_goes_on_to_the_same_weights(
+def test_interrupted_training_resumes_to_the_same_weights(
     recipe_of: Make,
     waves: Recording,
     tmp_path: Path,
@@ -78,7 +78,7 @@ train(read_recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_after_a_kill_the_search_comes_to_the_same_weights_byte_for_byte(waves: Recording, tmp_path: Path) -> None:
+def test_killed_training_resumes_to_the_same_weights(waves: Recording, tmp_path: Path) -> None:
     (tmp_path / "waves.csv").write_text(recording_csv(waves))
     recipe = tmp_path / "waves.toml"
     recipe.write_text(
@@ -99,7 +99,7 @@ def test_after_a_kill_the_search_comes_to_the_same_weights_byte_for_byte(waves: 
     assert (tmp_path / "killed/progress.pt").read_bytes() == (tmp_path / "whole/progress.pt").read_bytes()
 
 
-def test_a_refit_that_was_stopped_is_gone_through_again_to_the_same_weights(
+def test_an_interrupted_refit_is_repeated_to_the_same_weights(
     recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = FitSection(updates=16, segments=4, chunk=20, refit=True)
@@ -126,7 +126,7 @@ def test_a_refit_that_was_stopped_is_gone_through_again_to_the_same_weights(
         np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
 
 
-def test_a_refit_whose_last_update_spoils_the_weights_leaves_those_that_were_validated(
+def test_a_diverging_refit_keeps_the_validated_weights(
     recipe_of: Make, waves: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(fit=FitSection(updates=16, segments=4, chunk=20, refit=True))
@@ -149,7 +149,7 @@ def test_a_refit_whose_last_update_spoils_the_weights_leaves_those_that_were_val
     assert all(torch.isfinite(weights).all() for weights in kept.model.state_dict().values())
 
 
-def test_progress_of_another_recipe_or_kind_is_refused(recipe_of: Make, waves: Recording, tmp_path: Path) -> None:
+def test_progress_of_another_recipe_or_recording_is_refused(recipe_of: Make, waves: Recording, tmp_path: Path) -> None:
     recipe = recipe_of()
     dataset = dataset_of(recipe, waves)
     fit(recipe, dataset, np.ones(1), run_dir=tmp_path)
@@ -164,7 +164,7 @@ def test_progress_of_another_recipe_or_kind_is_refused(recipe_of: Make, waves: R
         fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
 
 
-def test_a_full_disk_leaves_the_progress_before(
+def test_a_full_disk_keeps_the_earlier_progress(
     recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of()

@@ -10,7 +10,7 @@ from tests.config_tables import RECIPE, documents, outdated
 
 
 @pytest.mark.parametrize("section", RECIPE)
-def test_every_key_has_a_meaning_and_stands_in_one_document(section: type) -> None:
+def test_every_key_is_explained_in_exactly_one_document(section: type) -> None:
     assert [field.name for field in dataclasses.fields(section) if not field.metadata["doc"]] == []
     assert len(documents((section,))[section.__name__]) == 1
 

@@ -40,7 +40,7 @@ def pumps(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_survey_finds_what_the_rows_themselves_prove(pumps: Path) -> None:
+def test_a_survey_finds_what_the_rows_show(pumps: Path) -> None:
     found = survey(pumps)
     assert (found.rows, found.streams) == (960, 2)
     assert (found.times, found.stream_column) == (
@@ -90,14 +90,14 @@ def test_an_outline_is_a_recipe_that_trains(
 
 
 @pytest.mark.parametrize("task", ["forecast", "anomaly", "classify", "regress"])
-def test_an_outline_without_a_recording_is_a_whole_recipe_to_fill_in(tmp_path: Path, task: str) -> None:
+def test_an_outline_without_a_recording_is_a_complete_template(tmp_path: Path, task: str) -> None:
     assert init("--task", task, "-o", tmp_path).exit_code == 0
     recipe = read_recipe(tmp_path / "sensors.toml")
     assert recipe.task == task
     assert recipe.recording.path == str(tmp_path / "recording.csv")
 
 
-def test_a_target_may_be_named_and_becomes_no_input(pumps: Path, tmp_path: Path) -> None:
+def test_a_named_target_is_not_an_input(pumps: Path, tmp_path: Path) -> None:
     options = ("--target", "flow °", "--stream-column", "pump", "--name", "flow")
     assert init(pumps, "--task", "regress", *options, "-o", tmp_path).exit_code == 0
     recipe = read_recipe(tmp_path / "flow.toml")
@@ -107,7 +107,7 @@ def test_a_target_may_be_named_and_becomes_no_input(pumps: Path, tmp_path: Path)
     assert list(recipe.labels) == ["flow °", "fault"]
 
 
-def test_what_was_recorded_live_trains_by_its_outline(tmp_path: Path) -> None:
+def test_a_live_recording_trains_with_its_outline(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     sheet = RecordingFile(tmp_path / "live.csv", ["level", "flow"])
     for step in range(200):
@@ -121,7 +121,7 @@ def test_what_was_recorded_live_trains_by_its_outline(tmp_path: Path) -> None:
     assert (len(dataset), dataset.recording.streams) == (400, ["a", "b"])
 
 
-def test_decimal_commas_and_times_in_two_columns_are_found_and_written_down(tmp_path: Path) -> None:
+def test_decimal_commas_and_split_times_are_detected(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     rows = [
         f"{10 + hour // 24:02d}/03/2024;{hour % 24:02d}.00.00;{random.normal(2, 1):.1f};{random.normal(9, 1):.1f};;"
@@ -141,7 +141,7 @@ def test_decimal_commas_and_times_in_two_columns_are_found_and_written_down(tmp_
     np.testing.assert_allclose(dataset.recording.labels["CO(GT)"][0], float(rows[0].split(";")[2]))
 
 
-def test_a_recording_without_a_header_is_refused_and_surveyed_by_the_names_it_is_given(tmp_path: Path) -> None:
+def test_a_recording_without_a_header_needs_given_names(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     rows = [f"{engine} {cycle} {random.normal(600, 1):.2f}  14.62" for engine in (1, 2) for cycle in range(1, 201)]
     path = tmp_path / "engines.txt"
@@ -158,7 +158,7 @@ def test_a_recording_without_a_header_is_refused_and_surveyed_by_the_names_it_is
     assert read_dataset(recipe).recording.streams == ["1", "2"]
 
 
-def test_columns_that_are_left_out_are_named_and_a_decimal_comma_may_be_said(tmp_path: Path) -> None:
+def test_skipped_columns_are_named_and_a_decimal_comma_can_be_set(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     levels = [f"{level:.3f}".replace(".", ",") for level in random.normal(4, 1, 240)]
     lines = [f"2024-03-{1 + row // 24:02d} {row % 24:02d}:00;{level}" for row, level in enumerate(levels)]
@@ -178,7 +178,7 @@ def test_columns_that_are_left_out_are_named_and_a_decimal_comma_may_be_said(tmp
     assert left_out in (folder / "two.toml").read_text()
 
 
-def test_init_overwrites_nothing_and_says_what_it_cannot_use(pumps: Path, tmp_path: Path) -> None:
+def test_init_overwrites_nothing_and_names_unusable_columns(pumps: Path, tmp_path: Path) -> None:
     for arguments, found in [
         (("--task", "regress", "--target", "flaw °"), 'did you mean "flow °"?'),
         (("--task", "classify", "--target", "pressure"), "expected a column of few values as the target"),
@@ -206,7 +206,7 @@ def days_of(tmp_path: Path, **columns: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("task", ["forecast", "anomaly", "regress"])
-def test_where_a_level_drifts_the_layers_see_its_changes_instead(tmp_path: Path, task: str) -> None:
+def test_for_a_drifting_level_the_layers_see_its_changes(tmp_path: Path, task: str) -> None:
     random = np.random.default_rng(4)
     daily = np.sin(2 * np.pi * np.arange(240) / 24)
     noise = random.normal(0, 0.1, (3, 240))
@@ -221,7 +221,7 @@ def test_where_a_level_drifts_the_layers_see_its_changes_instead(tmp_path: Path,
     assert np.isfinite(read_dataset(recipe).features).all()
 
 
-def test_a_column_that_changes_only_in_the_end_is_left_out_since_training_would_refuse_it(tmp_path: Path) -> None:
+def test_a_column_constant_in_the_training_part_is_left_out(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     path = days_of(tmp_path, level=random.normal(size=240), broken=np.arange(240) > 200)
     for task in ("forecast", "anomaly"):

@@ -72,7 +72,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_misspelt_key_gets_its_near_name_and_all_faults_come_at_once(tmp_path: Path) -> None:
+def test_a_misspelt_key_gets_a_suggestion_and_all_faults_are_listed(tmp_path: Path) -> None:
     text = MINIMAL + '[model]\nhiden = 32\nlayers = 4\n[fit]\nmethod = "window"\nupdates = "many"\n'
     with pytest.raises(EdgeLstmError) as caught:
         read_recipe(write(tmp_path, text))
@@ -84,7 +84,7 @@ def test_a_misspelt_key_gets_its_near_name_and_all_faults_come_at_once(tmp_path:
     ]
 
 
-def test_keys_that_contradict_one_another_are_all_named(tmp_path: Path) -> None:
+def test_all_contradicting_keys_are_named(tmp_path: Path) -> None:
     text = MINIMAL.replace('targets = ["flow"]', 'targets = ["flwo"]')
     text += "[sampling]\ninterval_s = 60\nmax_gap_s = 30\n[model]\nhidden = 100\n"
     with pytest.raises(EdgeLstmError) as caught:
@@ -97,7 +97,7 @@ def test_keys_that_contradict_one_another_are_all_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_covariance_is_with_another_feature_of_numbers(tmp_path: Path) -> None:
+def test_a_covariance_needs_another_numeric_feature(tmp_path: Path) -> None:
     more = '[features.flow]\nderived = ["covariance flow 9", "covariance state 9", "covariance flwo 9"]\n'
     text = MINIMAL.replace("[features.flow]\n", more + '[features.state]\ncategories = ["on", "off"]\n')
     with pytest.raises(EdgeLstmError) as caught:
@@ -109,7 +109,7 @@ def test_a_covariance_is_with_another_feature_of_numbers(tmp_path: Path) -> None
     ]
 
 
-def test_what_changes_a_measured_value_is_no_augmentation_where_values_are_predicted(tmp_path: Path) -> None:
+def test_value_changing_augmentation_is_refused_for_forecasts(tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError) as caught:
         read_recipe(write(tmp_path, MINIMAL + "[augment]\nscale = 0.1\nwarp = 0.2\nnoise = 0.1\n"))
     assert caught.value.message.splitlines()[1:] == [
@@ -123,7 +123,7 @@ def test_a_recipe_may_raise_the_cap_on_parameters(tmp_path: Path) -> None:
     assert recipe.parameters == 4 * 100 * (1 + 100 + 2) + 101
 
 
-def test_a_refit_is_refused_where_the_baselines_could_not_follow_it(tmp_path: Path) -> None:
+def test_a_refit_is_refused_for_classification(tmp_path: Path) -> None:
     text = MINIMAL.partition("[forecast]")[0].replace("[recording]", 'task = "classify"\n[recording]', 1)
     text += '[labels.state]\n[classify]\nlabel = "state"\nclasses = ["on", "off"]\n[fit]\nrefit = true\n'
     with pytest.raises(EdgeLstmError, match=r"fit\.refit: expected none with \[classify\]"):
@@ -131,7 +131,7 @@ def test_a_refit_is_refused_where_the_baselines_could_not_follow_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("fit", "found"), [('method = "windows"', "window: missing"), ("window = 6", "has no window")])
-def test_a_window_belongs_to_the_method_windows_alone(tmp_path: Path, fit: str, found: str) -> None:
+def test_a_window_is_accepted_only_with_the_method_windows(tmp_path: Path, fit: str, found: str) -> None:
     with pytest.raises(EdgeLstmError, match=found):
         read_recipe(write(tmp_path, MINIMAL + f"[fit]\n{fit}\n"))
 
@@ -159,7 +159,7 @@ def test_a_window_belongs_to_the_method_windows_alone(tmp_path: Path, fit: str, 
         ),
     ],
 )
-def test_what_a_task_could_not_learn_by_is_refused(tmp_path: Path, task: str, found: str) -> None:
+def test_settings_that_a_task_cannot_learn_with_are_refused(tmp_path: Path, task: str, found: str) -> None:
     name = task.partition("]")[0][1:]
     path = tmp_path / "recipe.toml"
     path.write_text(f'name = "a"\ntask = "{name}"\n[recording]\npath = "a.csv"\n[features.x]\n{task}\n')
@@ -172,7 +172,7 @@ def test_a_split_without_a_test_part_is_refused(tmp_path: Path) -> None:
         read_recipe(write(tmp_path, MINIMAL + "[split]\ntrain = 0.8\nvalidation = 0.2\n"))
 
 
-def test_an_unknown_name_gets_the_near_one_and_the_list() -> None:
+def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
     with pytest.raises(EdgeLstmError) as caught:
         read_recipe("solr")
     assert caught.value.message.startswith("expected a recipe file or one of ")
@@ -182,19 +182,19 @@ def test_an_unknown_name_gets_the_near_one_and_the_list() -> None:
 
 
 @pytest.mark.parametrize("name", ["solar", "weather"])
-def test_a_written_recipe_reads_back_as_it_was(tmp_path: Path, name: str) -> None:
+def test_a_written_recipe_reads_back_unchanged(tmp_path: Path, name: str) -> None:
     recipe = read_recipe(name)
     assert read_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
 
 
-def test_a_path_begins_at_the_data_that_were_named_or_else_at_the_recipe(tmp_path: Path) -> None:
+def test_a_path_starts_at_the_data_folder_or_at_the_recipe(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL)
     assert read_recipe(path).recording.path == str(tmp_path / "pump.csv")
     assert read_recipe(path, tmp_path / "data").recording.path == str(tmp_path / "data" / "pump.csv")
 
 
 @pytest.mark.parametrize("name", sorted(bundled_recipes()))
-def test_a_bundled_recipe_brings_its_recording_or_asks_for_data(tmp_path: Path, name: str) -> None:
+def test_a_bundled_recipe_has_its_recording_or_asks_for_data(tmp_path: Path, name: str) -> None:
     if name in BRINGS_ITS_RECORDING:
         assert Path(str(read_recipe(name).recording.path)).is_file()
         return
@@ -225,11 +225,11 @@ def test_a_written_recipe_keeps_names_that_need_quotes(tmp_path: Path) -> None:
     assert read_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
 
 
-def test_the_recording_is_found_from_the_recipe_and_not_from_the_working_folder(tmp_path: Path) -> None:
+def test_the_recording_path_is_relative_to_the_recipe(tmp_path: Path) -> None:
     assert read_recipe(write(tmp_path, MINIMAL)).recording.path == str(tmp_path / "pump.csv")
 
 
-def test_keys_of_recordings_labels_and_splits_read_back_as_they_were(tmp_path: Path) -> None:
+def test_keys_of_recordings_labels_and_splits_read_back_unchanged(tmp_path: Path) -> None:
     text = MINIMAL.replace(
         'path = "pump.csv"',
         'path = ["a/*.csv", "b.parquet"]\ntime = ["day", "hour"]\ntime_format = "%d.%m.%Y %H"\nseparator = ";"\n'
@@ -267,7 +267,7 @@ def test_the_document_of_tasks_shows_every_task_and_every_derived_input() -> Non
         assert f'`"{name}' in text  # in the table of what each is
 
 
-def test_keys_of_recordings_labels_and_splits_that_contradict_are_all_named(tmp_path: Path) -> None:
+def test_contradicting_recording_label_and_split_keys_are_all_named(tmp_path: Path) -> None:
     text = MINIMAL.replace(
         'path = "pump.csv"',
         'path = "pump.csv"\ntime = "when"\ntimezone = "Mars/North"\ninterval_s = 5\nseparator = ", "\n'
@@ -307,7 +307,7 @@ def test_keys_of_recordings_labels_and_splits_that_contradict_are_all_named(tmp_
     ]
 
 
-def test_a_text_that_a_terminal_would_obey_is_refused_before_training(tmp_path: Path) -> None:
+def test_control_characters_are_refused_before_training(tmp_path: Path) -> None:
     text = MINIMAL + '[features."in\\u001b[2J"]\nunit = "bar\\u202e"\n'
     with pytest.raises(EdgeLstmError) as caught:
         read_recipe(write(tmp_path, text))

@@ -30,7 +30,7 @@ WEIGHTS = "weights.float32.npz"
 
 
 @pytest.fixture
-def honest(bundle_path: Path) -> dict[str, bytes]:
+def valid_bundle_entries(bundle_path: Path) -> dict[str, bytes]:
     """The entries of a good bundle, by name."""
     with zipfile.ZipFile(bundle_path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -83,14 +83,16 @@ def refused(data: bytes, folder: Path, most_memory: int | None = None) -> str:
 @pytest.mark.parametrize(
     "name", ["../out.txt", "/etc/out.txt", "..", "a/b", "a\\b", ".hidden", "C:out", "", "new\nline", "x" * 200]
 )
-def test_an_entry_that_points_elsewhere_is_refused(honest: dict[str, bytes], tmp_path: Path, name: str) -> None:
-    assert "expected a whole bundle" in refused(with_entry(honest, name, b"x"), tmp_path)
+def test_an_entry_outside_the_archive_is_refused(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
+    assert "expected a whole bundle" in refused(with_entry(valid_bundle_entries, name, b"x"), tmp_path)
 
 
-def test_a_link_among_the_entries_is_refused(honest: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_link_among_the_entries_is_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for name, data in honest.items():
+        for name, data in valid_bundle_entries.items():
             entry = zipfile.ZipInfo(name)
             if name == "README.md" or name == GOLDEN:
                 entry.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -98,43 +100,45 @@ def test_a_link_among_the_entries_is_refused(honest: dict[str, bytes], tmp_path:
     assert "an entry that no bundle has: 'golden.npz'" in refused(file.getvalue(), tmp_path)
 
 
-def test_two_entries_of_one_name_are_refused(honest: dict[str, bytes], tmp_path: Path) -> None:
-    file = io.BytesIO(zipped(honest))
+def test_two_entries_of_one_name_are_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path) -> None:
+    file = io.BytesIO(zipped(valid_bundle_entries))
     with warnings.catch_warnings(), zipfile.ZipFile(file, "a") as archive:
         warnings.simplefilter("ignore")  # zipfile's own warning
         archive.writestr("manifest.json", b"{}")
     assert "4 entries of 3 names" in refused(file.getvalue(), tmp_path)
 
 
-def test_very_many_entries_are_refused(honest: dict[str, bytes], tmp_path: Path) -> None:
-    many = {**honest, **{f"file{index}": b"" for index in range(5000)}}
+def test_very_many_entries_are_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path) -> None:
+    many = {**valid_bundle_entries, **{f"file{index}": b"" for index in range(5000)}}
     assert "5003 entries of 5003 names" in refused(zipped(many), tmp_path)
 
 
-def test_a_compressed_bundle_is_refused_before_it_is_inflated(honest: dict[str, bytes], tmp_path: Path) -> None:
-    bomb = zipped({**honest, "bomb": bytes(_BOMB)}, zipfile.ZIP_DEFLATED)
+def test_a_compressed_bundle_is_refused_before_it_is_inflated(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path
+) -> None:
+    bomb = zipped({**valid_bundle_entries, "bomb": bytes(_BOMB)}, zipfile.ZIP_DEFLATED)
     assert "that is compressed" in refused(bomb, tmp_path, _BOMB // 2)
 
 
 @pytest.mark.parametrize("field", ["file_size", "both"])
-def test_sizes_that_lie_are_refused(honest: dict[str, bytes], tmp_path: Path, field: str) -> None:
-    data = bytearray(zipped(honest))
+def test_false_sizes_are_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path, field: str) -> None:
+    data = bytearray(zipped(valid_bundle_entries))
     at = data.index(b"PK\x01\x02")  # the first entry of the central directory: sizes at 20 and 24
     for offset in (20, 24) if field == "both" else (24,):
         data[at + offset : at + offset + 4] = (2**31).to_bytes(4, "little")
     assert "expected a whole bundle" in refused(bytes(data), tmp_path)
 
 
-def test_entries_that_share_their_bytes_are_refused(honest: dict[str, bytes], tmp_path: Path) -> None:
+def test_overlapping_entries_are_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path) -> None:
     """Sixty entries that all point at the same bytes would be sixty times as large in memory as on the disk."""
-    data = zipped({**honest, "big": bytes(2**20)})
+    data = zipped({**valid_bundle_entries, "big": bytes(2**20)})
     end = data.rindex(b"PK\x05\x06")
     begin = int.from_bytes(data[end + 16 : end + 20], "little")
     directory = data[begin:end]
     big = directory[directory.rindex(b"PK\x01\x02") :]
     more = b"".join(big.replace(b"big", f"b{index:02d}".encode()) for index in range(50))
     tail = bytearray(data[end:])
-    count = len(honest) + 51
+    count = len(valid_bundle_entries) + 51
     tail[8:12] = count.to_bytes(2, "little") * 2
     tail[12:16] = (len(directory) + len(more)).to_bytes(4, "little")
     assert "entries that claim" in refused(data[:end] + more + bytes(tail), tmp_path, 10 * 2**20)
@@ -176,25 +180,25 @@ def test_entries_that_share_their_bytes_are_refused(honest: dict[str, bytes], tm
         (["architecture", "parameters"], 10**4000),
     ],
 )
-def test_a_manifest_of_other_types_is_refused(
-    honest: dict[str, bytes], tmp_path: Path, place: list[Any], value: Any
+def test_a_manifest_with_wrong_types_is_refused(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path, place: list[Any], value: Any
 ) -> None:
     def change(facts: Any) -> None:
         for step in place[:-1]:
             facts = facts[step]
         facts[place[-1]] = value
 
-    refused(with_manifest(honest, change), tmp_path)
+    refused(with_manifest(valid_bundle_entries, change), tmp_path)
 
 
-def test_variants_that_are_there_twice_are_refused(honest: dict[str, bytes], tmp_path: Path) -> None:
-    data = with_manifest(honest, lambda facts: facts["variants"].append(facts["variants"][0]))
+def test_duplicate_variants_are_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path) -> None:
+    data = with_manifest(valid_bundle_entries, lambda facts: facts["variants"].append(facts["variants"][0]))
     assert "expected one of each format and scheme" in refused(data, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 100_000, "[" * 3000])
-def test_what_a_manifest_holds_is_told_on_one_line_that_no_terminal_obeys(
-    honest: dict[str, bytes], tmp_path: Path, key: str
+def test_manifest_text_in_errors_has_no_control_characters(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path, key: str
 ) -> None:
     for change in (
         lambda facts: facts.update({key: 1}),
@@ -203,12 +207,14 @@ def test_what_a_manifest_holds_is_told_on_one_line_that_no_terminal_obeys(
         lambda facts: facts["contract"].update(task=key),
         lambda facts: facts["variants"][0].update(file=key),
     ):
-        told = refused(with_manifest(honest, change), tmp_path)
+        told = refused(with_manifest(valid_bundle_entries, change), tmp_path)
         assert told.isprintable()
 
 
-def test_of_very_many_faults_the_first_are_told_and_the_others_counted(honest: dict[str, bytes]) -> None:
-    data = with_manifest(honest, lambda facts: facts.update({f"contrac{index}": 1 for index in range(100_000)}))
+def test_the_first_faults_are_listed_and_the_rest_counted(valid_bundle_entries: dict[str, bytes]) -> None:
+    data = with_manifest(
+        valid_bundle_entries, lambda facts: facts.update({f"contrac{index}": 1 for index in range(100_000)})
+    )
     begun = time.perf_counter()
     with pytest.raises(EdgeLstmError) as caught:
         Bundle.from_bytes(data, "strange")
@@ -227,13 +233,15 @@ def test_of_very_many_faults_the_first_are_told_and_the_others_counted(honest: d
         ("manifest.sig", b"[" + b"[]," * 5_000_000 + b"[]]"),
     ],
 )
-def test_json_that_would_be_thirty_times_as_large_in_memory_is_refused_unread(
-    honest: dict[str, bytes], tmp_path: Path, name: str, data: bytes
+def test_json_that_would_grow_thirtyfold_is_refused_unread(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path, name: str, data: bytes
 ) -> None:
-    assert f"'{name}' of {len(data)} bytes" in refused(zipped({**honest, name: data}), tmp_path, 4 * len(data))
+    assert f"'{name}' of {len(data)} bytes" in refused(
+        zipped({**valid_bundle_entries, name: data}), tmp_path, 4 * len(data)
+    )
 
 
-def test_a_file_that_never_ends_is_not_read_to_its_end() -> None:
+def test_an_endless_file_is_not_read_to_its_end() -> None:
     with pytest.raises(EdgeLstmError, match="expected a whole bundle, found more than 67108864 bytes"):
         Bundle.open("/dev/zero")
 
@@ -248,8 +256,8 @@ def test_a_file_that_never_ends_is_not_read_to_its_end() -> None:
         ({"steps": 10**400, "metric_before": 10**400}, "metric_before: expected a finite number"),
     ],
 )
-def test_a_certificate_that_no_export_wrote_is_refused(
-    honest: dict[str, bytes], change: dict[str, Any], found: str
+def test_a_malformed_certificate_is_refused(
+    valid_bundle_entries: dict[str, bytes], change: dict[str, Any], found: str
 ) -> None:
     variant = dict.fromkeys(("error", "first_tenth", "last_tenth", "metric_after", "metric_loss", "flipped"), 0.0) | {
         "backend": "onnx",
@@ -270,7 +278,7 @@ def test_a_certificate_that_no_export_wrote_is_refused(
 
     def read(facts: dict[str, Any]) -> Certificate | None:
         return read_certificate(
-            Bundle.from_bytes(with_entry(honest, CERTIFICATE, json.dumps(facts).encode()), "strange")
+            Bundle.from_bytes(with_entry(valid_bundle_entries, CERTIFICATE, json.dumps(facts).encode()), "strange")
         )
 
     certificate = read(facts)
@@ -283,13 +291,15 @@ def test_a_certificate_that_no_export_wrote_is_refused(
         read(changed)
 
 
-def test_a_certificate_without_a_single_backend_says_so() -> None:
+def test_a_certificate_without_backends_is_shown_as_such() -> None:
     assert Certificate(10, ["recording"], "rmse", 1.0, 3, {}, []).summary.startswith("nothing: no backend")
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"null", b"[]", b"7" * 5000, b""])
-def test_a_manifest_that_is_no_table_is_refused(honest: dict[str, bytes], tmp_path: Path, content: bytes) -> None:
-    refused(zipped({**honest, "manifest.json": content}), tmp_path)
+def test_a_manifest_that_is_not_an_object_is_refused(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path, content: bytes
+) -> None:
+    refused(zipped({**valid_bundle_entries, "manifest.json": content}), tmp_path)
 
 
 def npy(shape: str, kind: str, data: bytes) -> bytes:
@@ -311,11 +321,13 @@ HOSTILE_ARRAYS = {
 
 @pytest.mark.parametrize("entry", [GOLDEN, WEIGHTS])
 @pytest.mark.parametrize("kind", list(HOSTILE_ARRAYS))
-def test_arrays_that_lie_are_refused(honest: dict[str, bytes], tmp_path: Path, entry: str, kind: str) -> None:
+def test_arrays_with_false_headers_are_refused(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path, entry: str, kind: str
+) -> None:
     content = HOSTILE_ARRAYS[kind]
     with pytest.raises(NPZ_ERRORS):
         read_npz(content)
-    refused(with_entry(honest, entry, content), tmp_path, _BOMB // 2)
+    refused(with_entry(valid_bundle_entries, entry, content), tmp_path, _BOMB // 2)
 
 
 @pytest.mark.parametrize(
@@ -330,15 +342,15 @@ def test_arrays_that_lie_are_refused(honest: dict[str, bytes], tmp_path: Path, e
         ("float32.state0", np.zeros((3, 9), np.float32)),
     ],
 )
-def test_golden_vectors_that_do_not_fit_are_refused(
-    honest: dict[str, bytes], tmp_path: Path, name: str, array: np.ndarray
+def test_golden_vectors_of_wrong_shape_are_refused(
+    valid_bundle_entries: dict[str, bytes], tmp_path: Path, name: str, array: np.ndarray
 ) -> None:
     file = io.BytesIO()
-    np.savez(file, **{**read_npz(honest[GOLDEN]), name: array})
-    assert "expected golden" in refused(with_entry(honest, GOLDEN, file.getvalue()), tmp_path)
+    np.savez(file, **{**read_npz(valid_bundle_entries[GOLDEN]), name: array})
+    assert "expected golden" in refused(with_entry(valid_bundle_entries, GOLDEN, file.getvalue()), tmp_path)
 
 
-def test_arrays_come_back_as_they_were_saved() -> None:
+def test_arrays_survive_a_round_trip() -> None:
     arrays = {"a": np.arange(6, dtype=np.int64).reshape(2, 3), "b": np.array("lstm"), "c": np.asfortranarray(np.eye(3))}
     file = io.BytesIO()
     np.savez(file, **arrays)
@@ -349,7 +361,7 @@ def test_arrays_come_back_as_they_were_saved() -> None:
         assert found[name].dtype == array.dtype
 
 
-def test_an_honest_bundle_is_read(bundle_path: Path) -> None:
+def test_a_valid_bundle_is_read(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     assert dataclasses.asdict(bundle.manifest)["format_version"] == 1
     assert CliRunner().invoke(main, ["verify", str(bundle_path)]).exit_code == 0
