@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
@@ -41,3 +43,20 @@ def contract_of(network: Network, **changes: object) -> Contract:
         "sampling": sampling,
     }
     return Contract(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def write_recurrent_onnx(path: Path) -> None:
+    """A small ONNX model with an explicit state: y = next_h = tanh(x + h)."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    port = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Add", ["x", "h"], ["sum"]),
+        helper.make_node("Tanh", ["sum"], ["next_h"]),
+        helper.make_node("Identity", ["next_h"], ["y"]),
+    ]
+    ports = [port(name, TensorProto.FLOAT, ["batch", 1]) for name in ("x", "h", "y", "next_h")]
+    model = helper.make_model(helper.make_graph(nodes, path.stem, ports[:2], ports[2:]), ir_version=8)
+    model.opset_import[0].version = 17
+    onnx.save(model, path)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, helper
 
 from edge_lstm import Bundle, ConfigError, EdgeLstmError, Predictor, Reading
 from edge_lstm.cli.main import main
 from edge_lstm_export import adopt, export
 from edge_lstm_train import Recipe, Run, read_recipe, train
+from tests.networks import write_recurrent_onnx
 from tests.paths import FIXTURES
 
 RECIPES = FIXTURES / "written_by_0_1_0/recipes"
@@ -103,16 +102,7 @@ def test_export_names_the_file_by_the_model_and_refuses_what_does_not_go_togethe
 
 
 def test_adopt_gives_the_bundle_of_the_command(tmp_path: Path) -> None:
-    port = helper.make_tensor_value_info
-    nodes = [
-        helper.make_node("Add", ["x", "h"], ["sum"]),
-        helper.make_node("Tanh", ["sum"], ["next_h"]),
-        helper.make_node("Identity", ["next_h"], ["y"]),
-    ]
-    ports = [port(name, TensorProto.FLOAT, ["batch", 1]) for name in ("x", "h", "y", "next_h")]
-    model = helper.make_model(helper.make_graph(nodes, "small", ports[:2], ports[2:]), ir_version=8)
-    model.opset_import[0].version = 17
-    onnx.save(model, tmp_path / "small.onnx")
+    write_recurrent_onnx(tmp_path / "small.onnx")
     bundle = adopt(tmp_path / "small.onnx", tmp_path / "api.elstm", interval_s=0.5)
     command = ["adopt", str(tmp_path / "small.onnx"), "--every", "0.5", "-o", str(tmp_path / "command.elstm")]
     assert CliRunner().invoke(main, command).exit_code == 0

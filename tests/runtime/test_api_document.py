@@ -13,6 +13,7 @@ import edge_lstm
 import edge_lstm_export
 import edge_lstm_train
 from tests.api_document import DOCUMENT, NAMES, blocks, entry, rewritten
+from tests.networks import write_recurrent_onnx
 from tests.paths import FIXTURES, PUMP
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -56,22 +57,5 @@ def test_an_example_runs(heading: str, code: str, tmp_path: Path, monkeypatch: p
         shutil.copy(source, source.name)
     shutil.copytree(WRITTEN / "runs/forecast", "runs/forecast")
     if "detector.onnx" in code:
-        write_detector(Path("detector.onnx"))
+        write_recurrent_onnx(Path("detector.onnx"))
     exec(compile(code, f"docs/api.md: {heading}", "exec"), {"__name__": "example"})
-
-
-def write_detector(path: Path) -> None:
-    """y = next_h = tanh(x + h), with an explicit state h."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    port = helper.make_tensor_value_info
-    nodes = [
-        helper.make_node("Add", ["x", "h"], ["sum"]),
-        helper.make_node("Tanh", ["sum"], ["next_h"]),
-        helper.make_node("Identity", ["next_h"], ["y"]),
-    ]
-    ports = [port(name, TensorProto.FLOAT, ["batch", 1]) for name in ("x", "h", "y", "next_h")]
-    model = helper.make_model(helper.make_graph(nodes, "detector", ports[:2], ports[2:]), ir_version=8)
-    model.opset_import[0].version = 17
-    onnx.save(model, path)
