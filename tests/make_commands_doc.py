@@ -16,8 +16,8 @@ _HEAD = """\
 
 The `--help` of every command, written by `make docs`. A test compares this page with the program.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 success; 1 refused or failed, with one line and a hint;
-2 wrong usage; 65 a bundle that fails its self-test on this machine.
+Results go to stdout, everything else to stderr. Exit codes: 0 success; 1 refused or failed (stderr has one line and a
+hint); 2 wrong usage; 65 the bundle failed its self-test on this machine.
 """
 
 

@@ -48,7 +48,8 @@ def test_documents_use_plain_words(document: Path) -> None:
 
 
 def test_help_texts_use_plain_words() -> None:
-    texts = dict(helps(main, click.Context(main, info_name="edge-lstm", max_content_width=120)))
+    context = click.Context(main, info_name="edge-lstm", max_content_width=120, **main.context_settings)
+    texts = dict(helps(main, context))
     assert {"edge-lstm run", "edge-lstm train", "edge-lstm device install"} <= set(texts)
     found = [line for command, text in texts.items() for line in listed(f"{command} --help", text)]
     assert not found, "\n" + "\n".join(found)

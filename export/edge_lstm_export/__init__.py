@@ -31,18 +31,18 @@ def export(
     max_bytes: int | None = None,
     sign_with: str | Path | None = None,
 ) -> Bundle:
-    """Write a training run's bundle, proven on every backend that is installed, and return it open.
+    """Write the bundle of a training run, test it on every installed backend, and return it open.
 
-    `run`: what `edge_lstm_train.train` returned, or its folder. `path`: the bundle's file, without it NAME.elstm in the
-    working folder. `schemes`: how weights are stored, one or several; "auto" chooses the smallest within the budgets.
-    `formats`: the backends' file formats, one or several. `distill`: teach int8 and int4 by the float32 model.
-    `certificate`: measure every variant on every backend over 100,000 carried steps, and add the figures to the run's
-    report. `max_drift` (in standard deviations of the predictions), `max_metric_loss` (relative, 0.005 is half a
-    percent) and `max_bytes` (of a variant's file) are budgets, which need a certificate. `sign_with`: a private key's
-    file. Progress goes to stderr.
+    `run`: the result of `edge_lstm_train.train`, or the run folder. `path`: file of the bundle, by default NAME.elstm
+    in the working folder. `schemes`: one or several ways to store the weights; "auto" chooses the smallest within the
+    limits below. `formats`: one or several file formats of the backends. `distill`: train the int8 and int4 weights to
+    match float32. `certificate`: measure every variant on every backend over 100,000 steps with carried state, and add
+    the figures to the report of the run. The limits need a certificate: `max_drift` (in standard deviations of the
+    predictions), `max_metric_loss` (relative; 0.005 is 0.5 %) and `max_bytes` (file of a variant). `sign_with`: file of
+    a private key. Progress goes to stderr.
 
-    Raises EdgeLstmError, and leaves `path` unchanged, where the run is missing or damaged, a variant fails its
-    self-test or breaks a budget, or a package is missing.
+    Raises EdgeLstmError, and leaves `path` unchanged, if the run is missing or damaged, if a variant fails its
+    self-test or exceeds a limit, or if a package is missing.
     """
     from edge_lstm.foundation.extras import require
 
@@ -79,15 +79,16 @@ def adopt(
     context: int = 0,
     interval_s: float | None = None,
 ) -> Bundle:
-    """Write the bundle of a recurrent ONNX model from elsewhere, and return it open.
+    """Write the bundle of a recurrent ONNX model from another project, and return it open.
 
-    `model`: the .onnx file. `path`: the bundle's file, without it NAME.elstm in the working folder. `name`: the
-    model's, without it the file's. `states`: the output that continues each state's input; without it they are found by
-    shape and name. `constants`: numbers for inputs that never change. `width`: features a step, where the model takes
-    any number. `context`: earlier samples that the model takes in front of them. `interval_s`: seconds between steps.
+    `model`: the .onnx file. `path`: file of the bundle, by default NAME.elstm in the working folder. `name`: name of
+    the model, by default that of the file. `states`: for the input of each state, the output with its next value; by
+    default found by shape and name. `constants`: values of the constant inputs. `width`: values per step, if the model
+    does not fix this number. `context`: number of values of earlier steps that the model takes before those of the
+    step. `interval_s`: seconds between two steps.
 
-    Raises EdgeLstmError where the model has no explicit states, does not give its own answers on a backend, or a
-    package is missing.
+    Raises EdgeLstmError if the states are not inputs and outputs of the model, if a backend does not reproduce its
+    outputs, or if a package is missing.
     """
     from edge_lstm.foundation.extras import require
 

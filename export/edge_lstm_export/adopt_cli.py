@@ -1,4 +1,4 @@
-"""The verb `adopt`, which imports onnx only when it runs."""
+"""The command `adopt`, which imports onnx only when it runs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     metavar="IN=OUT",
     help="Input and output tensor of a state; repeatable (default: found by shape and name).",
 )
-@click.option("--constant", "constants", multiple=True, metavar="NAME=NUMBER", help="Constant input; repeatable.")
 @click.option(
-    "--width", type=click.IntRange(1), metavar="N", help="Values per step, for a model that takes any number."
+    "--constant", "constants", multiple=True, metavar="NAME=NUMBER", help="Input with a constant value; repeatable."
+)
+@click.option(
+    "--width", type=click.IntRange(1), metavar="N", help="Values per step, for a model that does not fix this number."
 )
 @click.option(
     "--context",
@@ -42,7 +44,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     metavar="N",
     default=0,
     show_default=True,
-    help="Number of earlier values that the model takes before those of the step.",
+    help="Number of values of earlier steps that the model takes before those of the step.",
 )
 @click.option(
     "--every",

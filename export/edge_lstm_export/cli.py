@@ -1,4 +1,4 @@
-"""The verb `export`, which imports torch and the writers only when it runs."""
+"""The command `export`, which imports torch and the writers only when it runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     callback=_names_of(_SCHEMES, "auto"),
     default="float32,int8",
     show_default=True,
-    help=f"Storage of the weights: {', '.join(_SCHEMES)}; or auto: the smallest within the limits.",
+    help=f"Storage of the weights: {', '.join(_SCHEMES)}; or auto: the smallest within the --max limits.",
 )
 @click.option(
     "--format",
@@ -57,7 +57,7 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     help="Model formats to write; each backend reads one of them.",
 )
 @click.option(
-    "--distill", is_flag=True, help="Train the int8 and int4 weights on the float32 model's outputs, for less drift."
+    "--distill", is_flag=True, help="Train the int8 and int4 weights to match the float32 outputs, for less drift."
 )
 @click.option(
     "--certificate/--no-certificate",
@@ -69,7 +69,7 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     "--max-drift",
     type=click.FloatRange(0),
     metavar="NUMBER",
-    help="Largest drift from float32, in standard deviations (default: no limit; 0.005 with --scheme auto).",
+    help="Largest drift (error against float32), in standard deviations (default: no limit; 0.005 with --scheme auto).",
 )
 @click.option(
     "--max-metric-loss",
@@ -87,7 +87,7 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     "--sign-with",
     type=click.Path(path_type=Path),
     metavar="PRIVATE_KEY",
-    help="Sign the bundle with this key, made by keys new (default: unsigned).",
+    help="Sign the bundle with this key, made by the command keys new (default: unsigned).",
 )
 def export(
     run_dir: Path,

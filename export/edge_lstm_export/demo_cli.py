@@ -1,4 +1,4 @@
-"""The verb `demo`, which imports all heavy packages only when it runs."""
+"""The command `demo`, which imports all heavy packages only when it runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge_lstm.foundation.extras import require
 def demo(output: Path) -> None:
     """Show all steps from training to serving on a sample recording.
 
-    It trains on a recording of a solar plant, exports and verifies the bundle, serves it over MQTT, and compares
+    The demo trains on a recording of a solar plant, exports and verifies the bundle, serves it over MQTT, and compares
     its predictions with those of replay.
     """
     require("train,export,broker", "torch", "onnx", "tflite", "flatbuffers", "iotcore", "matplotlib")

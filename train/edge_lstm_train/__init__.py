@@ -31,15 +31,15 @@ def train(
     device: Literal["cpu", "cuda"] = "cpu",
     resume: bool = False,
 ) -> Run:
-    """Train a model as the recipe says, evaluate it as a device runs it, and write the run folder.
+    """Train a model from a recipe, evaluate it with the code of the device, and write the run folder.
 
     `recipe`: the path of a TOML file, the name of a recipe that comes with edge-lstm, or a Recipe. `output`: the run
-    folder, without it runs/NAME; it gets checkpoint.pt, recipe.toml, metrics.json and report.html. `data`: the folder
-    where the recording's path begins, without it that of the recipe's file. `seed`: instead of the recipe's. `resume`:
-    go on from where a training of the same recipe into the same folder was stopped. Progress goes to stderr.
+    folder, by default runs/NAME; it gets checkpoint.pt, recipe.toml, metrics.json and report.html. `data`: the folder
+    where the path of the recording begins, by default the folder of the recipe. `seed`: replaces the seed of the
+    recipe. `resume`: continue a training of the same recipe that was stopped in this folder. Progress goes to stderr.
 
-    Raises ConfigError where the recipe is faulty, EdgeLstmError where torch or the recording is missing or faulty, or
-    the loss stopped being finite; the best weights before that are then in the run folder.
+    Raises ConfigError if the recipe is not valid. Raises EdgeLstmError if torch is missing, if the recording is missing
+    or not valid, or if the loss is no longer finite. In the last case, the best weights so far are in the run folder.
     """
     from edge_lstm.foundation.errors import ConfigError
     from edge_lstm.foundation.extras import require

@@ -1,4 +1,4 @@
-"""The verbs `train` and `tune`; torch and matplotlib are imported only when they run."""
+"""The commands `train` and `tune`; torch and matplotlib are imported only when they run."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def train(
     """Train a model from a recording.
 
     RECIPE is a TOML file, or the name of a recipe that comes with edge-lstm. The recipes skies, solar and weather
-    include their recordings; the others need --data (docs/accuracy.md). The run folder then holds checkpoint.pt (the
-    input of export), report.html, metrics.json and recipe.toml (with every default written out).
+    include their recordings; the others need --data (docs/accuracy.md). After training, the run folder holds
+    checkpoint.pt (the input of export), report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
     import logging
@@ -87,7 +87,7 @@ def train(
     "--max-step-us",
     type=click.FloatRange(0.1),
     metavar="MICROSECONDS",
-    help="Longest step of a network on this machine with numpy, in microseconds (default: no limit).",
+    help="Longest time of a step with numpy on this machine, in microseconds (default: no limit).",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Run folder (default: runs/NAME-tuned)."
@@ -103,10 +103,11 @@ def tune(
     output: Path | None,
     data: Path | None,
 ) -> None:
-    """Search for better values of a recipe, and train with the best.
+    """Search for better settings of a recipe, and train with the best.
 
     [tune] in RECIPE names the keys to search; without it, common keys are searched. Only the validation part of the
-    recording scores a trial. Run it again to continue, or on other machines with the same --storage to share the work.
+    recording scores a trial. Repeat the command to continue, or run it on other machines with the same --storage to
+    share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
     import logging

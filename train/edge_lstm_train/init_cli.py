@@ -1,4 +1,4 @@
-"""The verb `init`, which needs no torch."""
+"""The command `init`, which needs no torch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _SERVICE = "service.toml"
     help="Task of the model.",
 )
 @click.option(
-    "--target", metavar="COLUMN", help="Column to forecast, classify or estimate (default: found by its content)."
+    "--target", metavar="COLUMN", help="Column to forecast, classify or estimate (default: detected from the data)."
 )
-@click.option("--stream-column", metavar="COLUMN", help="Column that names the stream (default: found by its content).")
+@click.option(
+    "--stream-column", metavar="COLUMN", help="Column that names the stream (default: detected from the data)."
+)
 @click.option("--header", metavar="NAME,...", help="Names of the columns, for a file without a header row.")
 @click.option(
     "--decimal",
     type=click.Choice(["point", "comma"]),
-    help="Decimal separator of the numbers (default: found by their content).",
+    help="Decimal separator of the numbers (default: detected from the data).",
 )
 @click.option("--name", metavar="NAME", help="Name of the model (default: name of the recording).")
 @click.option(
@@ -51,7 +53,8 @@ def init(
 ) -> None:
     """Write a commented recipe and service config for your own data.
 
-    RECORDING is a CSV or Parquet file, or a pattern in quotes for several files. With it, the recipe names its columns.
+    RECORDING is a CSV or Parquet file, or a pattern in quotes for several files. With a RECORDING, the recipe
+    names its columns.
     """
     from edge_lstm.foundation.files import write_file
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline

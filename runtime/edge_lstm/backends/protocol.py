@@ -11,7 +11,7 @@ from edge_lstm.foundation.arrays import Floats
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """The resources that a backend may use. A backend that cannot keep to them refuses to load."""
+    """The resources that a backend may use. A backend that cannot keep these limits refuses to load."""
 
     threads: int = 1  # for one step
     providers: tuple[str, ...] = ("CPUExecutionProvider",)  # of onnxruntime, in order of preference

@@ -124,7 +124,7 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A manifest, the files whose hashes it has, and the identity of both."""
+    """A bundle in memory: its manifest, its other files and its id."""
 
     manifest: Manifest
     content: Mapping[str, bytes]  # by entry name, without manifest.json
@@ -135,7 +135,7 @@ class Bundle:
 
     @staticmethod
     def open(path: str | Path) -> Bundle:
-        """Read and check the bundle at `path`. Raises BundleError where it is missing, damaged or too new."""
+        """Read and check the bundle at `path`. Raises BundleError if the file is missing, damaged or too new."""
         path = Path(path)
         try:
             with path.open("rb") as file:

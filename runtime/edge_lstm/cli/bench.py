@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--device", metavar="NAME", help="Board whose budget applies (default: detected).")
+@click.option("--device", metavar="NAME", help="Board whose limits of time and memory apply (default: detected).")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 60),
     metavar="SECONDS",
     default=0.5,
     show_default=True,
-    help="Seconds per batch size and variant.",
+    help="Time to measure each batch size and variant, in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option(
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     "--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Root of the file tree that holds sys/."
 )
 def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write: Path | None, root: Path) -> None:
-    """Measure every backend and scheme here, and recommend one.
+    """Measure all backends and schemes here, and recommend the best.
 
-    Per variant: time of a step (p50 and p99, in microseconds), steps per second for several batch sizes, memory in MB,
-    load time, and energy per step where the board measures its power.
+    For each variant, the command prints the time of a step (p50 and p99, in microseconds), steps per second for several
+    batch sizes, memory in MB, load time, and energy per step if the board measures its power.
     """
     from edge_lstm.backends.registry import runnable
     from edge_lstm.bundle.archive import Bundle

@@ -32,7 +32,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
     "others",
     multiple=True,
     metavar="EXTRA",
-    help="Further extra of edge-lstm, such as signing or onnx; repeatable (default: only the board's extras).",
+    help="Additional extra of edge-lstm, such as signing or onnx; repeatable (default: only the board's extras).",
 )
 def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[str, ...]) -> None:
     """Download all wheels that a board without internet needs.
@@ -75,7 +75,7 @@ def wheelhouse(name: str, output: Path, pythons: tuple[str, ...], others: tuple[
     "--wheelhouse",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIR",
-    help="Install from this folder, made by device wheelhouse (default: from the internet).",
+    help="Install from this folder, made by the command device wheelhouse (default: from the internet).",
 )
 @click.option("--python", default="python3", show_default=True, metavar="PROGRAM", help="Python program on the board.")
 @click.option(
@@ -106,8 +106,8 @@ def deploy(
 ) -> None:
     """Install and start a service on a board over ssh.
 
-    It copies the config and the bundle, verifies the bundle on the board's own backend, installs the systemd unit,
-    starts the service and waits for a first prediction. It needs root on the board: root@HOST, or sudo without a
+    The command copies the config and the bundle, verifies the bundle on the board's own backend, installs the systemd
+    unit, starts the service and waits for a first prediction. It needs root on the board: root@HOST, or sudo without a
     password. A second run changes only what differs.
     """
     from edge_lstm.deploy.deployment import deploy as deploy_service

@@ -28,8 +28,8 @@ _MIN_WIDTH = 30
 def doctor(config: Path, as_json: bool, root: Path) -> None:
     """Check what a service needs on this machine, and suggest fixes.
 
-    CONFIG is a service config (service.toml). One line per check, with a light: green (good), amber (works, with a
-    risk), red (the service would fail) or unknown. The exit code is 1 if a line is red.
+    CONFIG is a service config (service.toml). The command prints one line per check: green (good), amber (works, with
+    a risk), red (the service would fail) or unknown. The exit code is 1 if a line is red.
     """
     import logging
 

@@ -48,7 +48,8 @@ def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
 def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool, trust: Path | None) -> None:
     """Test a bundle on the backends that are installed here.
 
-    Each backend steps the bundle's golden vectors, and its outputs and states must match the stored ones.
+    Each backend runs the golden vectors, which are test inputs in the bundle. Its outputs and states must match the
+    stored ones.
     """
     from edge_lstm.backends.registry import load, preferred, runnable, why_unavailable
     from edge_lstm.backends.selftest import verify as verdicts_of
@@ -119,10 +120,10 @@ def new_keys_command(name: Path) -> None:
     type=click.Path(path_type=Path),
     required=True,
     metavar="PRIVATE_KEY",
-    help="Private key, made by keys new.",
+    help="Private key, made by the command keys new.",
 )
 def sign(bundle: Path, key: Path) -> None:
-    """Sign a bundle file in place; its id does not change."""
+    """Sign a bundle in the same file; its id does not change."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.bundle.signing import signature
     from edge_lstm.foundation.files import write_file

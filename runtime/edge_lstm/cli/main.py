@@ -62,7 +62,7 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="edge-lstm")
 @click.option("-v", "--verbose", is_flag=True, help="Log debug messages too.")
 def main(verbose: bool) -> None:
-    """From a recording of sensors to a small LSTM on a Raspberry Pi or Jetson.
+    """Train a small LSTM from a recording of sensors, and run it on a Raspberry Pi or Jetson.
 
     The LSTM keeps its state across MQTT readings, restarts and updates.
     """

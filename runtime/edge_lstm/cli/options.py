@@ -20,7 +20,7 @@ scheme_option = click.option(
     help="Storage of the weights: float32, int8, ... (default: int8 where the bundle has it).",
 )
 time_option = click.option(
-    "--time", "time_column", metavar="COLUMN", help="Column of times (default: found by its content)."
+    "--time", "time_column", metavar="COLUMN", help="Column of times (default: detected from the data)."
 )
 stream_column_option = click.option(
     "--stream-column", metavar="COLUMN", help="Column that names the stream (default: one stream per file)."

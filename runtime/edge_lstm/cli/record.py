@@ -20,12 +20,12 @@ _SESSION_S = 604_800  # a week, the default of a service
 
 @click.command()
 @click.option(
-    "--from", "url", metavar="mqtt://HOST:PORT", help="Broker (with --config, default: the broker of the config)."
+    "--from", "url", metavar="mqtt://HOST:PORT", help="Broker to read from (default: the broker of --config)."
 )
 @click.option(
     "--topic", "topics", multiple=True, metavar="TOPIC", help="Topic of readings, like sensors/{stream}; repeatable."
 )
-@click.option("--preset", metavar="NAME", help="Mapping for a known device software, like tasmota.")
+@click.option("--preset", metavar="NAME", help="Preset for the messages of a device software, like tasmota.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -63,8 +63,8 @@ def record(
 ) -> None:
     """Record live MQTT readings into a CSV file, until Ctrl-C.
 
-    Without --feature, the columns are those of the existing file, those of the bundle (with --config), or all numbers
-    of the first message. A message without a time gets its time of arrival, unless the config says otherwise.
+    Without --feature, the columns come from the existing file, from the bundle (with --config), or from all numbers of
+    the first message. A message without a time gets its time of arrival, unless the config says otherwise.
     """
     from edge_lstm.foundation.signals import ended_by_signals
     from edge_lstm.recordings.recorder import Recorder

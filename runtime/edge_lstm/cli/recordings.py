@@ -37,7 +37,7 @@ _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in 
     "store",
     type=click.Path(path_type=Path),
     metavar="STATE.db",
-    help="Replay the readings that a device kept in its state database, in place of a recording.",
+    help="Replay the readings that a device kept in its state database, instead of a recording.",
 )
 @click.option(
     "--at", metavar="TIME", help="Stop after this time, and print the states of the streams (default: the end)."

@@ -36,7 +36,7 @@ def run(config: Path) -> None:
 def status(config: Path, as_json: bool) -> None:
     """Show the status of a running service, over its broker.
 
-    CONFIG is its service config (service.toml).
+    CONFIG is the config of the service (service.toml).
     """
     from edge_lstm.service.config import read_service_config
     from edge_lstm.service.status import read_status, status_text
@@ -55,7 +55,7 @@ def status(config: Path, as_json: bool) -> None:
     help="TCP port for MQTT 5; MQTT 3.1.1 uses the next one.",
 )
 def broker(port: int) -> None:
-    """Run a small MQTT broker on loopback, for first tests."""
+    """Run a small MQTT broker for this machine only, for first tests."""
     from edge_lstm.foundation.signals import ended_by_signals
     from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 

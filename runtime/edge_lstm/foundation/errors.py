@@ -7,8 +7,8 @@ class EdgeLstmError(Exception):
     """A fault that the user can fix; the base of every exception that edge-lstm raises on purpose.
 
     `message` says what was expected, what was found and where; `hint` says what to do about it.
-    The command line prints both on stderr and ends with `exit_code`. Anything else that escapes is a bug.
-    Faults of files, brokers and disks are of this class itself.
+    The command line prints both on stderr and ends with `exit_code`. Any other exception is a bug.
+    A fault of a file, a broker or a disk raises this class itself.
     """
 
     exit_code = 1
@@ -23,11 +23,11 @@ class EdgeLstmError(Exception):
 
 
 class BundleError(EdgeLstmError):
-    """A bundle is missing, damaged, of another format version, not trusted, or without the variant asked for."""
+    """A bundle is missing, damaged, of another format version or not trusted, or the requested variant is not in it."""
 
 
 class ConfigError(EdgeLstmError):
-    """A service config, a recipe or a board file does not hold what it should; the message lists every fault."""
+    """A service config, a recipe or a board file is not valid; the message lists every fault."""
 
 
 class BackendError(EdgeLstmError):
@@ -35,4 +35,4 @@ class BackendError(EdgeLstmError):
 
 
 class ReadingError(EdgeLstmError):
-    """A reading or a stream's state that was given to a predictor does not fit its model; nothing stepped."""
+    """A reading or a stream's state does not fit the model of the predictor; no stream has changed."""

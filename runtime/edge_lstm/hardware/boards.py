@@ -49,8 +49,10 @@ class ServiceDefaults:
     commit_interval_s: float = key(doc="shortest time between two commits", least=0)
     checkpoint_s: float = key(doc='time between commits with durability = "at-most-once"', least=0.1)
     memory_max_mb: int = key(doc="memory limit in the systemd unit", least=32)
-    max_streams: int = key(doc="streams in memory; those idle for longest wait in the database", least=1)
-    watchdog_s: float = key(doc="systemd restarts the service when its loop stands still for this long", least=1)
+    max_streams: int = key(
+        doc="streams in memory; if there are more, those that were idle longest are only in the database", least=1
+    )
+    watchdog_s: float = key(doc="systemd restarts the service if its main loop hangs for this long", least=1)
     cores: list[int] | None = key(None, doc="CPU cores that the process may use; none: all")
 
 

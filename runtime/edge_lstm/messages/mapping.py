@@ -25,8 +25,8 @@ class ValueMapping:
     topic: str | None = key(None, doc="topic pattern of this value, if it has its own topic")
     scale: float = key(1.0, doc="factor that converts the number to the bundle's unit")
     offset: float = key(0.0, doc="added after the multiplication by scale")
-    least: float | None = key(None, doc="a smaller value, in the bundle's unit, is missing")
-    most: float | None = key(None, doc="a larger value, in the bundle's unit, is missing")
+    least: float | None = key(None, doc="a smaller value, in the bundle's unit, counts as missing")
+    most: float | None = key(None, doc="a larger value, in the bundle's unit, counts as missing")
     ignore: list[float] = key([], doc="raw numbers that mean a missing value")
     words: dict[str, float] = key(
         {}, doc="numbers for texts, like words = {dry = 0, wet = 1}; upper and lower case are the same"
@@ -53,22 +53,23 @@ class InputMapping:
 
     topic: str | list[str] = key(
         "sensors/{stream}",
-        doc="topic pattern, or a list of patterns; {stream}, {value} or any {name} matches a level or a part of it",
+        doc="topic pattern, or a list of patterns; {stream}, {value} or any {name} matches one level or part of one",
     )
     preset: PresetName | None = key(None, doc="device software; the preset sets the keys that this table leaves out")
     name: str | None = key(
         None, doc="stream name from the topic's parts, like {line}-{stream}, or a fixed name; none: {stream}"
     )
-    stream: str | None = key(None, doc="path of the stream's name in the payload, where the topic does not hold it")
+    stream: str | None = key(None, doc="path of the stream's name in the payload, if it is not in the topic")
     format: Literal["json", "text", "csv", "msgpack"] = key("json", doc="format of the payload")
     columns: list[str] = key([], doc="column names of a CSV payload, in order")
     separator: str = key(",", doc="column separator of a CSV payload")
     readings: str | None = key(None, doc="path of the reading, or of a list of readings, in the payload")
     value: str | None = key(
-        None, doc="path of the value, where {value} in the topic names the feature; none: the whole payload"
+        None, doc="path of the value in the payload, if {value} in the topic names the feature; none: the whole payload"
     )
     values: dict[str, str | ValueMapping] = key(
-        {}, doc="feature = path of its value, or a table; a feature that is not listed has a key with its name"
+        {},
+        doc="feature = path of its value, or a table; a feature that is not listed is read from the key with its name",
     )
     join: bool = key(False, doc="true: a message may hold only some of the values of a sample")
     time_from: Literal["payload", "property", "arrival", "payload-or-arrival"] = key(
@@ -76,7 +77,7 @@ class InputMapping:
         doc="source of the time: payload, MQTT 5 user property, arrival, or arrival if the payload has no time",
     )
     time: str = key("time", doc="path (or name of the user property) of the time: ISO 8601, or a number since 1970")
-    timezone: str = key("UTC", doc="time zone of times that name none, like Europe/Berlin")
+    timezone: str = key("UTC", doc="time zone of times without a zone, like Europe/Berlin")
     sequence: str | None = key(
         None, doc="path (or name of the user property) of a counter or id, unique within the stream"
     )
@@ -88,7 +89,7 @@ class InputMapping:
         [], doc="texts that mean a missing value, besides unavailable, unknown, nan and similar ones"
     )
     max_bytes: int = key(262_144, least=1, doc="a longer payload is refused and not decoded")
-    decimal: Literal["point", "comma"] = key("point", doc="decimal separator of numbers that are texts")
+    decimal: Literal["point", "comma"] = key("point", doc="decimal separator of numbers that are written as texts")
 
     @staticmethod
     def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -167,7 +167,8 @@ class ServiceConfig:
     trust: str | None = key(None, doc="path of a public key; a bundle that this key did not sign is refused")
     state: str = key("state.db", doc="path of the state database, which keeps the streams' states")
     durability: Literal["exactly-once", "at-most-once"] = key(
-        "exactly-once", doc="at-most-once: QoS 0, states are committed every checkpoint_s and at a stop"
+        "exactly-once",
+        doc="exactly-once: QoS 1; at-most-once: QoS 0, states are committed every checkpoint_s and at a stop",
     )
     checkpoint_s: float = key(60.0, least=0.1, doc='time between commits with durability = "at-most-once"')
     sync: Sync = key(
@@ -182,20 +183,26 @@ class ServiceConfig:
     memory_max_mb: int | None = key(
         None, least=32, doc="memory limit that edge-lstm device install writes into the systemd unit; none: no limit"
     )
-    watchdog_s: float = key(60.0, least=1, doc="systemd restarts the service when its loop stands still for this long")
+    watchdog_s: float = key(60.0, least=1, doc="systemd restarts the service if its main loop hangs for this long")
     late: Literal["rewind", "drop"] = key(
-        "rewind", doc="rewind: a late reading is inserted in its place; drop: it is dropped and counted"
+        "rewind", doc="rewind: a late reading is inserted at its time; drop: it is dropped and counted"
     )
-    max_rewind: int = key(8, least=1, most=1000, doc="how many samples back a late reading may be inserted")
-    max_streams: int = key(100_000, least=1, doc="streams in memory; those idle for longest wait in the database")
+    max_rewind: int = key(
+        8, least=1, most=1000, doc="how many samples late a reading may be; otherwise it is dropped and counted"
+    )
+    max_streams: int = key(
+        100_000,
+        least=1,
+        doc="streams in memory; if there are more, those that were idle longest are only in the database",
+    )
     history: int = key(10_000, least=0, doc="number of readings kept for edge-lstm replay --history")
     max_ahead_s: float = key(
         86_400.0,
         least=0,
-        doc="readings further in the future are refused, so that one wrong clock does not make later readings late",
+        doc="a reading further in the future is refused, because all readings that follow would count as late",
     )
-    stats_interval_s: float = key(60.0, least=0.1, doc="time between two messages on the stats topic")
-    input: InputMapping = key(InputMapping(), doc="where readings are in the messages")
+    stats_interval_s: float = key(60.0, least=0.1, doc="time between two messages with statistics")
+    input: InputMapping = key(InputMapping(), doc="where to find the readings in the messages")
     output: OutputMapping = key(OutputMapping(), doc="where predictions go, and in which format")
 
     @staticmethod

@@ -38,17 +38,17 @@ _MAX_NAMED = 20  # streams, in a message
 
 
 class Predictor:
-    """Steps the stream of each reading exactly once, many streams in one batch.
+    """Predicts from readings: each reading makes exactly one step of its stream, and many streams make one batch.
 
-    A round has at most one reading of a stream; further readings of the stream go into the next rounds. A stream gets
-    the same bits alone and in any batch.
+    A round has at most one reading of each stream; more readings of a stream go into the next rounds. The predictions
+    of a stream are identical, bit for bit, alone and in any batch.
 
-    A reading that is older than the last one of its stream is inserted at its time: the stream returns to a snapshot
-    before it and steps again from there. Every prediction that changes is returned again with a higher revision. A
-    reading that is older than the trail, or was seen before, is dropped and counted.
+    A reading that is older than the last one of its stream is late. It is inserted at its time: the stream returns to
+    an earlier state and steps again from there. Every prediction that changes is returned again with a higher revision.
+    A reading that is more than `max_rewind` samples late, or was received before, is dropped and counted.
 
-    `predict` and `feed` check the readings of a caller. `feed_columns` and `steps` take readings that a decoder or a
-    recording made; they ignore names that the model does not have.
+    `predict` and `feed` check their readings. `feed_columns` and `steps` are for readings from a decoder or a
+    recording: they ignore names that the model does not have.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
         `bundle`: the path of an .elstm file, or an open Bundle. `backend`: litert, onnx, tflite-runtime or numpy;
-        without it the first of them that is installed and runs the scheme. `scheme`: one that the bundle holds; without
-        it int8 where the bundle has it, else its first. `execution`: the threads and providers that the backend may
-        use; without it one thread of the CPU. `max_rewind`: how many samples a late reading may lie back, 0: it is
-        dropped. `window`: how many `Reading.sequence`s are remembered a stream. `fetch`: gives the row of a stream that
-        a store keeps, or None.
+        None: the first of these that is installed and runs the scheme. `scheme`: a scheme of the bundle; None: int8 if
+        the bundle has it, otherwise its first scheme. `execution`: the threads and providers that the backend may use;
+        by default, one thread of the CPU. `max_rewind`: how many samples late a reading may be; 0: every late reading
+        is dropped. `window`: how many values of `Reading.sequence` are kept for each stream, to find repeated readings.
+        `fetch`: returns the stored row (`StreamState.row`) of a stream that the predictor does not have, or None.
 
-        Raises BundleError where the file is missing, damaged or without that variant, BackendError where the backend is
-        not installed or fails the self-test.
+        Raises BundleError if the file is missing, damaged or without that variant. Raises BackendError if the backend
+        is not installed or fails the self-test.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         loaded, smallest_batch = load_verified(opened, *preferred(opened, backend, scheme), execution)
@@ -129,47 +129,47 @@ class Predictor:
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
     ) -> Predictor:
-        """The older name of `from_bundle`, for a Bundle that is open."""
+        """The older name of `from_bundle`, only for an open Bundle."""
         return Predictor.from_bundle(
             bundle, backend, scheme, execution=execution, max_rewind=max_rewind, window=window, fetch=fetch
         )
 
     @property
     def totals(self) -> dict[str, int]:
-        """Counts of samples, and of duplicate, late, rewound, runaway, gaps and missing."""
+        """Counts of samples, duplicate, late, rewound, runaway, gaps and missing, as in docs/predictions.md."""
         found = Counter(self.counts)
         found.update(self._sampler.totals)  # adds counts of the same name
         return dict(found)
 
     def predict(self, readings: Reading | Iterable[Reading], *, ignore_unknown: bool = False) -> list[Prediction]:
-        """Step the streams of one reading or of many; the same as `feed`, which takes no single reading."""
+        """Predict from one reading or from many; `feed` does the same, but takes no single reading."""
         return self.feed([readings] if isinstance(readings, Reading) else readings, ignore_unknown=ignore_unknown)
 
     def feed(self, readings: Iterable[Reading], *, ignore_unknown: bool = False) -> list[Prediction]:
-        """Step the readings' streams, and return the predictions in the order of the readings that caused them.
+        """Predict from readings, and return the predictions in the order of the readings that caused them.
 
-        A reading brings one prediction in the usual case; none where it is late, repeated or an incomplete sample, and
-        several where it corrects earlier ones or ends intervals of a grid.
+        Usually, a reading gives one prediction. It gives none if it is dropped as late or repeated, or if its sample is
+        incomplete. It gives several if it corrects earlier predictions or ends intervals of a grid.
 
-        Each reading needs at least one value of the model's features, which may be NaN or None for a missing one. A
-        name that the model does not have is refused; with `ignore_unknown` it is left out, where a known one is beside
-        it. Raises ReadingError that says which reading does not fit and why; then no stream has stepped.
+        Each reading needs at least one value of the model's features; NaN or None is a missing value. A name that the
+        model does not have is refused. With `ignore_unknown`, this name is left out if the reading also has a known
+        name. Raises ReadingError, which says which reading does not fit and why; then no stream has changed.
         """
         steps = self.feed_columns(self._checks(readings, ignore_unknown))
         return [] if steps is None else steps.predictions()
 
     def reset(self, stream: str) -> None:
-        """Forget all that is carried for the stream: its next reading is its first, and `step` counts from 1 again.
+        """Delete the state of the stream: its next reading is its first, and `step` counts from 1 again.
 
-        Raises ReadingError where the predictor does not know the stream.
+        Raises ReadingError if the predictor does not know the stream.
         """
         self._require_known(stream)
         self._start(stream)
 
     def state(self, stream: str) -> StreamState:
-        """A copy of all that is carried for the stream, which `load_state` takes back.
+        """A copy of the complete state of the stream, for `load_state`.
 
-        Raises ReadingError where the predictor does not know the stream.
+        Raises ReadingError if the predictor does not know the stream.
         """
         self._require_known(stream)
         table = self.table
@@ -182,13 +182,13 @@ class Predictor:
         return StreamState(states, None if np.isnan(time) else time, *counts, self._bundle_id, table.row(stream))
 
     def load_state(self, stream: str, state: StreamState) -> None:
-        """Carry on with a state that `state` gave, of any stream of any predictor of the same bundle.
+        """Continue a stream from a state that `state` returned, for any stream of any predictor of the same bundle.
 
-        From then on the stream gets the predictions that the state's own stream would have got, bit for bit on the same
-        backend and scheme, for every task. Only late readings differ where the two predictors differ in `max_rewind` or
-        `window`: the samples to go back to are then left out.
+        The predictions are then those that the stream of that state would have had. With the same backend and scheme,
+        they are identical, bit for bit, for every task. If the two predictors have different `max_rewind` or `window`,
+        only late and repeated readings differ: the earlier samples and sequences are not loaded.
 
-        Raises ReadingError that names the state, shape or number that does not fit; the stream is then unchanged.
+        Raises ReadingError, which names the state, shape or number that does not fit; the stream is then unchanged.
         """
         require_fit(state, self.contract, self._bundle_id)
         table = self.table

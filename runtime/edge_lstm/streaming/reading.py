@@ -24,9 +24,9 @@ class Reading(_Reading):
 
     `time` is in seconds since 1970 (UTC); `Predictor.feed` and `predict` also take a datetime with a time zone.
     `values` maps names of features to numbers in the bundle's units. A feature that is absent, NaN or None is a missing
-    value. A category is given by its index. `sequence` is the identity that the device gave the reading; None: its time
-    is its identity. `partial` says that it holds only some values of a sample and waits for the others: an absent name
-    then comes later, and NaN is a value that came and is missing.
+    value. A category is given by its index. `sequence` is the device's own number or id of the reading, which shows
+    whether it was sent before; None: its time shows this. `partial`: the reading has only some values of a sample. Then
+    an absent name comes in a later reading, and only NaN or None is a missing value.
     """
 
     __slots__ = ()
@@ -46,12 +46,12 @@ class Reading(_Reading):
 class Prediction(NamedTuple):
     """What the model predicts after one step of one stream.
 
-    `time` is the reading's time in seconds since 1970, on a grid the end of its interval. `step` counts the stream's
-    steps from 1 and never restarts; `warm_steps` counts them since the state last started from its initial value.
+    `time` is the reading's time in seconds since 1970, or on a grid the end of the interval. `step` counts the stream's
+    steps from 1 and never restarts; `warm_steps` counts them since the state last had its initial value.
     `values` maps each target to its prediction by horizon (in steps ahead), in the target's unit. `revision` counts how
-    often it was corrected because an earlier reading came late. A classifier gives its `label`, and probabilities in
-    `values`. An anomaly detector gives a `score`, above 1 where an alarm begins, NaN while the stream is not judged
-    yet, and whether there is an `alarm`. `turned`: the label or the alarm differs from that of the step before.
+    often this prediction was corrected because an earlier reading came late. A classifier gives its `label`, and
+    probabilities in `values`. An anomaly detector gives an `alarm`, which begins above a `score` of 1; the score is NaN
+    until the stream has one. `turned`: the label or the alarm differs from that of the step before.
     """
 
     stream: str

@@ -16,13 +16,13 @@ from edge_lstm.foundation.errors import ReadingError
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """All that a predictor carries for one stream. It shares no memory with the predictor, and can be pickled.
+    """The complete state of one stream. It shares no memory with the predictor, and can be pickled.
 
     `states` maps the names of the contract's state tensors to arrays (float32, of the contract's shapes).
-    `time` is that of the last sample in seconds since 1970, None before the first; `step` and `warm_steps` count as in
-    `Prediction`. `bundle` is the bundle's id, empty where the predictor was made without a bundle. `row` is everything
-    else: held values, derived inputs, a sample that is not complete, a grid's open interval, votes, calibration, and
-    the last samples that late readings go back to.
+    `time` is the time of the last sample in seconds since 1970, or None before the first sample. `step` and
+    `warm_steps` count as in `Prediction`. `bundle` is the bundle's id; it is empty if the predictor was made without a
+    bundle. `row` is everything else as bytes: the last values, derived inputs, an incomplete sample, the open interval
+    of a grid, the votes for a label, the calibration of alarms, and the last samples, which late readings need.
     """
 
     states: Mapping[str, Floats]

@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of a training. `recording.path` is absolute once `read_recipe` has read it."""
+    """All settings of a training. `read_recipe` makes `recording.path` absolute."""
 
     name: str = key(doc="name of the model: letters, digits, - and _")
     recording: RecordingSection = key(doc="where the readings are")
@@ -315,7 +315,7 @@ def _contract_part(kind: type[T], section: Any) -> T:
 def read_recipe(path_or_name: str | Path, data: Path | None = None) -> Recipe:
     """The recipe in a TOML file, or the bundled recipe of that name.
 
-    The recording's path is relative to `data`, or without it to the recipe. Raises ConfigError with all faults.
+    The path of the recording is relative to `data`, by default the recipe's folder. Raises ConfigError with all faults.
     """
     path = _recipe_path(path_or_name)
     recipe = read_toml(path, Recipe)

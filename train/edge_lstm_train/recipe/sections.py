@@ -351,11 +351,11 @@ class ModelSection:
         0.0, doc="share of the hidden-to-hidden weights that is dropped in training", least=0, most=0.95
     )
     highway: int = key(
-        0, doc="earlier samples that a linear path past the layers sees; 0: no such path", least=0, most=1024
+        0, doc="earlier samples in a linear path beside the recurrent layers; 0: no such path", least=0, most=1024
     )
-    level_free: bool = key(True, doc="true: that path sees them relative to the newest sample")
+    level_free: bool = key(True, doc="true: the linear path takes its samples relative to the newest sample")
     learned_start: bool = key(False, doc="true: the initial state is learned; false: it is zero")
-    most_parameters: int = key(20_000, doc="a larger network is refused", least=1)
+    most_parameters: int = key(20_000, doc="largest number of parameters; a larger network is refused", least=1)
 
 
 @dataclass(frozen=True)
@@ -366,15 +366,15 @@ class FitSection:
     learning_rate: float = key(3e-3, doc="peak of the one-cycle schedule", least=1e-7, most=1)
     weight_decay: float = key(1e-4, doc="weight decay of AdamW", least=0, most=10)
     method: Literal["carried", "windows"] = key(
-        "carried", doc="carried: train with a carried state; windows: train on windows"
+        "carried", doc="carried: the state is carried from chunk to chunk; windows: it starts again in each window"
     )
     segments: int = key(16, doc="segments (or windows) in one update", least=1, most=4096)
     chunk: int = key(96, doc="steps of truncated backpropagation through time (carried)", least=1)
     window: int | None = key(None, doc="steps in a window (windows)", least=1)
     clip: float = key(1.0, doc="largest norm of the gradient", least=1e-6)
-    loss: Literal["mse", "huber"] = key("mse", doc="loss for numbers; huber gives outliers less weight")
+    loss: Literal["mse", "huber"] = key("mse", doc="loss of numeric outputs; huber gives outliers less weight")
     refit: bool = key(
-        False, doc="true: when the best update is known, train again on the training and validation part together"
+        False, doc="true: after the best update is found, train again on the training and validation part together"
     )
     seed: int = key(1, doc="random seed; the same seed gives the same weights", least=0, most=2**31 - 1)
 
