@@ -75,7 +75,6 @@ def run_demo(folder: Path) -> None:
     Raises EdgeLstmError if a prediction is missing, or differs from the replay.
     """
     begun = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe("solar")
     with _stage("1/6", f"training on {recipe.recording.name}"):
         run = train(recipe, folder / "run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,6 +115,26 @@ def test_a_foreign_checkpoint_is_refused_on_one_line(
     assert found in error
     assert hint.startswith("hint: train again")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x80\x02q", b"\x80\x02]q\x00(e", b"\x80\x02K\x01K\x02s.", b"]."])
+def test_a_damaged_checkpoint_is_refused_on_one_line(run_dir: Path, tmp_path: Path, content: bytes) -> None:
+    (run_dir / "checkpoint.pt").write_bytes(content)
+    result = export(run_dir, "-o", tmp_path / "x.elstm")
+    assert result.exit_code == 1, result.output
+    error, _ = [line for line in result.stderr.splitlines() if not line.startswith("writing ")]
+    assert re.match("error: .*checkpoint.pt: expected|error: expected a checkpoint at", error), error
+
+
+@pytest.mark.parametrize(
+    ("command", "needs"), [(["demo"], "iotcore"), (["train", "weather"], "matplotlib"), (["tune", "weather"], "optuna")]
+)
+def test_an_output_folder_that_is_a_file_is_refused(command: list[str], needs: str, tmp_path: Path) -> None:
+    pytest.importorskip(needs)
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "file")])
+    assert result.exit_code == 1, result.output
+    assert "error: expected to make a folder at" in result.stderr
 
 
 def test_pickled_code_is_not_run(run_dir: Path, tmp_path: Path) -> None:

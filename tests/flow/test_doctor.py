@@ -50,7 +50,7 @@ def test_a_durable_broker_is_green_and_shows_its_limits(start_mosquitto: Make) -
     assert list(found) == ["broker", "encryption", "session", "subscription", "packet size", "window"]
     assert found["session"].found.startswith("kept for 7 d; ")
     assert found["subscription"].found == "QoS 1 for plant/+/readings, plant/hall/#"
-    assert found["packet size"].found == "up to 20,000 bytes; a prediction has about 300"
+    assert found["packet size"].found == "up to 20,000 bytes; a prediction has about 300 bytes"
     assert found["window"].found == "100 unacknowledged predictions"
 
 

@@ -114,7 +114,7 @@ def tune(
 
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
-    from edge_lstm_train.run import REPORT
+    from edge_lstm_train.run import REPORT, make_run_folder
     from edge_lstm_train.run import train as train_recipe
     from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
@@ -122,7 +122,7 @@ def tune(
     logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)
     chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_run_folder(run_dir)
     url = storage or f"sqlite:///{(run_dir / 'trials.db').resolve()}"
     try:
         found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))

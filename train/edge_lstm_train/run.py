@@ -77,7 +77,7 @@ def train(
         click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
     if counts := _counts_text(dataset):
         click.echo(f"readings: {len(dataset.recording):,}, of which {counts}", err=True)
-    _make_folder(run_dir)
+    make_run_folder(run_dir)
     if resume and not (run_dir / PROGRESS_FILE).exists():
         click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
@@ -126,7 +126,8 @@ def with_start_states(contract: Contract, model: Forecaster) -> Contract:
     return dataclasses.replace(contract, states=states)
 
 
-def _make_folder(run_dir: Path) -> None:
+def make_run_folder(run_dir: Path) -> None:
+    """Make the folder and its parents. Raises EdgeLstmError if that is not possible."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

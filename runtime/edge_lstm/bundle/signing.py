@@ -24,6 +24,8 @@ def new_keys(path: Path) -> tuple[Path, Path]:
 
     Raises EdgeLstmError if one of the files exists: an overwritten key is lost.
     """
+    if not path.name:
+        raise EdgeLstmError(f"expected a path that ends in a name, found {path}", "choose a path like maker")
     require("signing", "cryptography")
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -210,7 +210,7 @@ def limits(granted: BrokerCapabilities, prediction_bytes: int) -> Iterator[Findi
         )
     else:
         allowed = "any size" if most is None else f"up to {most:,} bytes"
-        yield Finding("packet size", "green", f"{allowed}; a prediction has about {prediction_bytes:,}")
+        yield Finding("packet size", "green", f"{allowed}; a prediction has about {prediction_bytes:,} bytes")
     window = granted.receive_maximum
     if window < _SMALL_WINDOW:
         yield Finding(

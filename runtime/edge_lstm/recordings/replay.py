@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.times import format_time
 from edge_lstm.streaming.predictor import Predictor
@@ -30,13 +32,16 @@ def until(readings: Iterable[Reading], time: float) -> Iterator[Reading]:
 
 
 def states(predictor: Predictor) -> dict[str, Any]:
-    """The present state of every stream as JSON values: time, counts, held values, and state tensors by name."""
+    """The present state of every stream as JSON values: time, counts, held values, and state tensors by name.
+
+    The time is None before the first step, as on a grid, where the first interval may still be open.
+    """
     table, contract = predictor.table, predictor.contract
     shown = {}
     for stream in table.names:
         present = table.current[table.slot(stream)]
         shown[stream] = {
-            "time": format_time(float(present["time"])),
+            "time": None if np.isnan(present["time"]) else format_time(float(present["time"])),
             "step": int(present["step"]),
             "warm_steps": int(present["warm_steps"]),
             "held": dict(zip([one.name for one in contract.features], present["held"].tolist(), strict=True)),

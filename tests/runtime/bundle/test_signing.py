@@ -48,6 +48,12 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     assert private.read_bytes() == secret
 
 
+@pytest.mark.parametrize("path", ["", "/"])
+def test_keys_need_a_name(path: str) -> None:
+    with pytest.raises(EdgeLstmError, match="expected a path that ends in a name, found"):
+        new_keys(Path(path))
+
+
 def test_untrusted_bundles_are_refused_on_one_line(
     bundle_path: Path, tmp_path: Path, make_bundle: Callable[..., Bundle]
 ) -> None:

@@ -10,16 +10,19 @@ import socket
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge_lstm import Bundle, Predictor, Reading
+from edge_lstm.bundle.contract import Sampling
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.service.runner import _freeze_garbage_collector
 from edge_lstm.service.store import SteppingRules, Store
 from edge_lstm.streaming.columns import row_layout
+from tests.networks import contract_of, random_network
 
 
 def edge_lstm(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -119,6 +122,17 @@ def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path:
         expected = Predictor.of(bundle, "numpy", **rules._asdict()).feed(readings)
         assert told[rules] == [encode_prediction(one, bundle.id) for one in expected]
     assert [len(lines) for lines in told.values()] == [5, 8]
+
+
+def test_a_replay_shows_a_stream_before_its_first_step(
+    make_bundle: Callable[..., Bundle], recording: Path, tmp_path: Path
+) -> None:
+    network = random_network()
+    contract = contract_of(network, sampling=Sampling(60.0, 600.0, grid=True))
+    make_bundle(tmp_path / "grid.elstm", network, contract)
+    done = edge_lstm("replay", tmp_path / "grid.elstm", recording, "--at", "1700000000")
+    (state,) = json.loads(done.stdout).values()
+    assert (state["time"], state["step"], state["warm_steps"]) == (None, 0, 0)  # its first interval is still open
 
 
 def test_simulate_publishes_every_row_at_the_given_speed(recording: Path) -> None:

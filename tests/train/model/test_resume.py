@@ -159,9 +159,10 @@ def test_progress_of_another_recipe_or_recording_is_refused(recipe_of: Make, wav
     shorter = dataset_of(recipe, waves.rows(slice(len(waves) - 1)))
     with pytest.raises(EdgeLstmError, match="expected the progress of this recording, found that of another one"):
         fit(recipe, shorter, np.ones(1), run_dir=tmp_path, resume=True)
-    (tmp_path / "progress.pt").write_bytes(b"no such thing")
-    with pytest.raises(EdgeLstmError, match="found another kind of file"):
-        fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
+    for content in (b"no such thing", b"junk"):
+        (tmp_path / "progress.pt").write_bytes(content)
+        with pytest.raises(EdgeLstmError, match="found another kind of file"):
+            fit(recipe, dataset, np.ones(1), run_dir=tmp_path, resume=True)
 
 
 def test_a_full_disk_keeps_the_earlier_progress(

@@ -233,3 +233,13 @@ def test_a_column_constant_in_the_training_part_is_left_out(tmp_path: Path) -> N
         said = "constant in the training part: broken" in (tmp_path / f"{task}.toml").read_text()
         assert said is (task == "forecast")
     assert recipe.anomaly.truth == "broken"
+
+
+@pytest.mark.parametrize("task", ["classify", "regress"])
+def test_a_target_without_a_feature_is_refused(task: str, tmp_path: Path) -> None:
+    rows = "".join(f"{1_700_000_000 + 60 * row},{row // 20 % 2}\n" for row in range(200))
+    (tmp_path / "pump.csv").write_text(f"time,running\n{rows}")
+    result = init(tmp_path / "pump.csv", "--task", task, "-o", tmp_path)
+    assert result.exit_code == 1
+    assert result.output.startswith("error: expected a column besides running as a feature, found none\nhint: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["pump.csv"]  # nothing is written

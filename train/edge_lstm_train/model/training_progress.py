@@ -6,7 +6,6 @@ import copy
 import hashlib
 import io
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.checkpoint import UNREADABLE
 from edge_lstm_train.model.forecaster import Forecaster, State
 from edge_lstm_train.recipe.recipe import Recipe
 
@@ -115,7 +115,7 @@ class TrainingProgress:
         try:
             content: dict[str, Any] = torch.load(path, map_location=self._model.mean.device, weights_only=True)
             content["update"]
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+        except UNREADABLE:
             raise EdgeLstmError(
                 f"expected the progress of a training at {path}, found another kind of file", "train without --resume"
             ) from None

@@ -55,10 +55,16 @@ _EXAMPLE = Survey(
 def recipe_outline(task: Task, name: str, path: str | None, found: Survey | None, target: str | None) -> str:
     """A recipe as TOML. `path`: the recording's path in the recipe. Without `path` and `found`: an example to fill in.
 
-    Raises EdgeLstmError if `target` does not fit the task, or if no column does.
+    Raises EdgeLstmError if `target` does not fit the task, if no column does, or if no column is left as a feature.
     """
     survey = found or _EXAMPLE
     chosen = _target_column(task, survey, target)
+    if not feature_names(task, survey, target):
+        labels = ", ".join(_label_names(task, survey, chosen))
+        raise EdgeLstmError(
+            f"expected a column besides {labels} as a feature, found none",
+            "choose another recording, or --task forecast",
+        )
     lines = [
         f"# {_TASKS[task]}",
         "# Check the lines that are marked with <-.",
