@@ -76,7 +76,7 @@ def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
     if bundle.signature is None:
         raise BundleError(
             f"{bundle.source}: expected a signature by {public_key}, found none",
-            "sign it with edge-lstm sign, or run it without the key trust",
+            "sign it with edge-lstm sign, or remove trust (--trust)",
         )
     from cryptography.exceptions import InvalidSignature
 
