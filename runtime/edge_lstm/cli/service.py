@@ -20,7 +20,9 @@ def run(config: Path) -> None:
     CONFIG is a service config (service.toml). The service keeps the state of each stream across restarts.
     """
     import faulthandler
+    import gc
 
+    gc.disable()  # a start makes no garbage; the runner enables it again
     from edge_lstm.service.deferred_imports import defer_rarely_used
 
     faulthandler.enable()  # a wheel for another processor crashes the process: this prints in which import

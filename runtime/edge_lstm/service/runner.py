@@ -62,6 +62,7 @@ def _freeze_garbage_collector() -> None:
     Objects in cycles of a former service are collected first. A batch makes no cycles, so later collections are rare:
     at Python's own threshold of 700 objects they take a tenth of a batch's time.
     """
+    gc.enable()  # `edge-lstm run` starts without it
     gc.unfreeze()
     gc.collect()
     gc.freeze()

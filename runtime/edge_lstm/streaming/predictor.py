@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,11 +22,13 @@ from edge_lstm.foundation.errors import ReadingError
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.reading import Prediction, Reading
-from edge_lstm.streaming.reading_checks import ReadingChecks
 from edge_lstm.streaming.sampling import Round, Sampler
 from edge_lstm.streaming.step_results import Steps, in_reading_order
-from edge_lstm.streaming.stream_state import StreamState, require_fit
 from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
+
+if TYPE_CHECKING:  # a service needs neither, and starts without them
+    from edge_lstm.streaming.reading_checks import ReadingChecks
+    from edge_lstm.streaming.stream_state import StreamState
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class Predictor:
         self.table = StreamTable(contract, max_rewind, window, fetch)
         self.counts: Counter[str] = Counter(samples=0, duplicate=0, late=0, rewound=0, runaway=0)
         self._max_rewind, self._window, self._fetch, self._bundle_id = max_rewind, window, fetch, bundle_id
-        self._checks = ReadingChecks(contract)
+        self._checks: ReadingChecks | None = None  # made at the first `feed`; a service uses `feed_columns`
         self._sampler = Sampler(contract, self.table)
         self._features = Features(contract)
         self._decider = decider(contract)
@@ -155,6 +158,10 @@ class Predictor:
         model does not have is refused. With `ignore_unknown`, this name is left out if the reading also has a known
         name. Raises ReadingError, which says which reading does not fit and why; then no stream has changed.
         """
+        if self._checks is None:
+            from edge_lstm.streaming.reading_checks import ReadingChecks
+
+            self._checks = ReadingChecks(self.contract)
         steps = self.feed_columns(self._checks(readings, ignore_unknown))
         return [] if steps is None else steps.predictions()
 
@@ -171,6 +178,8 @@ class Predictor:
 
         Raises ReadingError if the predictor does not know the stream.
         """
+        from edge_lstm.streaming.stream_state import StreamState
+
         self._require_known(stream)
         table = self.table
         slot = table.slot(stream)  # where it has to be fetched, the table grows
@@ -190,6 +199,8 @@ class Predictor:
 
         Raises ReadingError, which names the state, shape or number that does not fit; the stream is then unchanged.
         """
+        from edge_lstm.streaming.stream_state import require_fit
+
         require_fit(state, self.contract, self._bundle_id)
         table = self.table
         before = table.row(stream) if stream in table.names else None
