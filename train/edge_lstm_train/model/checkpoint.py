@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import pickle
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
     except pickle.UnpicklingError:
         # torch's own message advises to execute the file's content
         raise EdgeLstmError(f"expected a checkpoint at {path}, found another kind of file", _REMEDY) from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EdgeLstmError(f"expected a checkpoint at {path}, found: {found}", _REMEDY) from None
     version = content.get("format_version") if isinstance(content, dict) else None
