@@ -6,7 +6,7 @@ missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from edge_lstm_train.run import Run
 
 __all__ = ["adopt", "export"]
+
+_MOST_BYTES = 2**40
+_MOST_FEATURES = 1_000_000  # of a step
 
 
 def export(
@@ -48,24 +51,39 @@ def export(
 
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
+    from edge_lstm.foundation.arguments import flag_argument, number_argument, path_argument, whole_number
     from edge_lstm_export.export_run import ExportOptions, export_run
 
+    if not isinstance(getattr(run, "run_dir", None), Path):  # no isinstance: Run is in a module that needs matplotlib
+        run = path_argument(run, "run as a Run or the path of its folder", hint="give what train returned")
+    asked = _names(schemes, "schemes", '["float32", "int8"]')
     options = ExportOptions(
-        "auto" if schemes == "auto" else cast("tuple[Scheme, ...]", _listed(schemes)),
-        cast("tuple[Format, ...]", _listed(formats)),
-        distill,
-        certificate,
-        max_drift,
-        max_metric_loss,
-        max_bytes,
-        None if sign_with is None else Path(sign_with),
+        "auto" if asked == ("auto",) and isinstance(schemes, str) else cast("tuple[Scheme, ...]", asked),
+        cast("tuple[Format, ...]", _names(formats, "formats", '["onnx", "numpy"]')),
+        flag_argument(distill, "distill"),
+        flag_argument(certificate, "certificate"),
+        None if max_drift is None else number_argument(max_drift, "max_drift"),
+        None if max_metric_loss is None else number_argument(max_metric_loss, "max_metric_loss"),
+        None if max_bytes is None else whole_number(max_bytes, "max_bytes", 0, _MOST_BYTES),
+        None if sign_with is None else path_argument(sign_with, "sign_with as the path of a private key"),
     )
-    return export_run(run, None if path is None else Path(path), options).bundle
+    file = None if path is None else path_argument(path, "the path of the bundle to write")
+    return export_run(run, file, options).bundle
 
 
-def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several, as a tuple."""
-    return (names,) if isinstance(names, str) else tuple(names)
+def _names(names: object, what: str, example: str) -> tuple[str, ...]:
+    """One name or several, as a tuple. Raises EdgeLstmError for other types."""
+    from edge_lstm.foundation.arguments import described
+    from edge_lstm.foundation.errors import EdgeLstmError
+
+    if isinstance(names, str):
+        return (names,)
+    listed = [*names] if isinstance(names, Iterable) and not isinstance(names, bytes) else [names]
+    if odd := [one for one in listed if not isinstance(one, str)]:
+        raise EdgeLstmError(
+            f"expected {what} as a name or a list of names, found {described(odd[0])}", f"write {what}={example}"
+        )
+    return tuple(cast("list[str]", listed))
 
 
 def adopt(
@@ -93,9 +111,50 @@ def adopt(
     from edge_lstm.foundation.extras import require
 
     require("export,onnx", "onnx", "onnxruntime")
+    from edge_lstm.foundation.arguments import described, number_argument, path_argument, whole_number
+    from edge_lstm.foundation.errors import EdgeLstmError
     from edge_lstm_export.adoption.adopt import adopt as adopt_model
     from edge_lstm_export.adoption.foreign_graph import AdoptOptions
 
-    options = AdoptOptions(name or Path(model).stem, states or {}, constants or {}, width, context, interval_s)
-    bundle, _ = adopt_model(Path(model), Path(f"{options.name}.elstm") if path is None else Path(path), options)
+    file = path_argument(model, "model as the path of an .onnx file")
+    if not isinstance(name, (str, type(None))):
+        raise EdgeLstmError(f"expected name as a str, found {described(name)}", 'write name="detector"')
+    numbers = _table(constants, "constants", '{"sr": 16000.0}')
+    options = AdoptOptions(
+        name or file.stem,
+        _texts(_table(states, "states", '{"h": "next_h"}')),
+        {key: number_argument(value, f"constants[{key!r}]") for key, value in numbers.items()},
+        None if width is None else whole_number(width, "width", 1, _MOST_FEATURES),
+        whole_number(context, "context", 0, _MOST_FEATURES),
+        None if interval_s is None else number_argument(interval_s, "interval_s"),
+    )
+    output = f"{options.name}.elstm" if path is None else path
+    bundle, _ = adopt_model(file, path_argument(output, "the path of the bundle to write"), options)
     return bundle
+
+
+def _table(table: object, what: str, example: str) -> Mapping[str, object]:
+    """A mapping with names as keys; empty for None. Raises EdgeLstmError for other types."""
+    from edge_lstm.foundation.arguments import described
+    from edge_lstm.foundation.errors import EdgeLstmError
+
+    found = {} if table is None else table
+    odd = [key for key in found if not isinstance(key, str)] if isinstance(found, Mapping) else [found]
+    if odd:
+        raise EdgeLstmError(
+            f"expected {what} as a mapping of names, found {described(odd[0])}", f"write {what}={example}"
+        )
+    return cast("Mapping[str, object]", found)
+
+
+def _texts(states: Mapping[str, object]) -> dict[str, str]:
+    """The states' names. Raises EdgeLstmError where a value is no text."""
+    from edge_lstm.foundation.arguments import described
+    from edge_lstm.foundation.errors import EdgeLstmError
+
+    for name, output in states.items():
+        if not isinstance(output, str):
+            raise EdgeLstmError(
+                f"expected states[{name!r}] as the name of an output, found {described(output)}", "give its name"
+            )
+    return cast("dict[str, str]", dict(states))

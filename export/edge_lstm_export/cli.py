@@ -118,8 +118,15 @@ def export(
     options = ExportOptions(chosen, tuple(formats), distill, certificate, *budgets, sign_with)
     exported = export_run(run_dir, output, options)
     click.echo(_table(exported))
+    untested: dict[str, list[str]] = {}
     for variant in exported.unproven:
-        click.echo(f"note: no backend for {variant.format} is installed here; {variant.file} is not tested", err=True)
+        untested.setdefault(variant.format, []).append(variant.file)
+    for format, files in untested.items():
+        click.echo(
+            f"note: no backend for {format} is installed here; not tested: {', '.join(files)}\n"
+            f"hint: pip install 'edge-lstm[{format}]', or test the bundle on the device with edge-lstm verify",
+            err=True,
+        )
 
 
 def _table(exported: Exported) -> str:

@@ -54,6 +54,7 @@ def test_the_wheel_holds_every_module_recipe_and_recording(wheel: Path) -> None:
     }
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == expected
+    assert {f"{package}/py.typed" for package in ("edge_lstm", "edge_lstm_train", "edge_lstm_export")} <= held
     assert "edge_lstm_recipes/recordings/pv_ac_power/serf_east_15min_ac_power.csv" in held
 
 

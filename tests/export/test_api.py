@@ -58,7 +58,7 @@ def test_train_takes_a_path_or_a_name_and_refuses_what_the_command_refuses(
     ]
     with pytest.raises(ConfigError, match="found 'sollar'\nhint: did you mean solar"):
         train("sollar")
-    with pytest.raises(ConfigError, match="expected a seed of 0 to 2147483647, found -1"):
+    with pytest.raises(ConfigError, match="expected seed as a whole number of 0 to 2147483647, found the int -1"):
         train(recipe, seed=-1)
     with pytest.raises(ConfigError, match="expected data beside the path or name of a recipe"):
         train(recipe, data=tmp_path)
@@ -112,3 +112,92 @@ def test_adopt_gives_the_bundle_of_the_command(tmp_path: Path) -> None:
     assert first == pytest.approx(np.tanh(0.5), abs=1e-6)
     with pytest.raises(EdgeLstmError, match="expected a model at"):
         adopt(tmp_path / "none.onnx")
+
+
+def test_train_refuses_arguments_of_a_wrong_type(recipe: Recipe, tmp_path: Path) -> None:
+    nothing: list[Any] = [None, 5, b"recipe.toml", ["recipe.toml"], Recipe]
+    for wrong in nothing:
+        for call in (read_recipe, train):
+            with pytest.raises(ConfigError, match="expected the path or name of a recipe, found"):
+                call(wrong)
+    for wrong in (5, b"data", "da\0ta"):
+        with pytest.raises(ConfigError, match="expected data as the path of a folder, found"):
+            read_recipe(RECIPES / "forecast.toml", wrong)
+    assert read_recipe(RECIPES / "forecast.toml", str(RECIPES)) == read_recipe(RECIPES / "forecast.toml")
+    options: list[tuple[dict[str, Any], str]] = [
+        ({"output": 5}, "expected output as the path of a run folder, found the int 5"),
+        ({"seed": 1.5}, "expected seed as a whole number .* found the float 1.5"),
+        ({"seed": "1"}, "expected seed as a whole number .* found the str '1'"),
+        ({"device": "gpu"}, "expected device as cpu or cuda, found the str 'gpu'"),
+        ({"device": None}, "expected device as cpu or cuda, found None"),
+        ({"resume": "no"}, "expected resume as True or False, found the str 'no'"),
+    ]
+    for changes, said in options:
+        with pytest.raises(ConfigError, match=said):
+            train(recipe, **{"output": tmp_path / "run", **changes})
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_checks_a_recipe_that_the_caller_changed(recipe: Recipe, tmp_path: Path) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"fit": dataclasses.replace(recipe.fit, updates=-5)}, r"fit\.updates: expected a whole number >= 1, found -5"),
+        ({"model": dataclasses.replace(recipe.model, hidden=0)}, r"model\.hidden: expected a whole number >= 1"),
+        ({"fit": None}, "fit: expected a table, found none"),
+        ({"name": "../up"}, "name: expected letters"),
+    ]
+    for changes, said in wrong:
+        with pytest.raises(ConfigError, match=said):
+            train(dataclasses.replace(recipe, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_export_refuses_arguments_of_a_wrong_type(run: Run, tmp_path: Path) -> None:
+    for nothing in (None, 5, b"run", ["run"], Run):
+        with pytest.raises(EdgeLstmError, match="expected run as a Run or the path of its folder, found"):
+            export(nothing, tmp_path / "a.elstm")  # type: ignore[arg-type]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"path": 5}, "expected the path of the bundle to write, found the int 5"),
+        ({"schemes": None}, "expected schemes as a name or a list of names, found None"),
+        ({"schemes": [5]}, "expected schemes as a name or a list of names, found the int 5"),
+        ({"formats": b"numpy"}, r'found an object of type bytes\nhint: write formats=\["onnx", "numpy"\]'),
+        ({"distill": "no"}, "expected distill as True or False, found the str 'no'"),
+        ({"certificate": np.zeros(2)}, "expected certificate as True or False, found an object of type ndarray"),
+        ({"max_drift": "1"}, "expected max_drift as a number, found the str '1'"),
+        ({"max_metric_loss": float("nan")}, "expected max_metric_loss as a number, found the float nan"),
+        ({"max_bytes": [1]}, "expected max_bytes as a whole number .* found an object of type list"),
+        ({"sign_with": 5}, "expected sign_with as the path of a private key, found the int 5"),
+    ]
+    for options, said in wrong:
+        with pytest.raises(EdgeLstmError, match=said):
+            export(run, **{"path": tmp_path / "a.elstm", **options})
+    assert not (tmp_path / "a.elstm").exists()
+
+
+def test_adopt_refuses_arguments_of_a_wrong_type(tmp_path: Path) -> None:
+    for nothing in (None, 5, b"a.onnx", ["a.onnx"]):
+        with pytest.raises(EdgeLstmError, match=r"expected model as the path of an \.onnx file, found"):
+            adopt(nothing)  # type: ignore[arg-type]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"name": 5}, "expected name as a str, found the int 5"),
+        (
+            {"states": "h"},
+            'expected states as a mapping of names, found the str .*\nhint: write states={"h": "next_h"}',
+        ),
+        ({"states": {"h": 5}}, r"expected states\['h'\] as the name of an output, found the int 5"),
+        ({"constants": {"sr": "1"}}, r"expected constants\['sr'\] as a number, found the str '1'"),
+        ({"constants": {5: 1.0}}, "expected constants as a mapping of names, found the int 5"),
+        ({"width": 2.5}, "expected width as a whole number of 1 to 1000000, found the float 2.5"),
+        ({"width": 0}, "expected width as a whole number of 1 to 1000000, found the int 0"),
+        ({"context": None}, "expected context as a whole number of 0 to 1000000, found None"),
+        ({"interval_s": "1"}, "expected interval_s as a number, found the str '1'"),
+    ]
+    for options, said in wrong:
+        with pytest.raises(EdgeLstmError, match=said):
+            adopt(tmp_path / "a.onnx", tmp_path / "a.elstm", **options)
+
+
+def test_a_checkpoint_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    for content in (b"junk", b"\x80\x02", b"", b"(lp0\n."):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(EdgeLstmError, match=r"expected a checkpoint at .*checkpoint\.pt, found"):
+            export(tmp_path)

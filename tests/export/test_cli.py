@@ -48,6 +48,18 @@ def test_export_writes_a_bundle_and_prints_the_parity_table(
     assert "testing each on its backends" in result.stderr
 
 
+def test_a_format_without_a_backend_is_named_once_with_what_to_install(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_lstm_export.assemble.runnable", lambda bundle: [("numpy", "float32"), ("numpy", "int8")])
+    result = export(run_dir, "-o", tmp_path / "x.elstm", "--format", "onnx,numpy")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[-2:] == [
+        "note: no backend for onnx is installed here; not tested: model.float32.onnx, model.int8.onnx",
+        "hint: pip install 'edge-lstm[onnx]', or test the bundle on the device with edge-lstm verify",
+    ]
+
+
 def test_schemes_and_formats_can_be_left_out(run_dir: Path, tmp_path: Path) -> None:
     result = export(run_dir, "-o", tmp_path / "x.elstm", "--scheme", "int8", "--format", "numpy,onnx,numpy")
     assert result.exit_code == 0, result.output

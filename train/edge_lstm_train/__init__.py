@@ -41,6 +41,8 @@ def train(
     Raises ConfigError if the recipe is not valid. Raises EdgeLstmError if torch is missing, if the recording is missing
     or not valid, or if the loss is no longer finite. In the last case, the best weights so far are in the run folder.
     """
+    from edge_lstm.foundation.arguments import described, flag_argument, path_argument, whole_number
+    from edge_lstm.foundation.config import from_mapping
     from edge_lstm.foundation.errors import ConfigError
     from edge_lstm.foundation.extras import require
 
@@ -50,19 +52,25 @@ def train(
     from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 
     if not isinstance(recipe, Recipe):
-        recipe = read_recipe(recipe, None if data is None else Path(data))
+        recipe = read_recipe(recipe, data)
     elif data is not None:
         raise ConfigError(
             f"expected data beside the path or name of a recipe, found the Recipe {recipe.name}",
             "leave data out, or give it to read_recipe",
         )
+    else:  # the caller may have replaced any value of it
+        from_mapping(dataclasses.asdict(recipe), Recipe, "the Recipe", ConfigError)
     if seed is not None:
-        if not 0 <= seed <= _LARGEST_SEED:
-            raise ConfigError(f"expected a seed of 0 to {_LARGEST_SEED}, found {seed}", "choose another seed")
+        seed = whole_number(seed, "seed", 0, _LARGEST_SEED, ConfigError)
         recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=seed))
     from edge_lstm_train.run import train as train_recipe
 
-    run_dir = Path("runs") / recipe.name if output is None else Path(output)
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"expected device as cpu or cuda, found {described(device)}", 'write device="cpu"')
+    resume = flag_argument(resume, "resume", ConfigError)
+    run_dir = Path("runs") / recipe.name
+    if output is not None:
+        run_dir = path_argument(output, "output as the path of a run folder", ConfigError)
     return train_recipe(recipe, run_dir, device=device, resume=resume)
 
 

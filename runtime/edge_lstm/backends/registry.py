@@ -14,7 +14,9 @@ from edge_lstm.backends.protocol import ONE_THREAD, Backend, ExecutionOptions
 from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.bundle.archive import Bundle, Variant
 from edge_lstm.bundle.schemes import Format, why_unsupported
-from edge_lstm.foundation.errors import BackendError
+from edge_lstm.foundation.arguments import described, quoted
+from edge_lstm.foundation.config import suggestion
+from edge_lstm.foundation.errors import BackendError, BundleError
 
 
 def why_unavailable(name: str) -> BackendError | None:
@@ -66,10 +68,16 @@ def runnable(bundle: Bundle) -> list[tuple[str, str]]:
 def preferred(bundle: Bundle, backend: str | None = None, scheme: str | None = None) -> tuple[str, str]:
     """The backend and scheme to use if one of them is not given, or neither.
 
-    Raises BackendError if no installed backend runs the bundle.
+    Raises BundleError if the bundle has no such scheme, and BackendError if no installed backend runs the bundle.
     """
     if scheme is None:
         scheme = "int8" if "int8" in bundle.schemes else bundle.schemes[0]
+    elif scheme not in bundle.schemes:
+        found = quoted(scheme) if isinstance(scheme, str) else described(scheme)
+        raise BundleError(
+            f"{bundle.source}: expected a scheme of {', '.join(bundle.schemes)}, found {found}",
+            "choose one of those, or export again with --scheme",
+        )
     if backend is None:
         names = [name for name, runs in runnable(bundle) if runs == scheme]
         if not names:
@@ -88,8 +96,10 @@ def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = O
 
     Raises BackendError if the backend, the variant or the requested execution is not available.
     """
-    if name not in BACKENDS:
-        raise BackendError(f"expected a backend of {', '.join(NAMES)}, found {name!r}", "choose one of them")
+    if not isinstance(name, str) or name not in BACKENDS:
+        found = quoted(name) if isinstance(name, str) else described(name)
+        near = suggestion(name, NAMES) if isinstance(name, str) else "choose one of them"
+        raise BackendError(f"expected a backend of {', '.join(NAMES)}, found {found}", near)
     if (error := why_unavailable(name)) is not None:
         raise error
     _require_supported_execution(name, execution)

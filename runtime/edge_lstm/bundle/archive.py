@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.schemes import Format, Scheme
+from edge_lstm.foundation.arguments import described, path_argument
 from edge_lstm.foundation.config import from_mapping, key
 from edge_lstm.foundation.errors import BundleError
 from edge_lstm.foundation.files import write_file
@@ -136,7 +137,7 @@ class Bundle:
     @staticmethod
     def open(path: str | Path) -> Bundle:
         """Read and check the bundle at `path`. Raises BundleError if the file is missing, damaged or too new."""
-        path = Path(path)
+        path = path_argument(path, "the path of a bundle", BundleError, "give the path of an .elstm file")
         try:
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())
@@ -149,7 +150,15 @@ class Bundle:
 
     @staticmethod
     def from_bytes(data: bytes, source: str) -> Bundle:
-        """Check the bytes of a bundle file. Raises BundleError as `open` does."""
+        """Check the bytes of a bundle file. Raises BundleError as `open` does.
+
+        `source`: where they are from, for messages.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise BundleError(
+                f"{source}: expected the bytes of a bundle, found {described(data)}",
+                "read the file with Path.read_bytes(), or open a path with Bundle.open",
+            )
         content = _entries(data, source)
         try:
             raw = content.pop(MANIFEST)

@@ -55,6 +55,12 @@ def softmax(logits: Floats) -> Doubles:
     return probabilities
 
 
+def index_bounds(contract: Contract) -> dict[str, tuple[int, int]]:
+    """The least and the most of the fields that are indexes of classes."""
+    last = len(contract.targets) - 1
+    return {"label": (_NO_LABEL, last), "rival": (_NO_LABEL, last)}
+
+
 def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for the classifier."""
     votes = len(contract.targets) if contract.decision is not None and contract.decision.pool else 0

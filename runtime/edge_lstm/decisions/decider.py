@@ -168,6 +168,13 @@ def start_values(contract: Contract) -> dict[str, float]:
     return anomaly.START_VALUES if contract.alarm is not None else {}
 
 
+def count_bounds(contract: Contract) -> dict[str, tuple[int, int]]:
+    """The least and the most of these fields that are counts or indexes: a row with others is damaged."""
+    if contract.decision is not None:
+        return classify.index_bounds(contract)
+    return {} if contract.alarm is None else {"calibrated": (0, contract.alarm.calibrate_steps)}
+
+
 def calibration_shape(contract: Contract) -> tuple[int, int]:
     """(steps, targets) of the residuals that a stream stores during calibration."""
     return (0, 0) if contract.alarm is None else (contract.alarm.calibrate_steps, len(contract.targets))

@@ -23,6 +23,11 @@ _OTHER_ISO = re.compile(
 )
 
 
+def is_time(value: object) -> bool:
+    """Whether it is a number of seconds since 1970 in the years 1 to 9999; no bool, and no NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and _EARLIEST <= value < _LATEST
+
+
 def parse_time(value: object, zone: tzinfo = timezone.utc) -> float:
     """Seconds since 1970 for ISO 8601 text or an epoch number (as a number or as text).
 

@@ -16,9 +16,10 @@ from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.decider import decider
+from edge_lstm.foundation.arguments import described, flag_argument, quoted, whole_number
 from edge_lstm.foundation.arrays import Floats, Slots
 from edge_lstm.foundation.config import suggestion
-from edge_lstm.foundation.errors import ReadingError
+from edge_lstm.foundation.errors import BackendError, EdgeLstmError, ReadingError
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.reading import Prediction, Reading
@@ -38,6 +39,7 @@ _REPORT_RUNAWAY_EVERY = 100  # steps of a stream
 _MAX_REPORTED = 4096  # streams
 _RUNAWAY_BOUND = 1e6  # a hidden state is within 1, a cell state grows by at most 1 a step
 _MAX_NAMED = 20  # streams, in a message
+_MOST_KEPT = 1_000_000  # samples or sequences of a stream
 
 
 class Predictor:
@@ -71,6 +73,18 @@ class Predictor:
         sequence numbers are remembered a stream; `fetch`: a stream's row from a store, or None; `bundle_id`: what the
         states of streams are named by.
         """
+        if not isinstance(contract, Contract):
+            raise EdgeLstmError(
+                f"expected a bundle's contract, found {described(contract)}",
+                'open a bundle with Predictor.from_bundle("pump.elstm")',
+            )
+        max_rewind = whole_number(max_rewind, "max_rewind", 0, _MOST_KEPT, hint="choose how many samples to keep")
+        window = whole_number(window, "window", 0, _MOST_KEPT, hint="choose how many sequences to keep")
+        if not callable(fetch):
+            raise EdgeLstmError(
+                f"expected fetch as a function from a stream's name to its row or None, found {described(fetch)}",
+                "leave it out where no store keeps rows",
+            )
         self.contract = contract
         self.backend = backend
         self.table = StreamTable(contract, max_rewind, window, fetch)
@@ -107,9 +121,14 @@ class Predictor:
         `fetch`: returns the stored row (`StreamState.row`) of a stream that the predictor does not have, or None.
 
         Raises BundleError if the file is missing, damaged or without that variant. Raises BackendError if the backend
-        is not installed or fails the self-test.
+        is not installed or fails the self-test, and EdgeLstmError if another argument is wrong.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if not isinstance(execution, ExecutionOptions):
+            raise BackendError(
+                f"expected execution as ExecutionOptions, found {described(execution)}",
+                "write ExecutionOptions(threads=2), or leave it out",
+            )
         loaded, smallest_batch = load_verified(opened, *preferred(opened, backend, scheme), execution)
         return Predictor(
             opened.contract,
@@ -137,6 +156,13 @@ class Predictor:
             bundle, backend, scheme, execution=execution, max_rewind=max_rewind, window=window, fetch=fetch
         )
 
+    def __reduce__(self) -> str:
+        """Refuse to be copied or pickled: a copy would share the streams' states, or lose the backend's model."""
+        raise EdgeLstmError(
+            "expected one predictor per process, found an attempt to copy or pickle a Predictor",
+            "copy or pickle what Predictor.state returned, and give it to load_state of a predictor of the same bundle",
+        )
+
     @property
     def totals(self) -> dict[str, int]:
         """Counts of samples, duplicate, late, rewound, runaway, gaps and missing, as in docs/predictions.md."""
@@ -158,6 +184,8 @@ class Predictor:
         model does not have is refused. With `ignore_unknown`, this name is left out if the reading also has a known
         name. Raises ReadingError, which says which reading does not fit and why; then no stream has changed.
         """
+        if ignore_unknown is not False:
+            ignore_unknown = flag_argument(ignore_unknown, "ignore_unknown", ReadingError)
         if self._checks is None:
             from edge_lstm.streaming.reading_checks import ReadingChecks
 
@@ -201,6 +229,10 @@ class Predictor:
         """
         from edge_lstm.streaming.stream_state import require_fit
 
+        if not isinstance(stream, str):
+            raise ReadingError(
+                f"expected the stream's name as a str, found {described(stream)}", 'write load_state("pump-7", state)'
+            )
         require_fit(state, self.contract, self._bundle_id)
         table = self.table
         before = table.row(stream) if stream in table.names else None
@@ -223,9 +255,9 @@ class Predictor:
         table.current["step"][slot], table.current["warm_steps"][slot] = state.step, state.warm_steps
 
     def _require_known(self, stream: str) -> None:
-        if stream in self.table.names or self._fetch(stream) is not None:
+        if isinstance(stream, str) and (stream in self.table.names or self._fetch(stream) is not None):
             return
-        found = f'"{stream}"' if isinstance(stream, str) else f"an object of type {type(stream).__name__}"
+        found = quoted(stream) if isinstance(stream, str) else described(stream)
         names = list(self.table.names)
         remedy = suggestion(str(stream), names[:_MAX_NAMED]) if names else "feed it a reading first"
         raise ReadingError(f"expected a stream that was fed, found {found}", remedy)

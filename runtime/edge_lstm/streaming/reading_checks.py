@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -11,18 +10,19 @@ from itertools import chain
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.arguments import described, quoted
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import ReadingError
 from edge_lstm.streaming.reading import Reading
 
 _READING, _TEXT, _DICT = {Reading}, {str}, {dict}
-_TEXT_OR_NONE = {str, type(None)}
+_TEXT_OR_NONE, _FLAGS = {str, type(None)}, {bool}
 _TIMES = {float, int, np.float64}
 _NUMBERS = {float, np.float64, np.float32}  # an int may be larger than any float, so it is converted
-_DATES = (np.datetime64, np.timedelta64)  # numpy converts them to floats of an unknown unit
+# numpy converts dates to floats of an unknown unit, texts by their digits, and complex numbers by their real part
+_NO_NUMBERS = (np.datetime64, np.timedelta64, str, bytes, np.complexfloating)
 _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc).timestamp()
 _LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
-_LONGEST = 60  # characters of a text, in a message
 _MOST_NAMES = 10  # in a message
 _EXAMPLE = 'write Reading("pump-7", time=1767225600.0, values={{"{name}": 1.0}})'
 
@@ -49,12 +49,10 @@ class ReadingChecks:
             )
         if not isinstance(readings, (list, tuple)):
             try:
-                readings = list(readings)
-            except TypeError as error:
-                if hasattr(readings, "__iter__"):
-                    raise  # a fault of the caller's own iterator
-                found = type(readings).__name__
-                raise ReadingError(f"expected readings, found {found} ({error})", self._example) from None
+                iterator = iter(readings)
+            except TypeError:
+                raise ReadingError(f"expected readings, found {described(readings)}", self._example) from None
+            readings = list(iterator)  # a fault of the caller's own iterator stays
         if self._usual(readings):
             return readings
         return [self._checked(index, reading, ignore_unknown) for index, reading in enumerate(readings)]
@@ -63,8 +61,10 @@ class ReadingChecks:
         """Whether all readings are as the sampler takes them, by passes that run in C; False: look at each of them."""
         if set(map(type, readings)) != _READING:
             return False
-        streams, times, values, sequences, _ = zip(*readings, strict=True)
+        streams, times, values, sequences, partials = zip(*readings, strict=True)
         if set(map(type, streams)) != _TEXT or not set(map(type, sequences)) <= _TEXT_OR_NONE:
+            return False
+        if set(map(type, partials)) - _FLAGS:
             return False
         if not set(map(type, times)) <= _TIMES or not (min(times) >= _FIRST and max(times) < _LAST):
             return False
@@ -77,20 +77,20 @@ class ReadingChecks:
         """The reading as the sampler takes it. Raises ReadingError that says which one it is."""
         where = f"reading {index}"
         if not isinstance(reading, Reading):
-            raise ReadingError(f"{where}: expected a Reading, found {_kind(reading)}", self._example)
+            raise ReadingError(f"{where}: expected a Reading, found {described(reading)}", self._example)
         if not isinstance(reading.stream, str):
             raise ReadingError(
-                f"{where}: expected the stream's name as a str, found {_kind(reading.stream)}", self._example
+                f"{where}: expected the stream's name as a str, found {described(reading.stream)}", self._example
             )
-        where = f"{where} of stream {_quoted(reading.stream)}"
+        where = f"{where} of stream {quoted(reading.stream)}"
         if not isinstance(reading.sequence, (str, type(None))):
             raise ReadingError(
-                f"{where}: expected sequence as a str or None, found {_kind(reading.sequence)}",
+                f"{where}: expected sequence as a str or None, found {described(reading.sequence)}",
                 "give the device's own number as text: str(number)",
             )
         if not isinstance(reading.values, Mapping):
             raise ReadingError(
-                f"{where}: expected values as a mapping of names to numbers, found {_kind(reading.values)}",
+                f"{where}: expected values as a mapping of names to numbers, found {described(reading.values)}",
                 self._example,
             )
         time = _seconds(where, reading.time)
@@ -99,7 +99,14 @@ class ReadingChecks:
             time,
             self._numbers(where, reading.values, ignore_unknown),
             reading.sequence,
-            reading.partial,
+            self._partial(where, reading.partial),
+        )
+
+    def _partial(self, where: str, partial: object) -> bool:
+        if isinstance(partial, (bool, np.bool_)):
+            return bool(partial)
+        raise ReadingError(
+            f"{where}: expected partial as True or False, found {described(partial)}", "give True or False"
         )
 
     def _numbers(self, where: str, values: Mapping[str, object], ignore_unknown: bool) -> dict[str, float]:
@@ -115,7 +122,7 @@ class ReadingChecks:
             name = unknown[0]
             near = suggestion(name, list(self._features)) if isinstance(name, str) else f"known here: {self._known}"
             remedy = "; or pass ignore_unknown=True to leave such names out" if known else ""
-            found = _quoted(name) if isinstance(name, str) else _kind(name)
+            found = quoted(name) if isinstance(name, str) else described(name)
             raise ReadingError(f"{where}: expected values of {self._known}, found {found}", near + remedy)
         return {name: self._number(where, name, value) for name, value in known.items()}
 
@@ -129,51 +136,37 @@ class ReadingChecks:
             remedy = "give a number, or None where the value is missing"
             if isinstance(value, str) and value in categories:
                 remedy = f'give its index: "{value}" is {categories.index(value)}'
-            raise ReadingError(f"{where}: expected a number for {name}, found {_kind(value)}", remedy) from None
+            raise ReadingError(f"{where}: expected a number for {name}, found {described(value)}", remedy) from None
 
 
 def _seconds(where: str, time: object) -> float:
     """Seconds since 1970 of a number or a datetime with a time zone."""
-    if isinstance(time, datetime):
-        if time.utcoffset() is None:
-            raise ReadingError(
-                f"{where}: expected a time with a time zone, found {time.isoformat()} without one",
-                "give it one, as in datetime.now(timezone.utc) or time.astimezone()",
-            )
-        return time.timestamp()
+    if isinstance(time, datetime) and time.utcoffset() is None:
+        raise ReadingError(
+            f"{where}: expected a time with a time zone, found {time.isoformat()} without one",
+            "give it one, as in datetime.now(timezone.utc) or time.astimezone()",
+        )
     try:
-        if isinstance(time, bool):
+        if isinstance(time, (bool, np.bool_)):
             raise TypeError
-        seconds = _as_float(time)
+        seconds = time.timestamp() if isinstance(time, datetime) else _as_float(time)  # NaN of pandas.NaT
     except (TypeError, ValueError, OverflowError):
         raise ReadingError(
-            f"{where}: expected time in seconds since 1970 or as a datetime with a time zone, found {_kind(time)}",
+            f"{where}: expected time in seconds since 1970 or as a datetime with a time zone, found {described(time)}",
             "convert it, as in datetime.fromisoformat(text).timestamp()",
         ) from None
     if not _FIRST <= seconds < _LAST:  # nor for NaN
         raise ReadingError(
             f"{where}: expected time in seconds since 1970, of the years 1 to 9999, found {seconds:g}",
-            "convert milliseconds to seconds",
+            "convert milliseconds to seconds" if abs(seconds) >= _LAST else "give the time of the reading",
         )
     return seconds
 
 
 def _as_float(value: object) -> float:
     """A Python or numpy number, or any other that converts itself. Raises TypeError for the rest, texts included."""
-    if not hasattr(value, "__float__") or isinstance(value, _DATES):
+    if not hasattr(value, "__float__") or isinstance(value, _NO_NUMBERS):
+        raise TypeError
+    if isinstance(value, np.ndarray) and (value.ndim or value.dtype.kind not in "biuf"):
         raise TypeError
     return float(value)
-
-
-def _quoted(text: str) -> str:
-    """A text on one line and not too long."""
-    return json.dumps(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", ensure_ascii=False)
-
-
-def _kind(value: object) -> str:
-    """What was found, by its type; a text or number with its value."""
-    if isinstance(value, (str, int, float)):
-        found = type(value).__name__
-        size = value.bit_length() // 3 if isinstance(value, int) else len(repr(value))  # Python prints no huge int
-        return f"the {found} {value!r}" if size <= _LONGEST else found
-    return "None" if value is None else f"an object of type {type(value).__name__}"

@@ -132,8 +132,8 @@ class Sampler:
                 given[:, column] = [one.get(name, math.nan) for one in values]
             return _SampleList(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
         order, slots, moments, ids, rows = [], [], [], [], []
-        for index, reading in enumerate(readings):
-            slot = slot_of(reading.stream)
+        known = [slot_of(stream) for stream in streams]  # first: a store that fails leaves every sample as it was
+        for index, (slot, reading) in enumerate(zip(known, readings, strict=True)):
             if reading.partial:
                 row = self._join_partial(slot, reading)
             else:
@@ -301,4 +301,4 @@ def _sort_into_rounds(slots: Slots) -> tuple[Slots, list[int]]:
 
 def sequence_id(sequence: str) -> int:
     """64 bits for a device's sequence number or id. Never 0, which means that the time identifies the sample."""
-    return int.from_bytes(blake2b(sequence.encode(), digest_size=8).digest(), "big") or 1
+    return int.from_bytes(blake2b(sequence.encode(errors="surrogatepass"), digest_size=8).digest(), "big") or 1

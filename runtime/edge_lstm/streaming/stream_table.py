@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.decider import count_bounds
+from edge_lstm.foundation.arguments import described, quoted
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
+from edge_lstm.foundation.errors import ReadingError
 from edge_lstm.streaming.columns import columns_of, layout_of
 
 log = logging.getLogger(__name__)
 
 FetchRow = Callable[[str], "bytes | None"]
 
+MOST_STEPS = 10**15  # of a stream
 _LARGE_BYTES = 1 << 20
 
 
@@ -72,6 +76,7 @@ class StreamTable:
         self._in_rows = [column for column in self._columns if in_rows.get(column.stored, False)]
         always = sum(column.stored == "always" for column in self._in_rows)  # these come first
         self._always_in_rows = self._in_rows[:always]
+        self._count_bounds = {"step": (0, MOST_STEPS), "warm_steps": (0, MOST_STEPS), **count_bounds(contract)}
         self._row_bytes = sum(column.bytes for column in self._in_rows)
         self._least_bytes = sum(column.bytes for column in self._always_in_rows)
         self._fetch = fetch
@@ -102,6 +107,12 @@ class StreamTable:
         return slot if slot is not None else self._admit(stream)
 
     def _admit(self, stream: str) -> int:
+        row = self._fetch(stream)  # first: a store that fails leaves the table as it was
+        if row is not None and not isinstance(row, bytes):
+            raise ReadingError(
+                f"stream {quoted(stream)}: expected fetch to return bytes or None, found {described(row)}",
+                "return the row as it was stored",
+            )
         if self._free:
             slot = self._free.pop()
             self._names[slot] = stream
@@ -113,7 +124,6 @@ class StreamTable:
         self._slots[stream] = slot
         for array, start in self._starts:
             array[slot] = start
-        row = self._fetch(stream)
         if row is not None:
             self._restore(stream, row)
         return slot
@@ -161,42 +171,53 @@ class StreamTable:
         if not self.calibration.shape[1]:
             return rows
         return [
-            row + self.calibration[slot, : self._residuals_to_store(slot)].tobytes()
+            row + self.calibration[slot, : self._residuals_to_store(self.current[slot : slot + 1])].tobytes()
             for row, slot in zip(rows, slots, strict=True)
         ]
 
-    def _residuals_to_store(self, slot: int) -> int:
-        """How many residuals the row of a stream has: all so far, and none after the calibration."""
+    def _residuals_to_store(self, record: Records) -> int:
+        """How many residuals the row of a stream with this record (1,) has: all so far, none after the calibration."""
         size = self.calibration.shape[1]
-        count = int(self.current["calibrated"][slot]) if size else 0
+        count = int(record["calibrated"].item()) if size else 0
         return count if count < size else 0
 
     def put_row(self, stream: str, row: bytes) -> None:
         """Restore the stream from a row that `row` returned.
 
         A row of a table with another depth or window restores all but trail and identities. Raises ValueError if the
-        row's length does not fit the contract.
+        row's length or a count in it does not fit the contract.
         """
         if len(row) < self._least_bytes:
             raise ValueError(f"expected at least {self._least_bytes} bytes for stream {stream!r}, found {len(row)}")
-        slot = self._slots.get(stream)
-        if slot is None:
-            slot = self._admit(stream)
-        self.current[slot] = np.frombuffer(row, self.current.dtype, 1)[0]
-        count = self._residuals_to_store(slot)
+        record = np.frombuffer(row, self.current.dtype, 1)
+        self._require_counts(record)
+        count = self._residuals_to_store(record)
         end = len(row) - 4 * count * self.calibration.shape[2]
-        columns = self._in_rows if end == self._row_bytes and self._has_trail(row) else self._always_in_rows
         if end < self._least_bytes:
             raise ValueError(f"expected {self._least_bytes - end} bytes more for stream {stream!r}, found {len(row)}")
-        self.calibration[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
-        offset = 0
+        columns = self._in_rows if end == self._row_bytes and self._has_trail(row) else self._always_in_rows
+        entries, offset = [], 0
         for column in columns:
-            entry = np.frombuffer(row, column.dtype, int(np.prod(column.shape)), offset)
-            getattr(self, column.name)[slot] = entry.reshape(column.shape)
+            entries.append(np.frombuffer(row, column.dtype, int(np.prod(column.shape)), offset))
+            if column.dtype == record.dtype and offset:
+                self._require_counts(entries[-1])
             offset += column.bytes
+        slot = self._slots.get(stream)  # nothing is written before all is read
+        if slot is None:
+            slot = self._admit(stream)
+        self.calibration[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
+        for column, entry in zip(columns, entries, strict=True):
+            getattr(self, column.name)[slot] = entry.reshape(column.shape)
         for column in self._in_rows[len(columns) :]:
             if column.start is not None:
                 getattr(self, column.name)[slot] = column.start
+
+    def _require_counts(self, record: Records) -> None:
+        """Raise ValueError where a count or an index of the record (1,) is out of its bounds."""
+        for name, (least, most) in self._count_bounds.items():
+            found = record[name].item()
+            if not least <= found <= most:
+                raise ValueError(f"expected {name} of {least} to {most}, found {found}")
 
     def _has_trail(self, row: bytes) -> bool:
         """Whether a row of the right length has a trail: rows of other settings can have the same length by chance."""

@@ -104,6 +104,16 @@ def faulty(**changes: Any) -> Reading:
     return Reading(**{**facts, **changes})
 
 
+class NotATime(datetime):
+    """As pandas.NaT: a datetime whose offset and seconds are no numbers."""
+
+    def utcoffset(self) -> Any:
+        return math.nan
+
+    def timestamp(self) -> float:
+        return math.nan
+
+
 WRONG: list[tuple[Any, str]] = [
     ({"stream": "a"}, r"reading 1: expected a Reading, found an object of type dict\nhint: write Reading\("),
     (("a", TIME, SOUND), "reading 1: expected a Reading, found an object of type tuple"),
@@ -122,6 +132,16 @@ WRONG: list[tuple[Any, str]] = [
     (faulty(values={"pressure": np.zeros(2)}), "expected a number for pressure, found an object of type ndarray"),
     (faulty(values={"pressure": 10**5000}), "expected a number for pressure, found int"),
     (faulty(values={"pressure": 4.0, 5: 1.0}), "expected values of pressure, flow, found the int 5"),
+    (faulty(time=np.bool_(True)), "as a datetime with a time zone, found an object of type bool"),
+    (faulty(time=np.complex128(TIME)), "as a datetime with a time zone, found an object of type complex128"),
+    (faulty(time=np.array([TIME])), "as a datetime with a time zone, found an object of type ndarray"),
+    (faulty(time=NotATime(2026, 1, 1)), "expected time in seconds since 1970, of the years 1 to 9999, found nan"),
+    (faulty(time=datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))), "of the years 1 to 9999, found -6.2"),
+    (faulty(values={"pressure": np.array([4.0])}), "expected a number for pressure, found an object of type ndarray"),
+    (faulty(values={"pressure": np.complex64(4.0)}), "a number for pressure, found an object of type complex64"),
+    (faulty(values={"pressure": np.str_("4.0")}), "expected a number for pressure, found the str_ "),
+    (faulty(partial="no"), "expected partial as True or False, found the str 'no'"),
+    (faulty(partial=np.zeros(2)), "expected partial as True or False, found an object of type ndarray"),
     (faulty(sequence=12), "expected sequence as a str or None, found the int 12"),
 ]
 
@@ -142,10 +162,38 @@ def test_what_is_not_iterable_gets_a_sentence_and_a_fault_of_the_caller_s_iterat
         yield Reading("a", TIME, SOUND)
         raise TypeError("of the caller")
 
-    with pytest.raises(ReadingError, match="expected readings, found int"):
+    with pytest.raises(ReadingError, match="expected readings, found the int 5"):
         pump().feed(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="of the caller"):
         pump().feed(broken())
+
+
+def test_an_argument_of_a_wrong_type_gets_a_sentence() -> None:
+    for wrong, said in ((Reading, "found the class Reading"), (np.array(5), "found an object of type ndarray")):
+        for call in (pump().predict, pump().feed):
+            with pytest.raises(ReadingError, match=f"expected readings, {said}"):
+                call(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ReadingError, match="expected ignore_unknown as True or False, found the str 'no'"):
+        pump().feed([Reading("a", TIME, SOUND)], ignore_unknown="no")  # type: ignore[arg-type]
+
+
+def test_a_generator_that_raises_has_stepped_nothing() -> None:
+    def broken() -> Iterator[Reading]:
+        yield Reading("a", TIME, SOUND)
+        raise LookupError("of the caller")
+
+    predictor = pump()
+    with pytest.raises(LookupError, match="of the caller"):
+        predictor.feed(broken())
+    assert (predictor.totals["samples"], len(predictor.table)) == (0, 0)
+
+
+def test_a_sequence_of_half_a_character_is_an_identity_too() -> None:
+    predictor = Predictor.from_bundle(PUMP, "numpy", "float32", window=4)
+    reading = Reading("a", TIME, SOUND, sequence="\udc80")
+    assert len(predictor.feed([reading])) == 1
+    assert predictor.feed([reading._replace(time=TIME + 60)]) == []
+    assert predictor.totals["duplicate"] == 1
 
 
 def test_a_category_s_text_is_refused_with_its_index() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 import random
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm import Bundle, Prediction, Predictor, Reading, ReadingError, StreamState
+from edge_lstm import Bundle, EdgeLstmError, Prediction, Predictor, Reading, ReadingError, StreamState
 from tests.paths import FIXTURES, PUMP
 
 WRITTEN = FIXTURES / "written_by_0_1_0/bundles"
@@ -134,10 +135,21 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"states": {"cell_state_0": None}}, 'found no "cell_state_0"'),
     ({"states": {"cell_state_0": np.zeros(3, np.float32)}}, r"cell_state_0 as an array .* found shape \(3,\)"),
     ({"states": {"cell_state_0": [0.0]}}, "cell_state_0 as an array .* found an object of type list"),
-    ({"time": float("nan")}, "expected time in seconds since 1970, or None, found nan"),
+    (
+        {"time": float("nan")},
+        "expected time in seconds since 1970, of the years 1 to 9999, or None, found the float nan",
+    ),
     ({"step": 1, "warm_steps": 2}, "found warm_steps 2 and step 1"),
-    ({"step": 1.5}, "found warm_steps 1 and step 1.5"),
+    ({"step": 1.5}, "expected step as an int, found the float 1.5"),
     ({"row": b"123"}, "found another row"),
+    ({"row": None}, "expected row as bytes, found None"),
+    ({"row": 5}, "expected row as bytes, found the int 5"),
+    ({"bundle": 5}, "expected bundle as a str, found the int 5"),
+    ({"time": 1e300}, "of the years 1 to 9999, or None, found the float 1e\\+300"),
+    ({"time": 10**400}, "of the years 1 to 9999, or None, found int"),
+    ({"time": True}, "of the years 1 to 9999, or None, found the bool True"),
+    ({"step": 2**63}, "warm_steps <= step <= 1000000000000000, found warm_steps 1 and step a larger number"),
+    ({"step": True, "warm_steps": True}, "expected step as an int, found the bool True"),
     ({"bundle": "0123456789ab"}, "found one of 0123456789ab"),
 ]
 
@@ -166,6 +178,83 @@ def test_a_state_of_another_type_or_of_numbers_that_are_none_is_refused() -> Non
         predictor.load_state("a", of_pump(states={"cell_state_0": np.full(shape, np.nan, np.float32)}))
     with pytest.raises(ReadingError, match="expected a StreamState, found an object of type dict"):
         predictor.load_state("a", {})  # type: ignore[arg-type]
+    sound = of_pump()
+    for states in (None, [sound.states["cell_state_0"]]):
+        with pytest.raises(ReadingError, match="expected states as a mapping of names to arrays, found"):
+            predictor.load_state("a", dataclasses.replace(sound, states=states))  # type: ignore[arg-type]
+    assert list(predictor.table.names) == []
+
+
+def test_a_stream_s_name_of_another_type_is_refused() -> None:
+    predictor = opened(Bundle.open(PUMP))
+    predictor.feed([Reading("pump-7", START, {"pressure": 4.0})])
+    state = predictor.state("pump-7")
+    wrong: list[tuple[Any, str]] = [(None, "None"), (5, "the int 5"), ([], "an object of type list")]
+    for stream, found in wrong:
+        for call in (predictor.state, predictor.reset):
+            with pytest.raises(ReadingError, match=f"expected a stream that was fed, found {found}"):
+                call(stream)
+        with pytest.raises(ReadingError, match=f"expected the stream's name as a str, found {found}"):
+            predictor.load_state(stream, state)
+    assert list(predictor.table.names) == ["pump-7"]
+    with pytest.raises(ReadingError, match=r'found "x{60}…"'):
+        predictor.state("x" * 10_000)
+
+
+@pytest.mark.parametrize("task", ["classify", "anomaly"])
+def test_a_row_with_an_impossible_count_is_refused_and_changes_nothing(task: str) -> None:
+    bundle = Bundle.open(WRITTEN / f"{task}.elstm")
+    one = opened(bundle, max_rewind=4)
+    one.feed(readings_of(bundle, "mill-1", 30))
+    state, before = one.state("mill-1"), one.table.row("mill-1")
+    record = one.table.current.dtype
+    for name, value in {"classify": [("label", 99), ("rival", -2)], "anomaly": [("calibrated", -1)]}[task]:
+        assert record.fields is not None
+        kind, offset = record.fields[name][:2]
+        row = bytearray(state.row)
+        row[offset : offset + kind.itemsize] = np.array(value, kind).tobytes()
+        for stream in ("mill-1", "mill-2"):
+            with pytest.raises(ReadingError, match=rf"found another row \(expected {name} of .* found {value}\)"):
+                one.load_state(stream, dataclasses.replace(state, row=bytes(row)))
+    assert one.table.row("mill-1") == before
+    assert list(one.table.names) == ["mill-1"]
+
+
+def test_a_predictor_is_neither_copied_nor_pickled() -> None:
+    predictor = opened(Bundle.open(PUMP))
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(EdgeLstmError, match="attempt to copy or pickle a Predictor\nhint: copy or pickle what"):
+            attempt(predictor)
+
+
+def test_two_predictors_of_one_bundle_share_nothing() -> None:
+    bundle = Bundle.open(PUMP)
+    one, other = opened(bundle), opened(bundle)
+    readings = [Reading("pump-7", START + 60 * step, {"pressure": 4.0 + step}) for step in range(5)]
+    first = one.feed(readings)
+    assert len(other.table) == 0
+    assert other.feed(readings) == first
+
+
+def test_a_store_that_fails_leaves_every_stream_as_it_was() -> None:
+    bundle = Bundle.open(WRITTEN / "estimate.elstm")  # on a grid
+
+    def fetch(stream: str) -> bytes | None:
+        if stream == "broken":
+            raise OSError("no disk")
+        return None
+
+    predictor = opened(bundle, fetch=fetch)
+    values = {feature.name: 1.0 for feature in bundle.contract.features}
+    predictor.feed([Reading("sound", START, values)])
+    before = predictor.table.row("sound")
+    with pytest.raises(OSError, match="no disk"):
+        predictor.feed([Reading("sound", START + 1, values), Reading("broken", START, values)])
+    assert predictor.table.row("sound") == before
+    assert list(predictor.table.names) == ["sound"]
+    odd: Any = lambda stream: "no row"  # noqa: E731
+    with pytest.raises(ReadingError, match="expected fetch to return bytes or None, found the str 'no row'"):
+        opened(bundle, fetch=odd).state("a")
 
 
 def test_a_reset_stream_gets_the_predictions_of_a_new_predictor_and_others_keep_their_state() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from edge_lstm_train.data.dataset import read_dataset
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.recipe.survey import survey
+from tests.paths import ROOT
 
 
 def init(*arguments: object) -> Result:
@@ -38,6 +40,15 @@ def pumps(tmp_path: Path) -> Path:
     path = tmp_path / "two pumps.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def test_the_service_listens_where_the_readme_publishes(pumps: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    assert init(pumps, "--task", "forecast", "-o", tmp_path / "here").exit_code == 0
+    topic = read_service_config(tmp_path / "here/service.toml").input.topic
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"edge-lstm simulate .* --topic '([^']+)'", readme) == [topic]
+    assert f'topic = "{topic}"' in readme
 
 
 def test_a_survey_finds_what_the_rows_show(pumps: Path) -> None:

@@ -110,7 +110,7 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
         [
             f"# Serves {name}.elstm: edge-lstm run service.toml. Paths start at this file's folder.",
             f'bundle = "{name}.elstm"',
-            f'# backend = "{NAMES[0]}"        # or {", ".join(NAMES[1:])}; default: the fastest installed',
+            f'# backend = "{NAMES[0]}"        # or {", ".join(NAMES[1:])}; default: the first that is installed',
             "",
             "[mqtt]",
             'url = "mqtt://localhost:1883"                # <- your broker; mqtts:// with TLS',
@@ -235,7 +235,7 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
                 few = ", ".join(survey.whole[name][:3])
                 yield f"# <- its values are {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
             yield f"[features.{toml_key(name)}]"
-            yield '# unit = "°C"'
+            yield '# unit = "..."  # for reports and messages'
             if name in survey.drifting and task in ("forecast", "anomaly") and survey.days < _YEARS:
                 first, last = survey.drifting[name]
                 yield f"level = false  # <- it drifts from {first:.4g} to {last:.4g}: the layers see these instead"

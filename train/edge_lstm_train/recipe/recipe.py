@@ -23,6 +23,7 @@ from edge_lstm.bundle.contract import (
     derived_parts,
 )
 from edge_lstm.bundle.network import CARRIED, GATES, state_sizes
+from edge_lstm.foundation.arguments import path_argument
 from edge_lstm.foundation.config import key, read_toml, suggestion
 from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.text import is_printable, printable
@@ -312,18 +313,20 @@ def _contract_part(kind: type[T], section: Any) -> T:
     return kind(**{field.name: getattr(section, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
-def read_recipe(path_or_name: str | Path, data: Path | None = None) -> Recipe:
+def read_recipe(path_or_name: str | Path, data: str | Path | None = None) -> Recipe:
     """The recipe in a TOML file, or the bundled recipe of that name.
 
     The path of the recording is relative to `data`, by default the recipe's folder. Raises ConfigError with all faults.
     """
-    path = _recipe_path(path_or_name)
+    hint = 'write read_recipe("pumps.toml")'
+    path = _recipe_path(path_argument(path_or_name, "the path or name of a recipe", ConfigError, hint))
+    folder = None if data is None else path_argument(data, "data as the path of a folder", ConfigError)
     recipe = read_toml(path, Recipe)
     written = recipe.recording.path
     files = [written] if isinstance(written, str) else written
-    if data is None and path in bundled_recipes().values():
+    if folder is None and path in bundled_recipes().values():
         _refuse_without_data(recipe.name, path.parent, files)
-    paths = [str(((data or path.parent) / one).resolve()) for one in files]
+    paths = [str(((folder or path.parent) / one).resolve()) for one in files]
     recording = dataclasses.replace(recipe.recording, path=paths[0] if isinstance(written, str) else paths)
     return dataclasses.replace(recipe, recording=recording)
 
@@ -344,12 +347,12 @@ def bundled_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def _recipe_path(path_or_name: str | Path) -> Path:
+def _recipe_path(path: Path) -> Path:
     """The argument if it is a path or a file, else the path of the bundled recipe of that name."""
-    path, bundled = Path(path_or_name), bundled_recipes()
+    bundled = bundled_recipes()
     if path.suffix == ".toml" or len(path.parts) > 1 or path.is_file():
         return path
-    name = str(path_or_name)
+    name = str(path)
     if name in bundled:
         return bundled[name]
     near = difflib.get_close_matches(name, bundled, 1, 0.5)
