@@ -184,12 +184,15 @@ def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, place
     Returns (steps, places, numbers).
     """
     states = initial_states(contract, batch)
+    spikes = np.resize(tape, (batch, tape.shape[1])).astype(np.float32) * np.float32(10)
+    rows = np.arange(batch)
+    chosen = slice(None) if len(places) == batch else places  # a slice copies nothing
     traced = []
     for step, row in enumerate(tape):
-        features = np.roll(np.resize(tape, (batch, tape.shape[1])), step, axis=0) * np.float32(10)
-        features[places] = row
-        prediction, states = backend.step(np.ascontiguousarray(features, np.float32), states)
-        traced.append(np.hstack([array[places].reshape(len(places), -1) for array in (prediction, *states)]))
+        features = spikes[(rows - step) % batch]
+        features[chosen] = row
+        prediction, states = backend.step(features, states)
+        traced.append(np.hstack([array[chosen].reshape(len(places), -1) for array in (prediction, *states)]))
     return np.stack(traced)
 
 
