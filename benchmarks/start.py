@@ -35,7 +35,9 @@ def environment(checkout: Path, links: Path) -> dict[str, str]:
         if not (links / name).exists():
             (links / name).symlink_to(checkout / folder)
     roots = [checkout / "runtime", checkout / "train", checkout / "export", links]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots))}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots))}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its byte code
+    return {**variables, "PYTHONPYCACHEPREFIX": str(links / "bytecode")}
 
 
 def measure(variables: dict[str, str], folder: Path) -> tuple[float, float, float, float]:
@@ -78,6 +80,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         checkouts = {"here": ROOT} if options.against is None else {"here": ROOT, "other": options.against.resolve()}
         variables = {key: environment(checkout, Path(name) / key) for key, checkout in checkouts.items()}
+        for key in checkouts:
+            measure(variables[key], Path(name) / "service")  # writes the byte code
         rounds = []
         for number in range(options.rounds):
             order = list(checkouts) if number % 2 else list(checkouts)[::-1]
