@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ class Rig:
                 wait_until(self.subscriber.client.is_connected, "the subscriber is connected again")
         while self.publisher.unconfirmed:
             self.publisher.poll(0.05)
+        assert not due, f"expected all kills before the last message, found {len(due)} left"
 
     def _killed(self) -> bool:
         """Do the planned kill and start the next service; False where more messages have to be published before."""
@@ -96,7 +98,7 @@ class Rig:
             return False
         if self.kind in POINTS:
             if not self._is_dead:
-                self.publisher.poll(0.02)  # some batches are missing: what follows slowly is a batch each
+                self._let_it_work()  # some batches are missing: messages that follow slowly are a batch each
                 return False
             assert self.service.process.returncode == -signal.SIGKILL, self.service.log.read_text()
         else:
@@ -105,6 +107,15 @@ class Rig:
         self.connected_kills += self.service.was_connected
         self.start()
         return True
+
+    def _let_it_work(self) -> None:
+        """Until the service has published, or died, or half a second is over (it may have got a repeated reading).
+
+        Without this pace, a slow machine has all messages published before the service comes to its last batch.
+        """
+        seen, deadline = len(self.subscriber.messages), time.monotonic() + 0.5
+        while not self._is_dead and len(self.subscriber.messages) == seen and time.monotonic() < deadline:
+            self.publisher.poll(0.005)
 
     @property
     def _is_dead(self) -> bool:
