@@ -120,11 +120,14 @@ class Decision:
 
     label: str = key("label", doc="name of the label that is predicted, e.g. activity")
     hold_steps: int = key(
-        1, least=1, most=1_000_000, doc="consecutive steps that another label must win before it is taken"
+        1,
+        least=1,
+        most=1_000_000,
+        doc="the label changes after another class was the most probable in so many steps in a row",
     )
     pool: bool = key(
         False,
-        doc="true: average the probabilities of all steps since the state's start; false: use the last step alone",
+        doc="true: average the probabilities of all steps since the state was reset; false: use only this step",
     )
 
 
@@ -142,7 +145,7 @@ class Alarm:
         400,
         least=20,
         most=10_000,
-        doc="steps after settle_steps that calibrate a stream; the equipment must work normally in them",
+        doc="steps after settle_steps in which a stream is calibrated; the equipment must work normally",
     )
     quantile: float = key(0.99, least=0.5, most=1.0, doc="quantile of the distances during calibration")
     factor: float = key(3.0, least=0.01, doc="the alarm threshold is this factor times that quantile")

@@ -53,7 +53,8 @@ def credentials(config: MqttConfig, folder: Path) -> Finding:
         "a password" if config.password_file or name else "a user name" if config.username else "",
         "a certificate" if config.cert_file else "",
     ]
-    return Finding("access", "green", f"login with {' and '.join(filter(None, methods)) or 'nothing: anonymous'}")
+    login = " and ".join(filter(None, methods))
+    return Finding("access", "green", f"login with {login}" if login else "anonymous login")
 
 
 def broker(config: MqttConfig, folder: Path, topics: Sequence[str], prediction_bytes: int) -> Iterator[Finding]:
@@ -173,9 +174,7 @@ def session(config: MqttConfig, granted: BrokerCapabilities, kept: bool) -> Find
             "raise the limit of the broker (mosquitto: persistent_client_expiration), or accept it",
         )
     how_long = f"for {duration(config.session_expiry_s)}" if config.protocol == "5" else "without a stated limit"
-    return Finding(
-        "session", "green", f"kept {how_long}; its settings decide whether also over a restart of the broker"
-    )
+    return Finding("session", "green", f"kept {how_long}; the broker's settings decide whether it survives a restart")
 
 
 def subscription(wanted: int, most: int, topics: Sequence[str], granted: Sequence[int]) -> Finding:

@@ -27,7 +27,7 @@ class Image:
     name: str = key(doc="name of the image, as its maker writes it")
     python: str = key(doc="Python version of the image, like 3.11")
     glibc: str = key(doc="version of the image's C library, like 2.36")
-    use_python: str | None = key(None, doc="Python version to install, where the image's own is too old or too new")
+    use_python: str | None = key(None, doc="Python version to install, if the image's own is too old or too new")
     note: str | None = key(None, doc="how to install that Python")
 
     @property
@@ -69,11 +69,11 @@ class BoardConfig:
     """One board, read from its TOML file in device_configs/."""
 
     title: str = key(doc="name for display")
-    architecture: Literal["aarch64", "armv7l", "x86_64"] = key(doc="architecture of the userland")
+    architecture: Literal["aarch64", "armv7l", "x86_64"] = key(doc="architecture of the installed system")
     compatible: list[str] = key(
-        doc="first characters of the board's entries in /proc/device-tree/compatible; empty: a kind of board"
+        doc="first characters of the board's entries in /proc/device-tree/compatible; empty: for any board"
     )
-    memory_mb: int = key(doc="least memory that Linux reports on the smallest model", least=1)
+    memory_mb: int = key(doc="memory that Linux reports on the smallest model", least=1)
     least_python: str = key(doc="oldest Python with wheels for the board")
     most_python: str = key(doc="newest Python with wheels for the board")
     least_glibc: str = key(doc="oldest C library that these wheels run on")

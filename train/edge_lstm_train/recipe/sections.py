@@ -27,16 +27,16 @@ class RecordingSection:
         None, doc="column of times, or columns of date and hour; none: the first column that holds times"
     )
     time_format: str | None = key(None, doc="format of the times, like %d.%m.%Y %H:%M; none: ISO 8601 or a number")
-    time_unit: Literal["s", "ms"] | None = key(None, doc="unit of times that are numbers; none: found from their size")
-    timezone: str = key("UTC", doc="time zone of times that name none, like Europe/Berlin")
+    time_unit: Literal["s", "ms"] | None = key(None, doc="unit of times that are numbers; none: from their size")
+    timezone: str = key("UTC", doc="time zone of times without one, like Europe/Berlin")
     interval_s: float | None = key(None, doc="time between two rows of a stream, for files without times", least=1e-6)
     start: str | None = key(None, doc="time of the first row, for files without times; none: 1970")
     stream: str | None = key(None, doc="name of the only stream; none: each file is a stream, named after the file")
     stream_column: str | None = key(None, doc="column of stream names, for files that hold several streams")
     group_column: str | None = key(None, doc="column of group names, for [split]")
-    groups: dict[str, list[str]] = key({}, doc="group = its streams, where no column names the groups")
+    groups: dict[str, list[str]] = key({}, doc="group = its streams, if no column has the group names")
     separator: str | None = key(
-        None, doc="column separator; a space: any run of spaces; none: found from the first rows"
+        None, doc="column separator; a space: any run of spaces; none: detected from the first rows"
     )
     header: list[str] = key([], doc="column names, for files without a header row")
     decimal: Literal["point", "comma"] = key("point", doc="decimal separator")
@@ -116,9 +116,9 @@ class FeatureSection:
         ),
     )
     mirrored_by: str | None = key(
-        None, doc="name of a feature; where that feature is above 0, the sign of this one is flipped"
+        None, doc="name of a feature; where that feature is above 0, the sign of this one is inverted"
     )
-    aggregate: Aggregate = key("mean", doc="on a grid: how the readings of an interval become one value")
+    aggregate: Aggregate = key("mean", doc="with grid = true: how the readings of an interval become one value")
     categories: list[str] = key([], doc="texts of the column, one input each; any other text is missing")
     sentinels: list[float] = key([], doc="numbers that mean a missing value")
     least: float | None = key(None, doc="a smaller value is missing")
@@ -139,7 +139,7 @@ class LabelSection:
 
     column: str | None = key(None, doc="column of the recording; none: the label's name")
     unit: str = key("", doc="physical unit, for display only")
-    text: bool = key(False, doc="true: the column holds texts; the categories are those found, in alphabetical order")
+    text: bool = key(False, doc="true: the column holds texts; the categories are these texts, in alphabetical order")
     categories: list[str] = key(
         [], doc="texts of the column; the value is the index of the text, and any other text is missing"
     )
@@ -147,9 +147,9 @@ class LabelSection:
     least: float | None = key(None, doc="a smaller value is missing")
     most: float | None = key(None, doc="a larger value is missing")
     windows: list[list[str]] = key(
-        [], doc="no column: 1 inside these [from, to] or [from, to, stream] intervals, 0 elsewhere"
+        [], doc="instead of a column: 1 inside these [from, to] or [from, to, stream] intervals, 0 elsewhere"
     )
-    countdown: bool = key(False, doc="no column: the number of rows of the stream that follow, as its remaining life")
+    countdown: bool = key(False, doc="instead of a column: number of rows that follow, as the remaining life")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from _quantity_faults(self)
@@ -192,9 +192,9 @@ class ForecastSection:
     targets: list[str] = key(doc="features to predict")
     horizons: list[int] = key(doc="steps ahead", least=1)
     change: bool = key(True, doc="true: predict the change from the newest value; false: predict the value itself")
-    season: int | None = key(None, doc="steps of a season, for the seasonal-naive baseline", least=2)
+    season: int | None = key(None, doc="number of steps in a season, for the seasonal-naive baseline", least=2)
     quantiles: list[float] = key(
-        [], doc="predicted with each target, in ascending order, e.g. 0.1 and 0.9", least=0.001, most=0.999
+        [], doc="quantiles to predict for each target, ascending, e.g. 0.1 and 0.9", least=0.001, most=0.999
     )
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -210,7 +210,7 @@ class ForecastSection:
 class AnomalySection(Alarm):
     """The alarm rule of anomaly detection, on the residual of a forecast of the next step."""
 
-    targets: list[str] = key([], doc="features whose residuals are scored; empty: all features of numbers")
+    targets: list[str] = key([], doc="features whose residuals are scored; empty: all numeric features")
     reconstruct: bool = key(
         False, doc="true: score the reconstruction of the same step; false: score the forecast of the next step"
     )
@@ -225,10 +225,10 @@ class ClassifySection(Decision):
     """The classes of a classifier."""
 
     classes: list[str] = key([], doc="values of the label to distinguish")
-    ahead: int = key(0, doc="how many steps ahead the label is; 1: the next symbol of an event stream", least=0)
+    ahead: int = key(0, doc="how many steps ahead the label is; 0: this step; 1: the next symbol of a series", least=0)
     balance: bool = key(False, doc="true: rare classes weigh as much as frequent ones")
     smoothing: float = key(
-        0.0, doc="label smoothing: share of the label that is spread over all classes", least=0, most=0.5
+        0.0, doc="label smoothing: share of the probability that is spread over all classes", least=0, most=0.5
     )
 
 
@@ -240,7 +240,7 @@ class RegressSection:
     unit: str = key("", doc="physical unit of the target, for display only")
     cap: float | None = key(None, doc="a larger target is set to this value", least=1e-9)
     quantiles: list[float] = key(
-        [], doc="estimated with the target, in ascending order, e.g. 0.1 and 0.9", least=0.001, most=0.999
+        [], doc="quantiles to estimate for the target, ascending, e.g. 0.1 and 0.9", least=0.001, most=0.999
     )
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -262,7 +262,7 @@ class AugmentSection:
         0.0, doc="multiply each run by a random factor between 1 - scale and 1 + scale", least=0, most=0.9
     )
     warp: float = key(
-        0.0, doc="change the pace of each run by a random factor between 1 - warp and 1 + warp", least=0, most=0.9
+        0.0, doc="change the speed of each run by a random factor between 1 - warp and 1 + warp", least=0, most=0.9
     )
     rotate_degrees: float = key(
         0.0, doc="largest random rotation of each group of axes, new for each run", least=0, most=180
@@ -285,28 +285,28 @@ class SplitSection:
     This suits machines that work normally when their recording starts, each at an operating point of its own.
     """
 
-    train: float = key(0.6, doc="share of the training part, which sets weights and statistics", least=0.01, most=0.99)
+    train: float = key(0.6, doc="share of the training part, which gives weights and statistics", least=0.01, most=0.99)
     validation: float = key(
-        0.2, doc="share of the validation part, which chooses the best weights and ridge", least=0.01, most=0.98
+        0.2, doc="share of the validation part, which decides on the best weights and ridge", least=0.01, most=0.98
     )
     by: Literal["time", "stream", "group", "beginning"] = key(
         "time",
         doc=(
-            "time: cut all streams at the same time; stream, group: put whole ones into a part; beginning: "
+            "time: cut all streams at the same time; stream, group: put each into one part; beginning: "
             "cut each stream after its first steps"
         ),
     )
-    beginning_steps: int | None = key(None, doc="by beginning: steps of each stream before its test part", least=2)
+    beginning_steps: int | None = key(None, doc='by = "beginning": steps of each stream before its test part', least=2)
     validation_from: str | None = key(None, doc="time at which the validation part begins, instead of shares")
     test_from: str | None = key(None, doc="time at which the test part begins, instead of shares")
     leave_out: list[str] = key(
-        [], doc="streams (groups, where there are any) for testing only; patterns like valve2-* are allowed"
+        [], doc="streams (or groups, if there are any) for testing only; patterns like valve2-* are allowed"
     )
     leave_out_time: Literal["test", "all"] = key(
-        "test", doc="by time: test them on the time of the test part, or on all of their time"
+        "test", doc='by = "time": test them on the time of the test part, or on all of their time'
     )
-    validate_on: list[str] = key([], doc="by stream or group: names of the validation part; empty: drawn at random")
-    seed: int = key(1, doc="by stream or group: random seed of the draw", least=0, most=2**31 - 1)
+    validate_on: list[str] = key([], doc="streams or groups of the validation part; empty: drawn at random")
+    seed: int = key(1, doc='by = "stream" or "group": random seed of the draw', least=0, most=2**31 - 1)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         both = self.train + self.validation
