@@ -114,3 +114,33 @@ def test_a_reload_signal_during_startup_does_not_end_the_service(
     finally:
         signal.signal(signal.SIGHUP, before)
     assert len(read) == 1
+
+
+def test_a_reload_signal_during_a_reload_is_not_lost(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = bundle_path.parent / "service.toml"
+    config.write_text(f'bundle = "{bundle_path.name}"\n[mqtt]\nurl = "mqtt://localhost:1"\n')
+    runs: list[bool] = []  # of each service in turn: whether it was stopped before it ran
+    made: list[object] = []
+
+    class Stub:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.stopped = False
+            made.append(self)
+            if len(made) == 2:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+        def stop(self) -> None:
+            self.stopped = True
+
+        def run(self) -> None:
+            runs.append(self.stopped)
+            if not self.stopped:
+                os.kill(os.getpid(), signal.SIGHUP if len(made) == 1 else signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("edge_lstm.service.runner.Service", Stub)
+    try:
+        serve(config)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert runs == [False, True, False]
