@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from edge_lstm.bundle.archive import Bundle
+from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import encode_reading
-from edge_lstm.service.config import read_service_config
+from edge_lstm.service.config import ServiceConfig, read_service_config
 from edge_lstm.service.runner import serve
 from edge_lstm.service.service import Service
 from edge_lstm.service.store import Store
@@ -72,6 +73,22 @@ def test_a_lost_session_is_noticed_even_without_history(bundle_path: Path, known
     service = Service(read_service_config(config), config.parent)
     assert service._mqtt._expects_session is known
     service._store.close(0)
+
+
+def test_unusable_certificates_leave_the_states_of_another_bundle(bundle_path: Path) -> None:
+    state = bundle_path.parent / "state.db"
+    store = Store(state, "another bundle", "layout")
+    store.commit(1, [("tank-0", b"row")], [], 0, [], 0)
+    store.close(1)
+    (bundle_path.parent / "ca.pem").write_text("changed since the config was read")
+    config = bundle_path.parent / "service.toml"
+    mqtt = '[mqtt]\nurl = "mqtts://localhost:1"\nca_file = "ca.pem"\n'
+    config.write_text(f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n{mqtt}')
+    with pytest.raises(EdgeLstmError, match=r"expected certificates in PEM at .*ca\.pem"):
+        Service(read_toml(config, ServiceConfig), config.parent)
+    store = Store(state, "another bundle", "layout")
+    assert store.row("tank-0") == b"row"
+    store.close(1)
 
 
 def test_removed_topics_are_unsubscribed(

@@ -60,7 +60,10 @@ class _OpenedFiles(NamedTuple):
         bundle = Bundle.open(folder / config.bundle)
         if config.trust is not None:
             require_trusted_signature(bundle, folder / config.trust)
-        return cls(bundle, config.mqtt.options(folder))
+        access = config.mqtt.options(folder)
+        if access.tls is not None:
+            access.tls.context()  # before the database, which drops the states of another bundle
+        return cls(bundle, access)
 
 
 class Service:
