@@ -91,6 +91,21 @@ def test_unusable_certificates_leave_the_states_of_another_bundle(bundle_path: P
     store.close(1)
 
 
+def test_repeats_are_expected_before_the_subscription_is_confirmed(bundle_path: Path) -> None:
+    config = bundle_path.parent / "service.toml"
+    config.write_text(f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n[mqtt]\nurl = "mqtt://localhost:1"\n')
+    service = Service(read_service_config(config), config.parent)
+    service._outbox.restore([], ["7:a"])
+    service._mqtt._connection_count = 1  # accepted, and not subscribed
+    service._receive([])
+    service._outbox.put(1, [], ["1:b"])
+    service._mqtt._connection_count = 2
+    service._receive([])
+    assert service._outbox.forgettable < 0
+    assert service._outbox._repeats_left == 2000
+    service._store.close(0)
+
+
 def test_removed_topics_are_unsubscribed(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
