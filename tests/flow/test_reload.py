@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from edge_lstm.bundle.archive import Bundle
+from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import encode_reading
-from edge_lstm.service.config import read_service_config
+from edge_lstm.service.config import ServiceConfig, read_service_config
 from edge_lstm.service.runner import serve
 from edge_lstm.service.service import Service
 from edge_lstm.service.store import Store
@@ -74,6 +75,37 @@ def test_a_lost_session_is_noticed_even_without_history(bundle_path: Path, known
     service._store.close(0)
 
 
+def test_unusable_certificates_leave_the_states_of_another_bundle(bundle_path: Path) -> None:
+    state = bundle_path.parent / "state.db"
+    store = Store(state, "another bundle", "layout")
+    store.commit(1, [("tank-0", b"row")], [], 0, [], 0)
+    store.close(1)
+    (bundle_path.parent / "ca.pem").write_text("changed since the config was read")
+    config = bundle_path.parent / "service.toml"
+    mqtt = '[mqtt]\nurl = "mqtts://localhost:1"\nca_file = "ca.pem"\n'
+    config.write_text(f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n{mqtt}')
+    with pytest.raises(EdgeLstmError, match=r"expected certificates in PEM at .*ca\.pem"):
+        Service(read_toml(config, ServiceConfig), config.parent)
+    store = Store(state, "another bundle", "layout")
+    assert store.row("tank-0") == b"row"
+    store.close(1)
+
+
+def test_repeats_are_expected_before_the_subscription_is_confirmed(bundle_path: Path) -> None:
+    config = bundle_path.parent / "service.toml"
+    config.write_text(f'bundle = "{bundle_path.name}"\nbackend = "numpy"\n[mqtt]\nurl = "mqtt://localhost:1"\n')
+    service = Service(read_service_config(config), config.parent)
+    service._outbox.restore([], ["7:a"])
+    service._mqtt._connection_count = 1  # accepted, and not subscribed
+    service._receive([])
+    service._outbox.put(1, [], ["1:b"])
+    service._mqtt._connection_count = 2
+    service._receive([])
+    assert service._outbox.forgettable < 0
+    assert service._outbox._repeats_left == 2000
+    service._store.close(0)
+
+
 def test_removed_topics_are_unsubscribed(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
@@ -114,3 +146,33 @@ def test_a_reload_signal_during_startup_does_not_end_the_service(
     finally:
         signal.signal(signal.SIGHUP, before)
     assert len(read) == 1
+
+
+def test_a_reload_signal_during_a_reload_is_not_lost(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = bundle_path.parent / "service.toml"
+    config.write_text(f'bundle = "{bundle_path.name}"\n[mqtt]\nurl = "mqtt://localhost:1"\n')
+    runs: list[bool] = []  # of each service in turn: whether it was stopped before it ran
+    made: list[object] = []
+
+    class Stub:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.stopped = False
+            made.append(self)
+            if len(made) == 2:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+        def stop(self) -> None:
+            self.stopped = True
+
+        def run(self) -> None:
+            runs.append(self.stopped)
+            if not self.stopped:
+                os.kill(os.getpid(), signal.SIGHUP if len(made) == 1 else signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("edge_lstm.service.runner.Service", Stub)
+    try:
+        serve(config)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert runs == [False, True, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +126,5 @@ def test_a_failed_self_test_is_a_backend_error_with_exit_code_65(
         load_verified(Bundle.from_bytes(pack(sound.manifest, content), "tank.elstm"), "numpy", "float32")
     assert isinstance(caught.value, BackendError)
     assert caught.value.exit_code == 65
+    copy = pickle.loads(pickle.dumps(caught.value))  # as a pool of processes does with an error of a worker
+    assert (type(copy), str(copy), copy.verdict) == (SelfTestError, str(caught.value), caught.value.verdict)

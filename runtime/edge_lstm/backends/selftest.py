@@ -70,6 +70,10 @@ class SelfTestError(BackendError):
         super().__init__(message, hint)
         self.verdict = verdict
 
+    def __reduce__(self) -> tuple[type[SelfTestError], tuple[str, str, Verdict]]:
+        """For a pool of processes, which pickles the error of a worker."""
+        return SelfTestError, (self.message, self.hint, self.verdict)
+
 
 def initial_states(contract: Contract, batch: int) -> list[Floats]:
     """The start states of `batch` streams, (batch, *shape) each."""

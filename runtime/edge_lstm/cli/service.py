@@ -29,7 +29,10 @@ def run(config: Path) -> None:
     defer_rarely_used()
     from edge_lstm.service.runner import serve
 
-    serve(config)
+    try:
+        serve(config)
+    finally:
+        gc.enable()  # where the config was refused
 
 
 @click.command()

@@ -5,8 +5,9 @@ A batch is done when the broker has confirmed all its predictions. Then the stor
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 Outgoing = tuple[str, bytes]  # topic, payload
@@ -18,7 +19,8 @@ class Outbox:
     An acknowledged message may come again while the acknowledgement could have got lost. A batch is acknowledged before
     the predictions of the next batch are sent, on the same connection. So once one of those is confirmed, earlier
     batches cannot come again. On a new connection the broker first repeats messages of the earlier one. So their
-    identities are kept until enough messages have come (`expect_repeats`).
+    identities are kept until enough messages have come (`expect_repeats`). After as many messages of one connection,
+    a batch cannot come again either, even if no prediction was published.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class Outbox:
         self._count = 0  # of these
         self._identities: dict[str, int] = {}  # -> batch
         self._by_batch: deque[tuple[int, Sequence[str]]] = deque()
-        self._settled = 0  # the last batch whose predictions, at least one, were all confirmed
+        self._identity_count = 0  # in `_by_batch`
+        self._acknowledged = -1  # the last batch whose acknowledgements the broker has
+        self._most_repeated = math.inf  # messages; known from the first connection on
         self._repeats_left = 0  # messages to come on this connection before anything is forgotten
         self._forgotten = 0  # the last batch that was forgettable before that
 
@@ -50,6 +54,8 @@ class Outbox:
         if identities:  # none if readings have times of their own: such entries would never be removed
             self._identities.update(dict.fromkeys(identities, batch))
             self._by_batch.append((batch, identities))
+            self._identity_count += len(identities)
+            self._forget_old()
         if messages:
             self._open[batch] = set(self._publish(messages))
             self._count += len(messages)
@@ -64,7 +70,7 @@ class Outbox:
     def expect_repeats(self, messages: int) -> None:
         """The connection is new: its first messages, at most so many, may be repeats. Forget nothing before."""
         self._forgotten = self.forgettable
-        self._repeats_left = messages
+        self._repeats_left = self._most_repeated = messages
 
     def knows(self, identity: str) -> bool:
         """Whether this message was processed and may have come again."""
@@ -87,16 +93,24 @@ class Outbox:
     @property
     def forgettable(self) -> int:
         """The last batch whose incoming messages cannot come again."""
-        return self._forgotten if self._repeats_left > 0 else self._settled - 1
+        return self._forgotten if self._repeats_left > 0 else self._acknowledged
 
     def _close(self, batch: int) -> None:
         del self._open[batch]
-        self._settled = max(self._settled, batch)
-        while self._by_batch and self._by_batch[0][0] <= self.forgettable:
-            number, identities = self._by_batch.popleft()
-            self._forget(number, identities)
+        self._acknowledged = max(self._acknowledged, batch - 1)
+        self._forget_old()
 
-    def _forget(self, batch: int, identities: Iterable[str]) -> None:
-        for identity in identities:
-            if self._identities.get(identity) == batch:  # a later batch may have had the same one
-                del self._identities[identity]
+    def _forget_old(self) -> None:
+        """Forget the identities of messages that cannot come again."""
+        while self._by_batch:
+            batch, identities = self._by_batch[0]
+            newer = self._identity_count - len(identities)
+            if self._repeats_left <= 0 and newer >= self._most_repeated:
+                self._acknowledged = max(self._acknowledged, batch)
+            if batch > self.forgettable:
+                return
+            self._by_batch.popleft()
+            self._identity_count = newer
+            for identity in identities:
+                if self._identities.get(identity) == batch:  # a later batch may have had the same one
+                    del self._identities[identity]

@@ -52,7 +52,7 @@ def serve(config: Path) -> None:
                 return
             hangups.clear()
             service = _reloaded(service, config, manager)
-            if ended:
+            if ended or hangups:
                 service.stop()  # the signal came while there was no service
 
 

@@ -60,7 +60,10 @@ class _OpenedFiles(NamedTuple):
         bundle = Bundle.open(folder / config.bundle)
         if config.trust is not None:
             require_trusted_signature(bundle, folder / config.trust)
-        return cls(bundle, config.mqtt.options(folder))
+        access = config.mqtt.options(folder)
+        if access.tls is not None:
+            access.tls.context()  # before the database, which drops the states of another bundle
+        return cls(bundle, access)
 
 
 class Service:
@@ -118,6 +121,7 @@ class Service:
         self._inbox = Inbox()
         self._stopping = False
         self._connection = 0  # number of the one that is in use
+        self._is_announced = False  # whether it is logged and published
         self.predictions = 0
         self.stats = ServiceStats()
         backend = self._predictor.backend
@@ -172,13 +176,15 @@ class Service:
         return min(max(self._committer.saved_at + self.config.commit_interval_s - time.monotonic(), 0.0), _POLL_S)
 
     def _receive(self, messages: Sequence[Message]) -> None:
-        if self._mqtt.connection_count != self._connection and self._mqtt.connected:
-            self._connection = self._mqtt.connection_count
+        if self._mqtt.connection_count != self._connection:  # a broker repeats messages before it confirms topics
+            self._connection, self._is_announced = self._mqtt.connection_count, False
+            self._inbox.keep_only(self._connection)
+            self._outbox.expect_repeats(max(_LEAST_REPEATED, 2 * self.config.mqtt.receive_maximum))
+        if self._mqtt.connected and not self._is_announced:
+            self._is_announced = True
             log.info("connected address=%s", self._mqtt.address)
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
             self._mqtt.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
-            self._inbox.keep_only(self._connection)
-            self._outbox.expect_repeats(max(_LEAST_REPEATED, 2 * self.config.mqtt.receive_maximum))
         self._inbox.add(messages)
 
     def _process(self, messages: list[Message]) -> None:
@@ -188,7 +194,7 @@ class Service:
         predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
         self._committer.begin_batch([reading.stream for reading in readings])
         if self._exactly_once:
-            identities = [message_identity(message) for message in messages] if self._identifies_messages else []
+            identities = self._identities(messages)
             if not self._committer.commit(predictions, identities, readings):
                 return
             self._outbox.put(self._committer.batch, predictions, identities)
@@ -198,6 +204,12 @@ class Service:
         self._evict()
         self.predictions += 0 if steps is None else len(steps.order)
         self.stats.processed(len(readings), time.monotonic() - begun)
+
+    def _identities(self, messages: Sequence[Message]) -> list[str]:
+        """Those of the messages that may come again and are recognized by nothing else."""
+        if not self._identifies_messages:
+            return []
+        return [message_identity(message) for message in messages if message.qos]
 
     def _to_publish(self, steps: Steps) -> Steps:
         """The steps whose predictions are published; corrections always are."""

@@ -95,18 +95,21 @@ class Store:
         self._sync = sync
         try:
             self._database = self._open_or_replace()
-            found = self._database.execute("select id from bundle").fetchone()
-            if found != (bundle_id,):
-                self._change_bundle(bundle_id, found[0] if found else None)
-            self._require_layout(layout)
-            self._begin_span((bundle_id, *rules))
-            self._preallocate_log()
-            counted = self._database.execute("select count(*), total(count) from history").fetchone()
+            with contextlib.ExitStack() as on_failure:  # a file that stays open cannot be opened again
+                on_failure.callback(self._database.close)
+                found = self._database.execute("select id from bundle").fetchone()
+                if found != (bundle_id,):
+                    self._change_bundle(bundle_id, found[0] if found else None)
+                self._require_layout(layout)
+                self._begin_span((bundle_id, *rules))
+                self._preallocate_log()
+                (counted,) = self._database.execute("select total(count) from history").fetchone()
+                on_failure.pop_all()
         except (sqlite3.OperationalError, OSError) as error:
             raise EdgeLstmError(
                 f"expected to open the state database at {path}, found: {error}", _hint(error)
             ) from None
-        self._history_count = int(counted[1])
+        self._history_count = int(counted)
 
     def _open_or_replace(self) -> sqlite3.Connection:
         try:
@@ -178,7 +181,6 @@ class Store:
         if found is not None and found[0] == digest:
             return
         if found is not None and self.count():
-            self._database.close()
             raise _other_layout(self._path, layout, digest, *found)
         with self._transaction():  # a new file, no rows, or rows of release 0.1.0, which stored no layout
             self._database.execute("delete from layouts")
@@ -247,6 +249,7 @@ class Store:
         Raises StoreFullError if the disk refuses at present, EdgeLstmError if the file is damaged. Nothing is changed
         then.
         """
+        history_count = self._history_count
         try:
             with self._transaction():
                 self._database.executemany(_UPSERT_ROW, rows)
@@ -261,6 +264,7 @@ class Store:
                 if self._history and readings:
                     self._append_history(batch, readings)
         except sqlite3.OperationalError as error:
+            self._history_count = history_count  # the transaction was rolled back
             self._checkpoint()
             raise StoreFullError(
                 f"expected to commit states to {self._path}, found: {error}",

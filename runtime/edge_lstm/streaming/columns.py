@@ -44,9 +44,8 @@ def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
     float32, int64, uint64 = np.dtype("f4"), np.dtype("i8"), np.dtype("u8")
     first = first_record(contract)
     record = first.dtype
-    interval = np.dtype(
-        [("interval", "f8"), ("newest", "f8"), ("value", "f8", (features,)), ("count", "u4", (features,))]
-    )
+    in_interval = [("interval", "f8"), ("newest", "f8"), ("value", "f8", (features,)), ("count", "u4", (features,))]
+    interval = np.dtype(in_interval if grid else [])  # without a grid it takes no memory
     sample = np.dtype([("time", "f8"), ("id", "u8"), ("given", "f4", (features,)), ("revision", "u2")])
     no_interval = (np.nan, np.nan, 0.0, 0) if grid else None
     return [

@@ -42,6 +42,16 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_refused_service_leaves_garbage_collection_enabled(tmp_path: Path) -> None:
+    script = (
+        "import gc, sys; from edge_lstm.cli.main import main\n"
+        "try: main(['run', sys.argv[1]])\n"
+        "except SystemExit as end: print(end.code, gc.isenabled())"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "none.toml")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1 True\n"
+
+
 def test_help_lists_the_commands_in_the_order_of_use() -> None:
     lines = edge_lstm("--help").stdout.splitlines()
     verbs = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -228,6 +230,39 @@ def test_history_keeps_the_newest_readings_in_order(tmp_path: Path) -> None:
     assert kept == readings[-len(kept) :]
     with pytest.raises(EdgeLstmError, match="expected a state database"):
         read_history(tmp_path / "none.db", "bundle-1")
+
+
+def test_history_is_complete_after_commits_that_a_full_disk_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 0))  # a short log
+    store = open_store(tmp_path, kept=50)
+    readings = [Reading("a", 1e9 + index, {"level": 1.0}) for index in range(10)]
+    store.commit(1, [], [], 0, [], 0, readings)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "state.db-wal").stat().st_size, former[1]))
+    try:  # each is refused at the end of its transaction
+        for _ in range(20):
+            with pytest.raises(StoreFullError):
+                store.commit(2, [("a", bytes(90_000))], [], 1, [], 0, readings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    for batch in range(2, 8):
+        store.commit(batch, [], [], batch, [], 0, readings)
+    store.close(8)
+    assert len(read_history(tmp_path / "state.db", "bundle-1")[0]) == 70
+
+
+def test_a_store_that_was_refused_leaves_the_file_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(store: Store, stepped_by: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_begin_span", refuse)
+        with pytest.raises(EdgeLstmError, match="found: database or disk is full") as caught:
+            open_store(tmp_path)
+    open_store(tmp_path).close(0)
+    assert caught.value.__traceback__ is not None  # it holds the refused store, as during a reload
 
 
 def test_history_is_returned_for_one_bundle_and_its_rules(tmp_path: Path) -> None:

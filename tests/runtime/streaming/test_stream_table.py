@@ -40,6 +40,14 @@ def test_every_array_of_the_table_is_a_declared_column() -> None:
     assert arrays == StreamTable.__annotations__.keys() - {"states"}
 
 
+def test_a_table_without_a_grid_has_no_memory_for_open_intervals() -> None:
+    sampling = Sampling(60.0, 600.0, grid=True)
+    tables = [StreamTable(contract_of(random_network())), StreamTable(contract_of(random_network(), sampling=sampling))]
+    for table in tables:
+        table.slot("a")
+    assert [table.open_interval.nbytes > 0 for table in tables] == [False, True]
+
+
 def test_a_reused_slot_starts_with_the_start_value_of_every_column() -> None:
     contract = contract_of(random_network(), sampling=Sampling(60.0, 600.0, grid=True))
     table = StreamTable(contract, depth=2, window=4)
