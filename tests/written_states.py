@@ -20,7 +20,7 @@ from edge_lstm.foundation.config import read_toml
 from edge_lstm.service.codecs import message_codecs
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.store import SteppingRules, Store, read_history
-from edge_lstm.streaming.columns import row_layout
+from edge_lstm.streaming.stream_table import StreamTable
 
 WRITTEN = Path(__file__).parent / "fixtures/written_by_0_1_0"
 STATES = ("anomaly", "rewind", "outbox", "classify", "estimate")
@@ -51,7 +51,7 @@ class Opened:
             self.streams = [name for (name,) in connection.execute("select stream from streams order by stream")]
             self.filters = [name for (name,) in connection.execute("select filter from subscribed order by filter")]
         connection.close()
-        layout = row_layout(self.bundle.contract)
+        layout = StreamTable(self.bundle.contract).layout
         self.store = Store(database, self.bundle.id, layout, self.config.history, rules=rules)
         self.last_batch, self.unsent, self.unacknowledged = self.store.load()
         self.predictor = Predictor.of(

@@ -20,8 +20,8 @@ from edge_lstm.service.config import ServiceConfig, read_service_config
 from edge_lstm.service.runner import serve
 from edge_lstm.service.service import Service
 from edge_lstm.service.store import Store
-from edge_lstm.streaming.columns import row_layout
 from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.stream_table import StreamTable
 from tests.deadline import wait_until
 
 Make = Callable[..., Any]
@@ -65,7 +65,7 @@ def test_a_reload_survives_a_deleted_password_file(
 @pytest.mark.parametrize("known", [True, False])
 def test_a_lost_session_is_noticed_even_without_history(bundle_path: Path, known: bool) -> None:
     bundle = Bundle.open(bundle_path)
-    store = Store(bundle_path.parent / "state.db", bundle.id, row_layout(bundle.contract))
+    store = Store(bundle_path.parent / "state.db", bundle.id, StreamTable(bundle.contract).layout)
     store.commit(1, [("tank-0", b"")] if known else [], [], 0, [], 0)
     store.close(1)
     config = bundle_path.parent / "service.toml"

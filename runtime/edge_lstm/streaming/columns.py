@@ -86,11 +86,6 @@ def first_record(contract: Contract) -> Records:
     return record
 
 
-def row_layout(contract: Contract) -> str:
-    """The layout of the contract's stored rows, which depth and window do not change; see `layout_of`."""
-    return layout_of(columns_of(contract, 0, 0))
-
-
 def layout_of(columns: Iterable[Column]) -> str:
     """The layout of a stored row: a line for each number or array in it, as name, type and shape.
 

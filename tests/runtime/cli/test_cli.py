@@ -21,7 +21,7 @@ from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.service.runner import _freeze_garbage_collector
 from edge_lstm.service.store import SteppingRules, Store
-from edge_lstm.streaming.columns import row_layout
+from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
 
@@ -125,7 +125,7 @@ def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path:
     told = {}
     for rules in (SteppingRules(0, 0), SteppingRules(8, 256)):
         path = tmp_path / f"{rules.max_rewind}-{rules.window}.db"
-        store = Store(path, bundle.id, row_layout(bundle.contract), 100, rules=rules)
+        store = Store(path, bundle.id, StreamTable(bundle.contract).layout, 100, rules=rules)
         store.commit(1, [], [], 0, [], 0, readings)
         store.close(1)
         told[rules] = edge_lstm("replay", bundle_path, "--history", path, "--json").stdout.splitlines()

@@ -13,7 +13,7 @@ from edge_lstm.mqtt.connection import Message
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.service import Service
 from edge_lstm.service.store import Store
-from edge_lstm.streaming.columns import row_layout
+from edge_lstm.streaming.stream_table import StreamTable
 
 BATCHES = 16
 START = 1_700_000_000
@@ -76,4 +76,4 @@ def test_a_service_records_the_layout_of_its_own_rows(service: Service, tmp_path
     with sqlite3.connect(tmp_path / "state.db") as database:
         found = database.execute("select description from layouts").fetchall()
     database.close()
-    assert found == [(row_layout(service._predictor.contract),)]
+    assert found == [(StreamTable(service._predictor.contract).layout,)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.bundle.contract import Feature, Sampling
-from edge_lstm.streaming.columns import columns_of, row_layout
+from edge_lstm.streaming.columns import columns_of
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
@@ -111,7 +111,7 @@ def test_the_layout_describes_every_stored_field() -> None:
         "seen[window] <u8",
         "calibration[calibrated,0] <f4",
     ]
-    assert row_layout(contract) == StreamTable(contract).layout == table.layout
+    assert StreamTable(contract).layout == table.layout
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says what memory is taken")
