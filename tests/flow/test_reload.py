@@ -17,9 +17,9 @@ from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.service.config import ServiceConfig, read_service_config
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.runner import serve
 from edge_lstm.service.service import Service
-from edge_lstm.service.store import Store
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.deadline import wait_until
@@ -87,7 +87,7 @@ def test_unusable_certificates_leave_the_states_of_another_bundle(bundle_path: P
     with pytest.raises(EdgeLstmError, match=r"expected certificates in PEM at .*ca\.pem"):
         Service(read_toml(config, ServiceConfig), config.parent)
     store = Store(state, "another bundle", "layout")
-    assert store.row("tank-0") == b"row"
+    assert store.row("tank-0") == (b"row", "layout")
     store.close(1)
 
 

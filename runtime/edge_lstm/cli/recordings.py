@@ -79,7 +79,8 @@ def replay(
     from edge_lstm.messages.encoder import encode_prediction
     from edge_lstm.recordings.replay import predictions_csv, states, until
     from edge_lstm.recordings.replay import replay as predictions_of
-    from edge_lstm.service.store import SteppingRules, read_history
+    from edge_lstm.service.database.history_reader import read_history
+    from edge_lstm.service.database.spans import SteppingRules
     from edge_lstm.streaming.predictor import Predictor
 
     opened = Bundle.open(bundle)

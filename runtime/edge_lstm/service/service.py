@@ -29,14 +29,16 @@ from edge_lstm.mqtt.received import Message
 from edge_lstm.service.codecs import message_codecs, publish_properties
 from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.database.spans import SteppingRules
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.inbox import Inbox
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.refusal import refusal_payload, refusal_topic
 from edge_lstm.service.stats import ServiceStats
-from edge_lstm.service.store import SteppingRules, Store
 from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.row_format import StoredRow
 from edge_lstm.streaming.step_results import Steps
 
 log = logging.getLogger(__name__)
@@ -229,7 +231,7 @@ class Service:
             self._manager.alive()  # a full disk is waited for; a disk that hangs is not
         return True
 
-    def _row(self, stream: str) -> bytes | None:
+    def _row(self, stream: str) -> StoredRow | None:
         return self._store.row(stream)
 
     def _evict(self) -> None:
@@ -245,6 +247,7 @@ class Service:
         now, committer = time.monotonic(), self._committer
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
+        self._store.compact_history()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 
@@ -270,6 +273,7 @@ class Service:
             **self._predictor.totals,
             **self._reader.counts,
             "predictions": self.predictions,
+            "damaged": self._store.damaged,
             "malformed": connection["malformed"],
             "shed": connection["shed"],
             "unwanted": connection["refused"],
