@@ -66,7 +66,8 @@ def test_a_reload_survives_a_deleted_password_file(
 def test_a_lost_session_is_noticed_even_without_history(bundle_path: Path, known: bool) -> None:
     bundle = Bundle.open(bundle_path)
     store = Store(bundle_path.parent / "state.db", bundle.id, StreamTable(bundle.contract).layout)
-    store.commit(1, [("tank-0", b"")] if known else [], [], 0, [], 0)
+    if known:
+        store.commit(1, [("tank-0", b"")], [], 0, [], 0)
     store.close(1)
     config = bundle_path.parent / "service.toml"
     config.write_text(f'bundle = "{bundle_path.name}"\nhistory = 0\n[mqtt]\nurl = "mqtt://localhost:1"\n')

@@ -22,6 +22,8 @@ _MOST_COMPACTED = 512  # readings that move into chunks at once
 _MOST_COMPACTED_BYTES = 1 << 17
 _SLICE = 64  # readings that one call of `compact` takes; a batch of more readings is taken whole
 _SLICE_BYTES = 1 << 15
+_MOST_DELETED = 100  # chunks or batches, at one commit
+_ENOUGH = 0.9  # of the bytes: so much is kept after a deletion
 _DAY_S = 86_400
 
 
@@ -40,6 +42,7 @@ class History:
     def __init__(self, database: sqlite3.Connection, limits: HistoryLimits) -> None:
         self._database, self.limits = database, limits
         self._compact_at_once = max(1, min(_MOST_COMPACTED, limits.readings // 4))
+        self._deleting = False  # whether too much is stored, until enough is deleted
         self._ready = False  # whether the next commit writes the chunks
         self._entries: dict[str, list[tuple[int, str]]] = {}  # by stream: batch and JSON of each
         self._damaged: list[tuple[int, int, object]] = []  # batch, time of its commit, content
@@ -68,6 +71,8 @@ class History:
         if self._ready:
             self._write_chunks()
         if self._count > 2 * self.limits.readings or self._size > self._most_bytes:
+            self._deleting = True
+        if self._deleting:
             self._delete_oldest()
 
     @property
@@ -79,7 +84,7 @@ class History:
 
         A call reads about 64 readings. It does nothing while few readings are outside of chunks.
         """
-        if self._ready or self._raw_count < 2 * self._compact_at_once:
+        if self._ready or not self.limits.readings or self._raw_count < 2 * self._compact_at_once:
             return
         rows = self._database.execute(
             "select batch, time, checksum, facts, readings from history where batch > ? "
@@ -130,14 +135,19 @@ class History:
         self._database.execute("delete from history where batch <= ?", (self._last_read,))
         streams = list(self._entries)
         self._begin_segment()
-        for stream in streams:
-            self._delete_beyond_stream_limits(stream)
+        if self.limits.per_stream is not None or self._size > self._most_bytes / 2:
+            for stream in streams:
+                self._delete_beyond_stream_limits(stream)
         if self.limits.days is not None:
             self._database.execute("delete from chunks where time < ?", (time.time() - _DAY_S * self.limits.days,))
         self.measure()
 
     def _delete_beyond_stream_limits(self, stream: str) -> None:
         most, most_bytes = self.limits.per_stream or self.limits.readings, self._most_bytes / 2
+        sums = self._database.execute("select total(count), total(size) from chunks where stream = ?", (stream,))
+        count, size = sums.fetchone()
+        if count <= most and size <= most_bytes:
+            return
         newest_first = "select id, count, size from chunks where stream = ? order by until desc"
         count = size = 0
         for number, readings, length in list(self._database.execute(newest_first, (stream,))):
@@ -147,19 +157,28 @@ class History:
             size += length
 
     def _delete_oldest(self) -> None:
-        """Delete chunks, then batches, until all is within the limits: rarely, and then many at once."""
+        """Delete the oldest chunks, or else batches, a hundred at a commit, until all is within the limits."""
+        left = _MOST_DELETED
         for table, number, size in (("chunks", "id", "size"), ("history", "batch", "length(readings)")):
-            newest = self._database.execute(f"select max({number}) from {table}").fetchone()[0] or 0
-            chosen = f"select {number}, count, {size} from {table} where {number} < ? order by {number}"
-            for key, count, length in list(self._database.execute(chosen, (newest,))):
-                if self._count - count < self.limits.readings and self._size <= 0.9 * self._most_bytes:
+            # never the newest one: values of the service are beside it
+            chosen = f"""
+                select {number}, count, {size} from {table} where {number} < (select max({number}) from {table})
+                order by {number} limit {left}
+            """
+            for key, count, length in list(self._database.execute(chosen)):
+                if self._count - count < self.limits.readings and self._size <= _ENOUGH * self._most_bytes:
+                    self._deleting = False
                     return
                 self._database.execute(f"delete from {table} where {number} = ?", (key,))
                 self._count -= count
                 self._size -= length
+                left -= 1
                 if table == "history":
                     self._raw_count -= count
                     self._begin_segment()  # it may hold this batch
+            if not left:
+                return
+        self._deleting = False
 
     def rolled_back(self) -> None:
         """Note that the transaction was rolled back. The chunks wait for a later one: the disk may be full."""

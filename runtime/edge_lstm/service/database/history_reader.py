@@ -57,7 +57,13 @@ def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple
             "copy the file of a stopped service, and use the copy",
         ) from None
     within = [one for one in placed if span.since <= one.batch < span.until]
-    return list(_readings(within, [gap for gap in gaps if span.since <= gap.batch < span.until])), span.rules
+    readings = list(_readings(within, [gap for gap in gaps if span.since <= gap.batch < span.until]))
+    if stream is not None and not readings:
+        raise EdgeLstmError(
+            f"expected readings of the stream {stream} in {path}, found none of bundle {bundle_id}",
+            "name a stream that the service predicted; its topic or payload has the name",
+        )
+    return readings, span.rules
 
 
 def _placed(database: sqlite3.Connection, form: int, stream: str | None, gaps: list[_Gap]) -> Iterator[_Placed]:
