@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_lstm.service.database.schema import PAGE_BYTES, transaction
@@ -26,16 +27,17 @@ def move_file_aside(path: Path, error: sqlite3.Error) -> None:
     log.error("state database damaged, every stream starts cold kept=%s error=%s", aside, error)
 
 
-def set_aside(database: sqlite3.Connection, kind: str, name: str, content: object, delete: str, key: object) -> bool:
-    """Copy damaged content into the table `damaged`, and delete it by the statement `delete` for the value `key`.
+def set_aside(database: sqlite3.Connection, kind: str, found: Sequence[tuple[str, object]], delete: str) -> bool:
+    """Copy damaged content (name, bytes) into the table `damaged`, and delete each by the statement `delete` of a name.
 
     The newest 100 are kept. Returns False where the disk refuses that at present: the content then stays.
     """
+    now = int(time.time())
+    rows = [(kind, name, now, content) for name, content in found]
     with contextlib.suppress(sqlite3.OperationalError), transaction(database):
-        found = kind, name, int(time.time()), content
-        database.execute("insert into damaged (kind, name, time, content) values (?, ?, ?, ?)", found)
+        database.executemany("insert into damaged (kind, name, time, content) values (?, ?, ?, ?)", rows)
         database.execute("delete from damaged where id <= (select max(id) from damaged) - ?", (_MOST_KEPT,))
-        database.execute(delete, (key,))
+        database.executemany(delete, [(name,) for name, _ in found])
         return True
     return False
 

@@ -48,7 +48,7 @@ def rules_of(text: str) -> SteppingRules:
 def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: SteppingRules) -> None:
     """Record that batches from `first` on are stepped by this bundle and these rules."""
     last = database.execute("select bundle, rules from spans order by since desc limit 1").fetchone()
-    if last is None or last[0] != bundle or json.loads(last[1]) != rules._asdict():
+    if last is None or last[0] != bundle or {**SteppingRules()._asdict(), **json.loads(last[1])} != rules._asdict():
         database.execute("insert or replace into spans values (?, ?, ?)", (first, bundle, rules_text(rules)))
 
 

@@ -171,7 +171,7 @@ class Store:
                 continue
             self._damaged_batches += 1
             log.error("unsent predictions damaged, they are not published batch=%d", batch)
-            set_aside(self._database, "unsent", str(batch), content, "delete from unsent where batch = ?", batch)
+            set_aside(self._database, "unsent", [(str(batch), content)], "delete from unsent where batch = ?")
         unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
         return self._batch, batches, unacknowledged
 

@@ -23,6 +23,9 @@ _UPSERT = """
 """
 
 
+_MOST_NAMED = 20  # damaged rows in the log, at once
+
+
 class Totals(NamedTuple):
     """Of all rows: how many, and the sum of their checksums."""
 
@@ -46,31 +49,26 @@ class StreamRows:
         self._layouts: dict[int, str] = {}
         self._layout = layout
         self._number = 0  # of that layout
-        self._used_layouts: list[int] = []  # by rows, when they were last measured
+        self._used_layouts: set[object] = set()  # by rows, when they were checked
 
     def check(self, values: Mapping[str, str]) -> None:
-        """Compare count and checksums with those of the last commit, and set aside every row that is damaged then."""
-        found = self._measured()
-        if ROWS in values and found != Totals(int(values[ROWS]), int(values[ROWS_CHECKSUM])):
+        """Check every row, and compare their count and checksums with those of the last commit."""
+        count = checksum = 0
+        used, damaged = set(), []
+        for stream, layout, kept, row in self._database.execute("select stream, layout, checksum, row from streams"):
+            if not _is_right(stream, layout, kept, row):
+                damaged.append((stream, row))
+            count += 1
+            checksum += kept if isinstance(kept, int) else 0
+            used.add(layout)
+        self.totals, self._used_layouts = Totals(count, checksum), used
+        if ROWS in values and self.totals.values.items() - values.items():
             log.error(
                 "streams were lost or changed outside of a commit, lost ones start cold expected=%s found=%d",
                 values[ROWS],
-                found.rows,
+                count,
             )
-            for stream, layout, kept, row in list(
-                self._database.execute("select stream, layout, checksum, row from streams")
-            ):
-                if not _is_right(stream, layout, kept, row):
-                    self._set_aside(stream, row)
-            found = self._measured()
-        self.totals = found
-
-    def _measured(self) -> Totals:
-        by_layout = list(
-            self._database.execute("select layout, count(*), coalesce(sum(checksum), 0) from streams group by layout")
-        )
-        self._used_layouts = [layout for layout, _, _ in by_layout]
-        return Totals(sum(count for _, count, _ in by_layout), sum(checksum for _, _, checksum in by_layout))
+        self._set_aside(damaged)
 
     def open_layouts(self) -> None:
         """Record the layout of new rows, and drop those that no row has. Runs inside a transaction."""
@@ -84,7 +82,7 @@ class StreamRows:
     def delete_all(self) -> None:
         """Delete every row. Runs inside a transaction."""
         self._database.execute("delete from streams")
-        self.totals, self._used_layouts = Totals(), []
+        self.totals, self._used_layouts = Totals(), set()
 
     def read(self, stream: str) -> StoredRow | None:
         """The row of the stream. None: a new stream, or one whose row is damaged; that is logged."""
@@ -94,15 +92,19 @@ class StreamRows:
             return None
         layout, kept, row = found
         if layout not in self._layouts or not _is_right(stream, layout, kept, row):
-            self._set_aside(stream, row)
+            self._set_aside([(stream, row)])
             return None
         return StoredRow(row, self._layouts[layout])
 
-    def _set_aside(self, stream: str, row: object) -> None:
-        self.damaged += 1
-        log.error("row of a stream damaged, it starts cold stream=%s damaged=%d", stream, self.damaged)
-        known = self._known([stream])
-        if set_aside(self._database, "row", stream, row, "delete from streams where stream = ?", stream):
+    def _set_aside(self, damaged: Sequence[tuple[str, object]]) -> None:
+        """Move damaged rows (stream, row) to the table `damaged`. If the disk refuses, they are overwritten."""
+        if not damaged:
+            return
+        for stream, _ in damaged[:_MOST_NAMED]:
+            log.error("row of a stream damaged, it starts cold stream=%s", stream)
+        self.damaged += len(damaged)
+        known = self._known([stream for stream, _ in damaged])
+        if set_aside(self._database, "row", damaged, "delete from streams where stream = ?"):
             self.totals = Totals(self.totals.rows - known.rows, self.totals.checksum - known.checksum)
 
     def write(self, rows: Sequence[tuple[str, bytes]]) -> Totals:
