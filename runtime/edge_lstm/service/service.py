@@ -255,7 +255,8 @@ class Service:
         now, committer = time.monotonic(), self._committer
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
-        self._store.compact_history()
+        if not self._inbox:
+            self._store.compact_history()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 

@@ -235,6 +235,7 @@ class Store:
                     self._database.execute("delete from service where key = ?", (BEGUN,))
         except sqlite3.OperationalError as error:
             self._history.rolled_back()
+            self._rows.rolled_back()
             self._checkpoint()
             raise StoreFullError(
                 f"expected to commit states to {self._path}, found: {error}",
@@ -262,7 +263,7 @@ class Store:
             write_values(self._database, {**values, BATCH: str(batch)})
 
     def compact_history(self) -> None:
-        """A short piece of work that makes the history of one stream quick to find. Call it often."""
+        """Do a short piece of work, so that the readings of one stream are found quickly. Call it often, when idle."""
         self._history.compact()
 
     def _damaged(self, what: str, error: sqlite3.Error) -> EdgeLstmError:

@@ -23,6 +23,7 @@ _UPSERT = """
 """
 
 
+_MOST_RECENT = 10_000  # streams, about 1 MB
 _MOST_NAMED = 20  # damaged rows in the log, at once
 
 
@@ -46,6 +47,7 @@ class StreamRows:
         self._database = database
         self.damaged = 0  # rows that were found damaged
         self.totals = Totals()
+        self._recent: dict[str, int] = {}  # checksums of rows that were written last: most streams step again soon
         self._layouts: dict[int, str] = {}
         self._layout = layout
         self._number = 0  # of that layout
@@ -82,6 +84,7 @@ class StreamRows:
     def delete_all(self) -> None:
         """Delete every row. Runs inside a transaction."""
         self._database.execute("delete from streams")
+        self._recent.clear()
         self.totals, self._used_layouts = Totals(), set()
 
     def read(self, stream: str) -> StoredRow | None:
@@ -103,20 +106,34 @@ class StreamRows:
         for stream, _ in damaged[:_MOST_NAMED]:
             log.error("row of a stream damaged, it starts cold stream=%s", stream)
         self.damaged += len(damaged)
+        self._recent.clear()
         known = self._known([stream for stream, _ in damaged])
         if set_aside(self._database, "row", damaged, "delete from streams where stream = ?"):
             self.totals = Totals(self.totals.rows - known.rows, self.totals.checksum - known.checksum)
 
     def write(self, rows: Sequence[tuple[str, bytes]]) -> Totals:
         """Write the rows of different streams. Returns the totals, which hold once this is committed."""
-        known = self._known([stream for stream, _ in rows])
         number, now = self._number, int(time.time())
         stored = [(stream, number, row_checksum(stream, number, row), now, row) for stream, row in rows]
+        checksums = {row[0]: row[2] for row in stored}
+        recent = self._recent
+        before = [recent[stream] for stream in checksums if stream in recent]
+        known = Totals(len(before), sum(before))
+        if len(before) < len(checksums):
+            others = self._known([stream for stream in checksums if stream not in recent])
+            known = Totals(known.rows + others.rows, known.checksum + others.checksum)
         self._database.executemany(_UPSERT, stored)
+        if len(recent) > _MOST_RECENT:
+            recent.clear()
+        recent.update(checksums)
         return Totals(
-            self.totals.rows + len(stored) - known.rows,
-            self.totals.checksum + sum([row[2] for row in stored]) - known.checksum,
+            self.totals.rows + len(checksums) - known.rows,
+            self.totals.checksum + sum(checksums.values()) - known.checksum,
         )
+
+    def rolled_back(self) -> None:
+        """Note that what was written is not stored."""
+        self._recent.clear()
 
     def _known(self, streams: Sequence[str]) -> Totals:
         """The totals of the stored rows of these streams."""
