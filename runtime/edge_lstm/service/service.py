@@ -123,7 +123,7 @@ class Service:
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
-        self._suspects = _LEAST_REPEATED if self._store.ended_badly else 0
+        self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
         self._stopping = False
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
