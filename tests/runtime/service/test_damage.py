@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.service.database.store import Store
+from edge_lstm.service.database.store import Store, StoreFullError
 
 CHANGED = "streams were lost or changed outside of a commit, lost ones start cold expected=3"
 LAYOUT = "current.time <f8\n"
@@ -108,6 +108,23 @@ def test_a_row_changed_outside_of_a_commit_is_found_at_open(
     store.close(0)
     caplog.clear()
     open_store(tmp_path).close(0)
+    assert caplog.text == ""
+
+
+def test_totals_are_right_after_a_commit_that_a_full_disk_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"1")], [], 0, [], 0)
+    (pages,) = store._database.execute("pragma page_count").fetchone()
+    store._database.execute(f"pragma max_page_count = {pages + 1}")  # what SQLite takes for a full disk
+    with pytest.raises(StoreFullError):
+        store.commit(2, [("a", b"2"), *((f"s{number}", bytes(2000)) for number in range(100))], [], 0, [], 0)
+    store._database.execute("pragma max_page_count = 100000")
+    store.commit(2, [("a", b"3"), ("s1", b"4")], [], 0, [], 0)
+    assert store.count() == 2
+    store.close(0)
+    assert open_store(tmp_path).count() == 2
     assert caplog.text == ""
 
 

@@ -87,8 +87,7 @@ class History:
         if self._ready or not self.limits.readings or self._raw_count < 2 * self._compact_at_once:
             return
         rows = self._database.execute(
-            "select batch, count, time, checksum, facts, readings from history where batch > ? "
-            "and batch < (select max(batch) from history) order by batch",
+            "select batch, count, time, checksum, facts, readings from history where batch > ? order by batch",
             (self._last_read,),
         )
         before = self._read_count, self._read_bytes
@@ -115,7 +114,7 @@ class History:
         self._read_count = self._read_bytes = 0
 
     def _write_chunks(self) -> None:
-        """Replace the batches that were read by chunks of their streams."""
+        """Replace the batches that were read by chunks of their streams. A newer batch is in the table already."""
         # damaged batches are kept unchanged, with a checksum that is never right
         chunks: list[tuple[Any, ...]] = [
             (None, batch, batch, 0, 0, moment, 0, content) for batch, moment, content in self._damaged
