@@ -149,7 +149,8 @@ class StreamRows:
             else:
                 inserted.append((stream, number, found, now, row))
         self._database.executemany(_UPDATE, updated)
-        self._database.executemany(_INSERT, inserted)
+        if inserted:  # seldom
+            self._database.executemany(_INSERT, inserted)
         return Totals(self.totals.rows + len(inserted), checksum)
 
     def _look_up(self, streams: Sequence[str]) -> None:
