@@ -17,6 +17,11 @@ def row_checksum(stream: str, seed: int, row: bytes) -> int:
     return crc32(row, crc32(stream.encode(), seed)) & _BITS | _TOP_BIT
 
 
+def value_checksum(key: str, value: str) -> int:
+    """Of a value of the service."""
+    return crc32(value.encode(), crc32(key.encode())) & _BITS | _TOP_BIT
+
+
 def batch_checksum(batch: int, facts: str | None, content: bytes) -> int:
     """Of one batch of messages or readings, together with its number and the facts beside it."""
     return crc32(content, crc32((facts or "").encode(), batch & 0xFFFFFFFF)) & _BITS | _TOP_BIT

@@ -63,7 +63,6 @@ class StreamRows:
         self._read_layouts()
         count = checksum = 0
         used, damaged = set(), []
-        self._database.text_factory = _any_text
         rows = self._database.execute("select rowid, stream, layout, checksum, row from streams")
         for place, stream, layout, kept, row in rows:
             if not self._is_right(stream, layout, kept, row):
@@ -71,7 +70,6 @@ class StreamRows:
             count += 1
             checksum += kept if isinstance(kept, int) else 0
             used.add(layout)
-        self._database.text_factory = str
         self.totals, self._used_layouts = Totals(count, checksum), used
         if ROWS in values and self.totals.values.items() - values.items():
             log.error(
@@ -170,8 +168,3 @@ class StreamRows:
     def rolled_back(self) -> None:
         """Note that what was written is not stored."""
         self._recent.clear()
-
-
-def _any_text(content: bytes) -> str:
-    """The text, with marks in the place of damaged characters."""
-    return content.decode(errors="replace")
