@@ -140,5 +140,16 @@ def test_a_state_database_is_one_file_of_form_1(name: str, tmp_path: Path) -> No
     database.close()
 
 
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_database_has_form_2_once_it_was_opened(name: str, tmp_path: Path) -> None:
+    open_copy(name, tmp_path).close()
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        texts = [text for (text,) in database.execute("select description from layouts order by id")]
+        assert database.execute("pragma user_version").fetchone() == (2,)
+    database.close()
+    assert texts[0] == ""  # the rows of 0.1.0
+    assert texts[1].startswith("current.time <f8\n")
+
+
 def test_the_folder_stays_small() -> None:
     assert sum(path.stat().st_size for path in WRITTEN.rglob("*") if path.is_file()) < SIZE_LIMIT

@@ -17,6 +17,7 @@ class _Reading(NamedTuple):
     values: Mapping[str, float]
     sequence: str | None = None
     partial: bool = False
+    restart: bool = False
 
 
 class Reading(_Reading):
@@ -26,7 +27,8 @@ class Reading(_Reading):
     `values` maps names of features to numbers in the bundle's units. A feature that is absent, NaN or None is a missing
     value. A category is given by its index. `sequence` is the device's own number or id of the reading, which shows
     whether it was sent before; None: its time shows this. `partial`: the reading has only some values of a sample. Then
-    an absent name comes in a later reading, and only NaN or None is a missing value.
+    an absent name comes in a later reading, and only NaN or None is a missing value. `restart`: the stream's state and
+    time begin again at this reading.
     """
 
     __slots__ = ()
@@ -40,7 +42,19 @@ class Reading(_Reading):
             values: Mapping[str, float | None],
             sequence: str | None = None,
             partial: bool = False,
+            restart: bool = False,
         ) -> Reading: ...
+
+
+class Refusal(NamedTuple):
+    """A reading that was refused for its time. It stepped nothing; the history keeps it.
+
+    `time` is the time that the reading gave (seconds since 1970), `reason` a sentence.
+    """
+
+    stream: str
+    time: float
+    reason: str
 
 
 class Prediction(NamedTuple):

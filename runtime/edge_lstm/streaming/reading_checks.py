@@ -61,7 +61,7 @@ class ReadingChecks:
         """Whether all readings are as the sampler takes them, by passes that run in C; False: look at each of them."""
         if set(map(type, readings)) != _READING:
             return False
-        streams, times, values, sequences, partials = zip(*readings, strict=True)
+        streams, times, values, sequences, partials, *_ = zip(*readings, strict=True)
         if set(map(type, streams)) != _TEXT or not set(map(type, sequences)) <= _TEXT_OR_NONE:
             return False
         if set(map(type, partials)) - _FLAGS:

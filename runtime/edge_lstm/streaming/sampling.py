@@ -124,7 +124,7 @@ class Sampler:
             return _SampleList([], [], [], [], np.zeros((0, len(names)), np.float32))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
-        streams, times, values, sequences, partials = zip(*readings, strict=True)
+        streams, times, values, sequences, partials, *_ = zip(*readings, strict=True)
         if self._grid is None and not any(partials):  # every reading is a sample
             ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]
             given = np.empty((len(readings), len(names)), np.float32)

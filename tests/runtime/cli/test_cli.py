@@ -19,8 +19,9 @@ from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.bundle.contract import Sampling
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.service.database.spans import SteppingRules
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.runner import _freeze_garbage_collector
-from edge_lstm.service.store import SteppingRules, Store
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
@@ -132,6 +133,19 @@ def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path:
         expected = Predictor.of(bundle, "numpy", **rules._asdict()).feed(readings)
         assert told[rules] == [encode_prediction(one, bundle.id) for one in expected]
     assert [len(lines) for lines in told.values()] == [5, 8]
+
+
+def test_one_stream_of_the_history_is_replayed(bundle_path: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    readings = [Reading(f"tank-{step % 2}", 1_700_000_000.0 + 60 * step, {"level": 1.5}) for step in range(9)]
+    store = Store(tmp_path / "state.db", bundle.id, StreamTable(bundle.contract).layout, 100)
+    store.commit(1, [], [], 0, [], 0, readings)
+    store.close(1)
+    found = edge_lstm("replay", bundle_path, "--history", tmp_path / "state.db", "--stream", "tank-1", "--json").stdout
+    expected = Predictor.of(bundle, "numpy").feed(readings[1::2])
+    assert found.splitlines() == [encode_prediction(one, bundle.id) for one in expected]
+    done = edge_lstm("replay", bundle_path, "--history", tmp_path / "state.db", "--stream", "tank-2", code=1)
+    assert "expected readings of the stream tank-2" in done.stderr
 
 
 def test_a_replay_shows_a_stream_before_its_first_step(
