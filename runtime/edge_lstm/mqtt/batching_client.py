@@ -7,6 +7,7 @@ expected in the installed paho; then `StockClient` is used instead.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import struct
 from collections.abc import Mapping, Sequence
@@ -103,8 +104,9 @@ class BatchingClient(StockClient):
         """Bytes from the socket; b"" if the peer has closed. Raises OSError."""
         data = self._sock_recv(_READ_BYTES)
         if hasattr(connection, "pending"):  # TLS returns one record at a time, 16 KiB at most
-            while data and len(data) < _READ_BYTES and connection.pending():
-                data += self._sock_recv(_READ_BYTES)
+            with contextlib.suppress(BlockingIOError):  # a WebSocket's frame that is not complete yet
+                while data and len(data) < _READ_BYTES and connection.pending():
+                    data += self._sock_recv(_READ_BYTES)
         return data
 
     def _keep_rest(self, rest: bytes, needed: int) -> None:

@@ -37,7 +37,7 @@ from edge_lstm.mqtt.options import ConnectionOptions
 from edge_lstm.mqtt.received import Message, ReceivedMessages
 from edge_lstm.mqtt.reconnect import ReconnectTimer
 from edge_lstm.mqtt.send_window import PublishProperties, SendWindow, paho_properties
-from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient
+from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient, tcp_socket
 from edge_lstm.mqtt.topic_cache import EncodedTopics
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,8 @@ class MqttConnection:
         options = self._options
         protocol = MQTTProtocolVersion.MQTTv5 if self._version_5 else MQTTProtocolVersion.MQTTv311
         callbacks = (self._on_arrivals, self._on_confirmed, self._on_refused)
-        client = make_client(options.client, self._client_id, protocol, self._session_expiry_s == 0, *callbacks)
+        clean = self._session_expiry_s == 0
+        client = make_client(options.client, self._client_id, protocol, clean, *callbacks, self.address.path)
         client.connect_timeout = _CONNECT_TIMEOUT_S
         if log.isEnabledFor(logging.DEBUG):
             client.enable_logger(log)  # every packet that paho itself handles
@@ -113,7 +114,7 @@ class MqttConnection:
             client.tls_set_context((options.tls or Tls()).context())
         if options.login is not None:
             if options.login.password and not (self.address.tls or self.address.host in LOOPBACK):
-                log.warning("password goes to the broker unencrypted; use mqtts:// address=%s", self.address)
+                log.warning("password goes to the broker unencrypted; use mqtts:// or wss:// address=%s", self.address)
             client.username_pw_set(options.login.username, options.login.password)
         if options.status_topic is not None:
             client.will_set(options.status_topic, b"offline", qos=1, retain=True)
@@ -127,7 +128,7 @@ class MqttConnection:
     @property
     def encryption(self) -> tuple[str, str] | None:
         """(TLS version, end of the broker's certificate); None if nothing is encrypted or connected."""
-        connection: Any = self._client.socket()
+        connection: Any = tcp_socket(self._client.socket())
         if not self.address.tls or connection is None:
             return None
         certificate: Any = connection.getpeercert() or {}
@@ -329,7 +330,7 @@ class MqttConnection:
 
     def _abort(self) -> None:
         """End this connection ourselves; `poll` makes another."""
-        connection: Any = self._client.socket()
+        connection: Any = tcp_socket(self._client.socket())
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # the broker sends our last will
@@ -371,7 +372,7 @@ class MqttConnection:
 
     def _on_socket_open(self, client: paho.Client, userdata: Any, connection: Any) -> None:
         # a prediction and an acknowledgement are small packets in a row: Nagle's algorithm delays the second by 40 ms
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp_socket(connection).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -447,7 +448,7 @@ class MqttConnection:
     def _on_confirmed(self, packet_ids: Sequence[int]) -> None:
         self._window.confirm(packet_ids)
 
-    def _on_refused(self, packet_id: int, reason: str) -> None:
+    def _on_refused(self, packet_id: int, code: int, reason: str) -> None:
         if not self.counts["refused"]:
             log.error("broker refuses what we publish address=%s reason=%s", self.address, reason)
         self.counts["refused"] += 1
@@ -461,4 +462,4 @@ def _acknowledge_at_once(connection: Any) -> None:
     acknowledges the confirmation of our last prediction. The kernel would delay that by 40 ms.
     """
     if hasattr(socket, "TCP_QUICKACK"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        tcp_socket(connection).setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
