@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import time
@@ -32,8 +31,9 @@ from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.inbox import Inbox
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.outbox import Outbox
-from edge_lstm.service.refusal import refusal_payload, refusal_topic
+from edge_lstm.service.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.stats import ServiceStats
+from edge_lstm.service.status_payload import status_payload
 from edge_lstm.service.store import SteppingRules, Store
 from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.streaming.predictor import Predictor
@@ -109,8 +109,12 @@ class Service:
         )
         last_batch, unsent, processed = self._store.load()
         self._mqtt = self._make_connection(known=last_batch > 0 or self._store.count() > 0)
+        output = config.output
         publish = functools.partial(
-            self._mqtt.publish_many, retain=config.output.retain, properties=publish_properties(config.output)
+            self._mqtt.publish_many,
+            retain=output.retain,
+            properties=publish_properties(output),
+            family=output.topic,
         )
         self._publish_unconfirmed = functools.partial(publish, qos=0)
         self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
@@ -184,7 +188,7 @@ class Service:
             self._is_announced = True
             log.info("connected address=%s", self._mqtt.address)
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
-            self._mqtt.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
+            self._publish_facts(refusal_topic(self.config.mqtt.client_id), refusal_facts(self._refused), retain=True)
         self._inbox.add(messages)
 
     def _process(self, messages: list[Message]) -> None:
@@ -246,7 +250,9 @@ class Service:
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
-            self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
+            self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)
+        for fault in self._mqtt.take_faults():
+            self._report(fault)
 
     def _stats(self) -> dict[str, object]:
         """The payload of the stats topic; docs/predictions.md explains it."""
@@ -258,6 +264,7 @@ class Service:
             "streams_in_memory": len(self._predictor.table),
             "queue": len(self._inbox),
             "unconfirmed": len(self._outbox),
+            "waiting": self._mqtt.waiting,
             "unsaved": len(self._committer.unsaved),
             **self._totals(),
             **self.stats.figures(),
@@ -273,11 +280,18 @@ class Service:
             "malformed": connection["malformed"],
             "shed": connection["shed"],
             "unwanted": connection["refused"],
+            "too_large": connection["too_large"],
+            "dropped": connection["dropped"],
             "sessions_lost": connection["sessions_lost"],
         }
 
     def _report(self, facts: Mapping[str, object]) -> None:
-        self._mqtt.publish(self._own_topic("errors"), json.dumps(facts))
+        self._publish_facts(self._own_topic("errors"), facts)
+
+    def _publish_facts(self, topic: str, facts: Mapping[str, object], *, retain: bool = False) -> None:
+        """Publish facts as JSON, or fewer of them if the broker takes no message of that size. None: an empty one."""
+        payload = status_payload(facts, functools.partial(self._mqtt.fits, topic)) if facts else b""
+        self._mqtt.publish(topic, payload, retain=retain, latest=True)
 
     def _own_topic(self, name: str) -> str:
         return f"edge-lstm/{self.config.mqtt.client_id}/{name}"
