@@ -444,7 +444,10 @@ class MqttConnection:
             return
         if self._expects_session and not flags.session_present:
             self.counts["sessions_lost"] += 1
-            log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
+            text = "broker lost our session: readings sent while we were away are gone"
+            remedy = "enable persistence on the broker, or raise session_expiry_s"
+            log.error("%s; %s address=%s", text, remedy, self.address)
+            self._publisher.faults.append({"error": text, "hint": remedy})
         self._expects_session = self._session_expiry_s > 0
         if self._options.former_topics and flags.session_present:
             client.unsubscribe(list(self._options.former_topics))

@@ -32,6 +32,7 @@ from edge_lstm.service.inbox import Inbox
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.refusal import refusal_facts, refusal_topic
+from edge_lstm.service.sequence_gaps import SequenceGaps
 from edge_lstm.service.stats import ServiceStats
 from edge_lstm.service.status_payload import status_payload
 from edge_lstm.service.store import SteppingRules, Store
@@ -123,6 +124,9 @@ class Service:
         wait = self._wait_for_disk if self._exactly_once else None
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
         self._inbox = Inbox()
+        self._gaps = None if config.input.sequence is None else SequenceGaps(config.max_streams)
+        self._gaps_reported = 0  # of the skipped readings
+        self._gaps_connection = 0  # of the last report
         self._stopping = False
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
@@ -135,6 +139,7 @@ class Service:
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
         mqtt, filters = self.config.mqtt, self.config.input.topic_filters
+        self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
             qos=mqtt.qos if self._exactly_once else 0,
@@ -187,6 +192,7 @@ class Service:
         if self._mqtt.connected and not self._is_announced:
             self._is_announced = True
             log.info("connected address=%s", self._mqtt.address)
+            self._compare_session()
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
             self._publish_facts(refusal_topic(self.config.mqtt.client_id), refusal_facts(self._refused), retain=True)
         self._inbox.add(messages)
@@ -207,7 +213,40 @@ class Service:
             self._publish_unconfirmed(predictions)
         self._evict()
         self.predictions += 0 if steps is None else len(steps.order)
-        self.stats.processed(len(readings), time.monotonic() - begun)
+        self.stats.processed(len(readings), time.monotonic() - begun, readings[-1].time if readings else None)
+        if self._gaps is not None:
+            self._gaps.add(readings)
+
+    def _compare_session(self) -> None:
+        """Report a session that does not go with the states. The connection reports a session that is lost."""
+        granted = self._mqtt.granted
+        if self._is_new and self._exactly_once and granted is not None and granted.session_present:
+            self._report_loudly(
+                "the broker has a session of this client_id, and the state database is new: every stream starts cold",
+                "put the former state database back; if another service uses this client_id, choose another one",
+            )
+        self._is_new = False
+
+    def _report_gaps(self) -> None:
+        """Report readings that never came, by their sequence numbers; once per connection."""
+        gaps, granted = self._gaps, self._mqtt.granted
+        if gaps is None or granted is None or self._gaps_connection == self._connection:
+            return
+        if gaps.skipped > self._gaps_reported:
+            self._gaps_connection = self._connection
+            resumed = granted.session_present
+            self._report_loudly(
+                f"{gaps.skipped} readings never came, by their sequence numbers, the latest gap at {gaps.stream}",
+                "if the service was away, the broker's queue was too short (mosquitto: max_queued_messages 0); "
+                "else the devices send with QoS 0 or skip numbers"
+                if resumed
+                else "the devices send with QoS 0 or skip numbers",
+            )
+        self._gaps_reported = gaps.skipped
+
+    def _report_loudly(self, error: str, hint: str) -> None:
+        log.error("%s; %s", error, hint)
+        self._report({"error": error, "hint": hint})
 
     def _identities(self, messages: Sequence[Message]) -> list[str]:
         """Those of the messages that may come again and are recognized by nothing else."""
@@ -250,6 +289,7 @@ class Service:
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
+            self._report_gaps()
             self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)
         for fault in self._mqtt.take_faults():
             self._report(fault)
@@ -283,6 +323,7 @@ class Service:
             "too_large": connection["too_large"],
             "dropped": connection["dropped"],
             "sessions_lost": connection["sessions_lost"],
+            **({} if self._gaps is None else {"skipped": self._gaps.skipped}),
         }
 
     def _report(self, facts: Mapping[str, object]) -> None:
