@@ -109,7 +109,7 @@ class BatchingClient(StockClient):
             with contextlib.suppress(BlockingIOError):  # a WebSocket's frame that is not complete yet
                 while data and len(data) < _READ_BYTES and connection.pending():
                     data += self._sock_recv(_READ_BYTES)
-        return data
+        return bytes(data)  # paho 2.0 gives a bytearray for a WebSocket
 
     def _keep_rest(self, rest: bytes, needed: int) -> None:
         self._parts, self._parts_bytes, self._needed = [rest] if rest else [], len(rest), needed

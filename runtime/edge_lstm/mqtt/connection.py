@@ -36,6 +36,7 @@ from edge_lstm.mqtt.credentials import Tls
 from edge_lstm.mqtt.options import ConnectionOptions
 from edge_lstm.mqtt.paused_topics import PausedTopics
 from edge_lstm.mqtt.publisher import Publisher, delivery_of
+from edge_lstm.mqtt.reason_codes import UNSPECIFIED
 from edge_lstm.mqtt.received import Message, ReceivedMessages
 from edge_lstm.mqtt.reconnect import ReconnectTimer
 from edge_lstm.mqtt.send_window import Delivery, PublishProperties, PublishRun, paho_properties
@@ -353,6 +354,7 @@ class MqttConnection:
             self._client.loop_misc()
         except Exception:  # paho before 2.2 lets through what a malformed packet raises
             log.exception("connection dropped after a fault address=%s", self.address)
+            self._publisher.connection_lost(UNSPECIFIED, "an answer that is malformed")
             self._abort()
         self._send()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 PACKET_TOO_LARGE = 0x95
-_UNSPECIFIED = 0x80
+UNSPECIFIED = 0x80
 
 _TEXTS = {
-    _UNSPECIFIED: "Unspecified error",
+    UNSPECIFIED: "Unspecified error",
     0x83: "Implementation specific error",
     0x87: "Not authorized",
     0x90: "Topic Name invalid",
