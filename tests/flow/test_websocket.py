@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -87,3 +92,34 @@ def test_a_listener_without_websocket_is_named(mosquitto: Any, listener: Address
     assert caught.value.hint.startswith("check port and path of the broker's WebSocket listener")
     with pytest.raises(EdgeLstmError, match="expected the MQTT 5 broker at mqtt://"):
         connection_to(replace(listener, path=None)).open(2)
+
+
+def answered_ping(listener: socket.socket, answers: list[bytes]) -> None:
+    """A server that accepts one WebSocket, sends a ping and a CONNACK, and keeps the frame that answers the ping."""
+    client, _ = listener.accept()
+    with client:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            request += client.recv(4096)
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
+        assert key is not None
+        accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade"]
+        client.sendall(b"\r\n".join([*lines, b"Sec-WebSocket-Accept: " + accept, b"", b""]))
+        client.recv(4096)  # CONNECT
+        client.sendall(b"\x89\x04ping" + b"\x82\x05\x20\x03\x00\x00\x00")
+        answers.append(client.recv(4096))
+
+
+def test_a_websocket_ping_is_answered_with_a_masked_frame(connection_to: Make) -> None:
+    answers: list[bytes] = []
+    with socket.create_server((HOST, 0)) as server:
+        thread = threading.Thread(target=answered_ping, args=(server, answers))
+        thread.start()
+        connection = connection_to(Address(HOST, server.getsockname()[1], path="/mqtt"))
+        deadline = time.monotonic() + 10
+        while not answers and time.monotonic() < deadline:
+            connection.poll(0.05)
+        thread.join(10)
+    assert answers[0][:2] == b"\x8a\x84", "a pong of four bytes, with the bit that says masked"
+    assert bytes(byte ^ answers[0][2 + at] for at, byte in enumerate(answers[0][6:10])) == b"ping"

@@ -40,7 +40,7 @@ from edge_lstm.mqtt.reason_codes import UNSPECIFIED
 from edge_lstm.mqtt.received import Message, ReceivedMessages
 from edge_lstm.mqtt.reconnect import ReconnectTimer
 from edge_lstm.mqtt.send_window import Delivery, PublishProperties, PublishRun, paho_properties
-from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient, tcp_socket
+from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient, mask_every_frame, tcp_socket
 from edge_lstm.mqtt.topic_cache import EncodedTopics
 
 log = logging.getLogger(__name__)
@@ -429,6 +429,7 @@ class MqttConnection:
     def _on_socket_open(self, client: paho.Client, userdata: Any, connection: Any) -> None:
         # a prediction and an acknowledgement are small packets in a row: Nagle's algorithm delays the second by 40 ms
         tcp_socket(connection).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        mask_every_frame(connection)
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

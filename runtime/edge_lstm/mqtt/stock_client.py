@@ -1,4 +1,4 @@
-"""paho with lists of messages in and out, by its public members and two private ones (`UNKNOWN_PING`, `tcp_socket`)."""
+"""paho with lists of messages in and out, by its public members and a few private ones (mostly for a WebSocket)."""
 
 from __future__ import annotations
 
@@ -142,6 +142,14 @@ class StockClient(paho.Client):
 def tcp_socket(connection: Any) -> Any:
     """The TCP or TLS socket of a connection: paho puts a wrapper around that of a WebSocket."""
     return getattr(connection, "_socket", connection)
+
+
+def mask_every_frame(connection: Any) -> None:
+    """Mask the answers to a WebSocket's pings as well, as a client has to (RFC 6455, 5.1): paho does not, and servers
+    end the connection over it."""
+    make_frame = getattr(connection, "_create_frame", None)
+    if make_frame is not None:
+        connection._create_frame = lambda opcode, data, do_masking=1: make_frame(opcode, bytearray(data), 1)
 
 
 def unknown_ping(client: type[paho.Client] = paho.Client) -> str | None:
