@@ -10,7 +10,7 @@ import pytest
 
 from edge_lstm.diagnostics.broker import limits
 from edge_lstm.diagnostics.finding import Finding
-from edge_lstm.diagnostics.trial_messages import topic_in, topics_of, trial_messages
+from edge_lstm.diagnostics.trial_messages import publishing, receiving, topic_in, topics_of
 from edge_lstm.messages.decoder import InputMapping
 from edge_lstm.messages.topics import matches_filter
 from edge_lstm.mqtt.address import Address
@@ -25,7 +25,8 @@ OPEN = "allow_anonymous true"
 
 def asked(address: Address, folder: Path, **keys: Any) -> dict[str, Finding]:
     config = ServiceConfig("tank.elstm", MqttConfig(str(address), **keys))
-    return {finding.check: finding for finding in trial_messages(config, folder, folder / "state.db")}
+    findings = [*publishing(config, folder, folder / "state.db"), *receiving(config, folder)]
+    return {finding.check: finding for finding in findings}
 
 
 def rules(folder: Path, text: str) -> str:

@@ -38,20 +38,23 @@ class _Answer:
     returned: bool = False  # the message, or another one that the topic filter matches, came back
 
 
-def trial_messages(config: ServiceConfig, folder: Path, state: Path) -> Iterator[Finding]:
-    """Findings about publishing and receiving. `state` is the state database, for the names of streams."""
+def publishing(config: ServiceConfig, folder: Path, state: Path) -> Iterator[Finding]:
+    """Whether the broker takes messages to each topic. `state` is the state database, for the names of streams."""
     mqtt = _newest_protocol(config.mqtt, folder)
-    denied = {
-        topic: answer.refused for topic in topics_of(config, state) if (answer := _publish(mqtt, folder, topic)).refused
-    }
+    answers = {topic: _publish(mqtt, folder, topic).refused for topic in topics_of(config, state)}
+    denied = [f"{topic} ({reason})" for topic, reason in answers.items() if reason]
     if denied:
-        found = ", ".join(f"{topic} ({reason})" for topic, reason in denied.items())
-        yield Finding("publish", "red", f"the broker refuses {found}", _ALLOW_WRITE)
+        yield Finding("publish", "red", f"the broker refuses {', '.join(denied)}", _ALLOW_WRITE)
     elif mqtt.protocol == "5":
         yield Finding("publish", "green", f"{config.output.topic} and the status topics")
     else:
         found = "MQTT 3.1.1 does not say whether the broker takes a message"
         yield Finding("publish", "unknown", found, "use a broker with MQTT 5, or watch the topic of the predictions")
+
+
+def receiving(config: ServiceConfig, folder: Path) -> Iterator[Finding]:
+    """Whether messages of each topic filter of the readings are delivered."""
+    mqtt = _newest_protocol(config.mqtt, folder)
     for topic_filter in config.input.topic_filters:
         yield _reading(mqtt, folder, topic_filter)
 

@@ -67,7 +67,7 @@ class Publisher:
         """`size`: of the window; `largest`: bytes that a packet to this broker may have. Returns whether a message that
         was sent on an earlier connection is larger now."""
         self.largest, self._size = largest, size
-        self.window.size = 1 if self._one_by_one else size
+        self.window.size = size
         self._refused_here, self._last_unkept = False, None
         return largest is not None and any(
             not self.fits(*message.item, message.delivery.properties) for message in self.window.sent
@@ -75,6 +75,8 @@ class Publisher:
 
     def take(self) -> PublishRun | None:
         """The next messages to send; None: nothing waits, or the window is full."""
+        if self._one_by_one:  # beside a status message, which is never waited for
+            self.window.size = 1 + sum(message.number == 0 for message in self.window.sent)
         if self.paused:
             self._attempt()
         while (run := self.window.take()) is not None:

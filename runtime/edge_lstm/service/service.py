@@ -330,7 +330,7 @@ class Service:
         self._publish_facts(self._own_topic("errors"), facts)
 
     def _publish_facts(self, topic: str, facts: Mapping[str, object], *, retain: bool = False) -> None:
-        """Publish facts as JSON, or fewer of them if the broker takes no message of that size. None: an empty one."""
+        """Publish facts as JSON, fewer of them where the broker has a size limit; no facts: an empty message."""
         payload = status_payload(facts, functools.partial(self._mqtt.fits, topic)) if facts else b""
         self._mqtt.publish(topic, payload, retain=retain, latest=True)
 

@@ -210,6 +210,17 @@ def test_a_message_that_ends_three_connections_in_a_row_is_set_aside(line: Line)
     assert line.publisher.paused.kept == 1
 
 
+def test_after_a_loss_one_message_is_sent_until_it_is_answered(line: Line) -> None:
+    line.publisher.window.add([(b"out/a", b"%d" % number) for number in range(5)], delivery_of())
+    assert len(line.send()) == 5
+    end_connection(line, UNSPECIFIED)
+    ((packet_id, (_, payload)),) = line.send()
+    assert payload == b"0"
+    assert line.send() == []
+    line.publisher.confirm([packet_id])
+    assert [payload for _, (_, payload) in line.send()] == [b"1", b"2", b"3", b"4"]
+
+
 def test_a_client_id_that_is_taken_over_blames_no_message(line: Line) -> None:
     line.publisher.window.add([(b"out/a", b"1")], delivery_of(False, None, "out/{stream}"))
     for _ in range(5):
