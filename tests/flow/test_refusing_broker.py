@@ -54,6 +54,33 @@ def test_denied_predictions_pause_while_readings_are_stepped(
     assert any(error.startswith("broker refuses what we publish: Not authorized") for error in errors(subscriber))
 
 
+def test_the_latest_denied_predictions_wait_on_the_disk_and_are_sent_later(
+    tmp_path: Path, bundle_path: Path, start_mosquitto: Make, start_service: Make, subscribe: Make
+) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text("topic read #\ntopic write sensors/#\ntopic write edge-lstm/#\n")
+    broker = start_mosquitto(f"{OPEN}\nacl_file {rules}")
+    subscriber = subscribe(broker.address, "edge-lstm/#")
+    service = start_service(bundle_path, broker.address, extra="stats_interval_s = 0.2")
+    service.wait_connected()
+    for number in range(1200):
+        subscriber.publish("sensors/tank", reading(number))
+    wait_until(lambda: last_stats(subscriber).get("samples") == 1200, "all readings are stepped")
+    wait_until(lambda: last_stats(subscriber).get("waiting") == 1000, "the latest predictions wait")
+    assert last_stats(subscriber)["dropped"] == 200
+    assert service.stop() == 0
+    rules.write_text("topic readwrite #\n")
+    broker.stop()
+    broker.start()
+    predictions = subscribe(broker.address, "predictions/+")
+    start_service(bundle_path, broker.address)
+    wait_until(lambda: len(predictions.messages) >= 1000, "they are sent")
+    wait_until(lambda: predictions.payloads()[-1]["step"] == 1200, "the last one arrives")
+    steps = list(dict.fromkeys(facts["step"] for facts in predictions.payloads()))
+    assert steps == list(range(steps[0], 1201))
+    assert steps[0] <= 201, "a batch stays on the disk as long as one of its predictions waits"
+
+
 def test_a_small_packet_limit_makes_the_stats_smaller(
     bundle_path: Path, start_mosquitto: Make, start_service: Make, subscribe: Make
 ) -> None:
