@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -85,14 +86,19 @@ def bundle_path(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> Path:
     return tmp_path / "tank.elstm"
 
 
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return int(free.getsockname()[1])
+
+
 class Mosquitto:
     """A real mosquitto with persistence, on a free loopback port; it can be stopped and started again."""
 
     def __init__(self, folder: Path, settings: str = "allow_anonymous true", tls: bool = False) -> None:
         """`settings`: more lines of its configuration; with `tls` they must hold the TLS settings of the listener."""
-        with socket.socket() as free:
-            free.bind((HOST, 0))
-            self.address = Address(HOST, free.getsockname()[1], tls)
+        self.address = Address(HOST, free_port(), tls)
         self.folder = folder
         self._config = folder / "mosquitto.conf"
         # Started by root, mosquitto would change to its own user, which cannot write here once another pytest run
@@ -117,8 +123,11 @@ class Mosquitto:
     def _listens(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self._log.read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, self.address.port)) == 0
+        for port in re.findall(r"^listener (\d+)", self._config.read_text(), re.MULTILINE):
+            with socket.socket() as probe:
+                if probe.connect_ex((HOST, int(port))):
+                    return False
+        return True
 
     def stop(self) -> None:
         """SIGTERM: mosquitto saves its sessions and queues."""

@@ -21,11 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_lstm.backends.registry import load
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.cli.main import main
+from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.recordings.replay import replay
 from edge_lstm.recordings.wav import read_wav
 from edge_lstm.streaming.predictor import Predictor
+from edge_lstm_export.adoption.direction import refuse_backward_layers
 from edge_lstm_export.adoption.golden_vectors import tone_and_noise
 from edge_lstm_export.writers.onnx_writer import write_onnx
 from edge_lstm_train.model.checkpoint import Checkpoint
@@ -159,6 +161,92 @@ def test_a_framework_export_is_adopted_and_streams_alike(tmp_path: Path, form: d
         found, ours = backend.step(rows, ours)
         assert np.abs(found - expected[0]).max() <= 1e-6
     assert np.ptp(found) > 0.01
+
+
+def layer_model(path: Path, direction: str, *, carried: bool = True, reversed_input: bool = False) -> None:
+    """A recurrent layer over a window of four features, and a state h that moves; `carried`: the layer's state is h."""
+    random, port = np.random.default_rng(5), helper.make_tensor_value_info
+    ways = 2 if direction == "bidirectional" else 1
+    weights = {"w": (ways, 2, 1), "r": (ways, 2, 2)}
+    numbers = [
+        numpy_helper.from_array(random.normal(0, 0.5, shape).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
+    numbers += [numpy_helper.from_array(np.array(listed), f"axis{listed[0]}") for listed in ([0], [1], [2])]
+    numbers.append(numpy_helper.from_array(np.array([1, -1]), "all"))
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["columns"], perm=[1, 0]),
+        helper.make_node("Unsqueeze", ["columns", "axis2"], ["steps"]),
+        helper.make_node("ReduceSum", ["x", "axis1"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "zero"], ["zeros"]),
+        helper.make_node("Cast", ["zeros"], ["none"], to=TensorProto.INT32),
+        helper.make_node("Add", ["none", "four"], ["lengths"]),
+        helper.make_node("ReverseSequence", ["steps", "long_lengths"], ["turned"], time_axis=0, batch_axis=1),
+        helper.make_node("Cast", ["lengths"], ["long_lengths"], to=TensorProto.INT64),
+        helper.make_node(
+            "RNN",
+            ["turned" if reversed_input else "steps", "w", "r", "", "", *(["h"] if carried else [])],
+            ["", "last"],
+            name="layer",
+            hidden_size=2,
+            direction=direction,
+        ),
+        helper.make_node("ReduceMean", ["last"], ["mean"], axes=[0, 2], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "axis1"], ["seen"]),
+    ]
+    nodes[6], nodes[7] = nodes[7], nodes[6]
+    numbers.append(numpy_helper.from_array(np.array(0.0, np.float32), "zero"))
+    numbers.append(numpy_helper.from_array(np.array(4, np.int32), "four"))
+    nodes += (
+        [helper.make_node("Identity", ["last"], ["next_h"]), helper.make_node("Identity", ["seen"], ["y"])]
+        if carried
+        else [
+            helper.make_node("Add", ["last", "h"], ["next_h"]),
+            helper.make_node("ReduceMean", ["next_h"], ["mean_h"], axes=[0, 2], keepdims=0),
+            helper.make_node("Unsqueeze", ["mean_h", "axis1"], ["y"]),
+        ]
+    )
+    state = [ways, "batch", 2]
+    ins = [port("x", TensorProto.FLOAT, ["batch", 4]), port("h", TensorProto.FLOAT, state)]
+    outs = [port("y", TensorProto.FLOAT, ["batch", 1]), port("next_h", TensorProto.FLOAT, state)]
+    model = helper.make_model(helper.make_graph(nodes, "layer", ins, outs, numbers), ir_version=8)
+    model.opset_import[0].version = 17
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("direction", "form", "found"),
+    [
+        ("bidirectional", {}, 'the RNN node layer with direction = "bidirectional"'),
+        ("reverse", {}, 'the RNN node layer with direction = "reverse"'),
+        ("forward", {"reversed_input": True}, "the RNN node layer with reversed input"),
+    ],
+)
+def test_a_layer_that_carries_a_state_backwards_is_refused(
+    tmp_path: Path, direction: str, form: dict[str, Any], found: str
+) -> None:
+    layer_model(tmp_path / "layer.onnx", direction, **form)
+    result = adopt(tmp_path / "layer.onnx", "-o", tmp_path / "layer.elstm")
+    assert result.exit_code == 1, result.output
+    assert f"expected recurrent layers that run forwards, found {found}" in result.stderr
+    assert "a backward layer needs readings of the future" in result.stderr
+    assert not (tmp_path / "layer.elstm").exists()
+
+
+@pytest.mark.parametrize(("direction", "form"), [("forward", {}), ("bidirectional", {"carried": False})])
+def test_a_backward_layer_within_one_step_is_adopted(tmp_path: Path, direction: str, form: dict[str, Any]) -> None:
+    layer_model(tmp_path / "layer.onnx", direction, **form)
+    result = adopt(tmp_path / "layer.onnx", "-o", tmp_path / "layer.elstm")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_backward_layer_inside_a_loop_is_refused(tmp_path: Path) -> None:
+    layer = helper.make_node("LSTM", ["a", "b", "c"], ["d"], hidden_size=2, direction="reverse")
+    body = helper.make_graph([layer], "body", [], [helper.make_tensor_value_info("d", TensorProto.FLOAT, None)])
+    branch = helper.make_node("If", ["yes"], ["e"], then_branch=body, else_branch=body)
+    model = helper.make_model(helper.make_graph([branch], "outer", [], []))
+    with pytest.raises(EdgeLstmError, match='the LSTM node with direction = "reverse"'):
+        refuse_backward_layers(tmp_path, model, [])
 
 
 @pytest.mark.parametrize(("kind", "named"), [(TensorProto.DOUBLE, "x, h, y, next_h"), (TensorProto.FLOAT16, "x, h")])

@@ -19,7 +19,7 @@ class Proxy:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", port))
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that a stall has an effect soon
-        self.address = Address("127.0.0.1", self._listener.getsockname()[1], target.tls)
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1], target.tls, target.path)
         self.connections = 0
         self.delay_s = 0.0  # before each chunk is passed on
         self.cut_after: int | None = None  # bytes to the client, for each connection; then it is cut

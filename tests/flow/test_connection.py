@@ -460,7 +460,7 @@ def test_close_publishes_offline_even_with_a_full_window(mosquitto: Any, client_
     with Proxy(mosquitto.address) as proxy:
         for stuck in (False, True):
             connection = connect(client_of(proxy.address, status_topic="status"))
-            connection._window.size = 0
+            connection._publisher.window.size = 0
             connection.publish("t/in", "which nobody takes")
             assert [m.payload for m in take(watcher, 1)] == [b"online"]
             if stuck:

@@ -23,6 +23,7 @@ from edge_lstm.mqtt.options import ConnectionOptions
 from edge_lstm.service.config import MqttConfig, read_service_config
 from edge_lstm.service.status import read_status
 from edge_lstm.streaming.reading import Reading
+from tests.conftest import free_port
 from tests.deadline import wait_until
 from tests.flow.conftest import ServiceProcess
 
@@ -114,14 +115,19 @@ def echo(connection: MqttConnection, count: int, size: int = 100) -> None:
     assert arrived == payloads
 
 
+@pytest.mark.parametrize("path", [None, "/mqtt"])
 def test_messages_arrive_over_tls_even_those_in_its_buffer(
-    tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make
+    tls_broker: Make, authorities: tuple[Authority, Authority], client_of: Make, path: str | None
 ) -> None:
-    broker = tls_broker()
-    connection = client_of(broker.address, topics=["t/+"], tls=Tls(authorities[0].certificate))
+    port, (certificate, key) = free_port(), authorities[0].issue("websocket", "127.0.0.1")
+    more = f"listener {port} 127.0.0.1\nprotocol websockets\ncertfile {certificate}\nkeyfile {key}\n"
+    broker = tls_broker(more=f"allow_anonymous true\n{more * bool(path)}")
+    address = Address("127.0.0.1", port, tls=True, path=path) if path else broker.address
+    connection = client_of(address, topics=["t/+"], tls=Tls(authorities[0].certificate))
     connection.open()
+    assert connection.encryption[0].startswith("TLS")
     echo(connection, 2000)
-    echo(connection, 3, size=300_000)
+    echo(connection, 3, size=50_000 if path else 300_000)  # mosquitto takes 5 s for 300 kB over a WebSocket
 
 
 @pytest.mark.parametrize("trusted", ["strange", "the system's"])

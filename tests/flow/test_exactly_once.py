@@ -22,7 +22,9 @@ from edge_lstm import Bundle, Prediction, Predictor, Reading
 from edge_lstm.bundle.contract import Alarm
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.messages.encoder import decode_prediction
+from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.connection import MqttConnection
+from tests.conftest import free_port
 from tests.deadline import wait_until
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH, POINTS
 from tests.networks import contract_of, random_network
@@ -47,8 +49,12 @@ class Rig:
         subscribe: Make,
         kills: Mapping[str, int],
         extra: str = "",
+        address: Address | None = None,
     ) -> None:
-        """`kills`: how many of each kind, from `ANY_TIME`, `CONNECTED` and the points of killed_service.py."""
+        """`kills`: how many of each kind, from `ANY_TIME`, `CONNECTED` and the points of killed_service.py.
+
+        `address`: another listener of the same broker, for the service.
+        """
         self.rng = random.Random(7)
         self.mosquitto = mosquitto
         self.hits: Counter[str] = Counter()  # kills by the kind that was observed
@@ -56,7 +62,8 @@ class Rig:
         self._plan = [kind for kind, count in kills.items() for _ in range(count)]
         self.rng.shuffle(self._plan)
         self._kinds = iter(self._plan)
-        self._start = lambda killed_at: start_service(bundle, mosquitto.address, extra, killed_at=killed_at)
+        server = address or mosquitto.address
+        self._start = lambda killed_at: start_service(bundle, server, extra, killed_at=killed_at)
         self.subscriber = subscribe(mosquitto.address, "predictions/+")
         self.start()
         self.service.wait_connected()
@@ -310,3 +317,20 @@ def test_alarms_are_the_same_with_evictions_late_readings_and_kills(
     rig.wait_for(expected, scores, "the last revisions equal those of the ordered run")
     assert rig.hits == kills
     assert "late=0" in rig.close()
+
+
+@pytest.mark.timeout(300)
+def test_readings_over_a_websocket_step_exactly_once(
+    bundle_path: Path, start_mosquitto: Make, start_service: Make, subscribe: Make
+) -> None:
+    port = free_port()
+    broker = start_mosquitto(f"allow_anonymous true\nlistener {port} 127.0.0.1\nprotocol websockets")
+    readings = readings_of(READINGS // 5, STREAMS)
+    kills = {CONNECTED: 1, BEFORE_COMMIT: 1, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 1}
+    address = Address("127.0.0.1", port, path="/mqtt")
+    rig = Rig(bundle_path, broker, start_service, subscribe, kills, address=address)
+    rig.publish([(f"sensors/{one.stream}", encode_reading(one)) for one in readings], restarts=1)
+    expected = last_revisions(Predictor.of(Bundle.open(bundle_path), "numpy").feed(readings))
+    rig.wait_for(expected, last_revisions, "the predictions equal those of an undisturbed run")
+    assert rig.hits == kills
+    assert f"connected address=ws://127.0.0.1:{port}/mqtt" in rig.close()

@@ -384,6 +384,8 @@ def test_status_shows_the_stats_and_the_connection(
     assert (told["status"], told["streams"], told["predictions"], told["late"]) == ("online", 2, 10, 0)
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert shown.startswith("status    online\nreadings  10 readings, 10 predictions in ")
+    assert "\nqueue     0 readings waiting, 0 predictions unconfirmed, 0 of refused topics\nlag       " in shown
+    assert "\nlimits    0 too large for the broker, 0 of refused topics dropped\n" in shown
     assert service.stop() == 0
     assert facts()["status"] == "offline"
 

@@ -52,3 +52,16 @@ def test_simulate_reads_texts_and_decimal_commas_as_training_does(
         (one.stream, one.time, dict(one.values)) for one in trained_on
     ]
     assert heard[1].values == {"pressure": -0.5, "state": 0.0, "stage": 1.0}
+
+
+def test_simulate_fails_where_the_broker_refuses_readings(
+    tmp_path: Path, start_mosquitto: Callable[..., Mosquitto]
+) -> None:
+    path, rules = tmp_path / "pump.csv", tmp_path / "acl"
+    path.write_text(ROWS)
+    rules.write_text("topic read #\n")
+    address = start_mosquitto(f"allow_anonymous true\nacl_file {rules}").address
+    done = CliRunner().invoke(main, ["simulate", str(path), "--to", str(address), "--speed", "max"])
+    assert done.exit_code == 1
+    assert "to take every reading, found 4 refused and 0 too large" in done.stderr
+    assert "broker refuses what we publish: Not authorized" in done.stderr

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm_export.adoption.direction import refuse_backward_layers
 from edge_lstm_export.adoption.state_pairs import find_state_pairs
 
 Shape = tuple[int | None, ...]  # None: an axis of any size
@@ -53,12 +54,14 @@ class ForeignGraph:
 
 
 def read_foreign_graph(path: Path, options: AdoptOptions) -> ForeignGraph:
-    """Read an .onnx file. Raises EdgeLstmError if it is no model with float states, one input and an output."""
+    """Read an .onnx file. Raises EdgeLstmError if it is no model with float states, one input and an output, or runs
+    backwards in time."""
     model = _read(path)
     inputs = {one.name: one for one in _tensors(model.graph.input) if one.name not in options.constants}
     outputs = {one.name: one for one in _tensors(model.graph.output)}
     pairs = dict(options.states) or find_state_pairs(_shapes(inputs), _shapes(outputs))
     _refuse_unsuitable(path, options, model, inputs, outputs, pairs)
+    refuse_backward_layers(path, model, pairs)
     (features,) = [one for one in inputs.values() if one.name not in pairs]
     prediction, *others = [one for one in outputs.values() if one.name not in pairs.values()]
     width = _width(path, features, options)

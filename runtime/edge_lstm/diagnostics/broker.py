@@ -24,6 +24,7 @@ from edge_lstm.service.config import MqttConfig
 _SMALL_WINDOW = 20  # unacknowledged predictions: the default of mosquitto, some thousand per second on loopback
 _EXPIRES_SOON_S = 30 * 86_400.0
 _TIMEOUT_S = 10.0
+_STATS_BYTES = 1000  # of the packet with the statistics, about
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,14 @@ def limits(granted: BrokerCapabilities, prediction_bytes: int) -> Iterator[Findi
             "red",
             f"at most {most:,} bytes, and a prediction has {prediction_bytes:,}",
             'raise the broker\'s limit (mosquitto: max_packet_size), or set output.format = "msgpack"',
+        )
+    elif most is not None and most < _STATS_BYTES:
+        found = f"up to {most:,} bytes; a prediction has about {prediction_bytes:,}, the statistics {_STATS_BYTES:,}"
+        yield Finding(
+            "packet size",
+            "amber",
+            f"{found}: the statistics are sent with less content",
+            "raise the broker's limit (mosquitto: max_packet_size)",
         )
     else:
         allowed = "any size" if most is None else f"up to {most:,} bytes"

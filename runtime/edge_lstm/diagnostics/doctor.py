@@ -21,6 +21,7 @@ from edge_lstm.diagnostics.clock import clock
 from edge_lstm.diagnostics.disk import disk
 from edge_lstm.diagnostics.finding import Finding, Light
 from edge_lstm.diagnostics.software import software
+from edge_lstm.diagnostics.trial_messages import publishing, receiving
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import this_machine
@@ -60,9 +61,17 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         for check in ("bundle", "disk", "broker"):
             yield Finding(check, "unknown", "not checked, because the config is not valid", "correct the config first")
         return
-    yield from disk(state_path(state_folder(path, root) or folder, config.state).absolute(), root)
+    state = state_path(state_folder(path, root) or folder, config.state).absolute()
+    yield from disk(state, root)
     if reachable:
-        yield from broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened))
+        lights: dict[str, Light] = {}
+        for finding in broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened)):
+            lights[finding.check] = finding.light
+            yield finding
+        if lights["broker"] == "green":
+            yield from publishing(config, folder, state)
+        if lights.get("subscription") == "green":
+            yield from receiving(config, folder)
     else:
         found = "not checked, because the credentials are missing"
         yield Finding("broker", "unknown", found, "see the line access")

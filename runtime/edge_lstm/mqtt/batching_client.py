@@ -7,6 +7,7 @@ expected in the installed paho; then `StockClient` is used instead.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import struct
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,14 @@ from paho.mqtt import properties as paho_properties
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
+from edge_lstm.mqtt.reason_codes import reason_text
 from edge_lstm.mqtt.stock_client import NO_PROPERTIES, PUBLISH, QOS, Arrival, StockClient
 
 LARGEST_PACKET = 8 << 20  # bytes; the largest packet that a broker may send, announced to it in MQTT 5
 _READ_BYTES = 1 << 16
 _PUBACK = 0x40
 _QOS_1, _QOS_2 = 0x02, 0x04
+_FAILURE = 0x80  # the first reason code of a failure
 _ACCEPTED = (0x00, 0x10)  # success; success without a subscriber
 _USER_PROPERTY, _SUBSCRIPTION_ID = 0x26, 0x0B
 _TEXTS = (0x03, 0x08, 0x09)  # content type, response topic, correlation data
@@ -103,9 +106,10 @@ class BatchingClient(StockClient):
         """Bytes from the socket; b"" if the peer has closed. Raises OSError."""
         data = self._sock_recv(_READ_BYTES)
         if hasattr(connection, "pending"):  # TLS returns one record at a time, 16 KiB at most
-            while data and len(data) < _READ_BYTES and connection.pending():
-                data += self._sock_recv(_READ_BYTES)
-        return data
+            with contextlib.suppress(BlockingIOError):  # a WebSocket's frame that is not complete yet
+                while data and len(data) < _READ_BYTES and connection.pending():
+                    data += self._sock_recv(_READ_BYTES)
+        return bytes(data)  # paho 2.0 gives a bytearray for a WebSocket
 
     def _keep_rest(self, rest: bytes, needed: int) -> None:
         self._parts, self._parts_bytes, self._needed = [rest] if rest else [], len(rest), needed
@@ -154,6 +158,9 @@ class BatchingClient(StockClient):
         """paho handles everything but a plain PUBLISH and a plain PUBACK, for instance QoS 2."""
         if first & 0xF0 == PUBLISH and first & QOS == QOS:
             raise _PacketError("QoS 3")
+        if first == _PUBACK and length > 2:
+            self._take_refusal(body)
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
         packet = self._in_packet
         packet["command"], packet["remaining_length"] = first, length
         packet["packet"], packet["pos"] = bytearray(body), 0
@@ -161,6 +168,18 @@ class BatchingClient(StockClient):
             return self._packet_handle()
         finally:
             packet["command"], packet["packet"] = 0, bytearray()
+
+    def _take_refusal(self, body: bytes) -> None:
+        """A PUBACK with a reason. paho ends the connection over codes that mosquitto sends against the standard."""
+        packet_id, code = body[0] << 8 | body[1], body[2]
+        if code < _FAILURE:
+            self._deliver([], [packet_id])
+            return
+        with self._out_message_mutex:
+            known = self._out_messages.pop(packet_id, None) is not None
+            self._inflight_messages -= known
+        if known:
+            self._on_refused(packet_id, code, reason_text(code))
 
     def _deliver(self, arrivals: list[Arrival], confirmed: list[int]) -> None:
         if confirmed:

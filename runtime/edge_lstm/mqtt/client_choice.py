@@ -23,7 +23,8 @@ def make_client(
     clean: bool,
     on_arrivals: Callable[[Sequence[Arrival]], None],
     on_confirmed: Callable[[Sequence[int]], None],
-    on_refused: Callable[[int, str], None],
+    on_refused: Callable[[int, int, str], None],
+    websocket_path: str | None = None,
 ) -> StockClient:
     """A client of that kind; the callbacks are those of `StockClient`.
 
@@ -40,7 +41,7 @@ def make_client(
     if not batching and UNKNOWN_PING is not None:
         _warn_once(f"paho-mqtt is unknown, a connection that is not read ends after keepalive_s missing={UNKNOWN_PING}")
     chosen = BatchingClient if batching else StockClient
-    return chosen(client_id, protocol, clean, on_arrivals, on_confirmed, on_refused)
+    return chosen(client_id, protocol, clean, on_arrivals, on_confirmed, on_refused, websocket_path)
 
 
 @functools.lru_cache(maxsize=8)

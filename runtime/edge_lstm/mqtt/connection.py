@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
@@ -34,10 +34,13 @@ from edge_lstm.mqtt.capabilities import BrokerCapabilities
 from edge_lstm.mqtt.client_choice import make_client
 from edge_lstm.mqtt.credentials import Tls
 from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.mqtt.paused_topics import PausedTopics
+from edge_lstm.mqtt.publisher import Publisher, delivery_of
+from edge_lstm.mqtt.reason_codes import UNSPECIFIED
 from edge_lstm.mqtt.received import Message, ReceivedMessages
 from edge_lstm.mqtt.reconnect import ReconnectTimer
-from edge_lstm.mqtt.send_window import PublishProperties, SendWindow, paho_properties
-from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient
+from edge_lstm.mqtt.send_window import Delivery, PublishProperties, PublishRun, paho_properties
+from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient, mask_every_frame, tcp_socket
 from edge_lstm.mqtt.topic_cache import EncodedTopics
 
 log = logging.getLogger(__name__)
@@ -74,9 +77,9 @@ class MqttConnection:
         self.address = address
         self.connected = False  # and subscribed
         self.unsubscribed = False  # the broker has confirmed that we want no more
-        # shed: QoS 0 publishes that could not be sent; refused: publishes that the broker refused;
+        # shed: QoS 0 publishes that could not be sent; refused, too_large, dropped: see `Publisher`;
         # malformed: messages whose topic is not UTF-8; sessions_lost: sessions that the broker did not keep
-        self.counts: Counter[str] = Counter(shed=0, refused=0, malformed=0, sessions_lost=0)
+        self.counts: Counter[str] = Counter(shed=0, refused=0, too_large=0, dropped=0, malformed=0, sessions_lost=0)
         self.granted: BrokerCapabilities | None = None  # by the latest connection
         self.granted_qos: Sequence[int] = ()  # of each topic, by the latest subscription; 128 and above: refused
         self._options = options
@@ -91,16 +94,20 @@ class MqttConnection:
         self._refusal = ""  # why the broker refused us; empty if it did not
         self._timer = ReconnectTimer()
         self._received = ReceivedMessages()
-        self._window = SendWindow(MOST_UNCONFIRMED)
+        self._publisher = Publisher(MOST_UNCONFIRMED, self._version_5, self.counts, PausedTopics())
         self._publish_topics = EncodedTopics()
         self._unreachable, self._shed, self._refusals = (RateLimitedLog(log) for _ in range(3))
+        login = options.login
+        if login is not None and login.password and not (address.tls or address.host in LOOPBACK):
+            log.warning("password goes to the broker unencrypted; use mqtts:// or wss:// address=%s", address)
         self._client = self._make_client()
 
     def _make_client(self) -> StockClient:
         options = self._options
         protocol = MQTTProtocolVersion.MQTTv5 if self._version_5 else MQTTProtocolVersion.MQTTv311
         callbacks = (self._on_arrivals, self._on_confirmed, self._on_refused)
-        client = make_client(options.client, self._client_id, protocol, self._session_expiry_s == 0, *callbacks)
+        clean = self._session_expiry_s == 0
+        client = make_client(options.client, self._client_id, protocol, clean, *callbacks, self.address.path)
         client.connect_timeout = _CONNECT_TIMEOUT_S
         if log.isEnabledFor(logging.DEBUG):
             client.enable_logger(log)  # every packet that paho itself handles
@@ -112,8 +119,6 @@ class MqttConnection:
         if self.address.tls:
             client.tls_set_context((options.tls or Tls()).context())
         if options.login is not None:
-            if options.login.password and not (self.address.tls or self.address.host in LOOPBACK):
-                log.warning("password goes to the broker unencrypted; use mqtts:// address=%s", self.address)
             client.username_pw_set(options.login.username, options.login.password)
         if options.status_topic is not None:
             client.will_set(options.status_topic, b"offline", qos=1, retain=True)
@@ -127,7 +132,7 @@ class MqttConnection:
     @property
     def encryption(self) -> tuple[str, str] | None:
         """(TLS version, end of the broker's certificate); None if nothing is encrypted or connected."""
-        connection: Any = self._client.socket()
+        connection: Any = tcp_socket(self._client.socket())
         if not self.address.tls or connection is None:
             return None
         certificate: Any = connection.getpeercert() or {}
@@ -136,7 +141,26 @@ class MqttConnection:
     @property
     def unconfirmed(self) -> AbstractSet[int]:
         """The numbers of messages published at QoS 1 that the broker has not confirmed yet."""
-        return self._window.unconfirmed
+        return self._publisher.window.unconfirmed
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait because the broker refuses their topic."""
+        return self._publisher.paused.kept
+
+    @property
+    def paused_topics(self) -> list[str]:
+        """The topics, or families of topics, that the broker refuses at present."""
+        return [pause.name for pause in self._publisher.paused]
+
+    def take_faults(self) -> list[Mapping[str, object]]:
+        """Remove and return the facts of messages that were refused or too large, to be reported."""
+        faults = self._publisher.faults
+        return [faults.popleft() for _ in range(len(faults))]
+
+    def fits(self, topic: str, payload: bytes) -> bool:
+        """Whether the broker takes a message of this size. True while no connection has shown its limit."""
+        return self._publisher.fits(self._publish_topics[topic], payload)
 
     def open(self, timeout_s: float = 10.0) -> None:
         """Connect; afterwards `poll` reconnects. Raises EdgeLstmError if the broker is unreachable or refuses."""
@@ -177,10 +201,13 @@ class MqttConnection:
         qos: Literal[0, 1] = 1,
         retain: bool = False,
         properties: PublishProperties | None = None,
+        latest: bool = False,
     ) -> int:
-        """`publish_many` of one message; return its number, or 0 at QoS 0."""
+        """`publish_many` of one message; return its number, or 0 at QoS 0. `latest`: it replaces earlier ones of its
+        topic that wait because the broker refuses them."""
         data = payload.encode() if isinstance(payload, str) else payload
-        numbers = self.publish_many([(topic, data)], qos=qos, retain=retain, properties=properties)
+        delivery = delivery_of(retain, properties, topic if latest else None, latest)
+        numbers = self._publish([(topic, data)], qos, delivery)
         return numbers[0] if numbers else 0
 
     def publish_many(
@@ -190,20 +217,29 @@ class MqttConnection:
         qos: Literal[0, 1] = 1,
         retain: bool = False,
         properties: PublishProperties | None = None,
+        family: str | None = None,
     ) -> Sequence[int]:
         """Send (topic, payload) pairs, in order and in one write.
 
-        At QoS 1 each gets a number. It is in `unconfirmed` until the broker confirms or refuses the message
-        (`counts`). The message survives a reconnect, and waits if the broker's window is full. At QoS 0 there are no
-        numbers; without a connection, or if the socket takes nothing, messages are dropped and counted (shed).
+        At QoS 1 each gets a number. It is in `unconfirmed` until the broker confirms the message. The message survives
+        a reconnect, and waits if the broker's window is full. At QoS 0 there are no numbers; without a connection, or
+        if the socket takes nothing, messages are dropped and counted (shed).
+
+        A topic that the broker refuses pauses (`PausedTopics`). With a `family`, a name for what the topics have in
+        common, the latest of its messages wait; without one they are dropped and counted (`counts`). Messages larger
+        than the broker's limit are counted and never sent.
+
         Raises EdgeLstmError, and sends nothing, if MQTT does not allow a topic.
         """
+        return self._publish(items, qos, delivery_of(retain, properties, family))
+
+    def _publish(self, items: Sequence[tuple[str, bytes]], qos: Literal[0, 1], delivery: Delivery) -> Sequence[int]:
         topics = self._publish_topics
         encoded = [(topics[topic], payload) for topic, payload in items]
         if qos == 0:
-            self._publish_unconfirmed(encoded, retain, properties)
+            self._publish_unconfirmed(encoded, delivery)
             return []
-        numbers = self._window.add(encoded, retain, properties)
+        numbers = self._publisher.window.add(encoded, delivery)
         self._send()
         return numbers
 
@@ -241,8 +277,7 @@ class MqttConnection:
         while self.connected and self.unconfirmed and time.monotonic() < deadline:
             self._exchange(0.05, read=True)
         if self.connected and self._options.status_topic is not None:
-            # past the window: in its queue it would not be sent in time
-            self._client.publish(self._options.status_topic, b"offline", qos=1, retain=True)
+            self._publish_status(b"offline")
         self._client.disconnect()
         while self._client.want_write() and not self._closed and time.monotonic() < deadline:
             self._exchange(0.05, read=False)
@@ -260,6 +295,8 @@ class MqttConnection:
         self._broken = self._accepted = self.connected = False
         self._refusal = ""
         self._timer.attempt_begins()
+        if self._publisher.sends_again:
+            self._replace_client()
         settings: dict[str, Any] = {}
         if self._version_5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -272,6 +309,14 @@ class MqttConnection:
             self._client.connect(self.address.host, self.address.port, keepalive=self._options.keepalive_s, **settings)
         finally:
             self._connecting_thread = None
+
+    def _replace_client(self) -> None:
+        """Use a new client: the former one would send all its messages again at once, even those that must wait."""
+        former = self._client.socket()
+        if former is not None:
+            former.close()
+        self._publisher.window.send_again()
+        self._client = self._make_client()
 
     def _reconnect(self, timeout_s: float) -> None:
         if (wait_s := self._timer.wait_s) > 0:
@@ -309,6 +354,7 @@ class MqttConnection:
             self._client.loop_misc()
         except Exception:  # paho before 2.2 lets through what a malformed packet raises
             log.exception("connection dropped after a fault address=%s", self.address)
+            self._publisher.connection_lost(UNSPECIFIED, "an answer that is malformed")
             self._abort()
         self._send()
 
@@ -329,7 +375,7 @@ class MqttConnection:
 
     def _abort(self) -> None:
         """End this connection ourselves; `poll` makes another."""
-        connection: Any = self._client.socket()
+        connection: Any = tcp_socket(self._client.socket())
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # the broker sends our last will
@@ -345,17 +391,18 @@ class MqttConnection:
 
     def _send(self) -> None:
         """Send as much as the broker's window takes."""
-        while self.connected and (run := self._window.take()):
-            packet_ids = self._client.publish_many(run.items, 1, run.retain, self._paho_properties(run.properties))
-            self._window.note_sent(run, packet_ids)
+        while self.connected and (run := self._publisher.take()):
+            delivery = run.delivery
+            properties = self._paho_properties(delivery.properties)
+            packet_ids = self._client.publish_many(run.items, 1, delivery.retain, properties)
+            self._publisher.window.note_sent(run, packet_ids)
 
-    def _publish_unconfirmed(
-        self, items: list[tuple[bytes, bytes]], retain: bool, properties: PublishProperties | None
-    ) -> None:
+    def _publish_unconfirmed(self, items: Sequence[tuple[bytes, bytes]], delivery: Delivery) -> None:
         if self.connected and self._client.want_write():
             self._client.loop_write()
         if self.connected and not self._client.want_write():
-            self._client.publish_many(items, 0, retain, self._paho_properties(properties))
+            allowed = self._publisher.allowed_unkept(items, delivery)
+            self._client.publish_many(allowed, 0, delivery.retain, self._paho_properties(delivery.properties))
             return
         self.counts["shed"] += len(items)
         if self.connected:
@@ -364,6 +411,16 @@ class MqttConnection:
                 logging.WARNING, "broker does not keep up, messages are shed address=%s shed=%d", self.address, shed
             )
 
+    def _publish_status(self, status: bytes) -> None:
+        """Publish past the window: in its queue the message might not be sent in time."""
+        if self._options.status_topic is None:
+            return
+        item = (self._publish_topics[self._options.status_topic], status)
+        delivery = delivery_of(True, None, self._options.status_topic, True)
+        if self._publisher.allows(*item, delivery):
+            packet_ids = self._client.publish_many([item], 1, retain=True)
+            self._publisher.window.note_sent(PublishRun([0], [item], delivery), packet_ids)
+
     def _paho_properties(self, properties: PublishProperties | None) -> Properties | None:
         return paho_properties(properties) if properties is not None and self._version_5 else None
 
@@ -371,7 +428,8 @@ class MqttConnection:
 
     def _on_socket_open(self, client: paho.Client, userdata: Any, connection: Any) -> None:
         # a prediction and an acknowledgement are small packets in a row: Nagle's algorithm delays the second by 40 ms
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp_socket(connection).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        mask_every_frame(connection)
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -383,10 +441,16 @@ class MqttConnection:
         self.granted = BrokerCapabilities.of(flags.session_present, properties)
         self._unreachable.reset()
         # one less than the broker allows, for the status message
-        self._window.size = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))
+        window = max(1, min(MOST_UNCONFIRMED, self.granted.receive_maximum - 1))
+        if self._publisher.connection_made(window, self.granted.maximum_packet_size):
+            self._abort()  # before paho sends again what is too large
+            return
         if self._expects_session and not flags.session_present:
             self.counts["sessions_lost"] += 1
-            log.error("broker lost our session: readings sent while we were away are gone address=%s", self.address)
+            text = "broker lost our session: readings sent while we were away are gone"
+            remedy = "enable persistence on the broker, or raise session_expiry_s"
+            log.error("%s; %s address=%s", text, remedy, self.address)
+            self._publisher.faults.append({"error": text, "hint": remedy})
         self._expects_session = self._session_expiry_s > 0
         if self._options.former_topics and flags.session_present:
             client.unsubscribe(list(self._options.former_topics))
@@ -414,18 +478,20 @@ class MqttConnection:
 
     def _set_connected(self) -> None:
         self.connected = True
-        if self._options.status_topic is not None:
-            self._client.publish(self._options.status_topic, b"online", qos=1, retain=True)
+        self._publish_status(b"online")
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             if self._accepted:
                 log.warning("connection lost address=%s reason=%s", self.address, reason)
-                if self._timer.lost_again():
+                unanswered = self._publisher.connection_lost(reason.value, str(reason))
+                if unanswered is None:
+                    self._timer.lost_for_a_reason()
+                elif self._timer.lost_again():
                     self._log_limited(
                         logging.ERROR,
                         "connections do not last: is there another client with this client_id? "
-                        f"address={self.address} client_id={self._client_id}",
+                        f"address={self.address} client_id={self._client_id} reason={reason} unanswered={unanswered}",
                     )
             elif not self._refusal:
                 self._log_limited(
@@ -445,13 +511,10 @@ class MqttConnection:
                 self._client.ack(packet_id, (first & QOS) >> 1)
 
     def _on_confirmed(self, packet_ids: Sequence[int]) -> None:
-        self._window.confirm(packet_ids)
+        self._publisher.confirm(packet_ids)
 
-    def _on_refused(self, packet_id: int, reason: str) -> None:
-        if not self.counts["refused"]:
-            log.error("broker refuses what we publish address=%s reason=%s", self.address, reason)
-        self.counts["refused"] += 1
-        self._on_confirmed([packet_id])  # not sent again: the broker would refuse it again
+    def _on_refused(self, packet_id: int, code: int, reason: str) -> None:
+        self._publisher.refuse(packet_id, code, reason)
 
 
 def _acknowledge_at_once(connection: Any) -> None:
@@ -461,4 +524,4 @@ def _acknowledge_at_once(connection: Any) -> None:
     acknowledges the confirmation of our last prediction. The kernel would delay that by 40 ms.
     """
     if hasattr(socket, "TCP_QUICKACK"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        tcp_socket(connection).setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -1,13 +1,18 @@
-"""paho with lists of messages in and out, by its public members and one private one (`UNKNOWN_PING`)."""
+"""paho with lists of messages in and out, by its public members and a few private ones (mostly for a WebSocket)."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.client import WebsocketConnectionError
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
+
+if TYPE_CHECKING:
+    import ssl  # loads OpenSSL, which most services do not need
 
 # topic, payload, packet id, the PUBLISH packet's first byte, user properties; a plain tuple, since one
 # is made for every message
@@ -33,20 +38,26 @@ class StockClient(paho.Client):
         clean: bool,
         on_arrivals: Callable[[Sequence[Arrival]], None],
         on_confirmed: Callable[[Sequence[int]], None],
-        on_refused: Callable[[int, str], None],
+        on_refused: Callable[[int, int, str], None],
+        websocket_path: str | None = None,
     ) -> None:
-        """`on_confirmed` gets packet ids that the broker acknowledged; `on_refused` one that it refused, and why."""
+        """`on_confirmed` gets packet ids that the broker acknowledged; `on_refused` one that it refused, with the
+        reason as a code and as text. With `websocket_path` it connects to the WebSocket at that path."""
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if protocol == MQTTProtocolVersion.MQTTv5 else clean,
             protocol=protocol,
+            transport="tcp" if websocket_path is None else "websockets",
             reconnect_on_failure=False,  # else paho tries a refused 3.1.1 again as 3.1
             manual_ack=True,
         )
+        if websocket_path is not None:
+            self.ws_set_options(websocket_path)
         self.max_inflight_messages_set(0)
         self.connection = 0  # counts the attempts to connect: packet ids belong to one
         self._on_arrivals, self._on_confirmed, self._on_refused = on_arrivals, on_confirmed, on_refused
+        self._opened: Any = None  # the TCP or TLS socket that was opened last
         self._sending_unconfirmed = False
         self._unsent: set[int] = set()  # packet ids of QoS 0 messages that the socket did not take yet
         self.on_message = self._take_message
@@ -55,7 +66,19 @@ class StockClient(paho.Client):
     def reconnect(self) -> MQTTErrorCode:
         self.connection += 1
         self._unsent.clear()
-        return super().reconnect()
+        try:
+            return super().reconnect()
+        except WebsocketConnectionError:
+            self._opened.close()  # paho leaves that to the garbage collector
+            raise
+
+    def _create_socket_connection(self) -> socket.socket:
+        opened = self._opened = super()._create_socket_connection()
+        return opened
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        opened = self._opened = super()._ssl_wrap_socket(tcp_sock)
+        return opened
 
     def publish_many(
         self,
@@ -111,9 +134,22 @@ class StockClient(paho.Client):
         if mid in self._unsent:
             self._unsent.discard(mid)
         elif reason.is_failure:
-            self._on_refused(mid, str(reason))
+            self._on_refused(mid, reason.value, str(reason))
         else:
             self._on_confirmed([mid])
+
+
+def tcp_socket(connection: Any) -> Any:
+    """The TCP or TLS socket of a connection: paho puts a wrapper around that of a WebSocket."""
+    return getattr(connection, "_socket", connection)
+
+
+def mask_every_frame(connection: Any) -> None:
+    """Mask the answers to a WebSocket's pings as well, as a client has to (RFC 6455, 5.1): paho does not, and servers
+    end the connection over it."""
+    make_frame = getattr(connection, "_create_frame", None)
+    if make_frame is not None:
+        connection._create_frame = lambda opcode, data, do_masking=1: make_frame(opcode, bytearray(data), 1)
 
 
 def unknown_ping(client: type[paho.Client] = paho.Client) -> str | None:

@@ -25,7 +25,8 @@ def simulate(
     """Publish every row as a JSON reading at QoS 1, and return their number after the broker has confirmed all.
 
     `topic` holds {stream}. `speed` is relative to the recording (None: no pauses). `on_published` is called with each
-    reading. Raises EdgeLstmError where the broker is not there, or is silent for 30 s.
+    reading. Raises EdgeLstmError where the broker is not there, is silent for 30 s,
+    or refuses a reading.
     """
     faults = [message for _, message in topic_faults(topic, wildcards=False)]
     if faults:
@@ -43,9 +44,22 @@ def simulate(
             on_published(reading)
             published += 1
         _wait_for_confirmations(connection, 0)
+        _require_accepted(connection)
     finally:
         connection.close()
     return published
+
+
+def _require_accepted(connection: MqttConnection) -> None:
+    """Raises EdgeLstmError if the broker did not take every reading."""
+    refused, too_large = connection.counts["refused"], connection.counts["too_large"]
+    if refused or too_large:
+        reasons = "; ".join(str(fault["error"]) for fault in connection.take_faults())
+        raise EdgeLstmError(
+            f"expected {connection.address} to take every reading, found {refused} refused and {too_large} too large "
+            f"({reasons})",
+            "check the rules and limits of the broker for this user and --topic",
+        )
 
 
 def _wait(connection: MqttConnection, due: float) -> None:

@@ -49,7 +49,9 @@ class ConfigFile(NamedTuple):
 class MqttConfig:
     """The broker, and how service and broker authenticate each other."""
 
-    url: str = key(doc="broker address: mqtt://host:port, or mqtts://host:port for TLS")
+    url: str = key(
+        doc="broker address: mqtt://host:port, or ws://host:port/path over a WebSocket; with TLS: mqtts://, wss://"
+    )
     protocol: Literal["5", "3.1.1"] = key("5", doc="MQTT version")
     client_id: str = key("edge-lstm", doc="MQTT client id, one per service: the broker keeps the session under it")
     session_expiry_s: int = key(
@@ -78,7 +80,7 @@ class MqttConfig:
         try:
             tls = parse_address(self.url).tls
         except EdgeLstmError as error:
-            yield "url", error.message
+            yield "url", f"{error.message}; {error.hint}"
         if not self.client_id or any(sign in self.client_id for sign in "/+#"):
             yield "client_id", f'expected a name without / + #, found "{self.client_id}"'
         for name in ("client_id", "username"):
@@ -87,7 +89,7 @@ class MqttConfig:
                 yield name, f"expected a printable text of 1 to {_MOST_NAME} characters, found {text[:60]!r}"
         for name in ("ca_file", "cert_file", "key_file"):
             if getattr(self, name) is not None and not tls:
-                yield name, f'expected an address that begins with mqtts:// beside it, found "{self.url}"'
+                yield name, f'expected an address that begins with mqtts:// or wss:// beside it, found "{self.url}"'
         if (self.cert_file is None) != (self.key_file is None):
             missing, present = ("cert_file", "key_file") if self.cert_file is None else ("key_file", "cert_file")
             yield missing, f"expected a path, since {present} is set, found none"
@@ -103,7 +105,7 @@ class MqttConfig:
                 yield ConfigFile(f"mqtt.{name}", path, "secret" if name in _SECRET_FILES else "public")
 
     def tls(self, folder: Path) -> Tls | None:
-        """The TLS files for mqtts://; relative paths start at `folder`. None for mqtt://."""
+        """The TLS files for mqtts:// and wss://; relative paths start at `folder`. None without TLS."""
         if not parse_address(self.url).tls:
             return None
         ca_file, cert_file = (None if path is None else folder / path for path in (self.ca_file, self.cert_file))

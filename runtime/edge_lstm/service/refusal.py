@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import logging
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig
+from edge_lstm.service.status_payload import status_payload
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +26,15 @@ def refusal_topic(client_id: str) -> str:
     return f"edge-lstm/{client_id}/refusal"
 
 
-def refusal_payload(error: EdgeLstmError | None) -> bytes:
-    """The payload of the refusal topic, as JSON. Empty if nothing is refused, which clears the topic."""
+def refusal_facts(error: EdgeLstmError | None) -> dict[str, Any]:
+    """The content of the refusal topic. Empty if nothing is refused: an empty message clears the topic."""
     if error is None:
-        return b""
+        return {}
     facts: dict[str, Any] = {"time": round(time.time(), 3), "error": error.message, "hint": error.hint}
     if isinstance(error, SelfTestError):
         verdict = error.verdict
         facts |= {"backend": verdict.backend, "scheme": verdict.scheme, "first_step": verdict.first_step}
-    return json.dumps(facts).encode()
+    return facts
 
 
 def announce(mqtt: MqttConfig, folder: Path, error: EdgeLstmError) -> None:
@@ -45,9 +46,13 @@ def announce(mqtt: MqttConfig, folder: Path, error: EdgeLstmError) -> None:
         connection = MqttConnection(parse_address(mqtt.url), options=mqtt.options(folder))
         connection.open(_TIMEOUT_S)
         with contextlib.closing(connection):
-            connection.publish(refusal_topic(mqtt.client_id), refusal_payload(error), retain=True)
+            topic = refusal_topic(mqtt.client_id)
+            payload = status_payload(refusal_facts(error), functools.partial(connection.fits, topic))
+            connection.publish(topic, payload, retain=True)
             deadline = time.monotonic() + _TIMEOUT_S
             while connection.unconfirmed and time.monotonic() < deadline:
                 connection.poll(0.05)
+            for fault in connection.take_faults():
+                log.warning("refusal not published: %s", fault["error"])
     except EdgeLstmError as fault:
         log.warning("refusal not published: %s", fault.message)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import time
@@ -35,8 +34,10 @@ from edge_lstm.service.database.store import Store
 from edge_lstm.service.inbox import Inbox
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.outbox import Outbox
-from edge_lstm.service.refusal import refusal_payload, refusal_topic
+from edge_lstm.service.refusal import refusal_facts, refusal_topic
+from edge_lstm.service.sequence_gaps import SequenceGaps
 from edge_lstm.service.stats import ServiceStats
+from edge_lstm.service.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.row_format import StoredRow
@@ -112,8 +113,12 @@ class Service:
         )
         last_batch, unsent, processed = self._store.load()
         self._mqtt = self._make_connection(known=last_batch > 0 or self._store.count() > 0)
+        output = config.output
         publish = functools.partial(
-            self._mqtt.publish_many, retain=config.output.retain, properties=publish_properties(config.output)
+            self._mqtt.publish_many,
+            retain=output.retain,
+            properties=publish_properties(output),
+            family=output.topic,
         )
         self._publish_unconfirmed = functools.partial(publish, qos=0)
         self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
@@ -124,6 +129,9 @@ class Service:
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
         self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
+        self._gaps = None if config.input.sequence is None else SequenceGaps(config.max_streams)
+        self._gaps_reported = 0  # of the skipped readings
+        self._gaps_connection = 0  # of the last report
         self._stopping = False
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
@@ -138,6 +146,7 @@ class Service:
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
         mqtt, filters = self.config.mqtt, self.config.input.topic_filters
+        self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
             qos=mqtt.qos if self._exactly_once else 0,
@@ -190,8 +199,9 @@ class Service:
         if self._mqtt.connected and not self._is_announced:
             self._is_announced = True
             log.info("connected address=%s", self._mqtt.address)
+            self._compare_session()
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
-            self._mqtt.publish(refusal_topic(self.config.mqtt.client_id), refusal_payload(self._refused), retain=True)
+            self._publish_facts(refusal_topic(self.config.mqtt.client_id), refusal_facts(self._refused), retain=True)
         self._inbox.add(messages)
 
     def _process(self, messages: list[Message]) -> None:
@@ -213,7 +223,40 @@ class Service:
             self._publish_unconfirmed(predictions)
         self._evict()
         self.predictions += 0 if steps is None else len(steps.order)
-        self.stats.processed(len(readings), time.monotonic() - begun)
+        self.stats.processed(len(readings), time.monotonic() - begun, readings[-1].time if readings else None)
+        if self._gaps is not None:
+            self._gaps.add(readings)
+
+    def _compare_session(self) -> None:
+        """Report a session that does not go with the states. The connection reports a session that is lost."""
+        granted = self._mqtt.granted
+        if self._is_new and self._exactly_once and granted is not None and granted.session_present:
+            self._report_loudly(
+                "the broker has a session of this client_id, and the state database is new: every stream starts cold",
+                "put the former state database back; if another service uses this client_id, choose another one",
+            )
+        self._is_new = False
+
+    def _report_gaps(self) -> None:
+        """Report readings that never came, by their sequence numbers; once per connection."""
+        gaps, granted = self._gaps, self._mqtt.granted
+        if gaps is None or granted is None or self._gaps_connection == self._connection:
+            return
+        if gaps.skipped > self._gaps_reported:
+            self._gaps_connection = self._connection
+            resumed = granted.session_present
+            self._report_loudly(
+                f"{gaps.skipped} readings never came, by their sequence numbers, the latest gap at {gaps.stream}",
+                "if the service was away, the broker's queue was too short (mosquitto: max_queued_messages 0); "
+                "else the devices send with QoS 0 or skip numbers"
+                if resumed
+                else "the devices send with QoS 0 or skip numbers",
+            )
+        self._gaps_reported = gaps.skipped
+
+    def _report_loudly(self, error: str, hint: str) -> None:
+        log.error("%s; %s", error, hint)
+        self._report({"error": error, "hint": hint})
 
     def _identities(self, messages: Sequence[Message]) -> list[str]:
         """Those of the messages that may come again and are recognized by nothing else."""
@@ -258,7 +301,10 @@ class Service:
         if not self._inbox:
             self._store.compact_history()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
-            self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
+            self._report_gaps()
+            self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)
+        for fault in self._mqtt.take_faults():
+            self._report(fault)
 
     def _stats(self) -> dict[str, object]:
         """The payload of the stats topic; docs/predictions.md explains it."""
@@ -270,6 +316,7 @@ class Service:
             "streams_in_memory": len(self._predictor.table),
             "queue": len(self._inbox),
             "unconfirmed": len(self._outbox),
+            "waiting": self._mqtt.waiting,
             "unsaved": len(self._committer.unsaved),
             **self._totals(),
             **self.stats.figures(),
@@ -286,11 +333,19 @@ class Service:
             "malformed": connection["malformed"],
             "shed": connection["shed"],
             "unwanted": connection["refused"],
+            "too_large": connection["too_large"],
+            "dropped": connection["dropped"],
             "sessions_lost": connection["sessions_lost"],
+            **({} if self._gaps is None else {"skipped": self._gaps.skipped}),
         }
 
     def _report(self, facts: Mapping[str, object]) -> None:
-        self._mqtt.publish(self._own_topic("errors"), json.dumps(facts))
+        self._publish_facts(self._own_topic("errors"), facts)
+
+    def _publish_facts(self, topic: str, facts: Mapping[str, object], *, retain: bool = False) -> None:
+        """Publish facts as JSON, fewer of them where the broker has a size limit; no facts: an empty message."""
+        payload = status_payload(facts, functools.partial(self._mqtt.fits, topic)) if facts else b""
+        self._mqtt.publish(topic, payload, retain=retain, latest=True)
 
     def _own_topic(self, name: str) -> str:
         return f"edge-lstm/{self.config.mqtt.client_id}/{name}"

@@ -1,10 +1,11 @@
-"""The statistics of a service: readings, latencies and memory."""
+"""The statistics of a service: readings, latencies, lag and memory."""
 
 from __future__ import annotations
 
 import resource
 import time
 from collections import deque
+from collections.abc import Collection
 
 _MOST_BATCHES = 1000  # whose times are kept
 
@@ -17,11 +18,17 @@ class ServiceStats:
         self._published_at = -float("inf")
         self._readings = 0
         self._batches_ms: deque[float] = deque(maxlen=_MOST_BATCHES)
+        self._lags_s: deque[float] = deque(maxlen=_MOST_BATCHES)
 
-    def processed(self, readings: int, seconds: float) -> None:
-        """A batch of `readings` took `seconds` from decoding to publishing."""
+    def processed(self, readings: int, seconds: float, last: float | None) -> None:
+        """A batch of `readings` took `seconds` from decoding to publishing.
+
+        `last`: the time of its last reading, in seconds since 1970; None: it had none.
+        """
         self._readings += readings
         self._batches_ms.append(1000 * seconds)
+        if last is not None:
+            self._lags_s.append(time.time() - last)
 
     def due(self, now: float, interval_s: float) -> bool:
         """Whether to publish now (`now` in monotonic seconds). If so, the caller publishes: the interval starts."""
@@ -31,12 +38,23 @@ class ServiceStats:
         return True
 
     def figures(self) -> dict[str, float]:
-        """Readings, uptime, milliseconds per batch (p50 and p99 of the last 1000), memory."""
-        ordered = sorted(self._batches_ms) or [0.0]
+        """Readings, uptime, milliseconds per batch and lag (p50 and p99 of the last 1000 batches), memory.
+
+        The lag is how old the last reading of a batch was when its predictions were published.
+        """
+        lags = {"lag_s": round(self._lags_s[-1], 3), **_quantiles("lag_s", self._lags_s)} if self._lags_s else {}
         return {
             "readings": self._readings,
             "uptime_s": round(time.monotonic() - self._begun, 1),
-            "batch_ms_p50": round(ordered[len(ordered) // 2], 3),
-            "batch_ms_p99": round(ordered[int(0.99 * len(ordered))], 3),
+            **_quantiles("batch_ms", self._batches_ms or [0.0]),
+            **lags,
             "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         }
+
+
+def _quantiles(name: str, values: Collection[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {
+        f"{name}_p50": round(ordered[len(ordered) // 2], 3),
+        f"{name}_p99": round(ordered[int(0.99 * len(ordered))], 3),
+    }

@@ -35,7 +35,7 @@ class Fed:
             True,
             self.arrivals.extend,
             self.confirmed.extend,
-            lambda packet_id, reason: self.refused.append(packet_id),
+            lambda packet_id, code, reason: self.refused.append(packet_id),
         )
         self.broker, ours = socket.socketpair()
         ours.setblocking(False)

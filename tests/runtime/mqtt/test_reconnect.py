@@ -67,3 +67,16 @@ def test_the_third_short_connection_in_a_row_is_reported(time: FakeTime) -> None
         time.now_s += lasted_s
         reported.append(timer.lost_again())
     assert reported == [False, False, False, False, False, True, True]
+
+
+def test_losses_for_a_known_reason_are_not_reported(time: FakeTime) -> None:
+    timer = ReconnectTimer()
+    reported = []
+    for reason_is_known in (False, False, True, False, False, False):
+        timer.attempt_begins()
+        time.now_s += 1.0
+        if reason_is_known:
+            timer.lost_for_a_reason()
+        else:
+            reported.append(timer.lost_again())
+    assert reported == [False, False, False, False, True]

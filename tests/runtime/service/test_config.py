@@ -37,11 +37,45 @@ def test_urls_have_the_default_port_of_their_scheme() -> None:
     assert parse_address("mqtt://broker") == Address("broker", 1883)
     assert parse_address("mqtts://broker") == Address("broker", 8883, tls=True)
     assert parse_address("mqtts://[::1]:1") == Address("::1", 1, tls=True)
-    for url in ("mqtt://broker:1884", "mqtts://broker:8884", "mqtt://[::1]:1883"):
+    for url in (
+        "mqtt://broker:1884",
+        "mqtts://broker:8884",
+        "mqtt://[::1]:1883",
+        "ws://[::1]:9001/a/b",
+        "wss://h:8/x/",
+    ):
         assert str(parse_address(url)) == url
-    for url in ("broker", "http://broker", "mqtt://", "mqtt://broker:x", "mqtt://broker/topic", "mqtt://b?x=1"):
-        with pytest.raises(EdgeLstmError, match="expected an address like mqtt://host:1883, found"):
+    for url in ("broker", "ftp://broker", "mqtt://", "mqtt://broker:x", "broker:1883", "ws://h/a\x7fb", "wss://"):
+        with pytest.raises(EdgeLstmError, match="expected an address like mqtt://host:1883, found") as caught:
             parse_address(url)
+        assert caught.value.hint.startswith(
+            "write mqtt://host:1883, mqtts://host:8883 with TLS, or ws://host:port/path"
+        )
+
+
+def test_other_names_of_mqtt_and_websocket_urls_are_understood() -> None:
+    assert parse_address("tcp://broker") == Address("broker", 1883)
+    for name in ("ssl", "tls", "mqtt+ssl", "MQTTS"):
+        assert parse_address(f"{name}://broker") == Address("broker", 8883, tls=True)
+    assert parse_address("ws://broker") == Address("broker", 80, path="/mqtt")
+    assert parse_address("wss://broker/sensors/mqtt") == Address("broker", 443, tls=True, path="/sensors/mqtt")
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("http://broker:9001/mqtt", "write ws://broker:9001/mqtt for a WebSocket"),
+        ("https://broker", "write wss://broker for a WebSocket"),
+        ("mqtt://broker/topic", "leave out what follows the port; or write ws:// for a WebSocket, which has a path"),
+        ("mqtts://broker/mqtt", "leave out what follows the port; or write wss:// for a WebSocket, which has a path"),
+        ("wss://broker/mqtt?token=s3cret", "leave out what follows the path; a login belongs in username and"),
+    ],
+)
+def test_an_address_of_another_form_is_refused_with_what_to_write(url: str, hint: str) -> None:
+    with pytest.raises(EdgeLstmError, match="expected an address like mqtt://host:1883, found") as caught:
+        parse_address(url)
+    assert caught.value.hint.startswith(hint)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_password_in_the_config_is_refused_and_not_printed(tmp_path: Path) -> None:
@@ -84,8 +118,8 @@ def test_all_broker_faults_are_listed_at_once(tmp_path: Path) -> None:
     """
     assert set(fault_of(tmp_path, mqtt).splitlines()[1:-1]) == {
         '  mqtt.client_id: expected a name without / + #, found "a/b"',
-        '  mqtt.ca_file: expected an address that begins with mqtts:// beside it, found "mqtt://b"',
-        '  mqtt.key_file: expected an address that begins with mqtts:// beside it, found "mqtt://b"',
+        '  mqtt.ca_file: expected an address that begins with mqtts:// or wss:// beside it, found "mqtt://b"',
+        '  mqtt.key_file: expected an address that begins with mqtts:// or wss:// beside it, found "mqtt://b"',
         "  mqtt.cert_file: expected a path, since key_file is set, found none",
         "  mqtt.password_credential: expected this or password_file, found both",
         "  mqtt.username: expected a name that goes with the password, found none",

@@ -145,6 +145,10 @@ class Store:
         """How many rows and batches were found damaged since the start."""
         return self._rows.damaged + self._damaged_batches
 
+    def has_subscribed(self) -> bool:
+        """Whether a service with this database has subscribed before."""
+        return self._database.execute("select 1 from subscribed limit 1").fetchone() is not None
+
     def subscribe(self, filters: Sequence[str]) -> list[str]:
         """Record the topic filters of the session at the broker; returns the former ones that are not among them."""
         known = [name for (name,) in self._database.execute("select filter from subscribed")]
