@@ -56,6 +56,27 @@ _TIME_NAMES = {
     ),
     *("horodatage", "datahora", "fechahora", "datumzeit"),
 }
+_COUNTER_NAMES = {
+    *(
+        "millis",
+        "ms",
+        "msec",
+        "msecs",
+        "milliseconds",
+        "micros",
+        "us",
+        "microseconds",
+        "seconds",
+        "secs",
+        "sec",
+        "elapsed",
+    ),
+    *("elapsed_s", "elapsed_ms", "t_s", "t_ms", "t_us", "t [s]", "t (s)", "t/s", "t [ms]", "t (ms)"),
+}
+_TIME_ENDINGS = ("time", "date", "stamp", "zeit", "datum")
+_LIKE_A_TIME = re.compile(r"\d{1,4}[-/. ](?:\d{1,2}|[^\W\d_]{3,10})[-/. ]\d{2,4}|\d{1,2}:\d\d")
+_COMMA_NUMBER = re.compile(r"\d+,\d+")
+_MOST_COUNTED = 1e8  # three years in seconds; larger numbers count from a known moment, which is asked for
 _ABBREVIATION = re.compile(r".*\d ?([A-Z]{3,5})")
 
 
@@ -85,9 +106,12 @@ def found_times(table: Table, asked: TimeColumns, guess: bool) -> FoundTimes:
     if alone is not None and _is_number(first[alone.columns[0]]) and not _DATE.fullmatch(first[alone.columns[0]]):
         return _numbers(table, alone, guess)
     found = search.times(alone)
-    if found.times is None:
-        _refuse_unread(table, search.first, asked)
-    return found
+    if found.times is not None:
+        return found
+    if (counted := search.counted()) is not None:
+        return _numbers(table, counted, guess)
+    _refuse_unread(table, search.first, asked)
+    return FoundTimes(None, list(_unread_notes(search.first)))
 
 
 class _Search:
@@ -108,6 +132,18 @@ class _Search:
             return None
         with contextlib.suppress(EdgeLstmError):
             return self._with([self._table.header[time_columns(self._table, TimeColumns())[0]]])
+        return None
+
+    def counted(self) -> TimeColumns | None:
+        """A column of numbers with a decimal comma that is named like a time, or one like `millis` that ascends."""
+        for name, cell in self.first.items():
+            if _says_time(name) and _COMMA_NUMBER.fullmatch(cell):
+                return self._with([name])
+            if name.lower() in _COUNTER_NAMES and _is_number(cell):
+                (at,) = [column_index(self._table, name)]
+                numbers = _column_numbers(self._table, at)
+                if numbers.size > 1 and (np.diff(numbers) > 0).all():
+                    return self._with([name])
         return None
 
     def times(self, alone: TimeColumns | None) -> FoundTimes:
@@ -204,21 +240,36 @@ def parsed_times(table: Table, times: TimeColumns) -> Doubles:
 def _numbers(table: Table, found: TimeColumns, guess: bool) -> FoundTimes:
     """Times that are numbers: those of today as they are; of others, the unit that makes them so."""
     seconds = parsed_times(table, found)
-    if not seconds.size or is_of_this_century(seconds):
+    if seconds.size and is_of_this_century(seconds):
         return FoundTimes(found)
     name = found.columns[0]
     (at,) = [column_index(table, name)]
-    numbers = np.array([float(text) for block in table.blocks([at]) for text in texts_of(block.cells[at])])
+    numbers = _column_numbers(table, at)
+    if not numbers.size:
+        return FoundTimes(found)
     likely, plain = likely_readings(numbers), as_usual(numbers)
+    if not likely and not 0 <= numbers.min() <= numbers.max() < _MOST_COUNTED:
+        return FoundTimes(found)
     ways = likely or counted_readings(name, numbers)
     if len(ways) > 1 and not guess:
         return FoundTimes(found)
+    if likely and ways[0].unit == "s":  # with a decimal comma
+        return FoundTimes(dataclasses.replace(found, unit="s"))
     chosen, *others = [*ways, plain] if likely else ways
     note = f'times in "{name}" are read as {chosen.text}'
     if others:
         note += f"; not as {others[0].text}"
     start = parse_time(chosen.start) if chosen.start else None
     return FoundTimes(dataclasses.replace(found, unit=chosen.unit, start=start), [note])
+
+
+def _column_numbers(table: Table, at: int) -> Doubles:
+    """(rows,): the numbers of a column; empty if a cell is none."""
+    try:
+        cells = (text.replace(",", ".") for block in table.blocks([at]) for text in texts_of(block.cells[at]))
+        return np.array([float(cell) for cell in cells])
+    except ValueError:
+        return np.empty(0)
 
 
 def _asked_column(table: Table, asked: TimeColumns) -> str:
@@ -248,8 +299,15 @@ def _refuse_unread(table: Table, first: dict[str, str], asked: TimeColumns) -> N
             )
 
 
+def _unread_notes(first: dict[str, str]) -> Iterator[str]:
+    """A note for each column that may hold times, by its name or its first cell."""
+    for name, cell in first.items():
+        if _says_time(name) or name.lower().endswith(_TIME_ENDINGS) or (_LIKE_A_TIME.search(cell) and len(cell) < 40):
+            yield f'column "{name}" is not read as times, since its first cell is {cell!r}'
+
+
 def _says_time(name: str) -> bool:
-    words = re.split(r"[^a-zà-ÿ]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    words = re.split(r"[\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
     return any(word in _TIME_NAMES for word in words)
 
 
