@@ -74,6 +74,7 @@ def init(
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey
 
+    asked = replace(asked_times(**times), interval_s=interval_s)
     stem = "sensors" if recording is None else recording.name.split(".")[0]
     name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "sensors"
     files = {output / f"{name}.toml", output / _SERVICE}
@@ -84,7 +85,6 @@ def init(
         raise EdgeLstmError(f"expected a folder at {output}, found none", "create it first, or choose another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]
     comma = None if decimal is None else decimal == "comma"
-    asked = replace(asked_times(**times), interval_s=interval_s)
     found = None if recording is None else survey(recording, stream_column, names, comma, asked)
     path = None if recording is None else relative(recording, output)
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]

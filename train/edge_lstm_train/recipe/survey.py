@@ -18,7 +18,7 @@ from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.local_zone import in_local_zone
-from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
+from edge_lstm.recordings.recording import Columns, Recording, numeric_columns
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
@@ -74,7 +74,8 @@ def survey(
     others = [name for name in table.header if name and name not in numbers and name not in times.columns]
     texts = {name: few for name in others if (few := _few_texts(path, name, layout))}
     own = {name: name for name in numbers}
-    recording = read_recording(path, Columns(own, times, stream="all", words=words, layout=layout))
+    together = in_local_zone(path, Columns(own, times, stream="all", words=words, layout=layout))
+    times, recording = together.times, together.recording
     values = dict(zip(numbers, recording.values.T, strict=True))
     whole = {name: few for name, column in values.items() if (few := _whole_numbers(column))}
     if stream_column is None and found.times is not None and len(recording_files(path)) == 1:
@@ -99,7 +100,7 @@ def survey(
         header=list(header),
         others=[name for name in others if name not in texts and name != stream_column],
         drifting={name: levels for name, levels in drifting.items() if name not in whole and name != stream_column},
-        notes=[*found.notes, *zoned.notes],
+        notes=list(dict.fromkeys([*found.notes, *together.notes, *zoned.notes])),
     )
 
 
