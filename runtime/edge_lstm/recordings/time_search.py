@@ -1,4 +1,4 @@
-"""Finds the columns of times of a recording and how they are written; what has no one answer is told, not guessed."""
+"""Finds the columns of times of a recording and how they are written; it reports what has more than one answer."""
 
 from __future__ import annotations
 

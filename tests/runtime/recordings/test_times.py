@@ -300,7 +300,7 @@ def times_from(begin: str, count: int, step_s: float) -> Doubles:
         ("2022-01-01T00:00:00Z", 3 * 365 * 24, 3600),  # six changes
     ],
 )
-def test_a_repeated_hour_is_told_apart_by_the_order_of_rows(
+def test_the_order_of_rows_distinguishes_equal_local_times(
     tmp_path: Path, begin: str, count: int, step_s: float, form: str | None
 ) -> None:
     times = times_from(begin, count, step_s)
@@ -308,7 +308,7 @@ def test_a_repeated_hour_is_told_apart_by_the_order_of_rows(
     np.testing.assert_array_equal(read(path, TimeColumns(["time"], form, zone=BERLIN)).times, times)
 
 
-def test_a_repeated_hour_is_told_apart_in_each_stream(tmp_path: Path) -> None:
+def test_equal_local_times_are_distinguished_in_each_stream(tmp_path: Path) -> None:
     one = times_from("2024-10-26T20:00:00Z", 60, 600)
     times = np.stack([one, one + 7], axis=1).ravel()
     path = tmp_path / "two.csv"
@@ -317,7 +317,7 @@ def test_a_repeated_hour_is_told_apart_in_each_stream(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path, TimeColumns(["time"], zone=BERLIN), "stream").times, times)
 
 
-def test_a_repeated_hour_is_told_apart_across_files_gaps_and_late_rows(tmp_path: Path) -> None:
+def test_equal_local_times_are_distinguished_across_files_and_gaps(tmp_path: Path) -> None:
     times = times_from("2024-10-26T20:00:00Z", 60, 600)
     paths = [tmp_path / "1.csv", tmp_path / "2.csv"]
     for path, part in zip(paths, (times[:27], times[27:]), strict=True):
@@ -361,6 +361,17 @@ def test_zones_are_found_by_the_hours_that_repeat_or_miss(
     assert fitting is not None
     assert fitting.name == name
     assert set(names) <= set(fitting.names)
+
+
+def test_a_row_in_the_missing_hour_contradicts_a_zone() -> None:
+    times = times_from("2024-03-01", 250 * 144, 600)
+    local = times + offsets(BERLIN, times)
+    fitting = fitting_zones(local, np.zeros(len(local), np.int64))
+    assert fitting is not None
+    assert fitting.name == "Europe/Berlin"
+    skipped = np.searchsorted(local, parse_time("2024-03-31T03:00:00Z"))
+    local = np.insert(local, skipped, parse_time("2024-03-31T02:30:00Z"))
+    assert fitting_zones(local, np.zeros(len(local), np.int64)) is None
 
 
 def test_no_zone_is_found_where_no_clock_was_set(tmp_path: Path) -> None:
