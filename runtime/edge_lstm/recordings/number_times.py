@@ -117,21 +117,21 @@ def _named_unit(name: str) -> TimeUnit | None:
     return next((unit for form, unit in _NAMED if any(re.fullmatch(form, word) for word in words)), None)
 
 
-def refuse_doubtful_numbers(place: str, numbers: Doubles, seconds: Doubles) -> None:
+def refuse_doubtful_numbers(source: str, column: str, numbers: Doubles, seconds: Doubles) -> None:
     """Raises EdgeLstmError that shows both readings if most of these times lie before 2000 or after now.
 
-    `place`: file and column of the numbers; NaN among them is no number.
+    Numbers of a column whose name says that they are seconds (t_s) are accepted. NaN among them is no number.
     """
-    if is_of_this_century(seconds):
+    if is_of_this_century(seconds) or (_named_unit(column) == "s" and np.nanmax(np.abs(numbers)) < _BY_SIZE[0][1]):
         return
     numbers = numbers[~np.isnan(numbers)]
     likely = likely_readings(numbers) or list(_from_origins(numbers, time.time()))
-    shown = [as_usual(numbers), *(likely[:3] or counted_readings(place, numbers))]
+    shown = [as_usual(numbers), *(likely[:3] or counted_readings(column, numbers))]
     found = ", ".join(f"{number:.12g}" for number in numbers[:2])
     ways = "".join(f"\n  as {one.text}" for one in shown)
     choice = shown[1]
     raise EdgeLstmError(
-        f"{place}: expected times from 2000 until now, found {found}, ...:{ways}",
+        f'{source}, column "{column}": expected times from 2000 until now, found {found}, ...:{ways}',
         f"say which it is, like {choice.keys} in a recipe, or {choice.options} on the command line",
     )
 

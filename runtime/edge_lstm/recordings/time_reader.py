@@ -38,7 +38,7 @@ class TimeReader:
         self._local = local_time_parser(*arguments)
         self._rows = 0
         self._numbers: list[Doubles] = []  # the cells that are numbers without a unit, and no times of today
-        self._place = ""  # file and column
+        self._place = ("", "")  # file and column
         self._repeated: list[tuple[int, float]] = []  # row of all blocks, seconds to its second occurrence
 
     def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> Doubles:
@@ -58,7 +58,7 @@ class TimeReader:
         bare = self._times.format is None and self._times.unit is None and _is_number(texts[0])
         if bare and not is_of_this_century(seconds):
             self._numbers.append(np.array([float(text) if _is_number(text) else np.nan for text in texts]))
-        self._place = self._place or f'{table.source}, column "{names[-1]}"'
+        self._place = self._place if self._rows else (table.source, names[-1])
         self._rows += len(texts)
         return seconds
 
@@ -90,7 +90,7 @@ class TimeReader:
         has twelve hours without AM and PM.
         """
         if self._numbers:
-            refuse_doubtful_numbers(self._place, np.concatenate(self._numbers), times)
+            refuse_doubtful_numbers(*self._place, np.concatenate(self._numbers), times)
         elif (
             self._times.unit is None
             and "%p" not in (self._times.format or "")
@@ -110,9 +110,10 @@ class TimeReader:
         if not len(back) or not np.array_equal(np.unique(local // _HOUR_S % 24), np.arange(1, 13)):
             return
         from_text, to_text = (format_time(float(local[row]))[11:16] for row in (back[0], back[0] + 1))
+        source, column = self._place
         found = f"hours 1 to 12, and {to_text} after {from_text}"
         raise EdgeLstmError(
-            f"{self._place}: expected times of 24 hours, or with AM and PM, found {found}",
+            f'{source}, column "{column}": expected times of 24 hours, or with AM and PM, found {found}',
             "each of these times may be one of two: export the recording with 24 hours, or with AM and PM",
         )
 

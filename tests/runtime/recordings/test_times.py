@@ -213,6 +213,14 @@ def test_a_start_of_unknown_unit_is_refused_where_nobody_is_asked(tmp_path: Path
     assert "--time-unit ms" in caught.value.hint
 
 
+def test_seconds_are_taken_where_the_name_of_the_column_says_so(tmp_path: Path) -> None:
+    path = written(tmp_path, [f"{row / 50:g}" for row in range(300)], "t_s")
+    assert read(path, TimeColumns(["t_s"])).times[:3].tolist() == [0, 0.02, 0.04]
+    path = written(tmp_path, [f"{20 * row}" for row in range(300)], "t_ms")
+    with pytest.raises(EdgeLstmError, match='column "t_ms": expected times from 2000 until now, found 0, 20'):
+        read(path, TimeColumns(["t_ms"]))
+
+
 @pytest.mark.parametrize(
     ("number", "shown"),
     [
