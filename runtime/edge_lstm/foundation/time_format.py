@@ -43,6 +43,7 @@ _CODES = {
     "Z": r"(?P<Z>[A-Za-z]{1,6}|[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+)",
     "%": "%",
 }
+_HOURS_AND_MINUTES = r"(?P<HM>\d{1,4})"  # of %H%M by itself: 0, 100 and 2330, too
 _STRPTIME_ALONE = "cxXGuVUWw"  # seldom used: left to strptime
 _UTC_NAMES = ("UTC", "GMT", "Z", "UT")
 
@@ -89,10 +90,15 @@ def format_fault(form: str) -> str | None:
 def _pattern(form: str) -> re.Pattern[str] | None:
     """The format as a pattern; None if it has codes that only strptime reads."""
     parts: list[str] = []
-    for code, spaces, sign in re.findall(r"%(.)|(\s+)|(.)", form, re.DOTALL):
+    digits_before = False
+    for both, code, spaces, sign in re.findall(r"(%H%M(?!%))|%(.)|(\s+)|(.)", form, re.DOTALL):
         if code and code not in _CODES:
             return None
-        parts.append(_CODES[code] if code else r"\s+" if spaces else re.escape(sign))
+        if both:
+            parts.append(_CODES["H"] + _CODES["M"] if digits_before else _HOURS_AND_MINUTES)
+        else:
+            parts.append(_CODES[code] if code else r"\s+" if spaces else re.escape(sign))
+        digits_before = bool(code)
     return re.compile("".join(parts), re.IGNORECASE)
 
 
@@ -100,7 +106,10 @@ def _moment(found: Mapping[str, str | None], zone: tzinfo) -> datetime:
     get = found.get
     year = int(get("Y") or 0) or _full_year(int(get("y") or 0))
     month, day = _month_and_day(year, found)
-    hour, minute, second = _hour(found), int(get("M") or 0), int(get("S") or 0)
+    hour, minute = _hour(found), int(get("M") or 0)
+    if (both := get("HM")) is not None:
+        hour, minute = divmod(int(both), 100)
+    second = int(get("S") or 0)
     micro = int(f"{(get('f') or '')[:6]:0<6}")
     moment = clock_time(year, month, day, hour, minute, second, micro)
     if (name := get("Z")) is not None:

@@ -27,6 +27,7 @@ class ZonedRecording:
     recording: Recording
     times: TimeColumns
     notes: Sequence[str] = ()
+    choices: Sequence[str] = ()  # zones that its times fit alike: a user has to choose
 
 
 def in_local_zone(path: str | Path | Sequence[str | Path], columns: Columns) -> ZonedRecording:
@@ -41,16 +42,18 @@ def in_local_zone(path: str | Path | Sequence[str | Path], columns: Columns) -> 
 
 
 def _in_shown_zone(path: str | Path | Sequence[str | Path], columns: Columns, read: Recording) -> ZonedRecording:
-    times = columns.time if isinstance(columns.time, TimeColumns) else TimeColumns([columns.time or ""])
+    times = (
+        columns.time if isinstance(columns.time, TimeColumns) else TimeColumns([columns.time] if columns.time else [])
+    )
     if times.zone is not timezone.utc or times.interval_s is not None or not _are_local(path, columns.layout, times):
         return ZonedRecording(read, times)
     fitting = fitting_zones(read.times, read.stream_of)
     if fitting is None:
         return ZonedRecording(read, times)
-    named = ", ".join(fitting.names[:_MOST_NAMES])
+    some = ", ".join(fitting.names[:_MOST_NAMES])
     if fitting.name is None:
-        note = f"the times are local: {fitting.reason}; set timezone to the right one of {named}, ... (--timezone)"
-        return ZonedRecording(read, times, [note])
+        note = f"the times are local: {fitting.reason}; set timezone to the right one of {some}, ... (--timezone)"
+        return ZonedRecording(read, times, [note], fitting.names)
     zoned = replace(times, zone=zone_named(fitting.name))
     note = f"the times are read in the zone {fitting.name}, since {fitting.reason}"
     if len(fitting.names) > 1:

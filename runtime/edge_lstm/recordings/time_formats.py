@@ -47,9 +47,14 @@ def date_formats(name: str, cell: str) -> list[str]:
 
 def clock_formats(name: str, cell: str) -> list[str]:
     """Formats of a cell that is a time of day; digits without a colon need a column that is named like one."""
-    named = _is_named(name, _CLOCK_NAMES) or name.lower() in ("hh", "utc")
+    named = says_clock(name)
     forms = [form for form in _clock_forms(cell) if named or ":" in form] + [*(_BARE_CLOCKS if named else ())]
     return [one.removeprefix("%Y ") for one in _fitting([f"%Y {one}" for one in forms], f"2000 {cell}")]
+
+
+def says_clock(name: str) -> bool:
+    """Whether a column is named like a time of day."""
+    return _is_named(name, _CLOCK_NAMES) or name.lower() in ("hh", "hhmm", "utc")
 
 
 def moment_formats(cell: str, zone: tzinfo) -> list[str]:

@@ -91,11 +91,7 @@ class TimeReader:
         """
         if self._numbers:
             refuse_doubtful_numbers(*self._place, np.concatenate(self._numbers), times)
-        elif (
-            self._times.unit is None
-            and "%p" not in (self._times.format or "")
-            and (np.diff(times) < -_HALF_DAY_S).any()
-        ):
+        elif self._rows and self._times.unit is None and "%p" not in (self._times.format or ""):
             self._refuse_half_days(times)
         rows = np.array([row for row, _ in self._repeated], np.int64)
         return settled(times, stream_of, rows, np.array([shift for _, shift in self._repeated]))

@@ -107,6 +107,23 @@ def test_the_day_of_the_year_beside_an_hour_is_read(tmp_path: Path) -> None:
     assert (read(path, times).times - parse_time("2024-03-02T00:00:00Z")).tolist() == [-3600, 0, 3600]
 
 
+@pytest.mark.parametrize(
+    ("date", "columns", "form"),
+    [
+        ("20240301", ["date", "time"], "%Y%m%d %H%M"),
+        ("2024-03-01", ["date", "time"], "%Y-%m-%d %H%M"),
+        ("2024,61", ["year", "doy", "time"], "%Y %j %H%M"),
+    ],
+)
+def test_hours_and_minutes_without_a_colon_are_read(tmp_path: Path, date: str, columns: list[str], form: str) -> None:
+    path = tmp_path / "logger.csv"
+    clocks = [f"{100 * hour + minute}" for hour in range(24) for minute in (0, 30)] + ["2400"]
+    path.write_text(f"{','.join(columns)},x\n" + "".join(f"{date},{clock},1\n" for clock in clocks))
+    times = dialect(path).times
+    assert times == TimeColumns(columns, form)
+    assert (read(path, times).times == times_from("2024-03-01", 49, 1800)).all()
+
+
 @pytest.mark.parametrize("form", ["%Y-%m-%d %I:%M:%S", "%d/%m/%Y %I:%M"])
 def test_a_clock_of_twelve_hours_without_am_is_refused(tmp_path: Path, form: str) -> None:
     path = written(tmp_path, [moment.strftime(form) for moment in MOMENTS])
@@ -260,6 +277,14 @@ def test_a_column_that_says_time_is_read_or_refused(
         found(tmp_path, [cell] * 3, name)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_dates_with_an_unreadable_time_of_day_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "logger.csv"
+    path.write_text("date,time,x\n" + "".join(f"2024-03-01,{hour} o'clock,1\n" for hour in range(24)))
+    expected = '"time": expected times of day beside the dates in "date", found "0 o\'clock"'
+    with pytest.raises(EdgeLstmError, match=expected):
+        dialect(path)
 
 
 def test_a_column_that_may_say_time_is_named_in_a_note(tmp_path: Path) -> None:

@@ -201,11 +201,24 @@ def test_what_the_options_say_of_times_is_written(tmp_path: Path) -> None:
         assert (refused.exit_code, found in refused.stderr) == (2, True)
 
 
-def test_local_times_get_the_zone_that_they_show(tmp_path: Path) -> None:
+def plant(folder: Path, zone: str) -> Path:
+    """A month of half hours in the local time of a zone, with the change of its clocks."""
     begin = datetime(2024, 10, 20, tzinfo=timezone.utc)
-    moments = [(begin + timedelta(minutes=30 * step)).astimezone(ZoneInfo("Europe/Berlin")) for step in range(600)]
-    path = tmp_path / "plant.csv"
+    moments = [(begin + timedelta(minutes=30 * step)).astimezone(ZoneInfo(zone)) for step in range(1500)]
+    path = folder / "plant.csv"
     path.write_text("time,x\n" + "".join(f"{one:%d.%m.%Y %H:%M},{step % 37}\n" for step, one in enumerate(moments)))
+    return path
+
+
+def test_a_choice_of_zones_is_left_to_the_user_and_splits_no_stream(tmp_path: Path) -> None:
+    result = init(plant(tmp_path, "America/Denver"), "--task", "forecast", "-o", tmp_path)
+    assert "set timezone to the right one of America/New_York, America/Chicago, America/Denver" in result.stderr
+    recipe = read_recipe(tmp_path / "plant.toml")
+    assert (recipe.recording.timezone, recipe.recording.stream_column) == ("UTC", None)
+
+
+def test_local_times_get_the_zone_that_they_show(tmp_path: Path) -> None:
+    path = plant(tmp_path, "Europe/Berlin")
     result = init(path, "--task", "forecast", "-o", tmp_path)
     assert "the times are read in the zone Europe/Berlin, since 2024-10-27 02:00 to 03:00 occurs twice" in result.stderr
     recipe = read_recipe(tmp_path / "plant.toml")

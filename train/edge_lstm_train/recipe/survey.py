@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.local_times import zone_named
 from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.local_zone import in_local_zone
-from edge_lstm.recordings.recording import Columns, Recording, numeric_columns
+from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
@@ -79,7 +80,11 @@ def survey(
     values = dict(zip(numbers, recording.values.T, strict=True))
     whole = {name: few for name, column in values.items() if (few := _whole_numbers(column))}
     if stream_column is None and found.times is not None and len(recording_files(path)) == 1:
-        stream_column = _stream_column(path, recording.times, [*texts, *_stream_candidates(values)], layout)
+        order = recording.times
+        if together.choices:  # in any of these zones, times do not go back when clocks are set
+            zone = zone_named(together.choices[0])
+            order = read_recording(path, Columns({}, replace(times, zone=zone), stream="all", layout=layout)).times
+        stream_column = _stream_column(path, order, [*texts, *_stream_candidates(values)], layout)
     early = recording.times < np.quantile(recording.times, _EARLY)
     constants = [name for name, column in values.items() if not _is_changing(column[early])]
     zoned = in_local_zone(path, Columns({}, times, stream_column, layout=layout))
