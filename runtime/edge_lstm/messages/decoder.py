@@ -133,7 +133,7 @@ class Decoder:
                     if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
                         raise ValueError
                     values[feature] = value
-                return [_new(Reading, (meaning.stream, parse_time(facts[time], zone), values, None, False))]
+                return [_new(Reading, (meaning.stream, parse_time(facts[time], zone), values, None, False, False))]
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 pass  # NaN, a missing value or a fault: `_decode` finds out
         return self._decode(topic, payload, properties, arrival)

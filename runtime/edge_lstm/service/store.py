@@ -347,9 +347,9 @@ def read_history(path: Path, bundle_id: str) -> tuple[list[Reading], SteppingRul
                 "select readings from history where batch >= ? and batch < ? order by batch", (since, until)
             )
             readings = [
-                Reading(stream, moment, _without_nulls(values), sequence, partial)
+                Reading(stream, moment, _without_nulls(values), *rest)
                 for (content,) in kept
-                for stream, moment, values, sequence, partial in json.loads(content)
+                for stream, moment, values, *rest in json.loads(content)
             ]
             return readings, rules
         finally:

@@ -17,6 +17,7 @@ class _Reading(NamedTuple):
     values: Mapping[str, float]
     sequence: str | None = None
     partial: bool = False
+    restart: bool = False
 
 
 class Reading(_Reading):
@@ -27,6 +28,9 @@ class Reading(_Reading):
     value. A category is given by its index. `sequence` is the device's own number or id of the reading, which shows
     whether it was sent before; None: its time shows this. `partial`: the reading has only some values of a sample. Then
     an absent name comes in a later reading, and only NaN or None is a missing value.
+
+    `restart`: the times of the stream begin again here, because its clock or the clock of this machine was set. Its
+    state gets its start values, and the reading may be older than the last one.
     """
 
     __slots__ = ()
@@ -40,7 +44,16 @@ class Reading(_Reading):
             values: Mapping[str, float | None],
             sequence: str | None = None,
             partial: bool = False,
+            restart: bool = False,
         ) -> Reading: ...
+
+
+class Refusal(NamedTuple):
+    """A reading that was refused for its time (seconds since 1970). It stepped nothing; `reason` is in words."""
+
+    stream: str
+    time: float
+    reason: str
 
 
 class Prediction(NamedTuple):

@@ -153,6 +153,15 @@ class StreamTable:
         for state, field in zip(self.states, self.state_fields, strict=True):
             state[slots] = self._start[field]
 
+    def begin_again(self, slots: Slots) -> None:
+        """Restart these slots (n,) in another time: without a last sample, a trail and an incomplete sample."""
+        self.restart(slots)
+        self.current["time"][slots] = np.nan
+        self.trail_length[slots] = 0
+        for column in self._columns:
+            if column.name in ("partial_values", "open_interval") and column.start is not None:
+                getattr(self, column.name)[slots] = column.start
+
     def row(self, stream: str) -> bytes:
         """All stored columns of `stream`, as bytes for `put_row`."""
         (row,) = self.rows([stream])
