@@ -135,6 +135,12 @@ class StreamTable:
             log.error("stream starts cold, its stored row does not fit stream=%s error=%s", stream, error)
             self.current[self._slots[stream]] = self._start
 
+    def last_time(self, stream: str) -> float:
+        """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
+        slot = self.slot(stream)
+        on_grid = self.open_interval.dtype.names is not None and self.open_interval.dtype.names != ()
+        return float(self.open_interval["newest"][slot] if on_grid else self.current["time"][slot])
+
     def evict(self, stream: str) -> None:
         """Remove the stream from the table; the caller has stored its row."""
         slot = self._slots.pop(stream)
