@@ -207,6 +207,13 @@ class ServiceConfig:
         doc="streams in memory; if there are more, those that were idle longest are only in the database",
     )
     history: int = key(10_000, least=0, doc="number of readings kept for edge-lstm replay --history")
+    history_per_stream: int | None = key(
+        None, least=1, doc="number of readings kept of one stream; none: a busy stream may fill the history"
+    )
+    history_max_mb: float = key(100.0, least=0.1, doc="size of the kept readings; one stream gets at most half of it")
+    history_days: float | None = key(
+        None, least=0, doc="readings that were received longer ago are deleted; none: their age does not matter"
+    )
     max_ahead_s: float = key(
         300.0,
         least=0,

@@ -31,16 +31,19 @@ from edge_lstm.mqtt.received import Message
 from edge_lstm.service.codecs import message_codecs, publish_properties
 from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.database.history import HistoryLimits
+from edge_lstm.service.database.spans import SteppingRules
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.inbox import Inbox
 from edge_lstm.service.kept_times import KeptTimes, newest_arrival_us, newest_time
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.refusal import refusal_payload, refusal_topic
 from edge_lstm.service.stats import ServiceStats
-from edge_lstm.service.store import SteppingRules, Store
 from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.service.time_judge import TimeJudge
 from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.row_format import StoredRow
 from edge_lstm.streaming.step_results import Steps
 
 log = logging.getLogger(__name__)
@@ -107,7 +110,7 @@ class Service:
             state_path(folder, config.state),
             bundle.id,
             self._predictor.table.layout,
-            config.history,
+            HistoryLimits(config.history, config.history_per_stream, config.history_max_mb, config.history_days),
             config.sync,
             rules,
         )
@@ -125,6 +128,8 @@ class Service:
         self._kept_times = KeptTimes(arrivals, self._times, self._committer.values)
         self._reader = MessageReader(decoder, arrivals, self._times, self._outbox.knows, self._report)
         self._inbox = Inbox()
+        # the messages of a batch in which an earlier process crashed are among the first
+        self._suspects = _LEAST_REPEATED if self._store.ended_badly else 0
         self._stopping = False
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
@@ -133,6 +138,8 @@ class Service:
         backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
         log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
+        if self._store.begun is not None:
+            log.warning("the service ended while it processed a batch: %.200s", self._store.begun)
 
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
@@ -212,6 +219,9 @@ class Service:
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
         restarts = self._times.restarts
+        if self._suspects > 0:
+            self._suspects -= len(messages)
+            self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
         readings = self._reader.readings(messages)
         steps = self._predictor.feed_columns(readings)
         predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
@@ -257,7 +267,7 @@ class Service:
             self._manager.alive()  # a full disk is waited for; a disk that hangs is not
         return True
 
-    def _row(self, stream: str) -> bytes | None:
+    def _row(self, stream: str) -> StoredRow | None:
         return self._store.row(stream)
 
     def _evict(self) -> None:
@@ -273,6 +283,7 @@ class Service:
         now, committer = time.monotonic(), self._committer
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
+        self._store.compact_history()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 
@@ -299,6 +310,7 @@ class Service:
             **self._reader.counts,
             "restarted": self._times.restarts,
             "predictions": self.predictions,
+            "damaged": self._store.damaged,
             "malformed": connection["malformed"],
             "shed": connection["shed"],
             "unwanted": connection["refused"],

@@ -19,10 +19,11 @@ from edge_lstm.foundation.arguments import described, quoted
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
 from edge_lstm.foundation.errors import ReadingError
 from edge_lstm.streaming.columns import columns_of, layout_of
+from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)
 
-FetchRow = Callable[[str], "bytes | None"]
+FetchRow = Callable[[str], "StoredRow | bytes | None"]
 
 MOST_STEPS = 10**15  # of a stream
 _LARGE_BYTES = 1 << 20
@@ -108,6 +109,8 @@ class StreamTable:
 
     def _admit(self, stream: str) -> int:
         row = self._fetch(stream)  # first: a store that fails leaves the table as it was
+        if isinstance(row, StoredRow):
+            row = row.content
         if row is not None and not isinstance(row, bytes):
             raise ReadingError(
                 f"stream {quoted(stream)}: expected fetch to return bytes or None, found {described(row)}",
