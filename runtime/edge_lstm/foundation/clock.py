@@ -35,7 +35,7 @@ class _Timex(ctypes.Structure):
 
 
 def time_of_day_us() -> int:
-    """Microseconds since 1970. Whoever sets the clock of this machine sets this."""
+    """Microseconds since 1970, by the clock that a person or a time service sets."""
     return time.time_ns() // 1000
 
 

@@ -35,7 +35,7 @@ from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.inbox import Inbox
-from edge_lstm.service.kept_times import KeptTimes, newest_arrival_us, newest_time
+from edge_lstm.service.kept_times import kept_times, newest_arrival_us, newest_time
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.refusal import refusal_payload, refusal_topic
@@ -124,9 +124,8 @@ class Service:
         self._outbox.restore(unsent, processed)
         wait = self._wait_for_disk if self._exactly_once else None
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
-        arrivals, self._times = self._judgement_of_times()
-        self._kept_times = KeptTimes(arrivals, self._times, self._committer.values)
-        self._reader = MessageReader(decoder, arrivals, self._times, self._outbox.knows, self._report)
+        self._arrivals, self._times = self._judgement_of_times()
+        self._reader = MessageReader(decoder, self._arrivals, self._times, self._outbox.knows, self._report)
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
         self._suspects = _LEAST_REPEATED if self._store.ended_badly else 0
@@ -226,7 +225,7 @@ class Service:
         steps = self._predictor.feed_columns(readings)
         predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
         self._committer.begin_batch([reading.stream for reading in readings])
-        self._kept_times.keep()
+        self._committer.values.update(kept_times(self._arrivals, self._times))
         if self._exactly_once:
             identities = self._identities(messages, self._times.restarts > restarts)
             if not self._committer.commit(predictions, identities, [*readings, *self._reader.refusals]):
@@ -329,9 +328,7 @@ class Service:
         while len(self._outbox) and self._mqtt.connected and time.monotonic() < deadline:
             self._mqtt.poll(0.05)
             self._outbox.take_confirmations()
-        self._kept_times.keep_now()
-        # after a refused commit, streams have readings that the broker sends again
-        if not self._exactly_once or not self._committer.unsaved:
+        if not self._exactly_once:
             self._committer.commit()
         self._mqtt.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)

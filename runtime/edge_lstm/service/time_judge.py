@@ -1,6 +1,6 @@
 """Judges the times of readings: which are too far ahead of the clock, and at which a stream restarts in another time.
 
-docs/time.md has the rules as a table. This reads no clock: it is told the time of arrival, and whether that is right.
+docs/time.md has the rules as a table. This reads no clock: it gets the time of arrival, and whether that is right.
 """
 
 from __future__ import annotations
