@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -173,8 +174,15 @@ class Service:
             ClockTrust(config.clock.trust),
             self._predictor.table.last_time,
             newest_time(kept, self._store.count()),
+            self._newest_time,
         )
         return arrivals, judge
+
+    def _newest_time(self) -> float:
+        """The time that no stream is beyond; inf while some are only in the database."""
+        table = self._predictor.table
+        in_memory = len(table) - len(self._committer.unsaved)  # these may not be in the database yet
+        return table.newest_time() if in_memory >= self._store.count() else math.inf
 
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""

@@ -145,6 +145,22 @@ def test_streams_are_looked_up_only_while_one_may_be_ahead() -> None:
     assert judge.begin_batch(NOW + 101) == NOW + 101
 
 
+def test_a_bound_that_is_too_high_is_looked_up_again() -> None:
+    judge = TimeJudge(300.0, 600.0, lambda: False, lambda stream: math.nan, math.inf, lambda: math.inf)
+    assert judge.begin_batch(NOW) == -math.inf
+    judge = TimeJudge(300.0, 600.0, lambda: False, lambda stream: math.nan, math.inf, lambda: NOW - 5)
+    assert judge.begin_batch(NOW) == NOW
+
+
+def test_a_reading_ahead_of_an_unknown_clock_is_reported_once_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    judge = judge_of({})
+    for n in range(50):
+        judge.own_timed(reading(3 * DAY + n), NOW)
+    assert [record.getMessage() for record in caplog.records] == [
+        "reading far ahead of the clock, which is not known to be right, so it is used stream=pump ahead_s=259200"
+    ]
+
+
 def test_each_restart_is_a_warning_and_many_are_limited(caplog: pytest.LogCaptureFixture) -> None:
     judge = judge_of({f"s{n}": NOW + HOUR for n in range(100)})
     for n in range(100):
