@@ -28,7 +28,7 @@ Make = Callable[..., Any]
 
 LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
 HOUR, DAY = 3600, 86_400
-BY_ARRIVAL = 'input.time_from = "arrival"\nhistory = 1000000\n'
+BY_ARRIVAL = 'input.time_from = "arrival"\nhistory = 1000000\nmax_streams = 7\n'  # fewer than there are
 
 
 class FakeClock:
@@ -115,6 +115,40 @@ def test_arrival_times_step_exactly_once_over_kills_and_clock_steps(
     assert "late=0" in log
     assert "duplicate=0" in log
     assert rig.hits == kills
+
+
+@pytest.mark.timeout(300)
+def test_devices_that_are_put_right_step_exactly_once_over_kills(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    now, count = int(time.time()), READINGS // 5
+    readings = readings_of(count, streams := 10)
+    readings = [one._replace(time=now - 900 + 900 * index // count) for index, one in enumerate(readings)]
+    readings = [  # each stream is twice an hour or more ahead, at other times than its neighbours
+        one._replace(time=one.time + HOUR * (2 + index % streams)) if _is_ahead(index, count, streams) else one
+        for index, one in enumerate(readings)
+    ]
+    readings = [one._replace(time=one.time + index / 1e4) for index, one in enumerate(readings)]  # distinct
+    kills = {ANY_TIME: 1, CONNECTED: 1, BEFORE_COMMIT: 1, BEFORE_PUBLISH: 2, BEFORE_ACKNOWLEDGE: 3}
+    extra = 'clock.trust = "never"\nhistory = 1000000\nmax_streams = 7\n'
+    rig = Rig(bundle_path, mosquitto, start_service, subscribe, kills, extra)
+    messages = [(f"sensors/{one.stream}", encode_reading(one)) for one in readings]
+    rig.publish(messages, 0)
+    predictions = published(rig.subscriber, count)
+    log = rig.close()
+    history, again = replayed(bundle_path)
+    assert facts(predictions) == facts(again)
+    assert len(facts(predictions)) == count
+    assert {one.step for one in predictions if one.stream == "tank-3"} == set(range(1, count // streams + 1))
+    assert sum(one.restart for one in history) == 2 * streams
+    assert "late=0" in log
+    assert rig.hits == kills
+
+
+def _is_ahead(index: int, count: int, streams: int) -> bool:
+    """Whether the device that sends this reading has a wrong clock then."""
+    number, of_stream = index // streams + 5 * (index % streams), count // streams
+    return any(begin < number / of_stream < begin + 0.15 for begin in (0.2, 0.6))
 
 
 @pytest.mark.parametrize("reload", [False, True], ids=["restart", "reload"])

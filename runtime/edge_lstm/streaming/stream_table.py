@@ -140,7 +140,8 @@ class StreamTable:
 
     def last_time(self, stream: str) -> float:
         """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
-        return float(self._last_times[self.slot(stream)])
+        slot = self.slot(stream)  # first: the table may grow
+        return float(self._last_times[slot])
 
     def newest_time(self) -> float:
         """The latest `last_time` of all streams in the table; -inf if there is none."""

@@ -6,8 +6,12 @@ import math
 
 import pytest
 
+from edge_lstm import Predictor
+from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.bundle.contract import Sampling
 from edge_lstm.service.time_judge import TimeJudge
 from edge_lstm.streaming.reading import Reading, Refusal
+from tests.networks import contract_of, random_network
 
 NOW = 1_800_000_000.0
 MINUTE, HOUR, DAY, YEAR = 60.0, 3600.0, 86_400.0, 31_536_000.0
@@ -184,3 +188,39 @@ def test_a_refusal_says_that_our_clock_may_be_wrong() -> None:
         "expected a time at most 300 s ahead of this machine's clock (max_ahead_s), found one 86400 s ahead; "
         "the device's clock may be ahead, or this machine's behind",
     )
+
+
+GRID = Sampling(interval_s=60.0, max_gap_s=600.0, grid=True)
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["known to be right", "not known"])
+@pytest.mark.parametrize("max_rewind", [0, 8])
+@pytest.mark.parametrize("batch", [1, 7, 100])
+@pytest.mark.parametrize("sampling", [Sampling(max_gap_s=600.0), GRID], ids=["plain", "grid"])
+def test_streams_that_are_put_right_go_on_and_a_replay_does_the_same(
+    sampling: Sampling, batch: int, max_rewind: int, right: bool
+) -> None:
+    network = random_network()
+    contract = contract_of(network, sampling=sampling)
+    live, replay = (Predictor(contract, ReferenceBackend(network), max_rewind=max_rewind) for _ in range(2))
+    trusted = False  # the clock becomes known to be right after the devices were ahead
+    judge = TimeJudge(300.0, 600.0, lambda: trusted, live.table.last_time)
+    devices = [(number, stream) for number in range(40) for stream in "abc"]
+    taken: list[Reading] = []
+    published = []
+    for start in range(0, len(devices), batch):
+        judge.begin_batch(NOW + 60 * devices[start][0])
+        judged = []
+        for number, stream in devices[start : start + batch]:
+            trusted = right and number >= 12
+            ahead_s = HOUR if number < 12 and stream != "c" else 0
+            one = Reading(stream, NOW + 60 * number + ahead_s, {"level": float(number)})
+            judged.append(judge.own_timed(one, NOW + 60 * number))
+        taken += [one for one in judged if isinstance(one, Reading)]
+        published += live.feed([one for one in judged if isinstance(one, Reading)])
+    assert len(taken) == len(devices)
+    assert [one.stream for one in taken if one.restart] == ["a", "b"]
+    assert live.totals["late"] == 0
+    assert live.feed([]) == []
+    assert [one for reading in taken for one in replay.feed([reading])] == published
+    assert all(live.table.row(stream) == replay.table.row(stream) for stream in "abc")

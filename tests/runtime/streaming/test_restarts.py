@@ -116,7 +116,9 @@ def test_a_restart_survives_a_store() -> None:
 def test_the_table_knows_the_newest_time_of_each_stream(sampling: Sampling) -> None:
     table = predictor(sampling=sampling)
     assert table.table.newest_time() == -math.inf
+    for number in range(40):  # the table grows
+        assert math.isnan(table.table.last_time(f"new{number}"))
+    assert table.table.newest_time() == -math.inf
     table.feed([level("a", n + 0.25, n) for n in range(3)] + [level(f"b{n}", n, n) for n in range(40)])
     assert table.table.last_time("a") == level("a", 2.25, 0).time
-    assert math.isnan(table.table.last_time("new"))
     assert table.table.newest_time() == level("b39", 39, 0).time
