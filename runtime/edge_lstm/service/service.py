@@ -225,7 +225,6 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
-        restarts = self._times.restarts
         if self._suspects > 0:
             self._suspects -= len(messages)
             self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
@@ -235,7 +234,7 @@ class Service:
         self._committer.begin_batch([reading.stream for reading in readings])
         self._committer.values.update(kept_times(self._arrivals, self._times))
         if self._exactly_once:
-            identities = self._identities(messages, self._times.restarts > restarts)
+            identities = self._identities(messages)
             if not self._committer.commit(predictions, identities, [*readings, *self._reader.refusals]):
                 return
             received = 0 if self._identifies_messages else len(messages)
@@ -247,12 +246,12 @@ class Service:
         self.predictions += 0 if steps is None else len(steps.order)
         self.stats.processed(len(readings), time.monotonic() - begun)
 
-    def _identities(self, messages: Sequence[Message], with_restart: bool) -> list[str]:
+    def _identities(self, messages: Sequence[Message]) -> list[str]:
         """Those of the messages that may come again and are recognized by nothing else.
 
-        A stream that restarts in another time does not know its former readings any more.
+        A stream that restarts in another time does not know its former readings any more. They were ahead of the clock.
         """
-        if not self._identifies_messages and not with_restart:
+        if not (self._identifies_messages or self._times.may_restart):
             return []
         return [message_identity(message) for message in messages if message.qos]
 

@@ -45,6 +45,7 @@ class TimeJudge:
         """
         self.newest = newest
         self.restarts = 0
+        self.may_restart = False  # whether a stream may be ahead of the clock, so that it may restart
         self._max_ahead_s, self._step_s = max_ahead_s, step_s
         self._tolerance_s = max(max_ahead_s, _LEAST_TOLERANCE_S)
         self._is_right, self._last_time, self._newest_now = is_right, last_time, newest_now
@@ -66,7 +67,8 @@ class TimeJudge:
 
     def needs_none_below(self, arrival: float) -> float:
         """The time below which a reading that comes at `arrival` needs no judgement."""
-        return arrival if self.newest - arrival <= self._tolerance_s else -math.inf
+        self.may_restart = self.newest - arrival > self._tolerance_s
+        return -math.inf if self.may_restart else arrival
 
     def arrival_timed(self, reading: Reading) -> Reading:
         """A reading with the time of its arrival. It is never late."""
