@@ -63,6 +63,7 @@ class TimeJudge:
         self._latest.clear()
         if self.newest - arrival > self._tolerance_s and self._recount.due():
             self.newest = min(self.newest, self._newest_now())
+        self.newest = max(self.newest, arrival)  # the readings that need no judgement are not later
         return self.needs_none_below(arrival)
 
     def needs_none_below(self, arrival: float) -> float:

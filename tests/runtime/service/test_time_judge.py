@@ -139,7 +139,7 @@ def test_streams_are_looked_up_only_while_one_may_be_ahead() -> None:
 
     judge = TimeJudge(300.0, 600.0, lambda: False, last_time, NOW - 60)
     assert judge.begin_batch(NOW) == NOW
-    judge.arrival_timed(reading(0))
+    judge.arrival_timed(reading(1e-5))
     judge.own_timed(reading(200), NOW)
     assert looked_up == []
     judge.own_timed(reading(400), NOW)
@@ -163,6 +163,13 @@ def test_a_reading_ahead_of_an_unknown_clock_is_reported_once_an_hour(caplog: py
     assert [record.getMessage() for record in caplog.records] == [
         "reading far ahead of the clock, which is not known to be right, so it is used stream=pump ahead_s=259200"
     ]
+
+
+def test_a_clock_that_is_set_back_may_put_any_stream_ahead() -> None:
+    judge = judge_of({"pump": NOW - HOUR}, newest=-math.inf)
+    assert judge.begin_batch(NOW) == NOW
+    assert judge.begin_batch(NOW - 2 * HOUR) == -math.inf
+    assert verdict(judge.own_timed(reading(-2 * HOUR - 5), NOW - 2 * HOUR)) == RESTART
 
 
 def test_each_restart_is_a_warning_and_many_are_limited(caplog: pytest.LogCaptureFixture) -> None:
