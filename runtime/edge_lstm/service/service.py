@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,7 +129,7 @@ class Service:
         self._reader = MessageReader(decoder, self._arrivals, self._times, self._outbox.knows, self._report)
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
-        self._suspects = _LEAST_REPEATED if self._store.ended_badly else 0
+        self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
         self._stopping = False
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
@@ -173,10 +173,17 @@ class Service:
             step_s,
             ClockTrust(config.clock.trust),
             self._predictor.table.last_time,
-            newest_time(kept, self._store.count()),
+            newest_time(kept, self._last_times),
             self._newest_time,
         )
         return arrivals, judge
+
+    def _last_times(self) -> Iterator[float]:
+        """The last time of each stream in the database."""
+        table = self._predictor.table
+        for stream in self._store.streams():
+            yield table.last_time(stream)
+            table.evict(stream)
 
     def _newest_time(self) -> float:
         """The time that no stream is beyond; inf while some are only in the database."""
@@ -289,7 +296,8 @@ class Service:
         now, committer = time.monotonic(), self._committer
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
-        self._store.compact_history()
+        if not self._inbox:
+            self._store.compact_history()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 
