@@ -89,7 +89,7 @@ def published(subscriber: Any, count: int) -> list[Prediction]:
 def test_arrival_times_step_exactly_once_over_kills_and_clock_steps(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make, fake_clock: FakeClock
 ) -> None:
-    readings = readings_of(READINGS // 5, streams := 10)
+    readings = readings_of(READINGS // 10, streams := 10)
     kills = {ANY_TIME: 1, CONNECTED: 1, BEFORE_COMMIT: 2, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 2}
     rig = Rig(bundle_path, mosquitto, start_service, subscribe, kills, BY_ARRIVAL, fake_clock.environment)
     # a year back, a little back, a day forward, an hour back, two hours back
@@ -121,7 +121,7 @@ def test_arrival_times_step_exactly_once_over_kills_and_clock_steps(
 def test_devices_that_are_put_right_step_exactly_once_over_kills(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
-    now, count = int(time.time()), READINGS // 5
+    now, count = int(time.time()), READINGS // 10
     readings = readings_of(count, streams := 10)
     readings = [one._replace(time=now - 900 + 900 * index // count) for index, one in enumerate(readings)]
     readings = [  # each stream is twice an hour or more ahead, at other times than its neighbours
