@@ -27,8 +27,10 @@ class Reading(_Reading):
     `values` maps names of features to numbers in the bundle's units. A feature that is absent, NaN or None is a missing
     value. A category is given by its index. `sequence` is the device's own number or id of the reading, which shows
     whether it was sent before; None: its time shows this. `partial`: the reading has only some values of a sample. Then
-    an absent name comes in a later reading, and only NaN or None is a missing value. `restart`: the stream's state and
-    time begin again at this reading.
+    an absent name comes in a later reading, and only NaN or None is a missing value.
+
+    `restart`: the times of the stream begin again here, because its clock or the clock of this machine was set. Its
+    state gets its start values, and the reading may be older than the last one.
     """
 
     __slots__ = ()
@@ -47,10 +49,7 @@ class Reading(_Reading):
 
 
 class Refusal(NamedTuple):
-    """A reading that was refused for its time. It stepped nothing; the history keeps it.
-
-    `time` is the time that the reading gave (seconds since 1970), `reason` a sentence.
-    """
+    """A reading that was refused for its time (seconds since 1970). It stepped nothing; `reason` is in words."""
 
     stream: str
     time: float

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge_lstm.streaming.stream_table import StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
+_is_restart = attrgetter("restart")
 _MAX_DEVIATIONS = 1e9  # standard deviations from the mean; training refuses a recording with such values
 
 # Named tuples: each reading makes one of each, and making a frozen dataclass takes several times as long.
@@ -99,8 +101,48 @@ class Sampler:
 
         A partial reading adds a sample only when it completes one. On a grid, a reading adds the samples of the
         intervals that ended before it.
+
+        A stream that restarts at a reading does so when all rounds before that reading were taken from the iterator:
+        their samples are stepped with the state before.
         """
-        taken = self._sample_list(readings if isinstance(readings, Sequence) else list(readings))
+        readings = readings if isinstance(readings, Sequence) else list(readings)
+        if not any(map(_is_restart, readings)):
+            yield from self._rounds(self._sample_list(readings))
+            return
+        for begin, part in _split_at_restarts(readings):
+            restarts = {
+                self._table.slot(reading.stream): index
+                for index, reading in enumerate(part)
+                if reading.restart and not self._was_received(reading)
+            }
+            for one in self._rounds(self._open_intervals(restarts)):
+                yield _counted_from(begin, one)
+            self._table.begin_again(np.array(list(restarts), np.int64))
+            for one in self._rounds(self._sample_list(part)):
+                yield _counted_from(begin, one)
+
+    def _was_received(self, reading: Reading) -> bool:
+        """Whether the stream has stepped this reading before: it is a duplicate then, and restarts nothing."""
+        table, slot = self._table, self._table.slot(reading.stream)
+        if self._grid is not None:
+            return bool(reading.time == table.open_interval[slot]["newest"])
+        trail = table.trail[slot, : table.trail_length[slot]]
+        if reading.sequence is not None:
+            return sequence_id(reading.sequence) in (*trail["id"].tolist(), *table.seen[slot].tolist())
+        return reading.time in (*trail["time"].tolist(), float(table.current["time"][slot]))
+
+    def _open_intervals(self, restarts: Mapping[int, int]) -> _SampleList:
+        """On a grid, the samples of the intervals that are open at a restart; by slot, the index of its reading."""
+        found = [] if self._grid is None else [(slot, *self._grid.open_sample(slot)) for slot in restarts]
+        begun = [(slot, time, sample) for slot, time, sample in found if not math.isnan(time)]
+        slots = [slot for slot, _, _ in begun]
+        given = np.array([sample for _, _, sample in begun], np.float32).reshape(-1, len(self._names))
+        return _SampleList(
+            [restarts[slot] for slot in slots], slots, [time for _, time, _ in begun], [0] * len(begun), given
+        )
+
+    def _rounds(self, taken: _SampleList) -> Iterator[Round]:
+        """The samples in rounds."""
         order, count = taken.order, len(taken.order)
         if not count:
             return
@@ -124,7 +166,7 @@ class Sampler:
             return _SampleList([], [], [], [], np.zeros((0, len(names)), np.float32))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
-        streams, times, values, sequences, partials, *_ = zip(*readings, strict=True)
+        streams, times, values, sequences, partials, _ = zip(*readings, strict=True)
         if self._grid is None and not any(partials):  # every reading is a sample
             ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]
             given = np.empty((len(readings), len(names)), np.float32)
@@ -247,6 +289,11 @@ class Grid:
                 self._aggregate(open_interval, column, value)
         return closed
 
+    def open_sample(self, slot: int) -> tuple[float, list[float]]:
+        """The sample (time, values) of the interval that has not ended; its time is NaN before the first reading."""
+        open_interval = self._table.open_interval[slot]
+        return (float(open_interval["interval"]) + 1) * self._interval_s, self._sample(open_interval)
+
     def _aggregate(self, open_interval: np.void, column: int, value: float) -> None:
         so_far, count, how = open_interval["value"][column], open_interval["count"][column], self._aggregates[column]
         if not count or how == "last" or self._categorical[column]:
@@ -288,6 +335,23 @@ def _limit(feature: Feature) -> float:
     """The largest magnitude of a measurement. A larger one counts as missing: averages would carry it for long."""
     unknown = math.isnan(feature.mean) or (feature.mean, feature.scale) == (0.0, 1.0)  # a model without statistics
     return FLOAT32_MAX if unknown else min(abs(feature.mean) + _MAX_DEVIATIONS * feature.scale, FLOAT32_MAX)
+
+
+def _split_at_restarts(readings: Sequence[Reading]) -> Iterator[tuple[int, Sequence[Reading]]]:
+    """The readings in parts, each with the index of its first one. In its part, a restart is its stream's first."""
+    begin = 0
+    streams: set[str] = set()
+    for index, reading in enumerate(readings):
+        if reading.restart and reading.stream in streams:
+            yield begin, readings[begin:index]
+            begin, streams = index, set()
+        streams.add(reading.stream)
+    yield begin, readings[begin:]
+
+
+def _counted_from(begin: int, one: Round) -> Round:
+    """The round of a part of the readings, with indexes among all readings."""
+    return one._replace(order=[begin + index for index in one.order])
 
 
 def _sort_into_rounds(slots: Slots) -> tuple[Slots, list[int]]:

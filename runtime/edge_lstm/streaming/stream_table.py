@@ -132,6 +132,16 @@ class StreamTable:
             log.error("stream starts cold, its stored row does not fit stream=%s error=%s", stream, error)
             self.current[self._slots[stream]] = self._start
 
+    def last_time(self, stream: str) -> float:
+        """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
+        slot = self.slot(stream)  # first: the table may grow
+        return float(self._last_times[slot])
+
+    def newest_time(self) -> float:
+        """The latest `last_time` of all streams in the table; -inf if there is none."""
+        times = self._last_times[list(self._slots.values())]
+        return float(np.max(times, initial=-np.inf, where=~np.isnan(times)))
+
     def evict(self, stream: str) -> None:
         """Remove the stream from the table; the caller has stored its row."""
         slot = self._slots.pop(stream)
@@ -149,6 +159,15 @@ class StreamTable:
         self.current["warm_steps"][slots] = 0
         for state, field in zip(self.states, self.state_fields, strict=True):
             state[slots] = self._start[field]
+
+    def begin_again(self, slots: Slots) -> None:
+        """Restart these slots (n,) in another time: without a last sample, a trail and an incomplete sample."""
+        self.restart(slots)
+        self.current["time"][slots] = np.nan
+        self.trail_length[slots] = 0
+        for column in self._columns:
+            if column.name in ("partial_values", "open_interval") and column.start is not None:
+                getattr(self, column.name)[slots] = column.start
 
     def row(self, stream: str) -> bytes:
         """All stored columns of `stream`, as bytes for `put_row`."""
@@ -253,6 +272,8 @@ class StreamTable:
     def _refresh_views(self) -> None:
         """Take the views and lists of arrays from the arrays that the table has now."""
         self.states = [self.current[field] for field in self.state_fields]
+        on_grid = bool(self.open_interval.dtype.names)
+        self._last_times: Doubles = self.open_interval["newest"] if on_grid else self.current["time"]
         self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._format.columns]
         self._starts: list[tuple[NDArray[Any], Any]] = [
             (getattr(self, column.name), column.start) for column in self._columns if column.start is not None

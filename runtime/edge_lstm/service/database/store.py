@@ -184,6 +184,10 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise self._damaged("read", error) from None
 
+    def streams(self) -> list[str]:
+        """The streams that have a row. Takes long where there are many."""
+        return [stream for (stream,) in self._database.execute("select stream from streams")]
+
     def count(self) -> int:
         """The number of streams."""
         return self._rows.totals.rows
