@@ -298,7 +298,9 @@ class Service:
 def stepping_rules(config: ServiceConfig) -> SteppingRules:
     """How the service steps late and repeated readings."""
     return SteppingRules(
-        config.max_rewind if config.late == "rewind" else 0, _ID_WINDOW if config.input.sequence is not None else 0
+        config.max_rewind if config.late == "rewind" else 0,
+        _ID_WINDOW if config.input.sequence is not None else 0,
+        config.input.join_within_s,
     )
 
 

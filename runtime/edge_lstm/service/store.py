@@ -56,6 +56,7 @@ class SteppingRules(NamedTuple):
 
     max_rewind: int
     window: int
+    join_within_s: float | None = None
 
 
 class StoreFullError(EdgeLstmError):
@@ -101,7 +102,7 @@ class Store:
                 if found != (bundle_id,):
                     self._change_bundle(bundle_id, found[0] if found else None)
                 self._require_layout(layout)
-                self._begin_span((bundle_id, *rules))
+                self._begin_span((bundle_id, rules.max_rewind, rules.window))
                 self._preallocate_log()
                 (counted,) = self._database.execute("select total(count) from history").fetchone()
                 on_failure.pop_all()

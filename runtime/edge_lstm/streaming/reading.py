@@ -18,6 +18,7 @@ class _Reading(NamedTuple):
     sequence: str | None = None
     partial: bool = False
     restart: bool = False
+    arrived: bool = False
 
 
 class Reading(_Reading):
@@ -30,7 +31,8 @@ class Reading(_Reading):
     an absent name comes in a later reading, and only NaN or None is a missing value.
 
     `restart`: the times of the stream begin again here, because its clock or the clock of this machine was set. Its
-    state gets its start values, and the reading may be older than the last one.
+    state gets its start values, and the reading may be older than the last one. `arrived`: the time is that of the
+    reading's arrival, since the device gave none. Then it does not show whether the reading was sent before.
     """
 
     __slots__ = ()
@@ -45,6 +47,7 @@ class Reading(_Reading):
             sequence: str | None = None,
             partial: bool = False,
             restart: bool = False,
+            arrived: bool = False,
         ) -> Reading: ...
 
 

@@ -114,7 +114,7 @@ def test_keys_stream_and_time_can_be_mapped() -> None:
     mapping = InputMapping("plant/+/all", stream="device", time_from="arrival", values={"level": "lvl"})
     decoder = Decoder(mapping, ["level"])
     found = decoder.readings("plant/x/all", b'{"device": 7, "lvl": 2}', {}, 99.0)
-    assert found == [Reading("7", 99.0, {"level": 2.0})]
+    assert found == [Reading("7", 99.0, {"level": 2.0}, arrived=True)]
     with pytest.raises(PayloadError, match="expected a stream's name without"):
         decoder.readings("plant/x/all", b'{"device": "a/b", "lvl": 2}', {}, 99.0)
     assert mapping.topic_filters == ["plant/+/all"]

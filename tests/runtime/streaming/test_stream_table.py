@@ -96,6 +96,7 @@ def test_the_layout_describes_every_stored_field() -> None:
     assert table.layout.splitlines() == [
         *(f"current.{field}" for field in record),
         "partial_values[2] <f4",
+        "partial_times[2] <f8",
         "last_published[2] <f4",
         "open_interval.interval <f8",
         "open_interval.newest <f8",
@@ -109,6 +110,7 @@ def test_the_layout_describes_every_stored_field() -> None:
         *(f"snapshot_old.{field}" for field in record),
         *(f"snapshot_mid.{field}" for field in record),
         "seen[window] <u8",
+        "identities <i8",
         "calibration[calibrated,0] <f4",
     ]
     assert StreamTable(contract).layout == table.layout
