@@ -19,10 +19,11 @@ from edge_lstm.foundation.arguments import described, quoted
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
 from edge_lstm.foundation.errors import ReadingError
 from edge_lstm.streaming.columns import columns_of, layout_of
+from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)
 
-FetchRow = Callable[[str], "bytes | None"]
+FetchRow = Callable[[str], "StoredRow | bytes | None"]
 
 MOST_STEPS = 10**15  # of a stream
 _LARGE_BYTES = 1 << 20
@@ -115,6 +116,8 @@ class StreamTable:
 
     def _admit(self, stream: str) -> int:
         row = self._fetch(stream)  # first: a store that fails leaves the table as it was
+        if isinstance(row, StoredRow):
+            row = row.content
         if row is not None and not isinstance(row, bytes):
             raise ReadingError(
                 f"stream {quoted(stream)}: expected fetch to return bytes or None, found {described(row)}",
@@ -141,6 +144,12 @@ class StreamTable:
         except ValueError as error:
             log.error("stream starts cold, its stored row does not fit stream=%s error=%s", stream, error)
             self.current[self._slots[stream]] = self._start
+
+    def last_time(self, stream: str) -> float:
+        """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
+        slot = self.slot(stream)
+        on_grid = self.open_interval.dtype.names is not None and self.open_interval.dtype.names != ()
+        return float(self.open_interval["newest"][slot] if on_grid else self.current["time"][slot])
 
     def evict(self, stream: str) -> None:
         """Remove the stream from the table; the caller has stored its row."""

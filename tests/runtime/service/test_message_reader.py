@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 
 import pytest
 
+from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping
 from edge_lstm.mqtt.received import Message
 from edge_lstm.service.message_reader import MessageReader, message_identity
+from edge_lstm.service.time_judge import TimeJudge
 
 DAY_S = 86_400.0
 
@@ -27,11 +30,16 @@ def message(payload: str, *, packet_id: int = 1, repeated: bool = False, retaine
 
 
 def reader_of(
-    processed: set[str] | None = None, reports: Reports | None = None, mapping: InputMapping | None = None
+    processed: set[str] | None = None,
+    reports: Reports | None = None,
+    mapping: InputMapping | None = None,
+    last: Mapping[str, float] | None = None,
 ) -> MessageReader:
+    """`last`: the last times of streams."""
     return MessageReader(
         Decoder(mapping or InputMapping(), ["level"]),
-        DAY_S,
+        ArrivalClock(),
+        TimeJudge(DAY_S, 600.0, lambda: True, lambda stream: (last or {}).get(stream, math.nan)),
         (processed or set()).__contains__,
         (reports or Reports()).facts.append,
     )
@@ -94,7 +102,21 @@ def test_a_processed_message_without_the_repeat_flag_is_another_message() -> Non
 def test_a_reading_further_ahead_than_the_bound_is_refused(ahead_s: float, refused: int) -> None:
     reader = reader_of()
     readings = reader.readings([message(f'{{"time": {time.time() + ahead_s}, "level": 4}}')])
-    assert (len(readings), reader.counts["refused"]) == (1 - refused, refused)
+    assert (len(readings), reader.counts["refused"], len(reader.refusals)) == (1 - refused, refused, refused)
+    reader.readings([])
+    assert reader.refusals == []
+
+
+def test_a_stream_far_ahead_restarts_at_its_first_reading_with_a_right_time() -> None:
+    reader = reader_of(last={"tank-0": time.time() + 2 * DAY_S})
+    messages = [message(f'{{"time": {time.time() - 10 + n}, "level": {n}}}') for n in range(3)]
+    assert [reading.restart for reading in reader.readings(messages)] == [True, False, False]
+
+
+def test_arrival_times_restart_a_stream_that_is_ahead_of_them() -> None:
+    reader = reader_of(mapping=InputMapping(time_from="arrival"), last={"tank-0": time.time() + 3600})
+    readings = reader.readings([message('[{"level": 1}, {"level": 2}]'), message('{"level": 3}')])
+    assert [reading.restart for reading in readings] == [True, False, False]
 
 
 def test_readings_without_times_get_arrival_times_that_rise() -> None:
