@@ -6,6 +6,7 @@ Each kill is planned and counted by where it hit. `EDGE_LSTM_READINGS` makes the
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
+from edge_lstm.bundle.contract import Alarm
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.messages.encoder import decode_prediction
 from edge_lstm.mqtt.connection import MqttConnection
@@ -272,3 +274,39 @@ def test_repeated_readings_with_a_sequence_number_step_exactly_once(
     assert rig.hits == kills
     assert rig.connected_kills == 4
     rig.close()
+
+
+def scores(predictions: Sequence[Prediction]) -> dict[tuple[str, float], tuple[Any, ...]]:
+    """By stream and time, step, score as a payload has it (None: no score) and alarm of the highest revision."""
+    known: dict[tuple[str, float], Prediction] = {}
+    for one in predictions:
+        former = known.get((one.stream, one.time))
+        if former is None or one.revision > former.revision:
+            known[one.stream, one.time] = one
+    return {
+        place: (one.step, None if one.score is None or math.isnan(one.score) else f"{one.score:.6g}", one.alarm)
+        for place, one in known.items()
+    }
+
+
+@pytest.mark.timeout(300)
+def test_alarms_are_the_same_with_evictions_late_readings_and_kills(
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    network = random_network(inputs=1, outputs=1)
+    alarm = Alarm(span_steps=5, settle_steps=3, calibrate_steps=50, quantile=0.9, factor=1.2)
+    contract = contract_of(network, task="anomaly", alarm=alarm, horizons=[1], clock=[])
+    make_bundle(tmp_path / "tank.elstm", network, contract)
+    ordered = readings_of(READINGS // 5, STREAMS // 5)
+    rng = random.Random(4)
+    place = [index + rng.uniform(0, 50) for index in range(len(ordered))]
+    shuffled = [ordered[index] for index in sorted(range(len(ordered)), key=place.__getitem__)]
+    kills = {CONNECTED: 2, BEFORE_COMMIT: 1, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 1}
+    extra = "max_rewind = 12\nmax_streams = 3"
+    rig = Rig(tmp_path / "tank.elstm", mosquitto, start_service, subscribe, kills, extra)
+    rig.publish([(f"sensors/{one.stream}", encode_reading(one)) for one in shuffled], restarts=0)
+    expected = scores(Predictor.of(Bundle.open(tmp_path / "tank.elstm"), "numpy").feed(ordered))
+    assert sum(bool(alarm) for _, _, alarm in expected.values()) > 100
+    rig.wait_for(expected, scores, "the last revisions equal those of the ordered run")
+    assert rig.hits == kills
+    assert "late=0" in rig.close()

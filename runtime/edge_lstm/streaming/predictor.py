@@ -237,7 +237,8 @@ class Predictor:
         states = {tensor.name: np.array(current[field], np.float32) for tensor, field in tensors}
         time = float(current["time"])
         counts = int(current["step"]), int(current["warm_steps"])
-        return StreamState(states, None if np.isnan(time) else time, *counts, self._bundle_id, table.row(stream))
+        row = table.row(stream), table.layout
+        return StreamState(states, None if np.isnan(time) else time, *counts, self._bundle_id, *row)
 
     def load_state(self, stream: str, state: StreamState) -> None:
         """Continue a stream from a state that `state` returned, for any stream of any predictor of the same bundle.
@@ -259,12 +260,12 @@ class Predictor:
         before = table.row(stream) if stream in table.names else None
         try:
             self._start(stream)
-            table.put_row(stream, state.row)
+            table.put_row(stream, state.row, state.layout)
         except ValueError as error:
             if before is None:
                 table.evict(stream)
             else:
-                table.put_row(stream, before)
+                table.put_row(stream, before, table.layout)
             raise ReadingError(
                 f"state: expected what Predictor.state gives, found another row ({error})",
                 "open the bundle that the state was taken from",
@@ -289,7 +290,7 @@ class Predictor:
             table = StreamTable(self.contract, self._max_rewind, self._window)
             table.slot("")
             self._first_row = table.row("")
-        self.table.put_row(stream, self._first_row)
+        self.table.put_row(stream, self._first_row, self.table.layout)
         self._reported_at.pop(stream, None)
 
     def feed_columns(self, readings: Iterable[Reading]) -> Steps | None:
@@ -483,5 +484,5 @@ def _round_of(one: Round, sample: np.void, more: int) -> Round:
         np.array([sample["time"]]),
         np.array([sample["id"]]),
         sample["given"][None],
-        np.array([sample["revision"] + more], np.uint16),
+        np.array([sample["revision"] + more], np.uint64),
     )

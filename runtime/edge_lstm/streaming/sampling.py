@@ -40,7 +40,7 @@ class Round(NamedTuple):
     times: Doubles  # (n,): seconds since 1970
     ids: NDArray[np.uint64]  # (n,): from the device's sequence number; 0: the time identifies the sample
     given: Floats  # (n, features)
-    revisions: NDArray[np.uint16]  # (n,): how many predictions the sample had before
+    revisions: NDArray[np.uint64]  # (n,): how many predictions the sample had before
     sequences: Sequences | None = None  # None: no reading has one, or the table keeps none
 
     def part(self, chosen: Flags) -> Round:
@@ -169,7 +169,7 @@ class Sampler:
         if not count:
             return
         slots, times = np.array(taken.slots, np.int64), np.array(taken.times, np.float64)
-        ids, given, revisions = np.array(taken.ids, np.uint64), taken.given, np.zeros(count, np.uint16)
+        ids, given, revisions = np.array(taken.ids, np.uint64), taken.given, np.zeros(count, np.uint64)
         sizes, sequences = [count], taken.sequences
         if len(set(taken.slots)) < count:
             places, sizes = _sort_into_rounds(slots)

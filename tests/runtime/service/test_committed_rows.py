@@ -14,7 +14,6 @@ from edge_lstm.service.config import read_service_config
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.message_reader import message_identity
 from edge_lstm.service.service import Service
-from edge_lstm.streaming.stream_table import StreamTable
 
 BATCHES = 16
 START = 1_700_000_000
@@ -105,4 +104,4 @@ def test_a_service_records_the_layout_of_its_own_rows(service: Service, tmp_path
     with sqlite3.connect(tmp_path / "state.db") as database:
         found = database.execute("select description from layouts").fetchall()
     database.close()
-    assert found == [(StreamTable(service._predictor.contract).layout,)]
+    assert found == [(service._predictor.table.layout,)]
