@@ -110,6 +110,11 @@ class Decoder:
         """Whether every reading has a time that no other reading of its stream has."""
         return self._mapping.time_from in ("payload", "property") and not (self._mapping.sequence or self._joins)
 
+    def stream_of(self, topic: str) -> str:
+        """The stream that a topic means, or the topic itself where the payload has the stream's name."""
+        meaning = self._meanings.get(topic)
+        return topic if meaning is None or meaning.stream is None else meaning.stream
+
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
 

@@ -378,14 +378,22 @@ class Predictor:
         again = table.rewind(slot, position)
         position -= length - len(again)
         for sample in again[:position]:
-            for _ in self._step_round(_round_of(one, sample, 0)):
+            for _ in self._repeat(_round_of(one, sample, 0)):
                 pass  # these predictions do not change
         if merged is None:
             yield from self._step_round(one)
         else:
             again[position]["given"] = merged
         for sample in again[position:]:
-            yield from self._step_round(_round_of(one, sample, 1))
+            yield from self._repeat(_round_of(one, sample, 1))
+
+    def _repeat(self, one: Round) -> Iterator[Steps]:
+        """Step a sample that was stepped before."""
+        self.watch.is_repeating = True
+        try:
+            yield from self._step_round(one)
+        finally:
+            self.watch.is_repeating = False
 
     def _after_ties(self, one: Round, trail: Records) -> Round:
         """The round of one sample, with the highest revision of the samples of the same time, so that it is unique."""

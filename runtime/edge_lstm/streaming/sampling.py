@@ -313,7 +313,7 @@ class Sampler:
         since = one.times - current["time"][rows]  # NaN at the first sample, for which no comparison is true
         gap = since > self._max_gap_s
         if np.count_nonzero(gap):  # takes a tenth of the time of any()
-            self.gaps += int(gap.sum())
+            self.gaps += 0 if self._watch.is_repeating else int(gap.sum())
             self._table.restart(slots[gap])
             steps = current["step"][slots[gap]].tolist()
             columns = (slots[gap].tolist(), steps, one.times[gap].tolist(), since[gap].tolist())

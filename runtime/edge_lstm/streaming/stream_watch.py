@@ -47,6 +47,7 @@ class StreamWatch:
         """`sampling`: of the bundle. `clock` gives seconds that never run backwards, for the rate of log lines."""
         self.counts: Counter[str] = Counter(duplicate=0, late=0)
         self.redelivered: Collection[str] = ()  # streams whose messages the broker repeats: duplicates are normal
+        self.is_repeating = False  # whether samples are stepped again after a late one: nothing new happens
         self.dropped_in_a_row = 0  # of all streams; the caller sets 0 when a reading is used
         self._sampling, self._clock = sampling, clock
         self._streams: dict[str, _Tally] = {}
@@ -57,38 +58,34 @@ class StreamWatch:
         self._none_used = RateLimitedLog(log, _HOUR_S, clock)
         self._numbers_told: set[str] = set()
 
-    def dropped(self, stream: str, fate: str, reason: str, step: int = -1) -> bool:
-        """A reading of the stream is dropped: `fate` is duplicate, late or refused. Returns whether this is logged.
+    def dropped(self, stream: str, fate: str, reason: str, step: int) -> None:
+        """A reading of the stream is dropped: `fate` is duplicate or late.
 
         `step`: of the stream; readings that are dropped without a step between them are dropped in a row.
         """
-        if fate in self.counts:
-            self.counts[fate] += 1
-        self.tell_counts()
-        if not self._hour:
-            self._hour_begun = self._clock()
-        self._hour[fate] += 1
-        tally = self._tally(stream)
-        tally.fates[fate] += 1
+        self.counts[fate] += 1
         normal = fate == "duplicate" and stream in self.redelivered
-        told = tally.fates[fate] == 1 and self._may_tell()
-        if told:
+        tally = self._tally(stream)
+        if self._is_first(tally, fate):
             level = logging.INFO if normal else logging.WARNING
             what = " by the broker, as after every lost connection" if normal else ""
             log.log(level, "reading dropped%s fate=%s stream=%s: %s", what, fate, stream, reason)
         if not normal:
             self._count_in_a_row(stream, tally, fate, reason, step)
-        return told
+
+    def refused(self, stream: str) -> bool:
+        """A message or reading of the stream is refused. Returns whether the caller should log it as the first one."""
+        return self._is_first(self._tally(stream), "refused")
 
     def restarted(self, stream: str, step: int, time: float, gap_s: float = math.nan) -> None:
         """The state of the stream restarts at its reading of this time, after `step` steps.
 
         `gap_s`: the silence before it; NaN: its times began again.
         """
+        if self.is_repeating:
+            return
         tally = self._tally(stream)
         tally.fates["restarts"] += 1
-        if step == tally.restarted_at:  # the same one, stepped again after a late reading
-            return
         apart = step - tally.restarted_at
         tally.restarts_in_a_row = tally.restarts_in_a_row + 1 if 0 < apart <= 2 else 1
         tally.restarted_at = step
@@ -135,6 +132,15 @@ class StreamWatch:
         """The streams with most dropped readings and restarts, and their counts by fate."""
         busy = sorted(self._streams.items(), key=lambda item: -item[1].fates.total())[:most]
         return [{"stream": stream, **tally.fates} for stream, tally in busy]
+
+    def _is_first(self, tally: _Tally, fate: str) -> bool:
+        """Count a reading. Returns whether it is the first of its stream with this fate, and may be logged."""
+        self.tell_counts()
+        if not self._hour:
+            self._hour_begun = self._clock()
+        self._hour[fate] += 1
+        tally.fates[fate] += 1
+        return tally.fates[fate] == 1 and self._may_tell()
 
     def _count_in_a_row(self, stream: str, tally: _Tally, fate: str, reason: str, step: int) -> None:
         tally.dropped_in_a_row = tally.dropped_in_a_row + 1 if step == tally.dropped_at else 1

@@ -314,6 +314,13 @@ def test_times_keep_their_milliseconds(milliseconds: int) -> None:
     assert abs(parse_time(format_time(milliseconds / 1000)) - milliseconds / 1000) < 5e-4
 
 
+@given(st.integers(-(10**15), 10**16 // 2))
+def test_times_keep_their_microseconds(microseconds: int) -> None:
+    text = format_time(microseconds / 1e6)
+    assert round(parse_time(text) * 1e6) == microseconds
+    assert len(text) == (27 if microseconds % 1000 else 24 if microseconds % 1_000_000 else 20)
+
+
 def test_a_payload_over_max_bytes_is_refused_before_it_is_decoded() -> None:
     decoder = Decoder(InputMapping(max_bytes=100), ["level"])
     good = b'{"time": 1, "level": 2.5}'
