@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_lstm import Bundle, Predictor, Reading
+from edge_lstm import Bundle, Prediction, Predictor, Reading
 from edge_lstm.bundle.contract import Feature, Sampling
+from edge_lstm.messages.encoder import decode_prediction
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH
 from tests.flow.test_exactly_once import (
     ANY_TIME,
@@ -57,6 +60,14 @@ def message(part: Reading) -> tuple[str, str]:
     return f"sensors/{part.stream}/{name}", json.dumps({"time": part.time, "value": value})
 
 
+def replayed(bundle: Path) -> list[Prediction]:
+    """The predictions that a replay of the kept history gives."""
+    history = ["--history", str(bundle.parent / "state.db")]
+    command = [sys.executable, "-m", "edge_lstm", "replay", str(bundle), *history, "--backend", "numpy", "--json"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [decode_prediction(line) for line in lines]
+
+
 def again(rng: random.Random, messages: Sequence[tuple[str, str]], share: float, back: int) -> list[tuple[str, str]]:
     """The messages, some of which a device sends again after up to `back` others."""
     places = [(float(number), one) for number, one in enumerate(messages)]
@@ -83,7 +94,9 @@ def test_joined_parts_step_exactly_once(
     expected = last_revisions(Predictor.of(Bundle.open(bundle), "numpy").feed(ordered))
     rig.wait_for(expected, last_revisions, "the last revisions equal those of the ordered run")
     assert rig.hits == KILLS
-    assert grid or "late=0" in rig.close()
+    log = rig.close()
+    assert grid or "late=0" in log
+    assert last_revisions(replayed(bundle)) == expected
 
 
 @pytest.mark.timeout(300)

@@ -283,7 +283,7 @@ class Service:
 
     def _do_what_is_due(self) -> None:
         now, committer = time.monotonic(), self._committer
-        self._predictor.watch.tell_counts()
+        self._predictor.watch.log_counts()
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
         self._store.compact_history()

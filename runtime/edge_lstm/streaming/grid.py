@@ -13,7 +13,7 @@ from edge_lstm.streaming.stream_table import StreamTable
 
 
 class Taken(NamedTuple):
-    """What a reading comes to on the grid."""
+    """The result of a reading."""
 
     samples: list[tuple[float, list[float]]]  # (time, values) of the intervals that it closes, oldest first
     fate: str = ""  # "duplicate" or "late": it was dropped

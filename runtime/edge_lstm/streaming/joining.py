@@ -24,7 +24,7 @@ _RESOLUTION_S = 1e-6  # of times
 
 
 class Joined(NamedTuple):
-    """What a partial reading comes to."""
+    """The result of a partial reading."""
 
     samples: Sequence[tuple[float, list[float]]]  # (time, values) to step, oldest first
     is_used: bool = True  # False: it brings nothing new

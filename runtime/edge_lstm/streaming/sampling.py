@@ -89,7 +89,7 @@ class Sampler:
         join_within_s: float | None = None,
         watch: StreamWatch | None = None,
     ) -> None:
-        """`join_within_s`: see `Joiner`. `watch` is told of readings that are dropped, and of restarts."""
+        """`join_within_s`: see `Joiner`. `watch` gets readings that are dropped, and restarts."""
         self._names = [feature.name for feature in contract.features]
         self._limits = np.array([_limit(feature) for feature in contract.features], np.float32)
         self._least_limit_squared = float(self._limits.min()) ** 2
@@ -244,7 +244,7 @@ class Sampler:
             if not joined.is_used:
                 self._drop(slot, "duplicate", f"its values of {format_time(time)} were received before")
             return joined.samples
-        # rows of before the keys were kept do not tell readings of one time apart
+        # rows of before the keys were kept do not distinguish readings of one time
         is_new = bool(key) and int(self._table.identities[slot]) > 1
         newest = self._grid.newest(slot)
         if reading.partial:
@@ -274,7 +274,7 @@ class Sampler:
         return table.seen.shape[1] > 0 and is_known(key, table.seen[slot], int(table.identities[slot]))
 
     def note_sequences(self, slots: Slots, sequences: Sequences) -> None:
-        """Keep the keys of new readings of these slots (n,); tell where a device's counter wrapped or began again."""
+        """Keep the keys of new readings of these slots (n,); log where a device's counter wrapped or began again."""
         table, (keys, numbers, arrived) = self._table, sequences
         if not table.seen.shape[1] or not len(slots):
             return

@@ -1,6 +1,6 @@
 """A device's own numbers of its readings: which readings are repeated, and where a counter wrapped or began again.
 
-With a time of its own, a reading is identified by sequence and time: a counter of eight bits comes to each number
+With a time of its own, a reading is identified by sequence and time: a counter of eight bits has each number
 again, but never at the same time. Without one, it is identified by sequence and values, and a number is a repetition
 only among the last readings: those that can be under way when a device sends again.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.hashing import blake2b
 
-UNDER_WAY = 64  # readings of a stream; half of what a counter of eight bits can tell apart (RFC 1982)
+UNDER_WAY = 64  # readings of a stream; half of what RFC 1982 distinguishes with eight bits
 _NO_NUMBER = -1
 _MOST_DIGITS = 18  # so that a number fits into 64 bits
 _COUNTER_BITS = (8, 16, 32, 64)

@@ -1,4 +1,4 @@
-"""Counts what happens to the readings of each stream, and tells it in few lines: nothing is dropped without a word.
+"""Counts what happens to the readings of each stream, and logs it in few lines. No reading is dropped without a line.
 
 The first dropped reading of a stream is logged with its reason; after that, the counts are logged once an hour.
 """
@@ -22,14 +22,14 @@ _MOST_STREAMS = 4096  # that are counted; strangers can make up any number of na
 _MOST_LINES = 20  # about single streams, an hour
 _DROPPED_IN_A_ROW = 20  # readings of a stream
 _ALL_DROPPED_IN_A_ROW = 200  # readings of all streams
-_RESTARTS_IN_A_ROW = 5
+_RESTARTS_IN_A_ROW = 3
 _YEAR_2000 = 946_684_800.0
 
 
 class _Tally:
     """What happened to the readings of one stream."""
 
-    __slots__ = ("dropped_at", "dropped_in_a_row", "fates", "restarted_at", "restarts_in_a_row", "told_at")
+    __slots__ = ("dropped_at", "dropped_in_a_row", "fates", "logged_at", "restarted_at", "restarts_in_a_row")
 
     def __init__(self) -> None:
         self.fates: Counter[str] = Counter()
@@ -37,7 +37,7 @@ class _Tally:
         self.dropped_in_a_row = 0
         self.restarted_at = -1  # the stream's step at the last restart
         self.restarts_in_a_row = 0
-        self.told_at = -math.inf  # when the restarts were told
+        self.logged_at = -math.inf  # when the restarts were logged
 
 
 class StreamWatch:
@@ -56,7 +56,7 @@ class StreamWatch:
         self._lines = 0  # about single streams, in this hour
         self._restarts = RateLimitedLog(log, clock=clock)
         self._none_used = RateLimitedLog(log, _HOUR_S, clock)
-        self._numbers_told: set[str] = set()
+        self._numbers_logged: set[str] = set()
 
     def dropped(self, stream: str, fate: str, reason: str, step: int) -> None:
         """A reading of the stream is dropped: `fate` is duplicate or late.
@@ -92,9 +92,9 @@ class StreamWatch:
         if not math.isnan(gap_s):
             facts = (stream, gap_s, tally.fates["restarts"])
             self._restarts.log(logging.INFO, "stream restarts stream=%s gap_s=%.1f restarts=%d", *facts)
-        due = self._clock() - tally.told_at >= _HOUR_S
-        if tally.restarts_in_a_row >= _RESTARTS_IN_A_ROW and due and self._may_tell():
-            tally.told_at = self._clock()
+        due = self._clock() - tally.logged_at >= _HOUR_S
+        if tally.restarts_in_a_row >= _RESTARTS_IN_A_ROW and due and self._may_log():
+            tally.logged_at = self._clock()
             log.warning(
                 "stream restarts at most of its readings stream=%s restarts=%d gap_s=%.1f: %s",
                 stream,
@@ -108,9 +108,9 @@ class StreamWatch:
 
         It is logged once for each stream.
         """
-        if stream in self._numbers_told or len(self._numbers_told) >= _MOST_STREAMS:
+        if stream in self._numbers_logged or len(self._numbers_logged) >= _MOST_STREAMS:
             return
-        self._numbers_told.add(stream)
+        self._numbers_logged.add(stream)
         if bits is not None:
             log.info("sequence wraps, as one of %d bits does stream=%s from=%d to=%d", bits, stream, last, number)
         else:
@@ -118,7 +118,7 @@ class StreamWatch:
                 "sequence begins again, as after a restart of the device stream=%s from=%d to=%d", stream, last, number
             )
 
-    def tell_counts(self) -> None:
+    def log_counts(self) -> None:
         """Log the counts of dropped readings if an hour has passed since the first of them."""
         if not self._hour or self._clock() - self._hour_begun < _HOUR_S:
             return
@@ -130,22 +130,22 @@ class StreamWatch:
 
     def worst(self, most: int = 10) -> list[dict[str, Any]]:
         """The streams with most dropped readings and restarts, and their counts by fate."""
-        busy = sorted(self._streams.items(), key=lambda item: -item[1].fates.total())[:most]
+        busy = sorted(self._streams.items(), key=lambda item: (-item[1].fates.total(), item[0]))[:most]
         return [{"stream": stream, **tally.fates} for stream, tally in busy]
 
     def _is_first(self, tally: _Tally, fate: str) -> bool:
         """Count a reading. Returns whether it is the first of its stream with this fate, and may be logged."""
-        self.tell_counts()
+        self.log_counts()
         if not self._hour:
             self._hour_begun = self._clock()
         self._hour[fate] += 1
         tally.fates[fate] += 1
-        return tally.fates[fate] == 1 and self._may_tell()
+        return tally.fates[fate] == 1 and self._may_log()
 
     def _count_in_a_row(self, stream: str, tally: _Tally, fate: str, reason: str, step: int) -> None:
         tally.dropped_in_a_row = tally.dropped_in_a_row + 1 if step == tally.dropped_at else 1
         tally.dropped_at = step
-        if tally.dropped_in_a_row == _DROPPED_IN_A_ROW and self._may_tell():
+        if tally.dropped_in_a_row == _DROPPED_IN_A_ROW and self._may_log():
             facts = (stream, _DROPPED_IN_A_ROW, fate, reason)
             log.warning(
                 "stream stands still stream=%s: its last %d readings were dropped, the last one as %s: %s", *facts
@@ -180,7 +180,7 @@ class StreamWatch:
             tally = self._streams[stream] = _Tally()
         return tally
 
-    def _may_tell(self) -> bool:
+    def _may_log(self) -> bool:
         """Whether a line about one stream may be logged; if so, it is counted."""
         self._lines += 1
         return self._lines <= _MOST_LINES

@@ -67,7 +67,7 @@ def test_a_refused_message_is_counted_and_reported_once_a_minute(caplog: pytest.
     assert (reports.facts[0]["topic"], reports.facts[0]["refused"]) == ("sensors/tank-0", 1)
 
 
-def test_the_first_refused_message_of_each_stream_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_refused_message_of_each_stream_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     watch = StreamWatch(Sampling())
     reader = reader_of(watch=watch)
     for number in range(3):

@@ -106,7 +106,7 @@ def test_a_counter_near_its_end_wraps_and_another_begins_again(last: int, number
         ([7, 8, 0, 1, 0, 1], "sequence begins again, as after a restart of the device stream=a from=8 to=0"),
     ],
 )
-def test_a_wrap_or_a_new_begin_is_told_once(numbers: list[int], line: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrap_or_a_new_begin_is_logged_once(numbers: list[int], line: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     one = predictor()
     one.feed([reading(n, number) for n, number in enumerate(numbers)])
