@@ -341,7 +341,9 @@ class Predictor:
         within_s = self._sampler.part_window_s if is_part else 0.0
         if one.ids[0]:  # rows of before the keys were kept have the ids alone
             same = (trail["time"] == time) & (trail["id"] == one.ids[0])
-            if same.any() or (time == newest and bool((table.seen[slot] == one.ids[0]).any())):
+            forgets = one.sequences is None and not len(trail)  # so that of one time only the first is known
+            known = forgets or bool((table.seen[slot] == one.ids[0]).any())
+            if same.any() or (time == newest and known):
                 self._drop(slot, "duplicate", "its sequence was received before")
                 return
         elif (place := belonging(trail, time, within_s)) is not None:

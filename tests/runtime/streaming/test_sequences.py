@@ -46,6 +46,13 @@ def test_of_two_readings_of_one_time_each_sequence_is_a_sample() -> None:
         assert one.totals["duplicate"] == 2
 
 
+def test_without_any_memory_of_sequences_a_time_is_used_once() -> None:
+    network = random_network()
+    one = Predictor(contract_of(network), ReferenceBackend(network))
+    assert len(one.feed([reading(0, 1), reading(0, 1), reading(1, 2)])) == 2
+    assert one.totals["duplicate"] == 1
+
+
 def test_a_late_reading_among_others_of_its_time_has_a_revision_of_its_own() -> None:
     one = predictor()
     said = one.feed([reading(1, 1), reading(1, 2), reading(2, 3), reading(0, 0), reading(1, 4)])
