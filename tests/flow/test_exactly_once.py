@@ -48,8 +48,12 @@ class Rig:
         subscribe: Make,
         kills: Mapping[str, int],
         extra: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`kills`: how many of each kind, from `ANY_TIME`, `CONNECTED` and the points of killed_service.py."""
+        """`kills`: how many of each kind, from `ANY_TIME`, `CONNECTED` and the points of killed_service.py.
+
+        `environment`: more variables of the services' processes.
+        """
         self.rng = random.Random(7)
         self.mosquitto = mosquitto
         self.hits: Counter[str] = Counter()  # kills by the kind that was observed
@@ -57,7 +61,9 @@ class Rig:
         self._plan = [kind for kind, count in kills.items() for _ in range(count)]
         self.rng.shuffle(self._plan)
         self._kinds = iter(self._plan)
-        self._start = lambda killed_at: start_service(bundle, mosquitto.address, extra, killed_at=killed_at)
+        self._start = lambda killed_at: start_service(
+            bundle, mosquitto.address, extra, environment=environment, killed_at=killed_at
+        )
         self.subscriber = subscribe(mosquitto.address, "predictions/+")
         self.start()
         self.service.wait_connected()
@@ -71,14 +77,24 @@ class Rig:
         self.service = self._start((self.kind, self.rng.randint(1, _LAST_BATCH)) if by_itself else None)
         self._messages_more = self.rng.randrange(1, 100)
 
-    def publish(self, messages: Sequence[tuple[str, str]], restarts: int) -> None:
-        """Publish all messages in order, with the planned kills and `restarts` clean restarts of the broker."""
+    def publish(
+        self,
+        messages: Sequence[tuple[str, str]],
+        restarts: int,
+        before: Mapping[int, Callable[[], object]] | None = None,
+    ) -> None:
+        """Publish all messages in order, with the planned kills and `restarts` clean restarts of the broker.
+
+        `before`: by the index of a message, what else happens before it is published.
+        """
         share = len(messages) // (len(self._plan) + 1)
         due = [share * (number + 1) + self.rng.randrange(share // 2) for number in range(len(self._plan))]
         restarted = set(self.rng.sample(range(1, len(messages)), restarts))
         for index, (topic, payload) in enumerate(messages):
             while len(self.publisher.unconfirmed) >= 200:
                 self.publisher.poll(0.05)
+            if before is not None and index in before:
+                before[index]()
             self.publisher.publish(topic, payload)
             if index % 20 == 0:
                 self.publisher.poll(0.0)

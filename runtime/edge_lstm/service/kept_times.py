@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.service.time_judge import TimeJudge
@@ -21,6 +21,8 @@ def newest_arrival_us(values: Mapping[str, str]) -> int | None:
     return int(values[_ARRIVAL]) if _ARRIVAL in values else None
 
 
-def newest_time(values: Mapping[str, str], streams: int) -> float:
-    """The time that no stored stream is beyond; inf where a state database without it has streams."""
-    return float(values[_TIME]) if _TIME in values else math.inf if streams else -math.inf
+def newest_time(values: Mapping[str, str], last_times: Callable[[], Iterable[float]]) -> float:
+    """The time that no stored stream is beyond. Databases of 0.1.0 do not have it: found in the `last_times` of all."""
+    if _TIME in values:
+        return float(values[_TIME])
+    return max((time for time in last_times() if not math.isnan(time)), default=-math.inf)

@@ -12,9 +12,10 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +131,7 @@ class Service:
         )
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
-        self._suspects = _LEAST_REPEATED if self._store.ended_badly else 0
+        self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
         self._stopping = False
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
@@ -174,9 +175,23 @@ class Service:
             step_s,
             ClockTrust(config.clock.trust),
             self._predictor.table.last_time,
-            newest_time(kept, self._store.count()),
+            newest_time(kept, self._last_times),
+            self._newest_time,
         )
         return arrivals, judge
+
+    def _last_times(self) -> Iterator[float]:
+        """The last time of each stream in the database."""
+        table = self._predictor.table
+        for stream in self._store.streams():
+            yield table.last_time(stream)
+            table.evict(stream)
+
+    def _newest_time(self) -> float:
+        """The time that no stream is beyond; inf while some are only in the database."""
+        table = self._predictor.table
+        in_memory = len(table) - len(self._committer.unsaved)  # these may not be in the database yet
+        return table.newest_time() if in_memory >= self._store.count() else math.inf
 
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -219,7 +234,6 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
-        restarts = self._times.restarts
         if self._suspects > 0:
             self._suspects -= len(messages)
             self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
@@ -230,7 +244,7 @@ class Service:
         self._committer.begin_batch([reading.stream for reading in readings])
         self._committer.values.update(kept_times(self._arrivals, self._times))
         if self._exactly_once:
-            identities = self._identities(messages, self._times.restarts > restarts)
+            identities = self._identities(messages)
             if not self._committer.commit(predictions, identities, [*readings, *self._reader.refusals]):
                 return
             received = 0 if self._identifies_messages else len(messages)
@@ -242,12 +256,12 @@ class Service:
         self.predictions += 0 if steps is None else len(steps.order)
         self.stats.processed(len(readings), time.monotonic() - begun)
 
-    def _identities(self, messages: Sequence[Message], with_restart: bool) -> list[str]:
+    def _identities(self, messages: Sequence[Message]) -> list[str]:
         """Those of the messages that may come again and are recognized by nothing else.
 
-        A stream that restarts in another time does not know its former readings any more.
+        A stream that restarts in another time does not know its former readings any more. They were ahead of the clock.
         """
-        if not self._identifies_messages and not with_restart:
+        if not (self._identifies_messages or self._times.may_restart):
             return []
         return [message_identity(message) for message in messages if message.qos]
 
@@ -286,7 +300,8 @@ class Service:
         self._predictor.watch.log_counts()
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
-        self._store.compact_history()
+        if not self._inbox:
+            self._store.compact_history()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 

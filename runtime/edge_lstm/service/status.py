@@ -18,7 +18,10 @@ _LINES = (  # for a person
     ("streams", "{streams:,} streams, {streams_in_memory:,} in memory"),
     ("order", "{used:,} used, {rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
     ("refused", "{refused:,} refused, {ignored:,} ignored, {retained:,} retained"),
-    ("states", "{gaps:,} restarted after gaps, {runaway:,} ran away, {missing:,} values held"),
+    (
+        "states",
+        "{gaps:,} restarted after gaps, {runaway:,} ran away, {missing:,} values held, {damaged:,} rows damaged",
+    ),
     ("broker", "{sessions_lost:,} sessions lost, {malformed:,} malformed, {unwanted:,} unwanted, {shed:,} shed"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed"),
     ("batches", "p50 {batch_ms_p50:.1f} ms, p99 {batch_ms_p99:.1f} ms"),

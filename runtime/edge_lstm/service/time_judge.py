@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _LEAST_TOLERANCE_S = 60.0  # messages take time, and clocks differ: no stream restarts for less
 _LINES_A_MINUTE = 20
+_UNREFUSED_LOGGED_EVERY_S = 3600.0
 
 
 class TimeJudge:
@@ -34,20 +35,25 @@ class TimeJudge:
         is_right: Callable[[], bool],
         last_time: Callable[[str], float],
         newest: float = math.inf,
+        newest_now: Callable[[], float] = lambda: math.inf,
     ) -> None:
         """`step_s`: a stream that goes back by less is put in order by other means.
 
         `is_right`: whether the clock is known to be right. `last_time`: of a stream, in seconds since 1970; NaN for a
         new one. `newest`: no stream has a later time (inf: unknown), so that most batches need no look at any stream.
+        `newest_now` says the same about the present, and may take some time.
         """
         self.newest = newest
         self.restarts = 0
+        self.may_restart = False  # whether a stream may be ahead of the clock, so that it may restart
         self._max_ahead_s, self._step_s = max_ahead_s, step_s
         self._tolerance_s = max(max_ahead_s, _LEAST_TOLERANCE_S)
-        self._is_right, self._last_time = is_right, last_time
+        self._is_right, self._last_time, self._newest_now = is_right, last_time, newest_now
         # of readings in this batch, which are not stepped yet
         self._restarted_at: dict[str, float] = {}
         self._latest: dict[str, float] = {}
+        self._recount = RateLimitedLog(log)
+        self._unrefused = RateLimitedLog(log, _UNREFUSED_LOGGED_EVERY_S)
         self._minute = RateLimitedLog(log)
         self._lines = 0  # in this minute
 
@@ -55,11 +61,15 @@ class TimeJudge:
         """Forget the readings that were not stepped; `needs_none_below`, at the begin of a batch."""
         self._restarted_at.clear()
         self._latest.clear()
+        if self.newest - arrival > self._tolerance_s and self._recount.due():
+            self.newest = min(self.newest, self._newest_now())
+        self.newest = max(self.newest, arrival)  # the readings that need no judgement are not later
         return self.needs_none_below(arrival)
 
     def needs_none_below(self, arrival: float) -> float:
         """The time below which a reading that comes at `arrival` needs no judgement."""
-        return arrival if self.newest - arrival <= self._tolerance_s else -math.inf
+        self.may_restart = self.newest - arrival > self._tolerance_s
+        return -math.inf if self.may_restart else arrival
 
     def arrival_timed(self, reading: Reading) -> Reading:
         """A reading with the time of its arrival. It is never late."""
@@ -80,8 +90,15 @@ class TimeJudge:
         """A reading with the time of its device, which came at `now`."""
         time, tolerance_s = reading.time, self._tolerance_s
         ahead_s = time - now
-        if ahead_s > self._max_ahead_s and self._is_known(now):
-            return Refusal(reading.stream, time, self._reason(ahead_s))
+        if ahead_s > self._max_ahead_s:
+            if self._is_known(now):
+                return Refusal(reading.stream, time, self._reason(ahead_s))
+            self._unrefused.log(
+                logging.WARNING,
+                "reading far ahead of the clock, which is not known to be right, so it is used stream=%s ahead_s=%.0f",
+                reading.stream,
+                ahead_s,
+            )
         if self.newest - now > tolerance_s:
             last = self._last(reading.stream)
             if min(last - now, last - time) > tolerance_s and self._is_nearer(time, last, now):

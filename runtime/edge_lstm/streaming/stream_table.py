@@ -141,9 +141,13 @@ class StreamTable:
 
     def last_time(self, stream: str) -> float:
         """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
-        slot = self.slot(stream)
-        on_grid = self.open_interval.dtype.names is not None and self.open_interval.dtype.names != ()
-        return float(self.open_interval["newest"][slot] if on_grid else self.current["time"][slot])
+        slot = self.slot(stream)  # first: the table may grow
+        return float(self._last_times[slot])
+
+    def newest_time(self) -> float:
+        """The latest `last_time` of all streams in the table; -inf if there is none."""
+        times = self._last_times[list(self._slots.values())]
+        return float(np.max(times, initial=-np.inf, where=~np.isnan(times)))
 
     def evict(self, stream: str) -> None:
         """Remove the stream from the table; the caller has stored its row."""
@@ -281,6 +285,8 @@ class StreamTable:
     def _refresh_views(self) -> None:
         """Take the views and lists of arrays from the arrays that the table has now."""
         self.states = [self.current[field] for field in self.state_fields]
+        on_grid = bool(self.open_interval.dtype.names)
+        self._last_times: Doubles = self.open_interval["newest"] if on_grid else self.current["time"]
         self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._format.columns]
         self._starts: list[tuple[NDArray[Any], Any]] = [
             (getattr(self, column.name), column.start) for column in self._columns if column.start is not None

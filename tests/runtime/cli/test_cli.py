@@ -135,6 +135,19 @@ def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path:
     assert [len(lines) for lines in told.values()] == [4, 8]
 
 
+def test_one_stream_of_the_history_is_replayed(bundle_path: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    readings = [Reading(f"tank-{step % 2}", 1_700_000_000.0 + 60 * step, {"level": 1.5}) for step in range(9)]
+    store = Store(tmp_path / "state.db", bundle.id, StreamTable(bundle.contract).layout, 100)
+    store.commit(1, [], [], 0, [], 0, readings)
+    store.close(1)
+    found = edge_lstm("replay", bundle_path, "--history", tmp_path / "state.db", "--stream", "tank-1", "--json").stdout
+    expected = Predictor.of(bundle, "numpy").feed(readings[1::2])
+    assert found.splitlines() == [encode_prediction(one, bundle.id) for one in expected]
+    done = edge_lstm("replay", bundle_path, "--history", tmp_path / "state.db", "--stream", "tank-2", code=1)
+    assert "expected readings of the stream tank-2" in done.stderr
+
+
 def test_a_replay_shows_a_stream_before_its_first_step(
     make_bundle: Callable[..., Bundle], recording: Path, tmp_path: Path
 ) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_lstm import Bundle, Predictor
 from edge_lstm.mqtt.connection import Message
 from edge_lstm.service.config import read_service_config
+from edge_lstm.service.database.history_reader import read_history
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.message_reader import message_identity
 from edge_lstm.service.service import Service
@@ -59,6 +61,28 @@ def test_after_every_batch_a_crash_leaves_the_rows_of_the_table(service: Service
         "tank-3": 10,
     }
     service._store.close(0)
+
+
+@pytest.mark.parametrize("stream", [None, "tank-2"])
+def test_a_replay_of_compacted_history_gives_the_rows_of_the_service(
+    stream: str | None, service: Service, tmp_path: Path
+) -> None:
+    for minute in range(0, 600, 5):  # each reading of two comes late, within the bound
+        late = [minute + offset for offset in (1, 0, 3, 2, 4)]
+        service._process([message(f"tank-{number}", one) for one in late for number in range(4)])
+        service._do_what_is_due()
+    assert service._store._database.execute("select count(*) > 8 from chunks").fetchone() == (1,)
+    table = service._predictor.table
+    service._store.close(0)
+    bundle = Bundle.open(tmp_path / service.config.bundle)
+    readings, rules = read_history(tmp_path / "state.db", bundle.id, stream)
+    assert rules is not None
+    assert len(readings) == (600 if stream else 2400)
+    again = Predictor.of(bundle, "numpy", **rules._asdict())
+    again.feed_columns(readings)
+    expected = [stream] if stream else [f"tank-{number}" for number in range(4)]
+    assert sorted(again.table.names) == expected
+    assert [again.table.row(name) for name in expected] == [table.row(name) for name in expected]
 
 
 def test_after_a_crash_the_log_names_the_batch_that_was_being_processed(

@@ -19,12 +19,14 @@ class Disk:
     def __init__(self, refuses: int = 0) -> None:
         self.refuses = refuses
         self.commits: list[tuple[int, list[tuple[str, bytes]]]] = []
+        self.values: list[dict[str, str]] = []
 
     def commit(self, batch: int, rows: list[tuple[str, bytes]], *others: Any) -> None:
         if self.refuses:
             self.refuses -= 1
             raise StoreFullError("expected to commit states, found: database or disk is full")
         self.commits.append((batch, rows))
+        self.values.append(dict(others[-1]))
 
 
 class Table:
@@ -51,6 +53,15 @@ def test_a_commit_holds_every_stream_that_stepped_since_the_last_one() -> None:
     committer.begin_batch(["c"])
     assert committer.commit()
     assert disk.commits[1:] == [(6, [("c", b"c")])]
+
+
+def test_a_commit_gets_the_values_that_the_service_has_then() -> None:
+    disk = Disk()
+    committer = committer_of(disk, [], None)
+    assert committer.commit()
+    committer.values["newest_arrival"] = "17"
+    assert committer.commit()
+    assert disk.values == [{}, {"newest_arrival": "17"}]
 
 
 def test_a_full_disk_is_tried_again_and_reported_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.service.database.store import Store
+from edge_lstm.service.database.store import Store, StoreFullError
 
 CHANGED = "streams were lost or changed outside of a commit, lost ones start cold expected=3"
 LAYOUT = "current.time <f8\n"
@@ -91,6 +91,8 @@ def test_one_changed_bit_in_the_file_is_found(tmp_path: Path, caplog: pytest.Log
         ("update streams set row = x'00', checksum = 1 where stream = 'c'", "c", "ab", CHANGED),
         ("update streams set row = x'00' where stream = 'c'", "c", "ab", "it starts cold stream=c"),
         ("update streams set stream = 'd' where stream = 'a'", "a", "bc", "it starts cold stream=d"),
+        ("update streams set stream = cast(x'61ff' as text) where stream = 'a'", "a", "bc", "cold stream=a\ufffd"),
+        ("update streams set checksum = 'seven' where stream = 'c'", "c", "ab", CHANGED),
         ("insert into streams select 'd', layout, checksum, 0, row from streams limit 1", "d", "abc", CHANGED),
     ],
 )
@@ -107,6 +109,34 @@ def test_a_row_changed_outside_of_a_commit_is_found_at_open(
     caplog.clear()
     open_store(tmp_path).close(0)
     assert caplog.text == ""
+
+
+def test_totals_are_right_after_a_commit_that_a_full_disk_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"1")], [], 0, [], 0)
+    (pages,) = store._database.execute("pragma page_count").fetchone()
+    store._database.execute(f"pragma max_page_count = {pages + 1}")  # what SQLite takes for a full disk
+    with pytest.raises(StoreFullError):
+        store.commit(2, [("a", b"2"), *((f"s{number}", bytes(2000)) for number in range(100))], [], 0, [], 0)
+    store._database.execute("pragma max_page_count = 100000")
+    store.commit(2, [("a", b"3"), ("s1", b"4")], [], 0, [], 0)
+    assert store.count() == 2
+    store.close(0)
+    assert open_store(tmp_path).count() == 2
+    assert caplog.text == ""
+
+
+def test_a_damaged_description_of_a_layout_damages_its_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stored(tmp_path)
+    change(tmp_path, "update layouts set description = 'current.tine <f8\n'")
+    store = open_store(tmp_path)
+    assert [store.row(stream) for stream in "abc"] == [None] * 3
+    assert caplog.text.count("it starts cold") == 3
+    store.commit(3, [("a", b"new")], [], 0, [], 0)
+    assert store.row("a") == (b"new", LAYOUT)
+    store.close(0)
 
 
 def test_totals_are_right_after_many_commits_and_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

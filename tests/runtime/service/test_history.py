@@ -200,6 +200,24 @@ def test_deletions_take_a_hundred_rows_a_commit_at_most(tmp_path: Path) -> None:
     assert [one.time - 1e9 for one in kept(tmp_path)] == [*range(1300 - counts[-1], 1300)]
 
 
+def test_batches_that_are_deleted_while_they_are_read_do_not_come_back(tmp_path: Path) -> None:
+    store = open_store(tmp_path, HistoryLimits(400))
+    batches = [[reading("a", step)] for step in range(1000)]
+    serve(store, batches[:300], compacting=0)
+    store.compact_history()
+    assert 0 < store._history._read_count < 100
+    serve(store, batches[300:900], compacting=0)
+    serve(store, batches[900:])
+    assert store._database.execute("select min(since) from chunks").fetchone()[0] > 300
+    counted = store._history._count, store._history._size, store._history._raw_count
+    store._history.measure()
+    assert counted == (store._history._count, store._history._size, store._history._raw_count)
+    store.close(1000)
+    found = kept(tmp_path)
+    assert 400 <= len(found) <= 800
+    assert [[one] for one in found] == batches[-len(found) :]
+
+
 def test_refused_readings_are_kept_and_not_replayed(tmp_path: Path) -> None:
     refusal = Refusal("b", 2e9, "expected a time up to now, found one 1 h ahead")
     store = open_store(tmp_path, HistoryLimits(100))

@@ -174,6 +174,22 @@ def test_a_full_disk_leaves_the_database_of_0_1_0(state: Path, pages: int) -> No
     assert (form(state), contents(state)) == (2, before)
 
 
+def test_damage_in_a_database_of_0_1_0_does_not_stop_its_migration(
+    state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = bundle_of(state)
+    with sqlite3.connect(state) as former:
+        former.execute("update streams set stream = cast(x'61ff' as text) where stream = 'mill-1'")
+        former.execute("update streams set row = 7 where stream = 'mill-2'")
+        former.execute("update unsent set messages = 7 where batch = (select min(batch) from unsent)")
+    former.close()
+    store = Store(state, bundle, LAYOUT)
+    assert [store.row(f"mill-{number}") is None for number in (1, 2, 3)] == [True, True, False]
+    assert len(store.load()[1]) == 7
+    assert store.damaged == 2
+    store.close(-1)
+
+
 def test_a_refused_migration_says_what_to_do(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(database: sqlite3.Connection, copy: Path) -> None:
         raise sqlite3.OperationalError("database or disk is full")

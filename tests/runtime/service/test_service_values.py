@@ -80,6 +80,39 @@ def test_damaged_values_are_said_and_the_former_ones_are_used(tmp_path: Path, ca
     again.close(2)
 
 
+@pytest.mark.parametrize("damage", ["value = '9'", "value = cast(x'ff' as text)", "checksum = 0"])
+def test_a_damaged_value_of_a_stopped_service_is_not_used(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"1")], [], 0, [], 0, READINGS, {"newest_arrival": "17"})
+    store.close(1)
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        database.execute(f"update service set {damage} where key <> 'rows'")
+    database.close()
+    again = open_store(tmp_path)
+    assert again.service_values() == {"newest_arrival": "17"}  # it is beside the readings, too
+    assert "a value of the service is damaged, it is not used key=newest_arrival" in caplog.text
+    assert (again.load()[0], again.row("a")) == (1, (b"1", LAYOUT))
+    again.close(1)
+
+
+@pytest.mark.parametrize("damage", ["rules = '{'", "rules = '7'", "rules = cast(x'ff' as text)"])
+def test_damaged_rules_begin_a_new_span_and_stop_only_a_replay_of_the_former(damage: str, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [], [], 0, [], 0, READINGS)
+    store.close(1)
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        database.execute(f"update spans set {damage}")
+    database.close()
+    again = open_store(tmp_path)
+    again.commit(2, [], [], 0, [], 0, READINGS)
+    again.close(2)
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        assert database.execute("select since from spans order by since").fetchall() == [(1,), (2,)]
+    database.close()
+
+
 def test_a_batch_that_was_begun_is_known_after_a_crash_and_no_longer_after_its_commit(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.begin(1, ["7:abc", "8:def"])

@@ -6,8 +6,12 @@ import math
 
 import pytest
 
+from edge_lstm import Predictor
+from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.bundle.contract import Sampling
 from edge_lstm.service.time_judge import TimeJudge
 from edge_lstm.streaming.reading import Reading, Refusal
+from tests.networks import contract_of, random_network
 
 NOW = 1_800_000_000.0
 MINUTE, HOUR, DAY, YEAR = 60.0, 3600.0, 86_400.0, 31_536_000.0
@@ -135,7 +139,7 @@ def test_streams_are_looked_up_only_while_one_may_be_ahead() -> None:
 
     judge = TimeJudge(300.0, 600.0, lambda: False, last_time, NOW - 60)
     assert judge.begin_batch(NOW) == NOW
-    judge.arrival_timed(reading(0))
+    judge.arrival_timed(reading(1e-5))
     judge.own_timed(reading(200), NOW)
     assert looked_up == []
     judge.own_timed(reading(400), NOW)
@@ -143,6 +147,29 @@ def test_streams_are_looked_up_only_while_one_may_be_ahead() -> None:
     judge.own_timed(reading(10), NOW + 10)
     assert looked_up == ["pump"]
     assert judge.begin_batch(NOW + 101) == NOW + 101
+
+
+def test_a_bound_that_is_too_high_is_looked_up_again() -> None:
+    judge = TimeJudge(300.0, 600.0, lambda: False, lambda stream: math.nan, math.inf, lambda: math.inf)
+    assert judge.begin_batch(NOW) == -math.inf
+    judge = TimeJudge(300.0, 600.0, lambda: False, lambda stream: math.nan, math.inf, lambda: NOW - 5)
+    assert judge.begin_batch(NOW) == NOW
+
+
+def test_a_reading_ahead_of_an_unknown_clock_is_reported_once_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    judge = judge_of({})
+    for n in range(50):
+        judge.own_timed(reading(3 * DAY + n), NOW)
+    assert [record.getMessage() for record in caplog.records] == [
+        "reading far ahead of the clock, which is not known to be right, so it is used stream=pump ahead_s=259200"
+    ]
+
+
+def test_a_clock_that_is_set_back_may_put_any_stream_ahead() -> None:
+    judge = judge_of({"pump": NOW - HOUR}, newest=-math.inf)
+    assert judge.begin_batch(NOW) == NOW
+    assert judge.begin_batch(NOW - 2 * HOUR) == -math.inf
+    assert verdict(judge.own_timed(reading(-2 * HOUR - 5), NOW - 2 * HOUR)) == RESTART
 
 
 def test_each_restart_is_a_warning_and_many_are_limited(caplog: pytest.LogCaptureFixture) -> None:
@@ -168,3 +195,39 @@ def test_a_refusal_says_that_our_clock_may_be_wrong() -> None:
         "expected a time at most 300 s ahead of this machine's clock (max_ahead_s), found one 86400 s ahead; "
         "the device's clock may be ahead, or this machine's behind",
     )
+
+
+GRID = Sampling(interval_s=60.0, max_gap_s=600.0, grid=True)
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["known to be right", "not known"])
+@pytest.mark.parametrize("max_rewind", [0, 8])
+@pytest.mark.parametrize("batch", [1, 7, 100])
+@pytest.mark.parametrize("sampling", [Sampling(max_gap_s=600.0), GRID], ids=["plain", "grid"])
+def test_streams_that_are_put_right_go_on_and_a_replay_does_the_same(
+    sampling: Sampling, batch: int, max_rewind: int, right: bool
+) -> None:
+    network = random_network()
+    contract = contract_of(network, sampling=sampling)
+    live, replay = (Predictor(contract, ReferenceBackend(network), max_rewind=max_rewind) for _ in range(2))
+    trusted = False  # the clock becomes known to be right after the devices were ahead
+    judge = TimeJudge(300.0, 600.0, lambda: trusted, live.table.last_time)
+    devices = [(number, stream) for number in range(40) for stream in "abc"]
+    taken: list[Reading] = []
+    published = []
+    for start in range(0, len(devices), batch):
+        judge.begin_batch(NOW + 60 * devices[start][0])
+        judged = []
+        for number, stream in devices[start : start + batch]:
+            trusted = right and number >= 12
+            ahead_s = HOUR if number < 12 and stream != "c" else 0
+            one = Reading(stream, NOW + 60 * number + ahead_s, {"level": float(number)})
+            judged.append(judge.own_timed(one, NOW + 60 * number))
+        taken += [one for one in judged if isinstance(one, Reading)]
+        published += live.feed([one for one in judged if isinstance(one, Reading)])
+    assert len(taken) == len(devices)
+    assert [one.stream for one in taken if one.restart] == ["a", "b"]
+    assert live.totals["late"] == 0
+    assert live.feed([]) == []
+    assert [one for reading in taken for one in replay.feed([reading])] == published
+    assert all(live.table.row(stream) == replay.table.row(stream) for stream in "abc")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from edge_lstm import Prediction, Predictor, Reading
@@ -108,3 +110,15 @@ def test_a_restart_survives_a_store() -> None:
     one.feed([level("a", 0, 5.0, restart=True)])
     other.table.put_row("a", one.table.row("a"))
     assert other.feed([level("a", 1, 6.0)]) == one.feed([level("a", 1, 6.0)])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(max_gap_s=600.0), GRID], ids=["plain", "grid"])
+def test_the_table_knows_the_newest_time_of_each_stream(sampling: Sampling) -> None:
+    table = predictor(sampling=sampling)
+    assert table.table.newest_time() == -math.inf
+    for number in range(40):  # the table grows
+        assert math.isnan(table.table.last_time(f"new{number}"))
+    assert table.table.newest_time() == -math.inf
+    table.feed([level("a", n + 0.25, n) for n in range(3)] + [level(f"b{n}", n, n) for n in range(40)])
+    assert table.table.last_time("a") == level("a", 2.25, 0).time
+    assert table.table.newest_time() == level("b39", 39, 0).time

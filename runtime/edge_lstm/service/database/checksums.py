@@ -7,9 +7,19 @@ from zlib import crc32
 _BITS, _TOP_BIT = 0x3FFFFFFF, 0x40000000  # such a number always takes 4 bytes in a row: a row keeps its length
 
 
-def row_checksum(stream: str, layout: int, row: bytes) -> int:
-    """Of a stream's row of the layout with this number."""
-    return crc32(row, crc32(stream.encode(), layout)) & _BITS | _TOP_BIT
+def layout_seed(number: int, description: str) -> int:
+    """Where the checksums of the rows of a layout begin: a damaged description makes them wrong."""
+    return crc32(description.encode(), number)
+
+
+def row_checksum(stream: str, seed: int, row: bytes) -> int:
+    """Of a stream's row."""
+    return crc32(row, crc32(stream.encode(), seed)) & _BITS | _TOP_BIT
+
+
+def value_checksum(key: str, value: str) -> int:
+    """Of a value of the service."""
+    return crc32(value.encode(), crc32(key.encode())) & _BITS | _TOP_BIT
 
 
 def batch_checksum(batch: int, facts: str | None, content: bytes) -> int:

@@ -27,8 +27,10 @@ def move_file_aside(path: Path, error: sqlite3.Error) -> None:
     log.error("state database damaged, every stream starts cold kept=%s error=%s", aside, error)
 
 
-def set_aside(database: sqlite3.Connection, kind: str, found: Sequence[tuple[str, object]], delete: str) -> bool:
-    """Copy damaged content (name, bytes) into the table `damaged`, and delete each by the statement `delete` of a name.
+def set_aside(
+    database: sqlite3.Connection, kind: str, found: Sequence[tuple[str, object]], delete: str, keys: Sequence[int]
+) -> bool:
+    """Copy damaged content (name, bytes) into the table `damaged`, and delete it by the statement `delete` of a key.
 
     The newest 100 are kept. Returns False where the disk refuses that at present: the content then stays.
     """
@@ -37,7 +39,7 @@ def set_aside(database: sqlite3.Connection, kind: str, found: Sequence[tuple[str
     with contextlib.suppress(sqlite3.OperationalError), transaction(database):
         database.executemany("insert into damaged (kind, name, time, content) values (?, ?, ?, ?)", rows)
         database.execute("delete from damaged where id <= (select max(id) from damaged) - ?", (_MOST_KEPT,))
-        database.executemany(delete, [(name,) for name, _ in found])
+        database.executemany(delete, [(key,) for key in keys])
         return True
     return False
 

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_lstm.messages.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
@@ -44,7 +44,7 @@ class History:
         self._compact_at_once = max(1, min(_MOST_COMPACTED, limits.readings // 4))
         self._deleting = False  # whether too much is stored, until enough is deleted
         self._ready = False  # whether the next commit writes the chunks
-        self._entries: dict[str, list[tuple[int, str]]] = {}  # by stream: batch and JSON of each
+        self._entries: dict[str, list[tuple[int, int, object]]] = {}  # by stream: batch, place in it, entry
         self._damaged: list[tuple[int, int, object]] = []  # batch, time of its commit, content
         self._last_read, self._last_time = -1, 0  # batch, and time of its commit
         self._read_count = self._read_bytes = 0
@@ -87,33 +87,24 @@ class History:
         if self._ready or not self.limits.readings or self._raw_count < 2 * self._compact_at_once:
             return
         rows = self._database.execute(
-            "select batch, time, checksum, facts, readings from history where batch > ? "
-            "and batch < (select max(batch) from history) order by batch",
+            "select batch, count, time, checksum, facts, readings from history where batch > ? order by batch",
             (self._last_read,),
         )
-        count = size = 0
-        for batch, moment, kept, facts, content in rows:
-            if not isinstance(content, bytes) or batch_checksum(batch, facts, content) != kept:
+        before = self._read_count, self._read_bytes
+        for batch, count, moment, kept, facts, content in rows:
+            if isinstance(content, bytes) and batch_checksum(batch, facts, content) == kept:
+                for place, entry in enumerate(entries_of(content)):
+                    self._entries.setdefault(stream_of(entry), []).append((batch, place, entry))
+            else:
                 log.error("history damaged, a replay restarts every stream after it batch=%d", batch)
                 self._damaged.append((batch, moment, content))
-            else:
-                count += self._read(batch, content)
-                size += len(content)
             self._last_read, self._last_time = batch, moment
-            if count >= _SLICE or size >= _SLICE_BYTES:
+            self._read_count += count
+            self._read_bytes += len(content or b"")
+            if self._read_count - before[0] >= _SLICE or self._read_bytes - before[1] >= _SLICE_BYTES:
                 break
         rows.close()
-        self._read_count += count
-        self._read_bytes += size
         self._ready = self._read_count >= self._compact_at_once or self._read_bytes >= _MOST_COMPACTED_BYTES
-
-    def _read(self, batch: int, content: bytes) -> int:
-        """Sort the entries of a batch by stream. Returns their number."""
-        entries = entries_of(content)
-        for place, entry in enumerate(entries):
-            stream = stream_of(entry)
-            self._entries.setdefault(stream, []).append((batch, dump_json([batch, place, entry])))
-        return len(entries)
 
     def _begin_segment(self) -> None:
         """Forget what was read. The batches are still in the table."""
@@ -123,38 +114,47 @@ class History:
         self._read_count = self._read_bytes = 0
 
     def _write_chunks(self) -> None:
-        """Replace the batches that were read by chunks of their streams."""
-        columns = "(stream, since, until, count, size, time, checksum, readings)"
-        insert = f"insert into chunks {columns} values (?, ?, ?, ?, ?, ?, ?, ?)"
-        for batch, moment, content in self._damaged:  # kept as it is, with a checksum that is never right
-            self._database.execute(insert, (None, batch, batch, 0, 0, moment, 0, content))
+        """Replace the batches that were read by chunks of their streams. A newer batch is in the table already."""
+        # damaged batches are kept unchanged, with a checksum that is never right
+        chunks: list[tuple[Any, ...]] = [
+            (None, batch, batch, 0, 0, moment, 0, content) for batch, moment, content in self._damaged
+        ]
         for stream, entries in self._entries.items():
-            content = f"[{','.join(text for _, text in entries)}]".encode()
+            content = dump_json(entries).encode()
             since, until, facts = entries[0][0], entries[-1][0], (len(entries), len(content), self._last_time)
-            self._database.execute(insert, (stream, since, until, *facts, chunk_checksum(stream, content), content))
+            chunks.append((stream, since, until, *facts, chunk_checksum(stream, content), content))
+        columns = "(stream, since, until, count, size, time, checksum, readings)"
+        self._database.executemany(f"insert into chunks {columns} values (?, ?, ?, ?, ?, ?, ?, ?)", chunks)
         self._database.execute("delete from history where batch <= ?", (self._last_read,))
+        self._raw_count -= self._read_count
+        self._count += sum(chunk[3] for chunk in chunks) - self._read_count
+        self._size += sum(chunk[4] for chunk in chunks) - self._read_bytes
         streams = list(self._entries)
         self._begin_segment()
         if self.limits.per_stream is not None or self._size > self._most_bytes / 2:
             for stream in streams:
                 self._delete_beyond_stream_limits(stream)
         if self.limits.days is not None:
-            self._database.execute("delete from chunks where time < ?", (time.time() - _DAY_S * self.limits.days,))
-        self.measure()
+            self._delete_chunks("time < ?", time.time() - _DAY_S * self.limits.days)
 
     def _delete_beyond_stream_limits(self, stream: str) -> None:
         most, most_bytes = self.limits.per_stream or self.limits.readings, self._most_bytes / 2
         sums = self._database.execute("select total(count), total(size) from chunks where stream = ?", (stream,))
         count, size = sums.fetchone()
-        if count <= most and size <= most_bytes:
-            return
-        newest_first = "select id, count, size from chunks where stream = ? order by until desc"
-        count = size = 0
-        for number, readings, length in list(self._database.execute(newest_first, (stream,))):
-            if count >= most or size + length > most_bytes:
-                self._database.execute("delete from chunks where id = ?", (number,))
-            count += readings
-            size += length
+        oldest_first = "select id, count, size from chunks where stream = ? order by until"
+        for number, readings, length in list(self._database.execute(oldest_first, (stream,))):
+            if count - readings < most and size <= most_bytes:
+                return
+            self._delete_chunks("id = ?", number)
+            count -= readings
+            size -= length
+
+    def _delete_chunks(self, chosen: str, value: float) -> None:
+        sums = self._database.execute(f"select total(count), total(size) from chunks where {chosen}", (value,))
+        count, size = sums.fetchone()
+        self._database.execute(f"delete from chunks where {chosen}", (value,))
+        self._count -= int(count)
+        self._size -= int(size)
 
     def _delete_oldest(self) -> None:
         """Delete the oldest chunks, or else batches, a hundred at a commit, until all is within the limits."""

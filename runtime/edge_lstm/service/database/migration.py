@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.service.database.checksums import batch_checksum, row_checksum
+from edge_lstm.service.database.checksums import batch_checksum, layout_seed, row_checksum
 from edge_lstm.service.database.schema import FORM, TABLES, transaction
 from edge_lstm.service.database.spans import SteppingRules, rules_text
 
@@ -86,12 +86,13 @@ def _statements() -> Iterator[str]:
     yield from TABLES
     yield "insert into bundle select id from former_bundle"
     yield "insert into layouts values (1, '')"
-    yield "insert into streams select stream, 1, row_checksum(stream, 1, row), 0, row from former_streams"
-    yield "insert into unsent select batch, batch_checksum(batch, null, messages), null, messages from former_unsent"
+    yield """
+        insert into streams select stream, 1, row_checksum(cast(stream as blob), row), 0, row from former_streams"""
+    yield "insert into unsent select batch, batch_checksum(batch, messages), null, messages from former_unsent"
     yield "insert into unacknowledged select message, batch from former_unacknowledged"
     yield """
         insert into history
-        select batch, count, 0, batch_checksum(batch, null, cast(readings as blob)), null, cast(readings as blob)
+        select batch, count, 0, batch_checksum(batch, cast(readings as blob)), null, cast(readings as blob)
         from former_history"""
     yield "insert into spans select since, bundle, rules_text(max_rewind, window) from former_spans"
     yield "insert into subscribed select filter from former_subscribed"
@@ -101,6 +102,15 @@ def _statements() -> Iterator[str]:
 
 
 def _add_functions(database: sqlite3.Connection) -> None:
-    database.create_function("row_checksum", 3, row_checksum)
-    database.create_function("batch_checksum", 3, batch_checksum)
+    seed = layout_seed(1, "")
+
+    def of_row(stream: bytes, row: object) -> int:
+        """0 for a damaged row: it is set aside when the database is opened."""
+        return row_checksum(stream.decode(errors="replace"), seed, row) if isinstance(row, bytes) else 0
+
+    def of_batch(batch: int, content: object) -> int:
+        return batch_checksum(batch, None, content) if isinstance(content, bytes) else 0
+
+    database.create_function("row_checksum", 2, of_row)
+    database.create_function("batch_checksum", 2, of_batch)
     database.create_function("rules_text", 2, lambda max_rewind, window: rules_text(SteppingRules(max_rewind, window)))

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.messages.payloads import dump_json
+from edge_lstm.messages.payloads import dump_json, load_json
 from edge_lstm.streaming.reading import Reading, Refusal
 
 Record = Reading | Refusal
 
+_load = load_json()
 _REQUIRED = 3  # stream, time, values
 _DEFAULTS = tuple(Reading._field_defaults.values())
 
@@ -37,8 +38,11 @@ def _entry(record: Record) -> object:
 
 
 def entries_of(content: bytes) -> list[Any]:
-    """The entries of `records_text`, as JSON values."""
-    found: list[Any] = json.loads(content)
+    """The entries of `records_text`, as JSON values. Raises ValueError if they are none."""
+    try:
+        found: list[Any] = _load(content)
+    except ValueError:
+        found = json.loads(content)  # it reads NaN
     return found
 
 

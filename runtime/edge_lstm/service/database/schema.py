@@ -37,7 +37,7 @@ TABLES = (
     "create index chunks_by_stream on chunks (stream, until, count, size)",
     "create table spans (since integer primary key, bundle text not null, rules text not null)",
     "create table subscribed (filter text primary key) without rowid",
-    "create table service (key text primary key, value text not null) without rowid",
+    "create table service (key text primary key, value text not null, checksum integer not null) without rowid",
     "create table poison (message blob not null, reason text not null, time integer not null)",
     # what was found damaged; kind: row or unsent
     """create table damaged (
@@ -52,6 +52,7 @@ def connect(path: Path, sync: Sync) -> tuple[sqlite3.Connection, int]:
     Raises sqlite3.DatabaseError if the file is damaged, EdgeLstmError if it is another program's or has a later form.
     """
     database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+    database.text_factory = _text
     try:
         database.execute("pragma locking_mode = exclusive")  # a second service gets an error
         database.execute("pragma journal_mode = wal")
@@ -88,6 +89,11 @@ def form_of(database: sqlite3.Connection, path: Path) -> int | None:
             "run the later edge-lstm that wrote it, or name another path under state",
         )
     return int(form) if tables else None
+
+
+def _text(content: bytes) -> str:
+    """A text of the database; damaged characters are replaced, and its checksum is wrong then."""
+    return content.decode(errors="replace")
 
 
 def transaction(database: sqlite3.Connection) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Mapping
 
-from edge_lstm.service.database.checksums import batch_checksum
+from edge_lstm.service.database.checksums import batch_checksum, value_checksum
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,12 @@ OWN_KEYS = frozenset((BATCH, ROWS, ROWS_CHECKSUM, RUNNING, BEGUN))
 
 def read_values(database: sqlite3.Connection) -> dict[str, str]:
     """All values as of the last commit."""
-    values = dict(database.execute("select key, value from service"))
+    values: dict[str, str] = {}
+    for key, value, kept in database.execute("select key, value, checksum from service"):
+        if value_checksum(key, value) == kept:
+            values[key] = value
+        else:
+            log.error("a value of the service is damaged, it is not used key=%s", key)
     for table, content in (("history", "readings"), ("unsent", "messages")):
         columns = f"batch, facts, checksum, {content}"
         newest = f"select {columns} from {table} where facts is not null order by batch desc limit 1"
@@ -41,5 +46,5 @@ def read_values(database: sqlite3.Connection) -> dict[str, str]:
 
 def write_values(database: sqlite3.Connection, values: Mapping[str, str]) -> None:
     """Write values into the table `service`."""
-    update = "insert into service values (?, ?) on conflict (key) do update set value = excluded.value"
-    database.executemany(update, values.items())
+    rows = [(key, value, value_checksum(key, value)) for key, value in values.items()]
+    database.executemany("insert or replace into service values (?, ?, ?)", rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_lstm.foundation.errors import EdgeLstmError
 
@@ -36,8 +36,13 @@ def rules_text(rules: SteppingRules) -> str:
 
 
 def rules_of(text: str) -> SteppingRules:
-    """The rules of `rules_text`. Raises EdgeLstmError for a rule that this release does not have."""
-    found = json.loads(text)
+    """The rules of `rules_text`. Raises EdgeLstmError if they are damaged or have one that is unknown here."""
+    found = _by_name(text)
+    if found is None:
+        raise EdgeLstmError(
+            f"expected stepping rules as JSON in the state database, found {text!r}",
+            "replay a recording instead; the table spans of the database is damaged",
+        )
     if unknown := sorted(set(found) - set(SteppingRules._fields)):
         raise EdgeLstmError(
             f"expected stepping rules among {', '.join(SteppingRules._fields)}, found {', '.join(unknown)}",
@@ -49,8 +54,18 @@ def rules_of(text: str) -> SteppingRules:
 def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: SteppingRules) -> None:
     """Record that batches from `first` on are stepped by this bundle and these rules."""
     last = database.execute("select bundle, rules from spans order by since desc limit 1").fetchone()
-    if last is None or last[0] != bundle or {**SteppingRules()._asdict(), **json.loads(last[1])} != rules._asdict():
+    stored = None if last is None or last[0] != bundle else _by_name(last[1])
+    if stored is None or {**SteppingRules()._asdict(), **stored} != rules._asdict():
         database.execute("insert or replace into spans values (?, ?, ?)", (first, bundle, rules_text(rules)))
+
+
+def _by_name(text: str) -> dict[str, Any] | None:
+    """None if the text is damaged."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def last_span(database: sqlite3.Connection, form: int, bundle: str) -> Span:

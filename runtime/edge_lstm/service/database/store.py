@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,17 +17,15 @@ from edge_lstm.service.database.history import History, HistoryLimits
 from edge_lstm.service.database.migration import migrate
 from edge_lstm.service.database.packed_messages import pack, unpack
 from edge_lstm.service.database.readings_json import Record
-from edge_lstm.service.database.schema import FORM, PAGE_BYTES, connect, transaction
+from edge_lstm.service.database.schema import FORM, connect, transaction
 from edge_lstm.service.database.service_values import BATCH, BEGUN, OWN_KEYS, RUNNING, read_values, write_values
 from edge_lstm.service.database.spans import SteppingRules, begin_span
 from edge_lstm.service.database.stream_rows import StreamRows
+from edge_lstm.service.database.write_ahead_log import SHORT_LOG_PAGES, checkpoint, preallocate
 from edge_lstm.service.outbox import Outgoing
 from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)
-
-_SHORT_LOG_PAGES = 256  # 1 MB of write-ahead log, on small disks
-_LOG_PAGES = 1000  # 4 MB on others: a checkpoint takes several fsyncs, and one commit in hundreds waits for it
 
 
 class StoreFullError(EdgeLstmError):
@@ -72,7 +69,7 @@ class Store:
                 self._rows = StreamRows(self._database, layout)
                 self._read_values()
                 self._begin_run(bundle_id, rules)
-                self._preallocate_log()
+                preallocate(self._database, self._path)
                 limits = history if isinstance(history, HistoryLimits) else HistoryLimits(history)
                 self._history = History(self._database, limits)
                 on_failure.pop_all()
@@ -101,7 +98,7 @@ class Store:
             on_failure.callback(database.close)
             if form < FORM:
                 migrate(database, self._path, form)
-            database.execute(f"pragma wal_autocheckpoint = {_SHORT_LOG_PAGES}")
+            database.execute(f"pragma wal_autocheckpoint = {SHORT_LOG_PAGES}")
             on_failure.pop_all()
         return database
 
@@ -171,7 +168,7 @@ class Store:
                 continue
             self._damaged_batches += 1
             log.error("unsent predictions damaged, they are not published batch=%d", batch)
-            set_aside(self._database, "unsent", [(str(batch), content)], "delete from unsent where batch = ?")
+            set_aside(self._database, "unsent", [(str(batch), content)], "delete from unsent where batch = ?", [batch])
         unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
         return self._batch, batches, unacknowledged
 
@@ -182,6 +179,10 @@ class Store:
             return self._rows.read(stream)
         except sqlite3.DatabaseError as error:
             raise self._damaged("read", error) from None
+
+    def streams(self) -> list[str]:
+        """The streams that have a row. Takes long where there are many."""
+        return [stream for (stream,) in self._database.execute("select stream from streams")]
 
     def count(self) -> int:
         """The number of streams."""
@@ -235,7 +236,8 @@ class Store:
                     self._database.execute("delete from service where key = ?", (BEGUN,))
         except sqlite3.OperationalError as error:
             self._history.rolled_back()
-            self._checkpoint()
+            self._rows.rolled_back()
+            checkpoint(self._database)
             raise StoreFullError(
                 f"expected to commit states to {self._path}, found: {error}",
                 "free some space; nothing is lost: the broker keeps messages that are not committed",
@@ -262,7 +264,7 @@ class Store:
             write_values(self._database, {**values, BATCH: str(batch)})
 
     def compact_history(self) -> None:
-        """A short piece of work that makes the history of one stream quick to find. Call it often."""
+        """Do a short piece of work, so that the readings of one stream are found quickly. Call it often, when idle."""
         self._history.compact()
 
     def _damaged(self, what: str, error: sqlite3.Error) -> EdgeLstmError:
@@ -270,34 +272,6 @@ class Store:
             f"expected to {what} states at {self._path}, found: {error}",
             "start the service again: it moves the damaged file aside; check the disk",
         )
-
-    def _preallocate_log(self) -> None:
-        """Use a long write-ahead log if the disk has space, and make it long by a transaction that is rolled back.
-
-        A commit that makes the file longer also waits for the file system's journal. That takes several times as long,
-        and waits for the writes of other programs.
-        """
-        size = _LOG_PAGES * PAGE_BYTES
-        if shutil.disk_usage(self._path.parent).free < 8 * size:
-            return
-        self._checkpoint()  # so that the log can be shortened again in every case
-        try:
-            self._database.execute("begin immediate")
-            self._database.execute("insert into unsent values (-1, 0, null, zeroblob(?))", (size,))
-            taken = True
-        except sqlite3.OperationalError:  # a quota, or another program took the space
-            taken = False
-        if self._database.in_transaction:
-            self._database.execute("rollback")
-        if taken:
-            self._database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
-        else:
-            self._checkpoint()
-
-    def _checkpoint(self) -> None:
-        """Move the write-ahead log into the file, and truncate it: that can free space on a full disk."""
-        with contextlib.suppress(sqlite3.OperationalError):
-            self._database.execute("pragma wal_checkpoint(truncate)")
 
     def close(self, confirmed: int) -> None:
         """Delete the outgoing messages of all batches up to `confirmed`, and close the file."""

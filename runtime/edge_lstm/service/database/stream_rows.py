@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from edge_lstm.service.database.checksums import row_checksum
+from edge_lstm.service.database.checksums import layout_seed, row_checksum
 from edge_lstm.service.database.damage import set_aside
 from edge_lstm.service.database.service_values import ROWS, ROWS_CHECKSUM
 from edge_lstm.streaming.row_format import StoredRow
@@ -17,12 +17,9 @@ from edge_lstm.streaming.row_format import StoredRow
 log = logging.getLogger(__name__)
 
 # An update in place: `insert or replace` would free a page, take another one, and write both page lists.
-_UPSERT = """
-    insert into streams (stream, layout, checksum, last_used, row) values (?, ?, ?, ?, ?) on conflict (stream) do update
-    set layout = excluded.layout, checksum = excluded.checksum, last_used = excluded.last_used, row = excluded.row
-"""
-
-
+_UPDATE = "update streams set layout = ?, checksum = ?, last_used = ?, row = ? where rowid = ?"
+_INSERT = "insert into streams (stream, layout, checksum, last_used, row) values (?, ?, ?, ?, ?)"
+_MOST_RECENT = 10_000  # streams, about 1 MB
 _MOST_NAMED = 20  # damaged rows in the log, at once
 
 
@@ -38,6 +35,13 @@ class Totals(NamedTuple):
         return {ROWS: str(self.rows), ROWS_CHECKSUM: str(self.checksum)}
 
 
+class _Damaged(NamedTuple):
+    place: int  # row id
+    stream: str
+    checksum: object
+    row: object
+
+
 class StreamRows:
     """The tables `streams` and `layouts` of a database."""
 
@@ -46,18 +50,23 @@ class StreamRows:
         self._database = database
         self.damaged = 0  # rows that were found damaged
         self.totals = Totals()
+        # row id and checksum of rows that were written last: most streams step again soon
+        self._recent: dict[str, tuple[int, int]] = {}
         self._layouts: dict[int, str] = {}
+        self._seeds: dict[int, int] = {}  # of the checksums of their rows
         self._layout = layout
         self._number = 0  # of that layout
         self._used_layouts: set[object] = set()  # by rows, when they were checked
 
     def check(self, values: Mapping[str, str]) -> None:
         """Check every row, and compare their count and checksums with those of the last commit."""
+        self._read_layouts()
         count = checksum = 0
         used, damaged = set(), []
-        for stream, layout, kept, row in self._database.execute("select stream, layout, checksum, row from streams"):
-            if not _is_right(stream, layout, kept, row):
-                damaged.append((stream, row))
+        rows = self._database.execute("select rowid, stream, layout, checksum, row from streams")
+        for place, stream, layout, kept, row in rows:
+            if not self._is_right(stream, layout, kept, row):
+                damaged.append(_Damaged(place, str(stream), kept, row))
             count += 1
             checksum += kept if isinstance(kept, int) else 0
             used.add(layout)
@@ -70,64 +79,92 @@ class StreamRows:
             )
         self._set_aside(damaged)
 
+    def _read_layouts(self) -> None:
+        self._layouts = dict(self._database.execute("select id, description from layouts"))
+        self._seeds = {number: layout_seed(number, text) for number, text in self._layouts.items()}
+
     def open_layouts(self) -> None:
         """Record the layout of new rows, and drop those that no row has. Runs inside a transaction."""
-        for number, text in list(self._database.execute("select id, description from layouts")):
+        for number, text in self._layouts.items():
             if number not in self._used_layouts and text != self._layout:
                 self._database.execute("delete from layouts where id = ?", (number,))
         self._database.execute("insert or ignore into layouts (description) values (?)", (self._layout,))
-        self._layouts = dict(self._database.execute("select id, description from layouts"))
+        self._read_layouts()
         self._number = next(number for number, text in self._layouts.items() if text == self._layout)
 
     def delete_all(self) -> None:
         """Delete every row. Runs inside a transaction."""
         self._database.execute("delete from streams")
+        self._recent.clear()
         self.totals, self._used_layouts = Totals(), set()
 
     def read(self, stream: str) -> StoredRow | None:
         """The row of the stream. None: a new stream, or one whose row is damaged; that is logged."""
-        query = "select layout, checksum, row from streams where stream = ?"
+        query = "select rowid, layout, checksum, row from streams where stream = ?"
         found = self._database.execute(query, (stream,)).fetchone()
         if found is None:
             return None
-        layout, kept, row = found
-        if layout not in self._layouts or not _is_right(stream, layout, kept, row):
-            self._set_aside([(stream, row)])
+        place, layout, kept, row = found
+        if not self._is_right(stream, layout, kept, row):
+            self._set_aside([_Damaged(place, stream, kept, row)])
             return None
         return StoredRow(row, self._layouts[layout])
 
-    def _set_aside(self, damaged: Sequence[tuple[str, object]]) -> None:
-        """Move damaged rows (stream, row) to the table `damaged`. If the disk refuses, they are overwritten."""
+    def _is_right(self, stream: object, layout: object, kept: object, row: object) -> bool:
+        seed = self._seeds.get(layout) if isinstance(layout, int) else None
+        if seed is None or not isinstance(stream, str) or not isinstance(row, bytes):
+            return False
+        return row_checksum(stream, seed, row) == kept
+
+    def _set_aside(self, damaged: Sequence[_Damaged]) -> None:
+        """Move damaged rows to the table `damaged`. If the disk refuses, the next step overwrites them."""
         if not damaged:
             return
-        for stream, _ in damaged[:_MOST_NAMED]:
-            log.error("row of a stream damaged, it starts cold stream=%s", stream)
+        for one in damaged[:_MOST_NAMED]:
+            log.error("row of a stream damaged, it starts cold stream=%s", one.stream)
         self.damaged += len(damaged)
-        known = self._known([stream for stream, _ in damaged])
-        if set_aside(self._database, "row", damaged, "delete from streams where stream = ?"):
-            self.totals = Totals(self.totals.rows - known.rows, self.totals.checksum - known.checksum)
+        self._recent.clear()
+        places, found = [one.place for one in damaged], [(one.stream, one.row) for one in damaged]
+        if set_aside(self._database, "row", found, "delete from streams where rowid = ?", places):
+            known = sum(one.checksum for one in damaged if isinstance(one.checksum, int))
+            self.totals = Totals(self.totals.rows - len(damaged), self.totals.checksum - known)
 
     def write(self, rows: Sequence[tuple[str, bytes]]) -> Totals:
         """Write the rows of different streams. Returns the totals, which hold once this is committed."""
-        known = self._known([stream for stream, _ in rows])
-        number, now = self._number, int(time.time())
-        stored = [(stream, number, row_checksum(stream, number, row), now, row) for stream, row in rows]
-        self._database.executemany(_UPSERT, stored)
-        return Totals(
-            self.totals.rows + len(stored) - known.rows,
-            self.totals.checksum + sum([row[2] for row in stored]) - known.checksum,
-        )
+        self._look_up([stream for stream, _ in rows])
+        recent, number, now = self._recent, self._number, int(time.time())
+        seed = self._seeds[number]
+        checksum = self.totals.checksum
+        updated, inserted = [], []
+        for stream, row in rows:
+            found = row_checksum(stream, seed, row)
+            checksum += found
+            if stream in recent:
+                place, former = recent[stream]
+                checksum -= former
+                recent[stream] = place, found
+                updated.append((number, found, now, row, place))
+            else:
+                inserted.append((stream, number, found, now, row))
+        self._database.executemany(_UPDATE, updated)
+        if inserted:  # seldom
+            self._database.executemany(_INSERT, inserted)
+        return Totals(self.totals.rows + len(inserted), checksum)
 
-    def _known(self, streams: Sequence[str]) -> Totals:
-        """The totals of the stored rows of these streams."""
-        if len(streams) == 1:  # a statement of its own is faster
-            found = self._database.execute("select 1, checksum from streams where stream = ?", streams).fetchone()
-            return Totals(*found) if found else Totals()
+    def _look_up(self, streams: Sequence[str]) -> None:
+        """Have place and checksum of all of these streams that have a row in `_recent`."""
+        recent = self._recent
+        if not (unknown := [stream for stream in streams if stream not in recent]):
+            return
+        if len(recent) > _MOST_RECENT:
+            recent.clear()
+            unknown = list(streams)
         query = """
-            select count(*), coalesce(sum(checksum), 0) from streams where stream in (select value from json_each(?))
+            select stream, rowid, checksum from streams where stream in (select value from json_each(?))
         """
-        return Totals(*self._database.execute(query, (json.dumps(streams),)).fetchone())
+        for stream, place, checksum in self._database.execute(query, (json.dumps(unknown),)):
+            recent[stream] = place, checksum if isinstance(checksum, int) else 0  # 0: as `check` counts it
 
-
-def _is_right(stream: str, layout: object, kept: object, row: object) -> bool:
-    return isinstance(layout, int) and isinstance(row, bytes) and row_checksum(stream, layout, row) == kept
+    def rolled_back(self) -> None:
+        """Note that what was written is not stored."""
+        self._recent.clear()
