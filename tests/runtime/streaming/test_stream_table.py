@@ -34,7 +34,8 @@ def test_an_unfit_row_starts_its_stream_cold_and_is_logged(caplog: pytest.LogCap
 
 def test_every_array_of_the_table_is_a_declared_column() -> None:
     table = StreamTable(contract_of(random_network()), depth=2, window=4)
-    arrays = {name for name, value in vars(table).items() if isinstance(value, np.ndarray)}
+    public = {name: value for name, value in vars(table).items() if not name.startswith("_")}
+    arrays = {name for name, value in public.items() if isinstance(value, np.ndarray)}
     declared = [column.name for column in columns_of(contract_of(random_network()), 2, 4)]
     assert sorted(declared) == sorted(arrays)
     assert arrays == StreamTable.__annotations__.keys() - {"states"}
