@@ -27,6 +27,7 @@ from edge_lstm.mqtt.connection import MqttConnection
 from tests.conftest import free_port
 from tests.deadline import wait_until
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH, POINTS
+from tests.flow.received import without_repeats
 from tests.networks import contract_of, random_network
 
 Make = Callable[..., Any]
@@ -187,24 +188,13 @@ def readings_of(count: int, streams: int) -> list[Reading]:
 
 
 def last_revisions(predictions: Sequence[Prediction]) -> dict[tuple[str, float], tuple[Any, ...]]:
-    """By stream and time, the highest revision; two predictions of one revision must be equal."""
-    known: dict[tuple[str, float], Prediction] = {}
-    for one in predictions:
-        former = known.get((one.stream, one.time))
-        if former is not None and former.revision == one.revision:
-            assert former == one, "the same step was predicted twice, differently"
-        if former is None or one.revision > former.revision:
-            known[one.stream, one.time] = one
-    return {place: (one.step, one.warm_steps, one.values) for place, one in known.items()}
+    """By stream and time, what a subscriber has in the end; what was sent again must be equal."""
+    return {(one.stream, one.time): (one.step, one.warm_steps, one.values) for one in without_repeats(predictions)}
 
 
 def by_step(predictions: Sequence[Prediction]) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """By stream and step, the values; a step that was predicted twice must have the same ones."""
-    known: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for one in predictions:
-        former = known.setdefault((one.stream, one.step), one.values)
-        assert former == one.values, "the same step was predicted twice, differently"
-    return known
+    """By stream and step, the values; what was sent again must be equal."""
+    return {(one.stream, one.step): one.values for one in without_repeats(predictions)}
 
 
 @pytest.mark.timeout(600)

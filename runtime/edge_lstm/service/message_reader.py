@@ -14,6 +14,7 @@ from edge_lstm.messages.payloads import shown_bytes
 from edge_lstm.mqtt.received import Message
 from edge_lstm.service.time_judge import TimeJudge
 from edge_lstm.streaming.reading import Reading, Refusal
+from edge_lstm.streaming.stream_watch import StreamWatch
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +31,18 @@ class MessageReader:
         times: TimeJudge,
         is_processed: Callable[[str], bool],
         report: Callable[[Mapping[str, object]], None],
+        watch: StreamWatch,
     ) -> None:
         """`arrivals` gives the times of arrival, `times` judges the readings' times.
 
         `is_processed`: whether a message of this identity was processed before. `report` gets the facts of a refusal,
-        at most once a minute.
+        at most once a minute. `watch` counts the refusals of each stream.
         """
         self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0)
         self.refusals: list[Refusal] = []  # in the messages that were read last
+        self.redelivered: set[str] = set()  # streams in them of which the broker has sent a message again
         self._decoder, self._arrivals, self._times = decoder, arrivals, times
-        self._is_processed, self._report = is_processed, report
+        self._is_processed, self._report, self._watch = is_processed, report, watch
         self._refusals = RateLimitedLog(log)
         self._ignored = RateLimitedLog(log, _IGNORED_LOGGED_EVERY_S)
 
@@ -48,7 +51,7 @@ class MessageReader:
         timed, decode = self._decoder.timed, self._decoder.readings
         arrival = self._arrivals.next()
         usual = self._times.begin_batch(arrival)
-        self.refusals = []
+        self.refusals, self.redelivered = [], set()
         readings: list[Reading] = []
         for message in messages:
             if (message.retained or message.repeated) and self._is_old(message):
@@ -63,6 +66,8 @@ class MessageReader:
             else:
                 if not found:
                     self._ignore(message)
+            if message.repeated:
+                self.redelivered.update(reading.stream for reading in found)
             for reading in found:
                 if reading.time < usual:
                     readings.append(reading)
@@ -88,7 +93,7 @@ class MessageReader:
         if isinstance(judged, Reading):
             return judged
         self.refusals.append(judged)
-        self._refuse(message, judged.reason)
+        self._refuse(message, judged.reason, judged.stream)
         return None
 
     def _ignore(self, message: Message) -> None:
@@ -102,11 +107,16 @@ class MessageReader:
                 shown_bytes(message.payload),
             )
 
-    def _refuse(self, message: Message, found: str) -> None:
-        """Count, log and report a message that cannot be read."""
+    def _refuse(self, message: Message, found: str, stream: str | None = None) -> None:
+        """Count, log and report a message that cannot be read, or a reading of `stream` that is refused for its time.
+
+        The first one of a stream is logged, and others at most once a minute.
+        """
         self.counts["refused"] += 1
         topic, refused = message.topic, self.counts["refused"]
-        if self._refusals.log(logging.WARNING, "payload refused topic=%s refused=%d: %s", topic, refused, found):
+        is_first = self._watch.refused(stream or self._decoder.stream_of(topic))
+        if self._refusals.due() or is_first:
+            log.warning("payload refused topic=%s refused=%d: %s", topic, refused, found)
             self._report({"topic": topic, "refused": refused, "error": found})
 
 

@@ -131,7 +131,9 @@ class Service:
         wait = self._wait_for_disk if self._exactly_once else None
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
         self._arrivals, self._times = self._judgement_of_times()
-        self._reader = MessageReader(decoder, self._arrivals, self._times, self._outbox.knows, self._report)
+        self._reader = MessageReader(
+            decoder, self._arrivals, self._times, self._outbox.knows, self._report, self._predictor.watch
+        )
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
         self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
@@ -246,6 +248,7 @@ class Service:
             self._suspects -= len(messages)
             self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
         readings = self._reader.readings(messages)
+        self._predictor.watch.redelivered = self._reader.redelivered
         steps = self._predictor.feed_columns(readings)
         predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
         self._committer.begin_batch([reading.stream for reading in readings])
@@ -337,6 +340,7 @@ class Service:
 
     def _do_what_is_due(self) -> None:
         now, committer = time.monotonic(), self._committer
+        self._predictor.watch.log_counts()
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
         if not self._inbox:
@@ -361,6 +365,7 @@ class Service:
             "unsaved": len(self._committer.unsaved),
             **self._totals(),
             **self.stats.figures(),
+            "dropped_by_stream": self._predictor.watch.worst(),
         }
 
     def _totals(self) -> dict[str, int]:
@@ -408,7 +413,9 @@ class Service:
 def stepping_rules(config: ServiceConfig) -> SteppingRules:
     """How the service steps late and repeated readings."""
     return SteppingRules(
-        config.max_rewind if config.late == "rewind" else 0, _ID_WINDOW if config.input.sequence is not None else 0
+        config.max_rewind if config.late == "rewind" else 0,
+        _ID_WINDOW if config.input.sequence is not None else 0,
+        config.input.join_within_s,
     )
 
 

@@ -52,6 +52,7 @@ def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
     return [
         Column("current", record, start=first[0]),
         Column("partial_values", float32, (features,), start=np.nan),
+        Column("partial_times", np.dtype("f8"), (features,), start=np.nan, is_new=True),
         Column("last_published", float32, (outputs,), start=np.nan),
         Column("open_interval", interval, start=no_interval, stored="always" if grid else "never"),
         Column("trail_length", int64, start=0, stored="trail"),
@@ -59,7 +60,9 @@ def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
         Column("snapshot_old", record, stored="trail"),
         Column("snapshot_mid", record, stored="trail"),
         Column("seen", uint64, (window,), start=0, stored="window"),
+        Column("identities", int64, start=0, stored="window", is_new=True),
         Column("calibration", float32, calibration_shape(contract), stored="residuals"),
+        Column("last_number", int64, start=-1, stored="never", is_new=True),
         Column("used", int64, stored="never"),
     ]
 

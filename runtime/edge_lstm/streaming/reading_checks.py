@@ -61,10 +61,10 @@ class ReadingChecks:
         """Whether all readings are as the sampler takes them, by passes that run in C; False: look at each of them."""
         if set(map(type, readings)) != _READING:
             return False
-        streams, times, values, sequences, partials, restarts = zip(*readings, strict=True)
+        streams, times, values, sequences, partials, restarts, arrived = zip(*readings, strict=True)
         if set(map(type, streams)) != _TEXT or not set(map(type, sequences)) <= _TEXT_OR_NONE:
             return False
-        if (set(map(type, partials)) | set(map(type, restarts))) - _FLAGS:
+        if set(map(type, chain(partials, restarts, arrived))) - _FLAGS:
             return False
         if not set(map(type, times)) <= _TIMES or not (min(times) >= _FIRST and max(times) < _LAST):
             return False
@@ -101,6 +101,7 @@ class ReadingChecks:
             reading.sequence,
             self._flag(where, "partial", reading.partial),
             self._flag(where, "restart", reading.restart),
+            self._flag(where, "arrived", reading.arrived),
         )
 
     def _flag(self, where: str, name: str, flag: object) -> bool:

@@ -40,16 +40,20 @@ def rows_of(slots: Slots) -> Slots | slice:
 class StreamTable:
     """Streams by name. Each has a slot, an index into every array; `columns_of` lists the arrays.
 
-    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived. `last_published` is
-    NaN before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
+    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived, and `partial_times`
+    their times; on a grid, `partial_times` holds the time of the newest value of each feature. `last_published` is NaN
+    before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
     `current["calibrated"]` counts them.
 
     The trail holds a stream's last samples, so that a late reading can be inserted. `trail_length` counts them.
     `snapshot_old` is the stream's record before the first of them, `snapshot_mid` before sample number `depth`.
+
+    `seen` holds the keys of the last readings with a sequence; `identities` counts all of them.
     """
 
     current: Records  # (slots,): time of the last sample (NaN before the first), counts of steps, states, decisions
     partial_values: Floats  # (slots, features)
+    partial_times: Doubles  # (slots, features): seconds since 1970
     last_published: Floats  # (slots, outputs)
     open_interval: Records  # (slots,): on a grid, the interval that has not ended
     trail_length: Integers  # (slots,)
@@ -57,6 +61,8 @@ class StreamTable:
     snapshot_old: Records  # (slots,)
     snapshot_mid: Records  # (slots,)
     seen: NDArray[np.uint64]  # (slots, window): identities of readings
+    identities: Integers  # (slots,)
+    last_number: Integers  # (slots,): of the device's sequence; -1: none yet
     calibration: Floats  # (slots, calibrate_steps, targets)
     used: Integers  # (slots,): the last round that touched the slot
     states: list[Floats]  # views of the state tensors in `current`, (slots, *shape) each
@@ -69,6 +75,7 @@ class StreamTable:
         `fetch` returns the stored row of a stream that is not in the table, or None for a new stream.
         """
         self.depth = depth
+        self.any_partial = False  # whether a stream has had an incomplete sample
         self._columns = columns_of(contract, depth, window)
         self._start = self._columns[0].start  # of `current`
         self.state_fields = [f"state{index}" for index in range(len(contract.states))]
@@ -166,7 +173,7 @@ class StreamTable:
         self.current["time"][slots] = np.nan
         self.trail_length[slots] = 0
         for column in self._columns:
-            if column.name in ("partial_values", "open_interval") and column.start is not None:
+            if column.name in ("partial_values", "partial_times", "open_interval") and column.start is not None:
                 getattr(self, column.name)[slots] = column.start
 
     def row(self, stream: str) -> bytes:
@@ -209,6 +216,7 @@ class StreamTable:
             found = values.columns.get(column.name, column.start)
             if found is not None:
                 getattr(self, column.name)[slot] = found
+        self.any_partial = self.any_partial or not np.isnan(self.partial_values[slot]).all()
 
     def remember(
         self,
@@ -219,8 +227,6 @@ class StreamTable:
         revisions: NDArray[np.uint64],
     ) -> None:
         """Append a sample of each slot (n,) to its trail, before the slots step."""
-        if self.seen.shape[1]:
-            self.seen[slots, self.current["step"][slots] % self.seen.shape[1]] = ids
         depth = self.depth
         if not depth:
             return
@@ -235,6 +241,13 @@ class StreamTable:
             entries["time"], entries["id"], entries["given"], entries["revision"] = times, ids, given, revisions
             _without_fields(self.trail)[slots, length] = _without_fields(entries)
         self.trail_length[slots] = length + 1
+
+    def note_keys(self, slots: Slots, keys: NDArray[np.uint64]) -> None:
+        """Add the key of a reading (`sequences.Sequences`) of each slot (n,) to those seen; 0: it has none."""
+        if not keys.all():
+            slots, keys = slots[keys > 0], keys[keys > 0]
+        self.seen[slots, self.identities[slots] % self.seen.shape[1]] = keys
+        self.identities[slots] += 1
 
     def _take_snapshots(self, slots: Slots, length: Integers) -> None:
         """Snapshot the slots (n,) whose trail has `length` 0, depth or 2 * depth. A full trail drops its older half."""

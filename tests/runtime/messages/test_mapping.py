@@ -217,3 +217,14 @@ c = { topic = "t/{value}" }
 def test_a_wrong_key_is_explained(table: str, fault: str, tmp_path: Path) -> None:
     (found,) = faults_of(f"[input]\n{table}\n", tmp_path)
     assert fault in found
+
+
+@pytest.mark.parametrize(("join", "within_s"), [(True, None), (False, None), ({"within_s": 2}, 2.0)])
+def test_join_is_a_flag_or_says_how_far_apart_parts_may_be(join: object, within_s: float | None) -> None:
+    assert from_mapping({"join": join}, InputMapping, "test").join_within_s == within_s
+
+
+@pytest.mark.parametrize("join", [{}, {"within_s": -1}, {"within": 2}, "yes"])
+def test_a_wrong_join_is_refused_with_its_key(join: object) -> None:
+    with pytest.raises(EdgeLstmError, match="join"):
+        from_mapping({"join": join}, InputMapping, "test")

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 
 import pytest
 
+from edge_lstm.bundle.contract import Sampling
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping
 from edge_lstm.mqtt.received import Message
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.time_judge import TimeJudge
+from edge_lstm.streaming.stream_watch import StreamWatch
 
 DAY_S = 86_400.0
 
@@ -34,6 +36,7 @@ def reader_of(
     reports: Reports | None = None,
     mapping: InputMapping | None = None,
     last: Mapping[str, float] | None = None,
+    watch: StreamWatch | None = None,
 ) -> MessageReader:
     """`last`: the last times of streams."""
     return MessageReader(
@@ -42,6 +45,7 @@ def reader_of(
         TimeJudge(DAY_S, 600.0, lambda: True, lambda stream: (last or {}).get(stream, math.nan)),
         (processed or set()).__contains__,
         (reports or Reports()).facts.append,
+        watch or StreamWatch(Sampling()),
     )
 
 
@@ -61,6 +65,25 @@ def test_a_refused_message_is_counted_and_reported_once_a_minute(caplog: pytest.
     assert caplog.records[0].getMessage().startswith("payload refused topic=sensors/tank-0 refused=1: expected ")
     assert len(reports.facts) == 1
     assert (reports.facts[0]["topic"], reports.facts[0]["refused"]) == ("sensors/tank-0", 1)
+
+
+def test_the_first_refused_message_of_each_stream_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    watch = StreamWatch(Sampling())
+    reader = reader_of(watch=watch)
+    for number in range(3):
+        topics = [f"sensors/tank-{number}", "sensors/tank-0"]
+        reader.readings([Message(topic, b"[", 1, 1, 1, False, False) for topic in topics])
+    assert [line.split()[2] for line in caplog.messages] == [f"topic=sensors/tank-{number}" for number in range(3)]
+    assert watch.worst(2) == [{"stream": "tank-0", "refused": 4}, {"stream": "tank-1", "refused": 1}]
+
+
+def test_streams_of_messages_that_the_broker_sends_again_are_known() -> None:
+    reader = reader_of()
+    again, fresh = (message('{"time": 1700000000, "level": 4}', repeated=repeated) for repeated in (True, False))
+    reader.readings([again])
+    assert reader.redelivered == {"tank-0"}
+    reader.readings([fresh])
+    assert reader.redelivered == set()
 
 
 def test_the_good_readings_of_a_partly_refused_message_are_kept() -> None:

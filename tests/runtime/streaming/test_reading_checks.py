@@ -191,7 +191,7 @@ def test_a_generator_that_raises_has_stepped_nothing() -> None:
 
 def test_a_sequence_of_half_a_character_is_an_identity_too() -> None:
     predictor = Predictor.from_bundle(PUMP, "numpy", "float32", window=4)
-    reading = Reading("a", TIME, SOUND, sequence="\udc80")
+    reading = Reading("a", TIME, SOUND, sequence="\udc80", arrived=True)
     assert len(predictor.feed([reading])) == 1
     assert predictor.feed([reading._replace(time=TIME + 60)]) == []
     assert predictor.totals["duplicate"] == 1

@@ -70,7 +70,7 @@ def test_a_reading_that_was_stepped_before_restarts_nothing() -> None:
 def test_a_sequence_that_was_stepped_before_restarts_nothing() -> None:
     one = predictor(max_rewind=4, window=64)
     one.feed([level("a", n, n, sequence=str(n)) for n in range(20)])
-    assert one.feed([level("a", -60, 2.0, restart=True, sequence="2")]) == []
+    assert one.feed([level("a", 2, 2.0, restart=True, sequence="2")]) == []
     assert one.feed([level("a", -60, 2.0, restart=True, sequence="new")])[0].warm_steps == 1
 
 
