@@ -1,4 +1,4 @@
-"""Readings to samples in rounds: joins partial readings, fills a grid, holds missing values, restarts after gaps.
+"""Readings to samples in rounds: joins partial readings, fills a grid, counts, holds missing values, sees gaps.
 
 A round holds at most one sample of each stream, as arrays. One reading and a thousand take the same path.
 """
@@ -8,21 +8,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.decisions.angles import position, sine_and_cosine
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 from edge_lstm.foundation.hashing import blake2b
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.streaming.bounds import squares_below
+from edge_lstm.streaming.counters import Counters, value_type
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable, rows_of
 
 log = logging.getLogger(__name__)
 
+_OPPOSED = 1e-9  # length of a mean direction that is none: readings from all sides cancel
 _MAX_DEVIATIONS = 1e9  # standard deviations from the mean; training refuses a recording with such values
 
 # Named tuples: each reading makes one of each, and making a frozen dataclass takes several times as long.
@@ -36,7 +39,7 @@ class Round(NamedTuple):
     rows: Slots | slice  # the slots as an index of the table's columns, see `rows_of`
     times: Doubles  # (n,): seconds since 1970
     ids: NDArray[np.uint64]  # (n,): from the device's sequence number; 0: the time identifies the sample
-    given: Floats  # (n, features)
+    given: NDArray[Any]  # (n, features): float32, or float64 where the contract has counters, as they were read
     revisions: NDArray[np.uint16]  # (n,): how many predictions the sample had before
 
     def part(self, chosen: Flags) -> Round:
@@ -61,7 +64,7 @@ class _SampleList(NamedTuple):
     slots: Sequence[int]
     times: Sequence[float]
     ids: Sequence[int]
-    given: Floats  # (n, features)
+    given: NDArray[Any]  # (n, features)
 
 
 class Samples(NamedTuple):
@@ -84,6 +87,8 @@ class Sampler:
         self._is_measurement = {name: test for name, test in tests.items() if test is not None}
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
+        self._value_type = value_type(contract)
+        self._counters = None if contract.sampling.grid else Counters(contract)  # a grid counts by itself
         self._grid = Grid(contract, table) if contract.sampling.grid else None
         self.gaps = 0  # silences longer than `max_gap_s`
         self.missing = 0  # values replaced by the last one
@@ -121,13 +126,13 @@ class Sampler:
         """The samples of the readings, in their order."""
         names, slot_of = self._names, self._table.slot
         if not readings:
-            return _SampleList([], [], [], [], np.zeros((0, len(names)), np.float32))
+            return _SampleList([], [], [], [], np.zeros((0, len(names)), self._value_type))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
         streams, times, values, sequences, partials = zip(*readings, strict=True)
         if self._grid is None and not any(partials):  # every reading is a sample
             ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]
-            given = np.empty((len(readings), len(names)), np.float32)
+            given = np.empty((len(readings), len(names)), self._value_type)
             for column, name in enumerate(names):
                 given[:, column] = [one.get(name, math.nan) for one in values]
             return _SampleList(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
@@ -147,7 +152,7 @@ class Sampler:
                 moments.append(moment)
                 ids.append(0 if reading.sequence is None or self._grid else sequence_id(reading.sequence))
                 rows.append(sample)
-        return _SampleList(order, slots, moments, ids, np.array(rows, np.float32).reshape(-1, len(names)))
+        return _SampleList(order, slots, moments, ids, np.array(rows, self._value_type).reshape(-1, len(names)))
 
     def _without_sentinels(self, reading: Reading) -> Reading:
         """The reading, with NaN for each value that the contract declares missing."""
@@ -191,7 +196,7 @@ class Sampler:
             self._table.restart(slots[gap])
             for slot, silence in zip(slots[gap].tolist(), since[gap].tolist(), strict=True):
                 log.info("stream restarts stream=%s gap_s=%.1f", self._table.name(slot), silence)
-        given = one.given
+        given = self._increases(one, gap) if self._counters else one.given
         complete = squares_below(given, self._least_limit_squared)  # the usual case
         missing = np.zeros(given.shape, np.bool_) if complete else ~(np.abs(given) <= self._limits)
         values = given
@@ -201,6 +206,18 @@ class Sampler:
         current["held"][rows] = values
         current["time"][rows] = one.times
         return Samples(values, missing, since, gap)
+
+    def _increases(self, one: Round, gap: Flags) -> Floats:
+        """The samples (n, features) with increases in place of counters, which are updated in the table."""
+        assert self._counters is not None  # the caller checks it
+        columns, current = self._counters.columns, self._table.current
+        forget = gap | np.isnan(current["time"][one.rows])
+        readings = one.given[:, columns]
+        found, memory = self._counters.increases(current["counted"][one.slots], readings, forget)
+        current["counted"][one.slots] = memory
+        given = one.given.astype(np.float32)
+        given[:, columns] = found
+        return given
 
 
 class Grid:
@@ -217,7 +234,14 @@ class Grid:
         assert contract.sampling.max_gap_s is not None
         self._interval_s = contract.sampling.interval_s
         self._max_gap_s = contract.sampling.max_gap_s
-        self._aggregates = [feature.aggregate for feature in contract.features]
+        self._aggregates = ["sum" if feature.counter else feature.aggregate for feature in contract.features]
+        circles = [index for index, feature in enumerate(contract.features) if feature.period is not None]
+        self._circles = {
+            column: (place, float(contract.features[column].period or 0.0))
+            for place, column in enumerate(circles)
+            if self._aggregates[column] == "mean"
+        }
+        self._counters = Counters(contract)
         self._categorical = [bool(feature.categories) for feature in contract.features]
         self._table = table
         self.duplicate = 0
@@ -234,6 +258,9 @@ class Grid:
         number = math.floor(time / self._interval_s)
         begun = float(open_interval["interval"])
         closed: list[tuple[float, list[float]]] = []
+        if self._counters:
+            gap = math.isnan(begun) or (number - begun) * self._interval_s > self._max_gap_s
+            values = self._increases(open_interval, values, gap)
         if not math.isnan(begun) and number > begun:
             closed.append(((begun + 1) * self._interval_s, self._sample(open_interval)))
             if (number - begun) * self._interval_s <= self._max_gap_s:
@@ -241,13 +268,33 @@ class Grid:
                 closed += [((skipped + 1) * self._interval_s, empty) for skipped in range(int(begun) + 1, number)]
         if math.isnan(begun) or number > begun:
             open_interval["interval"], open_interval["count"], open_interval["value"] = number, 0, 0.0
+            if self._circles:
+                open_interval["cosine"] = 0.0
         open_interval["newest"] = time
         for column, value in enumerate(values):
             if math.isfinite(value):
                 self._aggregate(open_interval, column, value)
         return closed
 
+    def _increases(self, open_interval: np.void, values: list[float], gap: bool) -> list[float]:
+        """The values with the increases since the reading before in place of counters."""
+        columns, values = self._counters.columns, list(values)
+        readings = np.array([[values[column] for column in columns]])
+        readings[~np.isfinite(readings)] = np.nan
+        found, memory = self._counters.increases(open_interval["counted"][None], readings, np.array([gap]))
+        open_interval["counted"] = memory[0]
+        for column, increase in zip(columns, found[0].tolist(), strict=True):
+            values[column] = increase
+        return values
+
     def _aggregate(self, open_interval: np.void, column: int, value: float) -> None:
+        if column in self._circles:
+            place, period = self._circles[column]
+            sine, cosine = sine_and_cosine(np.array(value % period), period)
+            open_interval["value"][column] += sine
+            open_interval["cosine"][place] += cosine
+            open_interval["count"][column] += 1
+            return
         so_far, count, how = open_interval["value"][column], open_interval["count"][column], self._aggregates[column]
         if not count or how == "last" or self._categorical[column]:
             open_interval["value"][column] = value
@@ -270,6 +317,10 @@ class Grid:
         ):
             mean = how == "mean" and not label
             sample.append(math.nan if not count else value / count if mean else value)
+        for column, (place, period) in self._circles.items():
+            sine, cosine = open_interval["value"][column], open_interval["cosine"][place]
+            opposed = math.hypot(sine, cosine) <= _OPPOSED * max(1, open_interval["count"][column])
+            sample[column] = math.nan if opposed else float(position(sine, cosine, period))
         return sample
 
 

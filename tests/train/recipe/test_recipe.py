@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.bundle.contract import DERIVED, Sampling
+from edge_lstm.bundle.contract import Sampling
+from edge_lstm.bundle.feature import DERIVED
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import ValueColumn
