@@ -47,7 +47,7 @@ def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
     record = first.dtype
     interval = open_interval(contract)
     given = counters.value_type(contract)
-    read = np.dtype("f8") if counters.Counters(contract) else float32
+    read = np.dtype("f8") if counters.counter_columns(contract) else float32
     sample = np.dtype([("time", "f8"), ("id", "u8"), ("given", given, (features,)), ("revision", "u2")])
     return [
         Column("current", record, start=first[0]),
@@ -76,7 +76,7 @@ def open_interval(contract: Contract) -> Records:
         ("count", "u4", (features,)),
     ]
     circles = sum(feature.period is not None for feature in contract.features)
-    counted = len(counters.Counters(contract))
+    counted = len(counters.counter_columns(contract))
     fields += [("cosine", "f8", (circles,))] if circles else []
     fields += [("counted", "f8", (counted, counters.MEMORY))] if counted else []
     first = np.zeros(1, fields if contract.sampling.grid else [])
@@ -101,7 +101,9 @@ def first_record(contract: Contract) -> Records:
         ("warm_steps", "i8"),
         ("held", "f4", (len(contract.features),)),
     ]
-    counted = 0 if contract.sampling.grid else len(counters.Counters(contract))  # a grid has it in the open interval
+    counted = (
+        0 if contract.sampling.grid else len(counters.counter_columns(contract))
+    )  # a grid has it in the open interval
     memory = [("counted", "f8", (counted, counters.MEMORY))] if counted else []
     record = np.zeros(1, [*fields, *tensors, *feature_fields(contract), *decision_fields(contract), *memory])
     if counted:

@@ -5,6 +5,7 @@ float32 has no 16,777,217, so the differences are formed before anything is roun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,26 @@ START = (np.nan, np.nan, 0.0)
 
 def value_type(contract: Contract) -> np.dtype[Any]:
     """The type of samples as `Sampler.rounds` gives them: on a grid, counters are increases there already."""
-    return np.dtype("f8" if Counters(contract) and not contract.sampling.grid else "f4")
+    return np.dtype("f8" if counter_columns(contract) and not contract.sampling.grid else "f4")
+
+
+def counter_columns(contract: Contract) -> list[int]:
+    """The indexes of the counters among the features."""
+    return [index for index, feature in enumerate(contract.features) if feature.counter]
 
 
 class Counters:
-    """The counters among the features of a contract, for many streams at once."""
+    """Counters side by side, for many streams at once."""
 
-    def __init__(self, contract: Contract) -> None:
-        self.columns = [index for index, feature in enumerate(contract.features) if feature.counter]
-        moduli = [contract.features[column].modulus for column in self.columns]
+    def __init__(self, moduli: Sequence[float | None]) -> None:
+        """`moduli`: of each counter; None: it overflows at 16 or 32 bits, if at all."""
         self._moduli = np.array([np.nan if modulus is None else modulus for modulus in moduli], np.float64)
 
-    def __len__(self) -> int:
-        return len(self.columns)
+    @staticmethod
+    def of(contract: Contract) -> Counters | None:
+        """The counters among the features of a contract; None: it has none."""
+        columns = counter_columns(contract)
+        return Counters([contract.features[column].modulus for column in columns]) if columns else None
 
     def increases(self, memory: Doubles, readings: Doubles, forget: Flags) -> tuple[Doubles, Doubles]:
         """The increases (n, counters), NaN where one is unknown, and the next memory (n, counters, 3).

@@ -40,9 +40,10 @@ class Features:
         ]
         self._bounds: tuple[Floats, Floats] | None = None
         if contract.clip is not None:
-            unbounded = [feature.categories or feature.period is not None for feature in features]
-            measured = [0.0 if free else contract.clip for free in unbounded]
-            reach = [bound * feature.scale or np.inf for bound, feature in zip(measured, features, strict=True)]
+            free = [feature.categories or feature.period is not None for feature in features]
+            reach = [
+                np.inf if one else contract.clip * feature.scale for one, feature in zip(free, features, strict=True)
+            ]
             means = np.array([feature.mean for feature in features])
             self._bounds = (means - reach).astype(np.float32), (means + reach).astype(np.float32)
 

@@ -19,7 +19,7 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 from edge_lstm.foundation.hashing import blake2b
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.streaming.bounds import squares_below
-from edge_lstm.streaming.counters import Counters, value_type
+from edge_lstm.streaming.counters import Counters, counter_columns, value_type
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable, rows_of
 
@@ -88,7 +88,8 @@ class Sampler:
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
         self._value_type = value_type(contract)
-        self._counters = None if contract.sampling.grid else Counters(contract)  # a grid counts by itself
+        self._counted = counter_columns(contract)
+        self._counters = None if contract.sampling.grid else Counters.of(contract)  # a grid counts by itself
         self._grid = Grid(contract, table) if contract.sampling.grid else None
         self.gaps = 0  # silences longer than `max_gap_s`
         self.missing = 0  # values replaced by the last one
@@ -210,7 +211,7 @@ class Sampler:
     def _increases(self, one: Round, gap: Flags) -> Floats:
         """The samples (n, features) with increases in place of counters, which are updated in the table."""
         assert self._counters is not None  # the caller checks it
-        columns, current = self._counters.columns, self._table.current
+        columns, current = self._counted, self._table.current
         forget = gap | np.isnan(current["time"][one.rows])
         readings = one.given[:, columns]
         found, memory = self._counters.increases(current["counted"][one.slots], readings, forget)
@@ -241,7 +242,7 @@ class Grid:
             for place, column in enumerate(circles)
             if self._aggregates[column] == "mean"
         }
-        self._counters = Counters(contract)
+        self._counted, self._counters = counter_columns(contract), Counters.of(contract)
         self._categorical = [bool(feature.categories) for feature in contract.features]
         self._table = table
         self.duplicate = 0
@@ -278,7 +279,8 @@ class Grid:
 
     def _increases(self, open_interval: np.void, values: list[float], gap: bool) -> list[float]:
         """The values with the increases since the reading before in place of counters."""
-        columns, values = self._counters.columns, list(values)
+        assert self._counters is not None  # the caller checks it
+        columns, values = self._counted, list(values)
         readings = np.array([[values[column] for column in columns]])
         readings[~np.isfinite(readings)] = np.nan
         found, memory = self._counters.increases(open_interval["counted"][None], readings, np.array([gap]))

@@ -16,9 +16,9 @@ SPARE = 0.5  # the mean of the training part, where no increase is known
 GRID = Sampling(interval_s=60.0, max_gap_s=600.0, grid=True)
 
 
-def increases(readings: list[float], **changes: object) -> list[float]:
+def increases(readings: list[float], modulus: float | None = None) -> list[float]:
     """The increases of one stream without gaps; the first one, which is never known, is left out."""
-    counters = Counters(contract(Feature("c", counter=True, **changes)))  # type: ignore[arg-type]
+    counters = Counters([modulus])
     memory, found = np.array([[START]]), []
     for reading in readings:
         increase, memory = counters.increases(memory, np.array([[reading]]), np.array([False]))
