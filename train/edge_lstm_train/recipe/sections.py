@@ -106,7 +106,7 @@ class FeatureSection:
     """One measured input."""
 
     column: str | None = key(None, doc="column of the recording; none: the feature's name")
-    unit: str = key("", doc="physical unit, for display only")
+    unit: str = key("", doc="physical unit, for display; of a circle, it also gives the period")
     mask: bool = key(False, doc="true: a second input is 1 where the value is missing")
     level: bool = key(True, doc="true: the layers see the value itself; false: they see only its derived inputs")
     derived: list[str] = key(
