@@ -32,6 +32,9 @@ def kinds(streams: int = 1, **columns: np.ndarray) -> ColumnKinds:
         ("WindDirection", np.where(NORTH > 180, NORTH - 360, NORTH), None),  # 330 to 10 as -30 to 10: it hardly spreads
         ("windDirection [deg]", np.where(NORTH > 180, NORTH - 360, NORTH), 360.0),
         ("heading_rad", np.radians(NORTH), 2 * math.pi),
+        ("WindDir_D1_WVT", NORTH, 360.0),
+        ("winddirection_10m (°)", NORTH, 360.0),
+        ("angle", 5 + 3 * np.sin(STEP / 9), None),
         ("Wa_avg", NORTH, 360.0),  # by its jumps through north alone
         ("valve [°]", 40 + 10 * np.sin(STEP), None),
         ("pitch [°]", 170 * np.sin(STEP / 5), None),
@@ -73,6 +76,18 @@ def test_a_row_number_rises_in_equal_steps() -> None:
     cycles = kinds(2, cycle=1 + STEP // 2, row=STEP)  # of each stream, and of the whole file
     assert cycles.row_numbers == ["cycle", "row"]
     assert not kinds(energy_total=50.0 * STEP).row_numbers  # a meter under a constant load
+
+
+def test_a_unit_from_elsewhere_counts_like_one_in_the_name() -> None:
+    turned = np.where(NORTH > 180, NORTH - 360, NORTH)
+    assert column_kinds({"heading": turned}, 60.0 * STEP, 0 * STEP).circles == {}
+    assert column_kinds({"heading": turned}, 60.0 * STEP, 0 * STEP, {"heading": "deg"}).circles == {"heading": 360.0}
+
+
+def test_a_clock_is_no_counter_and_running_hours_are() -> None:
+    clock, hours = 1000 * STEP + np.abs(7 * NOISE), np.cumsum(STEP % 50 < 30) / 60
+    found = kinds(millis=clock, run_time=hours)
+    assert (found.row_numbers, list(found.counters)) == (["millis"], ["run_time"])
 
 
 def test_a_unit_is_found_at_the_end_of_a_name() -> None:

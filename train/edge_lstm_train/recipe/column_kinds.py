@@ -27,13 +27,13 @@ _JUMP = 300.0  # degrees, through north
 _MOST_ODD = 0.005  # share of codes for missing values among angles
 
 _DIRECTION = re.compile(
-    r"direction|heading|azimut|bearing|richtung|compass|\bcourse\b|\bkurs\b|wind_?dir|\b(dir|wd|wdir|hdg|cog|yaw|hue)\b"
+    r"direction|heading|azimut|bearing|richtung|compass|orientation|\b(angle|course|kurs|hdg|cog|yaw|hue)\b|\b(wind)?dir\d*\b|\bwd(ir)?\d*\b"
 )
 _NO_CIRCLE = re.compile(r"lat|lon|elev|altitude|tilt|pitch|roll|slope|inclin|temp|zenith")
 _UNIT = re.compile(r"[\[(]([^\])]*)[\])]\s*$|[ _](°|deg|degrees?|rad|radians?)$")
 _ROW_NUMBER = re.compile(r"#|(row|rec|record|line|sample|index|idx|seq|sequence|no|nr|num|number|id|unnamed)\b.*|\s*")
 _METER = re.compile(r"energy|kwh|\bwh\b|volume|m3|m³|litre|liter|rain|pulse|total|meter")
-_TIME = re.compile(r"elapsed|uptime|seconds|millis|\bt\b|time")
+_TIME = re.compile(r"elapsed|uptime|seconds|millis|epoch|\bts?\b|time")
 # Calendar columns that return, by name: the circle, and the least and most of their values.
 _CALENDAR: Mapping[str, tuple[float, float, float]] = {
     "hour": (24, 0, 24),
@@ -66,15 +66,22 @@ class ColumnKinds:
             yield f'"{name}" rises in equal steps, as a row number does: left out'
 
 
-def column_kinds(values: Mapping[str, Doubles], times: Doubles, stream_of: Integers) -> ColumnKinds:
-    """The kinds of columns of numbers (rows,); times (rows,): seconds; stream_of (rows,): the stream of each row."""
+def column_kinds(
+    values: Mapping[str, Doubles], times: Doubles, stream_of: Integers, units: Mapping[str, str] | None = None
+) -> ColumnKinds:
+    """The kinds of columns of numbers (rows,).
+
+    times (rows,): seconds; stream_of (rows,): the stream of each row; units: of columns whose unit is not in the name.
+    """
     order = np.lexsort((times, stream_of))
     same = np.diff(stream_of[order]) == 0
     found = ColumnKinds()
     for name, column in values.items():
         steps = np.diff(column[order])[same]
         before = column[order][:-1][same]
-        if (period := circle_of(name, column, steps)) is not None:  # a whole turn may rise like a counter
+        if (
+            period := circle_of(name, column, steps, (units or {}).get(name, ""))
+        ) is not None:  # a whole turn may rise like a counter
             found.circles[name] = period
         elif _numbers_rows(name, column, steps) or _numbers_rows(name, column, np.diff(column)):
             found.row_numbers.append(name)
@@ -128,15 +135,16 @@ def _jumps_through_north(known: Doubles, steps: Doubles) -> bool:
 
 
 def _numbers_rows(name: str, values: Doubles, steps: Doubles) -> bool:
-    """Whether the numbers rise in equal steps (rows - 1,), like 1, 2, 3; a table may begin again at 0 or 1."""
+    """Whether the numbers rise in equal steps (rows - 1,), like 1, 2, 3, or as a clock does."""
     if len(steps) < _FEWEST or not np.isfinite(steps).all():
         return False
     words = _words(name)
     usual = float(np.median(steps))
     whole = not (values % 1).any()
-    tolerance = 0.0 if whole else 1e-6 * abs(usual)
-    share = float((np.abs(steps - usual) <= tolerance).mean())
-    if usual == 0 or (not whole and not _TIME.search(words)):
+    share = float((steps == usual).mean())
+    if _TIME.search(words) and float((steps > 0).mean()) >= _REGULAR:  # a clock; a counter of running hours rests
+        return True
+    if usual == 0 or not whole:
         return False
     if _ROW_NUMBER.fullmatch(words) or name.strip() == "#":
         return abs(usual) == 1 and share >= _NUMBERED
