@@ -138,3 +138,19 @@ def test_a_counter_that_does_not_fit_its_keys_is_a_fault() -> None:
     assert "counter = true beside it" in faults(modulus=65536.0)
     assert "expected none for a counter" in faults(counter=True, aggregate="sum")
     assert not faults(counter=True, modulus=65536.0, derived=["mean 10"])
+
+
+def test_any_order_within_the_bound_gives_what_the_right_order_gives() -> None:
+    asked = contract(METER, Feature("wind", "degree", 350.0, 20.0, period=360.0), horizons=[1, 5])
+    rng = np.random.default_rng(8)
+    for _ in range(5):
+        meter = 16_777_216.0 + np.cumsum(rng.integers(0, 4, 40))
+        meter[25:] -= meter[25]  # a reset
+        wind = rng.uniform(-360, 720, 40)
+        readings = [Reading("s", 60.0 * at, {"energy": meter[at], "wind": wind[at]}) for at in range(40)]
+        order = np.argsort(np.arange(40) + rng.uniform(0, 5, 40), kind="stable")
+        ordered = Predictor(asked, Seen(asked)).feed(readings)
+        newest: dict[float, object] = {}
+        for one in Predictor(asked, Seen(asked), max_rewind=8).feed([readings[at] for at in [*order, *order[-3:]]]):
+            newest[one.time] = one.values
+        assert newest == {one.time: one.values for one in ordered}

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from edge_lstm.cli.main import main
 from edge_lstm_train.recipe.column_kinds import ColumnKinds, column_kinds, switch_words, unit_in
 from edge_lstm_train.recipe.recipe import read_recipe
+from edge_lstm_train.recipe.survey import survey
 
 ROWS = 400
 STEP = np.arange(ROWS)
@@ -100,6 +101,13 @@ def test_a_switch_is_two_words_that_oppose() -> None:
     assert not switch_words(["oil", "water"])
     assert not switch_words(["on", "open"])
     assert not switch_words(["fault", "off", "on"])
+
+
+def test_public_recordings_hold_these_angles_and_row_numbers(data: Path) -> None:
+    turbine = survey(data / "haute_borne/R80721_2014_2015.csv.gz").kinds
+    assert (turbine.circles, turbine.counters, turbine.row_numbers) == ({"Ya_avg": 360.0, "Wa_avg": 360.0}, {}, [])
+    assert survey(data / "etth/ETTh1.csv.gz").kinds == ColumnKinds()
+    assert survey(data / "skab/anomaly-free/anomaly-free.csv.gz").kinds == ColumnKinds()
 
 
 @pytest.fixture
