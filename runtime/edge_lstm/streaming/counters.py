@@ -52,11 +52,13 @@ class Counters:
     def increases(self, memory: Doubles, readings: Doubles, forget: Flags) -> tuple[Doubles, Doubles]:
         """The increases (n, counters), NaN where one is unknown, and the next memory (n, counters, 3).
 
-        readings (n, counters): NaN where missing; forget (n,): the reading comes after a gap or is the first. A reading
-        that falls is an overflow, a correction of less than a tenth (no increase), or else a reset: the increase since
-        0. A counter that is back where it was, after a fall, has given one wrong reading; a reset would have counted up
-        in steps of the usual size.
+        readings (n, counters): not finite where missing; forget (n,): the reading comes after a gap or is the first. A
+        reading that falls is an overflow, a correction of less than a tenth (no increase), or else a reset: the
+        increase since 0. A counter that is back where it was, after a fall, has given one wrong reading; a reset would
+        have counted up in steps of the usual size.
         """
+        known = np.isfinite(readings)
+        readings = np.where(known, readings, np.nan)
         last, fallen = (np.where(forget[:, None], np.nan, memory[..., part]) for part in (LAST, FALLEN))
         largest = memory[..., LARGEST]
         change = readings - last
@@ -64,15 +66,14 @@ class Counters:
         overflow = falls & (self._own_overflow(change) | _register_overflow(last, readings, np.isnan(self._moduli)))
         correction = falls & ~overflow & (readings >= _CORRECTION * last)
         reset = falls & ~overflow & ~correction
-        known_steps = (largest > 0) & (fallen > _USUAL * largest)
-        back = (change >= 0) & (readings >= fallen) & (readings <= _RETURN * fallen) & known_steps
+        far_beyond = (largest > 0) & (fallen > _USUAL * largest)
+        back = (change >= 0) & (readings >= fallen) & (readings <= _RETURN * fallen) & far_beyond
         usual = (change >= 0) & ~back
         found = np.where(overflow, change + self._modulus_of(last, readings), change)
         found = np.where(correction, 0.0, found)
         found = np.where(reset, np.where(readings >= 0, readings, np.nan), found)
         found = np.where(back, readings - fallen, found)
         following = memory.copy()
-        known = np.isfinite(readings)
         following[..., LAST] = np.where(known, readings, last)
         still_fallen = np.where(change == 0, fallen, np.nan)  # until it counts again
         following[..., FALLEN] = np.where(reset, last, np.where(known, np.where(back, np.nan, still_fallen), fallen))

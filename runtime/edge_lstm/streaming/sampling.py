@@ -282,7 +282,6 @@ class Grid:
         assert self._counters is not None  # the caller checks it
         columns, values = self._counted, list(values)
         readings = np.array([[values[column] for column in columns]])
-        readings[~np.isfinite(readings)] = np.nan
         found, memory = self._counters.increases(open_interval["counted"][None], readings, np.array([gap]))
         open_interval["counted"] = memory[0]
         for column, increase in zip(columns, found[0].tolist(), strict=True):

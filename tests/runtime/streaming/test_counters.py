@@ -57,7 +57,7 @@ def test_a_modulus_of_its_own_replaces_those_of_registers() -> None:
 
 
 def test_a_missing_reading_gives_its_increase_to_the_next() -> None:
-    np.testing.assert_array_equal(increases([10, np.nan, 14, 15]), [np.nan, 4, 1])
+    np.testing.assert_array_equal(increases([10, np.nan, 14, np.inf, 15]), [np.nan, 4, np.nan, 1])
 
 
 def test_the_network_sees_increases_and_none_over_a_gap() -> None:
