@@ -19,7 +19,9 @@ from edge_lstm import Bundle, Predictor
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.service.codecs import message_codecs
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.store import SteppingRules, Store, read_history
+from edge_lstm.service.database.history_reader import read_history
+from edge_lstm.service.database.spans import SteppingRules
+from edge_lstm.service.database.store import Store
 from edge_lstm.streaming.stream_table import StreamTable
 
 WRITTEN = Path(__file__).parent / "fixtures/written_by_0_1_0"

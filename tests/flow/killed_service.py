@@ -30,7 +30,7 @@ def kill_itself(point: str) -> None:
 def arm(point: str, count: int) -> None:
     """Replace the methods of the store and the connection through which the `count`-th batch goes."""
     from edge_lstm.mqtt.connection import MqttConnection
-    from edge_lstm.service.store import Store
+    from edge_lstm.service.database.store import Store
 
     connected = False
     batches = 0  # those that count, of which the commit has begun

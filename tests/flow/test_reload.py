@@ -17,9 +17,9 @@ from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.service.config import ServiceConfig, read_service_config
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.runner import serve
 from edge_lstm.service.service import Service
-from edge_lstm.service.store import Store
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.deadline import wait_until
@@ -66,7 +66,8 @@ def test_a_reload_survives_a_deleted_password_file(
 def test_a_lost_session_is_noticed_even_without_history(bundle_path: Path, known: bool) -> None:
     bundle = Bundle.open(bundle_path)
     store = Store(bundle_path.parent / "state.db", bundle.id, StreamTable(bundle.contract).layout)
-    store.commit(1, [("tank-0", b"")] if known else [], [], 0, [], 0)
+    if known:
+        store.commit(1, [("tank-0", b"")], [], 0, [], 0)
     store.close(1)
     config = bundle_path.parent / "service.toml"
     config.write_text(f'bundle = "{bundle_path.name}"\nhistory = 0\n[mqtt]\nurl = "mqtt://localhost:1"\n')
@@ -87,7 +88,7 @@ def test_unusable_certificates_leave_the_states_of_another_bundle(bundle_path: P
     with pytest.raises(EdgeLstmError, match=r"expected certificates in PEM at .*ca\.pem"):
         Service(read_toml(config, ServiceConfig), config.parent)
     store = Store(state, "another bundle", "layout")
-    assert store.row("tank-0") == b"row"
+    assert store.row("tank-0") == (b"row", "layout")
     store.close(1)
 
 

@@ -18,12 +18,13 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_lstm import Bundle, Predictor, Reading
+from edge_lstm import Bundle, Deduplicator, Predictor, Reading
 from edge_lstm.bundle.contract import Decision
 from edge_lstm.messages.decoder import encode_reading
-from edge_lstm.messages.encoder import encode_prediction
+from edge_lstm.messages.encoder import decode_prediction, encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from tests.deadline import wait_until
+from tests.flow.received import without_repeats
 from tests.networks import contract_of, random_network
 
 Make = Callable[..., Any]
@@ -48,12 +49,14 @@ def undisturbed(bundle: Path, readings: list[Reading]) -> dict[str, list[str]]:
 
 
 def by_stream_without_repeats(messages: list[Any]) -> dict[str, list[str]]:
-    published: dict[str, dict[int, str]] = {}
-    for message in messages:
-        facts = json.loads(message.payload)
-        former = published.setdefault(facts["stream"], {}).setdefault(facts["step"], message.payload.decode())
-        assert former == message.payload.decode(), "the same step was predicted twice, differently"
-    return {stream: list(steps.values()) for stream, steps in published.items()}
+    """The payloads that a subscriber uses, by stream."""
+    payloads = {one: decode_prediction(one) for one in (message.payload.decode() for message in messages)}
+    used = set(map(id, without_repeats(list(payloads.values()))))
+    published: dict[str, list[str]] = {}
+    for payload, prediction in payloads.items():
+        if id(prediction) in used:
+            published.setdefault(prediction.stream, []).append(payload)
+    return published
 
 
 def test_every_reading_gets_the_prediction_that_replay_gives(
@@ -322,14 +325,13 @@ def test_shuffled_repeated_readings_and_kills_end_as_ordered_ones(
             service = start_service(bundle_path, mosquitto.address)
 
     def latest() -> dict[str, list[str]]:
-        known: dict[tuple[str, str], tuple[int, str]] = {}
-        for facts in subscriber.payloads():
-            revision = facts.pop("revision")
-            place = facts["stream"], facts["time"]
-            known[place] = max(known.get(place, (-1, "")), (revision, json.dumps(facts, separators=(",", ":"))))
+        deduplicator = Deduplicator()
+        used = [facts for facts in subscriber.payloads() if deduplicator.is_new(facts)]
+        known = {(facts["stream"], facts["time"]): facts for facts in used}  # the last one is the highest revision
         published: dict[str, list[str]] = {}
-        for (stream, _), (_, payload) in sorted(known.items()):
-            published.setdefault(stream, []).append(payload)
+        for (stream, _), facts in sorted(known.items()):
+            del facts["revision"]
+            published.setdefault(stream, []).append(json.dumps(facts, separators=(",", ":")))
         return published
 
     expected = {

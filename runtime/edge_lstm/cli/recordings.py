@@ -46,7 +46,11 @@ _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in 
 @scheme_option
 @time_option
 @stream_column_option
-@stream_option
+@click.option(
+    "--stream",
+    metavar="NAME",
+    help="Name of the only stream (default: name of the file). With --history, the stream to replay (default: all).",
+)
 @click.option(
     "--column",
     "columns",
@@ -79,7 +83,8 @@ def replay(
     from edge_lstm.messages.encoder import encode_prediction
     from edge_lstm.recordings.replay import predictions_csv, states, until
     from edge_lstm.recordings.replay import replay as predictions_of
-    from edge_lstm.service.store import SteppingRules, read_history
+    from edge_lstm.service.database.history_reader import read_history
+    from edge_lstm.service.database.spans import SteppingRules
     from edge_lstm.streaming.predictor import Predictor
 
     opened = Bundle.open(bundle)
@@ -87,7 +92,7 @@ def replay(
         readings = list(_read(opened, recording, time_column, stream_column, stream, columns).readings())
         rules = SteppingRules(0, 0)
     elif store is not None and recording is None:
-        readings, kept = read_history(store, opened.id)
+        readings, kept = read_history(store, opened.id, stream)
         rules = kept or SteppingRules(_REPLAY_REWIND, 0)
     else:
         raise click.UsageError("expected either a RECORDING or --history STATE.db")

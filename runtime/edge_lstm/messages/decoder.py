@@ -99,7 +99,7 @@ class Decoder:
             at_value = _Value(value.feature, _path(mapping.value), value.parser)
             self._by_part.setdefault(part, []).append(at_value)
         self._patterns = [TopicPattern(topic, self._by_part) for topic in mapping.topics if shared]
-        self._joins = mapping.join or bool(self._own) or any("{value}" in topic for topic in mapping.topics)
+        self._joins = bool(mapping.join) or bool(self._own) or any("{value}" in topic for topic in mapping.topics)
         paths = [value.path for value in self._shared if value.path is not None]
         self._is_list = mapping.format != "csv" and any(path.begins_with_a_position for path in paths)
         self._meanings: dict[str, _TopicMeaning | None] = {}
@@ -109,6 +109,11 @@ class Decoder:
     def timed(self) -> bool:
         """Whether every reading has a time that no other reading of its stream has."""
         return self._mapping.time_from in ("payload", "property") and not (self._mapping.sequence or self._joins)
+
+    def stream_of(self, topic: str) -> str:
+        """The stream that a topic means, or the topic itself where the payload has the stream's name."""
+        meaning = self._meanings.get(topic)
+        return topic if meaning is None or meaning.stream is None else meaning.stream
 
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
@@ -133,7 +138,9 @@ class Decoder:
                     if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
                         raise ValueError
                     values[feature] = value
-                return [_new(Reading, (meaning.stream, parse_time(facts[time], zone), values, None, False))]
+                return [
+                    _new(Reading, (meaning.stream, parse_time(facts[time], zone), values, None, False, False, False))
+                ]
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 pass  # NaN, a missing value or a fault: `_decode` finds out
         return self._decode(topic, payload, properties, arrival)
@@ -238,7 +245,8 @@ class Decoder:
             values = {feature: number for feature, number in values.items() if not math.isnan(number)}
         stream = meaning.stream if meaning.stream is not None else self._stream_name(meaning, record, message)
         time = self._time_of(record, message, properties, arrival)
-        return Reading(stream, time, values, self._identity(record, message, properties), partial)
+        sequence = self._identity(record, message, properties)
+        return Reading(stream, time, values, sequence, partial, arrived=time is arrival)
 
     def _stream_name(self, meaning: _TopicMeaning, record: Any, message: Any) -> str:
         """The stream's name, if the payload holds it."""

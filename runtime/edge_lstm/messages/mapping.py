@@ -45,6 +45,15 @@ class ValueMapping:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Which messages with some of the values are parts of one sample."""
+
+    within_s: float = key(
+        least=0, most=86_400, doc="how far apart their times may be; less than the time between two samples"
+    )
+
+
+@dataclass(frozen=True)
 class InputMapping:
     """Where a reading is in a message.
 
@@ -71,7 +80,9 @@ class InputMapping:
         {},
         doc="feature = path of its value, or a table; a feature that is not listed is read from the key with its name",
     )
-    join: bool = key(False, doc="true: a message may hold only some of the values of a sample")
+    join: bool | Join = key(
+        False, doc="true: a message may hold only some of the values of a sample; or a table, `join = {within_s = 2}`"
+    )
     time_from: Literal["payload", "property", "arrival", "payload-or-arrival"] = key(
         "payload",
         doc="source of the time: payload, MQTT 5 user property, arrival, or arrival if the payload has no time",
@@ -100,6 +111,11 @@ class InputMapping:
         if isinstance(values, Mapping):
             values = {**base.get("values", {}), **values}
         return {**base, **data, "values": values}
+
+    @property
+    def join_within_s(self) -> float | None:
+        """How far apart the times of a sample's parts may be, if the mapping says so."""
+        return self.join.within_s if isinstance(self.join, Join) else None
 
     @property
     def topics(self) -> list[str]:

@@ -90,7 +90,7 @@ class RecordingFile:
 
     def _line(self, reading: Reading) -> bytes:
         cells = [self._cell(name, reading.values.get(name, math.nan)) for name in self.features]
-        return _csv_line([_iso_time(reading.time), reading.stream, *cells])
+        return _csv_line([format_time(reading.time), reading.stream, *cells])
 
     def _cell(self, name: str, value: float) -> str:
         if math.isnan(value):
@@ -290,11 +290,3 @@ def _csv_line(cells: Sequence[str]) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue().encode()
-
-
-def _iso_time(seconds: float) -> str:
-    """ISO 8601 in UTC; with microseconds where milliseconds would lose some."""
-    microseconds = round(seconds * 1e6)
-    if microseconds % 1000:
-        return f"{format_time(microseconds // 10**6)[:-1]}.{microseconds % 10**6:06d}Z"
-    return format_time(seconds)

@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from edge_lstm.service.database.readings_json import Record
+from edge_lstm.service.database.store import Store, StoreFullError
 from edge_lstm.service.outbox import Outbox, Outgoing
-from edge_lstm.service.store import Store, StoreFullError
-from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Committer:
         """
         self.batch = last_batch
         self.unsaved: dict[str, None] = {}  # streams that stepped since the last commit
+        self.values: dict[str, str] = {}  # of the service, by key: the next commit stores them
         self.saved_at = time.monotonic()  # when the last commit ended
         self._store, self._table, self._outbox = store, table, outbox
         self._wait, self._report = wait, report
@@ -44,9 +45,10 @@ class Committer:
         self.unsaved.update(dict.fromkeys(streams))
 
     def commit(
-        self, predictions: Sequence[Outgoing] = (), identities: Sequence[str] = (), readings: Sequence[Reading] = ()
+        self, predictions: Sequence[Outgoing] = (), identities: Sequence[str] = (), readings: Sequence[Record] = ()
     ) -> bool:
-        """Commit the batch: predictions to publish, identities of the incoming messages, readings for the history.
+        """Commit the batch: predictions to publish, identities of the incoming messages, readings and refusals for
+        the history.
 
         Returns whether it is committed. While the disk is full and `wait` allows it, this tries again.
         """
@@ -54,7 +56,9 @@ class Committer:
         confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
         while True:
             try:
-                self._store.commit(self.batch, rows, predictions, confirmed, identities, acknowledged, readings)
+                self._store.commit(
+                    self.batch, rows, predictions, confirmed, identities, acknowledged, readings, self.values
+                )
                 break
             except StoreFullError as error:
                 self._note_full(error)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
-from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, PayloadError
 from edge_lstm.messages.payloads import shown_bytes
 from edge_lstm.mqtt.received import Message
-from edge_lstm.streaming.reading import Reading
+from edge_lstm.service.time_judge import TimeJudge
+from edge_lstm.streaming.reading import Reading, Refusal
+from edge_lstm.streaming.stream_watch import StreamWatch
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +27,22 @@ class MessageReader:
     def __init__(
         self,
         decoder: Decoder,
-        max_ahead_s: float,
+        arrivals: ArrivalClock,
+        times: TimeJudge,
         is_processed: Callable[[str], bool],
         report: Callable[[Mapping[str, object]], None],
+        watch: StreamWatch,
     ) -> None:
-        """A reading more than `max_ahead_s` in the future is refused.
+        """`arrivals` gives the times of arrival, `times` judges the readings' times.
 
         `is_processed`: whether a message of this identity was processed before. `report` gets the facts of a refusal,
-        at most once a minute.
+        at most once a minute. `watch` counts the refusals of each stream.
         """
         self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0)
-        self._decoder, self._max_ahead_s = decoder, max_ahead_s
-        self._is_processed, self._report = is_processed, report
-        self._arrivals = ArrivalClock()
+        self.refusals: list[Refusal] = []  # in the messages that were read last
+        self.redelivered: set[str] = set()  # streams in them of which the broker has sent a message again
+        self._decoder, self._arrivals, self._times = decoder, arrivals, times
+        self._is_processed, self._report, self._watch = is_processed, report, watch
         self._refusals = RateLimitedLog(log)
         self._ignored = RateLimitedLog(log, _IGNORED_LOGGED_EVERY_S)
 
@@ -46,12 +50,14 @@ class MessageReader:
         """The readings in the messages."""
         timed, decode = self._decoder.timed, self._decoder.readings
         arrival = self._arrivals.next()
+        usual = self._times.begin_batch(arrival)
+        self.refusals, self.redelivered = [], set()
         readings: list[Reading] = []
         for message in messages:
             if (message.retained or message.repeated) and self._is_old(message):
                 continue
             if not timed:
-                arrival = self._arrivals.next()
+                arrival = self._arrivals.another()
             try:
                 found = decode(message.topic, message.payload, message.properties, arrival)
             except PayloadError as error:
@@ -60,11 +66,14 @@ class MessageReader:
             else:
                 if not found:
                     self._ignore(message)
+            if message.repeated:
+                self.redelivered.update(reading.stream for reading in found)
             for reading in found:
-                if reading.time < arrival:  # the usual case
+                if reading.time < usual:
                     readings.append(reading)
-                elif not self._is_too_far_ahead(message, reading):
-                    readings.append(self._arrivals.with_own_time(reading, arrival))
+                elif (judged := self._judged(message, reading, arrival)) is not None:
+                    readings.append(judged)
+                    usual = min(usual, self._times.needs_none_below(arrival))
         return readings
 
     def _is_old(self, message: Message) -> bool:
@@ -76,13 +85,16 @@ class MessageReader:
         self.counts["repeated"] += processed
         return processed
 
-    def _is_too_far_ahead(self, message: Message, reading: Reading) -> bool:
-        """Whether the reading's time is more than `max_ahead_s` in the future. Such a message is refused."""
-        ahead_s = reading.time - self._arrivals.latest
-        if ahead_s > self._max_ahead_s and self._arrivals.latest > CLOCK_UNSET_BEFORE:
-            self._refuse(message, f"expected a time up to now, found one {ahead_s:.0f} s ahead")
-            return True
-        return False
+    def _judged(self, message: Message, reading: Reading, arrival: float) -> Reading | None:
+        """The reading as it has to be stepped; None where it is refused for its time."""
+        if reading.time == arrival:
+            return self._times.arrival_timed(self._arrivals.with_own_time(reading, arrival))
+        judged = self._times.own_timed(reading, self._arrivals.latest)
+        if isinstance(judged, Reading):
+            return judged
+        self.refusals.append(judged)
+        self._refuse(message, judged.reason, judged.stream)
+        return None
 
     def _ignore(self, message: Message) -> None:
         """Count and log a message without any key of the mapping. Devices send such; a mistyped key looks the same."""
@@ -95,11 +107,16 @@ class MessageReader:
                 shown_bytes(message.payload),
             )
 
-    def _refuse(self, message: Message, found: str) -> None:
-        """Count, log and report a message that cannot be read."""
+    def _refuse(self, message: Message, found: str, stream: str | None = None) -> None:
+        """Count, log and report a message that cannot be read, or a reading of `stream` that is refused for its time.
+
+        The first one of a stream is logged, and others at most once a minute.
+        """
         self.counts["refused"] += 1
         topic, refused = message.topic, self.counts["refused"]
-        if self._refusals.log(logging.WARNING, "payload refused topic=%s refused=%d: %s", topic, refused, found):
+        is_first = self._watch.refused(stream or self._decoder.stream_of(topic))
+        if self._refusals.due() or is_first:
+            log.warning("payload refused topic=%s refused=%d: %s", topic, refused, found)
             self._report({"topic": topic, "refused": refused, "error": found})
 
 

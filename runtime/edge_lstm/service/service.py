@@ -20,8 +20,10 @@ from typing import NamedTuple
 
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
+from edge_lstm.foundation.clock import ClockTrust
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import run_on
+from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import ConnectionOptions
@@ -29,14 +31,19 @@ from edge_lstm.mqtt.received import Message
 from edge_lstm.service.codecs import message_codecs, publish_properties
 from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.database.history import HistoryLimits
+from edge_lstm.service.database.spans import SteppingRules
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.inbox import Inbox
+from edge_lstm.service.kept_times import kept_times, newest_arrival_us, newest_time
 from edge_lstm.service.message_reader import MessageReader, message_identity
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.refusal import refusal_payload, refusal_topic
 from edge_lstm.service.stats import ServiceStats
-from edge_lstm.service.store import SteppingRules, Store
 from edge_lstm.service.systemd import SystemdNotifier
+from edge_lstm.service.time_judge import TimeJudge
 from edge_lstm.streaming.predictor import Predictor
+from edge_lstm.streaming.row_format import StoredRow
 from edge_lstm.streaming.step_results import Steps
 
 log = logging.getLogger(__name__)
@@ -103,7 +110,7 @@ class Service:
             state_path(folder, config.state),
             bundle.id,
             self._predictor.table.layout,
-            config.history,
+            HistoryLimits(config.history, config.history_per_stream, config.history_max_mb, config.history_days),
             config.sync,
             rules,
         )
@@ -115,10 +122,15 @@ class Service:
         self._publish_unconfirmed = functools.partial(publish, qos=0)
         self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
         self._outbox.restore(unsent, processed)
-        self._reader = MessageReader(decoder, config.max_ahead_s, self._outbox.knows, self._report)
         wait = self._wait_for_disk if self._exactly_once else None
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
+        self._arrivals, self._times = self._judgement_of_times()
+        self._reader = MessageReader(
+            decoder, self._arrivals, self._times, self._outbox.knows, self._report, self._predictor.watch
+        )
         self._inbox = Inbox()
+        # the messages of a batch in which an earlier process crashed are among the first
+        self._suspects = _LEAST_REPEATED if self._store.ended_badly else 0
         self._stopping = False
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
@@ -127,6 +139,8 @@ class Service:
         backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
         log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
+        if self._store.begun is not None:
+            log.warning("the service ended while it processed a batch: %.200s", self._store.begun)
 
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
@@ -147,6 +161,22 @@ class Service:
             session_expiry_s=mqtt.session_expiry_s,
             options=options,
         )
+
+    def _judgement_of_times(self) -> tuple[ArrivalClock, TimeJudge]:
+        """The clock of arrivals, which goes on from an earlier process, and the judge of the readings' times."""
+        config, kept = self.config, self._store.service_values()
+        step_s = self._files.bundle.contract.sampling.max_gap_s or LEAST_STEP_S
+        arrivals = ArrivalClock(step_s, newest_arrival_us(kept))
+        if config.input.time_from != "arrival":  # devices whose clocks may be ahead a little time the same streams
+            step_s = max(step_s, config.max_ahead_s)
+        judge = TimeJudge(
+            config.max_ahead_s,
+            step_s,
+            ClockTrust(config.clock.trust),
+            self._predictor.table.last_time,
+            newest_time(kept, self._store.count()),
+        )
+        return arrivals, judge
 
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -189,15 +219,22 @@ class Service:
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
+        restarts = self._times.restarts
+        if self._suspects > 0:
+            self._suspects -= len(messages)
+            self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
         readings = self._reader.readings(messages)
+        self._predictor.watch.redelivered = self._reader.redelivered
         steps = self._predictor.feed_columns(readings)
         predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
         self._committer.begin_batch([reading.stream for reading in readings])
+        self._committer.values.update(kept_times(self._arrivals, self._times))
         if self._exactly_once:
-            identities = self._identities(messages)
-            if not self._committer.commit(predictions, identities, readings):
+            identities = self._identities(messages, self._times.restarts > restarts)
+            if not self._committer.commit(predictions, identities, [*readings, *self._reader.refusals]):
                 return
-            self._outbox.put(self._committer.batch, predictions, identities)
+            received = 0 if self._identifies_messages else len(messages)
+            self._outbox.put(self._committer.batch, predictions, identities, received)
             self._mqtt.acknowledge(messages)
         else:
             self._publish_unconfirmed(predictions)
@@ -205,9 +242,12 @@ class Service:
         self.predictions += 0 if steps is None else len(steps.order)
         self.stats.processed(len(readings), time.monotonic() - begun)
 
-    def _identities(self, messages: Sequence[Message]) -> list[str]:
-        """Those of the messages that may come again and are recognized by nothing else."""
-        if not self._identifies_messages:
+    def _identities(self, messages: Sequence[Message], with_restart: bool) -> list[str]:
+        """Those of the messages that may come again and are recognized by nothing else.
+
+        A stream that restarts in another time does not know its former readings any more.
+        """
+        if not self._identifies_messages and not with_restart:
             return []
         return [message_identity(message) for message in messages if message.qos]
 
@@ -229,7 +269,7 @@ class Service:
             self._manager.alive()  # a full disk is waited for; a disk that hangs is not
         return True
 
-    def _row(self, stream: str) -> bytes | None:
+    def _row(self, stream: str) -> StoredRow | None:
         return self._store.row(stream)
 
     def _evict(self) -> None:
@@ -243,8 +283,10 @@ class Service:
 
     def _do_what_is_due(self) -> None:
         now, committer = time.monotonic(), self._committer
+        self._predictor.watch.log_counts()
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
+        self._store.compact_history()
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._mqtt.publish(self._own_topic("stats"), json.dumps(self._stats()), retain=True)
 
@@ -261,6 +303,7 @@ class Service:
             "unsaved": len(self._committer.unsaved),
             **self._totals(),
             **self.stats.figures(),
+            "dropped_by_stream": self._predictor.watch.worst(),
         }
 
     def _totals(self) -> dict[str, int]:
@@ -269,7 +312,9 @@ class Service:
         return {
             **self._predictor.totals,
             **self._reader.counts,
+            "restarted": self._times.restarts,
             "predictions": self.predictions,
+            "damaged": self._store.damaged,
             "malformed": connection["malformed"],
             "shed": connection["shed"],
             "unwanted": connection["refused"],
@@ -298,7 +343,9 @@ class Service:
 def stepping_rules(config: ServiceConfig) -> SteppingRules:
     """How the service steps late and repeated readings."""
     return SteppingRules(
-        config.max_rewind if config.late == "rewind" else 0, _ID_WINDOW if config.input.sequence is not None else 0
+        config.max_rewind if config.late == "rewind" else 0,
+        _ID_WINDOW if config.input.sequence is not None else 0,
+        config.input.join_within_s,
     )
 
 

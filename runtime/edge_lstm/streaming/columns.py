@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,14 +15,14 @@ from edge_lstm.streaming import counters
 from edge_lstm.streaming.features import record_fields as feature_fields
 
 # always: each row has the column; trail: if the table has a depth; window: if the table has a window;
-# end: at the end of the row, and only the entries that are still needed; never: it is not stored
-Stored = Literal["always", "trail", "window", "end", "never"]
+# residuals: at the end of the row, and only the entries that are still needed; never: it is not stored
+Stored = Literal["always", "trail", "window", "residuals", "never"]
 
 
 class Column(NamedTuple):
     """One array of the stream table, (slots, *shape) of `dtype`.
 
-    The names of columns and of their fields are part of the layout of a stored row: renaming one changes the layout.
+    A stored row of another layout is read by the names of columns and fields: a renamed one would get its start value.
     """
 
     name: str  # of the table's attribute
@@ -31,7 +30,8 @@ class Column(NamedTuple):
     shape: tuple[int, ...] = ()  # of one stream
     start: Any = None  # of a new stream; None: the old content stays, and nothing reads it before it is written
     stored: Stored = "always"
-    sized_by: str = ""  # the setting or count that decides shape[0]; empty: the contract decides the whole shape
+    former_dtype: np.dtype[Any] | None = None  # in rows of release 0.1.0, where it differs
+    is_new: bool = False  # whether rows of release 0.1.0 lack the column
 
     @property
     def bytes(self) -> int:
@@ -48,20 +48,24 @@ def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
     interval = open_interval(contract)
     given = counters.value_type(contract)
     read = np.dtype("f8") if counters.counter_columns(contract) else float32
-    sample = np.dtype([("time", "f8"), ("id", "u8"), ("given", given, (features,)), ("revision", "u2")])
+    sample = np.dtype([*_sample_fields(features, given), ("revision", "u8")])
+    former_sample = np.dtype([*_sample_fields(features, float32), ("revision", "u2")])
     return [
         Column("current", record, start=first[0]),
         Column("partial_values", read, (features,), start=np.nan),
+        Column("partial_times", np.dtype("f8"), (features,), start=np.nan, is_new=True),
         Column("last_published", float32, (outputs,), start=np.nan),
         Column(
             "open_interval", interval.dtype, start=interval[0] if grid else None, stored="always" if grid else "never"
         ),
         Column("trail_length", int64, start=0, stored="trail"),
-        Column("trail", sample, (2 * depth,), stored="trail", sized_by="2*depth"),
+        Column("trail", sample, (2 * depth,), stored="trail", former_dtype=former_sample),
         Column("snapshot_old", record, stored="trail"),
         Column("snapshot_mid", record, stored="trail"),
-        Column("seen", uint64, (window,), start=0, stored="window", sized_by="window"),
-        Column("calibration", float32, calibration_shape(contract), stored="end", sized_by="calibrated"),
+        Column("seen", uint64, (window,), start=0, stored="window"),
+        Column("identities", int64, start=0, stored="window", is_new=True),
+        Column("calibration", float32, calibration_shape(contract), stored="residuals"),
+        Column("last_number", int64, start=-1, stored="never", is_new=True),
         Column("used", int64, stored="never"),
     ]
 
@@ -117,29 +121,5 @@ def first_record(contract: Contract) -> Records:
     return record
 
 
-def layout_of(columns: Iterable[Column]) -> str:
-    """The layout of a stored row: a line for each number or array in it, as name, type and shape.
-
-    Types are NumPy's, with their byte order (`<f8`). A size that a setting decides is written by its name, so that
-    tables of different depth or window have one layout. Columns without entries in this table are described too.
-    """
-    lines = []
-    for column in columns:
-        if column.stored == "never":
-            continue
-        sizes = [str(size) for size in column.shape]
-        if column.sized_by:
-            sizes[0] = column.sized_by
-        name = column.name + _shape_suffix(sizes)
-        if column.dtype.names is None:
-            lines.append(f"{name} {column.dtype.str}")
-            continue
-        for field in column.dtype.names:
-            part = column.dtype[field]
-            lines.append(f"{name}.{field} {part.base.str}{_shape_suffix(part.shape)}")
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _shape_suffix(sizes: Iterable[object]) -> str:
-    text = ",".join(map(str, sizes))
-    return f"[{text}]" if text else ""
+def _sample_fields(features: int, given: np.dtype[Any]) -> list[Any]:
+    return [("time", "f8"), ("id", "u8"), ("given", given, (features,))]

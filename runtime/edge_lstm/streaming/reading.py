@@ -17,6 +17,8 @@ class _Reading(NamedTuple):
     values: Mapping[str, float]
     sequence: str | None = None
     partial: bool = False
+    restart: bool = False
+    arrived: bool = False
 
 
 class Reading(_Reading):
@@ -25,8 +27,12 @@ class Reading(_Reading):
     `time` is in seconds since 1970 (UTC); `Predictor.feed` and `predict` also take a datetime with a time zone.
     `values` maps names of features to numbers in the bundle's units. A feature that is absent, NaN or None is a missing
     value. A category is given by its index. `sequence` is the device's own number or id of the reading, which shows
-    whether it was sent before; None: its time shows this. `partial`: the reading has only some values of a sample. Then
-    an absent name comes in a later reading, and only NaN or None is a missing value.
+    together with its time whether it was sent before; None: its time alone shows this. `partial`: the reading has only
+    some values of a sample. Then an absent name comes in a later reading, and only NaN or None is a missing value.
+
+    `restart`: the times of the stream begin again here, because its clock or the clock of this machine was set. Its
+    state gets its start values, and the reading may be older than the last one. `arrived`: the time is that of the
+    reading's arrival, since the device gave none. Then sequence and values show whether the reading was sent before.
     """
 
     __slots__ = ()
@@ -40,7 +46,17 @@ class Reading(_Reading):
             values: Mapping[str, float | None],
             sequence: str | None = None,
             partial: bool = False,
+            restart: bool = False,
+            arrived: bool = False,
         ) -> Reading: ...
+
+
+class Refusal(NamedTuple):
+    """A reading that was refused for its time (seconds since 1970). It stepped nothing; `reason` is in words."""
+
+    stream: str
+    time: float
+    reason: str
 
 
 class Prediction(NamedTuple):

@@ -1,31 +1,32 @@
-"""Readings to samples in rounds: joins partial readings, fills a grid, counts, holds missing values, sees gaps.
+"""Readings to samples in rounds; counts, holds missing values, and restarts states after gaps.
 
 A round holds at most one sample of each stream, as arrays. One reading and a thousand take the same path.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract, Feature
-from edge_lstm.decisions.angles import position, sine_and_cosine
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
-from edge_lstm.foundation.hashing import blake2b
 from edge_lstm.foundation.numbers import FLOAT32_MAX
+from edge_lstm.foundation.times import format_time
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.counters import Counters, counter_columns, value_type
+from edge_lstm.streaming.grid import Grid
+from edge_lstm.streaming.joining import ABSENT, Joiner
 from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.sequences import UNDER_WAY, Sequences, is_known, sequence_id, sequences_of, wrapped_bits
 from edge_lstm.streaming.stream_table import StreamTable, rows_of
+from edge_lstm.streaming.stream_watch import StreamWatch
 
-log = logging.getLogger(__name__)
-
-_OPPOSED = 1e-9  # length of a mean direction that is none: readings from all sides cancel
+_is_restart = attrgetter("restart")
 _MAX_DEVIATIONS = 1e9  # standard deviations from the mean; training refuses a recording with such values
 
 # Named tuples: each reading makes one of each, and making a frozen dataclass takes several times as long.
@@ -40,7 +41,8 @@ class Round(NamedTuple):
     times: Doubles  # (n,): seconds since 1970
     ids: NDArray[np.uint64]  # (n,): from the device's sequence number; 0: the time identifies the sample
     given: NDArray[Any]  # (n, features): float32, or float64 where the contract has counters, as they were read
-    revisions: NDArray[np.uint16]  # (n,): how many predictions the sample had before
+    revisions: NDArray[np.uint64]  # (n,): how many predictions the sample had before
+    sequences: Sequences | None = None  # None: no reading has one, or the table keeps none
 
     def part(self, chosen: Flags) -> Round:
         """The chosen samples."""
@@ -54,6 +56,7 @@ class Round(NamedTuple):
             self.ids[chosen],
             self.given[chosen],
             self.revisions[chosen],
+            None if self.sequences is None else self.sequences.at(chosen),
         )
 
 
@@ -65,6 +68,7 @@ class _SampleList(NamedTuple):
     times: Sequence[float]
     ids: Sequence[int]
     given: NDArray[Any]  # (n, features)
+    sequences: Sequences | None = None
 
 
 class Samples(NamedTuple):
@@ -79,7 +83,14 @@ class Samples(NamedTuple):
 class Sampler:
     """Turns readings into rounds, and rounds into complete samples."""
 
-    def __init__(self, contract: Contract, table: StreamTable) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        table: StreamTable,
+        join_within_s: float | None = None,
+        watch: StreamWatch | None = None,
+    ) -> None:
+        """`join_within_s`: see `Joiner`. `watch` gets readings that are dropped, and restarts."""
         self._names = [feature.name for feature in contract.features]
         self._limits = np.array([_limit(feature) for feature in contract.features], np.float32)
         self._least_limit_squared = float(self._limits.min()) ** 2
@@ -90,37 +101,91 @@ class Sampler:
         self._value_type = value_type(contract)
         self._counted = counter_columns(contract)
         self._counters = None if contract.sampling.grid else Counters.of(contract)  # a grid counts by itself
+        self._watch = watch or StreamWatch(contract.sampling)
         self._grid = Grid(contract, table) if contract.sampling.grid else None
+        self._joiner = Joiner(contract, table, join_within_s)
         self.gaps = 0  # silences longer than `max_gap_s`
         self.missing = 0  # values replaced by the last one
 
     @property
+    def part_window_s(self) -> float:
+        """How far apart the parts of a sample may be, if the device gave their times."""
+        return self._joiner.within_s
+
+    @property
     def totals(self) -> dict[str, int]:
-        """Counts of gaps and missing values; on a grid, of duplicate and late readings."""
-        grid = {} if self._grid is None else {"duplicate": self._grid.duplicate, "late": self._grid.late}
-        return {"gaps": self.gaps, "missing": self.missing, **grid}
+        """Counts of gaps and missing values, and of duplicate and late readings that were dropped."""
+        return {"gaps": self.gaps, "missing": self.missing, **self._watch.counts}
 
     def rounds(self, readings: Iterable[Reading]) -> Iterator[Round]:
         """The samples in rounds: a stream's first sample is in the first round, its second one in the second.
 
-        A partial reading adds a sample only when it completes one. On a grid, a reading adds the samples of the
-        intervals that ended before it.
+        A partial reading adds a sample if it completes one, or closes an incomplete one. On a grid, a reading adds the
+        samples of the intervals that ended before it.
+
+        A stream that restarts at a reading does so when all rounds before that reading were taken from the iterator:
+        their samples are stepped with the state before.
         """
-        taken = self._sample_list(readings if isinstance(readings, Sequence) else list(readings))
+        readings = readings if isinstance(readings, Sequence) else list(readings)
+        if not any(map(_is_restart, readings)):
+            yield from self._rounds(self._sample_list(readings))
+            return
+        for begin, part in _split_at_restarts(readings):
+            restarts = {
+                self._table.slot(reading.stream): index
+                for index, reading in enumerate(part)
+                if reading.restart and not self._was_received(reading)
+            }
+            for one in self._rounds(self._open_intervals(restarts)):
+                yield _counted_from(begin, one)
+            for slot, index in restarts.items():
+                steps = int(self._table.current["step"][slot])
+                self._watch.restarted(self._table.name(slot), steps, part[index].time)
+            self._table.begin_again(np.array(list(restarts), np.int64))
+            for one in self._rounds(self._sample_list(part)):
+                yield _counted_from(begin, one)
+
+    def _was_received(self, reading: Reading) -> bool:
+        """Whether the stream has stepped this reading before: it is a duplicate then, and restarts nothing."""
+        table, slot = self._table, self._table.slot(reading.stream)
+        if self._grid is not None:
+            return reading.time == self._grid.newest(slot)
+        trail = table.trail[slot, : table.trail_length[slot]]
+        same_time = trail["time"] == reading.time
+        if reading.sequence is not None:
+            found = same_time & (trail["id"] == sequence_id(reading.sequence))
+            return bool(found.any()) or self._is_repeated(slot, int(self._sequences(reading).keys[0]))
+        return bool(same_time.any()) or reading.time == float(table.current["time"][slot])
+
+    def _open_intervals(self, restarts: Mapping[int, int]) -> _SampleList:
+        """On a grid, the samples of the intervals that are open at a restart; by slot, the index of its reading."""
+        found = [] if self._grid is None else [(slot, *self._grid.open_sample(slot)) for slot in restarts]
+        begun = [(slot, time, sample) for slot, time, sample in found if not math.isnan(time)]
+        slots = [slot for slot, _, _ in begun]
+        given = np.array([sample for _, _, sample in begun], np.float32).reshape(-1, len(self._names))
+        return _SampleList(
+            [restarts[slot] for slot in slots], slots, [time for _, time, _ in begun], [0] * len(begun), given
+        )
+
+    def _rounds(self, taken: _SampleList) -> Iterator[Round]:
+        """The samples in rounds."""
         order, count = taken.order, len(taken.order)
         if not count:
             return
         slots, times = np.array(taken.slots, np.int64), np.array(taken.times, np.float64)
-        ids, given, revisions = np.array(taken.ids, np.uint64), taken.given, np.zeros(count, np.uint16)
-        sizes = [count]
+        ids, given, revisions = np.array(taken.ids, np.uint64), taken.given, np.zeros(count, np.uint64)
+        sizes, sequences = [count], taken.sequences
         if len(set(taken.slots)) < count:
             places, sizes = _sort_into_rounds(slots)
             order = [order[place] for place in places.tolist()]
             slots, times, ids, given = slots[places], times[places], ids[places], given[places]
+            sequences = None if sequences is None else sequences.at(places)
         start = 0
         for size in sizes:  # views: a round may be as small as one sample
             at = slice(start, start + size)
-            yield Round(order[at], slots[at], rows_of(slots[at]), times[at], ids[at], given[at], revisions[at])
+            numbered = None if sequences is None else sequences.at(at)
+            arrays = times[at], ids[at], given[at], revisions[at]
+            yield Round(order[at], slots[at], rows_of(slots[at]), *arrays, numbered)
             start += size
 
     def _sample_list(self, readings: Sequence[Reading]) -> _SampleList:
@@ -130,30 +195,104 @@ class Sampler:
             return _SampleList([], [], [], [], np.zeros((0, len(names)), self._value_type))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
-        streams, times, values, sequences, partials = zip(*readings, strict=True)
-        if self._grid is None and not any(partials):  # every reading is a sample
-            ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]
-            given = np.empty((len(readings), len(names)), self._value_type)
-            for column, name in enumerate(names):
-                given[:, column] = [one.get(name, math.nan) for one in values]
-            return _SampleList(range(len(readings)), [slot_of(stream) for stream in streams], times, ids, given)
-        order, slots, moments, ids, rows = [], [], [], [], []
-        known = [slot_of(stream) for stream in streams]  # first: a store that fails leaves every sample as it was
+        streams, times, values, sequences, partials, _, arrived = zip(*readings, strict=True)
+        slots = [slot_of(stream) for stream in streams]  # first: a store that fails leaves every sample as it was
+        if self._grid is not None or any(partials) or self._joins(slots):
+            return self._joined(slots, readings)
+        ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]  # every reading is a sample
+        given = np.empty((len(readings), len(names)), self._value_type)
+        for column, name in enumerate(names):
+            given[:, column] = [one.get(name, math.nan) for one in values]
+        numbered = None
+        if self._table.seen.shape[1] and any(ids):
+            numbered = sequences_of(sequences, np.array(ids, np.uint64), np.array(times, np.float64), given, arrived)
+        return _SampleList(range(len(readings)), slots, times, ids, given, numbered)
+
+    def _joined(self, known: Sequence[int], readings: Sequence[Reading]) -> _SampleList:
+        """The samples of readings in these slots (n,) that are parts of samples, or go into the intervals of a grid."""
+        order: list[int] = []
+        slots, moments, rows, texts = [], [], [], []
+        self._joiner.begin_batch()
         for index, (slot, reading) in enumerate(zip(known, readings, strict=True)):
-            if reading.partial:
-                row = self._join_partial(slot, reading)
-            else:
-                row = [reading.values.get(name, math.nan) for name in names]
-            if row is None:
-                continue
-            found = [(reading.time, row)] if self._grid is None else self._grid.take(slot, reading.time, row)
-            for moment, sample in found:
+            for moment, sample in self._samples(slot, reading):
+                is_own = self._grid is None and not reading.partial and moment == reading.time
                 order.append(index)
                 slots.append(slot)
                 moments.append(moment)
-                ids.append(0 if reading.sequence is None or self._grid else sequence_id(reading.sequence))
                 rows.append(sample)
-        return _SampleList(order, slots, moments, ids, np.array(rows, self._value_type).reshape(-1, len(names)))
+                texts.append(reading.sequence if is_own else None)
+        given = np.array(rows, self._value_type).reshape(-1, len(self._names))
+        ids = [0 if text is None else sequence_id(text) for text in texts]
+        numbered = None
+        if self._table.seen.shape[1] and any(ids):
+            arrived = [readings[index].arrived for index in order]
+            numbered = sequences_of(texts, np.array(ids, np.uint64), np.array(moments, np.float64), given, arrived)
+        return _SampleList(order, slots, moments, ids, given, numbered)
+
+    def _samples(self, slot: int, reading: Reading) -> Sequence[tuple[float, list[float]]]:
+        """The samples (time, values) that a reading completes or closes, oldest first."""
+        time, joiner = reading.time, self._joiner
+        row, key = joiner.row(reading.values), 0
+        # others are identified when they step, or by the times of parts
+        if reading.sequence is not None and (self._grid is not None or (reading.partial and reading.arrived)):
+            sequences = self._sequences(reading)
+            key = int(sequences.keys[0])
+            if self._is_repeated(slot, key):
+                self._drop(slot, "duplicate", f"its sequence {reading.sequence} was received before")
+                return []
+            self.note_sequences(np.array([slot]), sequences)
+        if self._grid is None:
+            if not reading.partial:
+                return joiner.take_whole(slot, time, _without_absent(row), reading.arrived)
+            joined = joiner.take(slot, time, row, reading.arrived)
+            if not joined.is_used:
+                self._drop(slot, "duplicate", f"its values of {format_time(time)} were received before")
+            return joined.samples
+        # rows of before the keys were kept do not distinguish readings of one time
+        is_new = bool(key) and int(self._table.identities[slot]) > 1
+        newest = self._grid.newest(slot)
+        if reading.partial:
+            taken = self._grid.take_part(slot, time, row, is_new)
+        else:
+            taken = self._grid.take(slot, time, _without_absent(row), is_new)
+        if taken.fate:
+            where = f"{newest - time:.1f} s before" if time < newest else "at"
+            self._drop(slot, taken.fate, f"it lies {where} the stream's newest one, and a grid takes only newer ones")
+        return taken.samples
+
+    def _joins(self, slots: Sequence[int]) -> bool:
+        """Whether one of these slots has an incomplete sample."""
+        return self._table.any_partial and not np.isnan(self._table.partial_values[slots]).all()
+
+    def _sequences(self, reading: Reading) -> Sequences:
+        """The key and number of one reading with a sequence."""
+        assert reading.sequence is not None
+        row = self._joiner.row(reading.values)
+        given = np.array([row if reading.partial else _without_absent(row)], self._value_type)
+        ids, times = np.array([sequence_id(reading.sequence)], np.uint64), np.array([reading.time])
+        return sequences_of([reading.sequence], ids, times, given, [reading.arrived])
+
+    def _is_repeated(self, slot: int, key: int) -> bool:
+        """Whether the stream has received a reading of this key."""
+        table = self._table
+        return table.seen.shape[1] > 0 and is_known(key, table.seen[slot], int(table.identities[slot]))
+
+    def note_sequences(self, slots: Slots, sequences: Sequences) -> None:
+        """Keep the keys of new readings of these slots (n,); log where a device's counter wrapped or began again."""
+        table, (keys, numbers, arrived) = self._table, sequences
+        if not table.seen.shape[1] or not len(slots):
+            return
+        table.note_keys(slots, keys)
+        last = table.last_number[slots]
+        fell = (numbers >= 0) & (numbers < last)
+        again = fell & arrived & (last - numbers <= UNDER_WAY)  # sent again, or overtaken by later ones
+        for index in np.flatnonzero(fell & ~again).tolist():
+            before, number = int(last[index]), int(numbers[index])
+            self._watch.number_fell(table.name(int(slots[index])), before, number, wrapped_bits(before, number))
+        table.last_number[slots] = np.where((numbers >= 0) & ~again, numbers, last)
+
+    def _drop(self, slot: int, fate: str, reason: str) -> None:
+        self._watch.dropped(self._table.name(slot), fate, reason, int(self._table.current["step"][slot]))
 
     def _without_sentinels(self, reading: Reading) -> Reading:
         """The reading, with NaN for each value that the contract declares missing."""
@@ -163,28 +302,13 @@ class Sampler:
         }
         return reading._replace(values={**values, **missing}) if missing else reading
 
-    def _join_partial(self, slot: int, reading: Reading) -> list[float] | None:
-        """The complete sample if the reading completes it, else None.
-
-        In `partial_values`, NaN is a value that has not arrived, and infinity one that arrived as missing.
-        """
-        waiting = self._table.partial_values[slot]
-        for index, name in enumerate(self._names):
-            if name in reading.values:
-                value = reading.values[name]
-                waiting[index] = value if math.isfinite(value) else math.inf
-        if np.isnan(waiting).any():
-            return None
-        whole: list[float] = np.where(np.isinf(waiting), np.nan, waiting).tolist()
-        waiting[:] = np.nan
-        return whole
-
     def late_or_repeated(self, one: Round) -> Flags:
-        """Whether each sample is not newer than the last one of its stream, or its identity was seen before. (n,)"""
+        """Whether each sample is not newer than the last one of its stream, or its sequence was seen before. (n,)"""
         table = self._table
         behind: Flags = one.times <= table.current["time"][one.rows]  # False for NaN, the time before the first sample
-        if table.seen.shape[1] and one.ids.any():
-            behind |= (table.seen[one.slots] == one.ids[:, None]).any(axis=1) & (one.ids > 0)
+        if one.sequences is not None:
+            keys = one.sequences.keys
+            behind |= (table.seen[one.slots] == keys[:, None]).any(axis=1) & (keys > 0)
         return behind
 
     def complete(self, one: Round) -> Samples:
@@ -193,10 +317,12 @@ class Sampler:
         since = one.times - current["time"][rows]  # NaN at the first sample, for which no comparison is true
         gap = since > self._max_gap_s
         if np.count_nonzero(gap):  # takes a tenth of the time of any()
-            self.gaps += int(gap.sum())
+            self.gaps += 0 if self._watch.is_repeating else int(gap.sum())
             self._table.restart(slots[gap])
-            for slot, silence in zip(slots[gap].tolist(), since[gap].tolist(), strict=True):
-                log.info("stream restarts stream=%s gap_s=%.1f", self._table.name(slot), silence)
+            steps = current["step"][slots[gap]].tolist()
+            columns = (slots[gap].tolist(), steps, one.times[gap].tolist(), since[gap].tolist())
+            for slot, step, time, silence in zip(*columns, strict=True):
+                self._watch.restarted(self._table.name(slot), step, time, silence)
         given = self._increases(one, gap) if self._counters else one.given
         complete = squares_below(given, self._least_limit_squared)  # the usual case
         missing = np.zeros(given.shape, np.bool_) if complete else ~(np.abs(given) <= self._limits)
@@ -221,110 +347,6 @@ class Sampler:
         return given
 
 
-class Grid:
-    """Turns readings into one sample an interval, with missing values for an interval without readings.
-
-    The first reading after an interval closes it. No clock is read, so a recording and the service give the same
-    samples. A sample has the time of its interval's end. A reading that is not newer than the newest one of its stream
-    is dropped and counted: it could be in the interval's sum already. After a silence longer than `max_gap_s` the
-    intervals between get no samples, and the state restarts.
-    """
-
-    def __init__(self, contract: Contract, table: StreamTable) -> None:
-        assert contract.sampling.interval_s is not None  # checked by Sampling.faults
-        assert contract.sampling.max_gap_s is not None
-        self._interval_s = contract.sampling.interval_s
-        self._max_gap_s = contract.sampling.max_gap_s
-        self._aggregates = ["sum" if feature.counter else feature.aggregate for feature in contract.features]
-        circles = [index for index, feature in enumerate(contract.features) if feature.period is not None]
-        self._circles = {
-            column: (place, float(contract.features[column].period or 0.0))
-            for place, column in enumerate(circles)
-            if self._aggregates[column] == "mean"
-        }
-        self._counted, self._counters = counter_columns(contract), Counters.of(contract)
-        self._categorical = [bool(feature.categories) for feature in contract.features]
-        self._table = table
-        self.duplicate = 0
-        self.late = 0
-
-    def take(self, slot: int, time: float, values: list[float]) -> list[tuple[float, list[float]]]:
-        """The samples (time, values) of the intervals that this reading closes, oldest first."""
-        open_interval = self._table.open_interval[slot]
-        newest = float(open_interval["newest"])
-        if time <= newest:  # False for NaN, the time before the first reading
-            self.duplicate += time == newest
-            self.late += time < newest
-            return []
-        number = math.floor(time / self._interval_s)
-        begun = float(open_interval["interval"])
-        closed: list[tuple[float, list[float]]] = []
-        if self._counters:
-            gap = math.isnan(begun) or (number - begun) * self._interval_s > self._max_gap_s
-            values = self._increases(open_interval, values, gap)
-        if not math.isnan(begun) and number > begun:
-            closed.append(((begun + 1) * self._interval_s, self._sample(open_interval)))
-            if (number - begun) * self._interval_s <= self._max_gap_s:
-                empty = [math.nan] * len(values)
-                closed += [((skipped + 1) * self._interval_s, empty) for skipped in range(int(begun) + 1, number)]
-        if math.isnan(begun) or number > begun:
-            open_interval["interval"], open_interval["count"], open_interval["value"] = number, 0, 0.0
-            if self._circles:
-                open_interval["cosine"] = 0.0
-        open_interval["newest"] = time
-        for column, value in enumerate(values):
-            if math.isfinite(value):
-                self._aggregate(open_interval, column, value)
-        return closed
-
-    def _increases(self, open_interval: np.void, values: list[float], gap: bool) -> list[float]:
-        """The values with the increases since the reading before in place of counters."""
-        assert self._counters is not None  # the caller checks it
-        columns, values = self._counted, list(values)
-        readings = np.array([[values[column] for column in columns]])
-        found, memory = self._counters.increases(open_interval["counted"][None], readings, np.array([gap]))
-        open_interval["counted"] = memory[0]
-        for column, increase in zip(columns, found[0].tolist(), strict=True):
-            values[column] = increase
-        return values
-
-    def _aggregate(self, open_interval: np.void, column: int, value: float) -> None:
-        if column in self._circles:
-            place, period = self._circles[column]
-            sine, cosine = sine_and_cosine(np.array(value % period), period)
-            open_interval["value"][column] += sine
-            open_interval["cosine"][place] += cosine
-            open_interval["count"][column] += 1
-            return
-        so_far, count, how = open_interval["value"][column], open_interval["count"][column], self._aggregates[column]
-        if not count or how == "last" or self._categorical[column]:
-            open_interval["value"][column] = value
-        elif how == "least":
-            open_interval["value"][column] = min(so_far, value)
-        elif how == "most":
-            open_interval["value"][column] = max(so_far, value)
-        else:
-            open_interval["value"][column] = so_far + value
-        open_interval["count"][column] = count + 1
-
-    def _sample(self, open_interval: np.void) -> list[float]:
-        sample = []
-        for value, count, how, label in zip(
-            open_interval["value"].tolist(),
-            open_interval["count"].tolist(),
-            self._aggregates,
-            self._categorical,
-            strict=True,
-        ):
-            mean = how == "mean" and not label
-            sample.append(math.nan if not count else value / count if mean else value)
-        for column, (place, period) in self._circles.items():
-            sine, cosine = open_interval["value"][column], open_interval["cosine"][place]
-            opposed = math.hypot(sine, cosine) <= _OPPOSED * max(1, open_interval["count"][column])
-            sample[column] = math.nan if opposed else float(position(sine, cosine, period))
-        return sample
-
-
 def _measurement_test(feature: Feature) -> Callable[[float], bool] | None:
     """A test whether a value is a measurement, by the rules for recordings; None: every value is one."""
     if not feature.sentinels and feature.least is None and feature.most is None:
@@ -342,6 +364,28 @@ def _limit(feature: Feature) -> float:
     return FLOAT32_MAX if unknown else min(abs(feature.mean) + _MAX_DEVIATIONS * feature.scale, FLOAT32_MAX)
 
 
+def _split_at_restarts(readings: Sequence[Reading]) -> Iterator[tuple[int, Sequence[Reading]]]:
+    """The readings in parts, each with the index of its first one. In its part, a restart is its stream's first."""
+    begin = 0
+    streams: set[str] = set()
+    for index, reading in enumerate(readings):
+        if reading.restart and reading.stream in streams:
+            yield begin, readings[begin:index]
+            begin, streams = index, set()
+        streams.add(reading.stream)
+    yield begin, readings[begin:]
+
+
+def _counted_from(begin: int, one: Round) -> Round:
+    """The round of a part of the readings, with indexes among all readings."""
+    return one._replace(order=[begin + index for index in one.order])
+
+
+def _without_absent(row: list[float]) -> list[float]:
+    """The values of a reading that is a whole sample: an absent one is missing."""
+    return [math.nan if value == ABSENT else value for value in row]
+
+
 def _sort_into_rounds(slots: Slots) -> tuple[Slots, list[int]]:
     """The indexes of the samples of `slots` (n,) round by round, in a round by arrival, and the sizes of the rounds."""
     by_slot = np.argsort(slots, kind="stable")
@@ -349,8 +393,3 @@ def _sort_into_rounds(slots: Slots) -> tuple[Slots, list[int]]:
     number = np.empty(len(slots), np.intp)  # its number among its stream's samples; bincount takes no wider type
     number[by_slot] = np.arange(len(slots)) - np.repeat(begins, np.diff(begins, append=len(slots)))
     return np.argsort(number, kind="stable"), np.bincount(number).tolist()
-
-
-def sequence_id(sequence: str) -> int:
-    """64 bits for a device's sequence number or id. Never 0, which means that the time identifies the sample."""
-    return int.from_bytes(blake2b(sequence.encode(errors="surrogatepass"), digest_size=8).digest(), "big") or 1

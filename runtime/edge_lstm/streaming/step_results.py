@@ -28,7 +28,7 @@ class Steps(NamedTuple):
     times: Doubles  # (n,)
     steps: Integers  # (n,)
     warm_steps: Integers  # (n,)
-    revisions: NDArray[np.uint16]  # (n,)
+    revisions: NDArray[np.uint64]  # (n,)
     decisions: Decisions
 
     @property

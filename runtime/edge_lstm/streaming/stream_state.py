@@ -25,6 +25,7 @@ class StreamState:
     `warm_steps` count as in `Prediction`. `bundle` is the bundle's id; it is empty if the predictor was made without a
     bundle. `row` is everything else as bytes: the last values, derived inputs, an incomplete sample, the open interval
     of a grid, the votes for a label, the calibration of alarms, and the last samples, which late readings need.
+    `layout` describes these bytes, so that a later release can read them; keep it with them.
     """
 
     states: Mapping[str, Floats]
@@ -33,15 +34,16 @@ class StreamState:
     warm_steps: int
     bundle: str = ""
     row: bytes = field(default=b"", repr=False)
+    layout: str = field(default="", repr=False)  # empty: taken by release 0.1.0
 
 
 def require_fit(state: StreamState, contract: Contract, bundle: str) -> None:
     """Raise ReadingError that names what does not fit a predictor of this contract and bundle id."""
     if not isinstance(state, StreamState):
         raise _unfit("a StreamState", described(state), "give what Predictor.state returned")
-    if not isinstance(state.bundle, str) or not isinstance(state.row, bytes):
-        field, kind = ("row", "bytes") if isinstance(state.bundle, str) else ("bundle", "a str")
-        raise _unfit(f"{field} as {kind}", described(getattr(state, field)), "keep what Predictor.state returned")
+    for name, kind, expected_kind in (("bundle", str, "a str"), ("row", bytes, "bytes"), ("layout", str, "a str")):
+        if not isinstance(found := getattr(state, name), kind):
+            raise _unfit(f"{name} as {expected_kind}", described(found), "keep what Predictor.state returned")
     if not isinstance(state.states, Mapping):
         raise _unfit("states as a mapping of names to arrays", described(state.states), "give a dict")
     if state.bundle and bundle and state.bundle != bundle:

@@ -18,11 +18,12 @@ from edge_lstm.decisions.decider import count_bounds
 from edge_lstm.foundation.arguments import described, quoted
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
 from edge_lstm.foundation.errors import ReadingError
-from edge_lstm.streaming.columns import columns_of, layout_of
+from edge_lstm.streaming.columns import columns_of
+from edge_lstm.streaming.row_format import RowFormat, StoredRow
 
 log = logging.getLogger(__name__)
 
-FetchRow = Callable[[str], "bytes | None"]
+FetchRow = Callable[[str], "StoredRow | bytes | None"]
 
 MOST_STEPS = 10**15  # of a stream
 _LARGE_BYTES = 1 << 20
@@ -39,16 +40,20 @@ def rows_of(slots: Slots) -> Slots | slice:
 class StreamTable:
     """Streams by name. Each has a slot, an index into every array; `columns_of` lists the arrays.
 
-    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived. `last_published` is
-    NaN before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
+    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived, and `partial_times`
+    their times; on a grid, `partial_times` holds the time of the newest value of each feature. `last_published` is NaN
+    before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
     `current["calibrated"]` counts them.
 
     The trail holds a stream's last samples, so that a late reading can be inserted. `trail_length` counts them.
     `snapshot_old` is the stream's record before the first of them, `snapshot_mid` before sample number `depth`.
+
+    `seen` holds the keys of the last readings with a sequence; `identities` counts all of them.
     """
 
     current: Records  # (slots,): time of the last sample (NaN before the first), counts of steps, states, decisions
     partial_values: Floats  # (slots, features)
+    partial_times: Doubles  # (slots, features): seconds since 1970
     last_published: Floats  # (slots, outputs)
     open_interval: Records  # (slots,): on a grid, the interval that has not ended
     trail_length: Integers  # (slots,)
@@ -56,6 +61,8 @@ class StreamTable:
     snapshot_old: Records  # (slots,)
     snapshot_mid: Records  # (slots,)
     seen: NDArray[np.uint64]  # (slots, window): identities of readings
+    identities: Integers  # (slots,)
+    last_number: Integers  # (slots,): of the device's sequence; -1: none yet
     calibration: Floats  # (slots, calibrate_steps, targets)
     used: Integers  # (slots,): the last round that touched the slot
     states: list[Floats]  # views of the state tensors in `current`, (slots, *shape) each
@@ -68,17 +75,13 @@ class StreamTable:
         `fetch` returns the stored row of a stream that is not in the table, or None for a new stream.
         """
         self.depth = depth
+        self.any_partial = False  # whether a stream has had an incomplete sample
         self._columns = columns_of(contract, depth, window)
-        self.layout = layout_of(self._columns)
         self._start = self._columns[0].start  # of `current`
         self.state_fields = [f"state{index}" for index in range(len(contract.states))]
-        in_rows = {"always": True, "trail": depth > 0, "window": window > 0}
-        self._in_rows = [column for column in self._columns if in_rows.get(column.stored, False)]
-        always = sum(column.stored == "always" for column in self._in_rows)  # these come first
-        self._always_in_rows = self._in_rows[:always]
-        self._count_bounds = {"step": (0, MOST_STEPS), "warm_steps": (0, MOST_STEPS), **count_bounds(contract)}
-        self._row_bytes = sum(column.bytes for column in self._in_rows)
-        self._least_bytes = sum(column.bytes for column in self._always_in_rows)
+        bounds = {"step": (0, MOST_STEPS), "warm_steps": (0, MOST_STEPS), **count_bounds(contract)}
+        self._format = RowFormat(self._columns, depth, window, bounds)
+        self.layout = self._format.layout
         self._fetch = fetch
         self._slots: dict[str, int] = {}
         self._names: list[str | None] = []
@@ -108,7 +111,8 @@ class StreamTable:
 
     def _admit(self, stream: str) -> int:
         row = self._fetch(stream)  # first: a store that fails leaves the table as it was
-        if row is not None and not isinstance(row, bytes):
+        stored = StoredRow(row) if isinstance(row, bytes) else row
+        if stored is not None and not isinstance(stored, StoredRow):
             raise ReadingError(
                 f"stream {quoted(stream)}: expected fetch to return bytes or None, found {described(row)}",
                 "return the row as it was stored",
@@ -124,16 +128,22 @@ class StreamTable:
         self._slots[stream] = slot
         for array, start in self._starts:
             array[slot] = start
-        if row is not None:
-            self._restore(stream, row)
+        if stored is not None:
+            self._restore(stream, stored)
         return slot
 
-    def _restore(self, stream: str, row: bytes) -> None:
+    def _restore(self, stream: str, row: StoredRow) -> None:
         try:
-            self.put_row(stream, row)
+            self.put_row(stream, *row)
         except ValueError as error:
             log.error("stream starts cold, its stored row does not fit stream=%s error=%s", stream, error)
             self.current[self._slots[stream]] = self._start
+
+    def last_time(self, stream: str) -> float:
+        """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
+        slot = self.slot(stream)
+        on_grid = self.open_interval.dtype.names is not None and self.open_interval.dtype.names != ()
+        return float(self.open_interval["newest"][slot] if on_grid else self.current["time"][slot])
 
     def evict(self, stream: str) -> None:
         """Remove the stream from the table; the caller has stored its row."""
@@ -153,6 +163,15 @@ class StreamTable:
         for state, field in zip(self.states, self.state_fields, strict=True):
             state[slots] = self._start[field]
 
+    def begin_again(self, slots: Slots) -> None:
+        """Restart these slots (n,) in another time: without a last sample, a trail and an incomplete sample."""
+        self.restart(slots)
+        self.current["time"][slots] = np.nan
+        self.trail_length[slots] = 0
+        for column in self._columns:
+            if column.name in ("partial_values", "partial_times", "open_interval") and column.start is not None:
+                getattr(self, column.name)[slots] = column.start
+
     def row(self, stream: str) -> bytes:
         """All stored columns of `stream`, as bytes for `put_row`."""
         (row,) = self.rows([stream])
@@ -170,61 +189,30 @@ class StreamTable:
         rows = [content[start : start + size] for start in range(0, len(content), size)]
         if not self.calibration.shape[1]:
             return rows
+        counts = self._format.residual_count(
+            {column.name: getattr(self, column.name)[slots] for column in self._format.columns}
+        )
         return [
-            row + self.calibration[slot, : self._residuals_to_store(self.current[slot : slot + 1])].tobytes()
-            for row, slot in zip(rows, slots, strict=True)
+            row + self.calibration[slot, :count].tobytes()
+            for row, slot, count in zip(rows, slots, counts.tolist(), strict=True)
         ]
 
-    def _residuals_to_store(self, record: Records) -> int:
-        """How many residuals the row of a stream with this record (1,) has: all so far, none after the calibration."""
-        size = self.calibration.shape[1]
-        count = int(record["calibrated"].item()) if size else 0
-        return count if count < size else 0
-
-    def put_row(self, stream: str, row: bytes) -> None:
-        """Restore the stream from a row that `row` returned.
+    def put_row(self, stream: str, row: bytes, layout: str = "") -> None:
+        """Restore the stream from a row that `row` returned, of a table with this layout.
 
         A row of a table with another depth or window restores all but trail and identities. Raises ValueError if the
-        row's length or a count in it does not fit the contract.
+        row does not fit its layout or the contract; nothing has changed then.
         """
-        if len(row) < self._least_bytes:
-            raise ValueError(f"expected at least {self._least_bytes} bytes for stream {stream!r}, found {len(row)}")
-        record = np.frombuffer(row, self.current.dtype, 1)
-        self._require_counts(record)
-        count = self._residuals_to_store(record)
-        end = len(row) - 4 * count * self.calibration.shape[2]
-        if end < self._least_bytes:
-            raise ValueError(f"expected {self._least_bytes - end} bytes more for stream {stream!r}, found {len(row)}")
-        columns = self._in_rows if end == self._row_bytes and self._has_trail(row) else self._always_in_rows
-        entries, offset = [], 0
-        for column in columns:
-            entries.append(np.frombuffer(row, column.dtype, int(np.prod(column.shape)), offset))
-            if column.dtype == record.dtype and offset:
-                self._require_counts(entries[-1])
-            offset += column.bytes
-        slot = self._slots.get(stream)  # nothing is written before all is read
+        values = self._format.read(StoredRow(row, layout))
+        slot = self._slots.get(stream)
         if slot is None:
             slot = self._admit(stream)
-        self.calibration[slot, :count] = np.frombuffer(row, np.float32, offset=end).reshape(count, -1) if count else 0.0
-        for column, entry in zip(columns, entries, strict=True):
-            getattr(self, column.name)[slot] = entry.reshape(column.shape)
-        for column in self._in_rows[len(columns) :]:
-            if column.start is not None:
-                getattr(self, column.name)[slot] = column.start
-
-    def _require_counts(self, record: Records) -> None:
-        """Raise ValueError where a count or an index of the record (1,) is out of its bounds."""
-        for name, (least, most) in self._count_bounds.items():
-            found = record[name].item()
-            if not least <= found <= most:
-                raise ValueError(f"expected {name} of {least} to {most}, found {found}")
-
-    def _has_trail(self, row: bytes) -> bool:
-        """Whether a row of the right length has a trail: rows of other settings can have the same length by chance."""
-        if not self.depth:
-            return True
-        length = int(np.frombuffer(row, np.int64, 1, self._least_bytes)[0])
-        return 0 <= length <= 2 * self.depth
+        self.calibration[slot, : len(values.residuals)] = values.residuals
+        for column in self._format.columns:
+            found = values.columns.get(column.name, column.start)
+            if found is not None:
+                getattr(self, column.name)[slot] = found
+        self.any_partial = self.any_partial or not np.isnan(self.partial_values[slot]).all()
 
     def remember(
         self,
@@ -232,11 +220,9 @@ class StreamTable:
         times: Doubles,
         ids: NDArray[np.uint64],
         given: NDArray[Any],
-        revisions: NDArray[np.uint16],
+        revisions: NDArray[np.uint64],
     ) -> None:
         """Append a sample of each slot (n,) to its trail, before the slots step."""
-        if self.seen.shape[1]:
-            self.seen[slots, self.current["step"][slots] % self.seen.shape[1]] = ids
         depth = self.depth
         if not depth:
             return
@@ -251,6 +237,13 @@ class StreamTable:
             entries["time"], entries["id"], entries["given"], entries["revision"] = times, ids, given, revisions
             _without_fields(self.trail)[slots, length] = _without_fields(entries)
         self.trail_length[slots] = length + 1
+
+    def note_keys(self, slots: Slots, keys: NDArray[np.uint64]) -> None:
+        """Add the key of a reading (`sequences.Sequences`) of each slot (n,) to those seen; 0: it has none."""
+        if not keys.all():
+            slots, keys = slots[keys > 0], keys[keys > 0]
+        self.seen[slots, self.identities[slots] % self.seen.shape[1]] = keys
+        self.identities[slots] += 1
 
     def _take_snapshots(self, slots: Slots, length: Integers) -> None:
         """Snapshot the slots (n,) whose trail has `length` 0, depth or 2 * depth. A full trail drops its older half."""
@@ -288,7 +281,7 @@ class StreamTable:
     def _refresh_views(self) -> None:
         """Take the views and lists of arrays from the arrays that the table has now."""
         self.states = [self.current[field] for field in self.state_fields]
-        self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._in_rows]
+        self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._format.columns]
         self._starts: list[tuple[NDArray[Any], Any]] = [
             (getattr(self, column.name), column.start) for column in self._columns if column.start is not None
         ]

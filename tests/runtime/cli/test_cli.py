@@ -19,8 +19,9 @@ from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.bundle.contract import Feature, Sampling
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.service.database.spans import SteppingRules
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.runner import _freeze_garbage_collector
-from edge_lstm.service.store import SteppingRules, Store
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 

@@ -114,7 +114,7 @@ def test_keys_stream_and_time_can_be_mapped() -> None:
     mapping = InputMapping("plant/+/all", stream="device", time_from="arrival", values={"level": "lvl"})
     decoder = Decoder(mapping, ["level"])
     found = decoder.readings("plant/x/all", b'{"device": 7, "lvl": 2}', {}, 99.0)
-    assert found == [Reading("7", 99.0, {"level": 2.0})]
+    assert found == [Reading("7", 99.0, {"level": 2.0}, arrived=True)]
     with pytest.raises(PayloadError, match="expected a stream's name without"):
         decoder.readings("plant/x/all", b'{"device": "a/b", "lvl": 2}', {}, 99.0)
     assert mapping.topic_filters == ["plant/+/all"]
@@ -312,6 +312,13 @@ def test_any_prediction_is_valid_json_without_nan(name: str, value: float, step:
 @given(st.integers(-(10**12), 10**13))
 def test_times_keep_their_milliseconds(milliseconds: int) -> None:
     assert abs(parse_time(format_time(milliseconds / 1000)) - milliseconds / 1000) < 5e-4
+
+
+@given(st.integers(-(10**15), 10**16 // 2))
+def test_times_keep_their_microseconds(microseconds: int) -> None:
+    text = format_time(microseconds / 1e6)
+    assert round(parse_time(text) * 1e6) == microseconds
+    assert len(text) == (27 if microseconds % 1000 else 24 if microseconds % 1_000_000 else 20)
 
 
 def test_a_payload_over_max_bytes_is_refused_before_it_is_decoded() -> None:

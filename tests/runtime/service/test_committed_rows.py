@@ -11,9 +11,9 @@ import pytest
 
 from edge_lstm.mqtt.connection import Message
 from edge_lstm.service.config import read_service_config
+from edge_lstm.service.database.store import Store
+from edge_lstm.service.message_reader import message_identity
 from edge_lstm.service.service import Service
-from edge_lstm.service.store import Store
-from edge_lstm.streaming.stream_table import StreamTable
 
 BATCHES = 16
 START = 1_700_000_000
@@ -61,13 +61,41 @@ def test_after_every_batch_a_crash_leaves_the_rows_of_the_table(service: Service
     service._store.close(0)
 
 
+def test_after_a_crash_the_log_names_the_batch_that_was_being_processed(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service._process([message("tank-0", 0)])
+    assert service._store._database.execute("select count(*) from service where key = 'begun'").fetchone() == (0,)
+    service._store._database.close()  # as the kernel does for a dead process
+    second = Service(service.config, tmp_path)
+    assert "ended while it processed" not in caplog.text
+
+    def crash(readings: object) -> None:
+        second._store._database.close()
+        raise MemoryError
+
+    monkeypatch.setattr(second._predictor, "feed_columns", crash)
+    suspect = message("tank-0", 1)
+    with pytest.raises(MemoryError):
+        second._process([suspect])
+    third = Service(service.config, tmp_path)
+    identity = message_identity(suspect)
+    assert f'the service ended while it processed a batch: {{"batch":2,"messages":["{identity}"]}}' in (
+        caplog.text.replace(": [", ":[").replace('": 2, "', '":2,"')
+    )
+    third._process([suspect])
+    assert third._store.begun is None
+    third._store.close(2)
+
+
 def test_a_store_returns_the_row_of_every_batch_when_it_is_opened_again(tmp_path: Path) -> None:
     for batch in range(1, BATCHES + 1):
         store = Store(tmp_path / "state.db", "bundle-1", "layout")
         store.commit(batch, [("a", b"%d" % batch), (f"b{batch}", b"new")], [], 0, [], 0)
         store.close(0)
         again = Store(tmp_path / "state.db", "bundle-1", "layout")
-        assert (again.row("a"), again.row(f"b{batch}"), again.count()) == (b"%d" % batch, b"new", batch + 1)
+        assert again.row("a") == (b"%d" % batch, "layout")
+        assert (again.row(f"b{batch}"), again.count()) == ((b"new", "layout"), batch + 1)
         again.close(0)
 
 
@@ -76,4 +104,4 @@ def test_a_service_records_the_layout_of_its_own_rows(service: Service, tmp_path
     with sqlite3.connect(tmp_path / "state.db") as database:
         found = database.execute("select description from layouts").fetchall()
     database.close()
-    assert found == [(StreamTable(service._predictor.contract).layout,)]
+    assert found == [(service._predictor.table.layout,)]

@@ -18,8 +18,8 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import board_names, board_table
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.service.config import ServiceConfig, read_service_config
+from edge_lstm.service.database.store import Store
 from edge_lstm.service.service import Service, state_path
-from edge_lstm.service.store import Store
 from tests.paths import PUMP
 
 

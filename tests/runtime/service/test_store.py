@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import shutil
@@ -12,12 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.service.store import SteppingRules, Store, StoreFullError, read_history
-from edge_lstm.streaming import columns
+from edge_lstm.service.database.history_reader import read_history
+from edge_lstm.service.database.spans import SteppingRules
+from edge_lstm.service.database.store import Store, StoreFullError
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
@@ -27,6 +26,12 @@ LAYOUT = "current.time <f8\ncurrent.step <i8\n"
 
 def open_store(folder: Path, bundle: str = "bundle-1", kept: int = 0) -> Store:
     return Store(folder / "state.db", bundle, LAYOUT, kept)
+
+
+def content(store: Store, stream: str) -> bytes | None:
+    """The bytes of a stored row."""
+    row = store.row(stream)
+    return None if row is None else row.content
 
 
 def test_the_last_commit_is_read_back_completely(tmp_path: Path) -> None:
@@ -40,15 +45,15 @@ def test_the_last_commit_is_read_back_completely(tmp_path: Path) -> None:
         [(1, [("out/a", b"1")]), (2, [("out/a", b"2"), ("out/b", b"\xff3")])],
         ["8:y"],
     )
-    assert (again.row("a"), again.row("b"), again.row("c"), again.count()) == (b"2", b"5", None, 2)
+    assert (content(again, "a"), content(again, "b"), again.row("c"), again.count()) == (b"2", b"5", None, 2)
     again.commit(3, [], [], 2, [], 2)
     again.close(3)
-    assert open_store(tmp_path).load() == (0, [], [])
+    assert open_store(tmp_path).load() == (3, [], [])
 
 
 def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from edge_lstm.service.store import Store\n"
+        "import os, signal, sys; from pathlib import Path; from edge_lstm.service.database.store import Store\n"
         "store = Store(Path(sys.argv[1]), 'bundle-1', sys.argv[2])\n"
         "store.commit(1, [('a', b'x')], [('t', b'p')], 0, [], 0)\n"
         "store._database.execute('begin'); store._database.execute('delete from streams')\n"
@@ -58,7 +63,7 @@ def test_a_process_that_is_killed_leaves_its_last_commit(tmp_path: Path) -> None
     assert killed.returncode == -signal.SIGKILL
     store = open_store(tmp_path)
     assert store.load() == (1, [(1, [("t", b"p")])], [])
-    assert store.row("a") == b"x"
+    assert content(store, "a") == b"x"
 
 
 def frames(store: Store) -> int:
@@ -92,7 +97,8 @@ def test_the_log_has_its_full_length_before_the_first_commit(tmp_path: Path) -> 
 
 def test_a_disk_too_small_for_the_log_still_takes_commits(tmp_path: Path) -> None:
     script = (
-        "import os, resource, signal, sys; from pathlib import Path; from edge_lstm.service.store import Store\n"
+        "import os, resource, signal, sys; from pathlib import Path\n"
+        "from edge_lstm.service.database.store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))\n"
         "store = Store(Path(sys.argv[1]), 'bundle-1', '')\n"
         "for n in range(1, 400): store.commit(n, [('a', os.urandom(1304))], [('t', b'p')], n - 1, [], 0)\n"
@@ -112,7 +118,7 @@ def test_a_database_with_an_older_row_layout_is_read_and_written(tmp_path: Path)
     former.close()
     store = open_store(tmp_path)
     store.commit(1, [("a", b"3"), ("c", b"4")], [], 0, [], 0)
-    assert [store.row(stream) for stream in "abc"] == [b"3", b"\x02", b"4"]
+    assert [content(store, stream) for stream in "abc"] == [b"3", b"\x02", b"4"]
 
 
 def test_states_of_another_bundle_are_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -212,7 +218,7 @@ def test_a_refused_commit_is_rolled_back_and_named(tmp_path: Path) -> None:
     store._database.execute(f"pragma max_page_count = {pages + 1}")  # what SQLite takes for a full disk
     with pytest.raises(StoreFullError, match=r"expected to commit states to .*found: database or disk is full"):
         store.commit(2, [(f"s{index}", bytes(200)) for index in range(1000)], [], 0, [], 0)
-    assert (store.row("a"), store.count()) == (b"1", 1)
+    assert (content(store, "a"), store.count()) == (b"1", 1)
     store._database.execute("pragma max_page_count = 100000")
     store.commit(2, [(f"s{index}", bytes(200)) for index in range(1000)], [], 0, [], 0)
     assert store.count() == 1001
@@ -225,7 +231,7 @@ def test_history_keeps_the_newest_readings_in_order(tmp_path: Path) -> None:
         store.commit(batch + 1, [], [], batch, [], 0, readings[10 * batch : 10 * batch + 10])
     store.close(40)
     kept, rules = read_history(tmp_path / "state.db", "bundle-1")
-    assert rules == (0, 0)
+    assert rules == SteppingRules(0, 0)
     assert 50 <= len(kept) <= 110
     assert kept == readings[-len(kept) :]
     with pytest.raises(EdgeLstmError, match="expected a state database"):
@@ -254,11 +260,11 @@ def test_history_is_complete_after_commits_that_a_full_disk_refused(
 
 
 def test_a_store_that_was_refused_leaves_the_file_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(store: Store, stepped_by: object) -> None:
+    def refuse(store: Store, *facts: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "_begin_span", refuse)
+        patched.setattr(Store, "_begin_run", refuse)
         with pytest.raises(EdgeLstmError, match="found: database or disk is full") as caught:
             open_store(tmp_path)
     open_store(tmp_path).close(0)
@@ -287,44 +293,39 @@ def test_history_is_returned_for_one_bundle_and_its_rules(tmp_path: Path) -> Non
     assert runs_of("bundle-3") == ([0, 1, 2, 3, 4], None)
 
 
-def layouts(folder: Path) -> list[tuple[str, str]]:
-    """What a stopped service recorded of its rows: (digest, description)."""
+def layouts(folder: Path) -> list[str]:
+    """The layouts that a stopped service has in its database."""
     with sqlite3.connect(folder / "state.db") as database:
-        found = database.execute("select id, description from layouts").fetchall()
+        found = [text for (text,) in database.execute("select description from layouts order by id")]
     database.close()
     return found
 
 
-def digest(layout: str) -> str:
-    return hashlib.sha256(layout.encode()).hexdigest()
+def test_a_row_keeps_its_layout_until_its_stream_commits_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [("a", b"1"), ("b", b"2")], [], 0, [], 0)
+    store.close(0)
+    other = "current.time <f8\ncurrent.step <i4\n"
+    again = Store(tmp_path / "state.db", "bundle-1", other)
+    assert again.row("a") == (b"1", LAYOUT)
+    again.commit(2, [("a", b"3")], [], 0, [], 0)
+    assert (again.row("a"), again.row("b")) == ((b"3", other), (b"2", LAYOUT))
+    again.close(0)
+    assert layouts(tmp_path) == [LAYOUT, other]
 
 
-def test_a_state_database_records_the_layout_of_its_rows(tmp_path: Path) -> None:
-    open_store(tmp_path).close(0)
-    assert layouts(tmp_path) == [(digest(LAYOUT), LAYOUT)]
-
-
-def test_rows_of_another_layout_are_refused_unchanged(tmp_path: Path) -> None:
+def test_a_layout_is_dropped_when_no_row_has_it(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(1, [("a", b"1")], [], 0, [], 0)
     store.close(0)
-    before = (tmp_path / "state.db").read_bytes()
-    other = "current.time <f8\ncurrent.step <i4\n"
-    with pytest.raises(EdgeLstmError) as caught:
-        Store(tmp_path / "state.db", "bundle-1", other, rules=SteppingRules(8, 0))
-    assert caught.value.message == (
-        f"expected stream rows of layout {digest(other)[:12]} (current.step <i4) in {tmp_path / 'state.db'}, "
-        f"found rows of layout {digest(LAYOUT)[:12]} (current.step <i8)"
-    )
-    assert "run the edge-lstm release that wrote the file" in caught.value.hint
-    assert (tmp_path / "state.db").read_bytes() == before
-    assert open_store(tmp_path).row("a") == b"1"
-
-
-def test_a_database_without_rows_takes_the_current_layout(tmp_path: Path) -> None:
-    open_store(tmp_path).close(0)
-    Store(tmp_path / "state.db", "bundle-1", "current.step <i4\n").close(0)
-    assert layouts(tmp_path) == [(digest("current.step <i4\n"), "current.step <i4\n")]
+    again = Store(tmp_path / "state.db", "bundle-1", "other\n")
+    again.commit(2, [("a", b"2")], [], 0, [], 0)
+    again.close(0)
+    assert layouts(tmp_path) == [LAYOUT, "other\n"]
+    third = Store(tmp_path / "state.db", "bundle-1", "other\n")
+    assert third.row("a") == (b"2", "other\n")
+    third.close(0)
+    assert layouts(tmp_path) == ["other\n"]
 
 
 def test_another_bundle_brings_its_own_layout(tmp_path: Path) -> None:
@@ -332,40 +333,7 @@ def test_another_bundle_brings_its_own_layout(tmp_path: Path) -> None:
     store.commit(1, [("a", b"1")], [], 0, [], 0)
     store.close(0)
     Store(tmp_path / "state.db", "bundle-2", "other\n").close(0)
-    assert layouts(tmp_path) == [(digest("other\n"), "other\n")]
-
-
-def test_a_layout_is_dropped_where_release_0_1_0_changes_the_bundle(tmp_path: Path) -> None:
-    open_store(tmp_path).close(0)
-    former = sqlite3.connect(tmp_path / "state.db")
-    former.execute("delete from bundle")
-    former.execute("insert into bundle values ('bundle-2')")
-    former.execute("insert into streams values ('a', x'01')")
-    former.commit()
-    former.close()
-    store = Store(tmp_path / "state.db", "bundle-2", "other\n")
-    assert store.row("a") == b"\x01"
-    store.close(0)
-    assert layouts(tmp_path) == [(digest("other\n"), "other\n")]
-
-
-def test_swapped_fields_of_a_row_are_refused_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    contract = contract_of(random_network())
-    written = StreamTable(contract)
-    slot = written.slot("a")
-    written.current["step"][slot], written.current["warm_steps"][slot] = 70_000, 12
-    store = Store(tmp_path / "state.db", "bundle-1", written.layout)
-    store.commit(1, [("a", written.row("a"))], [], 0, [], 0)
-    store.close(0)
-    first = columns.first_record(contract)
-    names = ["time", "warm_steps", "step", *(first.dtype.names or ())[3:]]
-    swapped = np.zeros(1, [(name, first.dtype[name]) for name in names])
-    monkeypatch.setattr(columns, "first_record", lambda contract: swapped)
-    table = StreamTable(contract)
-    table.put_row("a", written.row("a"))  # the bytes fit, and give wrong numbers
-    assert (table.current["step"][0], table.current["warm_steps"][0]) == (12, 70_000)
-    with pytest.raises(EdgeLstmError, match=r"\(current.warm_steps <i8\) in .*state.db, .*\(current.step <i8\)"):
-        Store(tmp_path / "state.db", "bundle-1", table.layout)
+    assert layouts(tmp_path) == ["other\n"]
 
 
 @pytest.mark.parametrize(("depth", "window"), [(0, 0), (6, 0), (16, 256)])

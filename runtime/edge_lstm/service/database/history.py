@@ -1,0 +1,186 @@
+"""The history of a service: appends a batch at every commit, and rearranges old batches into chunks, one per stream.
+
+An index entry for every reading would double the pages that a commit writes. So only chunks have an index by stream.
+The newest batches, at most some hundred readings, are not in chunks yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edge_lstm.messages.payloads import dump_json
+from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
+from edge_lstm.service.database.readings_json import Record, entries_of, records_text, stream_of
+
+log = logging.getLogger(__name__)
+
+_MOST_COMPACTED = 512  # readings that move into chunks at once
+_MOST_COMPACTED_BYTES = 1 << 17
+_SLICE = 64  # readings that one call of `compact` takes; a batch of more readings is taken whole
+_SLICE_BYTES = 1 << 15
+_MOST_DELETED = 100  # chunks or batches, at one commit
+_ENOUGH = 0.9  # of the bytes: so much is kept after a deletion
+_DAY_S = 86_400
+
+
+class HistoryLimits(NamedTuple):
+    """What is kept at least; somewhat more is kept, so that deletions are rare. None: no limit."""
+
+    readings: int = 0  # in all; the oldest are deleted where there are twice as many. 0: no history
+    per_stream: int | None = None  # readings of one stream
+    megabytes: float = 100.0  # in all; one stream gets at most half of it
+    days: float | None = None  # since the commit
+
+
+class History:
+    """The history tables of a database. All but `compact` runs inside the transaction of a commit."""
+
+    def __init__(self, database: sqlite3.Connection, limits: HistoryLimits) -> None:
+        self._database, self.limits = database, limits
+        self._compact_at_once = max(1, min(_MOST_COMPACTED, limits.readings // 4))
+        self._deleting = False  # whether too much is stored, until enough is deleted
+        self._ready = False  # whether the next commit writes the chunks
+        self._entries: dict[str, list[tuple[int, str]]] = {}  # by stream: batch and JSON of each
+        self._damaged: list[tuple[int, int, object]] = []  # batch, time of its commit, content
+        self._last_read, self._last_time = -1, 0  # batch, and time of its commit
+        self._read_count = self._read_bytes = 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Count what the tables hold: when they are opened, and after a transaction that was rolled back."""
+        sums = "select total(count), total({}) from {}"
+        raw = self._database.execute(sums.format("length(readings)", "history")).fetchone()
+        compacted = self._database.execute(sums.format("size", "chunks")).fetchone()
+        self._raw_count = int(raw[0])
+        self._count, self._size = (int(one + other) for one, other in zip(raw, compacted, strict=True))
+
+    def append(self, batch: int, records: Sequence[Record], facts: str) -> None:
+        """Append what a batch was given, and delete what is beyond the limits."""
+        content = records_text(records)
+        self._database.execute(
+            "insert into history values (?, ?, ?, ?, ?, ?)",
+            (batch, len(records), int(time.time()), batch_checksum(batch, facts, content), facts, content),
+        )
+        self._count += len(records)
+        self._raw_count += len(records)
+        self._size += len(content)
+        if self._ready:
+            self._write_chunks()
+        if self._count > 2 * self.limits.readings or self._size > self._most_bytes:
+            self._deleting = True
+        if self._deleting:
+            self._delete_oldest()
+
+    @property
+    def _most_bytes(self) -> float:
+        return 1e6 * self.limits.megabytes
+
+    def compact(self) -> None:
+        """Read a part of the oldest batches, to move them into chunks. The next commit writes these, if all are read.
+
+        A call reads about 64 readings. It does nothing while few readings are outside of chunks.
+        """
+        if self._ready or not self.limits.readings or self._raw_count < 2 * self._compact_at_once:
+            return
+        rows = self._database.execute(
+            "select batch, time, checksum, facts, readings from history where batch > ? "
+            "and batch < (select max(batch) from history) order by batch",
+            (self._last_read,),
+        )
+        count = size = 0
+        for batch, moment, kept, facts, content in rows:
+            if not isinstance(content, bytes) or batch_checksum(batch, facts, content) != kept:
+                log.error("history damaged, a replay restarts every stream after it batch=%d", batch)
+                self._damaged.append((batch, moment, content))
+            else:
+                count += self._read(batch, content)
+                size += len(content)
+            self._last_read, self._last_time = batch, moment
+            if count >= _SLICE or size >= _SLICE_BYTES:
+                break
+        rows.close()
+        self._read_count += count
+        self._read_bytes += size
+        self._ready = self._read_count >= self._compact_at_once or self._read_bytes >= _MOST_COMPACTED_BYTES
+
+    def _read(self, batch: int, content: bytes) -> int:
+        """Sort the entries of a batch by stream. Returns their number."""
+        entries = entries_of(content)
+        for place, entry in enumerate(entries):
+            stream = stream_of(entry)
+            self._entries.setdefault(stream, []).append((batch, dump_json([batch, place, entry])))
+        return len(entries)
+
+    def _begin_segment(self) -> None:
+        """Forget what was read. The batches are still in the table."""
+        self._ready = False
+        self._entries, self._damaged = {}, []
+        self._last_read, self._last_time = -1, 0
+        self._read_count = self._read_bytes = 0
+
+    def _write_chunks(self) -> None:
+        """Replace the batches that were read by chunks of their streams."""
+        columns = "(stream, since, until, count, size, time, checksum, readings)"
+        insert = f"insert into chunks {columns} values (?, ?, ?, ?, ?, ?, ?, ?)"
+        for batch, moment, content in self._damaged:  # kept as it is, with a checksum that is never right
+            self._database.execute(insert, (None, batch, batch, 0, 0, moment, 0, content))
+        for stream, entries in self._entries.items():
+            content = f"[{','.join(text for _, text in entries)}]".encode()
+            since, until, facts = entries[0][0], entries[-1][0], (len(entries), len(content), self._last_time)
+            self._database.execute(insert, (stream, since, until, *facts, chunk_checksum(stream, content), content))
+        self._database.execute("delete from history where batch <= ?", (self._last_read,))
+        streams = list(self._entries)
+        self._begin_segment()
+        if self.limits.per_stream is not None or self._size > self._most_bytes / 2:
+            for stream in streams:
+                self._delete_beyond_stream_limits(stream)
+        if self.limits.days is not None:
+            self._database.execute("delete from chunks where time < ?", (time.time() - _DAY_S * self.limits.days,))
+        self.measure()
+
+    def _delete_beyond_stream_limits(self, stream: str) -> None:
+        most, most_bytes = self.limits.per_stream or self.limits.readings, self._most_bytes / 2
+        sums = self._database.execute("select total(count), total(size) from chunks where stream = ?", (stream,))
+        count, size = sums.fetchone()
+        if count <= most and size <= most_bytes:
+            return
+        newest_first = "select id, count, size from chunks where stream = ? order by until desc"
+        count = size = 0
+        for number, readings, length in list(self._database.execute(newest_first, (stream,))):
+            if count >= most or size + length > most_bytes:
+                self._database.execute("delete from chunks where id = ?", (number,))
+            count += readings
+            size += length
+
+    def _delete_oldest(self) -> None:
+        """Delete the oldest chunks, or else batches, a hundred at a commit, until all is within the limits."""
+        left = _MOST_DELETED
+        for table, number, size in (("chunks", "id", "size"), ("history", "batch", "length(readings)")):
+            # never the newest one: values of the service are beside it
+            chosen = f"""
+                select {number}, count, {size} from {table} where {number} < (select max({number}) from {table})
+                order by {number} limit {left}
+            """
+            for key, count, length in list(self._database.execute(chosen)):
+                if self._count - count < self.limits.readings and self._size <= _ENOUGH * self._most_bytes:
+                    self._deleting = False
+                    return
+                self._database.execute(f"delete from {table} where {number} = ?", (key,))
+                self._count -= count
+                self._size -= length
+                left -= 1
+                if table == "history":
+                    self._raw_count -= count
+                    self._begin_segment()  # it may hold this batch
+            if not left:
+                return
+        self._deleting = False
+
+    def rolled_back(self) -> None:
+        """Note that the transaction was rolled back. The chunks wait for a later one: the disk may be full."""
+        self._begin_segment()
+        self.measure()

@@ -1,0 +1,65 @@
+"""Readings and refusals as JSON, as the history stores them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.messages.payloads import dump_json
+from edge_lstm.streaming.reading import Reading, Refusal
+
+Record = Reading | Refusal
+
+_REQUIRED = 3  # stream, time, values
+_DEFAULTS = tuple(Reading._field_defaults.values())
+
+
+def records_text(records: Iterable[Record]) -> bytes:
+    """A JSON list with an entry per record.
+
+    A reading is the list of its fields, without defaults at the end. A refusal is {"refused": [stream, time, reason]}.
+    """
+    return dump_json([_entry(record) for record in records]).encode()
+
+
+def _entry(record: Record) -> object:
+    if isinstance(record, Refusal):
+        return {"refused": record[:]}
+    if record[_REQUIRED:] == _DEFAULTS:  # the usual case
+        return record[:_REQUIRED]  # a plain tuple: orjson takes no named ones
+    fields = list(record)
+    while fields[-1] == _DEFAULTS[len(fields) - 1 - _REQUIRED]:
+        fields.pop()
+    return fields
+
+
+def entries_of(content: bytes) -> list[Any]:
+    """The entries of `records_text`, as JSON values."""
+    found: list[Any] = json.loads(content)
+    return found
+
+
+def stream_of(entry: Any) -> str:
+    """The stream of an entry."""
+    stream: str = entry["refused"][0] if isinstance(entry, Mapping) else entry[0]
+    return stream
+
+
+def record_of(entry: Any) -> Record:
+    """The record of an entry. Raises EdgeLstmError for a kind of entry that this release does not have."""
+    if isinstance(entry, Sequence) and len(entry) <= _REQUIRED + len(_DEFAULTS):
+        stream, time, values, *others = entry
+        return Reading(stream, time, _without_nulls(values), *others)
+    if isinstance(entry, Mapping) and "refused" in entry:
+        return Refusal(*entry["refused"])
+    raise EdgeLstmError(
+        f"expected readings and refusals in the history, found {str(entry)[:60]}",
+        "run the later edge-lstm that wrote the state database",
+    )
+
+
+def _without_nulls(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}

@@ -1,0 +1,96 @@
+"""The tables of the state database in form 2, and which files are one."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import Sync
+
+FORM = 2  # of the tables, kept as user_version; release 0.1.0 wrote form 1, builds before it left 0
+PAGE_BYTES = 4096
+_CACHE_KIB = 512  # page cache; a page is seldom read twice
+
+# Tables have row ids where rows are long: a table without them stores rows over 1,002 bytes on pages of their own.
+# Short columns come before long ones: SQLite then finds them without reading the long ones.
+TABLES = (
+    "create table bundle (id text not null)",
+    # of the rows in `streams`; the description is empty for rows that 0.1.0 wrote
+    "create table layouts (id integer primary key, description text not null unique)",
+    """create table streams (
+        stream text primary key, layout integer not null, checksum integer not null, last_used integer not null,
+        row blob not null
+    )""",
+    "create table unsent (batch integer primary key, checksum integer not null, facts text, messages blob not null)",
+    "create table unacknowledged (message text primary key, batch integer not null) without rowid",
+    # one row a batch, until a chunk has its readings; time: of the commit, in seconds since 1970
+    """create table history (
+        batch integer primary key, count integer not null, time integer not null, checksum integer not null,
+        facts text, readings blob not null
+    )""",
+    # readings of one stream from several batches; stream null: a batch that was found damaged
+    """create table chunks (
+        id integer primary key, stream text, since integer not null, until integer not null, count integer not null,
+        size integer not null, time integer not null, checksum integer not null, readings blob not null
+    )""",
+    "create index chunks_by_stream on chunks (stream, until, count, size)",
+    "create table spans (since integer primary key, bundle text not null, rules text not null)",
+    "create table subscribed (filter text primary key) without rowid",
+    "create table service (key text primary key, value text not null) without rowid",
+    "create table poison (message blob not null, reason text not null, time integer not null)",
+    # what was found damaged; kind: row or unsent
+    """create table damaged (
+        id integer primary key, kind text not null, name text not null, time integer not null, content blob
+    )""",
+)
+
+
+def connect(path: Path, sync: Sync) -> tuple[sqlite3.Connection, int]:
+    """Open or make the file, and own it. Returns the form of its tables; FORM for an empty file, which gets them.
+
+    Raises sqlite3.DatabaseError if the file is damaged, EdgeLstmError if it is another program's or has a later form.
+    """
+    database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+    try:
+        database.execute("pragma locking_mode = exclusive")  # a second service gets an error
+        database.execute("pragma journal_mode = wal")
+        database.execute(f"pragma synchronous = {sync}")
+        database.execute(f"pragma cache_size = -{_CACHE_KIB}")
+        form = form_of(database, path)
+        if form is None:
+            with transaction(database):
+                for table in TABLES:
+                    database.execute(table)
+                database.execute(f"pragma user_version = {FORM}")
+            return database, FORM
+        (verdict,) = database.execute("pragma quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+    except (sqlite3.Error, EdgeLstmError):
+        database.close()
+        raise
+    return database, form
+
+
+def form_of(database: sqlite3.Connection, path: Path) -> int | None:
+    """The form of the tables, None in an empty file. Raises EdgeLstmError if they are not ours or of a later form."""
+    (form,) = database.execute("pragma user_version").fetchone()
+    tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+    if tables and "bundle" not in tables:
+        raise EdgeLstmError(
+            f"expected a state database at {path}, found one with other tables ({', '.join(tables[:3])})",
+            "name another path under state",
+        )
+    if form > FORM:
+        raise EdgeLstmError(
+            f"expected a state database of schema version {FORM} at {path}, found version {form}",
+            "run the later edge-lstm that wrote it, or name another path under state",
+        )
+    return int(form) if tables else None
+
+
+def transaction(database: sqlite3.Connection) -> sqlite3.Connection:
+    """A context: begins a transaction, commits it at the end, rolls it back on an exception."""
+    database.execute("begin immediate")
+    return database

@@ -1,0 +1,67 @@
+"""Spans of batches: which bundle stepped the readings, and by which rules."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import NamedTuple
+
+from edge_lstm.foundation.errors import EdgeLstmError
+
+_AFTER_ALL_BATCHES = 1 << 62  # later than any batch
+
+
+class SteppingRules(NamedTuple):
+    """How late and repeated readings are stepped (arguments of `Predictor`). A replay uses those of the service.
+
+    A database stores them by name. A field needs a default, which databases from before it have.
+    """
+
+    max_rewind: int = 0
+    window: int = 0
+    join_within_s: float | None = None
+
+
+class Span(NamedTuple):
+    """Batches from `since` to before `until`, and the last rules among them; None: a bundle that never ran."""
+
+    since: int = 0
+    until: int = _AFTER_ALL_BATCHES
+    rules: SteppingRules | None = None
+
+
+def rules_text(rules: SteppingRules) -> str:
+    """The rules as JSON, by name."""
+    return json.dumps(rules._asdict())
+
+
+def rules_of(text: str) -> SteppingRules:
+    """The rules of `rules_text`. Raises EdgeLstmError for a rule that this release does not have."""
+    found = json.loads(text)
+    if unknown := sorted(set(found) - set(SteppingRules._fields)):
+        raise EdgeLstmError(
+            f"expected stepping rules among {', '.join(SteppingRules._fields)}, found {', '.join(unknown)}",
+            "run the later edge-lstm that wrote the state database",
+        )
+    return SteppingRules(**found)
+
+
+def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: SteppingRules) -> None:
+    """Record that batches from `first` on are stepped by this bundle and these rules."""
+    last = database.execute("select bundle, rules from spans order by since desc limit 1").fetchone()
+    if last is None or last[0] != bundle or {**SteppingRules()._asdict(), **json.loads(last[1])} != rules._asdict():
+        database.execute("insert or replace into spans values (?, ?, ?)", (first, bundle, rules_text(rules)))
+
+
+def last_span(database: sqlite3.Connection, form: int, bundle: str) -> Span:
+    """The last time that the bundle ran, in a database of this form."""
+    since, until, rules = _AFTER_ALL_BATCHES, _AFTER_ALL_BATCHES, None
+    for begun, of_bundle, *stored in database.execute("select * from spans order by since desc"):
+        if of_bundle == bundle:
+            since = begun
+            rules = rules or (rules_of(*stored) if form > 1 else SteppingRules(*stored))
+        elif rules is None:
+            until = begun
+        else:
+            break
+    return Span() if rules is None else Span(since, until, rules)

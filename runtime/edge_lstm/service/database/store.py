@@ -1,0 +1,323 @@
+"""The state database of a service: states, history, unsent predictions and unacknowledged messages."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.hardware.boards import Sync
+from edge_lstm.messages.payloads import dump_json
+from edge_lstm.service.database.checksums import batch_checksum
+from edge_lstm.service.database.damage import is_another_file, move_file_aside, set_aside
+from edge_lstm.service.database.history import History, HistoryLimits
+from edge_lstm.service.database.migration import migrate
+from edge_lstm.service.database.packed_messages import pack, unpack
+from edge_lstm.service.database.readings_json import Record
+from edge_lstm.service.database.schema import FORM, PAGE_BYTES, connect, transaction
+from edge_lstm.service.database.service_values import BATCH, BEGUN, OWN_KEYS, RUNNING, read_values, write_values
+from edge_lstm.service.database.spans import SteppingRules, begin_span
+from edge_lstm.service.database.stream_rows import StreamRows
+from edge_lstm.service.outbox import Outgoing
+from edge_lstm.streaming.row_format import StoredRow
+
+log = logging.getLogger(__name__)
+
+_SHORT_LOG_PAGES = 256  # 1 MB of write-ahead log, on small disks
+_LOG_PAGES = 1000  # 4 MB on others: a checkpoint takes several fsyncs, and one commit in hundreds waits for it
+
+
+class StoreFullError(EdgeLstmError):
+    """The disk refuses a commit at present. Nothing was changed; the commit may be tried again."""
+
+
+_NO_RULES = SteppingRules()
+
+
+class Store:
+    """A database file that one service owns. A commit is on the disk when it returns (WAL, synchronous = full).
+
+    With sync = "normal" a commit is only in the kernel: a crash of the process loses nothing, a power cut the last
+    commits.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        bundle_id: str,
+        layout: str,
+        history: int | HistoryLimits = 0,
+        sync: Sync = "full",
+        rules: SteppingRules = _NO_RULES,
+    ) -> None:
+        """Open or make the database. `layout` describes the rows that it writes (`StreamTable.layout`).
+
+        `history`: how many readings are kept for a replay, at least, or all limits; `rules`: how they are stepped.
+
+        A file of an earlier form is copied and migrated, a damaged one is moved aside, and states of another bundle are
+        dropped; all three are logged. Raises EdgeLstmError if the file belongs to another program or a later
+        edge-lstm, if it cannot be opened, migrated or written, or if a running service uses it.
+        """
+        self._path = path
+        self._sync = sync
+        self._damaged_batches = 0
+        try:
+            self._database = self._open_or_replace()
+            with contextlib.ExitStack() as on_failure:  # a file that stays open cannot be opened again
+                on_failure.callback(self._database.close)
+                self._rows = StreamRows(self._database, layout)
+                self._read_values()
+                self._begin_run(bundle_id, rules)
+                self._preallocate_log()
+                limits = history if isinstance(history, HistoryLimits) else HistoryLimits(history)
+                self._history = History(self._database, limits)
+                on_failure.pop_all()
+        except (sqlite3.OperationalError, OSError) as error:
+            raise EdgeLstmError(
+                f"expected to open the state database at {path}, found: {error}", _hint(error)
+            ) from None
+
+    def _open_or_replace(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            if is_another_file(self._path):
+                raise EdgeLstmError(
+                    f"expected a state database at {self._path}, found: {error}", "name another path under state"
+                ) from None
+            move_file_aside(self._path, error)
+            return self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        """Raises sqlite3.DatabaseError if the file is damaged, EdgeLstmError if it is not ours."""
+        database, form = connect(self._path, self._sync)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(database.close)
+            if form < FORM:
+                migrate(database, self._path, form)
+            database.execute(f"pragma wal_autocheckpoint = {_SHORT_LOG_PAGES}")
+            on_failure.pop_all()
+        return database
+
+    def _read_values(self) -> None:
+        found = read_values(self._database)
+        self.ended_badly = found.pop(RUNNING, "") != ""
+        self._begun = found.get(BEGUN)
+        self._values = {key: value for key, value in found.items() if key not in OWN_KEYS}
+        # a file of form 1 has no such value
+        (last,) = self._database.execute(
+            "select max(batch) from (select batch from history union all select batch from unsent)"
+        ).fetchone()
+        self._batch = max(int(found.get(BATCH, 0)), last or 0)
+        self._rows.check(found)
+
+    def _begin_run(self, bundle_id: str, rules: SteppingRules) -> None:
+        """Record which bundle and rules step from now on. States of another bundle are dropped."""
+        found = self._database.execute("select id from bundle").fetchone()
+        if found is not None and found != (bundle_id,):
+            log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", found[0], bundle_id)
+        with self._transaction():
+            if found != (bundle_id,):  # unsent predictions name their bundle themselves
+                self._database.execute("delete from bundle")
+                self._database.execute("insert into bundle values (?)", (bundle_id,))
+                self._rows.delete_all()
+            self._rows.open_layouts()
+            begin_span(self._database, self._batch + 1, bundle_id, rules)
+            write_values(self._database, {**self._all_values(), RUNNING: "1"})
+
+    def _all_values(self) -> dict[str, str]:
+        return {**self._values, **self._rows.totals.values, BATCH: str(self._batch)}
+
+    def service_values(self) -> dict[str, str]:
+        """The values that earlier commits stored, by key."""
+        return dict(self._values)
+
+    @property
+    def begun(self) -> str | None:
+        """JSON of a batch that an earlier process began and never committed, as `begin` wrote it."""
+        return self._begun
+
+    @property
+    def damaged(self) -> int:
+        """How many rows and batches were found damaged since the start."""
+        return self._rows.damaged + self._damaged_batches
+
+    def subscribe(self, filters: Sequence[str]) -> list[str]:
+        """Record the topic filters of the session at the broker; returns the former ones that are not among them."""
+        known = [name for (name,) in self._database.execute("select filter from subscribed")]
+        new = [(name,) for name in filters if name not in known]
+        # a full disk: filters that are not recorded are not unsubscribed later
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._database.executemany("insert into subscribed values (?)", new)
+        return [name for name in known if name not in filters]
+
+    def load(self) -> tuple[int, list[tuple[int, list[Outgoing]]], list[str]]:
+        """The number of the last batch, the unsent messages by batch (oldest first), and the unacknowledged messages.
+
+        Each batch keeps its number, by which its messages are deleted after their confirmation. A damaged batch is set
+        aside and logged, and not among them.
+        """
+        unsent = list(self._database.execute("select batch, facts, checksum, messages from unsent order by batch"))
+        batches = []
+        for batch, facts, kept, content in unsent:
+            if isinstance(content, bytes) and batch_checksum(batch, facts, content) == kept:
+                batches.append((batch, list(unpack(content))))
+                continue
+            self._damaged_batches += 1
+            log.error("unsent predictions damaged, they are not published batch=%d", batch)
+            set_aside(self._database, "unsent", [(str(batch), content)], "delete from unsent where batch = ?")
+        unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
+        return self._batch, batches, unacknowledged
+
+    def row(self, stream: str) -> StoredRow | None:
+        """The committed row of the stream; None: a new stream, or a damaged row. Raises EdgeLstmError on damage
+        that SQLite finds."""
+        try:
+            return self._rows.read(stream)
+        except sqlite3.DatabaseError as error:
+            raise self._damaged("read", error) from None
+
+    def count(self) -> int:
+        """The number of streams."""
+        return self._rows.totals.rows
+
+    def begin(self, batch: int, messages: Sequence[str]) -> None:
+        """Record that a batch of these messages is being processed, until it is committed.
+
+        A crash of the process leaves the record, which the next one finds in `begun`. It does not wait for the disk.
+        """
+        facts = dump_json({"batch": batch, "messages": [*messages]})
+        self._database.execute("pragma synchronous = off")
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk: the commit reports it
+            write_values(self._database, {BEGUN: facts})
+            self._begun = facts
+        self._database.execute(f"pragma synchronous = {self._sync}")
+
+    def commit(
+        self,
+        batch: int,
+        rows: Iterable[tuple[str, bytes]],
+        outbox: Sequence[Outgoing],
+        confirmed: int,
+        unacknowledged: Iterable[str],
+        acknowledged: int,
+        readings: Sequence[Record] = (),
+        values: Mapping[str, str] | None = None,
+    ) -> None:
+        """Commit a batch in one transaction.
+
+        Stored: the rows of the streams that stepped (each stream once), the batch's outgoing and unacknowledged
+        messages, its readings and refusals, and values of the service by key. Deleted: the outgoing messages of all
+        batches up to `confirmed`, the unacknowledged messages of all batches up to `acknowledged`, and history beyond
+        its limits.
+
+        Raises StoreFullError if the disk refuses at present, EdgeLstmError if the file is damaged. Nothing is changed
+        then.
+        """
+        kept = {**self._values, **(values or {})}
+        try:
+            with self._transaction():
+                self._database.execute("delete from unsent where batch <= ?", (confirmed,))
+                self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
+                self._database.executemany(
+                    "insert or replace into unacknowledged values (?, ?)",
+                    ((message, batch) for message in unacknowledged),
+                )
+                totals = self._rows.write(list(rows))
+                self._write_batch(batch, outbox, readings, {**kept, **totals.values})
+                if self._begun is not None:
+                    self._database.execute("delete from service where key = ?", (BEGUN,))
+        except sqlite3.OperationalError as error:
+            self._history.rolled_back()
+            self._checkpoint()
+            raise StoreFullError(
+                f"expected to commit states to {self._path}, found: {error}",
+                "free some space; nothing is lost: the broker keeps messages that are not committed",
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise self._damaged("commit", error) from None
+        self._rows.totals, self._values, self._batch, self._begun = totals, kept, batch, None
+
+    def _write_batch(
+        self, batch: int, outbox: Sequence[Outgoing], readings: Sequence[Record], values: Mapping[str, str]
+    ) -> None:
+        """Write messages and readings, and the values beside one of them, or else on their own."""
+        text = dump_json(values)
+        facts: str | None = text
+        if self._history.limits.readings and readings:
+            self._history.append(batch, readings, text)
+            facts = None
+        if outbox:
+            content = pack(outbox)
+            stored = batch, batch_checksum(batch, facts, content), facts, content
+            self._database.execute("insert into unsent values (?, ?, ?, ?)", stored)
+            facts = None
+        if facts is not None:
+            write_values(self._database, {**values, BATCH: str(batch)})
+
+    def compact_history(self) -> None:
+        """A short piece of work that makes the history of one stream quick to find. Call it often."""
+        self._history.compact()
+
+    def _damaged(self, what: str, error: sqlite3.Error) -> EdgeLstmError:
+        return EdgeLstmError(
+            f"expected to {what} states at {self._path}, found: {error}",
+            "start the service again: it moves the damaged file aside; check the disk",
+        )
+
+    def _preallocate_log(self) -> None:
+        """Use a long write-ahead log if the disk has space, and make it long by a transaction that is rolled back.
+
+        A commit that makes the file longer also waits for the file system's journal. That takes several times as long,
+        and waits for the writes of other programs.
+        """
+        size = _LOG_PAGES * PAGE_BYTES
+        if shutil.disk_usage(self._path.parent).free < 8 * size:
+            return
+        self._checkpoint()  # so that the log can be shortened again in every case
+        try:
+            self._database.execute("begin immediate")
+            self._database.execute("insert into unsent values (-1, 0, null, zeroblob(?))", (size,))
+            taken = True
+        except sqlite3.OperationalError:  # a quota, or another program took the space
+            taken = False
+        if self._database.in_transaction:
+            self._database.execute("rollback")
+        if taken:
+            self._database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+        else:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Move the write-ahead log into the file, and truncate it: that can free space on a full disk."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._database.execute("pragma wal_checkpoint(truncate)")
+
+    def close(self, confirmed: int) -> None:
+        """Delete the outgoing messages of all batches up to `confirmed`, and close the file."""
+        try:
+            with self._transaction():
+                self._database.execute("delete from unsent where batch <= ?", (confirmed,))
+                self._database.execute("delete from service where key in (?, ?)", (RUNNING, BEGUN))
+                write_values(self._database, self._all_values())
+        except sqlite3.OperationalError as error:  # a full disk: sent again at the next start, which QoS 1 allows
+            log.warning("confirmed predictions stay in the outbox error=%s", error)
+        self._database.close()
+
+    def _transaction(self) -> sqlite3.Connection:
+        return transaction(self._database)
+
+
+def _hint(error: Exception) -> str:
+    """The hint for a file that cannot be opened."""
+    if "locked" in str(error):
+        return "end the other service that uses it, or name another path under state"
+    if "full" in str(error):
+        return "free some space on its disk, or name another path under state"
+    return "check that its folder exists and that the service may write to it, or name another path under state"

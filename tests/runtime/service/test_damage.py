@@ -1,0 +1,164 @@
+"""Damaged rows, batches and readings of a state database: said, set aside, and never used."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_lstm.service.database.store import Store
+
+CHANGED = "streams were lost or changed outside of a commit, lost ones start cold expected=3"
+LAYOUT = "current.time <f8\n"
+
+
+def stored(folder: Path) -> Store:
+    """A stopped service's database with three streams and two unsent batches, opened again by the caller."""
+    store = open_store(folder)
+    store.commit(1, [("a", b"row of a"), ("b", b"row of b"), ("c", b"row of c")], [("out/a", b"1")], 0, [], 0)
+    store.commit(2, [("a", b"next of a")], [("out/a", b"2")], 0, [], 0)
+    store.close(0)
+    return store
+
+
+def open_store(folder: Path) -> Store:
+    return Store(folder / "state.db", "bundle-1", LAYOUT)
+
+
+def change(folder: Path, statement: str) -> None:
+    """Change the file as a faulty disk or another program does."""
+    with sqlite3.connect(folder / "state.db") as database:
+        database.execute(statement)
+    database.close()
+
+
+def damaged(folder: Path) -> list[tuple[str, str, bytes]]:
+    with sqlite3.connect(folder / "state.db") as database:
+        found = list(database.execute("select kind, name, content from damaged order by id"))
+    database.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "row = x'726F77206F662062'",  # the row of another stream
+        "row = x'6E657874206F662062'",  # one bit
+        "row = x'6E657874206F66'",
+        "row = 7",
+        "layout = 9",
+        "checksum = checksum + 1",
+    ],
+)
+def test_a_damaged_row_is_set_aside_and_its_stream_starts_cold(
+    changed: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored(tmp_path)
+    change(tmp_path, f"update streams set {changed} where stream = 'a'")
+    store = open_store(tmp_path)
+    assert (store.row("a"), store.row("b"), store.damaged) == (None, (b"row of b", LAYOUT), 1)
+    assert "row of a stream damaged, it starts cold stream=a" in caplog.text
+    assert (store.row("a"), store.count(), store.damaged) == (None, 2, 1)
+    store.commit(3, [("a", b"new")], [], 0, [], 0)
+    assert store.row("a") == (b"new", LAYOUT)
+    store.close(0)
+    ((kind, name, content),) = damaged(tmp_path)
+    assert (kind, name) == ("row", "a")
+    assert content in (b"next of a", b"row of b", b"next of b", b"next of", 7)
+    caplog.clear()
+    again = open_store(tmp_path)
+    assert (again.count(), again.damaged, caplog.text) == (3, 0, "")
+
+
+def test_one_changed_bit_in_the_file_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stored(tmp_path)
+    path = tmp_path / "state.db"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"row of c")] ^= 4
+    path.write_bytes(content)
+    store = open_store(tmp_path)
+    assert store.row("c") is None
+    assert "it starts cold stream=c" in caplog.text
+    store.close(0)
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost", "others", "said"),
+    [
+        ("delete from streams where stream = 'b'", "b", "ac", CHANGED),
+        ("update streams set row = x'00', checksum = 1 where stream = 'c'", "c", "ab", CHANGED),
+        ("update streams set row = x'00' where stream = 'c'", "c", "ab", "it starts cold stream=c"),
+        ("update streams set stream = 'd' where stream = 'a'", "a", "bc", "it starts cold stream=d"),
+        ("insert into streams select 'd', layout, checksum, 0, row from streams limit 1", "d", "abc", CHANGED),
+    ],
+)
+def test_a_row_changed_outside_of_a_commit_is_found_at_open(
+    statement: str, lost: str, others: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored(tmp_path)
+    change(tmp_path, statement)
+    store = open_store(tmp_path)
+    assert said in caplog.text
+    assert [name for name in "abcd" if store.row(name)] == list(others)
+    assert store.row(lost) is None
+    store.close(0)
+    caplog.clear()
+    open_store(tmp_path).close(0)
+    assert caplog.text == ""
+
+
+def test_totals_are_right_after_many_commits_and_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store(tmp_path)
+    for batch in range(1, 60):
+        rows = [(f"s{(batch * step) % 23}", b"%d" % (batch + step)) for step in range(batch % 7)]
+        store.commit(batch, list(dict(rows).items()), [("t", b"p")] if batch % 3 else [], batch - 1, [], 0)
+    count, totals = store.count(), store._rows.totals
+    store._database.close()  # as the kernel does for a dead process
+    again = open_store(tmp_path)
+    assert (again.count(), again._rows.totals, again.load()[0]) == (count, totals, 59)
+    assert count == len({f"s{(batch * step) % 23}" for batch in range(1, 60) for step in range(batch % 7)})
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("changed", ["messages = x'00'", "messages = x''", "checksum = 5", "facts = '{}'"])
+def test_a_damaged_unsent_batch_is_set_aside_and_not_published(
+    changed: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored(tmp_path)
+    change(tmp_path, f"update unsent set {changed} where batch = 1")
+    store = open_store(tmp_path)
+    assert store.load()[:2] == (2, [(2, [("out/a", b"2")])])
+    assert "unsent predictions damaged, they are not published batch=1" in caplog.text
+    assert (store.damaged, store.load()[:2]) == (1, (2, [(2, [("out/a", b"2")])]))
+    store.close(0)
+    assert [found[:2] for found in damaged(tmp_path)] == [("unsent", "1")]
+
+
+def test_damaged_content_is_kept_within_a_bound(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [(f"s{number}", b"row") for number in range(150)], [], 0, [], 0)
+    store.close(0)
+    change(tmp_path, "update streams set row = x'00'")
+    store = open_store(tmp_path)
+    assert [store.row(f"s{number}") for number in range(150)] == [None] * 150
+    assert store.damaged == 150
+    store.close(0)
+    assert [name for _, name, _ in damaged(tmp_path)] == [f"s{number}" for number in range(50, 150)]
+
+
+def test_a_damaged_row_on_a_full_disk_is_not_used_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored(tmp_path)
+    change(tmp_path, "update streams set row = x'00' where stream = 'a'")
+    store = open_store(tmp_path)
+    refuse: Callable[..., bool] = lambda *facts: False  # noqa: E731
+    monkeypatch.setattr("edge_lstm.service.database.stream_rows.set_aside", refuse)
+    assert store.row("a") is None
+    store.commit(3, [("a", b"new")], [], 0, [], 0)
+    store.close(0)
+    caplog.clear()
+    assert open_store(tmp_path).row("a") == (b"new", LAYOUT)
+    assert caplog.text == ""
