@@ -101,5 +101,7 @@ def init(
             else "no column of times"
         )
         click.echo(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers", err=True)
+        for sentence in found.kinds.sentences():
+            click.echo(sentence, err=True)
     click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
     click.echo(f"next: check the lines marked <-, then run edge-lstm train {output / f'{name}.toml'}", err=True)

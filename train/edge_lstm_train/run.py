@@ -270,10 +270,12 @@ def _settings(run: Run) -> Facts:
     model, section = recipe.model, recipe.fit
     method = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
     choices = [] if run.baselines is None else run.baselines.ridge
+    targets = dataset.contract.targets
+    quantiles = {name for target in targets for name in dataset.contract.output_names_of(target)[1:]}
     ridge = "; ".join(
         f"{output_label(target, horizon)}: {choice}"
-        for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
-        if target in dataset.contract.targets
+        for (target, horizon), choice in zip(dataset.contract.network_outputs, choices, strict=bool(choices))
+        if target not in quantiles
     )
     return Facts(
         {

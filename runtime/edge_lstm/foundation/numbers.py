@@ -12,9 +12,19 @@ import numpy as np
 from edge_lstm.foundation.arrays import Floats
 
 FLOAT32_MAX = 3.4028234663852886e38  # the largest float32
-_SWITCHES = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
+_SWITCHED_ON = ("on", "true", "open", "yes", "enabled", "active", "running")
+_SWITCHED_OFF = ("off", "false", "closed", "no", "disabled", "inactive", "stopped")
+_GERMAN_ON, _GERMAN_OFF = (
+    ("ein", "an", "ja", "wahr", "offen", "aktiv"),
+    ("aus", "nein", "falsch", "geschlossen", "inaktiv"),
+)
+_FRENCH_ON, _FRENCH_OFF = ("oui", "vrai", "ouvert"), ("non", "faux", "fermé")
+SWITCHES: Mapping[str, float] = {
+    **dict.fromkeys((*_SWITCHED_ON, *_GERMAN_ON, *_FRENCH_ON), 1.0),
+    **dict.fromkeys((*_SWITCHED_OFF, *_GERMAN_OFF, *_FRENCH_OFF), 0.0),
+}
 _MISSING = ("", "nan", "null", "none", "unavailable", "unknown", "err", "error", "n/a", "na", "-", "--")
-WORD_VALUES: Mapping[str, float] = {**_SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
+WORD_VALUES: Mapping[str, float] = {**SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
 
 # between these magnitudes orjson and Python both write a number without exponent
 _NO_EXPONENT_FROM, _NO_EXPONENT_BELOW = 1e-3, 1e12

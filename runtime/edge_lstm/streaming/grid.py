@@ -8,8 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.angles import position, sine_and_cosine
+from edge_lstm.streaming.counters import Counters, counter_columns
 from edge_lstm.streaming.joining import ABSENT
 from edge_lstm.streaming.stream_table import StreamTable
+
+_OPPOSED = 1e-9  # length of a mean direction that is none: readings from all sides cancel
 
 
 class Taken(NamedTuple):
@@ -33,7 +37,14 @@ class Grid:
         assert contract.sampling.max_gap_s is not None
         self._interval_s = contract.sampling.interval_s
         self._max_gap_s = contract.sampling.max_gap_s
-        self._aggregates = [feature.aggregate for feature in contract.features]
+        self._aggregates = ["sum" if feature.counter else feature.aggregate for feature in contract.features]
+        circles = [index for index, feature in enumerate(contract.features) if feature.period is not None]
+        self._circles = {
+            column: (place, float(contract.features[column].period or 0.0))
+            for place, column in enumerate(circles)
+            if self._aggregates[column] == "mean"
+        }
+        self._counted, self._counters = counter_columns(contract), Counters.of(contract)
         self._categorical = [bool(feature.categories) for feature in contract.features]
         self._table = table
 
@@ -82,6 +93,9 @@ class Grid:
         number = math.floor(time / self._interval_s)
         begun = float(open_interval["interval"])
         closed: list[tuple[float, list[float]]] = []
+        if self._counters:
+            gap = math.isnan(begun) or (number - begun) * self._interval_s > self._max_gap_s
+            values = self._increases(open_interval, values, gap)
         if not math.isnan(begun) and number > begun:
             closed.append(((begun + 1) * self._interval_s, self._sample(open_interval)))
             if (number - begun) * self._interval_s <= self._max_gap_s:
@@ -89,6 +103,8 @@ class Grid:
                 closed += [((skipped + 1) * self._interval_s, empty) for skipped in range(int(begun) + 1, number)]
         if math.isnan(begun) or number > begun:
             open_interval["interval"], open_interval["count"], open_interval["value"] = number, 0, 0.0
+            if self._circles:
+                open_interval["cosine"] = 0.0
         open_interval["newest"] = np.fmax(open_interval["newest"], time)
         for column, value in enumerate(values):
             if math.isfinite(value):
@@ -100,7 +116,25 @@ class Grid:
         open_interval = self._table.open_interval[slot]
         return (float(open_interval["interval"]) + 1) * self._interval_s, self._sample(open_interval)
 
+    def _increases(self, open_interval: np.void, values: list[float], gap: bool) -> list[float]:
+        """The values with the increases since the reading before in place of counters."""
+        assert self._counters is not None  # the caller checks it
+        columns, values = self._counted, list(values)
+        readings = np.array([[values[column] for column in columns]])
+        found, memory = self._counters.increases(open_interval["counted"][None], readings, np.array([gap]))
+        open_interval["counted"] = memory[0]
+        for column, increase in zip(columns, found[0].tolist(), strict=True):
+            values[column] = increase
+        return values
+
     def _aggregate(self, open_interval: np.void, column: int, value: float) -> None:
+        if column in self._circles:
+            place, period = self._circles[column]
+            sine, cosine = sine_and_cosine(np.array(value % period), period)
+            open_interval["value"][column] += sine
+            open_interval["cosine"][place] += cosine
+            open_interval["count"][column] += 1
+            return
         so_far, count, how = open_interval["value"][column], open_interval["count"][column], self._aggregates[column]
         if not count or how == "last" or self._categorical[column]:
             open_interval["value"][column] = value
@@ -123,4 +157,8 @@ class Grid:
         ):
             mean = how == "mean" and not label
             sample.append(math.nan if not count else value / count if mean else value)
+        for column, (place, period) in self._circles.items():
+            sine, cosine = open_interval["value"][column], open_interval["cosine"][place]
+            opposed = math.hypot(sine, cosine) <= _OPPOSED * max(1, open_interval["count"][column])
+            sample[column] = math.nan if opposed else float(position(sine, cosine, period))
         return sample

@@ -110,7 +110,7 @@ class Joiner:
         for index, value in enumerate(part):
             if value == ABSENT or time < times[index]:  # False for NaN: a value without a known time
                 continue
-            kept = np.float32(math.inf if math.isnan(value) else value)
+            kept = waiting.dtype.type(math.inf if math.isnan(value) else value)
             is_used |= not (time == times[index] and kept == waiting[index])
             waiting[index], times[index] = kept, time
         return is_used

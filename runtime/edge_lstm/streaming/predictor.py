@@ -15,6 +15,7 @@ from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
 from edge_lstm.foundation.arguments import described, flag_argument, number_argument, quoted, whole_number
 from edge_lstm.foundation.arrays import Floats, Records, Slots
@@ -102,6 +103,7 @@ class Predictor:
         self._checks: ReadingChecks | None = None  # made at the first `feed`; a service uses `feed_columns`
         self._sampler = Sampler(contract, self.table, join_within_s, self.watch)
         self._features = Features(contract)
+        self._published = PublishedOutputs(contract)
         self._decider = decider(contract)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
@@ -425,13 +427,14 @@ class Predictor:
         current = table.current
         values = self._features.conditioned(samples.values)
         features = self._features.vectors(current, slots, one.times, samples.since, values, samples.missing)
-        raw, following = self._step(rows, features)  # (n, outputs)
+        raw, following = self._step(rows, features)  # (n, network outputs)
         bounded = _surely_bounded(raw, following)
         if not bounded:
             raw = self._restart_runaway(slots, features, raw)
         counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
         current["step"][rows], current["warm_steps"][rows] = counts
-        decisions = self._decider(current, table.calibration, slots, values, samples.missing, raw)
+        outputs = self._published(raw) if self._published else raw
+        decisions = self._decider(current, table.calibration, slots, values, samples.missing, outputs)
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
         steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decisions)

@@ -1,4 +1,4 @@
-"""Readings to samples in rounds; holds missing values, and restarts states after gaps.
+"""Readings to samples in rounds; counts, holds missing values, and restarts states after gaps.
 
 A round holds at most one sample of each stream, as arrays. One reading and a thousand take the same path.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.foundation.times import format_time
 from edge_lstm.streaming.bounds import squares_below
+from edge_lstm.streaming.counters import Counters, counter_columns, value_type
 from edge_lstm.streaming.grid import Grid
 from edge_lstm.streaming.joining import ABSENT, Joiner
 from edge_lstm.streaming.reading import Reading
@@ -39,7 +40,7 @@ class Round(NamedTuple):
     rows: Slots | slice  # the slots as an index of the table's columns, see `rows_of`
     times: Doubles  # (n,): seconds since 1970
     ids: NDArray[np.uint64]  # (n,): from the device's sequence number; 0: the time identifies the sample
-    given: Floats  # (n, features)
+    given: NDArray[Any]  # (n, features): float32, or float64 where the contract has counters, as they were read
     revisions: NDArray[np.uint64]  # (n,): how many predictions the sample had before
     sequences: Sequences | None = None  # None: no reading has one, or the table keeps none
 
@@ -66,7 +67,7 @@ class _SampleList(NamedTuple):
     slots: Sequence[int]
     times: Sequence[float]
     ids: Sequence[int]
-    given: Floats  # (n, features)
+    given: NDArray[Any]  # (n, features)
     sequences: Sequences | None = None
 
 
@@ -97,6 +98,9 @@ class Sampler:
         self._is_measurement = {name: test for name, test in tests.items() if test is not None}
         self._max_gap_s = contract.sampling.max_gap_s or math.inf
         self._table = table
+        self._value_type = value_type(contract)
+        self._counted = counter_columns(contract)
+        self._counters = None if contract.sampling.grid else Counters.of(contract)  # a grid counts by itself
         self._watch = watch or StreamWatch(contract.sampling)
         self._grid = Grid(contract, table) if contract.sampling.grid else None
         self._joiner = Joiner(contract, table, join_within_s)
@@ -188,7 +192,7 @@ class Sampler:
         """The samples of the readings, in their order."""
         names, slot_of = self._names, self._table.slot
         if not readings:
-            return _SampleList([], [], [], [], np.zeros((0, len(names)), np.float32))
+            return _SampleList([], [], [], [], np.zeros((0, len(names)), self._value_type))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
         streams, times, values, sequences, partials, _, arrived = zip(*readings, strict=True)
@@ -196,7 +200,7 @@ class Sampler:
         if self._grid is not None or any(partials) or self._joins(slots):
             return self._joined(slots, readings)
         ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]  # every reading is a sample
-        given = np.empty((len(readings), len(names)), np.float32)
+        given = np.empty((len(readings), len(names)), self._value_type)
         for column, name in enumerate(names):
             given[:, column] = [one.get(name, math.nan) for one in values]
         numbered = None
@@ -217,7 +221,7 @@ class Sampler:
                 moments.append(moment)
                 rows.append(sample)
                 texts.append(reading.sequence if is_own else None)
-        given = np.array(rows, np.float32).reshape(-1, len(self._names))
+        given = np.array(rows, self._value_type).reshape(-1, len(self._names))
         ids = [0 if text is None else sequence_id(text) for text in texts]
         numbered = None
         if self._table.seen.shape[1] and any(ids):
@@ -264,7 +268,7 @@ class Sampler:
         """The key and number of one reading with a sequence."""
         assert reading.sequence is not None
         row = self._joiner.row(reading.values)
-        given = np.array([row if reading.partial else _without_absent(row)], np.float32)
+        given = np.array([row if reading.partial else _without_absent(row)], self._value_type)
         ids, times = np.array([sequence_id(reading.sequence)], np.uint64), np.array([reading.time])
         return sequences_of([reading.sequence], ids, times, given, [reading.arrived])
 
@@ -319,7 +323,7 @@ class Sampler:
             columns = (slots[gap].tolist(), steps, one.times[gap].tolist(), since[gap].tolist())
             for slot, step, time, silence in zip(*columns, strict=True):
                 self._watch.restarted(self._table.name(slot), step, time, silence)
-        given = one.given
+        given = self._increases(one, gap) if self._counters else one.given
         complete = squares_below(given, self._least_limit_squared)  # the usual case
         missing = np.zeros(given.shape, np.bool_) if complete else ~(np.abs(given) <= self._limits)
         values = given
@@ -329,6 +333,18 @@ class Sampler:
         current["held"][rows] = values
         current["time"][rows] = one.times
         return Samples(values, missing, since, gap)
+
+    def _increases(self, one: Round, gap: Flags) -> Floats:
+        """The samples (n, features) with increases in place of counters, which are updated in the table."""
+        assert self._counters is not None  # the caller checks it
+        columns, current = self._counted, self._table.current
+        forget = gap | np.isnan(current["time"][one.rows])
+        readings = one.given[:, columns]
+        found, memory = self._counters.increases(current["counted"][one.slots], readings, forget)
+        current["counted"][one.slots] = memory
+        given = one.given.astype(np.float32)
+        given[:, columns] = found
+        return given
 
 
 def _measurement_test(feature: Feature) -> Callable[[float], bool] | None:

@@ -88,7 +88,9 @@ def _number(text: str | None) -> int:
 
 def _of_values(given: Floats) -> Keys:
     """64 bits for the values (n, features) of each reading."""
-    bits = np.where(np.isnan(given), np.float32(np.nan), given).view(np.uint32).astype(np.uint64)
+    whole = given.dtype == np.float64  # of a contract with counters
+    bare = np.where(np.isnan(given), given.dtype.type(np.nan), given)
+    bits = bare.view(np.uint64) if whole else bare.view(np.uint32).astype(np.uint64)
     places = np.arange(1, given.shape[1] + 1, dtype=np.uint64) << np.uint64(32)
     found: Keys = _mixed(bits + places).sum(axis=1, dtype=np.uint64)
     return found

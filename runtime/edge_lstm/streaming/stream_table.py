@@ -223,7 +223,7 @@ class StreamTable:
         slots: Slots,
         times: Doubles,
         ids: NDArray[np.uint64],
-        given: Floats,
+        given: NDArray[Any],
         revisions: NDArray[np.uint64],
     ) -> None:
         """Append a sample of each slot (n,) to its trail, before the slots step."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from edge_lstm import Bundle, Predictor, Reading
-from edge_lstm.bundle.contract import Sampling
+from edge_lstm.bundle.contract import Feature, Sampling
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.service.database.spans import SteppingRules
@@ -85,6 +85,14 @@ def test_train_without_torch_names_the_extra_to_install(arguments: tuple[str, ..
     done = edge_lstm(*arguments, code=1)
     assert done.stderr.startswith("error: torch is not installed here\nhint: run pip install 'edge-lstm[train")
     assert done.stdout == ""
+
+
+def test_inspect_says_what_is_a_circle_and_what_counts(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+    features = [Feature("wind", "degree", period=360.0), Feature("energy", "kWh", counter=True)]
+    contract = contract_of(random_network(), features=features, targets=["energy"], clock=[])
+    make_bundle(tmp_path / "mast.elstm", random_network(inputs=3), contract)
+    shown = edge_lstm("inspect", tmp_path / "mast.elstm").stdout
+    assert "as        wind: on a circle of 360, energy: the reading of a counter\n" in shown
 
 
 def test_inspect_shows_a_data_sheet_or_json(bundle_path: Path) -> None:

@@ -6,6 +6,7 @@ They hold only what was found in the recording or is required. `train` writes ou
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import printable
 from edge_lstm.foundation.times import format_time
 from edge_lstm.recordings.columns import TimeColumns
+from edge_lstm_train.recipe.column_kinds import how_often, switch_words
 from edge_lstm_train.recipe.survey import Survey
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value
 
@@ -157,11 +159,12 @@ def relative(path: Path, folder: Path) -> str:
 def _target_column(task: Task, survey: Survey, target: str | None) -> str | None:
     """The column of the task's target; None for an anomaly without known truth."""
     classes = {**survey.texts, **survey.whole}
+    numbers = [name for name in survey.numbers if name not in survey.kinds.counters] or survey.numbers
     fitting = {
-        "forecast": [name for name in survey.numbers if name not in survey.whole] or survey.numbers,
+        "forecast": [name for name in numbers if name not in survey.whole] or numbers,
         "anomaly": list(survey.whole),
         "classify": list(classes),
-        "regress": survey.numbers,
+        "regress": numbers,
     }[task]
     if target is not None:
         if target not in (survey.numbers if task in ("forecast", "regress") else fitting):
@@ -248,9 +251,13 @@ def _times(times: TimeColumns) -> Iterator[str]:
 
 def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     labels = _label_names(task, survey, target)
+    kinds = survey.kinds
     for name in survey.numbers:
         if name not in labels:
             yield ""
+            if name in kinds.circles or name in kinds.counters:
+                yield from _kind(survey, name)
+                continue
             if name in survey.whole:
                 few = ", ".join(survey.whole[name][:3])
                 yield f"# <- its values are {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
@@ -264,7 +271,13 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         if name not in labels:
             yield ""
             yield f"[features.{toml_key(name)}]"
-            yield f"categories = {toml_value(texts)}"
+            if words := switch_words(texts):
+                yield f"# a switch: {', '.join(f'{text} is {value:g}' for text, value in words.items())}"
+            else:
+                yield f"categories = {toml_value(texts)}"
+    if kinds.row_numbers:
+        yield ""
+        yield f"# left out, they rise in equal steps, as row numbers do: {', '.join(kinds.row_numbers)}"
     constants = [name for name in survey.constants if name not in labels]
     if constants:
         yield ""
@@ -272,6 +285,26 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     if survey.others:
         yield ""
         yield f"# left out, neither numbers nor a few repeated texts: {', '.join(survey.others)}"
+
+
+def _kind(survey: Survey, name: str) -> Iterator[str]:
+    """The section of an angle or of a counter."""
+    circles, counters = survey.kinds.circles, survey.kinds.counters
+    if name in counters:
+        falls = counters[name]
+        times = f"and fell back to 0 {how_often(falls)}" if falls else "and never falls"
+        yield f"# <- it only grows {times}: a counter; the model sees and forecasts its increase since the last row"
+        yield f"[features.{toml_key(name)}]"
+        yield '# unit = "..."  # for reports and messages'
+        yield "counter = true"
+        return
+    period = circles[name]
+    yield f"[features.{toml_key(name)}]"
+    unit = {360.0: "degree", 2 * math.pi: "radian", 400.0: "gon"}.get(period)
+    yield f"unit = {json.dumps(unit)}" if unit else '# unit = "..."  # for reports and messages'
+    yield "circular = true  # <- a circle: its end and its begin are neighbours, and sine and cosine are the inputs"
+    if unit is None:
+        yield f"period = {period:g}"
 
 
 def _labels(task: Task, survey: Survey, target: str | None) -> Iterator[str]:

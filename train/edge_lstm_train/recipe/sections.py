@@ -8,7 +8,8 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Literal
 
-from edge_lstm.bundle.contract import Aggregate, Alarm, Decision, derived_fault
+from edge_lstm.bundle.contract import Alarm, Decision
+from edge_lstm.bundle.feature import PERIODS, Aggregate, derived_fault, kind_faults
 from edge_lstm.bundle.network import Cell
 from edge_lstm.foundation.config import key
 from edge_lstm.foundation.local_times import zone_named
@@ -115,7 +116,7 @@ class FeatureSection:
     """One measured input."""
 
     column: str | None = key(None, doc="column of the recording; none: the feature's name")
-    unit: str = key("", doc="physical unit, for display only")
+    unit: str = key("", doc="physical unit, for display; of a circle, it also gives the period")
     mask: bool = key(False, doc="true: a second input is 1 where the value is missing")
     level: bool = key(True, doc="true: the layers see the value itself; false: they see only its derived inputs")
     derived: list[str] = key(
@@ -133,14 +134,51 @@ class FeatureSection:
     sentinels: list[float] = key([], doc="numbers that mean a missing value")
     least: float | None = key(None, doc="a smaller value is missing")
     most: float | None = key(None, doc="a larger value is missing")
+    circular: bool = key(
+        False, doc="true: an angle or another position on a circle; the inputs are its sine and its cosine"
+    )
+    period: float | None = key(
+        None, doc="length of the circle; none: 360 for the unit degree, 2 pi for radian", least=1e-6, most=1e9
+    )
+    counter: bool = key(
+        False, doc="true: the column counts up, like a meter; the value is the increase since the last reading"
+    )
+    modulus: float | None = key(
+        None,
+        doc="number at which the counter starts again at 0; none: 16 and 32 bits are recognized",
+        least=1e-6,
+        most=1e18,
+    )
+
+    @property
+    def circle(self) -> float | None:
+        """The length of the circle that the values are on; None: they are on none."""
+        if not self.circular:
+            return None
+        return self.period if self.period is not None else PERIODS.get(self.unit.strip().lower())
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from _quantity_faults(self)
+        yield from kind_faults(self)
+        yield from self._circle_faults()
         for text in self.derived:
             if (fault := derived_fault(text)) is not None:
                 yield "derived", fault
         if self.categories and (self.derived or self.mirrored_by):
             yield "categories", "expected no derived or mirrored_by beside them: those are for numbers"
+
+    def _circle_faults(self) -> Iterator[tuple[str, str]]:
+        if not self.circular:
+            if self.period is not None:
+                yield "period", "expected circular = true beside it"
+        elif self.circle is None:
+            found = f'the unit "{self.unit}"' if self.unit else "no unit"
+            yield (
+                "period",
+                f'missing (the length of the circle where the unit is not "degree" or "radian", found {found})',
+            )
+        elif not self.level:
+            yield "level", "expected true for a circle: its sine and cosine are all that the layers see of it"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.local_zone import in_local_zone
 from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
+from edge_lstm_train.recipe.column_kinds import ColumnKinds, column_kinds
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
 _MOST_STREAMS = 1000
@@ -49,6 +50,7 @@ class Survey:
     others: list[str] = field(default_factory=list)  # all other columns
     drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # columns -> level before and after
     notes: Sequence[str] = ()  # what a user has to know or to check about the times
+    kinds: ColumnKinds = field(default_factory=ColumnKinds)  # angles, counters and row numbers
 
 
 def survey(
@@ -89,22 +91,25 @@ def survey(
     constants = [name for name, column in values.items() if not _is_changing(column[early])]
     zoned = in_local_zone(path, Columns({}, times, stream_column, layout=layout))
     times, split = zoned.times, zoned.recording
+    kinds = column_kinds({name: values[name] for name in values if name != stream_column}, split.times, split.stream_of)
+    plain = [name for name in numbers if name not in kinds.row_numbers and name != stream_column]
     drifting = {name: levels for name, column in values.items() if (levels := _drift(column, split))}
     return Survey(
         rows=len(recording),
         times=None if found.times is None else times,
         stream_column=stream_column,
         streams=len(split.streams),
-        numbers=[name for name in numbers if name not in constants and name != stream_column],
-        constants=[name for name in constants if name != stream_column],
+        numbers=[name for name in plain if name not in constants],
+        constants=[name for name in plain if name in constants],
         texts={name: few for name, few in texts.items() if name != stream_column},
-        whole={name: few for name, few in whole.items() if name != stream_column},
+        whole={name: few for name, few in whole.items() if name in plain and name not in kinds.circles},
         interval_s=None if found.times is None else _usual_interval_s(split),
         days=0.0 if found.times is None else float(split.times.max() - split.times.min()) / _DAY_S,
         words=words,
         header=list(header),
         others=[name for name in others if name not in texts and name != stream_column],
-        drifting={name: levels for name, levels in drifting.items() if name not in whole and name != stream_column},
+        drifting={name: levels for name, levels in drifting.items() if name in plain and name not in whole},
+        kinds=kinds,
         notes=list(dict.fromkeys([*found.notes, *together.notes, *zoned.notes])),
     )
 
