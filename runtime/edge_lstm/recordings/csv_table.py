@@ -1,0 +1,330 @@
+"""A CSV file as a table; what stands around the readings is left out and counted: titles, units, footers, torn rows."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, islice, pairwise
+from pathlib import Path
+
+from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import printable
+from edge_lstm.recordings.preamble import SAMPLE, SPACES, is_reading, preamble
+from edge_lstm.recordings.tables import Block, Layout, distinct_names
+from edge_lstm.recordings.text_file import DAMAGE, TextFile
+
+_BLOCK = 2048  # rows; with larger blocks, garbage collection costs more than they save
+_MOST_FOOTER = 20  # rows
+_FEWEST_ROW_NAMES = 8  # numbers that count from anywhere
+_LINES_HINT = (
+    'fix or remove that row; for lines above the header: skip_lines = N, for comments: comment = "#", under '
+    "[recording] (init, replay and simulate: --skip-lines N, --comment '#')"
+)
+_COUNTERS = ("", "#", "no", "no.", "nr", "nr.", "n", "id", "row", "rn", "record", "index", "count", "sample", "seq")
+Row = tuple[int, list[str]]  # line in the file, cells
+Part = tuple[list[int], list[tuple[str, ...]]]  # lines, and cells by column
+
+
+class CsvTable:
+    """A CSV file; its rows are read when they are requested."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        """Raises EdgeLstmError where the file cannot be read, or holds no header and rows."""
+        self.source = str(path)
+        self.notes: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self._path, self._layout = path, layout
+        lines = self._first_lines()
+        self.preamble = preamble(
+            lines, layout.separator, layout.header, layout.skip_lines, layout.comment, layout.units_row
+        )
+        found = self.preamble
+        sample = found.sample
+        head = [cell.strip() for cell in found.header]
+        if not sample or not head:
+            what = "only a header" if head else "nothing"
+            raise EdgeLstmError(
+                f"{path}: expected a header row and rows of readings, found {what}", "record some readings first"
+            )
+        self._trailing = False
+        names = self._named(head, sample)
+        self._header_rows = [list(row) for row in (found.header, *found.between)] if found.has_header else []
+        self.header = distinct_names(names)
+        shift = len(names) - len(head) if names[0] == "" and head[0] != "" else 0
+        units = dict(zip(self.header[shift:], found.units, strict=False))
+        self.units = {name: unit for name, unit in units.items() if name and unit}
+
+    def blocks(self, columns: Sequence[int], size: int = _BLOCK) -> Iterator[Block]:
+        """The rows of these columns in order; raises EdgeLstmError that names the row."""
+        self.notes, self.left_out = [], Counter()
+        held: Part | None = None  # the last rows may be a footer
+        with self._opened() as file:
+            for part in self._parts(file, size):
+                if held is None:
+                    held = part
+                elif len(part[0]) == size:
+                    yield self._block(held, columns)
+                    held = part
+                else:
+                    held = held[0] + part[0], [before + after for before, after in zip(held[1], part[1], strict=True)]
+            if held is not None:
+                yield self._block(self._without_end(file, held), columns)
+
+    def _parts(self, file: TextFile, size: int) -> Iterator[Part]:
+        """Rows of the right width, `size` at a time."""
+        width = len(self.header)
+        places: list[int] = []
+        rows: list[list[str]] = []
+        wrong: list[Row] = []  # rows of another width: a footer, if no other row follows
+        some = False
+        for place, row in self._records(file):
+            if len(row) != width:
+                fitted = self._fitted(row)
+                if fitted is None:
+                    if not self._is_damaged(place, row):
+                        wrong.append((place, row))
+                        wrong = self._without_comments(wrong) if len(wrong) > _MOST_FOOTER else wrong
+                    continue
+                row = fitted
+            if wrong:
+                wrong = self._without_comments(wrong)
+            places.append(place)
+            rows.append(row)
+            if len(rows) == size:
+                yield self._part(file, places, rows)
+                places, rows, some = [], [], True
+        if wrong and not (rows or some):
+            self._without_comments(wrong)
+        self._note_end(file, wrong)
+        if rows:
+            yield self._part(file, places, rows)
+
+    def _part(self, file: TextFile, places: list[int], rows: list[list[str]]) -> Part:
+        """The rows as columns, without those that NUL bytes hit; NUL bytes before a whole row are removed."""
+        if file.damaged:
+            found = [(place, self._fitted(row)) for place, row in zip(places, rows, strict=True)]
+            for (place, row), before in zip(found, rows, strict=True):
+                if row is None:
+                    self._is_damaged(place, before)
+            places = [place for place, row in found if row is not None]
+            rows = [row for _, row in found if row is not None]
+        return places, list(zip(*rows, strict=True)) or [()] * len(self.header)
+
+    def _is_damaged(self, place: int, row: Sequence[str]) -> bool:
+        """Whether NUL bytes hit the row; then it is counted."""
+        if not any(DAMAGE in cell for cell in row):
+            return False
+        self.left_out["damaged rows"] += 1
+        if self.left_out["damaged rows"] == 1:
+            self.notes.append(f"row {place} holds NUL bytes and was left out, and so is each row like it")
+        return True
+
+    def _fitted(self, row: list[str]) -> list[str] | None:
+        """The row with as many cells as the header, if only empty cells are too many; else None."""
+        width = len(self.header)
+        row = [row[0].lstrip(DAMAGE), *row[1:]]
+        if any(DAMAGE in cell for cell in row) or not any(row):
+            return None
+        if len(row) > width and not any(map(str.strip, row[width:])):
+            return row[:width]
+        if len(row) == width - 1 and not self.header[-1]:  # not every row ends with a delimiter
+            return [*row, ""]
+        return row if len(row) == width else None
+
+    def _block(self, part: Part, columns: Sequence[int]) -> Block:
+        places, cells = part
+        if any(header[0] in cells[0] for header in self._header_rows):
+            places, cells = self._without_headers(places, cells)
+        if self._trailing and (at := next((at for at, cell in enumerate(cells[-1]) if cell.strip()), -1)) >= 0:
+            raise self._doubt(places[at], self.header[:-1], [column[at] for column in cells])
+        return Block(places, {at: cells[at] for at in columns})
+
+    def _without_headers(self, places: list[int], cells: list[tuple[str, ...]]) -> Part:
+        """The rows that do not repeat the header, as of a logger that writes it at each start."""
+        again = [row in self._header_rows for row in map(list, zip(*cells, strict=True))]
+        if not any(again):
+            return places, cells
+        self.left_out["repeated headers"] += sum(again)
+        self.notes.append(f"row {places[again.index(True)]} repeats the header and was left out")
+        kept = [not one for one in again]
+        return list(compress(places, kept)), [tuple(compress(column, kept)) for column in cells]
+
+    def _named(self, head: list[str], sample: Sequence[Sequence[str]]) -> list[str]:
+        """The names of all columns; a row with one cell more than the header ends with a delimiter, or begins with a
+        row name. Raises EdgeLstmError where that is not certain: names never shift."""
+        width = Counter(map(len, sample)).most_common(1)[0][0]
+        while len(head) > width and not head[-1]:
+            head = head[:-1]
+        rows = [row for row in sample if len(row) == width]
+        if width != len(head) + 1 or not self.preamble.has_header:
+            return head
+        last_empty = not any(row[-1].strip() for row in rows)
+        row_names = self._have_row_names(head, rows)
+        if last_empty and row_names is not True:
+            self._trailing = True
+            return [*head, ""]
+        if not last_empty and row_names:
+            return ["", *head]
+        if row_names is False:
+            return [*head, ""]
+        raise self._doubt(self.preamble.skip_lines + len(self.preamble.between) + 2, head, rows[0])
+
+    def _have_row_names(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> bool | None:
+        """Whether the first cells are names of the rows, as R writes them: by the place of the times, or by counting
+        numbers. None: unknown."""
+        moments = self.preamble.moments
+        timed = next((at for at, name in enumerate(head) if _is_name_of_time(name)), None)
+        if timed is not None and moments:
+            if timed + 1 in moments and timed not in moments:
+                return True
+            if timed in moments and timed + 1 not in moments:
+                return False
+        firsts = [row[0].strip() for row in rows]
+        if all(map(str.isdigit, firsts)):
+            numbers = list(map(int, firsts))
+            counting = all(after - before == 1 for before, after in pairwise(numbers))
+            counting = counting and (numbers[0] in (0, 1) or len(numbers) >= _FEWEST_ROW_NAMES)
+            return True if counting and head[0].lower() not in _COUNTERS else None
+        if 0 not in self.preamble.values and len({*firsts}) == len(firsts) > 1:
+            return True  # texts, each once
+        return None
+
+    def _doubt(self, place: int, head: Sequence[str], row: Sequence[str]) -> EdgeLstmError:
+        first, second, last = (repr(row[at].strip()) for at in (0, 1, -1))
+        listed = ", ".join(f'"{name}"' for name in head[:3])
+        return EdgeLstmError(
+            f"{self.source}, row {place}: expected {len(head)} columns, found {len(row)}: either "
+            f'"{head[0]}" is {first} and the last column ({last}) has no name, '
+            f'or "{head[0]}" is {second} and the first column ({first}) has no name',
+            f"name all columns under [recording], with skip_lines = {self.preamble.skip_lines + 1}: "
+            f'header = [{listed}, ..., ""] or header = ["", {listed}, ...]',
+        )
+
+    def _without_comments(self, wrong: list[Row]) -> list[Row]:
+        """Rows of the wrong width before a row of the right one: comments are left out. Raises EdgeLstmError else."""
+        for place, row in wrong:
+            if not row[0].lstrip().startswith(("#", "//")):
+                raise EdgeLstmError(
+                    f"{self.source}, row {place}: expected {len(self.header)} columns, found {len(row)}", _LINES_HINT
+                )
+        self.left_out["comments"] += len(wrong)
+        self.notes.append(f"row {wrong[0][0]} is a comment and was left out")
+        return []
+
+    def _note_end(self, file: TextFile, wrong: list[Row]) -> None:
+        """Count an incomplete last row, or the rows below the table."""
+        if not wrong:
+            return
+        if len(wrong) == 1 and not file.ended and len(wrong[0][1]) < len(self.header):
+            self._note_incomplete(wrong[0][0])
+        else:
+            self._note_footer(len(wrong), *wrong[0])
+
+    def _note_incomplete(self, place: int) -> None:
+        self.left_out["incomplete rows"] += 1
+        self.notes.append(f"row {place}, the last one, is incomplete and was left out")
+
+    def _note_footer(self, count: int, place: int, row: Sequence[str]) -> None:
+        self.left_out["rows below the table"] += count
+        self.notes.append(
+            f'row {place} and what follows are no readings and were left out: "{printable(", ".join(row))[:60]}"'
+        )
+
+    def _without_end(self, file: TextFile, part: Part) -> Part:
+        """The last rows without a footer, and without a last row whose last cell was cut off."""
+        places, cells = part
+        found = self.preamble
+        end = len(places)
+        if not file.ended and end > 3 and _is_cut(cells[-2 if self._trailing else -1]):
+            self._note_incomplete(places[-1])
+            end -= 1
+        begin = end
+        while begin and end - begin <= _MOST_FOOTER and found.moments:
+            if is_reading([column[begin - 1] for column in cells], found.values, found.moments, len(self.header)):
+                break
+            begin -= 1
+        if begin and 0 < end - begin <= _MOST_FOOTER:
+            self._note_footer(end - begin, places[begin], [column[begin] for column in cells])
+            end = begin
+        return places[:end], [column[:end] for column in cells]
+
+    def _first_lines(self) -> list[str]:
+        with self._opened() as file:
+            return list(islice(file.lines, SAMPLE))
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[TextFile]:
+        try:
+            with TextFile(self._path, self._layout.encoding) as file:
+                yield file
+        except UnicodeError as error:
+            raise self._encoding_error(error) from None
+        except LookupError as error:
+            raise EdgeLstmError(f"expected a known encoding, found: {error}", 'write it like "cp1252"') from None
+        except (OSError, EOFError, zlib.error) as error:
+            raise EdgeLstmError(
+                f"expected a CSV file at {self._path}, found: {error}", "name a CSV text file"
+            ) from None
+
+    def _records(self, file: TextFile) -> Iterator[Row]:
+        """(line, cells) of each row of readings that is not empty."""
+        found = self.preamble
+        lines: Iterator[str] = file.lines
+        for _ in range(found.skip_lines):
+            next(lines, "")
+        if found.comment:
+            lines = ("\n" if line.startswith(found.comment) else line for line in lines)
+        records = self._spaced(lines) if found.separator == SPACES else self._separated(lines)
+        for _ in range(found.has_header + len(found.between)):
+            next(records, None)
+        return records
+
+    def _spaced(self, lines: Iterable[str]) -> Iterator[Row]:
+        for place, line in enumerate(lines, 1 + self.preamble.skip_lines):
+            if row := line.split():
+                yield place, row
+
+    def _separated(self, lines: Iterable[str]) -> Iterator[Row]:
+        reader = csv.reader(lines, delimiter=self.preamble.separator)
+        skipped = self.preamble.skip_lines
+        begin = 1 + skipped  # first line of a row: with an open quote, a row can span many lines
+        try:
+            for row in reader:
+                if (row and row[0].strip()) or any(cell.strip() for cell in row):
+                    yield begin, row
+                begin = reader.line_num + 1 + skipped
+        except csv.Error as error:
+            raise EdgeLstmError(
+                f"{self._path}, row {begin}: expected CSV, found: {error}", "fix or remove that row"
+            ) from None
+
+    def _encoding_error(self, error: UnicodeError) -> EdgeLstmError:
+        """The error with the row of the first wrong byte; `error` itself does not give the row."""
+        named = self._layout.encoding
+        with gzip.open(self._path) if self._path.suffix == ".gz" else self._path.open("rb") as file:
+            for place, line in enumerate(file, 1):
+                try:
+                    line.decode(named or "utf-8")
+                except UnicodeDecodeError as found:
+                    text = line[max(0, found.start - 20) : found.start + 20].decode("cp1252", "replace").strip()
+                    meaning = "" if named else f'; in cp1252 it would be "{printable(text)}"'
+                    return EdgeLstmError(
+                        f"expected a CSV file at {self._path}, in {named or 'UTF-8'}, found "
+                        f"the byte 0x{line[found.start]:02x} in row {place}{meaning}",
+                        'name its encoding: encoding = "cp1252" under [recording] (init, replay and simulate: '
+                        "--encoding cp1252), or save it as UTF-8",
+                    )
+        return EdgeLstmError(f"expected a CSV file at {self._path}, found: {error}", "name another encoding")
+
+
+def _is_cut(cells: Sequence[str]) -> bool:
+    """Whether the last cell is shorter than all others, so that its end may be missing."""
+    return len(cells[-1].strip()) < min(len(cell.strip()) for cell in cells[:-1])
+
+
+def _is_name_of_time(name: str) -> bool:
+    return any(word in name.lower() for word in ("time", "date", "stamp", "zeit", "datum", "fecha", "heure", "hora"))
