@@ -7,7 +7,7 @@ import csv
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import compress, islice, pairwise
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _LINES_HINT = (
 )
 _COUNTERS = ("", "#", "no", "no.", "nr", "nr.", "n", "id", "row", "rn", "record", "index", "count", "sample", "seq")
 Row = tuple[int, list[str]]  # line in the file, cells
-Part = tuple[list[int], list[tuple[str, ...]]]  # lines, and cells by column
+Part = tuple[Sequence[int], list[tuple[str, ...]]]  # lines, and cells by column
 
 
 class CsvTable:
@@ -66,53 +66,54 @@ class CsvTable:
             for part in self._parts(file, size):
                 if held is None:
                     held = part
-                elif len(part[0]) == size:
+                elif len(part[0]) >= min(size, _MOST_FOOTER):
                     yield self._block(held, columns)
                     held = part
                 else:
-                    held = held[0] + part[0], [before + after for before, after in zip(held[1], part[1], strict=True)]
+                    cells = [before + after for before, after in zip(held[1], part[1], strict=True)]
+                    held = [*held[0], *part[0]], cells
             if held is not None:
                 yield self._block(self._without_end(file, held), columns)
 
     def _parts(self, file: TextFile, size: int) -> Iterator[Part]:
-        """Rows of the right width, `size` at a time."""
+        """Rows of the right width as columns, at most `size` at a time."""
         width = len(self.header)
-        places: list[int] = []
-        rows: list[list[str]] = []
         wrong: list[Row] = []  # rows of another width: a footer, if no other row follows
         some = False
-        for place, row in self._records(file):
-            if len(row) != width:
-                fitted = self._fitted(row)
-                if fitted is None:
-                    if not self._is_damaged(place, row):
-                        wrong.append((place, row))
-                        wrong = self._without_comments(wrong) if len(wrong) > _MOST_FOOTER else wrong
-                    continue
-                row = fitted
-            if wrong:
-                wrong = self._without_comments(wrong)
-            places.append(place)
-            rows.append(row)
-            if len(rows) == size:
-                yield self._part(file, places, rows)
-                places, rows, some = [], [], True
-        if wrong and not (rows or some):
-            self._without_comments(wrong)
+        for begin, rows, even in self._batches(file, size):
+            if set(map(len, rows)) == {width} and not file.damaged:  # as usual: nothing to do row by row
+                part: Part = range(begin, begin + len(rows)), list(zip(*rows, strict=True))
+                if not even or not all(map(str.strip, part[1][0])):
+                    part = self._part(begin, rows, wrong)
+                elif wrong:
+                    self._drop_comments(wrong)
+            else:
+                part = self._part(begin, rows, wrong)
+            if part[0]:
+                some = True
+                yield part
+        if wrong and not some:
+            self._drop_comments(wrong)
         self._note_end(file, wrong)
-        if rows:
-            yield self._part(file, places, rows)
 
-    def _part(self, file: TextFile, places: list[int], rows: list[list[str]]) -> Part:
-        """The rows as columns, without those that NUL bytes hit; NUL bytes before a whole row are removed."""
-        if file.damaged:
-            found = [(place, self._fitted(row)) for place, row in zip(places, rows, strict=True)]
-            for (place, row), before in zip(found, rows, strict=True):
-                if row is None:
-                    self._is_damaged(place, before)
-            places = [place for place, row in found if row is not None]
-            rows = [row for _, row in found if row is not None]
-        return places, list(zip(*rows, strict=True)) or [()] * len(self.header)
+    def _part(self, begin: int, rows: list[list[str]], wrong: list[Row]) -> Part:
+        """The rows as columns, without empty and damaged ones. Rows of another width are added to `wrong`."""
+        width = len(self.header)
+        place, places, whole = begin, [], []
+        for row in rows:
+            if any(map(str.strip, row)):
+                fitted = row if len(row) == width and not any(DAMAGE in cell for cell in row) else self._fitted(row)
+                if fitted is not None:
+                    if wrong:
+                        self._drop_comments(wrong)
+                    places.append(place)
+                    whole.append(fitted)
+                elif not self._is_damaged(place, row):
+                    wrong.append((place, row))
+                    if len(wrong) > _MOST_FOOTER:
+                        self._drop_comments(wrong)
+            place += 1 + sum(cell.count("\n") for cell in row)  # with quotes, a row can span many lines
+        return places, list(zip(*whole, strict=True)) or [()] * width
 
     def _is_damaged(self, place: int, row: Sequence[str]) -> bool:
         """Whether NUL bytes hit the row; then it is counted."""
@@ -143,7 +144,7 @@ class CsvTable:
             raise self._doubt(places[at], self.header[:-1], [column[at] for column in cells])
         return Block(places, {at: cells[at] for at in columns})
 
-    def _without_headers(self, places: list[int], cells: list[tuple[str, ...]]) -> Part:
+    def _without_headers(self, places: Sequence[int], cells: list[tuple[str, ...]]) -> Part:
         """The rows that do not repeat the header, as of a logger that writes it at each start."""
         again = [row in self._header_rows for row in map(list, zip(*cells, strict=True))]
         if not any(again):
@@ -204,8 +205,8 @@ class CsvTable:
             f'header = [{listed}, ..., ""] or header = ["", {listed}, ...]',
         )
 
-    def _without_comments(self, wrong: list[Row]) -> list[Row]:
-        """Rows of the wrong width before a row of the right one: comments are left out. Raises EdgeLstmError else."""
+    def _drop_comments(self, wrong: list[Row]) -> None:
+        """Clear the rows of another width, which are comments before one of the right width, or raise EdgeLstmError."""
         for place, row in wrong:
             if not row[0].lstrip().startswith(("#", "//")):
                 raise EdgeLstmError(
@@ -213,7 +214,7 @@ class CsvTable:
                 )
         self.left_out["comments"] += len(wrong)
         self.notes.append(f"row {wrong[0][0]} is a comment and was left out")
-        return []
+        wrong.clear()
 
     def _note_end(self, file: TextFile, wrong: list[Row]) -> None:
         """Count an incomplete last row, or the rows below the table."""
@@ -270,36 +271,28 @@ class CsvTable:
                 f"expected a CSV file at {self._path}, found: {error}", "name a CSV text file"
             ) from None
 
-    def _records(self, file: TextFile) -> Iterator[Row]:
-        """(line, cells) of each row of readings that is not empty."""
+    def _batches(self, file: TextFile, size: int) -> Iterator[tuple[int, list[list[str]], bool]]:
+        """(line of the first row, rows, whether each row is one line) below the header, with empty rows."""
         found = self.preamble
         lines: Iterator[str] = file.lines
         for _ in range(found.skip_lines):
             next(lines, "")
         if found.comment:
             lines = ("\n" if line.startswith(found.comment) else line for line in lines)
-        records = self._spaced(lines) if found.separator == SPACES else self._separated(lines)
-        for _ in range(found.has_header + len(found.between)):
-            next(records, None)
-        return records
-
-    def _spaced(self, lines: Iterable[str]) -> Iterator[Row]:
-        for place, line in enumerate(lines, 1 + self.preamble.skip_lines):
-            if row := line.split():
-                yield place, row
-
-    def _separated(self, lines: Iterable[str]) -> Iterator[Row]:
-        reader = csv.reader(lines, delimiter=self.preamble.separator)
-        skipped = self.preamble.skip_lines
-        begin = 1 + skipped  # first line of a row: with an open quote, a row can span many lines
+        place = 1 + found.skip_lines
+        reader = map(str.split, lines) if found.separator == SPACES else csv.reader(lines, delimiter=found.separator)
+        above = found.has_header + len(found.between)
         try:
-            for row in reader:
-                if (row and row[0].strip()) or any(cell.strip() for cell in row):
-                    yield begin, row
-                begin = reader.line_num + 1 + skipped
+            while above and (row := next(reader, None)) is not None:
+                above -= any(map(str.strip, row))
+                place += 1 + sum(cell.count("\n") for cell in row)
+            while rows := list(islice(reader, size)):
+                begin = place
+                place = place + len(rows) if isinstance(reader, map) else 1 + found.skip_lines + reader.line_num
+                yield begin, rows, place - begin == len(rows)
         except csv.Error as error:
             raise EdgeLstmError(
-                f"{self._path}, row {begin}: expected CSV, found: {error}", "fix or remove that row"
+                f"{self._path}, after row {place - 1}: expected CSV, found: {error}", "fix or remove that row"
             ) from None
 
     def _encoding_error(self, error: UnicodeError) -> EdgeLstmError:

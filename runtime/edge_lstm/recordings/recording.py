@@ -28,7 +28,10 @@ from edge_lstm.recordings.columns import (
 )
 from edge_lstm.recordings.label_windows import Countdown, LabelWindows
 from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
+from edge_lstm.recordings.wrong_clocks import wrong_clocks
 from edge_lstm.streaming.reading import Reading
+
+_MOST_NOTES = 5  # rows with a wrong clock that are named
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Columns:
     group_column: str | None = None  # names the group of a stream
     layout: Layout = field(default_factory=Layout)
     words: NumberWords = field(default_factory=NumberWords)
+    check_clocks: bool = True  # leave out rows with a wrong clock
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,9 @@ class Recording:
     files: Sequence[Path] = ()
     left_out: Mapping[str, int] = field(
         default_factory=dict
-    )  # number of discarded values by reason: sentinels, implausible, unknown
+    )  # number of discarded values by reason (sentinels, implausible, unknown), and of rows (wrong clock, ...)
+    notes: Sequence[str] = ()  # what was left out around the readings, with file and row
+    places: Integers | None = None  # (rows, 2): index into `files`, row in that file
 
     def __len__(self) -> int:
         return len(self.times)
@@ -92,6 +98,7 @@ class Recording:
             times=self.times[chosen],
             values=self.values[chosen],
             labels={name: values[chosen] for name, values in self.labels.items()},
+            places=None if self.places is None else self.places[chosen],
         )
 
 
@@ -132,6 +139,8 @@ class _Reader:
         self._rows_of: Counter[int] = Counter()  # by stream
         self._group_of: dict[int, str] = {}  # by stream
         self._read: list[tuple[Integers, Doubles, list[Doubles]]] = []
+        self._places: list[Integers] = []
+        self._tables: list[Table] = []
 
     def read(self, table: Table, only: str) -> None:
         """Add a file; `only` is the name of its stream where no column names it."""
@@ -155,14 +164,27 @@ class _Reader:
                 for reader, at in zip(self._value_readers, value_at, strict=True)
             ]
             self._read.append((stream_of, times, values))
+            self._places.append(_places(len(self._tables), block.rows))
+        self._tables.append(table)
 
     def recording(self, source: str, files: Sequence[Path]) -> Recording:
         columns = self._columns
         stream_of = np.concatenate([part[0] for part in self._read])
         times = np.concatenate([part[1] for part in self._read])
         numbers = [np.concatenate(parts) for parts in zip(*(part[2] for part in self._read), strict=True)]
+        places = np.concatenate(self._places)
+        if not len(times):
+            raise EdgeLstmError(f"{source}: expected rows of readings, found none", "record some readings first")
+        left_out = sum((table.left_out for table in self._tables), Counter[str]())
+        notes = [f"{table.source}, {note}" for table in self._tables for note in table.notes]
+        if columns.check_clocks and self._times.interval_s is None:
+            wrong = wrong_clocks(times, stream_of)
+            if wrong.any():
+                left_out["wrong clock"] = int(wrong.sum())
+                notes += self._clock_notes(times[wrong], places[wrong])
+                stream_of, times, places = stream_of[~wrong], times[~wrong], places[~wrong]
+                numbers = [one[~wrong] for one in numbers]
         categories: dict[str, Sequence[str]] = {}
-        left_out: Counter[str] = Counter()
         names = [*columns.values, *self._label_names]
         for at, (name, reader) in enumerate(zip(names, self._value_readers, strict=True)):
             left_out += reader.left_out
@@ -188,7 +210,18 @@ class _Reader:
             [self._group_of[index] for index in range(len(self._streams))] if columns.group_column else [],
             files,
             dict(left_out),
+            notes,
+            places,
         )
+
+    def _clock_notes(self, times: Doubles, places: Integers) -> Iterator[str]:
+        for (file, row), moment in list(zip(places.tolist(), times.tolist(), strict=True))[:_MOST_NOTES]:
+            yield (
+                f"{self._tables[file].source}, row {row}: left out, since its time {format_time(moment)} contradicts "
+                "the rows around it"
+            )
+        if len(times) > _MOST_NOTES:
+            yield f"{len(times) - _MOST_NOTES} more rows with such times were left out"
 
     def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> Integers:
         streams = self._streams
@@ -294,16 +327,12 @@ def recording_csv(recording: Recording) -> str:
     return file.getvalue()
 
 
-def row_place(recording: Recording, layout: Layout, row: int) -> tuple[str, int]:
-    """(file, row number in the file) of a row of the recording; it reads the files again."""
-    left = row
-    for file in recording.files:
-        table = open_table(file, layout)
-        for block in table.blocks([0]):
-            if left < len(block.rows):
-                return table.source, block.rows[left]
-            left -= len(block.rows)
-    return recording.source, row + 1
+def row_place(recording: Recording, row: int) -> tuple[str, int]:
+    """(file, row number in the file) of a row of the recording."""
+    if recording.places is None:
+        return recording.source, row + 1
+    file, place = recording.places[row].tolist()
+    return str(recording.files[file]), place
 
 
 def stream_names(files: Sequence[Path]) -> list[str]:
@@ -316,6 +345,13 @@ def stream_names(files: Sequence[Path]) -> list[str]:
     raise EdgeLstmError(
         f"expected files whose names differ before their endings, found {', '.join(map(str, files))}", "rename some"
     )
+
+
+def _places(file: int, rows: Sequence[int]) -> Integers:
+    places = np.empty((len(rows), 2), np.int64)
+    places[:, 0] = file
+    places[:, 1] = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
+    return places
 
 
 def _value_column(column: str | ValueColumn) -> ValueColumn:
