@@ -34,17 +34,17 @@ _EPOCH = datetime(1970, 1, 1)
 _ROUND_S = (60.0, 1.0, 1e-3)  # what a time of day is rounded to, if its digits allow it
 
 
-def unit_meaning(unit: TimeUnit) -> str:
+def unit_meaning(unit: str) -> str:
     """The unit in words."""
     return _MEANINGS[unit]
 
 
-def is_wall_unit(unit: TimeUnit | None, start: float | None = None) -> bool:
+def is_wall_unit(unit: str | None, start: float | None = None) -> bool:
     """Whether numbers in this unit give the time on a wall clock, which needs a time zone."""
     return unit in _AT_1970 and start is None
 
 
-def seconds_of(number: float | str, unit: TimeUnit, zone: tzinfo = timezone.utc, start: float | None = None) -> float:
+def seconds_of(number: float | str, unit: str, zone: tzinfo = timezone.utc, start: float | None = None) -> float:
     """Seconds since 1970 of a number in `unit`.
 
     It counts from `start` (seconds since 1970; None: from 1970, or from the origin of these days). Days without a
@@ -64,7 +64,7 @@ def seconds_of(number: float | str, unit: TimeUnit, zone: tzinfo = timezone.utc,
     return moment.replace(tzinfo=zone).timestamp()
 
 
-def wall_time(number: float | str, unit: TimeUnit) -> datetime:
+def wall_time(number: float | str, unit: str) -> datetime:
     """The local time of a number of days, without a zone: rounded to what its digits can tell."""
     value = float(number)
     seconds = (value - _AT_1970[unit]) * _DAY_S

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone, tzinfo
 
 from edge_lstm.foundation.time_format import clock_time, format_reader
-from edge_lstm.foundation.time_units import TIME_UNITS, seconds_of
+from edge_lstm.foundation.time_units import TIME_UNITS, is_wall_unit, seconds_of, wall_time
 
 # 2024: an earlier time means that a board without a battery-backed clock has not received the time yet
 CLOCK_UNSET_BEFORE = 1_704_067_200.0
@@ -106,6 +106,35 @@ def time_parser(
 
         return by_unit
     return lambda value: parse_time(value, zone)
+
+
+def local_time_parser(
+    form: str | None = None, unit: str | None = None, zone: tzinfo = timezone.utc, start: float | None = None
+) -> Callable[[object], datetime | None]:
+    """A function from what `time_parser` with these arguments reads to its local time; None if it names a zone."""
+    if form is not None:
+        read = format_reader(form, zone)
+        return lambda value: _without_zone(read(time_text(value)))
+    if unit is not None:
+        if not is_wall_unit(unit, start):
+            return lambda value: None
+        return lambda value: wall_time(value if isinstance(value, str) else float(str(value)), unit)
+
+    def local_iso_time(value: object) -> datetime | None:
+        text = time_text(value)
+        try:
+            return _without_zone(datetime.fromisoformat(text) if text[4:5] == "-" else iso_time(text))
+        except ValueError:
+            try:
+                return _without_zone(iso_time(text))
+            except ValueError:
+                return None  # a number
+
+    return local_iso_time
+
+
+def _without_zone(moment: datetime) -> datetime | None:
+    return moment if moment.tzinfo is None else None
 
 
 def time_text(value: object) -> str:
