@@ -62,7 +62,7 @@ class CsvTable:
         """The rows of these columns in order; raises EdgeLstmError that names the row."""
         self.notes, self.left_out = [], Counter()
         held: Part | None = None  # the last rows may be a footer
-        with self._opened() as file:
+        with opened_text(self._path, self._layout.encoding) as file:
             for part in self._parts(file, size):
                 if held is None:
                     held = part
@@ -254,22 +254,8 @@ class CsvTable:
         return places[:end], [column[:end] for column in cells]
 
     def _first_lines(self) -> list[str]:
-        with self._opened() as file:
+        with opened_text(self._path, self._layout.encoding) as file:
             return list(islice(file.lines, SAMPLE))
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[TextFile]:
-        try:
-            with TextFile(self._path, self._layout.encoding) as file:
-                yield file
-        except UnicodeError as error:
-            raise self._encoding_error(error) from None
-        except LookupError as error:
-            raise EdgeLstmError(f"expected a known encoding, found: {error}", 'write it like "cp1252"') from None
-        except (OSError, EOFError, zlib.error) as error:
-            raise EdgeLstmError(
-                f"expected a CSV file at {self._path}, found: {error}", "name a CSV text file"
-            ) from None
 
     def _batches(self, file: TextFile, size: int) -> Iterator[tuple[int, list[list[str]], bool]]:
         """(line of the first row, rows, whether each row is one line) below the header, with empty rows."""
@@ -295,23 +281,37 @@ class CsvTable:
                 f"{self._path}, after row {place - 1}: expected CSV, found: {error}", "fix or remove that row"
             ) from None
 
-    def _encoding_error(self, error: UnicodeError) -> EdgeLstmError:
-        """The error with the row of the first wrong byte; `error` itself does not give the row."""
-        named = self._layout.encoding
-        with gzip.open(self._path) if self._path.suffix == ".gz" else self._path.open("rb") as file:
-            for place, line in enumerate(file, 1):
-                try:
-                    line.decode(named or "utf-8")
-                except UnicodeDecodeError as found:
-                    text = line[max(0, found.start - 20) : found.start + 20].decode("cp1252", "replace").strip()
-                    meaning = "" if named else f'; in cp1252 it would be "{printable(text)}"'
-                    return EdgeLstmError(
-                        f"expected a CSV file at {self._path}, in {named or 'UTF-8'}, found "
-                        f"the byte 0x{line[found.start]:02x} in row {place}{meaning}",
-                        'name its encoding: encoding = "cp1252" under [recording] (init, replay and simulate: '
-                        "--encoding cp1252), or save it as UTF-8",
-                    )
-        return EdgeLstmError(f"expected a CSV file at {self._path}, found: {error}", "name another encoding")
+
+@contextlib.contextmanager
+def opened_text(path: Path, encoding: str | None) -> Iterator[TextFile]:
+    """The text file, open. Raises EdgeLstmError if it cannot be read, or is in another encoding."""
+    try:
+        with TextFile(path, encoding) as file:
+            yield file
+    except UnicodeError as error:
+        raise _encoding_error(path, encoding, error) from None
+    except LookupError as error:
+        raise EdgeLstmError(f"expected a known encoding, found: {error}", 'write it like "cp1252"') from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise EdgeLstmError(f"expected a CSV file at {path}, found: {error}", "name a CSV text file") from None
+
+
+def _encoding_error(path: Path, named: str | None, error: UnicodeError) -> EdgeLstmError:
+    """The error with the row of the first wrong byte; `error` itself does not give the row."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for place, line in enumerate(file, 1):
+            try:
+                line.decode(named or "utf-8")
+            except UnicodeDecodeError as found:
+                text = line[max(0, found.start - 20) : found.start + 20].decode("cp1252", "replace").strip()
+                meaning = "" if named else f'; in cp1252 it would be "{printable(text)}"'
+                return EdgeLstmError(
+                    f"expected a CSV file at {path}, in {named or 'UTF-8'}, found "
+                    f"the byte 0x{line[found.start]:02x} in row {place}{meaning}",
+                    'name its encoding: encoding = "cp1252" under [recording] (init, replay and simulate: '
+                    "--encoding cp1252), or save it as UTF-8",
+                )
+    return EdgeLstmError(f"expected a CSV file at {path}, found: {error}", "name another encoding")
 
 
 def _is_cut(cells: Sequence[str]) -> bool:

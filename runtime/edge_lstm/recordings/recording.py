@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,23 +14,18 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.recordings.column_kinds import column_kinds
 from edge_lstm.recordings.columns import (
     NumberWords,
     TimeColumns,
     ValueColumn,
-    cell_error,
     texts_of,
-    value_reader,
 )
 from edge_lstm.recordings.label_windows import Countdown, LabelWindows
-from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
-from edge_lstm.recordings.time_reader import TimeReader
-from edge_lstm.recordings.wrong_clocks import wrong_clocks
+from edge_lstm.recordings.rows import RowReader, Rows
+from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files
 from edge_lstm.streaming.reading import Reading
-
-_MOST_NOTES = 5  # rows with a wrong clock that are named
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,7 @@ class Columns:
     layout: Layout = field(default_factory=Layout)
     words: NumberWords = field(default_factory=NumberWords)
     check_clocks: bool = True  # leave out rows with a wrong clock
+    join_within_s: float = 0.0  # in files of one row a value: the values of a row come within this time
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,152 +108,44 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
         names = [columns.stream] * len(files)
     else:  # with a column for the streams, files may have equal names
         names = [""] * len(files) if columns.stream_column is not None else stream_names(files)
-    reader = _Reader(columns)
+    times = (
+        columns.time if isinstance(columns.time, TimeColumns) else TimeColumns([columns.time] if columns.time else [])
+    )
+    labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
+    reader = RowReader(columns, list(map(_value_column, (*columns.values.values(), *labels.values()))), times)
     for file, name in zip(files, names, strict=True):
-        reader.read(open_table(file, columns.layout), name)
+        table = open_table(file, columns.layout)
+        reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times))
     source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
-    return reader.recording(source, files)
+    return _recording(columns, reader, reader.rows(source), list(labels), source, files)
 
 
-class _Reader:
-    """Builds a recording, file by file and block by block."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
-        self._label_names = list(labels)
-        self._value_columns = [_value_column(one) for one in (*columns.values.values(), *labels.values())]
-        self._value_readers = [value_reader(one, columns.words) for one in self._value_columns]
-        self._times = (
-            columns.time
-            if isinstance(columns.time, TimeColumns)
-            else TimeColumns([columns.time] if columns.time else [])
-        )
-        self._time_reader = TimeReader(self._times)
-        self._streams: dict[str, int] = {}
-        self._rows_of: Counter[int] = Counter()  # by stream
-        self._group_of: dict[int, str] = {}  # by stream
-        self._read: list[tuple[Integers, Doubles, list[Doubles]]] = []
-        self._places: list[Integers] = []
-        self._tables: list[Table] = []
-
-    def read(self, table: Table, only: str) -> None:
-        """Add a file; `only` is the name of its stream where no column names it."""
-        columns = self._columns
-        value_at = [column_index(table, one.column) for one in self._value_columns]
-        stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
-        group_at = column_index(table, columns.group_column) if columns.group_column else None
-        time_at = [] if self._times.interval_s is not None else time_columns(table, self._times)
-        names = [table.header[at] for at in time_at]
-        asked = [*value_at, *time_at, *(at for at in (stream_at, group_at) if at is not None)]
-        for block in table.blocks(asked):
-            stream_of = self._stream_of(table, block, stream_at, only)
-            if group_at is not None:
-                self._group(table, block, stream_of, texts_of(block.cells[group_at]))
-            if time_at:
-                times = self._time_reader.read(table, block, [block.cells[at] for at in time_at], names)
-            else:
-                times = self._regular_times(stream_of)
-            values = [
-                reader.read(table, block, block.cells[at])
-                for reader, at in zip(self._value_readers, value_at, strict=True)
-            ]
-            self._read.append((stream_of, times, values))
-            self._places.append(_places(len(self._tables), block.rows))
-        self._tables.append(table)
-
-    def recording(self, source: str, files: Sequence[Path]) -> Recording:
-        columns = self._columns
-        stream_of = np.concatenate([part[0] for part in self._read])
-        times = self._time_reader.finished(np.concatenate([part[1] for part in self._read]), stream_of)
-        numbers = [np.concatenate(parts) for parts in zip(*(part[2] for part in self._read), strict=True)]
-        places = np.concatenate(self._places)
-        if not len(times):
-            raise EdgeLstmError(f"{source}: expected rows of readings, found none", "record some readings first")
-        left_out = sum((table.left_out for table in self._tables), Counter[str]())
-        notes = [f"{table.source}, {note}" for table in self._tables for note in table.notes]
-        if columns.check_clocks and self._times.interval_s is None:
-            wrong = wrong_clocks(times, stream_of)
-            if wrong.any():
-                left_out["wrong clock"] = int(wrong.sum())
-                notes += self._clock_notes(times[wrong], places[wrong])
-                stream_of, times, places = stream_of[~wrong], times[~wrong], places[~wrong]
-                numbers = [one[~wrong] for one in numbers]
-        categories: dict[str, Sequence[str]] = {}
-        names = [*columns.values, *self._label_names]
-        for at, (name, reader) in enumerate(zip(names, self._value_readers, strict=True)):
-            left_out += reader.left_out
-            texts, numbers[at] = reader.finished(numbers[at])
-            if texts is not None:
-                categories[name] = texts
-        width = len(columns.values)
-        values = np.stack(numbers[:width], axis=1) if width else np.empty((len(times), 0))
-        known = dict(zip(self._label_names, numbers[width:], strict=True))
-        streams = list(self._streams)
-        for name, label in columns.labels.items():
-            if isinstance(label, (LabelWindows, Countdown)):
-                known[name] = label.values(streams, stream_of, times)
-        return Recording(
-            source,
-            list(columns.values),
-            streams,
-            stream_of,
-            times,
-            values,
-            {name: known[name] for name in columns.labels},
-            categories,
-            [self._group_of[index] for index in range(len(self._streams))] if columns.group_column else [],
-            files,
-            dict(left_out),
-            notes,
-            places,
-        )
-
-    def _clock_notes(self, times: Doubles, places: Integers) -> Iterator[str]:
-        for (file, row), moment in list(zip(places.tolist(), times.tolist(), strict=True))[:_MOST_NOTES]:
-            yield (
-                f"{self._tables[file].source}, row {row}: left out, since its time {format_time(moment)} contradicts "
-                "the rows around it"
-            )
-        if len(times) > _MOST_NOTES:
-            yield f"{len(times) - _MOST_NOTES} more rows with such times were left out"
-
-    def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> Integers:
-        streams = self._streams
-        if at is None:
-            return np.full(len(block.rows), streams.setdefault(only, len(streams)))
-        names = texts_of(block.cells[at])
-        if "" in names:
-            raise cell_error(
-                table, block, names.index(""), table.header[at], "expected the name of a stream, found nothing"
-            )
-        for name in dict.fromkeys(names):
-            streams.setdefault(name, len(streams))
-        return np.fromiter(map(streams.__getitem__, names), np.int64, len(names))
-
-    def _group(self, table: Table, block: Block, stream_of: Integers, groups: list[str]) -> None:
-        for index, group in dict.fromkeys(zip(stream_of.tolist(), groups, strict=True)):
-            known = self._group_of.setdefault(index, group)
-            if known != group:
-                row = list(zip(stream_of.tolist(), groups, strict=True)).index((index, group))
-                stream = list(self._streams)[index]
-                raise cell_error(
-                    table,
-                    block,
-                    row,
-                    str(self._columns.group_column),
-                    f'expected the stream "{stream}" in one group, found it in "{known}" and "{group}"',
-                )
-
-    def _regular_times(self, stream_of: Integers) -> Doubles:
-        """Times of rows without a time: at a fixed interval in each stream."""
-        times = np.empty(len(stream_of))
-        for index in np.unique(stream_of).tolist():
-            chosen = stream_of == index
-            count = int(chosen.sum())
-            times[chosen] = self._rows_of[index] + np.arange(count)
-            self._rows_of[index] += count
-        return (self._times.start or 0.0) + times * (self._times.interval_s or 0.0)
+def _recording(
+    columns: Columns, reader: RowReader, rows: Rows, label_names: Sequence[str], source: str, files: Sequence[Path]
+) -> Recording:
+    width = len(columns.values)
+    values = np.stack(rows.numbers[:width], axis=1) if width else np.empty((len(rows.times), 0))
+    known = dict(zip(label_names, rows.numbers[width:], strict=True))
+    streams = list(reader.streams)
+    for name, label in columns.labels.items():
+        if isinstance(label, (LabelWindows, Countdown)):
+            known[name] = label.values(streams, rows.stream_of, rows.times)
+    named = zip([*columns.values, *label_names], rows.categories, strict=True)
+    return Recording(
+        source,
+        list(columns.values),
+        streams,
+        rows.stream_of,
+        rows.times,
+        values,
+        {name: known[name] for name in columns.labels},
+        {name: texts for name, texts in named if texts is not None},
+        reader.groups,
+        files,
+        dict(rows.left_out),
+        rows.notes,
+        rows.places,
+    )
 
 
 def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> list[str]:
@@ -274,11 +161,7 @@ def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> 
     )
     time_at = [] if times.interval_s is not None else time_columns(table, times)
     taken = {*(table.header[at] for at in time_at), columns.stream_column, ""}
-    return {
-        name: ValueColumn(name, text=not _is_numeric_column(table, at, columns.words))
-        for at, name in enumerate(table.header)
-        if name not in taken
-    }
+    return column_kinds(table, [name for name in table.header if name not in taken], columns.words)
 
 
 def time_columns(table: Table, times: TimeColumns) -> list[int]:
@@ -312,7 +195,7 @@ def _has_name_of_a_time(name: str, cell: str) -> bool:
 def first_row(table: Table) -> list[str]:
     """The cells of the first row of readings, in the order of the header."""
     block = next(iter(table.blocks(range(len(table.header)), 1)))
-    return [texts_of(block.cells[at])[0] for at in range(len(table.header))]
+    return [texts_of(block.cells[at])[0] if at in block.cells else "" for at in range(len(table.header))]
 
 
 def recording_csv(recording: Recording) -> str:
@@ -347,24 +230,8 @@ def stream_names(files: Sequence[Path]) -> list[str]:
     )
 
 
-def _places(file: int, rows: Sequence[int]) -> Integers:
-    places = np.empty((len(rows), 2), np.int64)
-    places[:, 0] = file
-    places[:, 1] = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
-    return places
-
-
 def _value_column(column: str | ValueColumn) -> ValueColumn:
     return ValueColumn(column) if isinstance(column, str) else column
-
-
-def _is_numeric_column(table: Table, at: int, words: NumberWords) -> bool:
-    missing = {text.lower() for text in words.missing}
-    for block in table.blocks([at]):
-        for text in texts_of(block.cells[at]):
-            if text.lower() not in missing and not math.isnan(WORD_VALUES.get(text.lower(), 0.0)):
-                return _is_number(text.replace(",", ".") if words.decimal_comma else text)
-    return False
 
 
 def _is_number(text: str) -> bool:

@@ -9,7 +9,7 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from edge_lstm.foundation.extras import require
 Cells = Sequence[str] | Doubles  # texts of a file, or numbers of a Parquet file
 
 HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
+_LONGEST_LINE = 1_000_000  # characters that are read to find the format
 _PARQUET = (".parquet", ".pq")
 _PARQUET_BLOCK = 65_536
 _TEXTS = ("string", "large_string", "string_view")  # the last is unknown to pyarrow 15
@@ -38,6 +39,14 @@ class Layout:
     skip_lines: int | None = None  # lines before the header; None: found
     comment: str | None = None  # a line that begins with it is no row; None: found in the first lines
     units_row: bool | None = None  # whether the row below the header holds units; None: found
+    name_column: str | None = None  # in files of one row a value: the column that says what the value is
+    value_column: str | None = None  # beside it: the column of the values
+    name_pattern: str | None = None  # takes names like P01.PT101.PV apart: {stream}.{feature}.PV
+
+    @property
+    def of_file(self) -> Layout:
+        """The layout of the columns in the file: those of values are not joined to rows."""
+        return replace(self, name_column=None, value_column=None, name_pattern=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +63,14 @@ class Table(Protocol):
     source: str
     header: list[str]  # of columns of one name, each has its number: "T #1", "T #2"
     units: dict[str, str]  # of columns, where the file has them
-    notes: list[str]  # after `blocks`: what was left out, and where
-    left_out: Counter[str]  # after `blocks`: number of rows by reason
+
+    @property
+    def notes(self) -> list[str]:
+        """After `blocks`: what was left out, and where."""
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """After `blocks`: the number of rows that were left out, by reason."""
 
     def blocks(self, columns: Sequence[int], size: int = ...) -> Iterator[Block]:
         """The rows of these columns in order, without empty rows. Raises EdgeLstmError that names the row."""
@@ -129,11 +144,24 @@ def open_table(path: Path, layout: Layout = Layout()) -> Table:
     """The table in a file. Raises EdgeLstmError where there is no file, or no header and rows in it."""
     if not path.exists():
         raise EdgeLstmError(f"expected a recording at {path}, found no file", "check the path")
-    if path.suffix.lower() in _PARQUET:
-        return _Parquet(path)
-    from edge_lstm.recordings.csv_table import CsvTable  # here: it uses the types of this module
+    # here: these modules use the types of this module
+    from edge_lstm.recordings.long_table import LongTable
+    from edge_lstm.recordings.name_pattern import NamePattern, WideTable
 
-    return CsvTable(path, layout)
+    table = _Parquet(path) if path.suffix.lower() in _PARQUET else _text_table(path, layout)
+    pattern = None if layout.name_pattern is None else NamePattern(layout.name_pattern)
+    if layout.name_column is not None and layout.value_column is not None:
+        return LongTable(table, layout.name_column, layout.value_column, pattern)
+    return table if pattern is None else WideTable(table, pattern)
+
+
+def _text_table(path: Path, layout: Layout) -> Table:
+    from edge_lstm.recordings.csv_table import CsvTable, opened_text
+    from edge_lstm.recordings.influx_table import InfluxTable, is_annotated
+
+    with opened_text(path, layout.encoding) as file:
+        annotated = is_annotated(file.lines.readline(_LONGEST_LINE))
+    return InfluxTable(path, layout.encoding) if annotated else CsvTable(path, layout)
 
 
 class _Parquet:

@@ -77,6 +77,15 @@ class _Source(io.RawIOBase):
         super().close()
 
 
+def is_text_encoding(name: str) -> bool:
+    """Whether Python knows an encoding of texts by this name."""
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
 def _unmarked_encoding(begin: bytes) -> str:
     """UTF-16 where every other byte is NUL, as in western texts; else UTF-8."""
     for encoding, place in (("utf-16-le", 1), ("utf-16-be", 0)):
