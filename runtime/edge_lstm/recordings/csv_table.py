@@ -119,8 +119,8 @@ class CsvTable:
         """Whether NUL bytes hit the row; then it is counted."""
         if not any(DAMAGE in cell for cell in row):
             return False
-        self.left_out["damaged rows"] += 1
-        if self.left_out["damaged rows"] == 1:
+        self.left_out["damaged"] += 1
+        if self.left_out["damaged"] == 1:
             self.notes.append(f"row {place} holds NUL bytes and was left out, and so is each row like it")
         return True
 
@@ -226,11 +226,11 @@ class CsvTable:
             self._note_footer(len(wrong), *wrong[0])
 
     def _note_incomplete(self, place: int) -> None:
-        self.left_out["incomplete rows"] += 1
+        self.left_out["incomplete"] += 1
         self.notes.append(f"row {place}, the last one, is incomplete and was left out")
 
     def _note_footer(self, count: int, place: int, row: Sequence[str]) -> None:
-        self.left_out["rows below the table"] += count
+        self.left_out["below the table"] += count
         self.notes.append(
             f'row {place} and what follows are no readings and were left out: "{printable(", ".join(row))[:60]}"'
         )

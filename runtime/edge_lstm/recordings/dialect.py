@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_lstm.foundation.numbers import WORD_VALUES
+from edge_lstm.foundation.numbers import NUMBER_WORDS, without_thousands
 from edge_lstm.recordings.columns import NumberWords, TimeColumns
-from edge_lstm.recordings.number_cells import found_thousands
+from edge_lstm.recordings.number_cells import cell_unit, found_thousands
 from edge_lstm.recordings.tables import Layout, Table, open_table, recording_files
 from edge_lstm.recordings.time_search import found_times
 
@@ -67,16 +67,28 @@ def _has_decimal_comma(table: Table, taken: Sequence[str]) -> bool:
         return False
     sure, points, others = set(), set(), set()  # columns by content
     for place, cells in _text_cells(table, at):
-        for text in map(str.strip, cells):
+        for text in map(_bare, cells):
             if found := _COMMA.fullmatch(text):
                 if len(found[1]) != 3:
                     sure.add(place)
             elif _POINT.fullmatch(text):
                 points.add(place)
-            elif not (_WHOLE.fullmatch(text) or math.isnan(WORD_VALUES.get(text.lower(), 0.0))):
+            elif not (_WHOLE.fullmatch(text) or math.isnan(NUMBER_WORDS.get(text.lower(), 0.0))):
                 others.add(place)
                 break
     return bool(sure - others) and not points - others
+
+
+def _bare(text: str) -> str:
+    """A cell without the parts that say nothing about its decimal separator: 1.234,5 kWh is 1234,5."""
+    bare = text.strip()
+    if bare.replace(",", "").replace(".", "").isdigit() and not {",", "."} <= {*bare}:
+        return bare
+    unit = cell_unit(bare)
+    bare = bare.removesuffix(unit).rstrip() if unit else bare
+    for comma in (False, True):
+        bare = without_thousands(bare, decimal_comma=comma) or bare
+    return bare
 
 
 def _text_cells(table: Table, at: Sequence[int]) -> Iterator[tuple[int, Sequence[str]]]:

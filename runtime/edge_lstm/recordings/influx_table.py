@@ -53,7 +53,7 @@ class InfluxTable:
                 at = [header.index(name) if name in header else None for name in asked]
                 continue
             if len(row) != len(header):
-                self.left_out["incomplete rows"] += 1
+                self.left_out["incomplete"] += 1
                 self.notes.append(f"row {place} has {len(row)} cells of {len(header)} and was left out")
                 continue
             places.append(place)

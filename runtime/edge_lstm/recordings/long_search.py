@@ -36,6 +36,7 @@ _MOST_NAMES = 1000
 _WHOLE = 0.9  # share of the values of a row that must be there
 _ROUND = 1 / 3  # the values of a row come within this share of the time between rows
 _NICE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)  # seconds
+_INTERVALS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,10 @@ def found_joining(recording: Recording) -> Joining:
     gap = float(np.median(np.concatenate(gaps))) if any(map(len, gaps)) else 0.0
     if spans and span <= _ROUND * gap and np.concatenate(sizes).mean() >= _WHOLE * width:
         return Joining(next((nice for nice in _NICE if nice >= span), math.ceil(span)))
-    return Joining(grid_s=_usual_interval_s(recording, there))
+    usual_s = _usual_interval_s(recording, there)
+    if usual_s is None or usual_s < 1:
+        return Joining(grid_s=usual_s)
+    return Joining(grid_s=min(_INTERVALS, key=lambda nice: abs(math.log(nice / usual_s))))
 
 
 def _rounds(there: Flags) -> Integers:

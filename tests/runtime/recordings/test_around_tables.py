@@ -79,11 +79,11 @@ def test_only_the_readings_are_rows(tmp_path: Path, text: str) -> None:
         (
             PLAIN[10],
             'row 11 and what follows are no readings and were left out: "Min, 20.0, 48.5"',
-            {"rows below the table": 2},
+            {"below the table": 2},
         ),
-        (PLAIN[12], "row 10, the last one, is incomplete and was left out", {"incomplete rows": 1}),
-        (PLAIN[13], "row 10, the last one, is incomplete and was left out", {"incomplete rows": 1}),
-        (PLAIN[14], "row 10 holds NUL bytes and was left out, and so is each row like it", {"damaged rows": 1}),
+        (PLAIN[12], "row 10, the last one, is incomplete and was left out", {"incomplete": 1}),
+        (PLAIN[13], "row 10, the last one, is incomplete and was left out", {"incomplete": 1}),
+        (PLAIN[14], "row 10 holds NUL bytes and was left out, and so is each row like it", {"damaged": 1}),
         (PLAIN[17], "", {}),
     ],
 )

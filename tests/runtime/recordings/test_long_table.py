@@ -214,9 +214,9 @@ def test_files_of_one_row_a_value_are_recognized(
         ([(600 * step + late, name) for step in range(50) for late, name in ((0, "temp"), (7, "hum"))], Joining(10)),
         (
             [*((60 * step, "temp") for step in range(99)), *((71 * step, "hum") for step in range(70))],
-            Joining(grid_s=65.5),
+            Joining(grid_s=60),
         ),
-        ([(60 * step, "temp") for step in range(50)] + [(7, "hum"), (2007, "hum")], Joining(grid_s=1030.0)),
+        ([(60 * step, "temp") for step in range(50)] + [(7, "hum"), (2007, "hum")], Joining(grid_s=900)),
     ],
 )
 def test_how_values_belong_together_is_found_from_their_times(

@@ -175,17 +175,19 @@ def _target_column(task: Task, survey: Survey, target: str | None) -> str | None
     if task == "anomaly":
         return next((name for name in named if survey.whole[name] == ["0", "1"]), None)
     if task == "forecast":
-        return next((name for name in fitting if name not in named), None) or _refuse_no_target(task)
+        return next((name for name in fitting if name not in named), None) or _refuse_no_target(task, survey)
     if task == "classify":
-        return next(iter([*named, *survey.texts, *survey.whole]), None) or _refuse_no_target(task)
-    return next(iter([*named, *reversed(fitting)]), None) or _refuse_no_target(task)
+        return next(iter([*named, *survey.texts, *survey.whole]), None) or _refuse_no_target(task, survey)
+    return next(iter([*named, *reversed(fitting)]), None) or _refuse_no_target(task, survey)
 
 
-def _refuse_no_target(task: Task) -> str:
+def _refuse_no_target(task: Task, survey: Survey) -> str:
     what = "few different values" if task == "classify" else "numbers that change"
     raise EdgeLstmError(
         f"expected a column of {what} for the task {task}, found none",
-        "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma",
+        "; ".join(survey.doubtful)
+        or "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma; if lines are above its "
+        "header, --skip-lines N; if texts in it mean a missing value, --missing TEXT",
     )
 
 

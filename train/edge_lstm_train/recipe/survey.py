@@ -15,13 +15,14 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import WORD_VALUES
+from edge_lstm.foundation.numbers import NUMBER_WORDS, WORD_VALUES
 from edge_lstm.recordings.column_kinds import column_texts
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.local_zone import in_local_zone
 from edge_lstm.recordings.long_search import Joining, found_joining, long_layout
 from edge_lstm.recordings.name_pattern import STREAM
+from edge_lstm.recordings.number_cells import cell_unit, plain_number
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
 from edge_lstm_train.recipe.around import found_around
@@ -53,6 +54,7 @@ class Survey:
     others: list[str] = field(default_factory=list)  # all other columns
     drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # columns -> level before and after
     notes: Sequence[str] = ()  # what a user has to know or to check about the times and the layout
+    doubtful: Sequence[str] = ()  # of the notes, those about columns of numbers and other texts
     layout: Layout = field(default_factory=Layout)  # what was found around the table
     units: dict[str, str] = field(default_factory=dict)  # of columns, where the file has them
     joining: Joining = field(default_factory=Joining)  # in files of one row a value
@@ -103,6 +105,7 @@ def survey(
     constants = [name for name, column in values.items() if not _is_changing(column[early])]
     drifting = {name: levels for name, column in values.items() if (levels := _drift(column, recording))}
     units = {**table.units, **{name: kind.unit for name, kind in kinds.items() if kind.unit}}
+    doubtful = _mostly_numbers(files[0], [name for name, kind in kinds.items() if kind.text], layout, words)
     around, around_notes = found_around(table, layout) if len(files) == 1 else (layout, [])
     return Survey(
         rows=len(recording),
@@ -119,7 +122,8 @@ def survey(
         header=list(around.header),
         others=[name for name in kinds if kinds[name].text and name not in few and name != stream_column],
         drifting={name: levels for name, levels in drifting.items() if name not in whole and name != stream_column},
-        notes=[*around_notes, *long_notes, *found.notes, *zoned.notes, *recording.notes],
+        notes=[*around_notes, *long_notes, *found.notes, *zoned.notes, *recording.notes, *doubtful],
+        doubtful=doubtful,
         layout=around,
         units=units,
         joining=joining,
@@ -160,6 +164,26 @@ def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:
     first, last, variance = np.array(found).T
     moved = ((last - first) ** 2).mean() > _DRIFT**2 * variance.mean()
     return (float(first.mean()), float(last.mean())) if moved else None
+
+
+def _mostly_numbers(file: Path, columns: Sequence[str], layout: Layout, words: NumberWords) -> list[str]:
+    """Notes about columns of texts that hold numbers in most rows: the other texts may mean a missing value."""
+    table = open_table(file, layout)
+    numbers: Counter[str] = Counter()
+    others: dict[str, Counter[str]] = {name: Counter() for name in columns}
+    for name, texts in column_texts(table, [name for name in columns if name in table.header]):
+        for text in texts:
+            if plain_number(text, cell_unit(text), words.decimal_comma, words.thousands) is not None:
+                numbers[name] += 1
+            elif text.lower() not in NUMBER_WORDS and len(others[name]) <= _MOST_TEXTS:
+                others[name][text] += 1
+    notes = []
+    for name, found in others.items():
+        if found and numbers[name] > sum(found.values()):
+            words_found = ", ".join(f'"{text}"' for text, _ in found.most_common(3))
+            option = " ".join(f'--missing "{text}"' for text in list(found)[:3])
+            notes.append(f'"{name}" holds numbers, but also {words_found}: if these mean a missing value, add {option}')
+    return notes
 
 
 def _few_texts(path: str | Path | Sequence[str | Path], columns: Sequence[str], layout: Layout) -> dict[str, list[str]]:
