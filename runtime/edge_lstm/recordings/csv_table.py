@@ -17,7 +17,7 @@ from edge_lstm.recordings.preamble import SAMPLE, SPACES, is_reading, preamble
 from edge_lstm.recordings.tables import Block, Layout, distinct_names
 from edge_lstm.recordings.text_file import DAMAGE, TextFile
 
-_BLOCK = 2048  # rows; with larger blocks, garbage collection costs more than they save
+_BLOCK = 512  # rows; with larger blocks, garbage collection costs more than they save
 _MOST_FOOTER = 20  # rows
 _FEWEST_ROW_NAMES = 8  # numbers that count from anywhere
 _LINES_HINT = (
@@ -89,6 +89,7 @@ class CsvTable:
                     self._drop_comments(wrong)
             else:
                 part = self._part(begin, rows, wrong)
+            rows.clear()  # else the garbage collector would look at these lists again and again
             if part[0]:
                 some = True
                 yield part

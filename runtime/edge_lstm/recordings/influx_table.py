@@ -13,7 +13,7 @@ from edge_lstm.recordings.tables import Block
 
 _ANNOTATIONS = ("#group", "#datatype", "#default", "#constant")
 _OWN = ("", "result", "table", "_start", "_stop")  # columns that say nothing about a reading
-_BLOCK = 2048
+_BLOCK = 512  # rows
 
 
 def is_annotated(line: str) -> bool:

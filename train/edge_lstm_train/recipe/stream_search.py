@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Integers
 
-_MOST_STREAMS = 1000
+MOST_STREAMS = 1000
 _MOST_WRONG = 0.01  # share of the rows that may be late or repeated within their stream
 _EXPLAINED = 0.5  # share of the rows that are late or repeated without streams, and not with them
 
@@ -32,7 +32,7 @@ def streams_by(times: Doubles, candidates: Mapping[str, Doubles], series: Intege
         if np.isnan(values).any() or (values % 1).any():
             continue
         found, stream_of = np.unique(values, return_inverse=True)
-        if not 2 <= len(found) <= _MOST_STREAMS:
+        if not 2 <= len(found) <= MOST_STREAMS:
             continue
         own_back, own_equal = _disorder(times, series * len(found) + stream_of)
         if back + equal > most:

@@ -26,7 +26,7 @@ from edge_lstm.recordings.number_cells import cell_unit, plain_number
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
 from edge_lstm_train.recipe.around import found_around
-from edge_lstm_train.recipe.stream_search import streams_by
+from edge_lstm_train.recipe.stream_search import MOST_STREAMS, streams_by
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
 _DAY_S = 86_400.0
@@ -88,10 +88,11 @@ def survey(
     columns = Columns({}, times, stream_column, layout=layout, words=words)
     kinds = value_columns(path, replace(columns, stream_column=None))
     kinds.pop(STREAM, None)
-    few = _few_texts(path, [name for name, kind in kinds.items() if kind.text], layout)
+    different = _different_texts(path, [name for name, kind in kinds.items() if kind.text], layout)
+    few = {name: texts for name, (texts, _) in different.items() if len(texts) <= _MOST_TEXTS}
     own = {name: kind for name, kind in kinds.items() if not kind.text}
     if stream_column is None and found.times is not None and len(files) == 1:
-        stream_column = _found_stream_column(path, replace(columns, values=own), list(few))
+        stream_column = _found_stream_column(path, replace(columns, values=own), list(different))
     columns = replace(columns, values=own, stream_column=stream_column)
     joining = Joining()
     if layout.name_column is not None:
@@ -186,8 +187,10 @@ def _mostly_numbers(file: Path, columns: Sequence[str], layout: Layout, words: N
     return notes
 
 
-def _few_texts(path: str | Path | Sequence[str | Path], columns: Sequence[str], layout: Layout) -> dict[str, list[str]]:
-    """The different texts of each column, sorted; without columns of too many, or whose texts hardly repeat."""
+def _different_texts(
+    path: str | Path | Sequence[str | Path], columns: Sequence[str], layout: Layout
+) -> dict[str, tuple[list[str], int]]:
+    """The different texts of each column, sorted, and its rows; without columns of more texts than streams may be."""
     found: dict[str, set[str]] = {name: set() for name in columns}
     rows: Counter[str] = Counter()
     for file in recording_files(path) if columns else []:
@@ -196,14 +199,14 @@ def _few_texts(path: str | Path | Sequence[str | Path], columns: Sequence[str], 
             if name in found:
                 rows[name] += len(texts)
                 found[name].update(texts)
-                if len(found[name]) > _MOST_TEXTS + 1:
+                if len(found[name]) > MOST_STREAMS + 1:
                     del found[name]
-    few = {}
-    for name, different in found.items():
-        known = {text for text in different if not math.isnan(WORD_VALUES.get(text.lower(), 0.0))}
-        if 2 <= len(known) <= min(_MOST_TEXTS, rows[name] / 5):
-            few[name] = sorted(known)
-    return few
+    known = {name: {text for text in texts if not _is_missing(text)} for name, texts in found.items()}
+    return {name: (sorted(texts), rows[name]) for name, texts in known.items() if 2 <= len(texts) <= rows[name] / 5}
+
+
+def _is_missing(text: str) -> bool:
+    return math.isnan(WORD_VALUES.get(text.lower(), 0.0))
 
 
 def _whole_numbers(values: Doubles) -> list[str]:
