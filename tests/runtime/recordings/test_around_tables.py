@@ -6,10 +6,13 @@ import gzip
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import texts_of
 from edge_lstm.recordings.tables import Layout, Table, open_table
+from tests.paths import PUMP
 
 ROWS = [[f"2024-03-01 00:0{minute}", f"{20 + minute / 4}", f"{55 - minute}.5"] for minute in range(8)]
 NAMES = ["time", "temp", "hum"]
@@ -193,3 +196,22 @@ def test_a_row_of_another_width_among_the_readings_is_refused(tmp_path: Path) ->
     assert "skip_lines = N" in str(caught.value.hint)
     with pytest.raises(EdgeLstmError, match="row 10: expected 3 columns, found 2"):
         rows_of(opened(tmp_path, HEAD + lines() + "1,2\n" * 21))
+
+
+def test_replay_is_the_same_with_a_delimiter_at_the_end_of_each_row(tmp_path: Path) -> None:
+    head = "time,level,pressure,flow\n"
+    rows = [f"2024-03-01T00:0{row}:00Z,77,4.3{row},12.9" for row in range(5)]
+    (tmp_path / "clean.csv").write_text(head + "\n".join(rows) + "\n")
+    (tmp_path / "trailing.csv").write_text(head + ",\n".join(rows) + ",\n")
+    tags = [tag for row in range(5) for tag in ("level,77", f"pressure,4.3{row}", "flow,12.9")]
+    lines = [f"2024-03-01T00:0{at // 3}:00Z,{tag}" for at, tag in enumerate(tags)]
+    (tmp_path / "long.csv").write_text("time,tag,value\n" + "\n".join(lines) + "\n")
+    shown = {}
+    for name in ("clean", "trailing", "long"):
+        path = tmp_path / f"{name}.csv"
+        result = CliRunner().invoke(main, ["replay", str(PUMP), str(path), "--stream", "pump", "--json"])
+        assert result.exit_code == 0, result.stderr
+        shown[name] = result.stdout
+    assert shown["clean"].count("\n") == 5
+    assert shown["trailing"] == shown["clean"]
+    assert shown["long"] == shown["clean"]
