@@ -38,6 +38,21 @@ class NamePattern:
         return None if found is None else (found["stream"] if self.has_stream else "", found["feature"])
 
 
+def likely_pattern(names: Sequence[str]) -> str | None:
+    """A pattern for names like P1.PT.PV, P1.FT.PV, P2.PT.PV, P2.FT.PV; None unless all streams have all features."""
+    for sign in "./:|":
+        parts = [name.split(sign) for name in names]
+        if len(parts) < 4 or len({len(found) for found in parts}) != 1:
+            continue
+        end = parts[0][-1] if len(parts[0]) > 2 and len({found[-1] for found in parts}) == 1 else None
+        kept = parts if end is None else [found[:-1] for found in parts]
+        streams = {sign.join(found[:-1]) for found in kept}
+        features = {found[-1] for found in kept}
+        if len(streams) > 1 and len(features) > 1 and len(streams) * len(features) == len(names):
+            return f"{STREAM}{sign}{FEATURE}" + ("" if end is None else f"{sign}{end}")
+    return None
+
+
 class WideTable:
     """A table whose column names say the stream: each row becomes one row for each stream."""
 

@@ -10,7 +10,7 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import ValueColumn
 from edge_lstm.recordings.long_search import Joining, LongColumns, found_joining, found_long
-from edge_lstm.recordings.name_pattern import STREAM, NamePattern
+from edge_lstm.recordings.name_pattern import STREAM, NamePattern, likely_pattern
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, row_place, value_columns
 from edge_lstm.recordings.tables import Layout, open_table
 
@@ -126,6 +126,20 @@ def test_a_name_that_one_file_lacks_is_missing_there(tmp_path: Path) -> None:
 )
 def test_a_pattern_takes_a_name_apart(pattern: str, name: str, parts: tuple[str, str] | None) -> None:
     assert NamePattern(pattern).parts(name) == parts
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["P1.PT.PV", "P1.FT.PV", "P2.PT.PV", "P2.FT.PV"], "{stream}.{feature}.PV"),
+        (["a/temp", "a/hum", "b/temp", "b/hum"], "{stream}/{feature}"),
+        (["a.temp", "a.hum", "b.temp", "b.rain"], None),
+        (["temp", "hum", "rain", "wind"], None),
+        (["1.5", "2.5"], None),
+    ],
+)
+def test_a_pattern_is_likely_if_all_streams_have_all_features(names: list[str], pattern: str | None) -> None:
+    assert likely_pattern(names) == pattern
 
 
 def test_names_of_a_control_system_become_streams_and_features(tmp_path: Path) -> None:

@@ -132,6 +132,13 @@ def test_names_that_differ_in_digits_alone_are_streams(tmp_path: Path) -> None:
 def test_a_pattern_makes_streams_of_the_names_of_a_control_system(tmp_path: Path) -> None:
     header = "time,P01.PT.PV,P01.FT.PV,P02.PT.PV,P02.FT.PV\n"
     rows = "".join(f"{moment(step)},{TEMP[step]},{HUM[step]},{TEMP[-step]},{HUM[-step]}\n" for step in range(240))
+    plain, _ = init(tmp_path, header + rows)
+    assert (
+        'note: if the columns name devices, like "P01.PT.PV", add --name-pattern "{stream}.{feature}.PV"'
+        in plain.stderr
+    )
+    for written in ("attic.toml", "service.toml"):
+        (tmp_path / written).unlink()
     result, recipe = init(tmp_path, header + rows, "--name-pattern", "{stream}.{feature}.PV")
     assert recipe is not None, result.stderr
     assert list(recipe.features) == ["PT", "FT"]

@@ -21,7 +21,7 @@ from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.local_zone import in_local_zone
 from edge_lstm.recordings.long_search import Joining, found_joining, long_layout
-from edge_lstm.recordings.name_pattern import STREAM
+from edge_lstm.recordings.name_pattern import STREAM, likely_pattern
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
@@ -107,6 +107,8 @@ def survey(
     drifting = {name: levels for name, column in values.items() if (levels := _drift(column, recording))}
     units = {**table.units, **{name: kind.unit for name, kind in kinds.items() if kind.unit}}
     doubtful = _mostly_numbers(files[0], [name for name, kind in kinds.items() if kind.text], layout, words)
+    if stream_column is None and (pattern := likely_pattern(list(own))) is not None:
+        long_notes = [f'if the columns name devices, like "{next(iter(own))}", add --name-pattern "{pattern}"']
     around, around_notes = found_around(table, layout) if len(files) == 1 else (layout, [])
     return Survey(
         rows=len(recording),
