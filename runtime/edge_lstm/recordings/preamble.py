@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from edge_lstm.foundation.numbers import WORD_VALUES
 
 SPACES = " "  # the separator that means any run of spaces or tabs
-SAMPLE = 64  # lines that are examined
+SAMPLE = 256  # lines that are examined
 _SEPARATORS = ";\t|,"  # the comma comes last: it may be a decimal comma
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # as spreadsheets write it
 _COMMENTS = ("#", "//", "%", "!")
@@ -139,7 +139,7 @@ class _Table:
             at -= 1
         if units is None and units_row is not False and at == 1 and self._width > 2 and self._is_wide(0):
             names = self._rows[0]  # units in another language: the row above has all names
-            if all(map(str.strip, names)) and len({*names}) == len(names):
+            if all(map(str.strip, names)) and len({*names}) == len(names) == len(self._rows[1]):
                 return 0, 1
         return at, units
 

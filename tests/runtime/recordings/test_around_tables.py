@@ -62,6 +62,9 @@ PLAIN = [
     HEAD + lines(ROWS[:3]) + "\0\0\0\0\0" + lines(ROWS[3:]),
     HEAD + lines(ROWS[:3]) + "2024-03-01 00:02,2\0\0\0,48.5\n" + lines(ROWS[3:]),
     HEAD + lines() + "\x1a",
+    "Station,7\n" + HEAD + lines(),
+    "# line\n" * 100 + HEAD + lines(),
+    "Site,attic,\nSerial,77,\n" + HEAD + lines(),
 ]
 
 
