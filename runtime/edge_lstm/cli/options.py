@@ -85,11 +85,15 @@ _LAYOUT_OPTIONS = (
         metavar="COLUMN",
         help="In a file of one row a value: column that says what the value is (default: detected from the data).",
     ),
-    click.option("--value-column", metavar="COLUMN", help="Beside --name-column: column of the values."),
+    click.option(
+        "--value-column",
+        metavar="COLUMN",
+        help="Beside --name-column: column of the values (default: detected from the data).",
+    ),
     click.option(
         "--name-pattern",
         metavar="PATTERN",
-        help="Takes names like P01.PT101.PV apart into stream and feature: {stream}.{feature}.PV.",
+        help="Takes names apart into stream and feature, like {stream}.{feature}.PV (default: a name is a feature).",
     ),
 )
 
