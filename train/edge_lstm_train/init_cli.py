@@ -75,6 +75,8 @@ def init(
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey
 
+    layout, missing = asked_layout(how)
+    asked = replace(asked_times(**how), interval_s=interval_s)
     stem = "sensors" if recording is None else recording.name.split(".")[0]
     name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "sensors"
     files = {output / f"{name}.toml", output / _SERVICE}
@@ -85,8 +87,6 @@ def init(
         raise EdgeLstmError(f"expected a folder at {output}, found none", "create it first, or choose another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]
     comma = None if decimal is None else decimal == "comma"
-    layout, missing = asked_layout(how)
-    asked = replace(asked_times(**how), interval_s=interval_s)
     found = None if recording is None else survey(recording, stream_column, names, comma, asked, layout, missing)
     path = None if recording is None else relative(recording, output)
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]

@@ -53,6 +53,11 @@ _TIMES_OPTIONS = (
         type=click.Choice(TIME_UNITS),
         help="Unit of times that are numbers (default: detected from the data).",
     ),
+    click.option(
+        "--time-start",
+        metavar="TIME",
+        help="Time of the number 0, with --time-unit (default: 1970, or that of the days).",
+    ),
     click.option("--timezone", "zone", metavar="ZONE", help="Time zone of times without one (default: UTC)."),
 )
 
@@ -130,19 +135,27 @@ def times_options(command: Command) -> Command:
 
 
 def asked_times(
-    time_columns: tuple[str, ...], time_format: str | None, time_unit: str | None, zone: str | None
+    time_columns: tuple[str, ...],
+    time_format: str | None,
+    time_unit: str | None,
+    time_start: str | None,
+    zone: str | None,
 ) -> TimeColumns:
     """What the options say about the times of a recording. Raises UsageError if they contradict each other."""
     from edge_lstm.foundation.local_times import zone_named
     from edge_lstm.foundation.time_format import format_fault
+    from edge_lstm.foundation.times import parse_time
     from edge_lstm.recordings.columns import TimeColumns
 
     if time_format is not None and time_unit is not None:
         raise click.UsageError("expected either --time-format or --time-unit, found both")
     if time_format is not None and (fault := format_fault(time_format)) is not None:
         raise click.UsageError(f"--time-format: {fault}")
+    if time_start is not None and time_unit is None:
+        raise click.UsageError("expected --time-unit beside --time-start")
+    found = TimeColumns(list(time_columns), time_format, time_unit)  # type: ignore[arg-type]
     try:
-        found = TimeColumns(list(time_columns), time_format, time_unit)  # type: ignore[arg-type]
-        return found if zone is None else replace(found, zone=zone_named(zone))
+        found = found if zone is None else replace(found, zone=zone_named(zone))
+        return found if time_start is None else replace(found, start=parse_time(time_start, found.zone))
     except ValueError as error:
-        raise click.UsageError(f"--timezone: {error}") from None
+        raise click.UsageError(f"{'--timezone' if zone is not None else '--time-start'}: {error}") from None

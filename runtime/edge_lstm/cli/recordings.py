@@ -175,8 +175,10 @@ def _in_local_zone(path: Path, columns: Columns, notes: Sequence[str]) -> Record
     """The recording, with notes about its times on stderr."""
     from edge_lstm.recordings.local_zone import in_local_zone
 
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     found = in_local_zone(path, columns)
-    for note in [*notes, *found.notes, *found.recording.notes]:
+    for note in [*found.notes, *found.recording.notes]:
         click.echo(f"note: {note}", err=True)
     return found.recording
 

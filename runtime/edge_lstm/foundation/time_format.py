@@ -1,4 +1,4 @@
-"""Texts to dates and times by a format like "%d.%m.%Y %H:%M", with English names whatever the machine's language."""
+"""Texts to dates and times by a format like "%d.%m.%Y %H:%M", with names of months in seven languages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH = (
-    "(?P<b>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
-    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+_MONTHS = (  # in English, German, French, Spanish, Italian, Dutch and Portuguese
+    ("january", "januar", "janvier", "enero", "gennaio", "januari", "janeiro"),
+    ("february", "februar", "février", "fevrier", "febrero", "febbraio", "februari", "fevereiro"),
+    ("march", "märz", "maerz", "mrz", "mars", "marzo", "maart", "mrt", "março", "marco"),
+    ("april", "avril", "abril", "aprile"),
+    ("may", "mai", "mayo", "maggio", "mei", "maio"),
+    ("june", "juni", "juin", "junio", "giugno", "junho"),
+    ("july", "juli", "juillet", "julio", "luglio", "julho"),
+    ("august", "août", "aout", "agosto", "augustus"),
+    ("september", "septembre", "septiembre", "settembre", "setembro"),
+    ("october", "oktober", "octobre", "octubre", "ottobre", "outubro"),
+    ("november", "novembre", "noviembre", "novembro"),
+    ("december", "dezember", "décembre", "decembre", "diciembre", "dicembre", "dezembro"),
 )
-_WEEKDAY = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?\.?"
+_MONTH = r"(?P<b>[^\W\d_]{3,10})\.?"
+_WEEKDAY = r"[^\W\d_]{2,12}\.?"
 _CODES = {
     "Y": r"(?P<Y>\d{4})",
     "y": r"(?P<y>\d{2})",
@@ -33,6 +43,7 @@ _CODES = {
     "Z": r"(?P<Z>[A-Za-z]{1,6}|[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+)",
     "%": "%",
 }
+_HOURS_AND_MINUTES = r"(?P<HM>\d{1,4})"  # of %H%M by itself: 0, 100 and 2330, too
 _STRPTIME_ALONE = "cxXGuVUWw"  # seldom used: left to strptime
 _UTC_NAMES = ("UTC", "GMT", "Z", "UT")
 
@@ -79,10 +90,15 @@ def format_fault(form: str) -> str | None:
 def _pattern(form: str) -> re.Pattern[str] | None:
     """The format as a pattern; None if it has codes that only strptime reads."""
     parts: list[str] = []
-    for code, spaces, sign in re.findall(r"%(.)|(\s+)|(.)", form, re.DOTALL):
+    digits_before = False
+    for both, code, spaces, sign in re.findall(r"(%H%M(?!%))|%(.)|(\s+)|(.)", form, re.DOTALL):
         if code and code not in _CODES:
             return None
-        parts.append(_CODES[code] if code else r"\s+" if spaces else re.escape(sign))
+        if both:
+            parts.append(_CODES["H"] + _CODES["M"] if digits_before else _HOURS_AND_MINUTES)
+        else:
+            parts.append(_CODES[code] if code else r"\s+" if spaces else re.escape(sign))
+        digits_before = bool(code)
     return re.compile("".join(parts), re.IGNORECASE)
 
 
@@ -90,7 +106,10 @@ def _moment(found: Mapping[str, str | None], zone: tzinfo) -> datetime:
     get = found.get
     year = int(get("Y") or 0) or _full_year(int(get("y") or 0))
     month, day = _month_and_day(year, found)
-    hour, minute, second = _hour(found), int(get("M") or 0), int(get("S") or 0)
+    hour, minute = _hour(found), int(get("M") or 0)
+    if (both := get("HM")) is not None:
+        hour, minute = divmod(int(both), 100)
+    second = int(get("S") or 0)
     micro = int(f"{(get('f') or '')[:6]:0<6}")
     moment = clock_time(year, month, day, hour, minute, second, micro)
     if (name := get("Z")) is not None:
@@ -119,7 +138,16 @@ def _month_and_day(year: int, found: Mapping[str, str | None]) -> tuple[int, int
             raise ValueError(f"expected a day of the year, found {day_of_year}")
         return date.month, date.day
     name = get("b")
-    return int(get("m") or 1) if name is None else _MONTHS.index(name[:3].lower()) + 1, int(get("d") or 1)
+    return int(get("m") or 1) if name is None else _month(name), int(get("d") or 1)
+
+
+@functools.lru_cache(256)
+def _month(name: str) -> int:
+    """The number of a month, by its name or an abbreviation of three letters or more that no other month has."""
+    found = {at for at, names in enumerate(_MONTHS, 1) if any(one.startswith(name.lower()) for one in names)}
+    if len(found) != 1:
+        raise ValueError(f"expected the name of a month, found {name}")
+    return found.pop()
 
 
 def _hour(found: Mapping[str, str | None]) -> int:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Literal, get_args
 
-TimeUnit = Literal["s", "ms", "us", "ns", "min", "h", "days", "days-1904", "days-matlab", "days-julian"]
+TimeUnit = Literal[
+    "s", "ms", "us", "ns", "min", "h", "days", "days-1904", "days-matlab", "days-julian", "filetime", "ticks"
+]
 TIME_UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)
 YEAR_2000 = 946_684_800.0  # an earlier number counts from another moment than 1970, or in another unit
 AHEAD_S = 2 * 86_400.0  # a clock may be in another zone, and a little fast
@@ -18,11 +20,15 @@ _COUNTED: dict[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9, "min": 
 # shows; a Julian day begins at noon. Spreadsheets count from 1899-12-30, those of old Macs from 1904-01-01.
 _AT_1970: dict[str, float] = {"days": 25_569.0, "days-1904": 24_107.0, "days-matlab": 719_529.0}
 _AT_1970["days-julian"] = 2_440_587.5
+# Tenths of microseconds: those of Windows count from 1601, those of .NET from the year 1
+_TICKS_AT_1970: dict[str, float] = {"filetime": 116_444_736e9, "ticks": 621_355_968e9}
 _MEANINGS = {
     "days": "days of a spreadsheet",
     "days-1904": "days of a spreadsheet that counts from 1904",
     "days-matlab": "days of MATLAB",
     "days-julian": "Julian days",
+    "filetime": "file times of Windows",
+    "ticks": "ticks of .NET",
     "s": "seconds",
     "ms": "milliseconds",
     "us": "microseconds",
@@ -51,13 +57,15 @@ def seconds_of(number: float | str, unit: str, zone: tzinfo = timezone.utc, star
     `start` are local times of `zone`. Raises ValueError if the number is not one, or not a time of the years 1 to 9999.
     """
     try:
-        value = float(number)
+        value = float(number.replace(",", ".") if isinstance(number, str) else number)
         if not math.isfinite(value):
             raise ValueError
     except ValueError:
         raise ValueError("expected a number") from None
     if unit in _COUNTED:
         return value / _COUNTED[unit] + (start or 0.0)
+    if unit in _TICKS_AT_1970:
+        return (value - _TICKS_AT_1970[unit]) / 1e7 if start is None else value / 1e7 + start
     if start is not None:
         return value * _DAY_S + start
     moment = wall_time(number, unit)
@@ -66,6 +74,7 @@ def seconds_of(number: float | str, unit: str, zone: tzinfo = timezone.utc, star
 
 def wall_time(number: float | str, unit: str) -> datetime:
     """The local time of a number of days, without a zone: rounded to what its digits can tell."""
+    number = number.replace(",", ".") if isinstance(number, str) else number
     value = float(number)
     seconds = (value - _AT_1970[unit]) * _DAY_S
     try:

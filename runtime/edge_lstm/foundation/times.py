@@ -105,7 +105,7 @@ def time_parser(
                 raise ValueError(f"{_short_repr(value)} is not a time: {error}") from None
 
         return by_unit
-    return lambda value: parse_time(value, zone)
+    return parse_time if zone is timezone.utc else lambda value: parse_time(value, zone)
 
 
 def local_time_parser(

@@ -25,6 +25,8 @@ _NAMED: tuple[tuple[str, TimeUnit], ...] = (
     (r"mins?|minutes?|minuten?", "min"),
     (r"h|hrs?|hours?|stunden?", "h"),
 )
+_BY_SIZE: tuple[tuple[TimeUnit, float], ...] = (("s", 1e11), ("ms", 1e14), ("us", 1e17))  # as in `times`
+_SAMPLE = 1000  # numbers that show how far they are apart
 _LEAST_MS_STEP = 1000.0  # whole numbers this far apart are milliseconds rather than seconds
 
 
@@ -40,7 +42,8 @@ class NumberReading:
     @property
     def text(self) -> str:
         """Such as: days of a spreadsheet, they begin at 2024-03-01T00:00:00Z and are 600 s apart."""
-        origin = "" if self.unit.startswith("days") else f" since {self.start or '1970'}"
+        counts = self.unit not in ("filetime", "ticks") and not self.unit.startswith("days")
+        origin = f" since {self.start or '1970'}" if counts else ""
         if self.start == "":
             return f"{unit_meaning(self.unit)} since any start, they are {_number(self.step_s)} s apart"
         begin = f"they begin at {format_time(self.first)} and are {_number(self.step_s)} s apart"
@@ -51,10 +54,17 @@ class NumberReading:
         """As keys of a recipe."""
         return f'time_unit = "{self.unit}"' + (f' with start = "{self.start}"' if self.start else "")
 
+    @property
+    def options(self) -> str:
+        """As options of a command."""
+        return f"--time-unit {self.unit}" + (f" --time-start {self.start}" if self.start else "")
 
-def as_usual(numbers: Doubles, unit: TimeUnit = "s") -> NumberReading:
-    """The numbers as `parse_time` reads them."""
-    return NumberReading(unit, None, parse_time(float(numbers[0])), _step(np.vectorize(parse_time)(numbers[:1000])))
+
+def as_usual(numbers: Doubles) -> NumberReading:
+    """The numbers as `parse_time` reads them, in a unit by their size."""
+    seconds = np.array([parse_time(number) for number in numbers[:_SAMPLE].tolist()])
+    unit: TimeUnit = next((unit for unit, most in _BY_SIZE if abs(numbers[0]) < most), "ns")
+    return NumberReading(unit, None, float(seconds[0]), _step(seconds))
 
 
 def is_of_this_century(seconds: Doubles) -> bool:
@@ -71,10 +81,15 @@ def _likely_readings(numbers: Doubles, now: float) -> Iterator[NumberReading]:
     least, most = float(numbers.min()), float(numbers.max())
     for unit, _ in likely_units(least, now):
         if unit not in _SELDOM and is_likely(seconds_of(most, unit), now):
-            first, second = (seconds_of(number, unit) for number in (float(numbers[0]), least + _step(numbers)))
-            yield NumberReading(unit, None, first, second - seconds_of(least, unit))
+            seconds = np.array([seconds_of(number, unit) for number in numbers[:_SAMPLE].tolist()])
+            yield NumberReading(unit, None, float(seconds[0]), _step(seconds))
+
+
+def _from_origins(numbers: Doubles, now: float) -> Iterator[NumberReading]:
+    """The readings in seconds from an origin that programs use, by which all numbers are from 2000 until now."""
+    least, most = float(numbers.min()), float(numbers.max())
     if least < 1e8:
-        return  # seconds since such an origin would be too few
+        return  # too few: they count from the start of a device
     for origin in _ORIGINS:
         start = parse_time(origin)
         if is_likely(least + start, now) and is_likely(most + start, now):
@@ -102,22 +117,22 @@ def _named_unit(name: str) -> TimeUnit | None:
     return next((unit for form, unit in _NAMED if any(re.fullmatch(form, word) for word in words)), None)
 
 
-def refuse_doubtful_numbers(place: str, numbers: Doubles, seconds: Doubles) -> None:
+def refuse_doubtful_numbers(source: str, column: str, numbers: Doubles, seconds: Doubles) -> None:
     """Raises EdgeLstmError that shows both readings if most of these times lie before 2000 or after now.
 
-    `place`: file and column of the numbers; NaN among them is no number.
+    Numbers of a column whose name says that they are seconds (t_s) are accepted. NaN among them is no number.
     """
-    if is_of_this_century(seconds):
+    if is_of_this_century(seconds) or (_named_unit(column) == "s" and np.nanmax(np.abs(numbers)) < _BY_SIZE[0][1]):
         return
     numbers = numbers[~np.isnan(numbers)]
-    likely = likely_readings(numbers)
-    shown = [as_usual(numbers), *(likely[:2] or counted_readings(place, numbers))]
+    likely = likely_readings(numbers) or list(_from_origins(numbers, time.time()))
+    shown = [as_usual(numbers), *(likely[:3] or counted_readings(column, numbers))]
     found = ", ".join(f"{number:.12g}" for number in numbers[:2])
     ways = "".join(f"\n  as {one.text}" for one in shown)
-    choice = likely[0] if likely else shown[1]
+    choice = shown[1]
     raise EdgeLstmError(
-        f"{place}: expected times from 2000 until now, found {found}, ...:{ways}",
-        f"say which it is, like {choice.keys} in the recipe, or --time-unit {choice.unit}",
+        f'{source}, column "{column}": expected times from 2000 until now, found {found}, ...:{ways}',
+        f"say which it is, like {choice.keys} in a recipe, or {choice.options} on the command line",
     )
 
 

@@ -1,12 +1,10 @@
-"""Tells the two occurrences of a repeated hour apart by the order of a stream's rows, when clocks were set back."""
+"""Distinguishes the two occurrences of an hour by the order of a stream's rows, when clocks were set back."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Integers
-
-_BACKWARD = 10.0  # cost of a step back in time: more than that of any gap
 
 
 def settled(times: Doubles, stream_of: Integers, rows: Integers, shifts: Doubles) -> Doubles:
@@ -53,6 +51,6 @@ def _split(around: Doubles, shift: float, usual_s: float) -> int:
 
 
 def _cost(steps: Doubles, usual_s: float) -> Doubles:
-    """How irregular steps are: a gap costs little more than a small one, and a step back much."""
-    costs: Doubles = np.log1p(np.abs(steps - usual_s) / max(usual_s, 1e-9)) + _BACKWARD * (steps < 0)
+    """How irregular steps are: a long gap costs little more than a short one, so that two are not better than one."""
+    costs: Doubles = np.log1p(np.abs(steps - usual_s) / max(usual_s, 1e-9))
     return np.where(np.isnan(costs), 0.0, costs)

@@ -15,8 +15,8 @@ _BARE_CLOCKS = ("%H", "%H.%M", "%H.%M.%S")  # a measured value may look like the
 _DATE_NAMES = ("date", "day", "datum", "fecha", "data", "jour", "yyyymmdd", "time", "stamp")  # so the column's name
 _CLOCK_NAMES = ("time", "hour", "clock", "uhr", "zeit", "stunde", "heure", "hora", "ora")  # must fit too
 _BARE_DATE = re.compile(r"(?:19|20)\d{6}")
-_WEEKDAY = r"(?P<weekday>(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?)"
-_PART = r"\d{1,4}|[A-Za-z]{3,9}\.?"
+_WEEKDAY = r"(?P<weekday>[^\W\d_]{2,12}\.?)"
+_PART = r"\d{1,4}|[^\W\d_]{3,10}\.?"
 _DATE = re.compile(
     rf"(?:{_WEEKDAY}(?P<s0>,?\s+))?"
     rf"(?P<a>{_PART})(?P<s1>[-/. ,]{{1,2}})(?P<b>{_PART})(?P<s2>[-/. ,]{{1,2}})(?P<c>{_PART})",
@@ -28,7 +28,7 @@ _CLOCK_TEXT = (
 )
 _CLOCK = re.compile(_CLOCK_TEXT, re.IGNORECASE)
 _BOTH = re.compile(
-    rf"(?P<date>.*?[0-9a-z])(?P<join>T|_|:|,?\s+(?:-\s+)?)(?P<clock>{_CLOCK_TEXT})"
+    rf"(?P<date>.*?\w)(?P<join>T|_|:|,?\s+(?:-\s+)?)(?P<clock>{_CLOCK_TEXT})"
     r"(?P<gap>\s*)(?P<zone>Z|[+-]\d\d(?::?\d\d)?|[A-Za-z]{2,6}|[A-Za-z_]+/[A-Za-z_/+-]+)?",
     re.IGNORECASE,
 )
@@ -47,9 +47,14 @@ def date_formats(name: str, cell: str) -> list[str]:
 
 def clock_formats(name: str, cell: str) -> list[str]:
     """Formats of a cell that is a time of day; digits without a colon need a column that is named like one."""
-    named = _is_named(name, _CLOCK_NAMES) or name.lower() in ("hh", "utc")
+    named = says_clock(name)
     forms = [form for form in _clock_forms(cell) if named or ":" in form] + [*(_BARE_CLOCKS if named else ())]
     return [one.removeprefix("%Y ") for one in _fitting([f"%Y {one}" for one in forms], f"2000 {cell}")]
+
+
+def says_clock(name: str) -> bool:
+    """Whether a column is named like a time of day."""
+    return _is_named(name, _CLOCK_NAMES) or name.lower() in ("hh", "hhmm", "utc")
 
 
 def moment_formats(cell: str, zone: tzinfo) -> list[str]:

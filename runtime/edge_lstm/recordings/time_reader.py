@@ -14,11 +14,15 @@ from edge_lstm.foundation.local_times import Change, changes, instant, offset_s
 from edge_lstm.foundation.time_units import is_wall_unit
 from edge_lstm.foundation.times import format_time, local_time_parser, time_parser
 from edge_lstm.recordings.columns import TimeColumns, cell_error, texts_of
-from edge_lstm.recordings.number_times import refuse_doubtful_numbers
+from edge_lstm.recordings.number_times import is_of_this_century, refuse_doubtful_numbers
 from edge_lstm.recordings.repeated_hours import settled
 from edge_lstm.recordings.tables import Block, Cells, Table
+from edge_lstm.recordings.time_formats import date_formats, moment_formats
 
+_FIX = "fix or remove that row"
 _HOUR_S = 3600.0
+_HALF_DAY_S = 10 * _HOUR_S  # nearly: from 12:00 back to 01:00 are eleven hours
+_MANY_YEARS = 100  # some of these times may be wrong
 _CACHED_TIMES = 65_536  # the same times occur in every file of a recording
 
 
@@ -33,8 +37,8 @@ class TimeReader:
         self._parse = functools.lru_cache(_CACHED_TIMES)(parse) if slow else parse
         self._local = local_time_parser(*arguments)
         self._rows = 0
-        self._numbers: list[Doubles] = []  # the cells, if they are numbers without a unit
-        self._place = ""  # file and column
+        self._numbers: list[Doubles] = []  # the cells that are numbers without a unit, and no times of today
+        self._place = ("", "")  # file and column
         self._repeated: list[tuple[int, float]] = []  # row of all blocks, seconds to its second occurrence
 
     def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> Doubles:
@@ -44,22 +48,40 @@ class TimeReader:
             texts = columns[0].tolist() if isinstance(columns[0], np.ndarray) else columns[0]
         else:
             texts = list(map(" ".join, zip(*map(texts_of, columns), strict=True)))
-        seconds = np.empty(len(texts))
-        parse, row = self._parse, 0
         try:
-            for row, text in enumerate(texts):
-                seconds[row] = parse(text)
+            seconds = self._seconds(texts)
             if not isinstance(self._times.zone, timezone):
                 self._find_set_clocks(texts, seconds)
         except _CellError as error:
-            raise cell_error(table, block, error.row, '" and "'.join(names), str(error)) from None
-        except ValueError as error:
-            raise cell_error(table, block, row, '" and "'.join(names), str(error)) from None
-        if self._times.format is None and self._times.unit is None and _is_number(texts[0]):
+            message = cell_error(table, block, error.row, '" and "'.join(names), str(error)).message
+            raise EdgeLstmError(message, error.hint or self._format_hint(texts[error.row])) from None
+        bare = self._times.format is None and self._times.unit is None and _is_number(texts[0])
+        if bare and not is_of_this_century(seconds):
             self._numbers.append(np.array([float(text) if _is_number(text) else np.nan for text in texts]))
-        self._place = self._place or f'{table.source}, column "{names[-1]}"'
+        self._place = self._place if self._rows else (table.source, names[-1])
         self._rows += len(texts)
         return seconds
+
+    def _seconds(self, texts: Sequence[str] | Sequence[float]) -> Doubles:
+        """(rows,). Raises _CellError at the first that is not a time."""
+        try:
+            return np.fromiter(map(self._parse, texts), np.float64, len(texts))
+        except ValueError:
+            pass  # which one?
+        for row, text in enumerate(texts):
+            try:
+                self._parse(text)
+            except ValueError as error:
+                raise _CellError(row, str(error)) from None
+        raise AssertionError  # one of them was no time
+
+    def _format_hint(self, cell: str | float) -> str:
+        """What to do about a text that is not a time: set its format, if it has one."""
+        if not isinstance(cell, str) or self._times.format is not None or self._times.unit is not None:
+            return _FIX
+        forms = moment_formats(cell.strip(), self._times.zone) or date_formats("date", cell.strip())
+        ways = " or ".join(f'time_format = "{form}"' for form in forms)
+        return f"if all rows are like it, set {ways}; else {_FIX}" if forms else _FIX
 
     def finished(self, times: Doubles, stream_of: Integers) -> Doubles:
         """(rows,): the times of all blocks; where clocks were set back, those of the second occurrence are later.
@@ -68,11 +90,28 @@ class TimeReader:
         has twelve hours without AM and PM.
         """
         if self._numbers:
-            refuse_doubtful_numbers(self._place, np.concatenate(self._numbers), times)
+            refuse_doubtful_numbers(*self._place, np.concatenate(self._numbers), times)
         elif self._rows and self._times.unit is None and "%p" not in (self._times.format or ""):
-            refuse_half_days(self._place, times + offsets(self._times.zone, times))
+            self._refuse_half_days(times)
         rows = np.array([row for row, _ in self._repeated], np.int64)
         return settled(times, stream_of, rows, np.array([shift for _, shift in self._repeated]))
+
+    def _refuse_half_days(self, times: Doubles) -> None:
+        """Raises EdgeLstmError for a clock of twelve hours without AM and PM: each of its times may be one of two."""
+        if (np.diff(times) > -_HALF_DAY_S).all():
+            return
+        local = times + offsets(self._times.zone, times)
+        steps = np.diff(local)
+        back = np.flatnonzero((steps < -_HALF_DAY_S) & (steps > -12 * _HOUR_S))
+        if not len(back) or not np.array_equal(np.unique(local // _HOUR_S % 24), np.arange(1, 13)):
+            return
+        from_text, to_text = (format_time(float(local[row]))[11:16] for row in (back[0], back[0] + 1))
+        source, column = self._place
+        found = f"hours 1 to 12, and {to_text} after {from_text}"
+        raise EdgeLstmError(
+            f'{source}, column "{column}": expected times of 24 hours, or with AM and PM, found {found}',
+            "each of these times may be one of two: export the recording with 24 hours, or with AM and PM",
+        )
 
     def _find_set_clocks(self, texts: Sequence[str] | Sequence[float], seconds: Doubles) -> None:
         """Note the rows whose local time occurs twice. Raises _CellError for one that does not exist."""
@@ -89,7 +128,7 @@ class TimeReader:
         try:
             instant(local, self._times.zone)
         except ValueError as error:
-            raise _CellError(row, str(error)) from None
+            raise _CellError(row, str(error), "set timezone to the zone of its clock") from None
         if change.after < change.before:
             self._repeated.append((self._rows + row, change.before - change.after))
 
@@ -104,37 +143,26 @@ def offsets(zone: tzinfo, seconds: Doubles) -> Doubles:
     return after[np.searchsorted([change.at for change in begins], seconds, side="right")]
 
 
-def refuse_half_days(place: str, local: Doubles) -> None:
-    """Raises EdgeLstmError for a clock of twelve hours without AM and PM: each of its times may be one of two.
-
-    `local`: (rows,) local times. `place`: file and column.
-    """
-    steps = np.diff(local)
-    back = np.flatnonzero((steps < -10 * _HOUR_S) & (steps > -12 * _HOUR_S))
-    if not len(back) or not np.array_equal(np.unique(local // _HOUR_S % 24), np.arange(1, 13)):
-        return
-    from_text, to_text = (format_time(float(local[row]))[11:16] for row in (back[0], back[0] + 1))
-    raise EdgeLstmError(
-        f"{place}: expected times of 24 hours, or with AM and PM, found hours 1 to 12, and {to_text} after {from_text}",
-        "each of these times may be one of two: export the recording with 24 hours, or with AM and PM",
-    )
-
-
 class _CellError(ValueError):
     """A cell that cannot be read; `row` is its index in the block."""
 
-    def __init__(self, row: int, message: str) -> None:
+    def __init__(self, row: int, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.row = row
+        self.hint = hint
 
 
-def _years(seconds: Doubles) -> list[int]:
+def _years(seconds: Doubles) -> Sequence[int]:
     """The years of these times, and those beside them at the turn of a year."""
-    near = np.concatenate([seconds - 86_400.0, seconds + 86_400.0])
-    years: list[int] = (
-        np.unique(near.astype("datetime64[s]").astype("datetime64[Y]")).astype(np.int64) + 1970
-    ).tolist()
-    return years
+    ends = np.array([seconds.min() - 86_400.0, seconds.max() + 86_400.0])
+    first, last = _year_of(ends).tolist()
+    if last - first < _MANY_YEARS:
+        return range(first, last + 1)
+    return np.unique(np.concatenate([_year_of(seconds - 86_400.0), _year_of(seconds + 86_400.0)])).tolist()  # type: ignore[no-any-return]
+
+
+def _year_of(seconds: Doubles) -> Integers:
+    return seconds.astype("datetime64[s]").astype("datetime64[Y]").astype(np.int64) + 1970
 
 
 def _is_number(cell: str | float) -> bool:

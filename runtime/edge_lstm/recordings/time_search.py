@@ -1,4 +1,4 @@
-"""Finds the columns of times of a recording and how they are written; what has no one answer is told, not guessed."""
+"""Finds the columns of times of a recording and how they are written; it reports what has more than one answer."""
 
 from __future__ import annotations
 
@@ -32,31 +32,33 @@ from edge_lstm.recordings.time_formats import (
     is_iso,
     is_iso_moment,
     moment_formats,
+    says_clock,
 )
 from edge_lstm.recordings.time_reader import TimeReader
-from edge_lstm.recordings.zone_search import zones_that_say
+from edge_lstm.recordings.unread_times import refuse_days_alone, refuse_unread, says_time, unread_notes
 
 _PARTS = {"year": "%Y", "month": "%m", "day": "%d", "hour": "%H", "minute": "%M", "second": "%S"}
 _DAY_OF_YEAR = ("doy", "yday", "dayofyear", "day_of_year", "julian_day", "julianday")
 _DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|(?:19|20)\d{6}")
-_TIME_NAMES = {
+_COUNTER_NAMES = {
     *(
-        "time",
-        "date",
-        "datetime",
-        "timestamp",
-        "ts",
-        "zeit",
-        "datum",
-        "uhrzeit",
-        "zeitstempel",
-        "heure",
-        "fecha",
-        "hora",
+        "millis",
+        "ms",
+        "msec",
+        "msecs",
+        "milliseconds",
+        "micros",
+        "us",
+        "microseconds",
+        "seconds",
+        "secs",
+        "sec",
+        "elapsed",
     ),
-    *("horodatage", "datahora", "fechahora", "datumzeit"),
+    *("elapsed_s", "elapsed_ms", "t_s", "t_ms", "t_us", "t [s]", "t (s)", "t/s", "t [ms]", "t (ms)"),
 }
-_ABBREVIATION = re.compile(r".*\d ?([A-Z]{3,5})")
+_COMMA_NUMBER = re.compile(r"\d+,\d+")
+_MOST_COUNTED = 1e8  # three years in seconds; larger numbers count from a known moment, which is asked for
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class FoundTimes:
 
     times: TimeColumns | None  # None: no column of times
     notes: Sequence[str] = field(default=())
+    counted: bool = False  # whether the times are numbers that count from any start
 
 
 def found_times(table: Table, asked: TimeColumns, guess: bool) -> FoundTimes:
@@ -83,11 +86,21 @@ def found_times(table: Table, asked: TimeColumns, guess: bool) -> FoundTimes:
     search = _Search(table, {name: first[name] for name in asked.columns} or first, asked)
     alone = search.alone()
     if alone is not None and _is_number(first[alone.columns[0]]) and not _DATE.fullmatch(first[alone.columns[0]]):
-        return _numbers(table, alone, guess)
+        numbers = _numbers(table, alone, guess)
+        if not numbers.counted:
+            return numbers
+        in_parts = search.times(None)  # 100 may be one o'clock, beside a date
+        return in_parts if in_parts.times is not None and len(in_parts.times.columns) > 1 else numbers
     found = search.times(alone)
-    if found.times is None:
-        _refuse_unread(table, search.first, asked)
-    return found
+    if found.times is not None:
+        (date, *others), cells = found.times.columns, search.first
+        if not others and date_formats("date", cells[date]):
+            refuse_days_alone(table, cells, date, parsed_times(table, found.times))
+        return found
+    if (counted := search.counted()) is not None:
+        return _numbers(table, counted, guess)
+    refuse_unread(table, search.first, asked)
+    return FoundTimes(None, list(unread_notes(search.first)))
 
 
 class _Search:
@@ -110,6 +123,18 @@ class _Search:
             return self._with([self._table.header[time_columns(self._table, TimeColumns())[0]]])
         return None
 
+    def counted(self) -> TimeColumns | None:
+        """A column of numbers with a decimal comma that is named like a time, or one like `millis` that ascends."""
+        for name, cell in self.first.items():
+            if says_time(name) and _COMMA_NUMBER.fullmatch(cell):
+                return self._with([name])
+            if name.lower() in _COUNTER_NAMES and _is_number(cell):
+                (at,) = [column_index(self._table, name)]
+                numbers = _column_numbers(self._table, at)
+                if numbers.size > 1 and (np.diff(numbers) > 0).all():
+                    return self._with([name])
+        return None
+
     def times(self, alone: TimeColumns | None) -> FoundTimes:
         """One column of full times; else one with a later date in each row; else date and time of day."""
         sure = alone is not None and not _DATE.fullmatch(cell := " ".join(self.first[name] for name in alone.columns))
@@ -120,6 +145,8 @@ class _Search:
         if day.times is not None and (np.diff(parsed_times(self._table, day.times)) > 0).all():
             return day
         best = self._best([*([alone] if sure and alone else []), *self._with_clock(dates)])
+        if best.times is None:  # only then: 0 to 23 are hours, not minutes
+            best = self._best(self._with_hours_and_minutes(dates))
         return best if best.times is not None else day if day.times is not None else FoundTimes(alone)
 
     def _with_clock(self, dates: Sequence[tuple[str, str]]) -> Iterator[TimeColumns]:
@@ -145,7 +172,19 @@ class _Search:
         if "year" in names and of_year is not None:
             clock = [part for part in given if part in ("hour", "minute", "second")]
             forms = ["%Y", "%j", *(_PARTS[part] for part in clock)]
+            if not clock and any(map(says_clock, self.first)):
+                return  # its hours and minutes are in one number
             yield self._with([names["year"], of_year, *(names[part] for part in clock)], " ".join(forms))
+
+    def _with_hours_and_minutes(self, dates: Sequence[tuple[str, str]]) -> Iterator[TimeColumns]:
+        """Candidates with a time of day like 0, 100 or 2330, beside a date or the day of a year."""
+        names = {name.lower(): name for name in self.first}
+        of_year = [names[name] for name in ("year", *_DAY_OF_YEAR) if name in names]
+        for clock, cell in self.first.items():
+            if says_clock(clock) and re.fullmatch(r"\d{1,4}", cell):
+                yield from (self._with([name, clock], f"{form} %H%M") for name, form in dates if name != clock)
+                if len(of_year) == 2:
+                    yield self._with([*of_year, clock], "%Y %j %H%M")
 
     def _full(self, columns: Sequence[str], date: str, clock: str) -> Iterator[TimeColumns]:
         if is_iso(date, clock):
@@ -204,21 +243,36 @@ def parsed_times(table: Table, times: TimeColumns) -> Doubles:
 def _numbers(table: Table, found: TimeColumns, guess: bool) -> FoundTimes:
     """Times that are numbers: those of today as they are; of others, the unit that makes them so."""
     seconds = parsed_times(table, found)
-    if not seconds.size or is_of_this_century(seconds):
+    if seconds.size and is_of_this_century(seconds):
         return FoundTimes(found)
     name = found.columns[0]
     (at,) = [column_index(table, name)]
-    numbers = np.array([float(text) for block in table.blocks([at]) for text in texts_of(block.cells[at])])
+    numbers = _column_numbers(table, at)
+    if not numbers.size:
+        return FoundTimes(found)
     likely, plain = likely_readings(numbers), as_usual(numbers)
+    if not likely and not 0 <= numbers.min() <= numbers.max() < _MOST_COUNTED:
+        return FoundTimes(found)
     ways = likely or counted_readings(name, numbers)
     if len(ways) > 1 and not guess:
-        return FoundTimes(found)
+        return FoundTimes(found, counted=not likely)
+    if likely and ways[0].unit == "s":  # with a decimal comma
+        return FoundTimes(dataclasses.replace(found, unit="s"))
     chosen, *others = [*ways, plain] if likely else ways
     note = f'times in "{name}" are read as {chosen.text}'
     if others:
         note += f"; not as {others[0].text}"
     start = parse_time(chosen.start) if chosen.start else None
-    return FoundTimes(dataclasses.replace(found, unit=chosen.unit, start=start), [note])
+    return FoundTimes(dataclasses.replace(found, unit=chosen.unit, start=start), [note], not likely)
+
+
+def _column_numbers(table: Table, at: int) -> Doubles:
+    """(rows,): the numbers of a column; empty if a cell is none."""
+    try:
+        cells = (text.replace(",", ".") for block in table.blocks([at]) for text in texts_of(block.cells[at]))
+        return np.array([float(cell) for cell in cells])
+    except ValueError:
+        return np.empty(0)
 
 
 def _asked_column(table: Table, asked: TimeColumns) -> str:
@@ -235,34 +289,6 @@ def _asked_column(table: Table, asked: TimeColumns) -> str:
             "name it with --time COLUMN",
         )
     return table.header[time_columns(table, TimeColumns())[0]]
-
-
-def _refuse_unread(table: Table, first: dict[str, str], asked: TimeColumns) -> None:
-    """Raises EdgeLstmError for a column that is asked for or named like a time, and whose cells have digits."""
-    for name, cell in first.items():
-        if re.search(r"\d", cell) and (name in asked.columns or _says_time(name)):
-            way = "name its format (--time-format, or time_format in a recipe), like %d.%m.%Y %H:%M"
-            raise EdgeLstmError(
-                f'{table.source}, column "{name}": expected times, found {cell!r}',
-                _zone_hint(cell) or f"{way}; or give the seconds between rows (--interval) if it is no time",
-            )
-
-
-def _says_time(name: str) -> bool:
-    words = re.split(r"[^a-zà-ÿ]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
-    return any(word in _TIME_NAMES for word in words)
-
-
-def _zone_hint(cell: str) -> str | None:
-    """What to do about a zone's abbreviation, which is not unique."""
-    found = _ABBREVIATION.fullmatch(cell)
-    if found is None:
-        return None
-    zones = list(zones_that_say(found[1]))[:3] or ["the zone's name, like Europe/Berlin"]
-    return (
-        f"several zones have times called {found[1]}: name yours by --timezone, like {' or '.join(zones)}; in a recipe "
-        'by timezone, beside time_format = "%Y-%m-%d %H:%M:%S %Z"'
-    )
 
 
 def _is_number(cell: str) -> bool:
