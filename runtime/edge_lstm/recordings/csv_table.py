@@ -50,7 +50,7 @@ class CsvTable:
             raise EdgeLstmError(
                 f"{path}: expected a header row and rows of readings, found {what}", "record some readings first"
             )
-        self._trailing = False
+        self.trailing = False  # each row ends with a separator
         names = self._named(head, sample)
         self._header_rows = [list(row) for row in (found.header, *found.between)] if found.has_header else []
         self.header = distinct_names(names)
@@ -141,7 +141,7 @@ class CsvTable:
         places, cells = part
         if any(header[0] in cells[0] for header in self._header_rows):
             places, cells = self._without_headers(places, cells)
-        if self._trailing and (at := next((at for at, cell in enumerate(cells[-1]) if cell.strip()), -1)) >= 0:
+        if self.trailing and (at := next((at for at, cell in enumerate(cells[-1]) if cell.strip()), -1)) >= 0:
             raise self._doubt(places[at], self.header[:-1], [column[at] for column in cells])
         return Block(places, {at: cells[at] for at in columns})
 
@@ -167,7 +167,7 @@ class CsvTable:
         last_empty = not any(row[-1].strip() for row in rows)
         row_names = self._have_row_names(head, rows)
         if last_empty and row_names is not True:
-            self._trailing = True
+            self.trailing = True
             return [*head, ""]
         if not last_empty and row_names:
             return ["", *head]
@@ -241,7 +241,7 @@ class CsvTable:
         places, cells = part
         found = self.preamble
         end = len(places)
-        if not file.ended and end > 3 and _is_cut(cells[-2 if self._trailing else -1]):
+        if not file.ended and end > 3 and _is_cut(cells[-2 if self.trailing else -1]):
             self._note_incomplete(places[-1])
             end -= 1
         begin = end

@@ -55,6 +55,13 @@ def test_units_titles_and_comments_are_in_the_recipe_and_reported(tmp_path: Path
     np.testing.assert_allclose(dataset.recording.values, np.stack([TEMP, HUM], axis=1))
 
 
+def test_a_separator_at_the_end_of_each_row_is_reported(tmp_path: Path) -> None:
+    result, recipe = init(tmp_path, "time,temp,hum\n" + ROWS.replace("\n", ",\n"))
+    assert recipe is not None, result.stderr
+    assert "note: each row ends with a separator: its last column has no name and no values" in result.stderr
+    np.testing.assert_allclose(read_dataset(recipe).recording.values, np.stack([TEMP, HUM], axis=1))
+
+
 def test_another_encoding_units_in_cells_and_thousands_are_written(tmp_path: Path) -> None:
     temps = [f"{temp:.2f} °C".replace(".", ",") for temp in TEMP]
     rows = "".join(f"{moment(step)};{temps[step]};1.{200 + step},{step % 10}\n" for step in range(240))

@@ -33,6 +33,8 @@ def found_around(table: Table, layout: Layout) -> tuple[Layout, list[str]]:
     if not found.has_header and not layout.header:
         notes.append(f"the names of the columns are in the last comment: {', '.join(found.header)}")
         layout = replace(layout, header=list(found.header))
+    if source.trailing:
+        notes.append("each row ends with a separator: its last column has no name and no values")
     if found.units and layout.units_row is None:
         units = ", ".join(f"{name} {unit}" for name, unit in source.units.items())
         notes.append(f"the row below the header holds units: {units}")
