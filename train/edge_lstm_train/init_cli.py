@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edge_lstm.cli.options import asked_times, times_options
+from edge_lstm.cli.options import asked_layout, asked_times, layout_options, times_options
 from edge_lstm.foundation.errors import EdgeLstmError
 
 _SERVICE = "service.toml"
@@ -30,6 +30,7 @@ _SERVICE = "service.toml"
     "--stream-column", metavar="COLUMN", help="Column that names the stream (default: detected from the data)."
 )
 @times_options
+@layout_options
 @click.option(
     "--interval",
     "interval_s",
@@ -62,7 +63,7 @@ def init(
     name: str | None,
     output: Path,
     interval_s: float | None,
-    **times: Any,
+    **how: Any,
 ) -> None:
     """Write a commented recipe and service config for your own data.
 
@@ -74,7 +75,8 @@ def init(
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey
 
-    asked = replace(asked_times(**times), interval_s=interval_s)
+    layout, missing = asked_layout(how)
+    asked = replace(asked_times(**how), interval_s=interval_s)
     stem = "sensors" if recording is None else recording.name.split(".")[0]
     name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "sensors"
     files = {output / f"{name}.toml", output / _SERVICE}
@@ -85,7 +87,7 @@ def init(
         raise EdgeLstmError(f"expected a folder at {output}, found none", "create it first, or choose another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]
     comma = None if decimal is None else decimal == "comma"
-    found = None if recording is None else survey(recording, stream_column, names, comma, asked)
+    found = None if recording is None else survey(recording, stream_column, names, comma, asked, layout, missing)
     path = None if recording is None else relative(recording, output)
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]
     write_file(output / f"{name}.toml", recipe)

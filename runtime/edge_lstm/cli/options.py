@@ -14,6 +14,7 @@ from edge_lstm.foundation.time_units import TIME_UNITS
 
 if TYPE_CHECKING:
     from edge_lstm.recordings.columns import TimeColumns
+    from edge_lstm.recordings.tables import Layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -59,6 +60,71 @@ _TIMES_OPTIONS = (
     ),
     click.option("--timezone", "zone", metavar="ZONE", help="Time zone of times without one (default: UTC)."),
 )
+
+
+_LAYOUT_OPTIONS = (
+    click.option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of a text file, like cp1252 (default: from its byte order mark, else UTF-8).",
+    ),
+    click.option(
+        "--skip-lines",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Lines before the header, like titles (default: detected from the data).",
+    ),
+    click.option(
+        "--comment",
+        metavar="TEXT",
+        help="A line that begins with this text is skipped (default: detected in the first lines).",
+    ),
+    click.option(
+        "--missing",
+        multiple=True,
+        metavar="TEXT",
+        help="A text that means a missing value; repeatable (default: NA, null, unavailable and similar ones).",
+    ),
+    click.option(
+        "--name-column",
+        metavar="COLUMN",
+        help="In a file of one row a value: column that says what the value is (default: detected from the data).",
+    ),
+    click.option(
+        "--value-column",
+        metavar="COLUMN",
+        help="Beside --name-column: column of the values (default: detected from the data).",
+    ),
+    click.option(
+        "--name-pattern",
+        metavar="PATTERN",
+        help="Takes names apart into stream and feature, like {stream}.{feature}.PV (default: a name is a feature).",
+    ),
+)
+
+
+def layout_options(command: Command) -> Command:
+    """The options that say how a recording's files are laid out; `asked_layout` takes their values."""
+    for option in reversed(_LAYOUT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def asked_layout(options: dict[str, Any]) -> tuple[Layout, list[str]]:
+    """The layout and the missing texts of the options, which are taken out. Raises UsageError for a contradiction."""
+    from edge_lstm.recordings.name_pattern import pattern_fault
+    from edge_lstm.recordings.tables import Layout
+    from edge_lstm.recordings.text_file import is_text_encoding
+
+    names = ("encoding", "skip_lines", "comment", "name_column", "value_column", "name_pattern")
+    layout = Layout(**{name: options.pop(name) for name in names})
+    if layout.encoding is not None and not is_text_encoding(layout.encoding):
+        raise click.UsageError(f"--encoding: expected a known encoding, like cp1252, found {layout.encoding}")
+    if (layout.name_column is None) != (layout.value_column is None):
+        raise click.UsageError("expected both --name-column and --value-column, or none of them")
+    if layout.name_pattern is not None and (fault := pattern_fault(layout.name_pattern)) is not None:
+        raise click.UsageError(f"--name-pattern: {fault}")
+    return layout, list(options.pop("missing"))
 
 
 def times_options(command: Command) -> Command:

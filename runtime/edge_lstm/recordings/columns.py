@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
+from edge_lstm.foundation.numbers import FLOAT32_MAX, NUMBER_WORDS, WORD_VALUES
 from edge_lstm.foundation.time_units import TimeUnit
+from edge_lstm.recordings.number_cells import cell_unit, plain_number
 from edge_lstm.recordings.tables import Block, Cells, Table
+
+_GROUPS = re.compile(r"[+-]?\d{1,3}[.,]\d{3}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class ValueColumn:
     most: float | None = None  # larger values count as missing
     categories: Sequence[str] = ()
     text: bool = False
+    unit: str = ""  # cells may be numbers with this unit: 21 °C
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class NumberWords:
 
     decimal_comma: bool = False
     missing: Sequence[str] = ()  # texts for a missing value, in addition to NA, null, unavailable and others
+    thousands: str = ""  # sign between groups of three digits
 
 
 class ValueReader(Protocol):
@@ -79,8 +85,8 @@ class NumberReader:
     def __init__(self, column: ValueColumn, words: NumberWords) -> None:
         self.left_out: Counter[str] = Counter()
         self._column = column
-        self._comma = words.decimal_comma
-        self._words = _words(words)
+        self._comma, self._thousands = words.decimal_comma, words.thousands
+        self._words = {**NUMBER_WORDS, **_words(words)}
         self._meanings: dict[str, str | float] = {}  # by cell: the values of words met so far
 
     def read(self, table: Table, block: Block, cells: Cells) -> Doubles:
@@ -110,29 +116,47 @@ class NumberReader:
     def _numbers(self, table: Table, block: Block, cells: Cells) -> Doubles:
         if isinstance(cells, np.ndarray):
             return cells.copy()
-        self._refuse_ambiguous(table, block, cells)
-        texts = [text.replace(",", ".") for text in cells] if self._comma else cells
+        together = "".join(cells)
+        plain = "_" in together or (self._comma and "." in together)  # float() would read 1_000, and 1.234 as 1.234
+        texts = self._plain(cells) if plain else [text.replace(",", ".") for text in cells] if self._comma else cells
         while True:
             try:
                 return np.fromiter(map(float, map(self._meanings.get, texts, texts)), np.float64, len(texts))
             except ValueError:
                 row = next(row for row, text in enumerate(texts) if not _is_number(self._meanings.get(text, text)))
             meaning = self._words.get(texts[row].strip().lower())
-            if meaning is None:
+            if meaning is not None:
+                self._meanings[texts[row]] = meaning
+            elif plain:
                 raise self._no_number(table, block, row, cells[row])
-            self._meanings[texts[row]] = meaning
+            else:
+                texts, plain = self._plain(cells), True
 
-    def _refuse_ambiguous(self, table: Table, block: Block, cells: Sequence[str]) -> None:
-        """float() would read 1_000; and beside a decimal comma, 1.234 may be a thousand."""
-        signs = "_." if self._comma else "_"
-        together = "".join(cells)
-        if any(sign in together for sign in signs):
-            for row, text in enumerate(cells):
-                if any(sign in text for sign in signs) and text.strip().lower() not in self._words:
-                    raise self._no_number(table, block, row, text)
+    def _plain(self, cells: Sequence[str]) -> list[str]:
+        """The cells with a decimal point, without unit and thousands; other texts with a sign that no number has."""
+        unit = self._column.unit
+        found = []
+        for text in cells:
+            number = text if text.strip().lower() in self._words else None
+            if number is None:
+                number = plain_number(text, unit, self._comma, self._thousands)
+            found.append(f"_{text}" if number is None else number)
+        return found
 
-    def _no_number(self, table: Table, block: Block, row: int, cell: object) -> EdgeLstmError:
-        return cell_error(table, block, row, self._column.column, f"{_shown(cell)} is not a number")
+    def _no_number(self, table: Table, block: Block, row: int, cell: str) -> EdgeLstmError:
+        found = f"{_shown(cell)} is not a number"
+        unit, text = cell_unit(cell), cell.strip()
+        if unit and unit != self._column.unit:
+            hint = f"if {unit} is its unit: unit = {_shown(unit)} under [features.{self._column.column}]"
+        elif _GROUPS.fullmatch(text):
+            hint = (
+                f'if "{text[-4]}" is between thousands: thousands = "{text[-4]}" under [recording]; if it is a decimal '
+            )
+            hint += 'comma: decimal = "comma"' if text[-4] == "," else 'point: decimal = "point"'
+        else:
+            hint = f"fix or remove that row; if {_shown(text)} means a missing value: missing = [{_shown(text)}] under "
+            hint += f"[recording] (init: --missing {_shown(text)})"
+        return cell_error(table, block, row, self._column.column, found, hint)
 
 
 class CategoryReader:
@@ -171,9 +195,11 @@ def texts_of(cells: Cells) -> list[str]:
     )
 
 
-def cell_error(table: Table, block: Block, row: int, column: str, found: str) -> EdgeLstmError:
+def cell_error(
+    table: Table, block: Block, row: int, column: str, found: str, hint: str = "fix or remove that row"
+) -> EdgeLstmError:
     """The error for one cell; `row` is its index in the block."""
-    return EdgeLstmError(f'{table.source}, row {block.rows[row]}, column "{column}": {found}', "fix or remove that row")
+    return EdgeLstmError(f'{table.source}, row {block.rows[row]}, column "{column}": {found}', hint)
 
 
 def _is_number(cell: str | float) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_lstm.foundation.numbers import WORD_VALUES
+from edge_lstm.foundation.numbers import NUMBER_WORDS, without_thousands
 from edge_lstm.recordings.columns import NumberWords, TimeColumns
+from edge_lstm.recordings.number_cells import cell_unit, found_thousands
 from edge_lstm.recordings.tables import Layout, Table, open_table, recording_files
 from edge_lstm.recordings.time_search import found_times
 
@@ -34,17 +35,29 @@ def dialect(
     time: str | TimeColumns | None = None,
     layout: Layout | None = None,
     guess: bool = False,
+    missing: Sequence[str] = (),
 ) -> Dialect:
     """The dialect of a recording's first file. What `time` says about the times is used, the rest is found.
 
     `guess`: choose the likely unit of times that count from any start, and say so in the notes. Raises EdgeLstmError
     without a table, and if a column that is named like a time cannot be read.
     """
-    table = open_table(recording_files(path)[0], layout or Layout())
+    table = open_table(recording_files(path)[0], (layout or Layout()).of_file)
     asked = time if isinstance(time, TimeColumns) else TimeColumns([] if time is None else [time])
     found = found_times(table, asked, guess)
     taken = [] if found.times is None else found.times.columns
-    return Dialect(found.times, NumberWords(_has_decimal_comma(table, taken)), found.notes)
+    comma = _has_decimal_comma(table, taken)
+    return Dialect(found.times, NumberWords(comma, missing, _thousands(table, taken, comma)), found.notes)
+
+
+def _thousands(table: Table, taken: Sequence[str], comma: bool) -> str:
+    """The separator of thousands, if a column is certain of it."""
+    at = [place for place, name in enumerate(table.header) if name and name not in taken]
+    found: dict[int, set[str]] = {place: set() for place in at}
+    for place, cells in _text_cells(table, at):
+        if ("." if comma else ",") in "".join(cells):
+            found[place].add(found_thousands(cells, comma))
+    return next((max(signs) for signs in found.values() if max(signs, default="")), "")
 
 
 def _has_decimal_comma(table: Table, taken: Sequence[str]) -> bool:
@@ -54,16 +67,28 @@ def _has_decimal_comma(table: Table, taken: Sequence[str]) -> bool:
         return False
     sure, points, others = set(), set(), set()  # columns by content
     for place, cells in _text_cells(table, at):
-        for text in map(str.strip, cells):
+        for text in map(_bare, cells):
             if found := _COMMA.fullmatch(text):
                 if len(found[1]) != 3:
                     sure.add(place)
             elif _POINT.fullmatch(text):
                 points.add(place)
-            elif not (_WHOLE.fullmatch(text) or math.isnan(WORD_VALUES.get(text.lower(), 0.0))):
+            elif not (_WHOLE.fullmatch(text) or math.isnan(NUMBER_WORDS.get(text.lower(), 0.0))):
                 others.add(place)
                 break
     return bool(sure - others) and not points - others
+
+
+def _bare(text: str) -> str:
+    """A cell without the parts that say nothing about its decimal separator: 1.234,5 kWh is 1234,5."""
+    bare = text.strip()
+    if bare.replace(",", "").replace(".", "").isdigit() and not {",", "."} <= {*bare}:
+        return bare
+    unit = cell_unit(bare)
+    bare = bare.removesuffix(unit).rstrip() if unit else bare
+    for comma in (False, True):
+        bare = without_thousands(bare, decimal_comma=comma) or bare
+    return bare
 
 
 def _text_cells(table: Table, at: Sequence[int]) -> Iterator[tuple[int, Sequence[str]]]:

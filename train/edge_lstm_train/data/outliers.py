@@ -110,7 +110,7 @@ def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
                 yield Outlier(
                     f"{kind}.{name}",
                     section.column or name,
-                    *row_place(recording, recipe.columns.layout, row),
+                    *row_place(recording, row),
                     float(column[row]),
                     median,
                     float(distances[row]) / usual,
@@ -129,7 +129,7 @@ def _no_angles(
     if beyond.any() and np.count_nonzero(beyond) < np.count_nonzero(np.isfinite(column)) / 2:
         row = int(np.argmax(np.where(beyond, np.abs(column), -1.0)))
         median, value = float(np.nanmedian(column)), float(column[row])
-        place = row_place(recording, recipe.columns.layout, row)
+        place = row_place(recording, row)
         times, count = abs(value - median) / (period / 2), int(beyond.sum())
         yield Outlier(f"features.{name}", section.column or name, *place, value, median, times, count)
 

@@ -20,6 +20,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import printable
 from edge_lstm.foundation.times import format_time
 from edge_lstm.recordings.columns import TimeColumns
+from edge_lstm.recordings.name_pattern import STREAM
 from edge_lstm_train.recipe.column_kinds import how_often, switch_words
 from edge_lstm_train.recipe.survey import Survey
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value
@@ -177,17 +178,19 @@ def _target_column(task: Task, survey: Survey, target: str | None) -> str | None
     if task == "anomaly":
         return next((name for name in named if survey.whole[name] == ["0", "1"]), None)
     if task == "forecast":
-        return next((name for name in fitting if name not in named), None) or _refuse_no_target(task)
+        return next((name for name in fitting if name not in named), None) or _refuse_no_target(task, survey)
     if task == "classify":
-        return next(iter([*named, *survey.texts, *survey.whole]), None) or _refuse_no_target(task)
-    return next(iter([*named, *reversed(fitting)]), None) or _refuse_no_target(task)
+        return next(iter([*named, *survey.texts, *survey.whole]), None) or _refuse_no_target(task, survey)
+    return next(iter([*named, *reversed(fitting)]), None) or _refuse_no_target(task, survey)
 
 
-def _refuse_no_target(task: Task) -> str:
+def _refuse_no_target(task: Task, survey: Survey) -> str:
     what = "few different values" if task == "classify" else "numbers that change"
     raise EdgeLstmError(
         f"expected a column of {what} for the task {task}, found none",
-        "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma",
+        "; ".join(survey.doubtful)
+        or "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma; if lines are above its "
+        "header, --skip-lines N; if texts in it mean a missing value, --missing TEXT",
     )
 
 
@@ -212,8 +215,7 @@ def _clock(survey: Survey) -> list[str]:
 def _recording(survey: Survey, path: str) -> Iterator[str]:
     yield "[recording]"
     yield f"path = {json.dumps(path)}"
-    if survey.header:
-        yield f"header = {toml_value(survey.header)}"
+    yield from _layout(survey)
     yield from (f"# <- {printable(note)}" for note in survey.notes)
     if survey.times is not None and survey.times.interval_s is not None:
         yield f"interval_s = {_number_text(survey.times.interval_s)}     # seconds between rows"
@@ -224,13 +226,33 @@ def _recording(survey: Survey, path: str) -> Iterator[str]:
         yield '# time = ["date", "hour"]'
         yield '# time_format = "%d.%m.%Y %H:%M"'
         yield "interval_s = 60     # <- seconds between rows"
-    if survey.stream_column is not None:
+    if survey.layout.name_pattern is not None and survey.stream_column == STREAM:
+        yield f"# its name_pattern finds {survey.streams} streams, a state for each"
+    elif survey.stream_column is not None:
         yield f"stream_column = {json.dumps(survey.stream_column)}  # {survey.streams} streams, a state for each"
     else:
         yield '# stream_column = "device"  # if a file holds several streams'
     if survey.words.decimal_comma:
         yield 'decimal = "comma"'
+    if survey.words.thousands:
+        yield f"thousands = {toml_value(survey.words.thousands)}"
+    if survey.words.missing:
+        yield f"missing = {toml_value(survey.words.missing)}"
     yield "# sentinels = [-999]  # numbers that mean a missing value"
+
+
+def _layout(survey: Survey) -> Iterator[str]:
+    """The keys of the files' layout that were found or given."""
+    found = survey.layout
+    if survey.header:
+        yield f"header = {toml_value(survey.header)}"
+    for name in ("encoding", "separator", "skip_lines", "comment", "units_row", "name_column", "value_column"):
+        if getattr(found, name) is not None:
+            yield f"{name} = {toml_value(getattr(found, name))}"
+    if found.name_pattern is not None:
+        yield f"name_pattern = {toml_value(found.name_pattern)}"
+    if survey.joining.within_s:
+        yield f"join_within_s = {_number_text(survey.joining.within_s)}  # the values of a row come within this time"
 
 
 def _times(times: TimeColumns) -> Iterator[str]:
@@ -262,7 +284,8 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
                 few = ", ".join(survey.whole[name][:3])
                 yield f"# <- its values are {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
             yield f"[features.{toml_key(name)}]"
-            yield '# unit = "..."  # for reports and messages'
+            unit = survey.units.get(name)
+            yield '# unit = "..."  # for reports and messages' if unit is None else f"unit = {toml_value(unit)}"
             if name in survey.drifting and task in ("forecast", "anomaly") and survey.days < _YEARS:
                 first, last = survey.drifting[name]
                 yield f"level = false  # <- it drifts from {first:.4g} to {last:.4g}: the layers see these instead"
@@ -319,6 +342,8 @@ def _sampling(survey: Survey) -> Iterator[str]:
     interval_s = survey.interval_s
     yield "[sampling]"
     yield f"interval_s = {60 if interval_s is None else _number_text(interval_s)}  # the usual time between steps"
+    if survey.joining.grid_s is not None:
+        yield "grid = true  # the values come at times of their own: a step at each interval"
     yield f"max_gap_s = {_number_text(10 * (interval_s or 60))}  # <- a longer gap resets the state"
 
 
