@@ -5,25 +5,28 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_lstm.cli.options import (
+    asked_times,
     backend_option,
     bundle_argument,
     recording_argument,
     scheme_option,
     stream_column_option,
     stream_option,
-    time_option,
+    times_options,
 )
 
 if TYPE_CHECKING:
     from edge_lstm.bundle.archive import Bundle
-    from edge_lstm.recordings.recording import Recording
+    from edge_lstm.recordings.columns import TimeColumns
+    from edge_lstm.recordings.recording import Columns, Recording
     from edge_lstm.streaming.predictor import Predictor
 
 _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in the order of arrival
@@ -44,7 +47,7 @@ _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in 
 )
 @backend_option
 @scheme_option
-@time_option
+@times_options
 @stream_column_option
 @stream_option
 @click.option(
@@ -67,12 +70,12 @@ def replay(
     at: str | None,
     backend: str | None,
     scheme: str | None,
-    time_column: str | None,
     stream_column: str | None,
     stream: str | None,
     columns: tuple[str, ...],
     output: Path | None,
     as_json: bool,
+    **times: Any,
 ) -> None:
     """Run a recording through the service's own code, at full speed."""
     from edge_lstm.bundle.archive import Bundle
@@ -84,7 +87,7 @@ def replay(
 
     opened = Bundle.open(bundle)
     if recording is not None and store is None:
-        readings = list(_read(opened, recording, time_column, stream_column, stream, columns).readings())
+        readings = list(_read(opened, recording, asked_times(**times), stream_column, stream, columns).readings())
         rules = SteppingRules(0, 0)
     elif store is not None and recording is None:
         readings, kept = read_history(store, opened.id)
@@ -115,7 +118,7 @@ def replay(
 def _read(
     bundle: Bundle,
     path: Path,
-    time_column: str | None,
+    asked: TimeColumns,
     stream_column: str | None,
     stream: str | None,
     columns: tuple[str, ...],
@@ -123,7 +126,7 @@ def _read(
     """The recording at `path`, with the features of the bundle."""
     from edge_lstm.recordings.columns import ValueColumn
     from edge_lstm.recordings.dialect import dialect
-    from edge_lstm.recordings.recording import Columns, read_recording
+    from edge_lstm.recordings.recording import Columns
     from edge_lstm.recordings.wav import read_wav
 
     features = bundle.contract.features
@@ -131,8 +134,18 @@ def _read(
         return read_wav(path, [feature.name for feature in features], stream)
     names = _renamed({feature.name: feature.name for feature in features}, columns)
     values = {one.name: ValueColumn(names[one.name], categories=one.categories) for one in features}
-    found = dialect(path, time_column)
-    return read_recording(path, Columns(values, found.times, stream_column, stream, words=found.words))
+    found = dialect(path, asked)
+    return _in_local_zone(path, Columns(values, found.times, stream_column, stream, words=found.words), found.notes)
+
+
+def _in_local_zone(path: Path, columns: Columns, notes: Sequence[str]) -> Recording:
+    """The recording, with notes about its times on stderr."""
+    from edge_lstm.recordings.local_zone import in_local_zone
+
+    found = in_local_zone(path, columns)
+    for note in [*notes, *found.notes]:
+        click.echo(f"note: {note}", err=True)
+    return found.recording
 
 
 def _summary(predictor: Predictor, readings: int, predictions: int, took_s: float) -> str:
@@ -199,7 +212,7 @@ def _speed(context: click.Context, parameter: click.Parameter, text: str) -> flo
     metavar="N|max",
     help="Speed relative to the recording, or max: without pauses.",
 )
-@time_option
+@times_options
 @stream_column_option
 @stream_option
 def simulate(
@@ -207,21 +220,21 @@ def simulate(
     url: str,
     topic: str,
     speed: float | None,
-    time_column: str | None,
     stream_column: str | None,
     stream: str | None,
+    **times: Any,
 ) -> None:
     """Publish a recording to a broker, as its sensors would."""
     from edge_lstm.foundation.progress import progress
     from edge_lstm.mqtt.address import parse_address
     from edge_lstm.recordings.dialect import dialect
-    from edge_lstm.recordings.recording import Columns, read_recording, value_columns
+    from edge_lstm.recordings.recording import Columns, value_columns
     from edge_lstm.recordings.simulator import simulate as play
 
     address = parse_address(url)
-    found = dialect(recording, time_column)
+    found = dialect(recording, asked_times(**times))
     columns = Columns({}, found.times, stream_column, stream, words=found.words)
-    read = read_recording(recording, replace(columns, values=value_columns(recording, columns)))
+    read = _in_local_zone(recording, replace(columns, values=value_columns(recording, columns)), found.notes)
     with progress(len(read), "readings") as tick:
         published = play(read, address, topic, speed, lambda reading: tick(""))
     click.echo(f"{published} readings of {_streams(len(read.streams))} published to {address}")

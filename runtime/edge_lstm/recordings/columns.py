@@ -1,24 +1,21 @@
-"""Readers that convert the cells of a column to numbers, categories or times; errors name file, row and column."""
+"""Readers that convert the cells of a column to numbers or categories; errors name file, row and column."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone, tzinfo
-from typing import Literal, Protocol
+from datetime import timezone, tzinfo
+from typing import Protocol
 
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.time_units import TimeUnit
 from edge_lstm.recordings.tables import Block, Cells, Table
-
-_CACHED_TIMES = 65_536  # the same times occur in every file of a recording
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,10 @@ class TimeColumns:
 
     columns: Sequence[str] = ()  # joined by a space; empty: the first column that holds times
     format: str | None = None  # for strptime, like "%d.%m.%Y %H.%M.%S"; None: ISO 8601 or seconds since 1970
-    unit: Literal["s", "ms"] | None = None  # of numbers; None: found by their size
+    unit: TimeUnit | None = None  # of numbers; None: found by their size
     zone: tzinfo = timezone.utc  # of times without a time zone
     interval_s: float | None = None  # without a column: time between two rows of a stream
-    start: float = 0.0  # with interval_s: time of the first row, in seconds since 1970
+    start: float | None = None  # with interval_s: time of the first row; with unit: of the number 0; seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -167,39 +164,6 @@ class CategoryReader:
         return math.isnan(self._words.get(text.lower(), 0.0))
 
 
-class TimeReader:
-    """Reads cells that are times, as seconds since 1970, block by block."""
-
-    def __init__(self, times: TimeColumns) -> None:
-        self._times = times
-        self._parse = self._parser(times)
-
-    def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> Doubles:
-        """(rows,). Raises EdgeLstmError at the first cell that is not a time."""
-        texts: Sequence[str] | Sequence[float]
-        if len(columns) == 1:
-            texts = columns[0].tolist() if isinstance(columns[0], np.ndarray) else columns[0]
-        else:
-            texts = list(map(" ".join, zip(*map(texts_of, columns), strict=True)))
-        seconds = np.empty(len(texts))
-        parse, row = self._parse, 0
-        try:
-            for row, text in enumerate(texts):
-                seconds[row] = parse(text)
-        except ValueError as error:
-            raise cell_error(table, block, row, '" and "'.join(names), str(error)) from None
-        return seconds
-
-    def _parser(self, times: TimeColumns) -> Callable[[str | float], float]:
-        zone = times.zone
-        if times.unit is not None:
-            divisor = 1000.0 if times.unit == "ms" else 1.0
-            return lambda cell: _finite(cell) / divisor
-        if times.format is None:
-            return lambda cell: parse_time(cell, zone)
-        return functools.lru_cache(_CACHED_TIMES)(lambda cell: _parsed(_cell_text(cell), str(times.format), zone))
-
-
 def texts_of(cells: Cells) -> list[str]:
     """Cells as texts without surrounding spaces; whole numbers without a fraction."""
     return (
@@ -224,24 +188,6 @@ def _cell_text(cell: str | float) -> str:
     if isinstance(cell, str):
         return cell.strip()
     return "" if math.isnan(cell) else str(int(cell)) if float(cell).is_integer() else repr(float(cell))
-
-
-def _finite(cell: str | float) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{_shown(cell)} is not a time: expected a number")
-    return number
-
-
-def _parsed(text: str, form: str, zone: tzinfo) -> float:
-    try:
-        moment = datetime.strptime(text, form)
-    except ValueError:
-        raise ValueError(f'{_shown(text)} is not a time: expected one like "{form}"') from None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
 
 
 def _shown(cell: object) -> str:

@@ -20,7 +20,6 @@ from edge_lstm.foundation.times import format_time, parse_time
 from edge_lstm.recordings.columns import (
     NumberWords,
     TimeColumns,
-    TimeReader,
     ValueColumn,
     cell_error,
     texts_of,
@@ -28,6 +27,7 @@ from edge_lstm.recordings.columns import (
 )
 from edge_lstm.recordings.label_windows import Countdown, LabelWindows
 from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
+from edge_lstm.recordings.time_reader import TimeReader
 from edge_lstm.streaming.reading import Reading
 
 
@@ -159,7 +159,7 @@ class _Reader:
     def recording(self, source: str, files: Sequence[Path]) -> Recording:
         columns = self._columns
         stream_of = np.concatenate([part[0] for part in self._read])
-        times = np.concatenate([part[1] for part in self._read])
+        times = self._time_reader.finished(np.concatenate([part[1] for part in self._read]), stream_of)
         numbers = [np.concatenate(parts) for parts in zip(*(part[2] for part in self._read), strict=True)]
         categories: dict[str, Sequence[str]] = {}
         left_out: Counter[str] = Counter()
@@ -225,7 +225,7 @@ class _Reader:
             count = int(chosen.sum())
             times[chosen] = self._rows_of[index] + np.arange(count)
             self._rows_of[index] += count
-        return self._times.start + times * (self._times.interval_s or 0.0)
+        return (self._times.start or 0.0) + times * (self._times.interval_s or 0.0)
 
 
 def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> list[str]:

@@ -118,6 +118,23 @@ def test_replay_prints_the_predictions_as_the_service_publishes_them(
     assert edge_lstm("replay", bundle_path, recording).stdout.startswith("50 readings of 1 stream, 50 predictions")
 
 
+def test_replay_refuses_times_of_an_unknown_unit_until_it_is_said(
+    bundle_path: Path, recording: Path, tmp_path: Path
+) -> None:
+    lines = recording.read_text().splitlines()
+    names, rows = lines[0].split(","), [line.split(",") for line in lines[1:]]
+    at = names.index("time")
+    for number, row in enumerate(rows):
+        row[at] = str(60_000 + 30_000 * number)  # milliseconds since a device was switched on
+    path = tmp_path / "millis.csv"
+    path.write_text("\n".join(",".join(row) for row in [names, *rows]) + "\n")
+    refused = edge_lstm("replay", bundle_path, path, code=1)
+    assert "as milliseconds since any start, they are 30 s apart" in refused.stderr
+    done = edge_lstm("replay", bundle_path, path, "--time-unit", "ms", "--time-start", "2024-03-01", "--json")
+    times = [json.loads(line)["time"] for line in done.stdout.splitlines()[:2]]
+    assert times == ["2024-03-01T00:01:00Z", "2024-03-01T00:01:30Z"]
+
+
 def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     order = [(0, "1"), (1, "2"), (4, "3"), (2, "4"), (5, "2"), (3, "5"), (6, "6")]  # two late, a sequence repeated

@@ -204,7 +204,7 @@ def test_windows_have_their_shape_and_span_no_gap(recipe_of: Make, recording_of:
         ("time,x\n", "expected a header row and rows of readings, found only a header"),
         ("time,x\n2024-01-01,1\n2024-01-02,2\n", "expected readings for training, validation and test, found 2 in all"),
         (
-            "time,x\n" + "".join(f"{second},{second}\n" for second in range(5)),
+            "time,x\n" + "".join(f"{1_709_251_200 + second},{second}\n" for second in range(5)),
             'expected "x" to be known at horizon 1 in the validation part, found it unknown at each of its steps (1)',
         ),
     ],

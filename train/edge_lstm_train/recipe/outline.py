@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
+from datetime import timezone
 from pathlib import Path
 from typing import Literal
 
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import printable
+from edge_lstm.foundation.times import format_time
 from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm_train.recipe.survey import Survey
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value
@@ -36,6 +40,7 @@ _LABELS = (
     "truth",
 )
 _DAY_S = 86_400.0
+_YEAR_FIRST = re.compile(r"%Y\W*%m\W*%d")
 _LONGEST_SEASON = 2000  # steps
 _YEARS = 2 * 365.0  # days: in longer recordings levels return, and the day of the year predicts them
 _EXAMPLE = Survey(
@@ -206,12 +211,11 @@ def _recording(survey: Survey, path: str) -> Iterator[str]:
     yield f"path = {json.dumps(path)}"
     if survey.header:
         yield f"header = {toml_value(survey.header)}"
-    if survey.times is not None:
-        yield f"time = {toml_value(_text_or_list(survey.times.columns))}"
-        if survey.times.format is not None:
-            day_or_month = "" if survey.times.format.startswith("%Y") else "  # <- is the day where %d is?"
-            yield f"time_format = {toml_value(survey.times.format)}{day_or_month}"
-        yield '# timezone = "Europe/Berlin"  # if its times name no zone'
+    yield from (f"# <- {printable(note)}" for note in survey.notes)
+    if survey.times is not None and survey.times.interval_s is not None:
+        yield f"interval_s = {_number_text(survey.times.interval_s)}     # seconds between rows"
+    elif survey.times is not None:
+        yield from _times(survey.times)
     else:
         yield "# No column of times was found. Name it with its format, or give the time between rows."
         yield '# time = ["date", "hour"]'
@@ -224,6 +228,22 @@ def _recording(survey: Survey, path: str) -> Iterator[str]:
     if survey.words.decimal_comma:
         yield 'decimal = "comma"'
     yield "# sentinels = [-999]  # numbers that mean a missing value"
+
+
+def _times(times: TimeColumns) -> Iterator[str]:
+    yield f"time = {toml_value(_text_or_list(times.columns))}"
+    if times.format is not None:
+        sure = "%m" not in times.format or _YEAR_FIRST.search(times.format)
+        day_or_month = "" if sure else "  # <- is the day where %d is?"
+        yield f"time_format = {toml_value(times.format)}{day_or_month}"
+    if times.unit is not None:
+        yield f"time_unit = {toml_value(times.unit)}"
+    if times.start is not None:
+        yield f"start = {toml_value(format_time(times.start))}  # time of the number 0"
+    if times.zone is timezone.utc:
+        yield '# timezone = "Europe/Berlin"  # if its times name no zone'
+    else:
+        yield f"timezone = {toml_value(str(times.zone))}"
 
 
 def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
@@ -12,6 +11,9 @@ from typing import Literal
 from edge_lstm.bundle.contract import Aggregate, Alarm, Decision, derived_fault
 from edge_lstm.bundle.network import Cell
 from edge_lstm.foundation.config import key
+from edge_lstm.foundation.local_times import zone_named
+from edge_lstm.foundation.time_format import format_fault
+from edge_lstm.foundation.time_units import TimeUnit
 from edge_lstm.foundation.times import parse_time
 from edge_lstm.recordings.columns import TimeColumns
 
@@ -27,10 +29,14 @@ class RecordingSection:
         None, doc="column of times, or columns of date and hour; none: the first column that holds times"
     )
     time_format: str | None = key(None, doc="format of the times, like %d.%m.%Y %H:%M; none: ISO 8601 or a number")
-    time_unit: Literal["s", "ms"] | None = key(None, doc="unit of times that are numbers; none: from their size")
-    timezone: str = key("UTC", doc="time zone of times without one, like Europe/Berlin")
+    time_unit: TimeUnit | None = key(
+        None, doc="unit of times that are numbers; days are those of a spreadsheet; none: from their size"
+    )
+    timezone: str = key("UTC", doc="time zone of times without one, like Europe/Berlin or +01:00")
     interval_s: float | None = key(None, doc="time between two rows of a stream, for files without times", least=1e-6)
-    start: str | None = key(None, doc="time of the first row, for files without times; none: 1970")
+    start: str | None = key(
+        None, doc="time of the first row, for files without times, or of the number 0, with time_unit; none: 1970"
+    )
     stream: str | None = key(None, doc="name of the only stream; none: each file is a stream, named after the file")
     stream_column: str | None = key(None, doc="column of stream names, for files that hold several streams")
     group_column: str | None = key(None, doc="column of group names, for [split]")
@@ -64,22 +70,26 @@ class RecordingSection:
             for name in ("time", "time_format", "time_unit"):
                 if getattr(self, name) is not None:
                     yield name, "expected none beside interval_s, which is for rows without times"
-        elif self.start is not None:
-            yield "start", "expected interval_s beside it: it is for rows without times"
+        elif self.start is not None and self.time_unit is None:
+            yield (
+                "start",
+                "expected interval_s beside it, for rows without times, or time_unit, for numbers",
+            )
         if self.time_format is not None and self.time_unit is not None:
             yield "time_unit", "expected either time_format or time_unit, found both"
+        if self.time_format is not None and (fault := format_fault(self.time_format)) is not None:
+            yield "time_format", fault
         try:
             self.zone()
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            expected = "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata)"
-            yield "timezone", f'{expected}, found "{self.timezone}"'
+        except ValueError as error:
+            yield "timezone", str(error)
         else:
             if self.start is not None:
                 yield from _time_faults("start", self.start, self.zone())
 
     def zone(self) -> tzinfo:
-        """The zone of times that name none. Raises the errors of zoneinfo if this machine does not know the zone."""
-        return timezone.utc if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
+        """The zone of times that name none. Raises ValueError if this machine does not know it."""
+        return zone_named(self.timezone)
 
     @property
     def name(self) -> str:
@@ -96,7 +106,7 @@ class RecordingSection:
     def times(self) -> TimeColumns:
         """The columns of the times and their format."""
         columns = [self.time] if isinstance(self.time, str) else self.time or []
-        start = 0.0 if self.start is None else parse_time(self.start, self.zone())
+        start = None if self.start is None else parse_time(self.start, self.zone())
         return TimeColumns(columns, self.time_format, self.time_unit, self.zone(), self.interval_s, start)
 
 

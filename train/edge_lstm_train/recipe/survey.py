@@ -17,7 +17,8 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import WORD_VALUES
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
 from edge_lstm.recordings.dialect import dialect
-from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
+from edge_lstm.recordings.local_zone import in_local_zone
+from edge_lstm.recordings.recording import Columns, Recording, numeric_columns
 from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
@@ -46,6 +47,7 @@ class Survey:
     header: Sequence[str] = ()  # the columns' names, if the first row holds none
     others: list[str] = field(default_factory=list)  # all other columns
     drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # columns -> level before and after
+    notes: Sequence[str] = ()  # what a user has to know or to check about the times
 
 
 def survey(
@@ -53,15 +55,16 @@ def survey(
     stream_column: str | None = None,
     header: Sequence[str] = (),
     decimal_comma: bool | None = None,
+    asked: TimeColumns | None = None,
 ) -> Survey:
-    """Survey a recording; `header` and `decimal_comma` override what is found.
+    """Survey a recording; `header` and `decimal_comma` override what is found, and so does what `asked` says of times.
 
     Raises EdgeLstmError if the file cannot be read as a recording.
     """
     layout = Layout(header=header)
     table = open_table(recording_files(path)[0], layout)
     _refuse_without_header(table)
-    found = dialect(path, None, layout)
+    found = dialect(path, asked, layout, guess=True)
     words = found.words if decimal_comma is None else NumberWords(decimal_comma)
     times = found.times or TimeColumns(interval_s=1.0)
     if stream_column is not None:
@@ -71,18 +74,20 @@ def survey(
     others = [name for name in table.header if name and name not in numbers and name not in times.columns]
     texts = {name: few for name in others if (few := _few_texts(path, name, layout))}
     own = {name: name for name in numbers}
-    recording = read_recording(path, Columns(own, times, stream="all", words=words, layout=layout))
+    together = in_local_zone(path, Columns(own, times, stream="all", words=words, layout=layout))
+    times, recording = together.times, together.recording
     values = dict(zip(numbers, recording.values.T, strict=True))
     whole = {name: few for name, column in values.items() if (few := _whole_numbers(column))}
     if stream_column is None and found.times is not None and len(recording_files(path)) == 1:
         stream_column = _stream_column(path, recording.times, [*texts, *_stream_candidates(values)], layout)
     early = recording.times < np.quantile(recording.times, _EARLY)
     constants = [name for name, column in values.items() if not _is_changing(column[early])]
-    split = read_recording(path, Columns({}, times, stream_column, layout=layout))
+    zoned = in_local_zone(path, Columns({}, times, stream_column, layout=layout))
+    times, split = zoned.times, zoned.recording
     drifting = {name: levels for name, column in values.items() if (levels := _drift(column, split))}
     return Survey(
         rows=len(recording),
-        times=found.times,
+        times=None if found.times is None else times,
         stream_column=stream_column,
         streams=len(split.streams),
         numbers=[name for name in numbers if name not in constants and name != stream_column],
@@ -95,6 +100,7 @@ def survey(
         header=list(header),
         others=[name for name in others if name not in texts and name != stream_column],
         drifting={name: levels for name, levels in drifting.items() if name not in whole and name != stream_column},
+        notes=list(dict.fromkeys([*found.notes, *together.notes, *zoned.notes])),
     )
 
 
