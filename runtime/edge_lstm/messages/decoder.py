@@ -99,6 +99,7 @@ class Decoder:
             self._by_part.setdefault(mapping.source(value.feature).path or value.feature, []).append(at_value)
         self._patterns = [TopicPattern(topic, self._by_part) for topic in mapping.topics if self._shared]
         self._names = NamedValues(mapping, features) if mapping.names_values else None
+        self._is_simple = self._names is None and self._records is None
         self._merges = mapping.names_values or mapping.format == "influx"
         one_each = bool(self._own) or any("{value}" in topic for topic in mapping.topics)
         self._joins = bool(mapping.join) or self._merges or one_each
@@ -157,7 +158,10 @@ class Decoder:
         message = self._parse(payload)
         readings: list[Reading] = []
         refused, first = 0, None  # not all errors: a message may hold a million readings
-        parts = [(part, batch) for batch in self._batches(message) for part in self._parts(batch)]
+        if self._is_simple and not isinstance(message, list):
+            parts = [(message, message)]
+        else:
+            parts = [(part, batch) for batch in self._batches(message) for part in self._parts(batch)]
         for part, batch in parts:
             if isinstance(part, PayloadError):  # a line or record that its format does not allow
                 refused, first = refused + 1, first or part
@@ -169,7 +173,7 @@ class Decoder:
             else:
                 if reading is not None:
                     readings.append(reading)
-        if self._flat is not None and self._flat[-2:] != self._times.certain:
+        if self._flat is not None and self._times.is_local and self._flat[-2:] != self._times.certain:
             self._flat = self._flat_keys()
         if self._merges:
             readings = self._merged(readings)
@@ -241,7 +245,8 @@ class Decoder:
     ) -> Reading | None:
         """The reading in one part of a message; None if it holds no value."""
         if self._names is None:
-            places, parts, values = (part, message), meaning.parts, _values(meaning.values, part)
+            places: tuple[Any, ...] = (part,) if part is message else (part, message)
+            parts, values = meaning.parts, _values(meaning.values, part)
         else:
             named = self._names.read(part)
             if named is None:

@@ -11,13 +11,13 @@ from edge_lstm.messages.local_times import LocalTimes
 from edge_lstm.messages.mapping import InputMapping
 from edge_lstm.messages.payloads import PayloadError, shown
 
-_LONGEST = 100  # characters of a time
 # A clock that was never set begins in 1970, or in 1980 with GPS and FAT. A mapping that says how times are written may
 # mean the years after that; where it does not, a number that is read as one is more likely to count something else.
 _YEAR_1981 = 347_155_200.0
 _YEAR_2100 = 4_102_444_800.0
 _LONGEST_UPTIME_S = 40 * 365 * 86_400.0
 _HINT = ', or a text in the format that the key time_format gives, like "%d.%m.%Y %H:%M:%S"'
+_KEYS = ("time_format", "timezone")
 
 ToTime = Callable[[object, tzinfo], float]
 
@@ -35,6 +35,11 @@ class PayloadTimes:
         self._local = None if self.zone is timezone.utc else LocalTimes(self.zone, self.to_time)
 
     @property
+    def is_local(self) -> bool:
+        """Whether a time without a zone is a local one."""
+        return self._local is not None
+
+    @property
     def certain(self) -> tuple[float, float]:
         """Times from, until: what `to_time` gives between these is right as it is."""
         if self._local is None:
@@ -48,25 +53,19 @@ class PayloadTimes:
         Raises PayloadError if it is not a time, or no time of a clock that is set, while our own clock is set.
         """
         try:
-            if isinstance(found, str) and len(found) > _LONGEST:
-                raise ValueError(f"expected a time of at most {_LONGEST} characters, found {len(found)}")
-            seconds = self._parsed(found)
-            our_clock_is_set = arrival > CLOCK_UNSET_BEFORE
-            if not self._least <= seconds < _YEAR_2100 and (our_clock_is_set or self._or_arrival):
+            seconds = self.to_time(found, self.zone)
+            if not self._least <= seconds < _YEAR_2100:
+                our_clock_is_set = arrival > CLOCK_UNSET_BEFORE
                 if self._or_arrival and (our_clock_is_set or seconds < self._least):
                     return arrival
                 if our_clock_is_set:
-                    raise ValueError(self._unlikely(found, seconds, arrival))
+                    raise PayloadError(f'"{self._name}": {self._unlikely(found, seconds, arrival)}')
             return seconds if self._local is None else self._local.read(found, seconds, stream, arrival)
+        except PayloadError:
+            raise
         except ValueError as error:
-            raise PayloadError(f'"{self._name}": {error}') from None
-
-    def _parsed(self, found: object) -> float:
-        try:
-            return self.to_time(found, self.zone)
-        except ValueError as error:
-            hint = "" if self._declared or not isinstance(found, str) or "time_format" in str(error) else _HINT
-            raise ValueError(f"{error}{hint}") from None
+            known = self._declared or not isinstance(found, str) or any(key in str(error) for key in _KEYS)
+            raise PayloadError(f'"{self._name}": {error}{"" if known else _HINT}') from None
 
     def _unlikely(self, found: object, seconds: float, arrival: float) -> str:
         """Why such a time is refused, with all that it may mean."""
