@@ -192,7 +192,7 @@ def iso_time(text: str) -> datetime:
     named = _NAMED_ZONE.fullmatch(text) if found is None and len(text) <= _LONGEST_TEXT else None
     if named is not None and named[2] in ("AM", "PM"):
         raise ValueError(
-            f'{_short_repr(text)} is not a time: expected time_format = "%m/%d/%Y %I:%M:%S %p" or a like one'
+            f'{_short_repr(text)} is not a time: expected time_format = "%m/%d/%Y %I:%M:%S %p" or a similar one'
         )
     if named is not None:
         raise ValueError(
