@@ -26,6 +26,7 @@ from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from tests.deadline import wait_until
 from tests.flow.received import without_repeats
 from tests.networks import contract_of, random_network
+from tests.paths import PUMP
 
 Make = Callable[..., Any]
 
@@ -224,6 +225,25 @@ def test_a_preset_reads_its_device_and_ignores_other_messages(
     predicted = [(facts["stream"], facts["time"], facts["step"]) for facts in subscriber.payloads()]
     assert predicted == [("cistern", "2024-07-01T12:00:00Z", 1), ("cistern", "2024-07-01T12:02:00Z", 2)]
     assert "refused=1" in service.log.read_text()
+
+
+def test_named_values_with_units_become_one_step_and_an_uptime_none(
+    mosquitto: Any, start_service: Make, subscribe: Make, tmp_path: Path
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    bundle = Path(shutil.copy(PUMP, tmp_path))
+    mapping = '[input]\npreset = "kepware"\n[input.values]\npressure = "PT"\nflow = "FT"'
+    service = start_service(bundle, mosquitto.address, mapping)
+    service.wait_connected()
+    for milliseconds in (90_000, 1_719_835_200_000, 1_719_835_260_000):
+        tags = [{"id": f"L1.P1.{tag}", "v": value} for tag, value in (("PT", "4.1 bar"), ("FT", "12 m\u00b3/h"))]
+        payload = json.dumps({"values": [{**tag, "q": True, "t": milliseconds} for tag in tags]})
+        subscriber.publish("iotgateway", payload + "\0")
+    wait_until(lambda: len(subscriber.messages) >= 2, "two predictions arrive")
+    assert service.stop() == 0
+    predicted = [(facts["stream"], facts["time"], facts["warm_steps"]) for facts in subscriber.payloads()]
+    assert predicted == [("L1.P1", "2024-07-01T12:00:00Z", 1), ("L1.P1", "2024-07-01T12:01:00Z", 2)]
+    assert 'set time_from = "arrival" and sequence = "t"' in service.log.read_text()
 
 
 def test_each_reading_of_one_message_without_times_is_a_step(

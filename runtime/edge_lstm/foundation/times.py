@@ -31,6 +31,7 @@ _BASIC_ISO = re.compile(r"(\d{4})(\d\d)(\d\d)[Tt ](\d\d)(?:(\d\d)(?:(\d\d)(?:[.,
 _COMPACT = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)(\d{3})?)?()()()")
 _LONGEST_COMPACT = 17  # digits: more than a float holds
 _LEAST_COMPACT, _MOST_COMPACT = 190_001_010_000, 20_991_231_235_959_999
+_LONGEST_TEXT = 100  # characters
 _NAMED_ZONE = re.compile(r"(.*[\d.]) ?([A-Z]{2,5}|[A-Za-z_]+/[A-Za-z0-9_/+-]+|\[[^\]]+\])")
 
 
@@ -187,7 +188,13 @@ def _seconds(moment: datetime, zone: tzinfo) -> float:
 def iso_time(text: str) -> datetime:
     """The date and time of a text in ISO 8601, without a zone if it names none. Raises ValueError for another text."""
     found = _OTHER_ISO.fullmatch(text) or _BASIC_ISO.fullmatch(text) or _COMPACT.fullmatch(text)
-    if found is None and (named := _NAMED_ZONE.fullmatch(text)) is not None:
+    # a longer text is no time, and the search for a zone in it could take minutes
+    named = _NAMED_ZONE.fullmatch(text) if found is None and len(text) <= _LONGEST_TEXT else None
+    if named is not None and named[2] in ("AM", "PM"):
+        raise ValueError(
+            f'{_short_repr(text)} is not a time: expected time_format = "%m/%d/%Y %I:%M:%S %p" or a similar one'
+        )
+    if named is not None:
         raise ValueError(
             f"{_short_repr(text)} is not a time: expected an offset like +01:00 instead of {named[2]}, "
             'or time_format = "%Y-%m-%d %H:%M:%S %Z" beside timezone = "Europe/Berlin" or whichever zone it is'

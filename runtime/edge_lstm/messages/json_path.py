@@ -61,3 +61,12 @@ class Path:
             else:
                 return ABSENT
         return facts
+
+
+def find_in(path: Path | None, *places: Any) -> Any:
+    """What the path leads to in the first of the places where it leads to anything, or ABSENT."""
+    if path is not None:
+        for place in places:
+            if (found := path.find(place)) is not ABSENT:
+                return found
+    return ABSENT

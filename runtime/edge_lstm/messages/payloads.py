@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import json
@@ -52,6 +53,9 @@ def parse_json(payload: bytes) -> Any:
     try:
         return json.loads(payload)
     except (ValueError, RecursionError) as error:
+        text = _without_nuls(payload)
+        if len(text) < len(payload) and json.detect_encoding(payload).startswith("utf-8"):
+            return parse_json(text)
         raise PayloadError(f"expected JSON, found {shown_bytes(payload)} ({error})") from None
 
 
@@ -68,25 +72,37 @@ def parse_msgpack(payload: bytes) -> Any:
 def parse_text(payload: bytes) -> str:
     """The payload as text. Raises PayloadError if it is not UTF-8."""
     try:
-        return payload.decode()
+        return _without_nuls(payload).removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
-        raise PayloadError(f"expected text in UTF-8, found {shown_bytes(payload)} ({error})") from None
+        found = f"{shown_bytes(payload)} ({error})"
+        raise PayloadError(f'expected text in UTF-8 (or set encoding = "cp1252"), found {found}') from None
+
+
+def _without_nuls(payload: bytes) -> bytes:
+    """The payload without what follows its text in a buffer of C: NULs, and white space after them."""
+    text = payload.rstrip(b"\0 \t\r\n")
+    end = payload.find(b"\0", len(text))
+    return payload if end < 0 else payload[:end]
+
+
+def recoded(parse: Parse, encoding: str) -> Parse:
+    """The parser for payloads in another encoding."""
+    return lambda payload: parse(payload.decode(encoding, "replace").encode())
 
 
 def csv_parser(columns: Sequence[str], separator: str) -> Parse:
-    """A parser of lines with these columns. It returns a list of {column: text}, one per line."""
+    """A parser of lines with these columns to a list of {column: text}; a PayloadError in place of any other line."""
 
-    def parse_csv(payload: bytes) -> list[dict[str, str]]:
+    def parse_csv(payload: bytes) -> list[dict[str, str] | PayloadError]:
         lines = [line for line in parse_text(payload).splitlines() if line.strip()]
         try:
             rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
         except csv.Error as error:
             raise PayloadError(f"expected lines of CSV, found {shown_bytes(payload)} ({error})") from None
-        for row in rows:
-            if len(row) != len(columns):
-                expected = f"{len(columns)} columns ({separator.join(columns)})"
-                raise PayloadError(f"expected {expected}, found {len(row)} in {shown_bytes(payload)}")
-        return [dict(zip(columns, row, strict=True)) for row in rows]
+        other_counts = {len(row) for row in rows} - {len(columns)}
+        expected = f"expected {len(columns)} columns ({separator.join(columns)})"
+        faults = {count: PayloadError(f"{expected}, found {count} in {shown_bytes(payload)}") for count in other_counts}
+        return [faults.get(len(row)) or dict(zip(columns, row, strict=True)) for row in rows]
 
     return parse_csv
 

@@ -19,9 +19,11 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.foundation.times import format_time
 from edge_lstm.messages.arrivals import ArrivalClock
-from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError
+from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError, payload_parser
 from edge_lstm.messages.json_path import Path
-from edge_lstm.messages.payloads import parse_json, parse_msgpack, shown_bytes
+from edge_lstm.messages.named_values import NamedValues
+from edge_lstm.messages.payloads import shown_bytes
+from edge_lstm.messages.stream_names import template_parts
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.received import Message
 from edge_lstm.streaming.reading import Reading
@@ -256,18 +258,21 @@ def numbers_in(mapping: InputMapping, payload: bytes) -> list[str]:
 
     Raises PayloadError where the payload is not in the mapping's format, or holds no numbers under keys.
     """
+    names: list[str] = []
     if mapping.format == "csv":
         record: object = dict.fromkeys(mapping.columns, 0)
     elif mapping.format == "text":
         record = None
     else:
-        record = (parse_msgpack if mapping.format == "msgpack" else parse_json)(payload)
+        record = payload_parser(mapping)(payload)
         if mapping.readings is not None:
             record = Path.parse(mapping.readings).find(record)
+        if mapping.names_values:
+            names = NamedValues(mapping, ()).names_in(record if isinstance(record, list) else [record])
         record = record[0] if isinstance(record, list) and record else record
-    others = (mapping.time, mapping.stream, mapping.sequence)
-    members = record.items() if isinstance(record, dict) else ()
-    names = [name for name, value in members if type(value) in (int, float) and name not in others]
+    if isinstance(record, dict) and not mapping.names_values:
+        others = (mapping.time, mapping.sequence, mapping.stream, *template_parts(mapping.stream or ""))
+        names = [name for name, value in record.items() if type(value) in (int, float) and name not in others]
     if not names:
         raise PayloadError(
             f"expected keys with numbers in the first message, for the columns, found {shown_bytes(payload)}: "
