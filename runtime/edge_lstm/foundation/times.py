@@ -108,9 +108,16 @@ def _short_repr(value: object) -> str:
 
 
 def format_time(seconds: float) -> str:
-    """ISO 8601 in UTC, with milliseconds only if they are not 0: `2016-10-13T10:45:00Z`."""
-    whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{_iso_second(whole)}.{milliseconds:03d}Z" if milliseconds else f"{_iso_second(whole)}Z"
+    """ISO 8601 in UTC: `2016-10-13T10:45:00Z`. A fraction has milliseconds or, if they would lose some, microseconds.
+
+    So times that differ by a microsecond have different texts, and a subscriber can tell their predictions apart.
+    """
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    if not microseconds:
+        return f"{_iso_second(whole)}Z"
+    if microseconds % 1000:
+        return f"{_iso_second(whole)}.{microseconds:06d}Z"
+    return f"{_iso_second(whole)}.{microseconds // 1000:03d}Z"
 
 
 @functools.lru_cache(1024)  # many streams have samples in the same second
