@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
 from edge_lstm.messages.json_path import ABSENT, Path
 from edge_lstm.messages.mapping import InputMapping
-from edge_lstm.messages.payloads import PayloadError, parse_json, parse_msgpack, parse_text
+from edge_lstm.messages.payloads import parse_json, parse_msgpack, parse_text
 from edge_lstm.messages.topics import TopicPattern
 
 _DEEPEST = 4  # objects within one another
@@ -34,12 +35,17 @@ def found_keys(mapping: InputMapping, topic: str, payload: bytes) -> dict[str, f
         return {name: math.nan for name in mapping.columns if name not in others}
     found: dict[str, float] = {}
     for record in _records(mapping, payload):
-        for path, number in _numbers(record):
-            if len(found) < _MOST_KEYS:
-                found[path] = number
+        found.update(numbers_of(record))
+        if len(found) >= _MOST_KEYS:
+            break
     for taken in _taken_paths(mapping):
         found.pop(taken, None)
     return found
+
+
+def numbers_of(facts: Any, texts: bool = False) -> dict[str, float]:
+    """Path and number of each value in an object that a number stands for; with `texts` also of texts like "21.5"."""
+    return dict(islice(_numbers(facts, texts), _MOST_KEYS))
 
 
 def path_text(keys: list[str]) -> str:
@@ -80,17 +86,17 @@ def _taken_paths(mapping: InputMapping) -> Iterator[str]:
             yield path
 
 
-def _numbers(record: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+def _numbers(record: Any, texts: bool = False, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
     """Path and number of each value within an object that a number stands for."""
     if not isinstance(record, dict) or len(keys) >= _DEEPEST:
         return
     for key, value in record.items():
-        if not isinstance(key, str) or not key or '"' in key:
+        if not isinstance(key, str) or '"' in key:
             continue
         here = (*keys, key)
         if isinstance(value, dict):
-            yield from _numbers(value, here)
-        elif (number := _number(value)) is not None:
+            yield from _numbers(value, texts, here)
+        elif (number := _number(value, texts)) is not None:
             yield (key if len(here) == 1 else path_text(list(here))), number
 
 
@@ -109,6 +115,3 @@ def _number(value: Any, texts: bool = False) -> float | None:
     if isinstance(value, (bool, int, float)) and abs(value) <= FLOAT32_MAX:
         return float(value)
     return None
-
-
-__all__ = ["PayloadError", "found_keys", "path_text"]
