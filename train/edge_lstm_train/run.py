@@ -73,6 +73,8 @@ def train(
     Raises EdgeLstmError if the recording is faulty, or if the loss is not finite (after writing the best weights).
     """
     dataset = read_dataset(recipe)
+    for note in dataset.recording.notes:
+        click.echo(f"warning: {note}", err=True)
     for found in outliers(recipe, dataset.recording):
         click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
     if counts := _counts_text(dataset):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import decoded
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Tls:
 
 
 def read_secret(path: Path) -> str:
-    """The text of a file. Raises EdgeLstmError if it is missing, unreadable or not UTF-8."""
+    """The text of a file, without a byte order mark. Raises EdgeLstmError if it is missing, unreadable or no text."""
     try:
-        return path.read_text(encoding="utf-8")
+        return decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         found = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are no text"
         raise EdgeLstmError(

@@ -1,19 +1,17 @@
-"""Reads tables from files: CSV (plain or gzipped) and Parquet, as columns of cells, block by block.
+"""Tables from files: CSV (in `csv_table`) and Parquet, as columns of cells, block by block.
 
 Errors name file and row. `columns` interprets the cells.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,9 +23,7 @@ from edge_lstm.foundation.extras import require
 Cells = Sequence[str] | Doubles  # texts of a file, or numbers of a Parquet file
 
 HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
-SPACES = " "  # the separator that means any run of spaces or tabs
-_SEPARATORS = ";\t|,"  # the comma comes last: it may be a decimal comma
-_BLOCK = 2048  # rows; with larger blocks, garbage collection costs more than they save
+_LONGEST_LINE = 1_000_000  # characters that are read to find the format
 _PARQUET = (".parquet", ".pq")
 _PARQUET_BLOCK = 65_536
 _TEXTS = ("string", "large_string", "string_view")  # the last is unknown to pyarrow 15
@@ -39,6 +35,18 @@ class Layout:
 
     separator: str | None = None  # None: found in the first rows
     header: Sequence[str] = ()  # the columns' names, where the first row holds readings
+    encoding: str | None = None  # None: by the byte order mark, else UTF-8
+    skip_lines: int | None = None  # lines before the header; None: found
+    comment: str | None = None  # a line that begins with it is no row; None: found in the first lines
+    units_row: bool | None = None  # whether the row below the header holds units; None: found
+    name_column: str | None = None  # in files of one row a value: the column that says what the value is
+    value_column: str | None = None  # beside it: the column of the values
+    name_pattern: str | None = None  # takes names like P01.PT101.PV apart: {stream}.{feature}.PV
+
+    @property
+    def of_file(self) -> Layout:
+        """The layout of the columns in the file: those of values are not joined to rows."""
+        return replace(self, name_column=None, value_column=None, name_pattern=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +61,16 @@ class Table(Protocol):
     """A file with named columns."""
 
     source: str
-    header: list[str]
+    header: list[str]  # of columns of one name, each has its number: "T #1", "T #2"
+    units: dict[str, str]  # of columns, where the file has them
+
+    @property
+    def notes(self) -> list[str]:
+        """After `blocks`: what was left out, and where."""
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """After `blocks`: the number of rows that were left out, by reason."""
 
     def blocks(self, columns: Sequence[int], size: int = ...) -> Iterator[Block]:
         """The rows of these columns in order, without empty rows. Raises EdgeLstmError that names the row."""
@@ -61,17 +78,31 @@ class Table(Protocol):
 
 def column_index(table: Table, column: str) -> int:
     """The index of a column. Raises EdgeLstmError where there is none, or more than one."""
-    found = table.header.count(column)
-    if found == 1:
+    if column in table.header:
         return table.header.index(column)
     named = [name for name in table.header if name]
-    if not found:
+    if f"{column} #1" not in named:
         named_so = f"use a name from the first row of the file; {suggestion(column, named)}"
         raise EdgeLstmError(
             f'{table.source}: expected a column "{column}", found {", ".join(named)}',
             HEADER_REMEDY if without_header(table) else named_so,
         )
-    raise EdgeLstmError(f'{table.source}: expected one column "{column}", found {found}', "rename all but one of them")
+    found = sum(name.startswith(f"{column} #") for name in named)
+    raise EdgeLstmError(
+        f'{table.source}: expected one column "{column}", found {found}',
+        f'name one: "{column} #1" to "{column} #{found}"',
+    )
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names of columns; those that occur several times with their number: "T #1", "T #2"."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        numbered = names.count(name) > 1 and name[:1] not in "0123456789+-."  # these are readings
+        result.append(f"{name} #{seen[name]}" if numbered else name)
+    return result
 
 
 def without_header(table: Table) -> bool:
@@ -113,119 +144,24 @@ def open_table(path: Path, layout: Layout = Layout()) -> Table:
     """The table in a file. Raises EdgeLstmError where there is no file, or no header and rows in it."""
     if not path.exists():
         raise EdgeLstmError(f"expected a recording at {path}, found no file", "check the path")
-    return _Parquet(path) if path.suffix.lower() in _PARQUET else _Csv(path, layout)
+    # here: these modules use the types of this module
+    from edge_lstm.recordings.long_table import LongTable
+    from edge_lstm.recordings.name_pattern import NamePattern, WideTable
+
+    table = _Parquet(path) if path.suffix.lower() in _PARQUET else _text_table(path, layout)
+    pattern = None if layout.name_pattern is None else NamePattern(layout.name_pattern)
+    if layout.name_column is not None and layout.value_column is not None:
+        return LongTable(table, layout.name_column, layout.value_column, pattern)
+    return table if pattern is None else WideTable(table, pattern)
 
 
-class _Csv:
-    """A CSV file; its rows are read when they are requested."""
+def _text_table(path: Path, layout: Layout) -> Table:
+    from edge_lstm.recordings.csv_table import CsvTable, opened_text
+    from edge_lstm.recordings.influx_table import InfluxTable, is_annotated
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.source = str(path)
-        self._path = path
-        self._separator = layout.separator
-        self._header_rows = 0 if layout.header else 1
-        rows = self._records()
-        head = [cell.strip() for cell in layout.header or next(rows, (0, []))[1]]
-        first = next(rows, None)
-        if first is None:
-            found = "only a header" if head else "nothing"
-            raise EdgeLstmError(
-                f"{path}: expected a header row and rows of readings, found {found}", "record some readings first"
-            )
-        # as R writes it: a column of row names that has no name
-        self.header = ["", *head] if not layout.header and len(first[1]) == len(head) + 1 else head
-
-    def blocks(self, columns: Sequence[int], size: int = _BLOCK) -> Iterator[Block]:
-        width = len(self.header)
-        places: list[int] = []
-        rows: list[list[str]] = []
-        records = self._records()
-        for _ in range(self._header_rows):
-            next(records)
-        for place, row in records:
-            if len(row) != width:
-                raise EdgeLstmError(
-                    f"{self.source}, row {place}: expected {width} columns, found {len(row)}",
-                    "fix or remove that row",
-                )
-            places.append(place)
-            rows.append(row)
-            if len(rows) == size:
-                yield _block(places, rows, columns)
-                places, rows = [], []
-        if rows:
-            yield _block(places, rows, columns)
-
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """(row number, cells) of each row that is not empty."""
-        try:
-            with self._open() as file:
-                if self._separator is None:
-                    self._separator = _found_separator(list(islice(filter(str.strip, file), 2)))
-                    file.seek(0)
-                yield from self._spaced(file) if self._separator == SPACES else self._separated(file)
-        except UnicodeDecodeError as error:
-            raise self._encoding_error(error) from None
-        except (OSError, EOFError) as error:
-            raise EdgeLstmError(
-                f"expected a CSV file at {self._path}, found: {error}", "name a CSV text file"
-            ) from None
-
-    def _open(self) -> IO[str]:
-        if self._path.suffix == ".gz":
-            return gzip.open(self._path, "rt", encoding="utf-8-sig", newline="")
-        return self._path.open(encoding="utf-8-sig", newline="")
-
-    def _spaced(self, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        for place, line in enumerate(file, 1):
-            if row := line.split():
-                yield place, row
-
-    def _separated(self, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader(file, delimiter=self._separator or ",")
-        begin = 1  # first line of a row: with an open quote, a row can span many lines
-        try:
-            for row in reader:
-                if (row and row[0].strip()) or any(cell.strip() for cell in row):
-                    yield begin, row
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            raise EdgeLstmError(
-                f"{self._path}, row {reader.line_num}: expected CSV, found: {error}", "fix or remove that row"
-            ) from None
-
-    def _encoding_error(self, error: UnicodeDecodeError) -> EdgeLstmError:
-        """The error with the row of the first wrong byte; `error` itself does not give the row."""
-        byte, row = error.object[error.start], 1
-        with gzip.open(self._path) if self._path.suffix == ".gz" else self._path.open("rb") as file:
-            for line in file:
-                try:
-                    line.decode()
-                except UnicodeDecodeError as found:
-                    byte = line[found.start]
-                    break
-                row += 1
-        return EdgeLstmError(
-            f"expected a CSV file at {self._path}, in UTF-8, found the byte 0x{byte:02x} in row {row}",
-            "save it as UTF-8 text",
-        )
-
-
-def _found_separator(lines: Sequence[str]) -> str:
-    """The separator of the first row; runs of spaces where there is no other and both rows have equally many."""
-    parts = [_unquoted(line) for line in lines]
-    if (found := next((sign for sign in _SEPARATORS if sign in "".join(parts[:1])), None)) is not None:
-        return found
-    return SPACES if len(parts) == 2 and len(parts[0].split()) == len(parts[1].split()) > 1 else ","
-
-
-def _unquoted(line: str) -> str:
-    return re.sub(r'"[^"]*"', "", line)
-
-
-def _block(places: list[int], rows: list[list[str]], columns: Sequence[int]) -> Block:
-    cells = list(zip(*rows, strict=True))
-    return Block(places, {at: cells[at] for at in columns})
+    with opened_text(path, layout.encoding) as file:
+        annotated = is_annotated(file.lines.readline(_LONGEST_LINE))
+    return InfluxTable(path, layout.encoding) if annotated else CsvTable(path, layout)
 
 
 class _Parquet:
@@ -242,12 +178,15 @@ class _Parquet:
             raise EdgeLstmError(
                 f"expected a Parquet file at {path}, found: {_first_line(error)}", "name another file"
             ) from None
-        self.header: list[str] = self._file.schema_arrow.names
+        self.header = distinct_names(self._file.schema_arrow.names)
+        self.units: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.left_out: Counter[str] = Counter()
         if not self._file.metadata.num_rows:
             raise EdgeLstmError(f"{path}: expected rows of readings, found none", "record some readings first")
 
     def blocks(self, columns: Sequence[int], size: int = _PARQUET_BLOCK) -> Iterator[Block]:
-        names = {at: self.header[at] for at in columns}
+        names = {at: self._file.schema_arrow.names[at] for at in columns}
         begin = 1
         try:
             for batch in self._file.iter_batches(size, columns=list(names.values())):

@@ -110,6 +110,8 @@ def test_missing_and_unfit_files_are_listed_with_their_paths(tmp_path: Path) -> 
 def test_a_password_comes_from_its_file_or_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p").write_text(" with spaces \r\n")
     assert read_password(tmp_path / "p") == " with spaces "
+    (tmp_path / "p").write_bytes("gehëim\r\n".encode("utf-8-sig"))
+    assert read_password(tmp_path / "p") == "gehëim"
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(EdgeLstmError, match="found an empty file"):
         read_password(tmp_path / "empty")

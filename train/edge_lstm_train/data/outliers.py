@@ -92,7 +92,7 @@ def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
                 yield Outlier(
                     f"{kind}.{name}",
                     section.column or name,
-                    *row_place(recording, recipe.columns.layout, row),
+                    *row_place(recording, row),
                     float(column[row]),
                     median,
                     float(distances[row]) / usual,

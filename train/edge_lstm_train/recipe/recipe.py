@@ -31,7 +31,6 @@ from edge_lstm.foundation.times import parse_time
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns
-from edge_lstm.recordings.tables import Layout
 from edge_lstm_train.recipe.sections import (
     AnomalySection,
     AugmentSection,
@@ -83,6 +82,7 @@ class Recipe:
         yield from self._text_faults()
         yield from self._task_faults()
         yield from self._fit_faults()
+        yield from self._column_faults()
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
             yield "split.by", 'expected "group", since streams of one group must not be on both sides, found "stream"'
         if len(set(self.clock)) < len(self.clock):
@@ -135,6 +135,23 @@ class Recipe:
             yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
+
+    def _column_faults(self) -> Iterator[tuple[str, str]]:
+        """Two features that are the same: one column, read alike."""
+        seen: list[tuple[FeatureSection, str]] = []
+        for name, feature in self.features.items():
+            values = FeatureSection(
+                column=feature.column or name,
+                aggregate=feature.aggregate,
+                categories=feature.categories,
+                sentinels=feature.sentinels,
+                least=feature.least,
+                most=feature.most,
+            )
+            other = next((known for section, known in seen if section == values), None)
+            if other is not None:
+                yield f"features.{name}", f'expected other values than those of "{other}", found the same column'
+            seen.append((values, name))
 
     def _fit_faults(self) -> Iterator[tuple[str, str]]:
         """Windows that contradict the augmentation or the highway."""
@@ -278,12 +295,13 @@ class Recipe:
         return Columns(
             {name: self._column_of(name, feature) for name, feature in self.features.items()},
             source.times,
-            source.stream_column,
+            source.streams_in,
             source.stream,
             {name: self._label(name, label) for name, label in self.labels.items()},
             source.group_column,
-            Layout(source.separator, source.header),
-            NumberWords(source.decimal == "comma", source.missing),
+            source.layout,
+            NumberWords(source.decimal == "comma", source.missing, source.thousands),
+            join_within_s=source.join_within_s,
         )
 
     def _label(self, name: str, label: LabelSection) -> ValueColumn | LabelWindows | Countdown:
@@ -301,7 +319,8 @@ class Recipe:
 
     def _column_of(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> ValueColumn:
         sentinels = [] if text else self._sentinels(section)
-        return ValueColumn(section.column or name, sentinels, section.least, section.most, section.categories, text)
+        column = section.column or name
+        return ValueColumn(column, sentinels, section.least, section.most, section.categories, text, section.unit)
 
     def _sentinels(self, section: FeatureSection | LabelSection) -> list[float]:
         """The numbers that mean a missing value; none for categories."""
