@@ -18,13 +18,14 @@ from urllib.parse import quote
 import numpy as np
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.recordings.tables import Block
+from edge_lstm.recordings.tables import Block, Cells
 
 TIME, NAME, VALUE = "time", "entity_id", "state"
-_MAGIC = b"SQLite format 3\0"
 _TABLES = {"states", "states_meta", "statistics", "statistics_meta"}
 _BLOCK = 65_536
-_HOUR_S = 3600
+_HOUR_S, _SHORT_INTERVAL_S = 3600, 300.0
+_MEASURING = ("sensor", "binary_sensor", "number", "counter", "input_number")
+_FEWEST_ROWS, _MOST_FEATURES = 20, 12
 
 # A statistic of a meter (has_sum) is its reading at the end of the hour; of other sensors, the mean over the hour.
 # Statistics are used before the first state of their entity.
@@ -72,12 +73,6 @@ class Entity:
     is_meter: bool = False  # it only grows
 
 
-def is_home_assistant(path: Path) -> bool:
-    """Whether the file is a SQLite database, which only Home Assistant's recorder is among recordings."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
 class HomeAssistantTable:
     """The rows as `tables.Table`: time (seconds since 1970), entity_id, state."""
 
@@ -96,7 +91,7 @@ class HomeAssistantTable:
             rows, begin = database.execute(_ROWS, {"last": _HOUR_S - 1}), 2
             while found := rows.fetchmany(size):
                 times, names, values = zip(*found, strict=True)
-                cells = {0: np.array(times, np.float64), 1: names, 2: [_text(value) for value in values]}
+                cells: dict[int, Cells] = {0: np.array(times, np.float64), 1: names, 2: list(map(_text, values))}
                 yield Block(range(begin, begin + len(found)), {at: cells[at] for at in columns})
                 begin += len(found)
 
@@ -117,6 +112,23 @@ def entities(path: Path) -> list[Entity]:
             if not found[name].unit:
                 found[name].unit = _unit(attributes)
     return sorted(found.values(), key=lambda one: (-one.statistics, -one.states, one.name))
+
+
+def usual_entities(listed: Sequence[Entity]) -> list[str]:
+    """The names of at most a dozen that measure something, those with the longest history first."""
+    measured = [
+        one
+        for one in listed
+        if one.is_numeric
+        and one.name.partition(".")[0] in _MEASURING
+        and max(one.states, one.statistics) >= _FEWEST_ROWS
+    ]
+    return [one.name for one in measured[:_MOST_FEATURES]]
+
+
+def usual_interval_s(listed: Sequence[Entity]) -> float:
+    """The interval of a grid for these entities: an hour if there are hourly statistics, else five minutes."""
+    return float(_HOUR_S) if any(one.statistics for one in listed) else _SHORT_INTERVAL_S
 
 
 @contextlib.contextmanager
