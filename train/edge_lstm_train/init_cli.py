@@ -71,6 +71,7 @@ def init(
     names its columns.
     """
     from edge_lstm.foundation.files import write_file
+    from edge_lstm.recordings.tables import is_database
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey
@@ -87,12 +88,17 @@ def init(
         raise EdgeLstmError(f"expected a folder at {output}, found none", "create it first, or choose another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]
     comma = None if decimal is None else decimal == "comma"
-    found = None if recording is None else survey(recording, stream_column, names, comma, asked, layout, missing)
+    wanted = [target] if target else []
+    found = (
+        None if recording is None else survey(recording, stream_column, names, comma, asked, layout, missing, wanted)
+    )
     path = None if recording is None else relative(recording, output)
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]
     write_file(output / f"{name}.toml", recipe)
     write_file(output / _SERVICE, service_outline(name, found, feature_names(task, found, target)))  # type: ignore[arg-type]
     read_recipe(output / f"{name}.toml")  # the written recipe has to be valid
+    if recording is not None and recording.is_file() and is_database(recording):
+        _list_entities(recording)
     if found is not None:
         for note in found.notes:
             click.echo(f"note: {note}", err=True)
@@ -107,3 +113,15 @@ def init(
             click.echo(sentence, err=True)
     click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
     click.echo(f"next: check the lines marked <-, then run edge-lstm train {output / f'{name}.toml'}", err=True)
+
+
+def _list_entities(database: Path) -> None:
+    """Print the entities of Home Assistant's recorder, with units and numbers of rows."""
+    from edge_lstm.foundation.times import format_time
+    from edge_lstm.recordings.home_assistant import entities
+
+    listed = [one for one in entities(database) if one.is_numeric]
+    width = max([len(one.name) for one in listed], default=0)
+    for one in listed:
+        rows = f"{one.statistics} hourly statistics, {one.states} states"
+        click.echo(f"{one.name:<{width}}  {one.unit:<6} {rows}, since {format_time(float(int(one.first)))}")

@@ -44,7 +44,6 @@ class LongTable:
         self.source = table.source
         self._name_at = column_index(table, name_column)
         self._value_at = column_index(table, value_column)
-        self.units: dict[str, str] = {}
         self._kept = [at for at in range(len(table.header)) if at not in (self._name_at, self._value_at)]
         self._parts: dict[str, tuple[str, str] | None] = {}
         for block in table.blocks([self._name_at]):
@@ -54,6 +53,8 @@ class LongTable:
             self._refuse_many(name_column)
         known = [found[1] for name, found in self._parts.items() if found is not None and name]
         self.names = list(dict.fromkeys(known))
+        named = {found[1]: text for text, found in self._parts.items() if found is not None}
+        self.units = {name: table.units[text] for name, text in named.items() if text in table.units}
         if not self.names:
             some = ", ".join(list(self._parts)[:3])
             raise EdgeLstmError(

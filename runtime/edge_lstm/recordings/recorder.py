@@ -1,124 +1,37 @@
-"""Records live readings into a CSV file, ready for training. A message is acknowledged after its readings are on disk.
-
-A file with other columns is refused. A row that a crash left incomplete is removed before the next one is written.
-"""
+"""Records live readings into a CSV file, ready for training; acknowledges a message after its readings are on disk."""
 
 from __future__ import annotations
 
-import csv
-import io
+import dataclasses
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 
-from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
-from edge_lstm.foundation.times import format_time
 from edge_lstm.messages.arrivals import ArrivalClock
-from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError, payload_parser
-from edge_lstm.messages.json_path import Path
-from edge_lstm.messages.named_values import NamedValues
+from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError
+from edge_lstm.messages.found_keys import found_keys
 from edge_lstm.messages.payloads import shown_bytes
-from edge_lstm.messages.stream_names import template_parts
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.received import Message
+from edge_lstm.recordings.chosen_columns import ChosenColumns, chosen_columns, columns_of_file, given_columns
+from edge_lstm.recordings.recording_file import RecordingFile
+from edge_lstm.recordings.unrecorded import UnrecordedKeys
 from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
 
+SETTLE_S = 10.0
 _POLL_S = 0.2
-_MOST_A_BATCH = 200  # messages; a broker allows about a thousand unacknowledged ones
+_MOST_A_BATCH = 200  # messages
+_MOST_EARLY = 800  # messages before the columns are chosen; a broker allows about a thousand unacknowledged ones
 _LONGEST_UNSAVED_S = 1.0  # so that a card is not written to for each reading
 _LAST_POLL_S = 0.1
 _LONGEST_SILENCE_S = 2.0  # of a broker that has more for us
-_LONGEST_HEADER = 1_000_000  # bytes; a file that is none of ours may have no lines
 _MOST_RECENT = 2000  # messages; more than a broker sends before the first acknowledgement
-
-
-class RecordingFile:
-    """A growing CSV file of readings, with the columns time, stream and one per feature."""
-
-    def __init__(
-        self, path: FilePath, features: Sequence[str], categories: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
-        """`categories`: by feature, the texts that its values are indices of; the file gets the texts.
-
-        Raises EdgeLstmError where the file cannot be written, or has other columns.
-        """
-        self.path, self.features = path, list(features)
-        self._categories = categories or {}
-        header = _csv_line(["time", "stream", *self.features])
-        try:
-            # unbuffered: a write that a full disk refused must not be repeated later
-            self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
-            found = self._file.readline(_LONGEST_HEADER)
-            if found and found.rstrip(b"\r\n") != header.rstrip(b"\n"):
-                self._file.close()
-                raise EdgeLstmError(
-                    f"{path}: expected the columns time, stream, {', '.join(self.features)}, found "
-                    f"{found.decode('utf-8', 'replace').strip()}",
-                    "name another file with -o, or the features of that file",
-                )
-            self._size = self._whole_rows()
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-            if not self._size:
-                self._write(header)
-        except OSError as error:
-            raise self._unwritable(error) from None
-
-    def close(self) -> None:
-        """Close the file; every row is on the disk already."""
-        self._file.close()
-
-    def append(self, readings: Sequence[Reading]) -> None:
-        """Write the readings and fsync. Raises EdgeLstmError where the disk is full; the file then ends as before."""
-        try:
-            self._write(b"".join(map(self._line, readings)))
-        except OSError as error:
-            self._file.truncate(self._size)
-            raise self._unwritable(error) from None
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        os.fsync(self._file.fileno())
-        self._size += len(data)
-
-    def _line(self, reading: Reading) -> bytes:
-        cells = [self._cell(name, reading.values.get(name, math.nan)) for name in self.features]
-        return _csv_line([format_time(reading.time), reading.stream, *cells])
-
-    def _cell(self, name: str, value: float) -> str:
-        if math.isnan(value):
-            return ""
-        return self._categories[name][int(value)] if name in self._categories else repr(value)
-
-    def _whole_rows(self) -> int:
-        """The size of the file up to its last whole row. The broker repeats the reading of an incomplete row."""
-        size = self._file.seek(0, os.SEEK_END)
-        end = size
-        while end:
-            begin = max(0, end - 65_536)
-            self._file.seek(begin)
-            at = self._file.read(end - begin).rfind(b"\n")
-            if at >= 0:
-                end = begin + at + 1
-                break
-            end = begin
-        if end < size:
-            log.warning("half a row removed file=%s bytes=%d", self.path, size - end)
-        return end
-
-    def _unwritable(self, error: OSError) -> EdgeLstmError:
-        return EdgeLstmError(
-            f"expected to write {self.path}, found: {error.strerror}", "free some space, or name another place with -o"
-        )
 
 
 class Recorder:
@@ -128,28 +41,31 @@ class Recorder:
         self,
         connection: MqttConnection,
         mapping: InputMapping,
-        path: FilePath,
+        path: Path,
         features: Sequence[str] = (),
         categories: Mapping[str, Sequence[str]] | None = None,
+        settle_s: float = SETTLE_S,
     ) -> None:
-        """`features`: the columns; empty: those of the file, or else all numbers of the first message.
+        """`features`: the columns; empty: those of the file, or else all values that come within `settle_s` seconds.
 
         `categories`: by feature, the texts that its values are indices of.
         """
         self._categories = categories or {}
-        self._mqtt, self._mapping, self._path = connection, mapping, path
+        self._mqtt, self._mapping, self._path, self._settle_s = connection, mapping, path, settle_s
         self._stops = 0
         self._arrivals = ArrivalClock()
         self._refusals = RateLimitedLog(log)
         self._joining: dict[str, Reading] = {}  # by stream: values that came apart and wait for the others
         self._recent: dict[tuple[int, str, bytes], None] = {}  # messages that are in the file, the newest last
+        self._retained: list[Message] = []  # they have keys too
         self.streams: set[str] = set()
         self.counts: Counter[str] = Counter(readings=0, refused=0, ignored=0, retained=0)
+        self.unrecorded = UnrecordedKeys()
         self._output: RecordingFile | None = None
-        self._decoder: Decoder | None = None
-        features = features or _features_of(path)
-        if features:
-            self._begin(features)
+        self._columns = given_columns(features) if features else columns_of_file(path)
+        self._tells_unrecorded = not features
+        if self._columns is not None:
+            self._begin(self._columns)
 
     def stop(self) -> None:
         """Ask `run` to return; a second call, to return at once. Safe in a signal handler."""
@@ -166,9 +82,12 @@ class Recorder:
             while not self._stops:
                 unsaved += self._mqtt.poll(_POLL_S)
                 now = time.monotonic()
+                most, longest_s = (
+                    (_MOST_EARLY, self._settle_s) if self._output is None else (_MOST_A_BATCH, _LONGEST_UNSAVED_S)
+                )
                 if not unsaved:
                     since = now
-                elif len(unsaved) >= _MOST_A_BATCH or now - since >= _LONGEST_UNSAVED_S:
+                elif len(unsaved) >= most or now - since >= longest_s:
                     self._save(unsaved)
                     unsaved, since = [], now
             self._save([*unsaved, *self._mqtt.poll(0.0)])
@@ -197,6 +116,8 @@ class Recorder:
 
     def _save(self, messages: Sequence[Message]) -> None:
         """Write the readings of the messages to the disk, then acknowledge the messages."""
+        if self._output is None:
+            self._choose_columns(messages)
         readings = [reading for message in messages for reading in self._readings(message)]
         self._append([whole for reading in readings if (whole := self._completed(reading)) is not None])
         for message in messages:
@@ -206,46 +127,106 @@ class Recorder:
         self._mqtt.acknowledge(messages)
 
     def _append(self, readings: Sequence[Reading]) -> None:
-        if readings and self._output is not None:
-            self._output.append(readings)
+        if readings and self._output is not None and self._columns is not None:
+            self._output.append([self._in_columns(reading, self._columns) for reading in readings])
             self.streams.update(reading.stream for reading in readings)
             self.counts["readings"] += len(readings)
 
-    def _begin(self, features: Sequence[str]) -> Decoder:
-        self._decoder = Decoder(self._mapping, features, self._categories)
-        self._output = RecordingFile(self._path, features, self._categories)
-        log.info("recording file=%s features=%s", self._path, ",".join(features))
-        return self._decoder
+    def _in_columns(self, reading: Reading, columns: ChosenColumns) -> Reading:
+        """The reading with the names of columns; a value that fits none is left out, and said."""
+        values = {}
+        for key, value in reading.values.items():
+            if (name := columns.of(reading.stream, key, value)) is not None:
+                values[name] = value
+            elif not math.isnan(value):
+                self.unrecorded.add(key, reading.stream, "its values have another size")
+        return reading._replace(values=values)
+
+    def _choose_columns(self, messages: Sequence[Message]) -> None:
+        """Choose the columns by these messages and the retained ones. None of them has a value: choose none yet."""
+        keys: dict[str, None] = dict.fromkeys(self._mapping.values)
+        examples = [*self._retained, *messages]
+        for message in examples:
+            try:
+                keys.update(dict.fromkeys(found_keys(self._mapping, message.topic, message.payload)))
+            except PayloadError:
+                continue  # refused below, where it is decoded
+        if not keys:
+            return
+        decoder = Decoder(_with_paths(self._mapping, keys), list(keys), self._categories)
+        readings: list[Reading] = []
+        for message in examples:
+            try:
+                readings += decoder.readings(message.topic, message.payload, message.properties, 0.0)
+            except PayloadError as error:
+                readings += error.readings
+        columns = chosen_columns(readings)
+        if columns.names:
+            for key, names in columns.separated.items():
+                log.warning("devices send %s in different sizes, so it has several columns: %s", key, ", ".join(names))
+            self._begin(columns)
+
+    def _begin(self, columns: ChosenColumns) -> None:
+        self._columns = columns
+        self._decoder = Decoder(_with_paths(self._mapping, columns.keys), columns.keys, self._categories)
+        self._output = RecordingFile(self._path, columns.names, self._categories)
+        log.info("recording file=%s features=%s", self._path, ",".join(columns.names))
 
     def _readings(self, message: Message) -> list[Reading]:
         """The readings of a message; empty after counting the reason."""
         if message.retained:
             self.counts["retained"] += 1  # an old value, not a new reading
+            if self._output is None and len(self._retained) < _MOST_EARLY:
+                self._retained.append(message)
             return []
         if message.repeated and (message.packet_id, message.topic, message.payload) in self._recent:
             return []  # the connection broke before the broker received the acknowledgement
+        if self._output is None:
+            self._refuse(
+                message,
+                f"expected keys with numbers, for the columns, found {shown_bytes(message.payload)}: "
+                "name them (--feature NAME, or --feature NAME=PATH)",
+            )
+            return []
         try:
-            decoder = self._decoder or self._begin(numbers_in(self._mapping, message.payload))
             arrival = self._arrivals.next()
-            readings = decoder.readings(message.topic, message.payload, message.properties, arrival)
+            readings = self._decoder.readings(message.topic, message.payload, message.properties, arrival)
         except PayloadError as error:
             self._refuse(message, str(error))
             arrival, readings = self._arrivals.latest, error.readings
         else:
             self.counts["ignored"] += not readings
+        if self._tells_unrecorded:
+            self._look_for_other_keys(message, readings)
         return [self._arrivals.with_own_time(reading, arrival) for reading in readings]
 
+    def _look_for_other_keys(self, message: Message, readings: Sequence[Reading]) -> None:
+        """Say which keys came after the columns were chosen. Not every message of a topic is examined."""
+        if self._columns is None or not self.unrecorded.is_due(message.topic):
+            return
+        try:
+            keys = found_keys(self._mapping, message.topic, message.payload)
+        except PayloadError:
+            return
+        device = readings[0].stream if readings else message.topic
+        for key in keys.keys() - set(self._columns.keys):
+            self.unrecorded.add(key, device, "it came after the columns were chosen")
+
     def _completed(self, reading: Reading) -> Reading | None:
-        """The reading; for a partial one, the whole reading that it completes, or None. A NaN counts as received."""
-        if not reading.partial or self._output is None:
+        """The reading; for a partial one, the whole reading that it completes, or None. A NaN counts as received.
+
+        A row is complete when it has every key of the device. If a key comes again before, the incomplete row ends.
+        """
+        if not reading.partial or self._columns is None:
             return reading
         waiting = self._joining.pop(reading.stream, None)
-        values = {**(waiting.values if waiting else {}), **reading.values}
+        ended = waiting if waiting is not None and waiting.values.keys() & reading.values.keys() else None
+        values = {**(waiting.values if waiting is not None and ended is None else {}), **reading.values}
         whole = Reading(reading.stream, reading.time, values)
-        if all(name in values for name in self._output.features):
+        if ended is None and self._columns.keys_of(reading.stream) <= values.keys():
             return whole
         self._joining[reading.stream] = whole
-        return None
+        return ended
 
     def _refuse(self, message: Message, found: str) -> None:
         self.counts["refused"] += 1
@@ -253,45 +234,7 @@ class Recorder:
         self._refusals.log(logging.WARNING, "payload refused topic=%s refused=%d: %s", *facts)
 
 
-def numbers_in(mapping: InputMapping, payload: bytes) -> list[str]:
-    """The keys with a number in a message: the features for a mapping that names none.
-
-    Raises PayloadError where the payload is not in the mapping's format, or holds no numbers under keys.
-    """
-    names: list[str] = []
-    if mapping.format == "csv":
-        record: object = dict.fromkeys(mapping.columns, 0)
-    elif mapping.format == "text":
-        record = None
-    else:
-        record = payload_parser(mapping)(payload)
-        if mapping.readings is not None:
-            record = Path.parse(mapping.readings).find(record)
-        if mapping.names_values:
-            names = NamedValues(mapping, ()).names_in(record if isinstance(record, list) else [record])
-        record = record[0] if isinstance(record, list) and record else record
-    if isinstance(record, dict) and not mapping.names_values:
-        others = (mapping.time, mapping.sequence, mapping.stream, *template_parts(mapping.stream or ""))
-        names = [name for name, value in record.items() if type(value) in (int, float) and name not in others]
-    if not names:
-        raise PayloadError(
-            f"expected keys with numbers in the first message, for the columns, found {shown_bytes(payload)}: "
-            "name them (--feature NAME, or --feature NAME=PATH)"
-        )
-    return names
-
-
-def _features_of(path: FilePath) -> list[str]:
-    """The features of an existing file; empty where it is not a recording."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []  # RecordingFile raises the error
-    return header[2:] if header[:2] == ["time", "stream"] else []
-
-
-def _csv_line(cells: Sequence[str]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode()
+def _with_paths(mapping: InputMapping, keys: Sequence[str] | Mapping[str, None]) -> InputMapping:
+    """The mapping, in which a key like `DHT11.Temperature` is the path to its value."""
+    paths = {key: key for key in keys if key not in mapping.values and any(sign in key for sign in '."[')}
+    return dataclasses.replace(mapping, values={**mapping.values, **paths})

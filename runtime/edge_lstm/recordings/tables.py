@@ -25,6 +25,7 @@ Cells = Sequence[str] | Doubles  # texts of a file, or numbers of a Parquet file
 HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
 _LONGEST_LINE = 1_000_000  # characters that are read to find the format
 _PARQUET = (".parquet", ".pq")
+_DATABASE = b"SQLite format 3\0"
 _PARQUET_BLOCK = 65_536
 _TEXTS = ("string", "large_string", "string_view")  # the last is unknown to pyarrow 15
 
@@ -148,20 +149,33 @@ def open_table(path: Path, layout: Layout = Layout()) -> Table:
     from edge_lstm.recordings.long_table import LongTable
     from edge_lstm.recordings.name_pattern import NamePattern, WideTable
 
-    table = _Parquet(path) if path.suffix.lower() in _PARQUET else _text_table(path, layout)
+    table = _file_table(path, layout)
     pattern = None if layout.name_pattern is None else NamePattern(layout.name_pattern)
     if layout.name_column is not None and layout.value_column is not None:
         return LongTable(table, layout.name_column, layout.value_column, pattern)
     return table if pattern is None else WideTable(table, pattern)
 
 
-def _text_table(path: Path, layout: Layout) -> Table:
+def _file_table(path: Path, layout: Layout) -> Table:
+    """The table as the file has it."""
+    if path.suffix.lower() in _PARQUET:
+        return _Parquet(path)
+    if is_database(path):
+        from edge_lstm.recordings.home_assistant import HomeAssistantTable
+
+        return HomeAssistantTable(path)
     from edge_lstm.recordings.csv_table import CsvTable, opened_text
     from edge_lstm.recordings.influx_table import InfluxTable, is_annotated
 
     with opened_text(path, layout.encoding) as file:
         annotated = is_annotated(file.lines.readline(_LONGEST_LINE))
     return InfluxTable(path, layout.encoding) if annotated else CsvTable(path, layout)
+
+
+def is_database(path: Path) -> bool:
+    """Whether the file is a SQLite database. Among recordings, only Home Assistant's recorder writes one."""
+    with path.open("rb") as file:
+        return file.read(len(_DATABASE)) == _DATABASE
 
 
 class _Parquet:

@@ -59,6 +59,7 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
     assert verbs == [
         "demo",
         "init",
+        "discover",
         "record",
         "train",
         "tune",

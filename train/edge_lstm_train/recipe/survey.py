@@ -19,12 +19,21 @@ from edge_lstm.foundation.numbers import NUMBER_WORDS, WORD_VALUES
 from edge_lstm.recordings.column_kinds import column_texts
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
+from edge_lstm.recordings.home_assistant import entities, usual_entities, usual_interval_s
 from edge_lstm.recordings.local_zone import in_local_zone
 from edge_lstm.recordings.long_search import Joining, found_joining, long_layout
 from edge_lstm.recordings.name_pattern import STREAM, likely_pattern
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
-from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
+from edge_lstm.recordings.tables import (
+    Layout,
+    Table,
+    column_index,
+    is_database,
+    open_table,
+    recording_files,
+    without_header,
+)
 from edge_lstm_train.recipe.around import found_around
 from edge_lstm_train.recipe.column_kinds import ColumnKinds, column_kinds
 from edge_lstm_train.recipe.stream_search import MOST_STREAMS, streams_by
@@ -70,10 +79,13 @@ def survey(
     asked: TimeColumns | None = None,
     layout: Layout | None = None,
     missing: Sequence[str] = (),
+    wanted: Sequence[str] = (),
 ) -> Survey:
     """Survey a recording; `header` and `decimal_comma` override what is found, and so does what `asked` says of times.
 
-    `layout` and `missing` say what cannot be found. Raises EdgeLstmError if the file cannot be read as a recording.
+    `layout` and `missing` say what cannot be found. `wanted`: columns that are surveyed in any case.
+
+    Raises EdgeLstmError if the file cannot be read as a recording.
     """
     layout = replace(layout or Layout(), header=header)
     files = recording_files(path)
@@ -82,6 +94,9 @@ def survey(
     words = found.words if decimal_comma is None else NumberWords(decimal_comma, missing)
     times = found.times or TimeColumns(interval_s=1.0)
     layout, long_notes = long_layout(path, layout, stream_column)
+    recorded = entities(files[0]) if is_database(files[0]) else []
+    if recorded:
+        long_notes = ["the states of Home Assistant, and before the first state of an entity its hourly statistics"]
     if layout.name_pattern is not None and STREAM in layout.name_pattern:
         stream_column = STREAM
     table = open_table(files[0], layout)
@@ -90,6 +105,9 @@ def survey(
     columns = Columns({}, times, stream_column, layout=layout, words=words)
     found_columns = value_columns(path, replace(columns, stream_column=None))
     found_columns.pop(STREAM, None)
+    if recorded:  # a house has hundreds
+        chosen = {*usual_entities(recorded), *wanted}
+        found_columns = {name: kind for name, kind in found_columns.items() if name in chosen}
     different = _different_texts(path, [name for name, kind in found_columns.items() if kind.text], layout)
     few = {name: texts for name, (texts, _) in different.items() if len(texts) <= _MOST_TEXTS}
     own = {name: kind for name, kind in found_columns.items() if not kind.text}
@@ -99,6 +117,8 @@ def survey(
     joining = Joining()
     if layout.name_column is not None:
         joining = found_joining(read_recording(path, columns))
+        if recorded:
+            joining = Joining(grid_s=usual_interval_s([one for one in recorded if one.name in own]))
         columns = replace(columns, join_within_s=joining.within_s)
     zoned = in_local_zone(path, columns)
     times, recording = zoned.times, zoned.recording
