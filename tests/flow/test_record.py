@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.recordings.columns import ValueColumn
+from edge_lstm.recordings.live.recording_file import RecordingFile
 from edge_lstm.recordings.recording import Columns, Recording, read_recording
-from edge_lstm.recordings.recording_file import RecordingFile
 from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
 
@@ -223,7 +223,7 @@ def test_on_a_full_disk_the_file_ends_with_a_complete_row(tmp_path: Path) -> Non
         "from pathlib import Path\n"
         "from edge_lstm.foundation.errors import EdgeLstmError\n"
         "from edge_lstm.streaming.reading import Reading\n"
-        "from edge_lstm.recordings.recording_file import RecordingFile\n"
+        "from edge_lstm.recordings.live.recording_file import RecordingFile\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))\n"
         "sheet = RecordingFile(Path(sys.argv[1]), ['x'])\n"
         "sheet.append([Reading('a', 1.0, {'x': 2.0})])\n"

@@ -22,7 +22,7 @@ from tests.paths import ROOT
 FOLDER = ROOT / "build/fuzz"
 
 with atheris.instrument_imports(include=["edge_lstm"]):
-    from edge_lstm.foundation.times import format_time
+    from edge_lstm.foundation.times.text import format_time
     from edge_lstm.messages.decoder import PayloadError
     from tests.device_messages import decoders, device_messages
     from tests.fuzz.memory import rss_mib

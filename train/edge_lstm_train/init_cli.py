@@ -71,7 +71,7 @@ def init(
     names its columns.
     """
     from edge_lstm.foundation.files import write_file
-    from edge_lstm.recordings.tables import is_database
+    from edge_lstm.recordings.tables.table import is_database
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey
@@ -117,8 +117,8 @@ def init(
 
 def _list_entities(database: Path) -> None:
     """Print the entities of Home Assistant's recorder, with units and numbers of rows."""
-    from edge_lstm.foundation.times import format_time
-    from edge_lstm.recordings.home_assistant import entities
+    from edge_lstm.foundation.times.text import format_time
+    from edge_lstm.recordings.tables.home_assistant import entities
 
     listed = [one for one in entities(database) if one.is_numeric]
     width = max([len(one.name) for one in listed], default=0)

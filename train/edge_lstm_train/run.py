@@ -19,7 +19,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
-from edge_lstm.recordings.tables import recording_files
+from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.outliers import outliers

@@ -13,8 +13,8 @@ import click
 from edge_lstm.foundation.errors import EdgeLstmError
 
 if TYPE_CHECKING:
-    from edge_lstm.messages.discovery import Group
-    from edge_lstm.messages.observed_topics import ObservedTopics
+    from edge_lstm.messages.discovery.groups import Group
+    from edge_lstm.messages.discovery.observed_topics import ObservedTopics
     from edge_lstm.service.config import MqttConfig
 
 _SHOWN_STREAMS, _SHOWN_KEYS = 4, 20
@@ -59,7 +59,7 @@ def discover(
     Devices whose messages one mapping can read are a group. Each group is printed with its [input] keys; -o writes them
     into a service config. Nothing is published, and no session stays at the broker.
     """
-    from edge_lstm.messages.discovery import groups
+    from edge_lstm.messages.discovery.groups import groups
 
     if output is not None and output.exists():
         raise EdgeLstmError(f"expected a new file, found {output}", "name another one with -o, or remove it")
@@ -102,7 +102,7 @@ def _listen(mqtt: MqttConfig, folder: Path, topics: Sequence[str], seconds: floa
     import dataclasses
 
     from edge_lstm.foundation.signals import ended_by_signals
-    from edge_lstm.messages.observed_topics import ObservedTopics
+    from edge_lstm.messages.discovery.observed_topics import ObservedTopics
     from edge_lstm.mqtt.address import parse_address
     from edge_lstm.mqtt.connection import MqttConnection
 

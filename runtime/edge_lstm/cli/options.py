@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.foundation.time_units import TIME_UNITS
+from edge_lstm.foundation.times.units import TIME_UNITS
 
 if TYPE_CHECKING:
     from edge_lstm.recordings.columns import TimeColumns
-    from edge_lstm.recordings.tables import Layout
+    from edge_lstm.recordings.tables.table import Layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -112,9 +112,9 @@ def layout_options(command: Command) -> Command:
 
 def asked_layout(options: dict[str, Any]) -> tuple[Layout, list[str]]:
     """The layout and the missing texts of the options, which are taken out. Raises UsageError for a contradiction."""
-    from edge_lstm.recordings.name_pattern import pattern_fault
-    from edge_lstm.recordings.tables import Layout
-    from edge_lstm.recordings.text_file import is_text_encoding
+    from edge_lstm.recordings.tables.name_pattern import pattern_fault
+    from edge_lstm.recordings.tables.table import Layout
+    from edge_lstm.recordings.tables.text_file import is_text_encoding
 
     names = ("encoding", "skip_lines", "comment", "name_column", "value_column", "name_pattern")
     layout = Layout(**{name: options.pop(name) for name in names})
@@ -142,9 +142,9 @@ def asked_times(
     zone: str | None,
 ) -> TimeColumns:
     """What the options say about the times of a recording. Raises UsageError if they contradict each other."""
-    from edge_lstm.foundation.local_times import zone_named
-    from edge_lstm.foundation.time_format import format_fault
-    from edge_lstm.foundation.times import parse_time
+    from edge_lstm.foundation.times.formats import format_fault
+    from edge_lstm.foundation.times.text import parse_time
+    from edge_lstm.foundation.times.zones import zone_named
     from edge_lstm.recordings.columns import TimeColumns
 
     if time_format is not None and time_unit is not None:

@@ -77,7 +77,7 @@ def record(
     come in the first seconds. A message without a time gets its time of arrival, unless the config says otherwise.
     """
     from edge_lstm.foundation.signals import ended_by_signals
-    from edge_lstm.recordings.recorder import Recorder
+    from edge_lstm.recordings.live.recorder import Recorder
 
     paths = dict(text.partition("=")[::2] for text in features)
     if config is not None and (topics or preset):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.recordings.columns import TimeColumns, ValueColumn
     from edge_lstm.recordings.recording import Columns, Recording
-    from edge_lstm.recordings.tables import Layout
+    from edge_lstm.recordings.tables.table import Layout
     from edge_lstm.streaming.predictor import Predictor
 
 _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in the order of arrival
@@ -160,8 +160,8 @@ def _recording(
     """
     from edge_lstm.recordings.dialect import dialect
     from edge_lstm.recordings.long_search import long_layout
-    from edge_lstm.recordings.name_pattern import STREAM
     from edge_lstm.recordings.recording import Columns
+    from edge_lstm.recordings.tables.name_pattern import STREAM
 
     found = dialect(source.path, source.times, source.layout, missing=source.missing)
     layout, notes = long_layout(source.path, source.layout, source.stream_column, names)
@@ -199,7 +199,7 @@ def _summary(predictor: Predictor, readings: int, predictions: int, took_s: floa
 
 
 def _time(text: str) -> float:
-    from edge_lstm.foundation.times import parse_time
+    from edge_lstm.foundation.times.text import parse_time
 
     try:
         return parse_time(text)
@@ -268,8 +268,8 @@ def simulate(
     """Publish a recording to a broker, as its sensors would."""
     from edge_lstm.foundation.progress import progress
     from edge_lstm.mqtt.address import parse_address
+    from edge_lstm.recordings.live.simulator import simulate as play
     from edge_lstm.recordings.recording import value_columns
-    from edge_lstm.recordings.simulator import simulate as play
 
     address = parse_address(url)
     layout, missing = asked_layout(how)

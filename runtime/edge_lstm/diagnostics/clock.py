@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_lstm.diagnostics.finding import Finding
-from edge_lstm.foundation.clock import synchronized as clock_synchronized
-from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE, format_time
+from edge_lstm.foundation.times.clock import synchronized as clock_synchronized
+from edge_lstm.foundation.times.text import CLOCK_UNSET_BEFORE, format_time
 
 _TOLERANCE_S = 120.0
 _REMEDY = "sudo timedatectl set-ntp true, or install chrony; without a network, add a clock module (RTC)"

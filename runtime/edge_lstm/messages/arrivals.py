@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from edge_lstm.foundation.clock import since_boot_us, time_of_day_us
+from edge_lstm.foundation.times.clock import since_boot_us, time_of_day_us
 from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)

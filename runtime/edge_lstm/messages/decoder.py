@@ -12,14 +12,12 @@ from typing import Any
 
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.numbers import FLOAT32_MAX
-from edge_lstm.foundation.times import format_time
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.messages.feature_sources import FeatureSource, check, feature_source
-from edge_lstm.messages.json_path import ABSENT, Path, find_in
-from edge_lstm.messages.line_protocol import line_protocol_parser
-from edge_lstm.messages.mapping import InputMapping
-from edge_lstm.messages.named_values import NamedValues
-from edge_lstm.messages.payload_times import PayloadTimes, ToTime
-from edge_lstm.messages.payloads import (
+from edge_lstm.messages.formats.json_path import ABSENT, Path, find_in
+from edge_lstm.messages.formats.line_protocol import line_protocol_parser
+from edge_lstm.messages.formats.named_values import NamedValues
+from edge_lstm.messages.formats.payloads import (
     Parse,
     PayloadError,
     csv_parser,
@@ -31,7 +29,9 @@ from edge_lstm.messages.payloads import (
     shown,
     shown_bytes,
 )
-from edge_lstm.messages.senml import absolute_time, parse_senml
+from edge_lstm.messages.formats.senml import absolute_time, parse_senml
+from edge_lstm.messages.mapping import InputMapping
+from edge_lstm.messages.payload_times import PayloadTimes, ToTime
 from edge_lstm.messages.stream_names import StreamName, label_of
 from edge_lstm.messages.topics import STREAM, TopicPattern, name_fault, topic_faults
 from edge_lstm.streaming.reading import Reading

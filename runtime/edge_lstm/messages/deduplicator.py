@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_lstm.foundation.arguments import whole_number
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.streaming.reading import Prediction
 
 _MOST_REWIND = 1_000_000  # samples, as of a predictor

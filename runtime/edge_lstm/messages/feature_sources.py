@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import ConfigError
-from edge_lstm.messages.json_path import Path
+from edge_lstm.messages.formats.json_path import Path
 from edge_lstm.messages.mapping import InputMapping, ValueMapping
 from edge_lstm.messages.presets import preset
 from edge_lstm.messages.value_parser import ValueParser

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone, tzinfo
 
-from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE
+from edge_lstm.foundation.times.text import CLOCK_UNSET_BEFORE
 
 _EPOCH = datetime(1970, 1, 1)
 _DAY_S = 86_400.0

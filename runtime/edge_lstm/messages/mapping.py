@@ -8,9 +8,9 @@ from datetime import timezone, tzinfo
 from typing import Any, Literal
 
 from edge_lstm.foundation.config import key
-from edge_lstm.foundation.time_units import TimeUnit
-from edge_lstm.messages import senml
-from edge_lstm.messages.json_path import Path
+from edge_lstm.foundation.times.units import TimeUnit
+from edge_lstm.messages.formats import senml
+from edge_lstm.messages.formats.json_path import Path
 from edge_lstm.messages.mapping_faults import input_faults, path_faults
 from edge_lstm.messages.presets import preset
 from edge_lstm.messages.topics import STREAM, filters_of, topic_faults

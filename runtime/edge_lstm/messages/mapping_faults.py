@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from edge_lstm.foundation.time_format import format_fault
-from edge_lstm.messages.json_path import Path
+from edge_lstm.foundation.times.formats import format_fault
+from edge_lstm.messages.formats.json_path import Path
 from edge_lstm.messages.stream_names import is_template, template_faults, template_parts
 from edge_lstm.messages.topics import STREAM, fill_template, name_fault, name_pattern_faults, part_names, topic_faults
 

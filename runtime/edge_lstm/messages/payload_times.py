@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timezone, tzinfo
 
-from edge_lstm.foundation.time_units import YEAR_2000, likely_units, unit_meaning
-from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE, format_time, parse_time, time_parser
+from edge_lstm.foundation.times.text import CLOCK_UNSET_BEFORE, format_time, parse_time, time_parser
+from edge_lstm.foundation.times.units import YEAR_2000, likely_units, unit_meaning
+from edge_lstm.messages.formats.payloads import PayloadError, shown
 from edge_lstm.messages.local_times import LocalTimes
 from edge_lstm.messages.mapping import InputMapping
-from edge_lstm.messages.payloads import PayloadError, shown
 
 # A clock that was never set begins in 1970, or in 1980 with GPS and FAT. A mapping that says how times are written may
 # mean the years after that; where it does not, a number that is read as one is more likely to count something else.

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from edge_lstm.messages.json_path import ABSENT, Path, find_in
-from edge_lstm.messages.payloads import PayloadError, shown
+from edge_lstm.messages.formats.json_path import ABSENT, Path, find_in
+from edge_lstm.messages.formats.payloads import PayloadError, shown
 from edge_lstm.messages.topics import STREAM, fill_template, name_fault
 
 if TYPE_CHECKING:

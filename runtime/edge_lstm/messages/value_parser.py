@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from edge_lstm.foundation.numbers import FLOAT32_MAX, NUMBER_WORDS, same_unit, without_thousands, without_unit
-from edge_lstm.messages.payloads import PayloadError, shown
+from edge_lstm.messages.formats.payloads import PayloadError, shown
 
 _LONGEST = 60  # characters of a number
 

@@ -38,7 +38,7 @@ class Tls:
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        from edge_lstm.mqtt.tls_socket import TlsSocket  # here: it loads OpenSSL
+        from edge_lstm.mqtt.client.tls_socket import TlsSocket  # here: it loads OpenSSL
 
         faults = []
         for path in (self.ca_file, self.cert_file, self.key_file):

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from edge_lstm.foundation.numbers import NUMBER_WORDS
 from edge_lstm.recordings.columns import NumberWords, ValueColumn, texts_of
-from edge_lstm.recordings.long_table import LongTable
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
-from edge_lstm.recordings.tables import Table
+from edge_lstm.recordings.tables.long_table import LongTable
+from edge_lstm.recordings.tables.table import Table
 
 _MOST_OTHERS = 0.1  # share of cells with another unit
 

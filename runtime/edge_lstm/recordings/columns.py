@@ -15,9 +15,9 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import FLOAT32_MAX, NUMBER_WORDS, WORD_VALUES
-from edge_lstm.foundation.time_units import TimeUnit
+from edge_lstm.foundation.times.units import TimeUnit
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
-from edge_lstm.recordings.tables import Block, Cells, Table
+from edge_lstm.recordings.tables.table import Block, Cells, Table
 
 _GROUPS = re.compile(r"[+-]?\d{1,3}[.,]\d{3}")
 

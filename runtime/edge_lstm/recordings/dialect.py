@@ -13,8 +13,8 @@ import numpy as np
 from edge_lstm.foundation.numbers import NUMBER_WORDS, without_thousands
 from edge_lstm.recordings.columns import NumberWords, TimeColumns
 from edge_lstm.recordings.number_cells import cell_unit, found_thousands
-from edge_lstm.recordings.tables import Layout, Table, open_table, recording_files
-from edge_lstm.recordings.time_search import found_times
+from edge_lstm.recordings.tables.table import Layout, Table, open_table, recording_files
+from edge_lstm.recordings.times.time_search import found_times
 
 _COMMA = re.compile(r"[+-]?\d+,(\d+)(?:[eE][+-]?\d+)?")
 _POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?")

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import timezone
 from pathlib import Path
 
-from edge_lstm.foundation.local_times import zone_named
-from edge_lstm.foundation.time_units import AHEAD_S, YEAR_2000
-from edge_lstm.foundation.times import format_time, local_time_parser
+from edge_lstm.foundation.times.text import format_time, local_time_parser
+from edge_lstm.foundation.times.units import AHEAD_S, YEAR_2000
+from edge_lstm.foundation.times.zones import zone_named
 from edge_lstm.recordings.columns import TimeColumns, texts_of
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, time_columns
-from edge_lstm.recordings.tables import Layout, open_table, recording_files
-from edge_lstm.recordings.zone_search import fitting_zones
+from edge_lstm.recordings.tables.table import Layout, open_table, recording_files
+from edge_lstm.recordings.times.zone_search import fitting_zones
 
 _MOST_NAMES = 5
 

@@ -16,7 +16,7 @@ from edge_lstm.foundation.numbers import NUMBER_WORDS
 from edge_lstm.recordings.columns import texts_of
 from edge_lstm.recordings.number_cells import cell_unit
 from edge_lstm.recordings.recording import Recording
-from edge_lstm.recordings.tables import Layout, Table, open_table, recording_files
+from edge_lstm.recordings.tables.table import Layout, Table, open_table, recording_files
 
 _NAME_WORDS = """
 field entityid sensorid sensor sensorname tagname tag tagid tagpath pointname pointid point variablename variable var

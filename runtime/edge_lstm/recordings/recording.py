@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.recordings.column_kinds import column_kinds
 from edge_lstm.recordings.columns import (
     NumberWords,
@@ -24,7 +24,7 @@ from edge_lstm.recordings.columns import (
 )
 from edge_lstm.recordings.label_windows import Countdown, LabelWindows
 from edge_lstm.recordings.rows import RowReader, Rows
-from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files
+from edge_lstm.recordings.tables.table import Layout, Table, column_index, open_table, recording_files
 from edge_lstm.streaming.reading import Reading
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.times import format_time
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns, ValueColumn, cell_error, texts_of, value_reader
-from edge_lstm.recordings.long_table import LongTable, Values, joined
-from edge_lstm.recordings.tables import Block, Table, column_index
-from edge_lstm.recordings.time_reader import TimeReader
+from edge_lstm.recordings.tables.long_table import LongTable, Values, joined
+from edge_lstm.recordings.tables.table import Block, Table, column_index
+from edge_lstm.recordings.times.time_reader import TimeReader
 from edge_lstm.recordings.wrong_clocks import wrong_clocks
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.bundle.schemes import Scheme
-from edge_lstm.foundation.clock import Trust
 from edge_lstm.foundation.config import key, read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times.clock import Trust
 from edge_lstm.hardware.boards import (
     BackendName,
     Provider,

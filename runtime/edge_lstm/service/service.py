@@ -20,30 +20,30 @@ from typing import NamedTuple
 
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
-from edge_lstm.foundation.clock import ClockTrust
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.mqtt.address import parse_address
+from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import ConnectionOptions
-from edge_lstm.mqtt.received import Message
 from edge_lstm.service.codecs import message_codecs, publish_properties
 from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
-from edge_lstm.service.inbox import Inbox
-from edge_lstm.service.kept_times import kept_times, newest_arrival_us, newest_time
-from edge_lstm.service.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.inbox import Inbox
+from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
+from edge_lstm.service.intake.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.sequence_gaps import SequenceGaps
+from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.refusal import refusal_facts, refusal_topic
-from edge_lstm.service.sequence_gaps import SequenceGaps
 from edge_lstm.service.stats import ServiceStats
 from edge_lstm.service.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
-from edge_lstm.service.time_judge import TimeJudge
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.row_format import StoredRow
 from edge_lstm.streaming.step_results import Steps

@@ -11,8 +11,8 @@ from edge_lstm.decisions.decider import calibration_shape
 from edge_lstm.decisions.decider import record_fields as decision_fields
 from edge_lstm.decisions.decider import start_values as decision_starts
 from edge_lstm.foundation.arrays import Records
-from edge_lstm.streaming import counters
 from edge_lstm.streaming.features import record_fields as feature_fields
+from edge_lstm.streaming.sampling import counters
 
 # always: each row has the column; trail: if the table has a depth; window: if the table has a window;
 # residuals: at the end of the row, and only the entries that are still needed; never: it is not stored

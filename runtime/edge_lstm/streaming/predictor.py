@@ -21,13 +21,13 @@ from edge_lstm.foundation.arguments import described, flag_argument, number_argu
 from edge_lstm.foundation.arrays import Floats, Records, Slots
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import BackendError, EdgeLstmError, ReadingError
-from edge_lstm.foundation.times import format_time
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
-from edge_lstm.streaming.joining import belonging, completed
 from edge_lstm.streaming.reading import Prediction, Reading
-from edge_lstm.streaming.sampling import Round, Sampler
-from edge_lstm.streaming.sequences import is_known
+from edge_lstm.streaming.sampling.joining import belonging, completed
+from edge_lstm.streaming.sampling.sampler import Round, Sampler
+from edge_lstm.streaming.sampling.sequences import is_known
 from edge_lstm.streaming.step_results import Steps, in_reading_order
 from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
 from edge_lstm.streaming.stream_watch import StreamWatch

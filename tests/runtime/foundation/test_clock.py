@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from edge_lstm.foundation.clock import ClockTrust, Trust, kernel_synchronized, since_boot_us, time_of_day_us
+from edge_lstm.foundation.times.clock import ClockTrust, Trust, kernel_synchronized, since_boot_us, time_of_day_us
 
 
 def test_reading_the_clock_state_does_not_change_the_clock() -> None:

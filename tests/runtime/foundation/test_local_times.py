@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from edge_lstm.foundation.local_times import Change, changes, instant, zone_named
-from edge_lstm.foundation.times import format_time, local_time_parser, parse_time
+from edge_lstm.foundation.times.text import format_time, local_time_parser, parse_time
+from edge_lstm.foundation.times.zones import Change, changes, instant, zone_named
 
 BERLIN = ZoneInfo("Europe/Berlin")
 AUTUMN = parse_time("2024-10-27T01:00:00Z")  # clocks go from 03:00 to 02:00

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from edge_lstm.foundation.time_format import format_fault
-from edge_lstm.foundation.time_units import likely_units
-from edge_lstm.foundation.times import format_time, parse_time, time_parser
+from edge_lstm.foundation.times.formats import format_fault
+from edge_lstm.foundation.times.text import format_time, parse_time, time_parser
+from edge_lstm.foundation.times.units import likely_units
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = 1_793_000_000.0  # October 2026

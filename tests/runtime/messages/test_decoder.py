@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError
 from edge_lstm.decisions.decider import Decisions
-from edge_lstm.foundation.times import format_time, parse_time
-from edge_lstm.messages import payloads
+from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.messages.decoder import Decoder, PayloadError, encode_reading
 from edge_lstm.messages.encoder import Encoder, decode_prediction, encode_prediction
+from edge_lstm.messages.formats import payloads
 from edge_lstm.messages.mapping import InputMapping, OutputMapping, ValueMapping
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm.streaming.step_results import Outputs, Steps

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.messages.decoder import Decoder, PayloadError
 from edge_lstm.messages.mapping import InputMapping
 

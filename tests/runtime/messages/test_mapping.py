@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError
 from edge_lstm.foundation.config import from_mapping
-from edge_lstm.messages.json_path import ABSENT
-from edge_lstm.messages.json_path import Path as FactPath
+from edge_lstm.messages.formats.json_path import ABSENT
+from edge_lstm.messages.formats.json_path import Path as FactPath
 from edge_lstm.messages.mapping import InputMapping, OutputMapping, PresetName, ValueMapping
 from edge_lstm.messages.presets import preset_names
 from edge_lstm.messages.topics import TopicPattern, filters_of, topic_faults

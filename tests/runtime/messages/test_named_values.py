@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from edge_lstm import Reading
-from edge_lstm.foundation.times import format_time
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.messages.decoder import Decoder, PayloadError
-from edge_lstm.messages.named_values import is_good
-from edge_lstm.recordings.recorder import numbers_in
+from edge_lstm.messages.discovery.found_keys import found_keys
+from edge_lstm.messages.formats.named_values import is_good
 from tests.device_messages import decoder
 
 NOW = 1_720_000_000.0
@@ -168,13 +168,12 @@ def test_a_line_that_is_no_line_protocol_is_refused(line: str) -> None:
         decoded(INFLUX, line)
 
 
-def test_the_first_message_of_a_recording_gives_its_names() -> None:
+def test_named_values_are_found_in_a_message() -> None:
     mapping = decoder(SENML, [])._mapping
-    assert numbers_in(mapping, b'[{"bn":"urn:","n":"t","v":1},{"n":"p","v":2}]') == ["urn:t", "urn:p"]
+    assert list(found_keys(mapping, "a/b", b'[{"bn":"urn:","n":"t","v":1},{"n":"p","v":2}]')) == ["urn:t", "urn:p"]
     keys = decoder({"topic": "x", "name_pattern": "{stream}.{value}"}, [])._mapping
-    assert numbers_in(keys, b'{"time":5,"P1.level":4}') == ["level"]
-    with pytest.raises(PayloadError, match="expected keys with numbers"):
-        numbers_in(keys, b'{"time":5}')
+    assert list(found_keys(keys, "x", b'{"time":5,"P1.level":4}')) == ["level"]
+    assert found_keys(keys, "x", b'{"time":5}') == {}
 
 
 @pytest.mark.parametrize(

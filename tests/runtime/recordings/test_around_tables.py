@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import texts_of
-from edge_lstm.recordings.tables import Layout, Table, open_table
+from edge_lstm.recordings.tables.table import Layout, Table, open_table
 from tests.paths import PUMP
 
 ROWS = [[f"2024-03-01 00:0{minute}", f"{20 + minute / 4}", f"{55 - minute}.5"] for minute in range(8)]

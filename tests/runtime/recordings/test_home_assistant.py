@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.recordings.home_assistant import entities, usual_entities, usual_interval_s
 from edge_lstm.recordings.recording import Columns, read_recording
-from edge_lstm.recordings.tables import Layout
+from edge_lstm.recordings.tables.home_assistant import entities, usual_entities, usual_interval_s
+from edge_lstm.recordings.tables.table import Layout
 from edge_lstm_train.recipe.recipe import read_recipe
 
 BEGIN = 1_700_000_000 // 3600 * 3600  # the first hour of the statistics

@@ -10,9 +10,9 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import ValueColumn
 from edge_lstm.recordings.long_search import Joining, LongColumns, found_joining, found_long
-from edge_lstm.recordings.name_pattern import STREAM, NamePattern, likely_pattern
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, row_place, value_columns
-from edge_lstm.recordings.tables import Layout, open_table
+from edge_lstm.recordings.tables.name_pattern import STREAM, NamePattern, likely_pattern
+from edge_lstm.recordings.tables.table import Layout, open_table
 
 BEGIN = 1_709_251_200  # 2024-03-01
 LONG = Layout(name_column="tag", value_column="value")

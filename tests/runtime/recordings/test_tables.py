@@ -15,7 +15,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
-from edge_lstm.recordings.tables import Layout, recording_files
+from edge_lstm.recordings.tables.table import Layout, recording_files
 
 SINCE_START = TimeColumns(["time"], unit="s")  # times that count from any start
 

@@ -12,13 +12,13 @@ import pytest
 
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm.recordings.dialect import Dialect, dialect
 from edge_lstm.recordings.local_zone import in_local_zone
 from edge_lstm.recordings.recording import Columns, Recording, read_recording
-from edge_lstm.recordings.time_reader import offsets
-from edge_lstm.recordings.zone_search import fitting_zones
+from edge_lstm.recordings.times.time_reader import offsets
+from edge_lstm.recordings.times.zone_search import fitting_zones
 
 BERLIN = ZoneInfo("Europe/Berlin")
 BEGIN = datetime(2024, 3, 1)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from edge_lstm.messages.arrivals import ArrivalClock
-from edge_lstm.service.kept_times import kept_times, newest_arrival_us, newest_time
-from edge_lstm.service.time_judge import TimeJudge
+from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
+from edge_lstm.service.intake.time_judge import TimeJudge
 
 NOW_US = 1_800_000_000_123_457
 

@@ -12,9 +12,9 @@ import pytest
 from edge_lstm.bundle.contract import Sampling
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping
-from edge_lstm.mqtt.received import Message
-from edge_lstm.service.message_reader import MessageReader, message_identity
-from edge_lstm.service.time_judge import TimeJudge
+from edge_lstm.mqtt.client.received import Message
+from edge_lstm.service.intake.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.streaming.stream_watch import StreamWatch
 
 DAY_S = 86_400.0

@@ -9,7 +9,7 @@ import pytest
 from edge_lstm import Predictor
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Sampling
-from edge_lstm.service.time_judge import TimeJudge
+from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.streaming.reading import Reading, Refusal
 from tests.networks import contract_of, random_network
 

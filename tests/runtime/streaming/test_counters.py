@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edge_lstm.bundle.contract import Feature, Sampling
-from edge_lstm.streaming.counters import START, Counters
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.sampling.counters import START, Counters
 from tests.feature_vectors import Seen, contract, fed
 
 METER = Feature("energy", "kWh", 0.5, 0.25, counter=True)

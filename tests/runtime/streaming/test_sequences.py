@@ -9,7 +9,7 @@ import pytest
 
 from edge_lstm import Predictor, Reading
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.streaming.sequences import wrapped_bits
+from edge_lstm.streaming.sampling.sequences import wrapped_bits
 from tests.networks import contract_of, random_network
 
 START = 1_700_000_000.0

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import TimeColumns
-from edge_lstm.recordings.recording_file import RecordingFile
+from edge_lstm.recordings.live.recording_file import RecordingFile
 from edge_lstm.service.config import read_service_config
 from edge_lstm.streaming.reading import Reading
 from edge_lstm_train.data.dataset import read_dataset

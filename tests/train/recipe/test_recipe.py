@@ -14,7 +14,7 @@ from edge_lstm.bundle.feature import DERIVED
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import ValueColumn
-from edge_lstm.recordings.tables import column_index, open_table, recording_files
+from edge_lstm.recordings.tables.table import column_index, open_table, recording_files
 from edge_lstm_train.recipe.recipe import bundled_recipes, read_recipe
 from edge_lstm_train.recipe.sections import (
     AnomalySection,

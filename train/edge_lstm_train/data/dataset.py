@@ -19,7 +19,7 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, read_recording
 from edge_lstm.streaming.features import Features, cosine_columns, record_fields
-from edge_lstm.streaming.sampling import Sampler
+from edge_lstm.streaming.sampling.sampler import Sampler
 from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm_train.data.leaks import refuse_leaks
 from edge_lstm_train.data.outliers import refuse_impossible

@@ -15,7 +15,7 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, row_place
-from edge_lstm.streaming.counters import FALLEN, LARGEST, LAST, START, Counters
+from edge_lstm.streaming.sampling.counters import FALLEN, LARGEST, LAST, START, Counters
 from edge_lstm_train.recipe.column_kinds import circle_of
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import FeatureSection

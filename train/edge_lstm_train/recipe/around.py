@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_lstm.foundation.text import printable
-from edge_lstm.recordings.csv_table import CsvTable
-from edge_lstm.recordings.tables import Layout, Table
+from edge_lstm.recordings.tables.csv_table import CsvTable
+from edge_lstm.recordings.tables.table import Layout, Table
 
 _MOST_SHOWN = 60  # signs of a title
 

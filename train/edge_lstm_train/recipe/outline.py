@@ -18,9 +18,9 @@ from edge_lstm.backends.kinds import NAMES
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import printable
-from edge_lstm.foundation.times import format_time
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns
-from edge_lstm.recordings.name_pattern import STREAM
+from edge_lstm.recordings.tables.name_pattern import STREAM
 from edge_lstm_train.recipe.column_kinds import how_often, switch_words
 from edge_lstm_train.recipe.survey import Survey
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value

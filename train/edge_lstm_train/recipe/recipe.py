@@ -27,7 +27,7 @@ from edge_lstm.foundation.arguments import path_argument
 from edge_lstm.foundation.config import key, read_toml, suggestion
 from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.text import is_printable, printable
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns

@@ -12,14 +12,14 @@ from edge_lstm.bundle.contract import Alarm, Decision
 from edge_lstm.bundle.feature import PERIODS, Aggregate, derived_fault, kind_faults
 from edge_lstm.bundle.network import Cell
 from edge_lstm.foundation.config import key
-from edge_lstm.foundation.local_times import zone_named
-from edge_lstm.foundation.time_format import format_fault
-from edge_lstm.foundation.time_units import TimeUnit
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.times.formats import format_fault
+from edge_lstm.foundation.times.text import parse_time
+from edge_lstm.foundation.times.units import TimeUnit
+from edge_lstm.foundation.times.zones import zone_named
 from edge_lstm.recordings.columns import TimeColumns
-from edge_lstm.recordings.name_pattern import STREAM, pattern_fault
-from edge_lstm.recordings.tables import Layout
-from edge_lstm.recordings.text_file import is_text_encoding
+from edge_lstm.recordings.tables.name_pattern import STREAM, pattern_fault
+from edge_lstm.recordings.tables.table import Layout
+from edge_lstm.recordings.tables.text_file import is_text_encoding
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from edge_lstm.foundation.numbers import NUMBER_WORDS, WORD_VALUES
 from edge_lstm.recordings.column_kinds import column_texts
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
-from edge_lstm.recordings.home_assistant import entities, usual_entities, usual_interval_s
 from edge_lstm.recordings.local_zone import in_local_zone
 from edge_lstm.recordings.long_search import Joining, found_joining, long_layout
-from edge_lstm.recordings.name_pattern import STREAM, likely_pattern
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
-from edge_lstm.recordings.tables import (
+from edge_lstm.recordings.tables.home_assistant import entities, usual_entities, usual_interval_s
+from edge_lstm.recordings.tables.name_pattern import STREAM, likely_pattern
+from edge_lstm.recordings.tables.table import (
     Layout,
     Table,
     column_index,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import Sync
-from edge_lstm.messages.payloads import dump_json
+from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum
 from edge_lstm.service.database.damage import is_another_file, move_file_aside, set_aside
 from edge_lstm.service.database.history import History, HistoryLimits
