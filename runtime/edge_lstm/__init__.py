@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge_lstm.streaming.reading import Prediction, Reading
     from edge_lstm.streaming.stream_state import StreamState
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BackendError",
     "Bundle",

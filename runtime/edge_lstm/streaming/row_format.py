@@ -15,6 +15,7 @@ from edge_lstm.streaming.columns import Column
 
 _RESIDUALS = "residuals"  # the size of the last column in a layout: as many as the row has bytes left
 _LINE = re.compile(rf"(\w+)(?:\[([\d,]*|{_RESIDUALS},\d+)\])?(?:\.(\w+))? ([<>|]\w+)(?:\[([\d,]*)\])?")
+_WINDOW_OF_0_1_0 = 256  # of sequences, in its service
 _SNAPSHOTS = ("snapshot_old", "snapshot_mid")  # records like `current`
 
 
@@ -63,7 +64,9 @@ class RowFormat:
         self.columns = [column for column in columns if used.get(column.stored, False)]
         (residuals,) = [column for column in columns if column.stored == "residuals"]
         self._calibrate_steps, self._targets = residuals.shape
-        self._bounds = bounds
+        self._bounds, self._window = bounds, window
+        former_bytes = {c.name: (c.former_dtype or c.dtype).itemsize for c in columns}
+        self._record_bytes, self._sample_bytes = former_bytes["current"], former_bytes["trail"]
         self._parts = [_Part(column.name, column.dtype, column.shape) for column in self.columns]
         self._bytes = sum(part.bytes for part in self._parts)
         self._groups = [[c for c in self.columns if c.stored == group] for group in ("trail", "window")]
@@ -139,11 +142,19 @@ class RowFormat:
         if end == self._former_bytes:  # rows of other settings can have the same length by chance
             found, _ = self._cut(content, self._former)
             columns = found if _has_a_trail(found) else always
-        elif end < self._least_bytes:
-            raise ValueError(f"expected {self._least_bytes - end} bytes more in a row, found {len(content)}")
+        elif not self._fits_0_1_0(end - self._least_bytes):
+            raise ValueError(f"expected a row of release 0.1.0, or of this one, found {len(content)} bytes")
         if self.residual_count(columns) > count:
             columns = _without(columns, self._groups[0])
         return RowValues(columns, np.frombuffer(content, np.float32, offset=end).reshape(count, self._targets))
+
+    def _fits_0_1_0(self, rest: int) -> bool:
+        """Whether a row of 0.1.0 with another depth or window has so many bytes after those that every row has."""
+        for window in {0, _WINDOW_OF_0_1_0, self._window}:
+            samples = rest - 8 * window - 8 - 2 * self._record_bytes  # 8: the length of the trail
+            if rest == 8 * window or (samples > 0 and samples % (2 * self._sample_bytes) == 0):
+                return True
+        return False
 
     def _converted(self, found: RowValues) -> RowValues:
         """The values as columns of this format."""

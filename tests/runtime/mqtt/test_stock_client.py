@@ -39,7 +39,7 @@ def test_a_paho_with_another_ping_is_unchanged_and_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for module in ("stock_client", "client_choice"):
-        monkeypatch.setattr(f"edge_lstm.mqtt.{module}.UNKNOWN_PING", "Client._ping_t: float")
+        monkeypatch.setattr(f"edge_lstm.mqtt.client.{module}.UNKNOWN_PING", "Client._ping_t: float")
     client_choice._warn_once.cache_clear()
     client = make("stock")
     client._ping_t = 123.0

@@ -383,5 +383,5 @@ def test_a_row_of_another_depth_keeps_the_state_without_the_trail() -> None:
     plain = predictor()
     readings = [level("a", minute, minute) for minute in range(20)]
     deep.feed(readings)
-    plain.table.put_row("a", deep.table.row("a"))
+    plain.table.put_row("a", deep.table.row("a"), deep.table.layout)
     assert plain.feed([level("a", 20, 1.0)]) == deep.feed([level("a", 20, 1.0)])

@@ -9,6 +9,7 @@ import pytest
 
 from edge_lstm.bundle.contract import Feature, Sampling
 from edge_lstm.streaming.columns import columns_of
+from edge_lstm.streaming.row_format import StoredRow
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.networks import contract_of, random_network
 
@@ -74,7 +75,7 @@ def test_a_row_with_a_window_is_not_read_as_a_trail_of_the_same_length() -> None
     windowed = StreamTable(contract, window=trail // 8)
     slot = windowed.slot("a")
     windowed.current["step"][slot], windowed.seen[slot] = 7, 2**63 + 5
-    table = StreamTable(contract, depth=2, fetch={"a": windowed.row("a")}.get)
+    table = StreamTable(contract, depth=2, fetch={"a": StoredRow(windowed.row("a"), windowed.layout)}.get)
     slot = table.slot("a")
     assert (table.current["step"][slot], table.trail_length[slot]) == (7, 0)
 
@@ -85,7 +86,7 @@ def test_a_row_without_a_trail_empties_the_trail_of_its_stream() -> None:
     short.slot("a")
     slot = table.slot("a")
     table.trail_length[slot] = 2
-    table.put_row("a", short.row("a"))
+    table.put_row("a", short.row("a"), short.layout)
     assert table.trail_length[slot] == 0
 
 

@@ -23,6 +23,7 @@ from edge_lstm_train.recipe.sections import FeatureSection
 # An outlier is far from the median, with a gap between it and the other values. In eighty columns of public recordings,
 # no measurement has a gap of more than 3.1 before it; -200 for a missing value has 3.7 to 160.
 _LEAST_GAP = 3.5  # times as far from the median as the next value
+_RESOLUTION = 1e-7  # of float32: smaller differences are those of rounding
 _FAR = 10.0  # times the usual distance from the median
 _IMPOSSIBLE = 1e9  # times the usual distance; a device treats a value this far off as missing
 _FEWEST = 10  # values that differ from the median
@@ -100,6 +101,7 @@ def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
                 continue
             median = float(np.nanmedian(column))
             distances = np.nan_to_num(np.abs(column - median))
+            distances[distances < _RESOLUTION * abs(median)] = 0.0
             if section.most is not None:
                 distances[column > median] = 0.0
             if section.least is not None:

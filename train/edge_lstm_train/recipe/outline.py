@@ -284,8 +284,7 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
                 few = ", ".join(survey.whole[name][:3])
                 yield f"# <- its values are {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
             yield f"[features.{toml_key(name)}]"
-            unit = survey.units.get(name)
-            yield '# unit = "..."  # for reports and messages' if unit is None else f"unit = {toml_value(unit)}"
+            yield _unit_line(survey.units.get(name))
             if name in survey.drifting and task in ("forecast", "anomaly") and survey.days < _YEARS:
                 first, last = survey.drifting[name]
                 yield f"level = false  # <- it drifts from {first:.4g} to {last:.4g}: the layers see these instead"
@@ -318,16 +317,20 @@ def _kind(survey: Survey, name: str) -> Iterator[str]:
         times = f"and fell back to 0 {how_often(falls)}" if falls else "and never falls"
         yield f"# <- it only grows {times}: a counter; the model sees and forecasts its increase since the last row"
         yield f"[features.{toml_key(name)}]"
-        yield '# unit = "..."  # for reports and messages'
+        yield _unit_line(survey.units.get(name))
         yield "counter = true"
         return
     period = circles[name]
     yield f"[features.{toml_key(name)}]"
     unit = {360.0: "degree", 2 * math.pi: "radian", 400.0: "gon"}.get(period)
-    yield f"unit = {json.dumps(unit)}" if unit else '# unit = "..."  # for reports and messages'
+    yield _unit_line(unit)
     yield "circular = true  # <- a circle: its end and its begin are neighbours, and sine and cosine are the inputs"
     if unit is None:
         yield f"period = {period:g}"
+
+
+def _unit_line(unit: str | None) -> str:
+    return '# unit = "..."  # for reports and messages' if unit is None else f"unit = {toml_value(unit)}"
 
 
 def _labels(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
