@@ -1,4 +1,4 @@
-"""Tables from files: CSV (in `csv_table`) and Parquet, as columns of cells, block by block.
+"""Tables from files: text (in modules of their own) and Parquet, as columns of cells, block by block.
 
 Errors name file and row. `columns` interprets the cells.
 """
@@ -24,6 +24,7 @@ Cells = Sequence[str] | Doubles  # texts of a file, or numbers of a Parquet file
 
 HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
 _LONGEST_LINE = 1_000_000  # characters that are read to find the format
+_FIRST_LINES = 20  # that show whether a text file is line protocol
 _PARQUET = (".parquet", ".pq")
 _DATABASE = b"SQLite format 3\0"
 _PARQUET_BLOCK = 65_536
@@ -165,11 +166,16 @@ def _file_table(path: Path, layout: Layout) -> Table:
 
         return HomeAssistantTable(path)
     from edge_lstm.recordings.tables.csv_table import CsvTable, opened_text
+    from edge_lstm.recordings.tables.foreign_files import refuse_other_kinds
     from edge_lstm.recordings.tables.influx_table import InfluxTable, is_annotated
+    from edge_lstm.recordings.tables.line_protocol_table import LineProtocolTable, is_line_protocol
 
+    refuse_other_kinds(path)
     with opened_text(path, layout.encoding) as file:
-        annotated = is_annotated(file.lines.readline(_LONGEST_LINE))
-    return InfluxTable(path, layout.encoding) if annotated else CsvTable(path, layout)
+        begin = [file.lines.readline(_LONGEST_LINE) for _ in range(_FIRST_LINES)]
+    if is_annotated(begin[0]):
+        return InfluxTable(path, layout.encoding)
+    return LineProtocolTable(path, layout.encoding) if is_line_protocol(begin) else CsvTable(path, layout)
 
 
 def is_database(path: Path) -> bool:
