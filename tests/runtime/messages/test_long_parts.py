@@ -50,7 +50,7 @@ def test_zigbee2mqtt_reads_names_with_slashes_and_nothing_else() -> None:
     mapping = from_mapping({"preset": "zigbee2mqtt"}, InputMapping, "[input]")
     assert mapping.topic_filters == ["zigbee2mqtt/#"]
     decoder = Decoder(mapping, ["temperature"])
-    for name, stream in (("attic", "attic"), ("kitchen/sink", "kitchen.sink"), ("bridge", "bridge")):
+    for name, stream in (("attic", "attic"), ("kitchen/sink", "kitchen.sink")):
         (reading,) = decoder.readings(f"zigbee2mqtt/{name}", MESSAGE, {}, 5.0)
         assert reading.stream == stream
     for other in ("bridge/state", "bridge/request/device", "attic/availability", "kitchen/sink/set", "attic/get/state"):

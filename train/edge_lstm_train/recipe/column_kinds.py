@@ -35,7 +35,7 @@ _ROW_NUMBER = re.compile(r"#|(row|rec|record|line|sample|index|idx|seq|sequence|
 _METER = re.compile(r"energy|kwh|\bwh\b|volume|m3|m³|litre|liter|rain|pulse|total|meter")
 _NO_COUNTER = re.compile(  # these may rise for days
     r"\b(lat|lon|lng)\b|latitude|longitude|altitude|elevation|height|distance|position|angle|heading|bearing|temp|humid"
-    r"|press|level|volt|speed|percent|%|soc\b"
+    r"|press|level|volt|speed|spd\b|wind|gust|percent|%|soc\b"
 )
 _TIME = re.compile(r"elapsed|uptime|seconds|millis|epoch|\bts?\b|time")
 # Calendar columns that return, by name: the circle, and the least and most of their values.

@@ -14,9 +14,9 @@ from typing import Any
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.formats.line_protocol import Line, read_line
 from edge_lstm.messages.formats.payloads import PayloadError
-from edge_lstm.recordings.tables.csv_table import opened_text
 from edge_lstm.recordings.tables.table import Block
 from edge_lstm.recordings.tables.text_file import DAMAGE
+from edge_lstm.recordings.tables.text_lines import opened_text
 
 _TIME, _MEASUREMENT, _FIELD, _VALUE = "_time", "_measurement", "_field", "_value"
 _BLOCK = 512  # rows

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,7 +111,12 @@ def distinct_names(names: Sequence[str]) -> list[str]:
 def without_header(table: Table) -> bool:
     """Whether the first row seems to hold readings: only numbers and times, no names."""
     named = [name for name in table.header if name]
-    return all(name[0] in "0123456789+-." for name in named) and not all(map(str.isdigit, named))
+    if not all(name[0] in "0123456789+-." for name in named):
+        return False
+    if not all(map(str.isdigit, named)):
+        return True
+    numbers = list(map(int, named))  # channels may be named 1, 2, 3
+    return any(after <= before for before, after in pairwise(numbers))
 
 
 def recording_files(named: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -165,10 +171,11 @@ def _file_table(path: Path, layout: Layout) -> Table:
         from edge_lstm.recordings.tables.home_assistant import HomeAssistantTable
 
         return HomeAssistantTable(path)
-    from edge_lstm.recordings.tables.csv_table import CsvTable, opened_text
+    from edge_lstm.recordings.tables.csv_table import CsvTable
     from edge_lstm.recordings.tables.foreign_files import refuse_other_kinds
     from edge_lstm.recordings.tables.influx_table import InfluxTable, is_annotated
     from edge_lstm.recordings.tables.line_protocol_table import LineProtocolTable, is_line_protocol
+    from edge_lstm.recordings.tables.text_lines import opened_text
 
     refuse_other_kinds(path)
     with opened_text(path, layout.encoding) as file:

@@ -24,7 +24,7 @@ _DATE = re.compile(
 )
 _CLOCK_TEXT = (
     r"(?P<h>\d{1,2})(?P<c1>[:.])\d{1,2}(?:(?P<c2>[:.])\d{1,2}(?:(?P<c3>[.,])\d{1,12})?)?"
-    r"(?:(?P<c4>\s*)(?P<p>[ap]\.?m\.?))?"
+    r"(?:(?P<c4>\s*)(?P<p>[ap]\.?\s?m\.?))?"
 )
 _CLOCK = re.compile(_CLOCK_TEXT, re.IGNORECASE)
 _BOTH = re.compile(
@@ -33,6 +33,7 @@ _BOTH = re.compile(
     re.IGNORECASE,
 )
 _COMPACT = re.compile(r"\d{8}(?P<join>[ _-]?)(?:\d{4}|(?P<seconds>\d{6}))")
+_HOURS = re.compile(r"(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-4])")  # 2024030113
 _UNIX_DATE = re.compile(
     rf"{_WEEKDAY}\s+[A-Za-z]{{3}}\s+\d{{1,2}}\s+\d\d:\d\d:\d\d(?P<zone>\s+[A-Z]{{2,5}})?\s+\d{{4}}", re.I
 )
@@ -66,9 +67,14 @@ def moment_formats(cell: str, zone: tzinfo) -> list[str]:
         name = found["zone"] or ""
         suffix = found["gap"] + ("" if not name else "%z" if re.match("[+-]|Z$", name, re.I) else "%Z")
         clocks = list(_clock_forms(found["clock"].rstrip()))
-        forms += [date + found["join"] + clock + suffix for date, clock in product(_date_forms(found["date"]), clocks)]
+        dates = list(_date_forms(found["date"]))
+        if found["p"] and found["p"][0] in "AP":  # AM and PM are written where the month comes first
+            dates.sort(key=lambda form: not form.startswith("%m"))
+        forms += [date + found["join"] + clock + suffix for date, clock in product(dates, clocks)]
     if (compact := _COMPACT.fullmatch(cell)) is not None:
         forms.append(f"%Y%m%d{compact['join']}%H%M{'%S' if compact['seconds'] else ''}")
+    if _HOURS.fullmatch(cell):
+        forms.append("%Y%m%d%H")
     date, _, clock = cell.partition(" ")
     forms += [f"{one} {bare}" for one, bare in product(_date_forms(date), _BARE_CLOCKS)]
     forms += [f"{one} {other}" for one, other in product(_clock_forms(date), _date_forms(clock))]

@@ -38,8 +38,16 @@ from edge_lstm.recordings.times.time_reader import TimeReader
 from edge_lstm.recordings.times.unread_times import refuse_days_alone, refuse_unread, says_time, unread_notes
 
 _PARTS = {"year": "%Y", "month": "%m", "day": "%d", "hour": "%H", "minute": "%M", "second": "%S"}
+_SHORT_PARTS: tuple[dict[str, str], ...] = (  # MM is the month, mm the minute
+    {"YYYY": "%Y", "MM": "%m", "DD": "%d", "hh": "%H", "mm": "%M", "ss": "%S"},
+    {"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH": "%H", "mm": "%M", "ss": "%S"},
+    {"YY": "%Y", "MM": "%m", "DD": "%d", "hh": "%H", "mm": "%M", "ss": "%S"},  # of the NDBC, with full years
+    {"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH": "%H", "MI": "%M", "SS": "%S"},
+    {"yyyy": "%Y", "mm": "%m", "dd": "%d", "HH": "%H", "MM": "%M", "SS": "%S"},
+    {"yr": "%Y", "mo": "%m", "dy": "%d", "hr": "%H", "mn": "%M", "sc": "%S"},
+)
 _DAY_OF_YEAR = ("doy", "yday", "dayofyear", "day_of_year", "julian_day", "julianday")
-_DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|(?:19|20)\d{6}")
+_DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|(?:19|20)\d{6}(?:[01]\d|2[0-4])?")  # perhaps with an hour: 2024030113
 _COUNTER_NAMES = {
     *(
         "millis",
@@ -153,7 +161,8 @@ class _Search:
         """Candidates for date and time of day that fit the first row: in many columns, in two, in one."""
         yield from self._in_parts()
         clocks = [(name, form) for name, cell in self.first.items() for form in clock_formats(name, cell)]
-        for (name, date), (other, clock) in product(dates, clocks):
+        pairs = sorted(product(dates, clocks), key=lambda pair: _is_against_custom(pair, self.first))
+        for (name, date), (other, clock) in pairs:
             if name != other:
                 yield from self._full([name, other], date, clock)
         for name, cell in self.first.items():
@@ -165,6 +174,10 @@ class _Search:
     def _in_parts(self) -> Iterator[TimeColumns]:
         """Candidates in columns that are named year, month, day, hour, or year, day of the year, hour."""
         names = {name.lower(): name for name in self.first}
+        for short in _SHORT_PARTS:
+            if all(name in self.first for name in list(short)[:4]):
+                there = [name for name in short if name in self.first]
+                yield self._with(there, " ".join(short[name] for name in there))
         given = [part for part in _PARTS if part in names]
         if given[:4] == list(_PARTS)[:4]:
             yield self._with([names[part] for part in given], " ".join(_PARTS[part] for part in given))
@@ -213,6 +226,12 @@ class _Search:
             if rank == best:
                 fitting.append((candidate, seconds))
         return FoundTimes(fitting[0][0], _other_order(self.first, fitting)) if fitting else FoundTimes(None)
+
+
+def _is_against_custom(pair: tuple[tuple[str, str], tuple[str, str]], first: dict[str, str]) -> bool:
+    """Whether the day comes first beside AM or PM."""
+    (_, date), (name, _) = pair
+    return date.startswith("%d") and bool(re.search("[AP]M", first[name]))
 
 
 def _other_order(first: dict[str, str], fitting: Sequence[tuple[TimeColumns, Doubles]]) -> list[str]:
