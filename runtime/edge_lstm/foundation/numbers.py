@@ -35,7 +35,7 @@ _NO_NUMBER = ("over", "under", "overflow", "underflow", "overrange", "underrange
 _STATES = (  # of historians, in place of a value; MM is of the NDBC
     *("bad input", "bad data", "no sample", "no result", "no good data", "pt created", "i/o timeout", "comm fail"),
     *("calc failed", "scan off", "scan timeout", "not connect", "shutdown", "intf shut", "out of serv", "configure"),
-    *("over range", "under range", "no_data", "mm"),
+    *("over range", "under range", "no_data", "mm", "(null)", "<null>", "\\n", "invalid", "<invalid>", "<gated>"),
 )
 _STARS = ["*" * count for count in range(1, 13)]  # a number that is too long for its columns
 NUMBER_WORDS: Mapping[str, float] = {**WORD_VALUES, **dict.fromkeys((*_NO_NUMBER, *_STATES, *_STARS), math.nan)}

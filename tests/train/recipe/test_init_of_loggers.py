@@ -192,3 +192,43 @@ def test_tags_of_wincc_become_features(tmp_path: Path) -> None:
     _, recipe, recording = found(tmp_path, '"VarName";"TimeString";"VarValue";"Validity"\n' + rows)
     assert list(recipe.features) == ["Level", "Heat"]
     np.testing.assert_array_equal(recording.values[:, 1], TEMP)
+
+
+@pytest.mark.parametrize(
+    ("dates", "clocks", "form"),
+    [("%d%m%y", "%H%M%S.00", "%d%m%y %H%M%S.%f"), ("%m/%d/%Y", "%H:%M:%S:250", "%m/%d/%Y %H:%M:%S:%f")],
+)
+def test_clocks_of_instruments_are_read(tmp_path: Path, dates: str, clocks: str, form: str) -> None:
+    rows = "".join(f"{moment(i, 30):{dates}},{moment(i, 30):{clocks}},{TEMP[i]}\n" for i in range(ROWS))
+    _, recipe, recording = found(tmp_path, "Date,Time,temp\n" + rows)
+    assert recipe.recording.time_format == form
+    assert begins(recording)[:16] == "2024-03-01T00:00"
+
+
+def test_dates_of_six_digits_are_no_seconds(tmp_path: Path) -> None:
+    rows = "".join(f"{moment(i, 1440):%y%m%d},{TEMP[i]}\n" for i in range(ROWS))
+    _, recipe, recording = found(tmp_path, "date,temp\n" + rows)
+    assert (begins(recording), recipe.sampling.interval_s) == ("2024-03-01T00:00:00Z", 86_400)
+
+
+def test_a_column_of_time_zones_is_no_time(tmp_path: Path) -> None:
+    begin = 1_709_251_200
+    rows = "".join(f"{begin + 600 * i},3600,{TEMP[i]}\n" for i in range(ROWS))
+    _, recipe, recording = found(tmp_path, "dt,timezone,temp\n" + rows)
+    assert (recipe.recording.time, recording.times[0]) == ("dt", begin)
+
+
+def test_times_that_are_all_equal_are_refused(tmp_path: Path) -> None:
+    result = init(tmp_path, "date,temp\n" + "".join(f"2024-03-01,{temp}\n" for temp in TEMP))
+    assert "expected different times in date, found 2024-03-01T00:00:00Z in all 120 rows" in result.stderr
+
+
+def test_signs_of_instruments_are_read(tmp_path: Path) -> None:
+    rows = "".join(f"{moment(i):%Y-%m-%d %H:%M},-   {TEMP[i]},\u2212{HUM[i]}\n" for i in range(ROWS))
+    _, _, recording = found(tmp_path, "time,a,b\n" + rows)
+    np.testing.assert_array_equal(recording.values, -np.stack([TEMP, HUM], axis=1))
+
+
+def test_a_device_that_starts_again_gives_no_times(tmp_path: Path) -> None:
+    result, _, _ = found(tmp_path, "millis,temp\n" + "".join(f"{5000 * (i % 60)},{TEMP[i]}\n" for i in range(ROWS)))
+    assert '"millis" counts from the start of a device, but falls back once' in result.stderr

@@ -16,6 +16,7 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import NUMBER_WORDS, WORD_VALUES
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.column_kinds import column_texts
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
@@ -124,6 +125,7 @@ def survey(
         columns = replace(columns, join_within_s=joining.within_s)
     zoned = in_local_zone(path, columns)
     times, recording = zoned.times, zoned.recording
+    _refuse_one_time(recording, times)
     values = dict(zip(own, recording.values.T, strict=True))
     whole = {name: texts for name, column in values.items() if (texts := _whole_numbers(column))}
     early = recording.times < np.quantile(recording.times, _EARLY)
@@ -168,6 +170,16 @@ def _refuse_without_header(table: Table) -> None:
         raise EdgeLstmError(
             f"{table.source}: expected a header row, found readings in it: {', '.join(table.header[:3])}, ...",
             f"name its {len(table.header)} columns: --header time,pump,level (or by header = [...] in a recipe)",
+        )
+
+
+def _refuse_one_time(recording: Recording, times: TimeColumns) -> None:
+    """Raises EdgeLstmError if all rows of a file have the same time: another column holds the times."""
+    if times.interval_s is None and len(recording) > _FEWEST and not np.ptp(recording.times):
+        raise EdgeLstmError(
+            f"{recording.source}: expected different times in {' and '.join(times.columns)}, found "
+            f"{format_time(float(recording.times[0]))} in all {len(recording)} rows",
+            "name the column of times (--time COLUMN; twice for date and time of day), and its --time-format",
         )
 
 

@@ -26,7 +26,6 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"%PDF", "a PDF", _SAVE_AS),
     (b"<", "HTML or XML", "open it in a browser to see what it is: a download may have brought a login page"),
     (b"{", "JSON", _ROWS),
-    (b"[{", "JSON", _ROWS),
 )  # fmt: skip
 
 
@@ -40,6 +39,8 @@ def refuse_other_kinds(path: Path) -> None:
     except OSError:
         return  # reported where the file is read
     begin = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if begin.startswith(b"[") and begin[1:].lstrip().startswith((b"{", b"[")):
+        begin = b"{"  # a list of objects
     for first, kind, hint in _KINDS:
         if begin.startswith(first):
             raise EdgeLstmError(f"expected a CSV file at {path}, found {kind}", hint)

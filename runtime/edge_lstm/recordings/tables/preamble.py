@@ -34,7 +34,7 @@ mω °c °f ° ºc m³ m³/h g/m³ w/m² m/s² m² - -- yyyy-mm-dd
 """
 _UNITS = frozenset(_UNIT_WORDS.split())
 _TYPE_WORDS = """
-date datetime timestamp string str float double real int integer bool boolean long dint word f4 f8 i1 i2 i4 i8 b
+value date datetime timestamp string str float double real int integer bool boolean long dint word f4 f8 i1 i2 i4 i8 b
 float4 float8 int2 int4 int8
 """
 _TYPES = frozenset(_TYPE_WORDS.split())  # of columns, as Ignition and databases write them

@@ -11,10 +11,13 @@ from edge_lstm.foundation.times.formats import format_reader
 
 _ISO_DATES = ("%Y-%m-%d", "%Y/%m/%d")
 _ISO_CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
-_BARE_CLOCKS = ("%H", "%H.%M", "%H.%M.%S")  # a measured value may look like these, and like 20240301,
-_DATE_NAMES = ("date", "day", "datum", "fecha", "data", "jour", "yyyymmdd", "time", "stamp")  # so the column's name
-_CLOCK_NAMES = ("time", "hour", "clock", "uhr", "zeit", "stunde", "heure", "hora", "ora")  # must fit too
+# A measured value may look like these, and like 20240301, so the column's name must fit, too.
+_BARE_CLOCKS = ("%H", "%H.%M", "%H.%M.%S", "%H%M%S", "%H%M%S.%f")
+_DATE_NAMES = ("date", "day", "datum", "fecha", "data", "jour", "yyyymmdd", "time", "stamp")
+_CLOCK_NAMES = ("time", "hour", "clock", "uhr", "zeit", "stunde", "heure", "hora", "ora")
 _BARE_DATE = re.compile(r"(?:19|20)\d{6}")
+_SHORT_DATE = re.compile(r"\d{6}")
+_SHORT_DATE_NAMES = ("date", "datum", "fecha", "yymmdd", "ddmmyy", "mmddyy")
 _WEEKDAY = r"(?P<weekday>[^\W\d_]{2,12}\.?)"
 _PART = r"\d{1,4}|[^\W\d_]{3,10}\.?"
 _DATE = re.compile(
@@ -23,7 +26,7 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _CLOCK_TEXT = (
-    r"(?P<h>\d{1,2})(?P<c1>[:.])\d{1,2}(?:(?P<c2>[:.])\d{1,2}(?:(?P<c3>[.,])\d{1,12})?)?"
+    r"(?P<h>\d{1,2})(?P<c1>[:.])\d{1,2}(?:(?P<c2>[:.])\d{1,2}(?:(?P<c3>[.,:])\d{1,12})?)?"
     r"(?:(?P<c4>\s*)(?P<p>[ap]\.?\s?m\.?))?"
 )
 _CLOCK = re.compile(_CLOCK_TEXT, re.IGNORECASE)
@@ -43,7 +46,13 @@ def date_formats(name: str, cell: str) -> list[str]:
     """Formats of a cell that is a date; digits alone need a column that is named like one."""
     if _BARE_DATE.fullmatch(cell) and not _is_named(name, _DATE_NAMES):
         return []
-    return _fitting([*_date_forms(cell)], cell)
+    short = ("%y%m%d", "%d%m%y", "%m%d%y") if is_short_date(name, cell) else ()
+    return _fitting([*_date_forms(cell), *short], cell)
+
+
+def is_short_date(name: str, cell: str) -> bool:
+    """Whether a cell may be a date of six digits, in a column that is named like one."""
+    return bool(_SHORT_DATE.fullmatch(cell)) and _is_named(name, _SHORT_DATE_NAMES) and not _is_named(name, ("time",))
 
 
 def clock_formats(name: str, cell: str) -> list[str]:
