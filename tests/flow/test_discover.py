@@ -65,7 +65,9 @@ def test_discover_lists_devices_keys_rates_and_units(mosquitto: Any, discover: A
     process = discover(mosquitto.address, "--for", "3", "--json")
     for step in range(4):
         publish(client, [(f"plant/pump-{n}/data", {"ts": NOW + step, "pressure": 4.5, "ok": True}) for n in (1, 2, 3)])
-        publish(client, [(f"zigbee2mqtt/{n}", {"temperature": 21, "voltage": 2900}) for n in ("attic", "cellar")])
+        publish(
+            client, [(f"zigbee2mqtt/{n}", {"temperature": 21, "voltage": 2900}) for n in ("attic", "cellar/old sensor")]
+        )
         publish(client, [("zigbee2mqtt/attic/availability", {"state": "online"}), ("edge-lstm/x/stats", {"queue": 3})])
         publish(client, [(f"home/{n}/{key}/state", "20.5") for n in ("hall", "bath") for key in ("temperature", "co2")])
         publish(client, [("tele/plug/SENSOR", {"Time": "2026-11-30T10:00:00", "DHT11": {"Temperature": 20.5}})])
@@ -80,6 +82,7 @@ def test_discover_lists_devices_keys_rates_and_units(mosquitto: Any, discover: A
     ]
     assert 0 < plant["interval_s"] < 3
     attic = found['{"preset": "zigbee2mqtt"}']
+    assert attic["devices"] == ["attic", "cellar.old sensor"]
     assert [(key["name"], key["unit"]) for key in attic["keys"]] == [("temperature", "°C"), ("voltage", "mV")]
     home = found['{"topic": "home/{stream}/{value}/state", "format": "text", "time_from": "arrival"}']
     assert ([key["name"] for key in home["keys"]], home["devices"]) == (["co2", "temperature"], ["bath", "hall"])

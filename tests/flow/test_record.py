@@ -257,11 +257,13 @@ def test_columns_are_the_union_of_what_comes_first(mosquitto: Any, record: Any, 
     client = subscribe(mosquitto.address, "nothing")
     client.publish("zigbee2mqtt/door", '{"contact": true, "battery": 97}', retain=True)  # an old value has keys too
     process = record("--from", mosquitto.address, "--preset", "zigbee2mqtt", "--settle", "3")
+    client.publish("zigbee2mqtt/attic/set", '{"brightness": 3}')
     for step in range(3):
         client.publish("zigbee2mqtt/attic", json.dumps({"temperature": 20 + step, "humidity": 50, "note": "ok"}))
         client.publish("zigbee2mqtt/meter", json.dumps({"energy": {"total": 1000.5 + step}, "state": "ON"}))
     process.wait_rows(6)
-    client.publish("zigbee2mqtt/cellar", '{"temperature": 12, "pressure": 1013}')
+    client.publish("zigbee2mqtt/cellar/pipe/availability", '{"state": "online", "pressure": 1}')
+    client.publish("zigbee2mqtt/cellar/pipe", '{"temperature": 12, "pressure": 1013}')
     client.publish("zigbee2mqtt/stairs", '{"pressure": 1013}')
     process.wait_rows(7)
     said = process.end()
@@ -270,7 +272,7 @@ def test_columns_are_the_union_of_what_comes_first(mosquitto: Any, record: Any, 
     cells = [row.split(",")[1:] for row in process.rows()]
     assert cells[0] == ["attic", "", "", "20.0", "50.0", "", ""]
     assert cells[1] == ["meter", "", "", "", "", "1000.5", "1.0"]
-    assert cells[6] == ["cellar", "", "", "12.0", "", "", ""]
+    assert cells[6] == ["cellar.pipe", "", "", "12.0", "", "", ""]
     assert "not recorded: pressure of 2 devices\n" in said
     log = process.log.read_text()
     assert log.count("key not recorded, it came after the columns were chosen key=pressure device=cellar") == 1

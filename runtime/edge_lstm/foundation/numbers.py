@@ -32,7 +32,13 @@ _MISSING = (
 WORD_VALUES: Mapping[str, float] = {**SWITCHES, **dict.fromkeys(_MISSING, math.nan)}
 # What loggers and control systems write in place of a number; among texts, `bad` may be a category.
 _NO_NUMBER = ("over", "under", "overflow", "underflow", "overrange", "underrange", "ol", "bad", "no data", "nodata")
-NUMBER_WORDS: Mapping[str, float] = {**WORD_VALUES, **dict.fromkeys(_NO_NUMBER, math.nan)}
+_STATES = (  # of historians, in place of a value; MM is of the NDBC
+    *("bad input", "bad data", "no sample", "no result", "no good data", "pt created", "i/o timeout", "comm fail"),
+    *("calc failed", "scan off", "scan timeout", "not connect", "shutdown", "intf shut", "out of serv", "configure"),
+    *("over range", "under range", "no_data", "mm", "(null)", "<null>", "\\n", "invalid", "<invalid>", "<gated>"),
+)
+_STARS = ["*" * count for count in range(1, 13)]  # a number that is too long for its columns
+NUMBER_WORDS: Mapping[str, float] = {**WORD_VALUES, **dict.fromkeys((*_NO_NUMBER, *_STATES, *_STARS), math.nan)}
 
 # A number and what follows it. A unit begins with no digit or sign, so 12:30, 1/2 and 2024-03-01 have none.
 _WITH_REST = re.compile(

@@ -98,6 +98,7 @@ class Decoder:
             at_value = FeatureSource(value.feature, _path(mapping.value), value.parser)
             self._by_part.setdefault(mapping.source(value.feature).path or value.feature, []).append(at_value)
         self._patterns = [TopicPattern(topic, self._by_part) for topic in mapping.topics if self._shared]
+        self._ignored = [TopicPattern(topic) for topic in mapping.ignored_topics]
         self._names = NamedValues(mapping, features) if mapping.names_values else None
         self._is_simple = self._names is None and self._records is None
         self._merges = mapping.names_values or mapping.format == "influx"
@@ -213,6 +214,8 @@ class Decoder:
         return meaning
 
     def _meaning(self, topic: str) -> _TopicMeaning | None:
+        if any(pattern.match(topic) is not None for pattern in self._ignored):
+            return None
         values: list[FeatureSource] = []
         parts: dict[str, str] = {}
         for pattern, value in self._own:

@@ -82,7 +82,11 @@ class InputMapping:
 
     topic: str | list[str] = key(
         "sensors/{stream}",
-        doc="topic pattern, or a list of patterns; {stream}, {value} or any {name} matches one level or part of one",
+        doc="topic pattern, or a list of patterns; {stream}, {value} or any {name} matches one level or part of one, "
+        "{stream...} one level or more",
+    )
+    ignore_topic: str | list[str] = key(
+        [], doc="topic pattern, or a list of patterns, of messages that are no readings, though `topic` matches them"
     )
     preset: PresetName | None = key(None, doc="device software; the preset sets the keys that this table leaves out")
     stream: str | None = key(
@@ -164,6 +168,11 @@ class InputMapping:
     def topics(self) -> list[str]:
         """The topic patterns of all values without a topic of their own."""
         return [self.topic] if isinstance(self.topic, str) else self.topic
+
+    @property
+    def ignored_topics(self) -> list[str]:
+        """The patterns of topics that hold no readings."""
+        return [self.ignore_topic] if isinstance(self.ignore_topic, str) else self.ignore_topic
 
     @property
     def names_values(self) -> bool:

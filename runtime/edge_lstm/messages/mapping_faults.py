@@ -21,6 +21,8 @@ def input_faults(mapping: InputMapping) -> Iterator[tuple[str, str]]:
     yield from _time_faults(mapping)
     for topic in mapping.topics:
         yield from topic_faults(topic, wildcards=True)
+    for topic in mapping.ignored_topics:
+        yield from (("ignore_topic", fault) for _, fault in topic_faults(topic, wildcards=True))
     if mapping.sequence_from == "payload":
         yield from path_faults("sequence", mapping.sequence)
     yield from _format_faults(mapping)
@@ -71,7 +73,7 @@ def _name_faults(mapping: InputMapping) -> Iterator[tuple[str, str]]:
     for pattern in mapping.name_patterns:
         needed -= set(part_names(pattern))
     for where, topic in patterns:
-        if mapping.stream is not None and STREAM in topic:
+        if mapping.stream is not None and "stream" in part_names(topic):
             yield where, f'expected {STREAM} in the topic or stream = "{mapping.stream}", found both in "{topic}"'
     yield from _lacking_parts(needed, patterns)
     if mapping.stream is not None and "stream" not in in_name:

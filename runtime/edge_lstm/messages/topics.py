@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 STREAM = "{stream}"
 PART = re.compile(r"\{([A-Za-z_]\w*)\}")
+LEVELS = re.compile(r"\{([A-Za-z_]\w*)\.\.\.\}")  # a part of one level or more
 _MOST_LEVEL = 255  # characters: no device has a longer level, and the search would take long
 _MOST_NAME = 200
 _MOST_TOPIC = 64_000  # bytes: MQTT allows 65,535, and a stream's name is added
@@ -21,20 +22,33 @@ _UNFIT_LEVEL = re.compile(rf"[{{}}+#{_NO_TEXT}]")
 class TopicPattern:
     """A pattern like `site/{line}/{stream}/+`: `{name}` names a level or part of one, and `+` is any one level.
 
-    `#` at the end stands for any further levels.
+    `{name...}` names one level or more, joined by a point: `kitchen/sensor` is kitchen.sensor. `#` at the end stands
+    for any further levels.
     """
 
     def __init__(self, pattern: str, choices: Collection[str] = ()) -> None:
         """`choices`: what the part `{value}` may be (none: anything)."""
         levels = pattern.split("/")
         self._tail = levels[-1] == "#"
-        self._levels = [_level_pattern(level, choices) for level in (levels[:-1] if self._tail else levels)]
+        levels = levels[:-1] if self._tail else levels
+        self._long_at = next((at for at, level in enumerate(levels) if LEVELS.fullmatch(level)), None)
+        self._long_name = "" if self._long_at is None else levels[self._long_at][1:-4]
+        self._levels = [
+            _level_pattern(level if at != self._long_at else f"{{{self._long_name}}}", choices)
+            for at, level in enumerate(levels)
+        ]
 
     def match(self, topic: str) -> dict[str, str] | None:
         """The value of each named part in `topic`, or None if the topic does not match."""
         levels = topic.split("/")
-        if len(levels) != len(self._levels) and not (self._tail and len(levels) > len(self._levels)):
+        more = len(levels) - len(self._levels)
+        if more < 0 or (more and not self._tail and self._long_at is None):
             return None
+        if self._long_at is not None and more:
+            end = self._long_at + more + 1
+            if not all(levels[self._long_at : end]):
+                return None  # an empty level
+            levels[self._long_at : end] = [".".join(levels[self._long_at : end])]
         named: dict[str, str] = {}
         # level by level, so that the alternatives of one level do not multiply with those of another
         for found, expected in zip(levels, self._levels, strict=False):
@@ -53,9 +67,14 @@ def filters_of(patterns: Iterable[str]) -> list[str]:
 
     No filter covers another: a broker delivers a message once for each filter that it matches.
     """
-    filters = ["/".join("+" if PART.search(level) else level for level in one.split("/")) for one in patterns]
-    filters = list(dict.fromkeys(filters))
+    filters = list(dict.fromkeys(map(_filter_of, patterns)))
     return [one for one in filters if not any(other != one and _covers(other, one) for other in filters)]
+
+
+def _filter_of(pattern: str) -> str:
+    levels = ["+" if PART.search(level) else level for level in pattern.split("/")]
+    long_at = next((at for at, level in enumerate(levels) if LEVELS.fullmatch(level)), None)
+    return "/".join(levels if long_at is None else [*levels[:long_at], "#"])
 
 
 def _covers(wide: str, narrow: str) -> bool:
@@ -76,7 +95,7 @@ def matches_filter(topic: str, topic_filter: str) -> bool:
 
 def part_names(pattern: str) -> list[str]:
     """The names of the parts in a pattern."""
-    return PART.findall(pattern)
+    return [*PART.findall(pattern), *LEVELS.findall(pattern)]
 
 
 def fill_template(template: str, parts: Mapping[str, str]) -> str:
@@ -113,11 +132,15 @@ def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
     if (size := len(topic.encode(errors="replace"))) > _MOST_TOPIC:
         yield "topic", f"expected at most {_MOST_TOPIC} bytes, found {size}"
         return
-    names = PART.findall(topic)
+    names = part_names(topic)
+    if len(LEVELS.findall(topic)) > 1 or (levels[-1] == "#" and LEVELS.search(topic)):
+        yield "topic", f'expected one part of several levels, found "{topic}"'
+    if "{value...}" in topic:
+        yield "topic", f'expected {{value}}, which is one level or part of one, found {{value...}} in "{topic}"'
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         yield "topic", f'expected different parts, found {{{repeated[0]}}} twice in "{topic}"'
     for at, level in enumerate(levels):
-        if wildcards and (level == "+" or (level == "#" and at == len(levels) - 1)):
+        if wildcards and (level == "+" or LEVELS.fullmatch(level) or (level == "#" and at == len(levels) - 1)):
             continue
         texts, parts = PART.split(level)[::2], PART.findall(level)
         strange = any(_UNFIT_LEVEL.search(text) for text in texts)

@@ -18,6 +18,7 @@ from edge_lstm.recordings.times.time_search import found_times
 
 _COMMA = re.compile(r"[+-]?\d+,(\d+)(?:[eE][+-]?\d+)?")
 _POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?")
+_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")
 _WHOLE = re.compile(r"[+-]?\d+")
 
 
@@ -47,7 +48,26 @@ def dialect(
     found = found_times(table, asked, guess)
     taken = [] if found.times is None else found.times.columns
     comma = _has_decimal_comma(table, taken)
-    return Dialect(found.times, NumberWords(comma, missing, _thousands(table, taken, comma)), found.notes)
+    thousands = _thousands(table, taken, comma)
+    notes = list(found.notes)
+    if comma and not thousands and (grouped := _grouped(table, taken)) is not None:
+        thousands, (name, cell) = ".", grouped
+        notes.append(f'"{name}": {cell} is read as {cell.replace(".", "")}, since another column has a decimal comma')
+    return Dialect(found.times, NumberWords(comma, missing, thousands), notes)
+
+
+def _grouped(table: Table, taken: Sequence[str]) -> tuple[str, str] | None:
+    """A column and its first cell like 1.234, if all its cells with a point are like it; only after a decimal comma."""
+    at = [place for place, name in enumerate(table.header) if name and name not in taken]
+    first: dict[int, str] = {}
+    others: set[int] = set()
+    for place, cells in _text_cells(table, at):
+        for text in map(_bare, cells):
+            if _GROUPS.fullmatch(text):
+                first.setdefault(place, text)
+            elif _POINT.fullmatch(text) or "," in text:
+                others.add(place)
+    return next(((table.header[place], text) for place, text in first.items() if place not in others), None)
 
 
 def _thousands(table: Table, taken: Sequence[str], comma: bool) -> str:
@@ -72,7 +92,8 @@ def _has_decimal_comma(table: Table, taken: Sequence[str]) -> bool:
                 if len(found[1]) != 3:
                     sure.add(place)
             elif _POINT.fullmatch(text):
-                points.add(place)
+                if not _GROUPS.fullmatch(text):  # 1.234 may be a thousand
+                    points.add(place)
             elif not (_WHOLE.fullmatch(text) or math.isnan(NUMBER_WORDS.get(text.lower(), 0.0))):
                 others.add(place)
                 break

@@ -1,12 +1,13 @@
-"""Reads a recording whose times name no zone in the zone that its own clock changes show."""
+"""Reads a recording whose times name no zone in the zone that its columns' names or its clock changes show."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timezone
+from datetime import timezone, tzinfo
 from pathlib import Path
 
 from edge_lstm.foundation.times.text import format_time, local_time_parser
@@ -18,6 +19,7 @@ from edge_lstm.recordings.tables.table import Layout, open_table, recording_file
 from edge_lstm.recordings.times.zone_search import fitting_zones
 
 _MOST_NAMES = 5
+_ZONE = re.compile(r"(?<![A-Za-z])(?:UTC|GMT) ?([+-]) ?(\d{1,2}(?::?[0-5]\d)?)(?!\d)|([A-Z][a-z]+/[A-Z][A-Za-z_]+)")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ZonedRecording:
 
 
 def in_local_zone(path: str | Path | Sequence[str | Path], columns: Columns) -> ZonedRecording:
-    """The recording. If no zone is set, and local times show one by its clock changes, they are read in that zone."""
+    """The recording. If no zone is set, and the names of the columns or changes of the clock show one, it is used."""
     read = read_recording(path, columns)
     found = _in_shown_zone(path, columns, read)
     latest = float(found.recording.times.max()) if len(read) else 0.0
@@ -47,6 +49,10 @@ def _in_shown_zone(path: str | Path | Sequence[str | Path], columns: Columns, re
     )
     if times.zone is not timezone.utc or times.interval_s is not None or not _are_local(path, columns.layout, times):
         return ZonedRecording(read, times)
+    if (named := zone_in(times.columns)) is not None:
+        note = f"the times are read in the zone {named}, as the name of their column says"
+        zoned = replace(times, zone=named)
+        return ZonedRecording(read_recording(path, replace(columns, time=zoned)), zoned, [note])
     fitting = fitting_zones(read.times, read.stream_of)
     if fitting is None:
         return ZonedRecording(read, times)
@@ -59,6 +65,15 @@ def _in_shown_zone(path: str | Path | Sequence[str | Path], columns: Columns, re
     if len(fitting.names) > 1:
         note += f" ({', '.join(name for name in fitting.names if name != fitting.name)} would fit, too)"
     return ZonedRecording(read_recording(path, replace(columns, time=zoned)), zoned, [note])
+
+
+def zone_in(names: Sequence[str]) -> tzinfo | None:
+    """The zone in the names of columns, as in "Date Time, GMT-05:00"; None if there is none, or if it is UTC."""
+    for found in filter(None, map(_ZONE.search, names)):
+        with contextlib.suppress(ValueError):  # Date/Time is no zone
+            zone = zone_named(found[3] or found[1] + found[2])
+            return None if zone == timezone.utc else zone
+    return None
 
 
 def _are_local(path: str | Path | Sequence[str | Path], layout: Layout, times: TimeColumns) -> bool:

@@ -19,6 +19,7 @@ from edge_lstm.recordings.recording import Recording
 from edge_lstm.recordings.tables.table import Layout, Table, open_table, recording_files
 
 _NAME_WORDS = """
+varname
 field entityid sensorid sensor sensorname tagname tag tagid tagpath pointname pointid point variablename variable var
 parameter parametername param metric metricname channel channelname signal signalname item itemid itemname nodeid
 attribute quantity key measurement property series type topic datapoint object name register messgroesse messstelle
@@ -26,6 +27,7 @@ observedproperty characteristic
 """
 _NAME_COLUMNS = _NAME_WORDS.split()
 _VALUE_WORDS = """
+varvalue
 value val valuenum numericvalue measuredvalue measurevalue currentvalue state reading result wert messwert valeur valor
 valore waarde pv data vvalue floatvalue
 """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from edge_lstm.foundation.numbers import without_thousands, without_unit
 
+_SIGN = re.compile(r"^([+\-\u2212])\s*(?=[\d.,])")  # perhaps with spaces behind it, and U+2212
 _UNIT = re.compile(r"^[\d\s.,'+\-eE\u2019\u00a0\u202f]*\d[\s\u00a0\u202f]*")
 
 
@@ -16,7 +17,7 @@ def plain_number(text: str, unit: str, decimal_comma: bool, thousands: str) -> s
     `thousands`: the sign between groups of three digits. Without it, only groups that are certain are joined: 1,234 may
     be 1.234, but 1,234,567 may not.
     """
-    bare = text.strip()
+    bare = _SIGN.sub(lambda sign: "-" if sign[1] in "-\u2212" else "", text.strip())
     number = without_unit(bare, unit) if unit else None
     bare = bare if number is None else number
     joined = (

@@ -186,9 +186,11 @@ def time_columns(table: Table, times: TimeColumns) -> list[int]:
 
 def _has_name_of_a_time(name: str, cell: str) -> bool:
     """Whether a column of numbers is named like a time; t may be a temperature, so it needs a value after 2001."""
+    if any(word in name.lower() for word in ("timezone", "time zone", "time_zone")):
+        return False
     if any(word in name.lower() for word in ("time", "date", "stamp", "measured")):
         return True
-    short = name.lower().partition("_")[0] in ("t", "ts", "epoch", "unix")
+    short = name.lower().partition("_")[0] in ("t", "ts", "dt", "epoch", "unix")
     return short and _is_number(cell) and float(cell) >= 1e9
 
 

@@ -14,6 +14,7 @@ from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns, ValueColumn, cell_error, texts_of, value_reader
+from edge_lstm.recordings.newest_first import oldest_first
 from edge_lstm.recordings.tables.long_table import LongTable, Values, joined
 from edge_lstm.recordings.tables.table import Block, Table, column_index
 from edge_lstm.recordings.times.time_reader import TimeReader
@@ -95,6 +96,12 @@ class RowReader:
         if self._name_of:
             series = stream_of * (len(self._names) + 1) + np.concatenate(self._name_of)
         times = self._time_reader.finished(times, series)
+        if not self._name_of and self._times.interval_s is None:
+            order = oldest_first(times, stream_of, places[:, 0])
+            if order is not None:
+                notes.append(f"{source}: its newest rows come first, so it is read from the last row to the first")
+                stream_of, times, places, series = stream_of[order], times[order], places[order], series[order]
+                numbers = [one[order] for one in numbers]
         wrong = np.zeros(len(times), bool)
         if self._columns.check_clocks and self._times.interval_s is None:
             wrong = wrong_clocks(times, series)

@@ -14,7 +14,7 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 
 _YEAR_S = 365 * 86_400.0
 _DAY_S = 86_400.0
-_CLOCK_SET_AFTER = 946_684_800.0  # 2000: an unset clock shows 1970 or 1980
+_CLOCK_SET_AFTER = 978_307_200.0  # 2001: an unset clock begins in 1970, 1980 or 2000
 _RESCUED = 3  # later rows that one wrong row would make late
 _FEW = 0.02  # share of a stream's rows
 _FEWEST = 20  # rows that are few in any stream

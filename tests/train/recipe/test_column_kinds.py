@@ -160,3 +160,19 @@ def test_what_init_writes_trains_without_a_warning(station: Path, tmp_path: Path
     trained = command("train", recipe, "-o", tmp_path / "run")
     assert trained.exit_code == 0, trained.output
     assert "warning" not in trained.stderr
+
+
+def test_values_between_missing_ones_fall_too() -> None:
+    sawtooth = np.full(480, np.nan)
+    sawtooth[::2] = 20.0 + np.arange(240) % 24
+    times, one = np.arange(480.0), np.zeros(480, np.int64)
+    assert not column_kinds({"attic": sawtooth}, times, one).counters
+    meter = np.full(480, np.nan)
+    meter[::2] = 100.0 + np.arange(240)
+    assert column_kinds({"meter": meter}, times, one).counters == {"meter": 0}
+
+
+def test_a_drive_to_the_north_is_no_counter() -> None:
+    latitude = 52.1 + np.arange(200) / 10_000
+    kinds = column_kinds({"lat": latitude, "Altitude (m)": latitude}, np.arange(200.0), np.zeros(200, np.int64))
+    assert not kinds.counters

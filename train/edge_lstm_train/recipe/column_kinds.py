@@ -33,6 +33,10 @@ _NO_CIRCLE = re.compile(r"lat|lon|elev|altitude|tilt|pitch|roll|slope|inclin|tem
 _UNIT = re.compile(r"[\[(]([^\])]*)[\])]\s*$|[ _](°|deg|degrees?|rad|radians?)$")
 _ROW_NUMBER = re.compile(r"#|(row|rec|record|line|sample|index|idx|seq|sequence|no|nr|num|number|id|unnamed)\b.*|\s*")
 _METER = re.compile(r"energy|kwh|\bwh\b|volume|m3|m³|litre|liter|rain|pulse|total|meter")
+_NO_COUNTER = re.compile(  # these may rise for days
+    r"\b(lat|lon|lng)\b|latitude|longitude|altitude|elevation|height|distance|position|angle|heading|bearing|temp|humid"
+    r"|press|level|volt|speed|spd\b|wind|gust|percent|%|soc\b"
+)
 _TIME = re.compile(r"elapsed|uptime|seconds|millis|epoch|\bts?\b|time")
 # Calendar columns that return, by name: the circle, and the least and most of their values.
 _CALENDAR: Mapping[str, tuple[float, float, float]] = {
@@ -74,16 +78,17 @@ def column_kinds(
     times (rows,): seconds; stream_of (rows,): the stream of each row; units: of columns whose unit is not in the name.
     """
     order = np.lexsort((times, stream_of))
-    same = np.diff(stream_of[order]) == 0
     found = ColumnKinds()
     for name, column in values.items():
-        steps = np.diff(column[order])[same]
-        before = column[order][:-1][same]
+        known = order[np.isfinite(column[order])]  # in files of one row a value, values of others are in between
+        same = np.diff(stream_of[known]) == 0
+        steps, before = np.diff(column[known])[same], column[known][:-1][same]
+        complete = len(known) == len(column)
         if (
             period := circle_of(name, column, steps, (units or {}).get(name, ""))
         ) is not None:  # a whole turn may rise like a counter
             found.circles[name] = period
-        elif _numbers_rows(name, column, steps) or _numbers_rows(name, column, np.diff(column)):
+        elif complete and (_numbers_rows(name, column, steps) or _numbers_rows(name, column, np.diff(column))):
             found.row_numbers.append(name)
         elif (falls := _falls_of_a_counter(name, column, steps, before)) is not None:
             found.counters[name] = falls
@@ -153,17 +158,18 @@ def _numbers_rows(name: str, values: Doubles, steps: Doubles) -> bool:
 
 def _falls_of_a_counter(name: str, values: Doubles, steps: Doubles, before: Doubles) -> int | None:
     """How often a column that counts fell back to near 0; None: it does not count."""
-    known = np.isfinite(steps)
-    steps, before = steps[known], before[known]
     rises, falls = np.count_nonzero(steps > 0), steps < 0
-    if _CALENDAR_WORDS.search(_words(name)) or rises < _FEWEST or np.nanmin(values) < 0:
+    words = _words(name)
+    if _CALENDAR_WORDS.search(words) or (_NO_COUNTER.search(words) and not _METER.search(words)):
+        return None
+    if rises < _FEWEST or np.nanmin(values) < 0:
         return None
     if len(np.unique(values[np.isfinite(values)])) <= _DIFFERENT:
         return None
     count = np.count_nonzero(falls)
     resets = np.count_nonzero(falls & (before + steps <= _RESET * before))
     odd = count - resets  # a meter is seldom corrected by a little, a sensor always falls by a little
-    if odd > (rises / 100 if _METER.search(_words(name)) else 0) or count > _MOST_RESETS * rises:
+    if odd > (rises / 100 if _METER.search(words) else 0) or count > _MOST_RESETS * rises:
         return None
     return resets
 

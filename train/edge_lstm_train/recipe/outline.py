@@ -189,7 +189,8 @@ def _refuse_no_target(task: Task, survey: Survey) -> str:
     raise EdgeLstmError(
         f"expected a column of {what} for the task {task}, found none",
         "; ".join(survey.doubtful)
-        or "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma; if lines are above its "
+        or (f"these columns hold other texts than numbers: {', '.join(survey.others[:10])}; " if survey.others else "")
+        + "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma; if lines are above its "
         "header, --skip-lines N; if texts in it mean a missing value, --missing TEXT",
     )
 

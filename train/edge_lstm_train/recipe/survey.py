@@ -16,6 +16,7 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import NUMBER_WORDS, WORD_VALUES
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.column_kinds import column_texts
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
@@ -109,7 +110,9 @@ def survey(
         chosen = {*usual_entities(recorded), *wanted}
         found_columns = {name: kind for name, kind in found_columns.items() if name in chosen}
     different = _different_texts(path, [name for name, kind in found_columns.items() if kind.text], layout)
-    few = {name: texts for name, (texts, _) in different.items() if len(texts) <= _MOST_TEXTS}
+    text_names = [name for name, kind in found_columns.items() if kind.text]
+    doubtful = _mostly_numbers(files[0], text_names, layout, words)
+    few = {name: texts for name, (texts, _) in different.items() if len(texts) <= _MOST_TEXTS and name not in doubtful}
     own = {name: kind for name, kind in found_columns.items() if not kind.text}
     if stream_column is None and found.times is not None and len(files) == 1:
         stream_column = _found_stream_column(path, replace(columns, values=own), list(different))
@@ -122,6 +125,7 @@ def survey(
         columns = replace(columns, join_within_s=joining.within_s)
     zoned = in_local_zone(path, columns)
     times, recording = zoned.times, zoned.recording
+    _refuse_one_time(recording, times)
     values = dict(zip(own, recording.values.T, strict=True))
     whole = {name: texts for name, column in values.items() if (texts := _whole_numbers(column))}
     early = recording.times < np.quantile(recording.times, _EARLY)
@@ -132,7 +136,6 @@ def survey(
         {name: values[name] for name in values if name != stream_column}, recording.times, recording.stream_of, units
     )
     plain = [name for name in own if name not in kinds.row_numbers and name != stream_column]
-    doubtful = _mostly_numbers(files[0], [name for name, kind in found_columns.items() if kind.text], layout, words)
     if stream_column is None and (pattern := likely_pattern(list(own))) is not None:
         long_notes = [f'if the columns name devices, like "{next(iter(own))}", add --name-pattern "{pattern}"']
     around, around_notes = found_around(table, layout) if len(files) == 1 else (layout, [])
@@ -153,8 +156,8 @@ def survey(
             name for name, kind in found_columns.items() if kind.text and name not in few and name != stream_column
         ],
         drifting={name: levels for name, levels in drifting.items() if name in plain and name not in whole},
-        notes=[*around_notes, *long_notes, *found.notes, *zoned.notes, *recording.notes, *doubtful],
-        doubtful=doubtful,
+        notes=[*around_notes, *long_notes, *found.notes, *zoned.notes, *recording.notes, *doubtful.values()],
+        doubtful=list(doubtful.values()),
         layout=around,
         units=units,
         joining=joining,
@@ -167,6 +170,16 @@ def _refuse_without_header(table: Table) -> None:
         raise EdgeLstmError(
             f"{table.source}: expected a header row, found readings in it: {', '.join(table.header[:3])}, ...",
             f"name its {len(table.header)} columns: --header time,pump,level (or by header = [...] in a recipe)",
+        )
+
+
+def _refuse_one_time(recording: Recording, times: TimeColumns) -> None:
+    """Raises EdgeLstmError if all rows of a file have the same time: another column holds the times."""
+    if times.interval_s is None and len(recording) > _FEWEST and not np.ptp(recording.times):
+        raise EdgeLstmError(
+            f"{recording.source}: expected different times in {' and '.join(times.columns)}, found "
+            f"{format_time(float(recording.times[0]))} in all {len(recording)} rows",
+            "name the column of times (--time COLUMN; twice for date and time of day), and its --time-format",
         )
 
 
@@ -198,23 +211,29 @@ def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:
     return (float(first.mean()), float(last.mean())) if moved else None
 
 
-def _mostly_numbers(file: Path, columns: Sequence[str], layout: Layout, words: NumberWords) -> list[str]:
-    """Notes about columns of texts that hold numbers in most rows: the other texts may mean a missing value."""
+def _mostly_numbers(file: Path, columns: Sequence[str], layout: Layout, words: NumberWords) -> dict[str, str]:
+    """Notes by column of texts that hold numbers in most rows: other texts may mean a missing value."""
     table = open_table(file, layout)
     numbers: Counter[str] = Counter()
     others: dict[str, Counter[str]] = {name: Counter() for name in columns}
+    units: dict[str, Counter[str]] = {name: Counter() for name in columns}
     for name, texts in column_texts(table, [name for name in columns if name in table.header]):
         for text in texts:
-            if plain_number(text, cell_unit(text), words.decimal_comma, words.thousands) is not None:
+            unit = cell_unit(text)
+            if plain_number(text, unit, words.decimal_comma, words.thousands) is not None:
                 numbers[name] += 1
+                units[name][unit] += 1
             elif text.lower() not in NUMBER_WORDS and len(others[name]) <= _MOST_TEXTS:
                 others[name][text] += 1
-    notes = []
+    notes = {}
     for name, found in others.items():
-        if found and numbers[name] > sum(found.values()):
+        if len(units[name]) > 1 and numbers[name] > sum(found.values()):
+            both = " and ".join(f'"{unit}"' if unit else "no unit" for unit, _ in units[name].most_common(2))
+            notes[name] = f'"{name}" holds numbers of several units, {both}: convert them to one'
+        elif found and numbers[name] > sum(found.values()):
             words_found = ", ".join(f'"{text}"' for text, _ in found.most_common(3))
             option = " ".join(f'--missing "{text}"' for text in list(found)[:3])
-            notes.append(f'"{name}" holds numbers, but also {words_found}: if these mean a missing value, add {option}')
+            notes[name] = f'"{name}" holds numbers, but also {words_found}: if these mean a missing value, add {option}'
     return notes
 
 

@@ -13,7 +13,7 @@ from edge_lstm.messages.decoder import payload_parser
 from edge_lstm.messages.formats.json_path import ABSENT, Path
 from edge_lstm.messages.formats.named_values import NamedValues
 from edge_lstm.messages.formats.payloads import parse_json, parse_msgpack, parse_text
-from edge_lstm.messages.mapping import InputMapping
+from edge_lstm.messages.mapping import InputMapping, ValueMapping
 from edge_lstm.messages.stream_names import template_parts
 from edge_lstm.messages.topics import TopicPattern
 
@@ -25,9 +25,13 @@ _PLAIN_KEY = re.compile(r"""[^."'\[\]]+""")
 def found_keys(mapping: InputMapping, topic: str, payload: bytes) -> dict[str, float]:
     """Name (of a key, or the path to it) and number of each value in a message that could be a feature.
 
+    A message of a topic that the mapping does not read has none.
+
     A switch (true, false, on, off and similar words) is 1 or 0. Left out: the keys of time, stream and sequence, and
     keys that `mapping.values` gives another name. Raises PayloadError if the payload is not in the mapping's format.
     """
+    if not is_read(mapping, topic):
+        return {}
     if (value_name := _name_in_topic(mapping, topic)) is not None:
         number = _number(_value_of(mapping, payload), texts=True)
         return {} if number is None else {value_name: number}
@@ -47,6 +51,14 @@ def found_keys(mapping: InputMapping, topic: str, payload: bytes) -> dict[str, f
     for taken in _taken_paths(mapping):
         found.pop(taken, None)
     return found
+
+
+def is_read(mapping: InputMapping, topic: str) -> bool:
+    """Whether a topic is one of the mapping's, and not one that it ignores."""
+    own = [value.topic for value in mapping.values.values() if isinstance(value, ValueMapping) and value.topic]
+    return any(TopicPattern(pattern).match(topic) is not None for pattern in [*mapping.topics, *own]) and not any(
+        TopicPattern(pattern).match(topic) is not None for pattern in mapping.ignored_topics
+    )
 
 
 def numbers_of(facts: Any, texts: bool = False) -> dict[str, float]:

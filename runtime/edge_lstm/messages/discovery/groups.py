@@ -90,8 +90,12 @@ def _by_preset(name: str, topics: Sequence[ObservedTopic]) -> tuple[_Members | N
     left = []
     is_text = table.get("format") == "text"
     plain = {"json": not is_text, "text": is_text}.get(str(table.get("format", "json")), False)
+    ignored = [TopicPattern(pattern) for pattern in table.get("ignore_topic", [])]
     for one in topics:
         match = None
+        if any(pattern.match(one.topic) is not None for pattern in ignored):
+            left.append(one)
+            continue
         if plain and one.is_text == is_text:
             for pattern in [patterns] if isinstance(patterns, str) else patterns:
                 match = match or TopicPattern(pattern).match(one.topic)

@@ -1,10 +1,10 @@
-"""Parses InfluxDB's line protocol: each line becomes an object with its tags, fields and time."""
+"""Parses InfluxDB's line protocol: each line has a measurement, tags, fields and perhaps a time in digits."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_lstm.messages.formats.payloads import Parse, PayloadError, parse_text, shown
 
@@ -20,6 +20,15 @@ _MOST_FAULTS = 1000  # in a message, after which the rest is not read: describin
 _SWITCHES = {**dict.fromkeys(("t", "T", "true", "True", "TRUE"), True)}
 _SWITCHES |= dict.fromkeys(("f", "F", "false", "False", "FALSE"), False)
 _INTEGER = re.compile(r"[+-]?\d{1,20}[iu]")
+
+
+class Line(NamedTuple):
+    """One line; names and texts without escapes."""
+
+    measurement: str
+    tags: dict[str, str]
+    fields: dict[str, Any]  # numbers, texts, true or false
+    time: int | None
 
 
 def line_protocol_parser(paths: Iterable[str] = ()) -> Parse:
@@ -60,9 +69,21 @@ def _lines(payload: bytes, wanted: Mapping[str, Sequence[str]]) -> list[Any]:
 
 
 def _line(text: str, begin: int, wanted: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], int]:
-    """The line that begins there, and where the next one does."""
+    """The line that begins there as one object, and where the next one does."""
+    (measurement, tags, fields, time), end = read_line(text, begin)
+    line: dict[str, Any] = {**tags, **fields}
+    line.setdefault("measurement", measurement)
+    line.update({f"{measurement}.{name}": fields[name] for name in wanted.get(measurement, ()) if name in fields})
+    line.pop("time", None)
+    if time is not None:
+        line["time"] = time
+    return line, end
+
+
+def read_line(text: str, begin: int = 0) -> tuple[Line, int]:
+    """The line that begins there, and where the next one does. Raises PayloadError if it is none."""
     measurement, at = _take(_MEASUREMENT, text, begin, begin, "a measurement")
-    tags: dict[str, Any] = {}
+    tags: dict[str, str] = {}
     while text.startswith(",", at):
         name, at = _take(_KEY, text, at + 1, begin, "a tag")
         value, at = _take(_KEY, text, _after("=", text, at, begin), begin, "the value of a tag")
@@ -77,16 +98,13 @@ def _line(text: str, begin: int, wanted: Mapping[str, Sequence[str]]) -> tuple[d
         if not text.startswith(",", at):
             break
         at += 1
-    line = {**tags, **fields}
-    line.setdefault("measurement", measurement)
-    line.update({f"{measurement}.{name}": fields[name] for name in wanted.get(measurement, ()) if name in fields})
-    line.pop("time", None)
+    moment: int | None = None
     if (time := _TIME.match(text, at)) is not None:
-        line["time"], at = int(time[1]), time.end()
+        moment, at = int(time[1]), time.end()
     rest = _REST.match(text, at)
     if rest is None:
         raise _fault("a time in digits, or the end of the line", text, at, begin)
-    return line, rest.end()
+    return Line(measurement, tags, fields, moment), rest.end()
 
 
 def _field(text: str, at: int, begin: int) -> tuple[Any, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping, PayloadError
-from edge_lstm.messages.discovery.found_keys import found_keys
+from edge_lstm.messages.discovery.found_keys import found_keys, is_read
 from edge_lstm.messages.formats.payloads import shown_bytes
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
@@ -181,6 +181,9 @@ class Recorder:
             return []
         if message.repeated and (message.packet_id, message.topic, message.payload) in self._recent:
             return []  # the connection broke before the broker received the acknowledgement
+        if self._output is None and not is_read(self._mapping, message.topic):
+            self.counts["ignored"] += 1
+            return []
         if self._output is None:
             self._refuse(
                 message,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import compress, islice, pairwise
@@ -13,9 +10,10 @@ from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import printable
-from edge_lstm.recordings.tables.preamble import SAMPLE, SPACES, is_reading, preamble
+from edge_lstm.recordings.tables.preamble import SAMPLE, SPACES, earlier_readings, is_reading, is_timed, preamble
 from edge_lstm.recordings.tables.table import Block, Layout, distinct_names
 from edge_lstm.recordings.tables.text_file import DAMAGE, TextFile
+from edge_lstm.recordings.tables.text_lines import opened_text, whole_lines
 
 _BLOCK = 512  # rows; with larger blocks, garbage collection costs more than they save
 _MOST_FOOTER = 20  # rows
@@ -44,12 +42,13 @@ class CsvTable:
         )
         found = self.preamble
         sample = found.sample
-        head = [cell.strip() for cell in found.header]
+        head = [" ".join(cell.split("\n")).strip() if "\n" in cell else cell.strip() for cell in found.header]
         if not sample or not head:
             what = "only a header" if head else "nothing"
             raise EdgeLstmError(
                 f"{path}: expected a header row and rows of readings, found {what}", "record some readings first"
             )
+        self._refuse_earlier_readings(lines, head)
         self.trailing = False  # each row ends with a separator
         names = self._named(head, sample)
         self._header_rows = [list(row) for row in (found.header, *found.between)] if found.has_header else []
@@ -147,7 +146,11 @@ class CsvTable:
 
     def _without_headers(self, places: Sequence[int], cells: list[tuple[str, ...]]) -> Part:
         """The rows that do not repeat the header, as of a logger that writes it at each start."""
-        again = [row in self._header_rows for row in map(list, zip(*cells, strict=True))]
+        rows = [*map(list, zip(*cells, strict=True))]
+        again = [row in self._header_rows for row in rows]
+        for place, row, same in zip(places, rows, again, strict=True):
+            if not same and row[0] == self._header_rows[0][0]:
+                self._refuse_other_header(place, row)
         if not any(again):
             return places, cells
         self.left_out["repeated headers"] += sum(again)
@@ -210,12 +213,35 @@ class CsvTable:
         """Clear the rows of another width, which are comments before one of the right width, or raise EdgeLstmError."""
         for place, row in wrong:
             if not row[0].lstrip().startswith(("#", "//")):
+                self._refuse_other_header(place, row)
                 raise EdgeLstmError(
                     f"{self.source}, row {place}: expected {len(self.header)} columns, found {len(row)}", _LINES_HINT
                 )
         self.left_out["comments"] += len(wrong)
         self.notes.append(f"row {wrong[0][0]} is a comment and was left out")
         wrong.clear()
+
+    def _refuse_other_header(self, place: int, row: Sequence[str]) -> None:
+        """Raises EdgeLstmError if the row holds most of the names of the header, so that a table of its own begins."""
+        names = {name for name in self.header if name}
+        if len(names) > 1 and 2 * len(names & set(map(str.strip, row))) > len(names):
+            raise EdgeLstmError(
+                f"{self.source}, row {place}: expected rows of {', '.join(self.header)}, found another header: "
+                f"{printable(', '.join(row))}",
+                "the columns change there: split the file before that row, and name both files in a list",
+            )
+
+    def _refuse_earlier_readings(self, lines: Sequence[str], head: Sequence[str]) -> None:
+        """Raises EdgeLstmError if the lines above the table, where they were found, are another table."""
+        above = self.preamble.skip_lines
+        names = self._layout.skip_lines is None and not is_timed(head)
+        if names and (count := earlier_readings(lines[:above], self.preamble.separator)):
+            raise EdgeLstmError(
+                f"{self.source}: expected one table, found {count} readings above line {above + 1}, "
+                f"where a header of other columns begins: {', '.join(head)}",
+                "split the file there, and name both files in a list; or leave them out: "
+                f"skip_lines = {above} under [recording] (--skip-lines {above})",
+            )
 
     def _note_end(self, file: TextFile, wrong: list[Row]) -> None:
         """Count an incomplete last row, or the rows below the table."""
@@ -256,7 +282,7 @@ class CsvTable:
 
     def _first_lines(self) -> list[str]:
         with opened_text(self._path, self._layout.encoding) as file:
-            return list(islice(file.lines, SAMPLE))
+            return list(islice(whole_lines(file.lines), SAMPLE))
 
     def _batches(self, file: TextFile, size: int) -> Iterator[tuple[int, list[list[str]], bool]]:
         """(line of the first row, rows, whether each row is one line) below the header, with empty rows."""
@@ -281,38 +307,6 @@ class CsvTable:
             raise EdgeLstmError(
                 f"{self._path}, after row {place - 1}: expected CSV, found: {error}", "fix or remove that row"
             ) from None
-
-
-@contextlib.contextmanager
-def opened_text(path: Path, encoding: str | None) -> Iterator[TextFile]:
-    """The text file, open. Raises EdgeLstmError if it cannot be read, or is in another encoding."""
-    try:
-        with TextFile(path, encoding) as file:
-            yield file
-    except UnicodeError as error:
-        raise _encoding_error(path, encoding, error) from None
-    except LookupError as error:
-        raise EdgeLstmError(f"expected a known encoding, found: {error}", 'write it like "cp1252"') from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise EdgeLstmError(f"expected a CSV file at {path}, found: {error}", "name a CSV text file") from None
-
-
-def _encoding_error(path: Path, named: str | None, error: UnicodeError) -> EdgeLstmError:
-    """The error with the row of the first wrong byte; `error` itself does not give the row."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for place, line in enumerate(file, 1):
-            try:
-                line.decode(named or "utf-8")
-            except UnicodeDecodeError as found:
-                text = line[max(0, found.start - 20) : found.start + 20].decode("cp1252", "replace").strip()
-                meaning = "" if named else f'; in cp1252 it would be "{printable(text)}"'
-                return EdgeLstmError(
-                    f"expected a CSV file at {path}, in {named or 'UTF-8'}, found "
-                    f"the byte 0x{line[found.start]:02x} in row {place}{meaning}",
-                    'name its encoding: encoding = "cp1252" under [recording] (init, replay and simulate: '
-                    "--encoding cp1252), or save it as UTF-8",
-                )
-    return EdgeLstmError(f"expected a CSV file at {path}, found: {error}", "name another encoding")
 
 
 def _is_cut(cells: Sequence[str]) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.recordings.tables.csv_table import opened_text
 from edge_lstm.recordings.tables.table import Block
+from edge_lstm.recordings.tables.text_lines import opened_text
 
 _ANNOTATIONS = ("#group", "#datatype", "#default", "#constant")
 _OWN = ("", "result", "table", "_start", "_stop")  # columns that say nothing about a reading

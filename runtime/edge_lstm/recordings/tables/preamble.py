@@ -15,6 +15,7 @@ from edge_lstm.foundation.numbers import WORD_VALUES
 
 SPACES = " "  # the separator that means any run of spaces or tabs
 SAMPLE = 256  # lines that are examined
+_FEWEST_READINGS = 4  # above a table, that are no titles
 _SEPARATORS = ";\t|,"  # the comma comes last: it may be a decimal comma
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # as spreadsheets write it
 _COMMENTS = ("#", "//", "%", "!")
@@ -32,6 +33,11 @@ time ts uct utc local none text us/cm us v va var vdc volts vol% w w/m2 watts wh
 mω °c °f ° ºc m³ m³/h g/m³ w/m² m/s² m² - -- yyyy-mm-dd
 """
 _UNITS = frozenset(_UNIT_WORDS.split())
+_TYPE_WORDS = """
+value date datetime timestamp string str float double real int integer bool boolean long dint word f4 f8 i1 i2 i4 i8 b
+float4 float8 int2 int4 int8
+"""
+_TYPES = frozenset(_TYPE_WORDS.split())  # of columns, as Ignition and databases write them
 _PROCESSING = frozenset(["avg", "smp", "max", "min", "std", "tot", "samp", "sum", "mean", "med", "wvc", "tmx", "tmn"])
 
 
@@ -122,9 +128,16 @@ class _Table:
             return 1 if len(self._rows) > 1 else 0
         good = [self._is_reading(row) for row in self._rows]
         found = next((at for at in range(len(good)) if all(good[at : at + 3])), 0)
-        while found and is_reading(self._rows[found - 1], self.values, self.moments, self._width):
+        while found and (self._is_timed(self._rows[found - 1]) or self._is_usual(self._rows[found - 1])):
             found -= 1
         return found
+
+    def _is_usual(self, row: Sequence[str]) -> bool:
+        return is_reading(row, self.values, self.moments, self._width)
+
+    def _is_timed(self, row: Sequence[str]) -> bool:
+        """Whether a row has all its times; its other cells may be words, like No Data."""
+        return len(row) == self._width and bool(self.moments) and all(_MOMENT.search(row[at]) for at in self.moments)
 
     def header_rows(self, first: int, units_row: bool | None) -> tuple[int, int | None]:
         """The indices of the header and of the row of units below it."""
@@ -137,7 +150,8 @@ class _Table:
             elif not _is_processing(self._rows[at]):
                 break
             at -= 1
-        if units is None and units_row is not False and at == 1 and self._width > 2 and self._is_wide(0):
+        other = at == 1 and not _is_processing(self._rows[1])
+        if units is None and units_row is not False and other and self._width > 2 and self._is_wide(0):
             names = self._rows[0]  # units in another language: the row above has all names
             if all(map(str.strip, names)) and len({*names}) == len(names) == len(self._rows[1]):
                 return 0, 1
@@ -156,6 +170,19 @@ def is_reading(row: Sequence[str], values: Sequence[int], moments: Sequence[int]
     if len(row) != width or not all(_VALUE.match(row[at].strip()) for at in moments):
         return False
     return 2 * sum(bool(_VALUE.match(row[at].strip())) for at in values) >= len(values)
+
+
+def earlier_readings(lines: Sequence[str], separator: str) -> int:
+    """How many of the lines above a table are readings of another one; 0 for titles, which may hold some times."""
+    rows = [_cells(line, separator) for line in lines if line.strip()]
+    timed = [len(row) for row in rows if is_timed(row) and _count(row) > 1]
+    count = Counter(timed).most_common(1)[0][1] if timed else 0
+    return count if count >= _FEWEST_READINGS and 2 * count > len(rows) else 0
+
+
+def is_timed(row: Sequence[str]) -> bool:
+    """Whether a cell is a time."""
+    return any(map(_MOMENT.search, row))
 
 
 def split_line(line: str, separator: str) -> list[str]:
@@ -210,19 +237,31 @@ def _found_comment(lines: Sequence[str]) -> str:
     """The sign that begins the first lines, if later lines do not begin with it."""
     first = next((line for line in lines if line.strip()), "")
     sign = next((sign for sign in _COMMENTS if first.startswith(sign)), "")
+    if any(first.startswith(sign + separator) for separator in _SEPARATORS):
+        return ""  # the name of a column of row numbers
     return sign if sign and not all(line.startswith(sign) for line in lines if line.strip()) else ""
 
 
 def _commented_names(lines: Sequence[str], sign: str, separator: str, width: int) -> list[str]:
-    """The names in the last comment before rows without a header; empty where it does not have `width` names."""
+    """The names in the last comment of `width` names before rows without a header; empty where there is none."""
     comments = [line for line in lines if sign and line.startswith(sign)]
     if not comments:
         return []
-    line = comments[-1].strip()
-    names = _cells(line, separator)
-    if names[0] != sign:
-        names = _cells(line.removeprefix(sign).strip(), separator)
-    return names if len(names) == width > 1 and not _count(names) else []
+    fitting = [
+        names
+        for line in comments
+        if len(names := _without_sign(line.strip(), sign, separator)) == width > 1 and not _count(names)
+    ]
+    if not fitting:
+        return []
+    below = len(fitting) > 1 and len({*fitting[-1]}) < width == len({*fitting[-2]})  # names, and below them their units
+    return [name.strip() for name in fitting[-2 if below else -1]]
+
+
+def _without_sign(line: str, sign: str, separator: str) -> list[str]:
+    """The cells of a comment; a sign that is a cell of its own is a name."""
+    cells = _cells(line, separator)
+    return cells if cells[0] == sign else _cells(line.removeprefix(sign).strip(), separator)
 
 
 def _is_units(row: Sequence[str]) -> bool:
@@ -232,7 +271,7 @@ def _is_units(row: Sequence[str]) -> bool:
 
 def _is_processing(row: Sequence[str]) -> bool:
     cells = [cell.strip().lower() for cell in row if cell.strip()]
-    return bool(cells) and all(cell in _PROCESSING for cell in cells)
+    return bool(cells) and (all(cell in _PROCESSING for cell in cells) or all(cell in _TYPES for cell in cells))
 
 
 def _bare_unit(cell: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables from files: CSV (in `csv_table`) and Parquet, as columns of cells, block by block.
+"""Tables from files: text (in modules of their own) and Parquet, as columns of cells, block by block.
 
 Errors name file and row. `columns` interprets the cells.
 """
@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ Cells = Sequence[str] | Doubles  # texts of a file, or numbers of a Parquet file
 
 HEADER_REMEDY = 'its first row holds readings: name its columns by header = ["time", "level"] under [recording]'
 _LONGEST_LINE = 1_000_000  # characters that are read to find the format
+_FIRST_LINES = 20  # that show whether a text file is line protocol
 _PARQUET = (".parquet", ".pq")
 _DATABASE = b"SQLite format 3\0"
 _PARQUET_BLOCK = 65_536
@@ -109,7 +111,12 @@ def distinct_names(names: Sequence[str]) -> list[str]:
 def without_header(table: Table) -> bool:
     """Whether the first row seems to hold readings: only numbers and times, no names."""
     named = [name for name in table.header if name]
-    return all(name[0] in "0123456789+-." for name in named) and not all(map(str.isdigit, named))
+    if not all(name[0] in "0123456789+-." for name in named):
+        return False
+    if not all(map(str.isdigit, named)):
+        return True
+    numbers = list(map(int, named))  # channels may be named 1, 2, 3
+    return any(after <= before for before, after in pairwise(numbers))
 
 
 def recording_files(named: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -164,12 +171,18 @@ def _file_table(path: Path, layout: Layout) -> Table:
         from edge_lstm.recordings.tables.home_assistant import HomeAssistantTable
 
         return HomeAssistantTable(path)
-    from edge_lstm.recordings.tables.csv_table import CsvTable, opened_text
+    from edge_lstm.recordings.tables.csv_table import CsvTable
+    from edge_lstm.recordings.tables.foreign_files import refuse_other_kinds
     from edge_lstm.recordings.tables.influx_table import InfluxTable, is_annotated
+    from edge_lstm.recordings.tables.line_protocol_table import LineProtocolTable, is_line_protocol
+    from edge_lstm.recordings.tables.text_lines import opened_text
 
+    refuse_other_kinds(path)
     with opened_text(path, layout.encoding) as file:
-        annotated = is_annotated(file.lines.readline(_LONGEST_LINE))
-    return InfluxTable(path, layout.encoding) if annotated else CsvTable(path, layout)
+        begin = [file.lines.readline(_LONGEST_LINE) for _ in range(_FIRST_LINES)]
+    if is_annotated(begin[0]):
+        return InfluxTable(path, layout.encoding)
+    return LineProtocolTable(path, layout.encoding) if is_line_protocol(begin) else CsvTable(path, layout)
 
 
 def is_database(path: Path) -> bool:

@@ -11,10 +11,13 @@ from edge_lstm.foundation.times.formats import format_reader
 
 _ISO_DATES = ("%Y-%m-%d", "%Y/%m/%d")
 _ISO_CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
-_BARE_CLOCKS = ("%H", "%H.%M", "%H.%M.%S")  # a measured value may look like these, and like 20240301,
-_DATE_NAMES = ("date", "day", "datum", "fecha", "data", "jour", "yyyymmdd", "time", "stamp")  # so the column's name
-_CLOCK_NAMES = ("time", "hour", "clock", "uhr", "zeit", "stunde", "heure", "hora", "ora")  # must fit too
+# A measured value may look like these, and like 20240301, so the column's name must fit, too.
+_BARE_CLOCKS = ("%H", "%H.%M", "%H.%M.%S", "%H%M%S", "%H%M%S.%f")
+_DATE_NAMES = ("date", "day", "datum", "fecha", "data", "jour", "yyyymmdd", "time", "stamp")
+_CLOCK_NAMES = ("time", "hour", "clock", "uhr", "zeit", "stunde", "heure", "hora", "ora")
 _BARE_DATE = re.compile(r"(?:19|20)\d{6}")
+_SHORT_DATE = re.compile(r"\d{6}")
+_SHORT_DATE_NAMES = ("date", "datum", "fecha", "yymmdd", "ddmmyy", "mmddyy")
 _WEEKDAY = r"(?P<weekday>[^\W\d_]{2,12}\.?)"
 _PART = r"\d{1,4}|[^\W\d_]{3,10}\.?"
 _DATE = re.compile(
@@ -23,8 +26,8 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _CLOCK_TEXT = (
-    r"(?P<h>\d{1,2})(?P<c1>[:.])\d{1,2}(?:(?P<c2>[:.])\d{1,2}(?:(?P<c3>[.,])\d{1,12})?)?"
-    r"(?:(?P<c4>\s*)(?P<p>[ap]\.?m\.?))?"
+    r"(?P<h>\d{1,2})(?P<c1>[:.])\d{1,2}(?:(?P<c2>[:.])\d{1,2}(?:(?P<c3>[.,:])\d{1,12})?)?"
+    r"(?:(?P<c4>\s*)(?P<p>[ap]\.?\s?m\.?))?"
 )
 _CLOCK = re.compile(_CLOCK_TEXT, re.IGNORECASE)
 _BOTH = re.compile(
@@ -33,6 +36,7 @@ _BOTH = re.compile(
     re.IGNORECASE,
 )
 _COMPACT = re.compile(r"\d{8}(?P<join>[ _-]?)(?:\d{4}|(?P<seconds>\d{6}))")
+_HOURS = re.compile(r"(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-4])")  # 2024030113
 _UNIX_DATE = re.compile(
     rf"{_WEEKDAY}\s+[A-Za-z]{{3}}\s+\d{{1,2}}\s+\d\d:\d\d:\d\d(?P<zone>\s+[A-Z]{{2,5}})?\s+\d{{4}}", re.I
 )
@@ -42,7 +46,13 @@ def date_formats(name: str, cell: str) -> list[str]:
     """Formats of a cell that is a date; digits alone need a column that is named like one."""
     if _BARE_DATE.fullmatch(cell) and not _is_named(name, _DATE_NAMES):
         return []
-    return _fitting([*_date_forms(cell)], cell)
+    short = ("%y%m%d", "%d%m%y", "%m%d%y") if is_short_date(name, cell) else ()
+    return _fitting([*_date_forms(cell), *short], cell)
+
+
+def is_short_date(name: str, cell: str) -> bool:
+    """Whether a cell may be a date of six digits, in a column that is named like one."""
+    return bool(_SHORT_DATE.fullmatch(cell)) and _is_named(name, _SHORT_DATE_NAMES) and not _is_named(name, ("time",))
 
 
 def clock_formats(name: str, cell: str) -> list[str]:
@@ -66,9 +76,14 @@ def moment_formats(cell: str, zone: tzinfo) -> list[str]:
         name = found["zone"] or ""
         suffix = found["gap"] + ("" if not name else "%z" if re.match("[+-]|Z$", name, re.I) else "%Z")
         clocks = list(_clock_forms(found["clock"].rstrip()))
-        forms += [date + found["join"] + clock + suffix for date, clock in product(_date_forms(found["date"]), clocks)]
+        dates = list(_date_forms(found["date"]))
+        if found["p"] and found["p"][0] in "AP":  # AM and PM are written where the month comes first
+            dates.sort(key=lambda form: not form.startswith("%m"))
+        forms += [date + found["join"] + clock + suffix for date, clock in product(dates, clocks)]
     if (compact := _COMPACT.fullmatch(cell)) is not None:
         forms.append(f"%Y%m%d{compact['join']}%H%M{'%S' if compact['seconds'] else ''}")
+    if _HOURS.fullmatch(cell):
+        forms.append("%Y%m%d%H")
     date, _, clock = cell.partition(" ")
     forms += [f"{one} {bare}" for one, bare in product(_date_forms(date), _BARE_CLOCKS)]
     forms += [f"{one} {other}" for one, other in product(_clock_forms(date), _date_forms(clock))]

@@ -31,6 +31,7 @@ from edge_lstm.recordings.times.time_formats import (
     date_formats,
     is_iso,
     is_iso_moment,
+    is_short_date,
     moment_formats,
     says_clock,
 )
@@ -38,8 +39,16 @@ from edge_lstm.recordings.times.time_reader import TimeReader
 from edge_lstm.recordings.times.unread_times import refuse_days_alone, refuse_unread, says_time, unread_notes
 
 _PARTS = {"year": "%Y", "month": "%m", "day": "%d", "hour": "%H", "minute": "%M", "second": "%S"}
+_SHORT_PARTS: tuple[dict[str, str], ...] = (  # MM is the month, mm the minute
+    {"YYYY": "%Y", "MM": "%m", "DD": "%d", "hh": "%H", "mm": "%M", "ss": "%S"},
+    {"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH": "%H", "mm": "%M", "ss": "%S"},
+    {"YY": "%Y", "MM": "%m", "DD": "%d", "hh": "%H", "mm": "%M", "ss": "%S"},  # of the NDBC, with full years
+    {"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH": "%H", "MI": "%M", "SS": "%S"},
+    {"yyyy": "%Y", "mm": "%m", "dd": "%d", "HH": "%H", "MM": "%M", "SS": "%S"},
+    {"yr": "%Y", "mo": "%m", "dy": "%d", "hr": "%H", "mn": "%M", "sc": "%S"},
+)
 _DAY_OF_YEAR = ("doy", "yday", "dayofyear", "day_of_year", "julian_day", "julianday")
-_DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|(?:19|20)\d{6}")
+_DATE = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|(?:19|20)\d{6}(?:[01]\d|2[0-4])?")  # perhaps with an hour: 2024030113
 _COUNTER_NAMES = {
     *(
         "millis",
@@ -86,6 +95,10 @@ def found_times(table: Table, asked: TimeColumns, guess: bool) -> FoundTimes:
     search = _Search(table, {name: first[name] for name in asked.columns} or first, asked)
     alone = search.alone()
     if alone is not None and _is_number(first[alone.columns[0]]) and not _DATE.fullmatch(first[alone.columns[0]]):
+        if is_short_date(alone.columns[0], first[alone.columns[0]]):
+            dated = search.times(alone)
+            if dated.times is not None and dated.times.format is not None:
+                return dated
         numbers = _numbers(table, alone, guess)
         if not numbers.counted:
             return numbers
@@ -100,7 +113,7 @@ def found_times(table: Table, asked: TimeColumns, guess: bool) -> FoundTimes:
     if (counted := search.counted()) is not None:
         return _numbers(table, counted, guess)
     refuse_unread(table, search.first, asked)
-    return FoundTimes(None, list(unread_notes(search.first)))
+    return FoundTimes(None, [*search.restarted(), *unread_notes(search.first)])
 
 
 class _Search:
@@ -129,15 +142,30 @@ class _Search:
             if says_time(name) and _COMMA_NUMBER.fullmatch(cell):
                 return self._with([name])
             if name.lower() in _COUNTER_NAMES and _is_number(cell):
-                (at,) = [column_index(self._table, name)]
-                numbers = _column_numbers(self._table, at)
+                numbers = _column_numbers(self._table, column_index(self._table, name))
                 if numbers.size > 1 and (np.diff(numbers) > 0).all():
                     return self._with([name])
         return None
 
+    def restarted(self) -> Iterator[str]:
+        """Notes about columns like `millis` that begin again, as after a restart of the device."""
+        for name, cell in self.first.items():
+            if name.lower() in _COUNTER_NAMES and _is_number(cell):
+                numbers = _column_numbers(self._table, column_index(self._table, name))
+                falls = int((np.diff(numbers) < 0).sum())
+                count = "once" if falls == 1 else f"{falls} times"
+                if 0 < falls <= len(numbers) / 10:
+                    yield (
+                        f'"{name}" counts from the start of a device, but falls back {count}, so it gives no times: '
+                        f"give the time between two rows (--interval), or --time {name} and the column of its starts "
+                        "(--stream-column)"
+                    )
+
     def times(self, alone: TimeColumns | None) -> FoundTimes:
         """One column of full times; else one with a later date in each row; else date and time of day."""
-        sure = alone is not None and not _DATE.fullmatch(cell := " ".join(self.first[name] for name in alone.columns))
+        short = alone is not None and is_short_date(alone.columns[0], self.first[alone.columns[0]])
+        cell = "" if alone is None else " ".join(self.first[name] for name in alone.columns)
+        sure = alone is not None and not short and not _DATE.fullmatch(cell)
         if sure and "/" not in cell:  # slashes are of a spreadsheet, which may drop zeros in a later row
             return FoundTimes(alone)
         dates = [(name, form) for name, cell in self.first.items() for form in date_formats(name, cell)]
@@ -153,7 +181,8 @@ class _Search:
         """Candidates for date and time of day that fit the first row: in many columns, in two, in one."""
         yield from self._in_parts()
         clocks = [(name, form) for name, cell in self.first.items() for form in clock_formats(name, cell)]
-        for (name, date), (other, clock) in product(dates, clocks):
+        pairs = sorted(product(dates, clocks), key=lambda pair: _is_against_custom(pair, self.first))
+        for (name, date), (other, clock) in pairs:
             if name != other:
                 yield from self._full([name, other], date, clock)
         for name, cell in self.first.items():
@@ -165,6 +194,10 @@ class _Search:
     def _in_parts(self) -> Iterator[TimeColumns]:
         """Candidates in columns that are named year, month, day, hour, or year, day of the year, hour."""
         names = {name.lower(): name for name in self.first}
+        for short in _SHORT_PARTS:
+            if all(name in self.first for name in list(short)[:4]):
+                there = [name for name in short if name in self.first]
+                yield self._with(there, " ".join(short[name] for name in there))
         given = [part for part in _PARTS if part in names]
         if given[:4] == list(_PARTS)[:4]:
             yield self._with([names[part] for part in given], " ".join(_PARTS[part] for part in given))
@@ -212,7 +245,15 @@ class _Search:
                 best, fitting = rank, []
             if rank == best:
                 fitting.append((candidate, seconds))
+        if fitting and (fitting[0][0].format or "").startswith("%y%m%d"):  # 010324 is rather of 2024 than of 2001
+            fitting.sort(key=lambda one: -float(one[1].max()))
         return FoundTimes(fitting[0][0], _other_order(self.first, fitting)) if fitting else FoundTimes(None)
+
+
+def _is_against_custom(pair: tuple[tuple[str, str], tuple[str, str]], first: dict[str, str]) -> bool:
+    """Whether the day comes first beside AM or PM."""
+    (_, date), (name, _) = pair
+    return date.startswith("%d") and bool(re.search("[AP]M", first[name]))
 
 
 def _other_order(first: dict[str, str], fitting: Sequence[tuple[TimeColumns, Doubles]]) -> list[str]:
