@@ -274,7 +274,7 @@ class Store:
     def _damaged(self, what: str, error: sqlite3.Error) -> EdgeLstmError:
         return EdgeLstmError(
             f"expected to {what} states at {self._path}, found: {error}",
-            "start the service again: it moves the damaged file aside; check the disk",
+            "start the service again: it repairs the file, or moves it aside; check the disk",
         )
 
     def close(self, confirmed: int) -> None:
