@@ -85,5 +85,5 @@ def status_text(facts: dict[str, Any]) -> str:
         lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
     for one in facts.get("dropped_by_stream", ()):
         fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
-        lines.append(f"{'dropped':<10}{one['stream']}: {fates}")
+        lines.append(f"{'stream':<10}{one['stream']}: {fates}")
     return "\n".join(lines)

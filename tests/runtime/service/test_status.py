@@ -23,7 +23,7 @@ def test_the_text_names_restarts_damage_lag_and_the_worst_streams() -> None:
         "states    2 restarted after gaps, 3 in another time, 0 ran away, 0 values held",
         "damage    4 rows and batches of the state database",
         "lag       0.4 s now, p50 0.0 s, p99 0.0 s",
-        "dropped   tank-1: 7 late, 1 duplicate",
+        "stream    tank-1: 7 late, 1 duplicate",
     ):
         assert line in lines
 
