@@ -223,3 +223,36 @@ def test_a_damaged_index_is_made_again_and_no_stream_starts_cold(
     caplog.clear()
     again = open_store(tmp_path)
     assert (again.row("tank-7"), again.damaged, caplog.text) == ((b"next", LAYOUT), 0, "")
+
+
+def killed_after(folder: Path, commits: int) -> Path:
+    """The write-ahead log of a service that was killed after so many commits of a stream."""
+    store = open_store(folder)
+    for number in range(1, commits + 1):
+        store.commit(number, [("a", b"row %d" % number)], [], 0, [], 0)
+    files = [(path.name, path.read_bytes()) for path in folder.glob("state.db*")]
+    store.close(0)
+    for name, content in files:
+        (folder / name).write_bytes(content)
+    return folder / "state.db-wal"
+
+
+def test_commits_behind_damage_in_the_write_ahead_log_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = killed_after(tmp_path, 9)
+    content = bytearray(log.read_bytes())
+    content[content.index(b"row 6") + 1] ^= 4
+    log.write_bytes(content)
+    store = open_store(tmp_path)
+    assert "write-ahead log damaged, every stream goes on from before its last commits commits=4" in caplog.text
+    assert (store.row("a"), store.damaged) == ((b"row 5", LAYOUT), 4)
+    store.close(0)
+
+
+def test_a_log_that_is_whole_after_a_kill_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        killed_after(tmp_path, 9)
+    store = open_store(tmp_path)
+    assert (store.row("a"), store.damaged, caplog.text) == ((b"row 9", LAYOUT), 0, "")
+    store.close(0)
