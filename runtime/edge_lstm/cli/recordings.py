@@ -101,7 +101,7 @@ def replay(
         readings = list(_read(opened, source, columns).readings())
         rules = SteppingRules(0, 0)
     elif store is not None and recording is None:
-        readings, kept = read_history(store, opened.id, stream)
+        readings, kept = read_history(store, opened.id, stream, opened.contract)
         rules = kept or SteppingRules(_REPLAY_REWIND, 0)
     else:
         raise click.UsageError("expected either a RECORDING or --history STATE.db")

@@ -282,9 +282,12 @@ class Decoder:
             found: Any = properties.get(mapping.time, ABSENT)
         else:
             found = find_in(self._time, *places)
-        if mapping.format == "senml" and mapping.time_from != "property":
-            found = arrival if found is ABSENT else absolute_time(found, arrival)
-        elif mapping.time_from == "payload-or-arrival" and (found is ABSENT or found is None):
+        is_senml = mapping.format == "senml" and mapping.time_from != "property"
+        if found is ABSENT and (is_senml or mapping.time_from == "payload-or-arrival"):
+            return arrival
+        if is_senml:
+            found = absolute_time(found, arrival)
+        elif found is None and mapping.time_from == "payload-or-arrival":
             return arrival
         if found is ABSENT:
             where = " in the user properties" if mapping.time_from == "property" else ""
@@ -309,13 +312,15 @@ class Decoder:
 
     def _merged(self, readings: Sequence[Reading]) -> list[Reading]:
         """One reading for all values of the same stream, time and sequence, in the order of time."""
-        merged: dict[tuple[str, float, str | None], dict[str, float]] = {}
+        merged: dict[tuple[str, float, str | None, bool], dict[str, float]] = {}
         for reading in readings:
-            merged.setdefault((reading.stream, reading.time, reading.sequence), {}).update(reading.values)
+            identity = reading.stream, reading.time, reading.sequence, reading.arrived
+            merged.setdefault(identity, {}).update(reading.values)
         found = []
-        for (stream, time, sequence), values in merged.items():
+        for (stream, time, sequence, arrived), values in merged.items():
             partial = len(values) < len(self._features)
-            found.append(Reading(stream, time, values if partial else _without_nan(values), sequence, partial))
+            kept = values if partial else _without_nan(values)
+            found.append(Reading(stream, time, kept, sequence, partial, arrived=arrived))
         return sorted(found, key=lambda reading: reading.time)
 
 

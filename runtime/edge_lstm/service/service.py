@@ -137,7 +137,7 @@ class Service:
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
         self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
-        self._gaps = None if config.input.sequence is None else SequenceGaps(config.max_streams)
+        self._gaps = None if config.input.sequence is None else SequenceGaps(config.max_streams, self._last_number)
         self._gaps_reported = 0  # of the skipped readings
         self._gaps_connection = 0  # of the last report
         self._stopping = False
@@ -196,6 +196,12 @@ class Service:
             yield table.last_time(stream)
             table.evict(stream)
 
+    def _last_number(self, stream: str) -> int:
+        """The last sequence number of the stream; -1: it had none."""
+        table = self._predictor.table
+        slot = table.slot(stream)  # first: the table may grow
+        return int(table.last_number[slot])
+
     def _newest_time(self) -> float:
         """The time that no stream is beyond; inf while some are only in the database."""
         table = self._predictor.table
@@ -249,6 +255,8 @@ class Service:
             self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
         readings = self._reader.readings(messages)
         self._predictor.watch.redelivered = self._reader.redelivered
+        if self._gaps is not None:
+            self._gaps.add(readings)  # first: it asks for the last number of a stream
         steps = self._predictor.feed_columns(readings)
         predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
         self._committer.begin_batch([reading.stream for reading in readings])
@@ -265,8 +273,6 @@ class Service:
         self._evict()
         self.predictions += 0 if steps is None else len(steps.order)
         self.stats.processed(len(readings), time.monotonic() - begun, readings[-1].time if readings else None)
-        if self._gaps is not None:
-            self._gaps.add(readings)
 
     def _compare_session(self) -> None:
         """Report a session that does not go with the states. The connection reports a session that is lost."""

@@ -20,9 +20,10 @@ _LINES = (  # for a person
     ("refused", "{refused:,} refused, {ignored:,} ignored, {retained:,} retained"),
     (
         "states",
-        "{gaps:,} restarted after gaps, {runaway:,} ran away, {missing:,} values held, {damaged:,} rows damaged",
+        "{gaps:,} restarted after gaps, {restarted:,} in another time, {runaway:,} ran away, {missing:,} values held",
     ),
     ("broker", "{sessions_lost:,} sessions lost, {malformed:,} malformed, {unwanted:,} unwanted, {shed:,} shed"),
+    ("damage", "{damaged:,} rows and batches of the state database"),
     ("limits", "{too_large:,} too large for the broker, {dropped:,} of refused topics dropped"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed, {waiting:,} of refused topics"),
     ("lag", "{lag_s:,.1f} s now, p50 {lag_s_p50:,.1f} s, p99 {lag_s_p99:,.1f} s"),
@@ -84,5 +85,5 @@ def status_text(facts: dict[str, Any]) -> str:
         lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
     for one in facts.get("dropped_by_stream", ()):
         fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
-        lines.append(f"{'dropped':<10}{one['stream']}: {fates}")
+        lines.append(f"{'stream':<10}{one['stream']}: {fates}")
     return "\n".join(lines)

@@ -64,8 +64,8 @@ def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
         Column("snapshot_mid", record, stored="trail"),
         Column("seen", uint64, (window,), start=0, stored="window"),
         Column("identities", int64, start=0, stored="window", is_new=True),
+        Column("last_number", int64, start=-1, stored="window", is_new=True),
         Column("calibration", float32, calibration_shape(contract), stored="residuals"),
-        Column("last_number", int64, start=-1, stored="never", is_new=True),
         Column("used", int64, stored="never"),
     ]
 

@@ -168,7 +168,10 @@ class StreamTable:
             state[slots] = self._start[field]
 
     def begin_again(self, slots: Slots) -> None:
-        """Restart these slots (n,) in another time: without a last sample, a trail and an incomplete sample."""
+        """Restart these slots (n,) in another time: without a last sample, a trail and an incomplete sample.
+
+        The caller has stepped the incomplete sample.
+        """
         self.restart(slots)
         self.current["time"][slots] = np.nan
         self.trail_length[slots] = 0

@@ -46,7 +46,7 @@ class StreamWatch:
     def __init__(self, sampling: Sampling, clock: Callable[[], float] = time.monotonic) -> None:
         """`sampling`: of the bundle. `clock` gives seconds that never run backwards, for the rate of log lines."""
         self.counts: Counter[str] = Counter(duplicate=0, late=0)
-        self.redelivered: Collection[str] = ()  # streams whose messages the broker repeats: duplicates are normal
+        self.redelivered: Collection[str] = ()  # streams whose messages the broker repeats: drops are normal
         self.is_repeating = False  # whether samples are stepped again after a late one: nothing new happens
         self.dropped_in_a_row = 0  # of all streams; the caller sets 0 when a reading is used
         self._sampling, self._clock = sampling, clock
@@ -64,11 +64,11 @@ class StreamWatch:
         `step`: of the stream; readings that are dropped without a step between them are dropped in a row.
         """
         self.counts[fate] += 1
-        normal = fate == "duplicate" and stream in self.redelivered
+        normal = stream in self.redelivered  # one that was received long ago counts as late
         tally = self._tally(stream)
         if self._is_first(tally, fate):
             level = logging.INFO if normal else logging.WARNING
-            what = " by the broker, as after every lost connection" if normal else ""
+            what = " that the broker sent again" if normal else ""
             log.log(level, "reading dropped%s fate=%s stream=%s: %s", what, fate, stream, reason)
         if not normal:
             self._count_in_a_row(stream, tally, fate, reason, step)

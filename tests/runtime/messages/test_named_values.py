@@ -91,7 +91,7 @@ def test_senml_times_are_relative_to_the_arrival_or_absolute() -> None:
     assert decoded(SENML, pack) == [
         Reading("s", 1.7e9, {"level": 3.0}, None, True),
         Reading("s", NOW - 10, {"level": 1.0}, None, True),
-        Reading("s", NOW, {"flow": 2.0}, None, True),
+        Reading("s", NOW, {"flow": 2.0}, None, True, arrived=True),
     ]
 
 
@@ -203,3 +203,18 @@ def test_the_memory_for_names_of_values_is_bounded() -> None:
         one.readings("a/s", json.dumps({"time": NOW, **names}).encode(), {}, NOW)
     assert one._names is not None
     assert len(one._names._meanings) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({**LISTED, "time_from": "arrival"}, {"values": [{"n": "flow", "value": 1}, {"n": "level", "value": 2}]}),
+        ({**LISTED, "time_from": "payload-or-arrival"}, {"values": [{"n": "flow", "value": 1}]}),
+        (SENML, [{"n": "flow", "v": 1}, {"n": "level", "v": 2}]),
+        (INFLUX, "tank level=1,flow=2"),
+    ],
+    ids=["list", "partial", "senml", "influx"],
+)
+def test_values_without_a_time_have_that_of_their_arrival(table: dict[str, Any], message: object) -> None:
+    (reading,) = decoded(table, message)
+    assert (reading.time, reading.arrived) == (NOW, True)

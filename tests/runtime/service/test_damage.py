@@ -192,3 +192,67 @@ def test_a_damaged_row_on_a_full_disk_is_not_used_either(
     caplog.clear()
     assert open_store(tmp_path).row("a") == (b"new", LAYOUT)
     assert caplog.text == ""
+
+
+def changed_in_index(folder: Path, old: bytes, new: bytes) -> None:
+    """Change a key in the index of the streams, and leave the table as it is."""
+    path = folder / "state.db"
+    with sqlite3.connect(path) as database:
+        query = "select rootpage from sqlite_master where name = 'sqlite_autoindex_streams_1'"
+        (page,) = database.execute(query).fetchone()
+        (size,) = database.execute("pragma page_size").fetchone()
+    database.close()
+    content = bytearray(path.read_bytes())
+    at = content.index(old, (page - 1) * size, page * size)
+    content[at : at + len(old)] = new
+    path.write_bytes(content)
+
+
+def test_a_damaged_index_is_made_again_and_no_stream_starts_cold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [(f"tank-{number}", b"row %d" % number) for number in range(9)], [], 0, [], 0)
+    store.close(0)
+    changed_in_index(tmp_path, b"tank-7", b"tank-y")
+    store = open_store(tmp_path)
+    assert "an index of the state database was damaged, it was made again" in caplog.text
+    assert [store.row(f"tank-{number}") for number in range(9)] == [(b"row %d" % n, LAYOUT) for n in range(9)]
+    store.commit(2, [("tank-7", b"next")], [], 0, [], 0)
+    store.close(0)
+    caplog.clear()
+    again = open_store(tmp_path)
+    assert (again.row("tank-7"), again.damaged, caplog.text) == ((b"next", LAYOUT), 0, "")
+
+
+def killed_after(folder: Path, commits: int) -> Path:
+    """The write-ahead log of a service that was killed after so many commits of a stream."""
+    store = open_store(folder)
+    for number in range(1, commits + 1):
+        store.commit(number, [("a", b"row %d" % number)], [], 0, [], 0)
+    files = [(path.name, path.read_bytes()) for path in folder.glob("state.db*")]
+    store.close(0)
+    for name, content in files:
+        (folder / name).write_bytes(content)
+    return folder / "state.db-wal"
+
+
+def test_commits_behind_damage_in_the_write_ahead_log_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = killed_after(tmp_path, 9)
+    content = bytearray(log.read_bytes())
+    content[content.index(b"row 6") + 1] ^= 4
+    log.write_bytes(content)
+    store = open_store(tmp_path)
+    assert "write-ahead log damaged, every stream goes on from before its last commits commits=4" in caplog.text
+    assert (store.row("a"), store.damaged) == ((b"row 5", LAYOUT), 4)
+    store.close(0)
+
+
+def test_a_log_that_is_whole_after_a_kill_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        killed_after(tmp_path, 9)
+    store = open_store(tmp_path)
+    assert (store.row("a"), store.damaged, caplog.text) == ((b"row 9", LAYOUT), 0, "")
+    store.close(0)

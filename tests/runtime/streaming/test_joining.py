@@ -213,3 +213,21 @@ def test_parts_survive_a_store(grid: bool) -> None:
     rest = [level(60, 3.0), flow(60, 4.0), whole(120, 5.0, 6.0), level(180, 7.0)]
     assert other.feed(rest) == one.feed(rest)
     assert other.totals["duplicate"] == 1
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_a_repeated_whole_reading_leaves_the_parts_that_wait(batch: int) -> None:
+    first = Reading("a", START, {"level": 1.0, "flow": 2.0}, "1", arrived=True)
+    readings = [
+        first,
+        level(60, 3.0, sequence="2", arrived=True),
+        first._replace(time=START + 61),  # sent again, so that it has another time of arrival
+        flow(62, 4.0, sequence="3", arrived=True),
+        first._replace(time=START + 120),
+        level(180, 5.0, sequence="4", arrived=True),
+        flow(181, 6.0, sequence="5", arrived=True),
+    ]
+    one = predictor(window=64)
+    found = [said for at in range(0, len(readings), batch) for said in one.feed(readings[at : at + batch])]
+    assert times(found) == [0.0, 62.0, 181.0]
+    assert (one.totals["duplicate"], one.totals["missing"]) == (2, 0)

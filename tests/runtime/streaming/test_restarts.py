@@ -95,15 +95,6 @@ def test_a_restart_on_a_grid_closes_the_open_interval_first() -> None:
     assert found.values == fresh[0].values
 
 
-def test_a_restart_forgets_an_incomplete_sample() -> None:
-    one = predictor(inputs=2, features=[Feature("level"), Feature("flow")], clock=[])
-    time = 1_700_000_000.0
-    assert one.feed([Reading("a", time, {"level": 1.0}, partial=True)]) == []
-    assert one.feed([Reading("a", time - 3600, {"flow": 2.0}, partial=True, restart=True)]) == []
-    (found,) = one.feed([Reading("a", time - 3599, {"level": 3.0}, partial=True)])
-    assert found.time == time - 3599
-
-
 def test_a_restart_survives_a_store() -> None:
     one, other = predictor(max_rewind=8), predictor(max_rewind=8)
     one.feed([level("a", 60 + n, n) for n in range(12)])
@@ -122,3 +113,20 @@ def test_the_table_knows_the_newest_time_of_each_stream(sampling: Sampling) -> N
     table.feed([level("a", n + 0.25, n) for n in range(3)] + [level(f"b{n}", n, n) for n in range(40)])
     assert table.table.last_time("a") == level("a", 2.25, 0).time
     assert table.table.newest_time() == level("b39", 39, 0).time
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_a_restart_steps_the_incomplete_sample_before_it(batch: int) -> None:
+    features = [Feature("level"), Feature("flow")]
+    parts = [
+        Reading("a", 1_700_007_200.0, {"level": 1.0}, partial=True),
+        Reading("a", 1_700_007_200.0, {"flow": 2.0}, partial=True),
+        Reading("a", 1_700_007_260.0, {"level": 3.0}, partial=True),  # its other part never comes
+        Reading("a", 1_700_000_000.0, {"level": 4.0}, partial=True, restart=True),
+        Reading("a", 1_700_000_000.0, {"flow": 5.0}, partial=True),
+    ]
+    one = predictor(2, features=features, clock=[])
+    found = [said for at in range(0, 5, batch) for said in one.feed(parts[at : at + batch])]
+    times = [1_700_007_200.0, 1_700_007_260.0, 1_700_000_000.0]
+    assert [(p.time, p.step, p.warm_steps) for p in found] == [(times[0], 1, 1), (times[1], 2, 2), (times[2], 3, 1)]
+    assert one.totals["missing"] == 1

@@ -74,13 +74,14 @@ def test_counts_are_logged_once_an_hour(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.messages[1:] == ["readings dropped in the last hour late=10; since the start most of a"]
 
 
-def test_duplicates_that_the_broker_sent_again_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("fate", ["duplicate", "late"])
+def test_readings_that_the_broker_sent_again_are_no_warning(fate: str, caplog: pytest.LogCaptureFixture) -> None:
     watch = StreamWatch(SAMPLING, Clock())
     watch.redelivered = {"a"}
     for _ in range(300):
-        watch.dropped("a", "duplicate", "its time was received before", 7)
+        watch.dropped("a", fate, "its time was received before", 7)
     assert [record.levelno for record in caplog.records] == [logging.INFO]
-    assert caplog.messages[0].startswith("reading dropped by the broker, as after every lost connection fate=duplicate")
+    assert caplog.messages[0].startswith(f"reading dropped that the broker sent again fate={fate}")
 
 
 def test_a_stream_whose_readings_are_all_dropped_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
+from edge_lstm.service.database.former_readings import as_stepped_by_0_1_0
 from edge_lstm.service.database.readings_json import entries_of, record_of, stream_of
 from edge_lstm.service.database.schema import form_of
 from edge_lstm.service.database.spans import SteppingRules, last_span
@@ -34,13 +36,17 @@ class _Gap(NamedTuple):
     stream: str | None
 
 
-def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple[list[Reading], SteppingRules | None]:
+def read_history(
+    path: Path, bundle_id: str, stream: str | None = None, contract: Contract | None = None
+) -> tuple[list[Reading], SteppingRules | None]:
     """The readings in a state database in the order of their processing, and the rules of their steps.
 
     Only the readings of the last time that this bundle ran. For a bundle that never ran there: all readings, and None.
-    `stream`: only its readings. Refused readings are left out. After damaged readings, their streams restart; that is
-    logged. The file is not changed. Raises EdgeLstmError if it is no state database, has a later form, or a running
-    service uses it.
+    `stream`: only its readings. `contract`: of the bundle; with it, readings that release 0.1.0 stepped are changed, so
+    that they are stepped in the same way. Refused readings are left out. After damaged readings, their streams restart;
+    that is logged. The file is not changed.
+
+    Raises EdgeLstmError if it is no state database, has a later form, or a running service uses it.
     """
     try:
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
@@ -58,6 +64,10 @@ def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple
         ) from None
     within = [one for one in placed if span.since <= one.batch < span.until]
     readings = list(_readings(within, [gap for gap in gaps if span.since <= gap.batch < span.until]))
+    if contract is not None and span.rules is not None and within and within[0].batch < span.former_until:
+        # refusals came with this release, so the former entries are readings
+        former = sum(one.batch < span.former_until for one in within)
+        readings[:former] = as_stepped_by_0_1_0(readings[:former], contract, span.rules.window)
     if stream is not None and not readings:
         raise EdgeLstmError(
             f"expected readings of the stream {stream} in {path}, found none of bundle {bundle_id}",

@@ -113,4 +113,8 @@ def _add_functions(database: sqlite3.Connection) -> None:
 
     database.create_function("row_checksum", 2, of_row)
     database.create_function("batch_checksum", 2, of_batch)
-    database.create_function("rules_text", 2, lambda max_rewind, window: rules_text(SteppingRules(max_rewind, window)))
+
+    def of_rules(max_rewind: int, window: int) -> str:
+        return rules_text(SteppingRules(max_rewind, window), "0.1.0")
+
+    database.create_function("rules_text", 2, of_rules)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import Sync
+
+log = logging.getLogger(__name__)
 
 FORM = 2  # of the tables, kept as user_version; release 0.1.0 wrote form 1, builds before it left 0
 PAGE_BYTES = 4096
@@ -65,13 +68,26 @@ def connect(path: Path, sync: Sync) -> tuple[sqlite3.Connection, int]:
                     database.execute(table)
                 database.execute(f"pragma user_version = {FORM}")
             return database, FORM
-        (verdict,) = database.execute("pragma quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+        _check(database, path)
     except (sqlite3.Error, EdgeLstmError):
         database.close()
         raise
     return database, form
+
+
+def _check(database: sqlite3.Connection, path: Path) -> None:
+    """Raise sqlite3.DatabaseError if the file is damaged. A damaged index is made again from its table.
+
+    `quick_check` would compare no index with its table: a stream would not be found, or each commit would fail.
+    """
+    check = "pragma integrity_check(1)"
+    (verdict,) = database.execute(check).fetchone()
+    if verdict == "ok":
+        return
+    database.execute("reindex")
+    if database.execute(check).fetchone() != ("ok",):
+        raise sqlite3.DatabaseError(verdict)
+    log.error("an index of the state database was damaged, it was made again path=%s found=%s", path, verdict)
 
 
 def form_of(database: sqlite3.Connection, path: Path) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from edge_lstm.foundation.errors import EdgeLstmError
 
 _AFTER_ALL_BATCHES = 1 << 62  # later than any batch
+_RELEASE = "release"  # beside the rules of a span: the release that stepped its readings; left out since 0.2.0
 
 
 class SteppingRules(NamedTuple):
@@ -23,22 +24,28 @@ class SteppingRules(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Batches from `since` to before `until`, and the last rules among them; None: a bundle that never ran."""
+    """Batches from `since` to before `until`, and the last rules among them; None: a bundle that never ran.
+
+    Release 0.1.0 stepped those before `former_until`.
+    """
 
     since: int = 0
     until: int = _AFTER_ALL_BATCHES
     rules: SteppingRules | None = None
+    former_until: int = 0
 
 
-def rules_text(rules: SteppingRules) -> str:
-    """The rules as JSON, by name."""
-    return json.dumps(rules._asdict())
+def rules_text(rules: SteppingRules, release: str | None = None) -> str:
+    """The rules as JSON, by name. `release`: the one that stepped by them; None: this one."""
+    return json.dumps({**rules._asdict(), **({} if release is None else {_RELEASE: release})})
 
 
 def rules_of(text: str) -> SteppingRules:
     """The rules of `rules_text`. Raises EdgeLstmError if they are damaged or have one that is unknown here."""
     found = _by_name(text)
-    if found is None:
+    if found is not None:
+        found.pop(_RELEASE, None)
+    else:
         raise EdgeLstmError(
             f"expected stepping rules as JSON in the state database, found {text!r}",
             "replay a recording instead; the table spans of the database is damaged",
@@ -70,13 +77,16 @@ def _by_name(text: str) -> dict[str, Any] | None:
 
 def last_span(database: sqlite3.Connection, form: int, bundle: str) -> Span:
     """The last time that the bundle ran, in a database of this form."""
-    since, until, rules = _AFTER_ALL_BATCHES, _AFTER_ALL_BATCHES, None
+    since, until, rules, former_until = _AFTER_ALL_BATCHES, _AFTER_ALL_BATCHES, None, 0
+    end = until
     for begun, of_bundle, *stored in database.execute("select * from spans order by since desc"):
         if of_bundle == bundle:
-            since = begun
+            is_former = form <= 1 or _RELEASE in (_by_name(stored[0]) or {})
+            former_until = former_until or (end if is_former else 0)
+            since = end = begun
             rules = rules or (rules_of(*stored) if form > 1 else SteppingRules(*stored))
         elif rules is None:
-            until = begun
+            until = end = begun
         else:
             break
-    return Span() if rules is None else Span(since, until, rules)
+    return Span() if rules is None else Span(since, until, rules, former_until)

@@ -21,7 +21,12 @@ from edge_lstm.service.database.schema import FORM, connect, transaction
 from edge_lstm.service.database.service_values import BATCH, BEGUN, OWN_KEYS, RUNNING, read_values, write_values
 from edge_lstm.service.database.spans import SteppingRules, begin_span
 from edge_lstm.service.database.stream_rows import StreamRows
-from edge_lstm.service.database.write_ahead_log import SHORT_LOG_PAGES, checkpoint, preallocate
+from edge_lstm.service.database.write_ahead_log import (
+    SHORT_LOG_PAGES,
+    checkpoint,
+    lost_commits,
+    preallocate,
+)
 from edge_lstm.service.outbox import Outgoing
 from edge_lstm.streaming.row_format import StoredRow
 
@@ -96,6 +101,13 @@ class Store:
         database, form = connect(self._path, self._sync)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(database.close)
+            if lost := lost_commits(database, self._path):
+                self._damaged_batches += lost
+                log.error(
+                    "write-ahead log damaged, every stream goes on from before its last commits commits=%d; "
+                    "if the machine failed during one commit, its readings come again",
+                    lost,
+                )
             if form < FORM:
                 migrate(database, self._path, form)
             database.execute(f"pragma wal_autocheckpoint = {SHORT_LOG_PAGES}")
@@ -274,7 +286,7 @@ class Store:
     def _damaged(self, what: str, error: sqlite3.Error) -> EdgeLstmError:
         return EdgeLstmError(
             f"expected to {what} states at {self._path}, found: {error}",
-            "start the service again: it moves the damaged file aside; check the disk",
+            "start the service again: it repairs the file, or moves it aside; check the disk",
         )
 
     def close(self, confirmed: int) -> None:

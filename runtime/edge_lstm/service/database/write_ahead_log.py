@@ -10,6 +10,7 @@ from pathlib import Path
 from edge_lstm.service.database.schema import PAGE_BYTES
 
 SHORT_LOG_PAGES = 256  # 1 MB, on small disks
+_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24  # https://sqlite.org/fileformat2.html, 4.1
 _LOG_PAGES = 1000  # 4 MB on others: a checkpoint takes several fsyncs, and one commit in hundreds waits for it
 
 
@@ -35,6 +36,24 @@ def preallocate(database: sqlite3.Connection, path: Path) -> None:
         database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
     else:
         checkpoint(database)
+
+
+def lost_commits(database: sqlite3.Connection, path: Path) -> int:
+    """How many commits the log has behind a damaged place. SQLite takes such a place for the end of the log."""
+    log_file = path.with_name(f"{path.name}-wal")
+    _, valid, _ = database.execute("pragma wal_checkpoint(passive)").fetchone()
+    if valid < 0 or not log_file.exists():
+        return 0
+    lost = 0
+    with log_file.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        frame_bytes = _FRAME_HEADER_BYTES + int.from_bytes(header[8:12], "big")
+        for begin in range(_HEADER_BYTES + valid * frame_bytes, log_file.stat().st_size, frame_bytes):
+            file.seek(begin)
+            frame = file.read(_FRAME_HEADER_BYTES)
+            is_commit = any(frame[4:8])
+            lost += is_commit and frame[8:16] == header[16:24]  # else of an earlier use of the log
+    return lost
 
 
 def checkpoint(database: sqlite3.Connection) -> None:

@@ -99,7 +99,7 @@ class MessageReader:
     def _ignore(self, message: Message) -> None:
         """Count and log a message without any key of the mapping. Devices send such; a mistyped key looks the same."""
         self.counts["ignored"] += 1
-        if self._ignored.due():
+        if message.payload and self._ignored.due():  # an empty one only clears a retained message
             log.warning(
                 "message ignored, it has no key of [input] topic=%s ignored=%d payload=%s",
                 message.topic,

@@ -53,6 +53,10 @@ class Joiner:
         """All samples so far are stepped."""
         self._newest.clear()
 
+    def is_newest(self, slot: int, time: float) -> bool:
+        """Whether a reading of this time is newer than all samples of its stream."""
+        return not time <= self._newest_of(slot)
+
     def row(self, values: Mapping[str, float]) -> list[float]:
         """The values by feature; ABSENT where the reading has none."""
         found = [values.get(name, ABSENT) for name in self._names]
@@ -136,6 +140,15 @@ class Joiner:
         self._clear(slot)
         self._note(slot, time)
         return time, sample
+
+    def take_waiting(self, slot: int) -> tuple[float, list[float]]:
+        """The incomplete sample (time, values), which waits no longer; its time is NaN if there is none.
+
+        Parts of release 0.1.0 have no times, so they are none.
+        """
+        if np.isnan(self._table.partial_times[slot]).all():
+            return math.nan, []
+        return self._close(slot)
 
     def _clear(self, slot: int) -> None:
         self._table.partial_values[slot] = self._table.partial_times[slot] = math.nan

@@ -143,7 +143,7 @@ class Sampler:
                 for index, reading in enumerate(part)
                 if reading.restart and not self._was_received(reading)
             }
-            for one in self._rounds(self._open_intervals(restarts)):
+            for one in self._rounds(self._open_samples(restarts)):
                 yield _counted_from(begin, one)
             for slot, index in restarts.items():
                 steps = int(self._table.current["step"][slot])
@@ -164,12 +164,17 @@ class Sampler:
             return bool(found.any()) or self._is_repeated(slot, int(self._sequences(reading).keys[0]))
         return bool(same_time.any()) or reading.time == float(table.current["time"][slot])
 
-    def _open_intervals(self, restarts: Mapping[int, int]) -> _SampleList:
-        """On a grid, the samples of the intervals that are open at a restart; by slot, the index of its reading."""
-        found = [] if self._grid is None else [(slot, *self._grid.open_sample(slot)) for slot in restarts]
+    def _open_samples(self, restarts: Mapping[int, int]) -> _SampleList:
+        """The samples that a restart ends: incomplete ones, on a grid those of open intervals.
+
+        `restarts`: by slot, the index of the reading.
+        """
+        take = self._joiner.take_waiting if self._grid is None else self._grid.open_sample
+        self._joiner.begin_batch()
+        found = [(slot, *take(slot)) for slot in restarts]
         begun = [(slot, time, sample) for slot, time, sample in found if not math.isnan(time)]
         slots = [slot for slot, _, _ in begun]
-        given = np.array([sample for _, _, sample in begun], np.float32).reshape(-1, len(self._names))
+        given = np.array([sample for _, _, sample in begun], self._value_type).reshape(-1, len(self._names))
         return _SampleList(
             [restarts[slot] for slot in slots], slots, [time for _, time, _ in begun], [0] * len(begun), given
         )
@@ -218,30 +223,34 @@ class Sampler:
     def _joined(self, known: Sequence[int], readings: Sequence[Reading]) -> _SampleList:
         """The samples of readings in these slots (n,) that are parts of samples, or go into the intervals of a grid."""
         order: list[int] = []
-        slots, moments, rows, texts = [], [], [], []
+        slots, moments, rows, ids, texts = [], [], [], [], []
         self._joiner.begin_batch()
         for index, (slot, reading) in enumerate(zip(known, readings, strict=True)):
+            is_new = self._joiner.is_newest(slot, reading.time)
             for moment, sample in self._samples(slot, reading):
-                is_own = self._grid is None and not reading.partial and moment == reading.time
+                own = reading.sequence if moment == reading.time and not reading.partial else None
+                own = own if self._grid is None else None
                 order.append(index)
                 slots.append(slot)
                 moments.append(moment)
                 rows.append(sample)
-                texts.append(reading.sequence if is_own else None)
+                ids.append(0 if own is None else sequence_id(own))
+                texts.append(None if is_new else own)  # `_samples` has noted the sequence of a new one
         given = np.array(rows, self._value_type).reshape(-1, len(self._names))
-        ids = [0 if text is None else sequence_id(text) for text in texts]
         numbered = None
-        if self._table.seen.shape[1] and any(ids):
+        if self._table.seen.shape[1] and any(texts):
             arrived = [readings[index].arrived for index in order]
-            numbered = sequences_of(texts, np.array(ids, np.uint64), np.array(moments, np.float64), given, arrived)
+            keyed = [0 if text is None else number for text, number in zip(texts, ids, strict=True)]
+            numbered = sequences_of(texts, np.array(keyed, np.uint64), np.array(moments, np.float64), given, arrived)
         return _SampleList(order, slots, moments, ids, given, numbered)
 
     def _samples(self, slot: int, reading: Reading) -> Sequence[tuple[float, list[float]]]:
         """The samples (time, values) that a reading completes or closes, oldest first."""
         time, joiner = reading.time, self._joiner
         row, key = joiner.row(reading.values), 0
-        # others are identified when they step, or by the times of parts
-        if reading.sequence is not None and (self._grid is not None or (reading.partial and reading.arrived)):
+        # late ones are identified when they step, parts with a time of their own by that
+        at_once = reading.arrived if reading.partial else joiner.is_newest(slot, time)
+        if reading.sequence is not None and (self._grid is not None or at_once):
             sequences = self._sequences(reading)
             key = int(sequences.keys[0])
             if self._is_repeated(slot, key):

@@ -1,0 +1,32 @@
+"""The status of a service as text for a person."""
+
+from __future__ import annotations
+
+from edge_lstm.service.status import status_text
+
+FACTS = {
+    "status": "online",
+    "uptime_s": 3600.0,
+    "readings": 1200,
+    "gaps": 2,
+    "restarted": 3,
+    "damaged": 4,
+    "lag_s": 0.42,
+    "dropped_by_stream": [{"stream": "tank-1", "late": 7, "duplicate": 1}],
+}
+
+
+def test_the_text_names_restarts_damage_lag_and_the_worst_streams() -> None:
+    lines = status_text(FACTS).splitlines()
+    for line in (
+        "status    online",
+        "states    2 restarted after gaps, 3 in another time, 0 ran away, 0 values held",
+        "damage    4 rows and batches of the state database",
+        "lag       0.4 s now, p50 0.0 s, p99 0.0 s",
+        "stream    tank-1: 7 late, 1 duplicate",
+    ):
+        assert line in lines
+
+
+def test_a_service_without_stats_yet_has_its_status_alone() -> None:
+    assert status_text({"status": "online"}) == "status    online"
