@@ -37,6 +37,7 @@ def config(bundle_path: Path) -> Path:
     )
     (bundle_path.parent / "secrets").mkdir()
     (bundle_path.parent / "secrets/password").write_text("s3cret\n")
+    (bundle_path.parent / "secrets/password").chmod(0o600)
     return path
 
 

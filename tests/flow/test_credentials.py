@@ -53,7 +53,8 @@ class Authority:
             f"x509 -req -days 2 -in {name}.csr -out {name}.pem -extfile {name}.ext",
             *("-CA", f"{self._name}.pem", "-CAkey", f"{self._name}.key", "-CAcreateserial"),
         )
-        (self._folder / f"{name}.key").chmod(0o644)  # started by root, mosquitto reads it as its own user
+        # started by root, mosquitto reads it as its own user; a client refuses an open key
+        (self._folder / f"{name}.key").chmod(0o644 if host else 0o600)
         return self._folder / f"{name}.pem", self._folder / f"{name}.key"
 
     def _openssl(self, command: str, *arguments: str) -> None:
@@ -161,6 +162,7 @@ def test_status_uses_the_certificates_and_password_of_the_service(
     subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
     passwords.chmod(0o644)
     (tmp_path / "password").write_text("s3cret")
+    (tmp_path / "password").chmod(0o600)
     broker = tls_broker(more=f"allow_anonymous false\npassword_file {passwords}")
     config = tmp_path / "service.toml"
     config.write_text(
@@ -210,6 +212,7 @@ def test_the_password_file_is_used_and_a_wrong_password_is_an_error(
     passwords.chmod(0o644)
     broker = start_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
     (tmp_path / "password").write_text("s3cret\n")
+    (tmp_path / "password").chmod(0o600)
     config = tmp_path / "service.toml"
     config.write_text(
         f'bundle = "x.elstm"\n[mqtt]\nurl = "{broker.address}"\nusername = "pump"\npassword_file = "password"\n'

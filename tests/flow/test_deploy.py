@@ -66,6 +66,7 @@ def write_service(folder: Path, client_id: str, address: Address) -> Path:
         f'[mqtt]\nurl = "{address}"\nclient_id = "{client_id}"\nusername = "board"\npassword_file = "secret.txt"\n'
     )
     (folder / "secret.txt").write_text("open sesame\n")
+    (folder / "secret.txt").chmod(0o600)
     return path
 
 

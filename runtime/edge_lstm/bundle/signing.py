@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import BundleError, EdgeLstmError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.permissions import PRIVATE, require_private, require_unaltered_by_others
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -39,12 +41,13 @@ def new_keys(path: Path) -> tuple[Path, Path]:
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
     try:
-        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     except OSError as error:
         raise EdgeLstmError(f"expected to write {private}, found: {error.strerror}", "choose another path") from None
     with os.fdopen(descriptor, "wb") as file_of_key:
         file_of_key.write(secret)
-    write_file(public, key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo))
+    written = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    write_file(public, written, 0o644)  # also where the umask lets a group write
     return private, public
 
 
@@ -71,7 +74,10 @@ def signer(bundle: Bundle) -> str | None:
 
 
 def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
-    """Raise BundleError if the bundle has no valid signature of its manifest by that key."""
+    """Raise BundleError if the bundle has no valid signature of its manifest by that key.
+
+    Raises EdgeLstmError if the file of the key is missing, or if other users may write it.
+    """
     trusted = _public_key(public_key)
     if bundle.signature is None:
         raise BundleError(
@@ -118,7 +124,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(_read_key(path), None)
+        key = load_pem_private_key(_read_key(path, require_private), None)
     except (ValueError, TypeError):
         raise _not_a_key(path, "private") from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -132,7 +138,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(_read_key(path))
+        key = load_pem_public_key(_read_key(path, require_unaltered_by_others))
     except (ValueError, TypeError):
         raise _not_a_key(path, "public") from None
     if not isinstance(key, Ed25519PublicKey):
@@ -140,8 +146,9 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def _read_key(path: Path) -> bytes:
+def _read_key(path: Path, check: Callable[[Path], None]) -> bytes:
     try:
+        check(path)
         return path.read_bytes()
     except OSError as error:
         raise EdgeLstmError(

@@ -29,6 +29,7 @@ from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import BoardConfig, detected, read_board
 from edge_lstm.hardware.machine import Machine
+from edge_lstm.mqtt.credentials import beside_config, read_secret
 from edge_lstm.service.config import ServiceConfig
 
 Log = Callable[[str], None]
@@ -79,6 +80,8 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
     for file in config.files():
         if file.role != "bundle" and not PurePosixPath(file.path).is_absolute():  # an absolute one is the board's own
             sources[file.path] = (file.key, service.parent / file.path)
+            if file.role == "secret":
+                read_secret(beside_config(service.parent, file.path, file.name))
     files = {CONFIG: service.read_bytes()}
     for place, (name, source) in sources.items():
         pure = PurePosixPath(place)

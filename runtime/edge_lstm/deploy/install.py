@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import site
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,10 +27,11 @@ from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.permissions import is_within
 from edge_lstm.hardware.boards import read_board
 from edge_lstm.hardware.machine import prepared_machine, run_on
-from edge_lstm.mqtt.credentials import read_password
-from edge_lstm.service.config import ServiceConfig
+from edge_lstm.mqtt.credentials import beside_config, read_password
+from edge_lstm.service.config import ConfigFile, ServiceConfig
 from edge_lstm.service.systemd import is_running
 
 _HOME = Path("/etc/edge-lstm")  # per service a link to the folder of its files; the link changes in one step
@@ -206,6 +208,7 @@ def _files(
     credentials = {}
     for file in config.files():
         secret = file.role == "secret"
+        _refuse_stolen(config_path, file)
         files |= _copied_file(config_path, file.key, file.path, _SECRET if secret else _PUBLIC)
         if secret:
             credentials[file.name] = _HOME / name / file.path  # for an absolute path, that path
@@ -227,6 +230,21 @@ def _files(
                 "write it there, readable only by root: install -m 600 FILE, or set password_file",
             )
     return files, credentials
+
+
+def _refuse_stolen(config_path: Path, file: ConfigFile) -> None:
+    """Refuse a config that would copy a file which its author may not read: root reads every file.
+
+    Raises EdgeLstmError for a secret outside of the config's folder, and for a link to a closed file.
+    """
+    path = config_path.parent / file.path
+    if file.role == "secret":
+        beside_config(config_path.parent, file.path, file.name)
+    elif path.exists() and not is_within(path, config_path.parent) and not path.stat().st_mode & stat.S_IROTH:
+        raise EdgeLstmError(
+            f"{config_path}: {file.key}: expected a file that everybody may read, found {path}, which is closed",
+            "copy it beside the config",
+        )
 
 
 def _copied_file(config_path: Path, key: str, path: str, mode: int) -> dict[str, InstalledFile]:

@@ -87,3 +87,16 @@ def test_a_service_with_a_trusted_key_refuses_an_unsigned_bundle(bundle_path: Pa
     with pytest.raises(EdgeLstmError, match=r"expected a signature by .*mine\.pub, found none"):
         Service(read_service_config(config), tmp_path)
     assert not (tmp_path / "state.db").exists()
+
+
+def test_an_open_private_key_and_a_writable_public_key_are_refused(bundle_path: Path, tmp_path: Path) -> None:
+    private, public = new_keys(tmp_path / "mine")
+    bundle = Bundle.open(bundle_path)
+    signed = Bundle.from_bytes(bundle.signed(signature(bundle, private)), "signed")
+    require_trusted_signature(signed, public)
+    private.chmod(0o644)
+    with pytest.raises(EdgeLstmError, match=r"mine\.key to be closed to other users, found permissions 644"):
+        signature(bundle, private)
+    public.chmod(0o666)
+    with pytest.raises(EdgeLstmError, match=r"mine\.pub to be writable by its owner only, found permissions 666"):
+        require_trusted_signature(signed, public)
