@@ -83,9 +83,12 @@ def test_a_password_in_the_config_is_refused_and_not_printed(tmp_path: Path) -> 
         'url = "mqtt://b"\npassword = "s3cret"',
         'url = "mqtt://b"\npassword = 5309',
         'url = "mqtt://u:s3cret@b"',
+        'url = ["mqtt://u:s3cret@b"]',
+        'url = "mqtt://b"\nclient_id = "mqtt://a:s3cret@b"',
+        'url = "mqtt://b"\nkeepalive_s = "mqtts://a:s3cret@b"',
     ):
         fault = fault_of(tmp_path, mqtt)
-        assert "password_file" in fault or "a user and password" in fault
+        assert "password_file" in fault or "a user and password" in fault or "mqtt" in fault
         assert "s3cret" not in fault
         assert "5309" not in fault
     misspelt = fault_of(tmp_path, 'url = "mqtt://b"\npasswort = "s3cret"')
