@@ -17,14 +17,14 @@ from typing import Any, Literal, Union
 
 from edge_lstm.bundle.contract import Sampling
 from edge_lstm.hardware.boards import BoardConfig, Budget, Image, ServiceDefaults
-from edge_lstm.messages.mapping import InputMapping, OutputMapping, ValueMapping
-from edge_lstm.service.config import MqttConfig, ServiceConfig
+from edge_lstm.messages.mapping import InputMapping, Join, OutputMapping, ValueMapping
+from edge_lstm.service.config import ClockConfig, MqttConfig, ServiceConfig
 from edge_lstm_train.recipe import sections
 from edge_lstm_train.recipe.recipe import Recipe
 from tests.paths import ROOT
 
 RUNTIME: tuple[type, ...] = (
-    *(ServiceConfig, MqttConfig, InputMapping, ValueMapping, OutputMapping),
+    *(ServiceConfig, MqttConfig, ClockConfig, InputMapping, Join, ValueMapping, OutputMapping),
     *(BoardConfig, Image, ServiceDefaults, Budget),
 )
 RECIPE: tuple[type, ...] = (

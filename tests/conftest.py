@@ -17,7 +17,16 @@ import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.selftest import replay_tape
-from edge_lstm.bundle.archive import GOLDEN, Architecture, Bundle, Manifest, TensorPair, Variant, write_bundle
+from edge_lstm.bundle.archive import (
+    GOLDEN,
+    Architecture,
+    Bundle,
+    Manifest,
+    TensorPair,
+    Variant,
+    format_version,
+    write_bundle,
+)
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import Expected, GoldenVectors
 from edge_lstm.bundle.golden import to_npz as golden_npz
@@ -72,7 +81,7 @@ def make_bundle() -> Callable[..., Bundle]:
         pairs = [TensorPair(name, name, f"next_{name}") for name in network.state_names]
         variant = Variant("numpy", "float32", "weights.float32.npz", "features", "prediction", pairs, 1e-5, 1e-4)
         architecture = Architecture(network.cell, len(network.layers), network.hidden, network.parameters)
-        manifest = Manifest(1, contract, architecture, [variant], {})
+        manifest = Manifest(format_version(contract), contract, architecture, [variant], {})
         content = {variant.file: to_npz(network), GOLDEN: golden_npz(golden)}
         return write_bundle(path, manifest, content)
 

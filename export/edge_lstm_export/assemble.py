@@ -16,12 +16,12 @@ from edge_lstm.backends.selftest import Verdict, verify
 from edge_lstm.bundle.archive import (
     CARD,
     CERTIFICATE,
-    FORMAT_VERSION,
     GOLDEN,
     Architecture,
     Bundle,
     Manifest,
     Variant,
+    format_version,
     pack,
 )
 from edge_lstm.bundle.certificate import Certificate
@@ -189,7 +189,7 @@ def pack_bundle(
         original.parameters + sum(len(state.start) for state in contract.states),  # with the learned start
         original.multiply_accumulates,
     )
-    manifest = Manifest(FORMAT_VERSION, contract, architecture, variants, {}, _provenance(checkpoint))
+    manifest = Manifest(format_version(contract), contract, architecture, variants, {}, _provenance(checkpoint))
     content[CARD] = model_card(manifest, content).encode()
     return pack(manifest, content)
 

@@ -29,8 +29,8 @@ from edge_lstm.messages.decoder import STREAM
 from edge_lstm.messages.encoder import decode_prediction
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
+from edge_lstm.recordings.live.simulator import simulate
 from edge_lstm.recordings.recording import Recording, recording_csv
-from edge_lstm.recordings.simulator import simulate
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.evaluation.regression import Score, score, table_text, verdict

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from edge_lstm.backends.protocol import ExecutionOptions
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.foundation.errors import BackendError, BundleError, ConfigError, EdgeLstmError, ReadingError
+    from edge_lstm.messages.deduplicator import Deduplicator
     from edge_lstm.streaming.predictor import Predictor
     from edge_lstm.streaming.reading import Prediction, Reading
     from edge_lstm.streaming.stream_state import StreamState
@@ -21,6 +22,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "ConfigError",
+    "Deduplicator",
     "EdgeLstmError",
     "ExecutionOptions",
     "Prediction",
@@ -36,6 +38,7 @@ _MODULES = {
     "Bundle": "edge_lstm.bundle.archive",
     "BundleError": "edge_lstm.foundation.errors",
     "ConfigError": "edge_lstm.foundation.errors",
+    "Deduplicator": "edge_lstm.messages.deduplicator",
     "EdgeLstmError": "edge_lstm.foundation.errors",
     "ExecutionOptions": "edge_lstm.backends.protocol",
     "Prediction": "edge_lstm.streaming.reading",

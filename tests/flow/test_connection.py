@@ -12,13 +12,13 @@ import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.batching_client import REFUSAL, BatchingClient
+from edge_lstm.mqtt.client.batching_client import REFUSAL, BatchingClient
+from edge_lstm.mqtt.client.received import Message
+from edge_lstm.mqtt.client.stock_client import StockClient
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.mqtt.options import ConnectionOptions
-from edge_lstm.mqtt.received import Message
 from edge_lstm.mqtt.send_window import PublishProperties
-from edge_lstm.mqtt.stock_client import StockClient
 from tests.flow.proxy import Proxy
 from tests.flow.scripted_broker import (
     CONNACK_311,
@@ -560,7 +560,7 @@ def test_auto_chooses_the_batching_client_with_the_installed_paho() -> None:
 def test_an_unknown_paho_falls_back_to_the_stock_client_and_logs_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge_lstm.mqtt.client_choice.REFUSAL", "Client._packet_handle(self)")
+    monkeypatch.setattr("edge_lstm.mqtt.client.client_choice.REFUSAL", "Client._packet_handle(self)")
     assert type(MqttConnection(Address("127.0.0.1", 1))._client) is StockClient
     assert type(MqttConnection(Address("127.0.0.1", 1))._client) is StockClient
     assert [r.levelno for r in caplog.records if "stock paho is used" in r.message] == [logging.WARNING]

@@ -27,6 +27,7 @@ from edge_lstm.mqtt.connection import MqttConnection
 from tests.conftest import free_port
 from tests.deadline import wait_until
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH, POINTS
+from tests.flow.received import without_repeats
 from tests.networks import contract_of, random_network
 
 Make = Callable[..., Any]
@@ -50,10 +51,11 @@ class Rig:
         kills: Mapping[str, int],
         extra: str = "",
         address: Address | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`kills`: how many of each kind, from `ANY_TIME`, `CONNECTED` and the points of killed_service.py.
 
-        `address`: another listener of the same broker, for the service.
+        `address`: another listener of the same broker, for the service. `environment`: more variables of its processes.
         """
         self.rng = random.Random(7)
         self.mosquitto = mosquitto
@@ -63,7 +65,9 @@ class Rig:
         self.rng.shuffle(self._plan)
         self._kinds = iter(self._plan)
         server = address or mosquitto.address
-        self._start = lambda killed_at: start_service(bundle, server, extra, killed_at=killed_at)
+        self._start = lambda killed_at: start_service(
+            bundle, server, extra, environment=environment, killed_at=killed_at
+        )
         self.subscriber = subscribe(mosquitto.address, "predictions/+")
         self.start()
         self.service.wait_connected()
@@ -77,14 +81,24 @@ class Rig:
         self.service = self._start((self.kind, self.rng.randint(1, _LAST_BATCH)) if by_itself else None)
         self._messages_more = self.rng.randrange(1, 100)
 
-    def publish(self, messages: Sequence[tuple[str, str]], restarts: int) -> None:
-        """Publish all messages in order, with the planned kills and `restarts` clean restarts of the broker."""
+    def publish(
+        self,
+        messages: Sequence[tuple[str, str]],
+        restarts: int,
+        before: Mapping[int, Callable[[], object]] | None = None,
+    ) -> None:
+        """Publish all messages in order, with the planned kills and `restarts` clean restarts of the broker.
+
+        `before`: by the index of a message, what else happens before it is published.
+        """
         share = len(messages) // (len(self._plan) + 1)
         due = [share * (number + 1) + self.rng.randrange(share // 2) for number in range(len(self._plan))]
         restarted = set(self.rng.sample(range(1, len(messages)), restarts))
         for index, (topic, payload) in enumerate(messages):
             while len(self.publisher.unconfirmed) >= 200:
                 self.publisher.poll(0.05)
+            if before is not None and index in before:
+                before[index]()
             self.publisher.publish(topic, payload)
             if index % 20 == 0:
                 self.publisher.poll(0.0)
@@ -174,24 +188,13 @@ def readings_of(count: int, streams: int) -> list[Reading]:
 
 
 def last_revisions(predictions: Sequence[Prediction]) -> dict[tuple[str, float], tuple[Any, ...]]:
-    """By stream and time, the highest revision; two predictions of one revision must be equal."""
-    known: dict[tuple[str, float], Prediction] = {}
-    for one in predictions:
-        former = known.get((one.stream, one.time))
-        if former is not None and former.revision == one.revision:
-            assert former == one, "the same step was predicted twice, differently"
-        if former is None or one.revision > former.revision:
-            known[one.stream, one.time] = one
-    return {place: (one.step, one.warm_steps, one.values) for place, one in known.items()}
+    """By stream and time, what a subscriber has in the end; what was sent again must be equal."""
+    return {(one.stream, one.time): (one.step, one.warm_steps, one.values) for one in without_repeats(predictions)}
 
 
 def by_step(predictions: Sequence[Prediction]) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """By stream and step, the values; a step that was predicted twice must have the same ones."""
-    known: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for one in predictions:
-        former = known.setdefault((one.stream, one.step), one.values)
-        assert former == one.values, "the same step was predicted twice, differently"
-    return known
+    """By stream and step, the values; what was sent again must be equal."""
+    return {(one.stream, one.step): one.values for one in without_repeats(predictions)}
 
 
 @pytest.mark.timeout(600)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.recordings.columns import ValueColumn
-from edge_lstm.recordings.recorder import RecordingFile
+from edge_lstm.recordings.live.recording_file import RecordingFile
 from edge_lstm.recordings.recording import Columns, Recording, read_recording
 from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
@@ -31,7 +31,8 @@ class RecordProcess:
     def __init__(self, folder: Path, *options: object) -> None:
         self.output = folder / "out.csv"
         self.log = folder / "record.log"
-        command = [sys.executable, "-m", "edge_lstm", "record", "-o", str(self.output), *map(str, options)]
+        command = [sys.executable, "-m", "edge_lstm", "record", "-o", str(self.output), "--settle", "0.3"]
+        command += map(str, options)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         wait_until(lambda: b"recording from" in self.log.read_bytes() or self.process.poll() is not None, "it records")
@@ -222,7 +223,7 @@ def test_on_a_full_disk_the_file_ends_with_a_complete_row(tmp_path: Path) -> Non
         "from pathlib import Path\n"
         "from edge_lstm.foundation.errors import EdgeLstmError\n"
         "from edge_lstm.streaming.reading import Reading\n"
-        "from edge_lstm.recordings.recorder import RecordingFile\n"
+        "from edge_lstm.recordings.live.recording_file import RecordingFile\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))\n"
         "sheet = RecordingFile(Path(sys.argv[1]), ['x'])\n"
         "sheet.append([Reading('a', 1.0, {'x': 2.0})])\n"
@@ -250,3 +251,87 @@ def test_a_delayed_recorder_writes_all_queued_messages_at_its_end(mosquitto: Any
     process.process.send_signal(signal.SIGCONT)
     assert process.process.communicate(timeout=60)[0].startswith("3001 readings of 2 streams")
     np.testing.assert_array_equal(recording(process.output).values[1:, 1], np.arange(3000))
+
+
+def test_columns_are_the_union_of_what_comes_first(mosquitto: Any, record: Any, subscribe: Any) -> None:
+    client = subscribe(mosquitto.address, "nothing")
+    client.publish("zigbee2mqtt/door", '{"contact": true, "battery": 97}', retain=True)  # an old value has keys too
+    process = record("--from", mosquitto.address, "--preset", "zigbee2mqtt", "--settle", "3")
+    for step in range(3):
+        client.publish("zigbee2mqtt/attic", json.dumps({"temperature": 20 + step, "humidity": 50, "note": "ok"}))
+        client.publish("zigbee2mqtt/meter", json.dumps({"energy": {"total": 1000.5 + step}, "state": "ON"}))
+    process.wait_rows(6)
+    client.publish("zigbee2mqtt/cellar", '{"temperature": 12, "pressure": 1013}')
+    client.publish("zigbee2mqtt/stairs", '{"pressure": 1013}')
+    process.wait_rows(7)
+    said = process.end()
+    header = process.output.read_text().splitlines()[0]
+    assert header == "time,stream,contact,battery,temperature,humidity,energy.total,state"
+    cells = [row.split(",")[1:] for row in process.rows()]
+    assert cells[0] == ["attic", "", "", "20.0", "50.0", "", ""]
+    assert cells[1] == ["meter", "", "", "", "", "1000.5", "1.0"]
+    assert cells[6] == ["cellar", "", "", "12.0", "", "", ""]
+    assert "not recorded: pressure of 2 devices\n" in said
+    log = process.log.read_text()
+    assert log.count("key not recorded, it came after the columns were chosen key=pressure device=cellar") == 1
+
+
+def test_a_column_never_mixes_two_kinds_of_devices(mosquitto: Any, record: Any, subscribe: Any) -> None:
+    options = ("--from", mosquitto.address, "--preset", "zigbee2mqtt", "--settle", "2", "--client-id", "notary")
+    process = record(*options)
+    client = subscribe(mosquitto.address, "nothing")
+
+    def send(names: str) -> None:
+        for name in names:
+            client.publish(f"zigbee2mqtt/plug-{name}", '{"voltage": 228, "power": 40}')
+            client.publish(f"zigbee2mqtt/sensor-{name}", '{"voltage": 2900, "temperature": 21}')
+
+    client.publish("zigbee2mqtt/plug-a", '{"voltage": 231, "power": 2000}')
+    send("a")
+    process.wait_rows(3)
+    send("b")
+    process.wait_rows(5)
+    process.end()
+    process = record(*options)  # goes on with the columns of the file
+    send("c")
+    client.publish("zigbee2mqtt/meter", '{"voltage": 0.004, "power": 3}')
+    process.wait_rows(8)
+    said = process.end()
+    columns = process.output.read_text().splitlines()[0].split(",")[1:]
+    assert columns == ["stream", "voltage", "voltage_2", "power", "temperature"]
+    found = {row.split(",")[1]: row.split(",")[2:] for row in process.rows()}
+    for name in "abc":
+        assert found[f"plug-{name}"] == ["228.0", "", "40.0", ""]
+        assert found[f"sensor-{name}"] == ["", "2900.0", "", "21.0"]
+    assert found["meter"] == ["", "", "3.0", ""]
+    assert "not recorded: voltage of 1 device\n" in said
+
+
+def test_a_row_of_joined_values_has_the_keys_of_its_device(mosquitto: Any, record: Any, subscribe: Any) -> None:
+    process = record("--from", mosquitto.address, "--preset", "esphome", "--settle", "1")
+    client = subscribe(mosquitto.address, "nothing")
+    for step in range(3):
+        client.publish("hall/sensor/t/state", f"{20 + step}")
+        client.publish("hall/sensor/h/state", "55")
+        client.publish("attic/sensor/t/state", f"{10 + step}")
+        client.publish("attic/sensor/t/state", f"{11 + step}")
+    process.wait_rows(9)
+    process.end()
+    rows = [row.split(",")[1:] for row in process.rows()]
+    assert [row for row in rows if row[0] == "hall"] == [["hall", f"{20.0 + step}", "55.0"] for step in range(3)]
+    assert [row[1] for row in rows if row[0] == "attic"] == ["10.0", "11.0", "11.0", "12.0", "12.0", "13.0"]
+
+
+def test_record_takes_a_config_before_there_is_a_bundle(
+    mosquitto: Any, record: Any, subscribe: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "service.toml"
+    config.write_text(
+        f'bundle = "none-yet.elstm"\n[mqtt]\nurl = "{mosquitto.address}"\n'
+        '[input]\ntopic = "plant/{stream}/readings"\ntime_from = "arrival"\n[input.values]\nmillibar = "level"\n'
+    )
+    process = record("--config", config)
+    publish(subscribe(mosquitto.address, "nothing"), 2)
+    process.wait_rows(2)
+    process.end()
+    assert process.output.read_text().splitlines()[0] == "time,stream,millibar,flow"

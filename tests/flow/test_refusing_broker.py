@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_lstm.foundation.times import format_time
+from edge_lstm.foundation.times.text import format_time
 from tests.deadline import wait_until
 
 Make = Callable[..., Any]

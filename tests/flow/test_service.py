@@ -18,13 +18,15 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_lstm import Bundle, Predictor, Reading
+from edge_lstm import Bundle, Deduplicator, Predictor, Reading
 from edge_lstm.bundle.contract import Decision
 from edge_lstm.messages.decoder import encode_reading
-from edge_lstm.messages.encoder import encode_prediction
+from edge_lstm.messages.encoder import decode_prediction, encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from tests.deadline import wait_until
+from tests.flow.received import without_repeats
 from tests.networks import contract_of, random_network
+from tests.paths import PUMP
 
 Make = Callable[..., Any]
 
@@ -48,12 +50,14 @@ def undisturbed(bundle: Path, readings: list[Reading]) -> dict[str, list[str]]:
 
 
 def by_stream_without_repeats(messages: list[Any]) -> dict[str, list[str]]:
-    published: dict[str, dict[int, str]] = {}
-    for message in messages:
-        facts = json.loads(message.payload)
-        former = published.setdefault(facts["stream"], {}).setdefault(facts["step"], message.payload.decode())
-        assert former == message.payload.decode(), "the same step was predicted twice, differently"
-    return {stream: list(steps.values()) for stream, steps in published.items()}
+    """The payloads that a subscriber uses, by stream."""
+    payloads = {one: decode_prediction(one) for one in (message.payload.decode() for message in messages)}
+    used = set(map(id, without_repeats(list(payloads.values()))))
+    published: dict[str, list[str]] = {}
+    for payload, prediction in payloads.items():
+        if id(prediction) in used:
+            published.setdefault(prediction.stream, []).append(payload)
+    return published
 
 
 def test_every_reading_gets_the_prediction_that_replay_gives(
@@ -223,6 +227,25 @@ def test_a_preset_reads_its_device_and_ignores_other_messages(
     assert "refused=1" in service.log.read_text()
 
 
+def test_named_values_with_units_become_one_step_and_an_uptime_none(
+    mosquitto: Any, start_service: Make, subscribe: Make, tmp_path: Path
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    bundle = Path(shutil.copy(PUMP, tmp_path))
+    mapping = '[input]\npreset = "kepware"\n[input.values]\npressure = "PT"\nflow = "FT"'
+    service = start_service(bundle, mosquitto.address, mapping)
+    service.wait_connected()
+    for milliseconds in (90_000, 1_719_835_200_000, 1_719_835_260_000):
+        tags = [{"id": f"L1.P1.{tag}", "v": value} for tag, value in (("PT", "4.1 bar"), ("FT", "12 m\u00b3/h"))]
+        payload = json.dumps({"values": [{**tag, "q": True, "t": milliseconds} for tag in tags]})
+        subscriber.publish("iotgateway", payload + "\0")
+    wait_until(lambda: len(subscriber.messages) >= 2, "two predictions arrive")
+    assert service.stop() == 0
+    predicted = [(facts["stream"], facts["time"], facts["warm_steps"]) for facts in subscriber.payloads()]
+    assert predicted == [("L1.P1", "2024-07-01T12:00:00Z", 1), ("L1.P1", "2024-07-01T12:01:00Z", 2)]
+    assert 'set time_from = "arrival" and sequence = "t"' in service.log.read_text()
+
+
 def test_each_reading_of_one_message_without_times_is_a_step(
     bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
@@ -322,14 +345,13 @@ def test_shuffled_repeated_readings_and_kills_end_as_ordered_ones(
             service = start_service(bundle_path, mosquitto.address)
 
     def latest() -> dict[str, list[str]]:
-        known: dict[tuple[str, str], tuple[int, str]] = {}
-        for facts in subscriber.payloads():
-            revision = facts.pop("revision")
-            place = facts["stream"], facts["time"]
-            known[place] = max(known.get(place, (-1, "")), (revision, json.dumps(facts, separators=(",", ":"))))
+        deduplicator = Deduplicator()
+        used = [facts for facts in subscriber.payloads() if deduplicator.is_new(facts)]
+        known = {(facts["stream"], facts["time"]): facts for facts in used}  # the last one is the highest revision
         published: dict[str, list[str]] = {}
-        for (stream, _), (_, payload) in sorted(known.items()):
-            published.setdefault(stream, []).append(payload)
+        for (stream, _), facts in sorted(known.items()):
+            del facts["revision"]
+            published.setdefault(stream, []).append(json.dumps(facts, separators=(",", ":")))
         return published
 
     expected = {

@@ -16,7 +16,7 @@ import pytest
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.batching_client import BatchingClient
+from edge_lstm.mqtt.client.batching_client import BatchingClient
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import ConnectionOptions
 from tests.conftest import HOST, free_port

@@ -22,7 +22,7 @@ from tests.paths import ROOT
 FOLDER = ROOT / "build/fuzz"
 
 with atheris.instrument_imports(include=["edge_lstm"]):
-    from edge_lstm.foundation.times import format_time
+    from edge_lstm.foundation.times.text import format_time
     from edge_lstm.messages.decoder import PayloadError
     from tests.device_messages import decoders, device_messages
     from tests.fuzz.memory import rss_mib
@@ -89,10 +89,11 @@ class Tally:
 def dictionary() -> str:
     """A dictionary for libFuzzer: punctuation, and every quoted key and number of the fixtures."""
     found = {"{", "}", "[", "]", ",", "null", "true", "NaN", "-Infinity", "1e400", "85.0", "unavailable", "1709251200"}
+    found |= {" ", "=", "\\", "\n", "#", "\0", " bar", "1'234", "2024-10-27T02:30:00", '"bn"', '"bt"', "1000000000i"}
     for message in MESSAGES:
         found.update(re.findall(r'"[^"\\\\]+":?|-?[\d.]+', message.payload.decode("ascii", "ignore")))
-    quoted = (word.replace('"', r"\"") for word in sorted(found))
-    return "".join(f'"{word}"\n' for word in quoted)
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word.encode()) for word in sorted(found))
+    return "".join(f'"{word}"\n' for word in escaped)
 
 
 def main() -> None:

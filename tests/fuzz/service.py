@@ -26,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 from edge_lstm.mqtt.address import Address
-from edge_lstm.mqtt.received import Message
+from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.service import Service
 from tests.device_messages import device_messages

@@ -77,7 +77,10 @@ def test_only_the_signed_bundle_is_trusted_by_the_key() -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_service_config_gives_the_recorded_values(name: str) -> None:
-    assert_holds(plain(read_toml(WRITTEN / name, ServiceConfig)), CONFIGS[name], name)
+    expected = CONFIGS[name]
+    if expected["max_ahead_s"] == 86_400.0:  # the default of 0.1.0, which no file has: a day ahead silenced streams
+        expected = {**expected, "max_ahead_s": 300.0}
+    assert_holds(plain(read_toml(WRITTEN / name, ServiceConfig)), expected, name)
 
 
 @pytest.mark.parametrize("name", STATES)

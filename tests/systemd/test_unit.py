@@ -152,12 +152,17 @@ def test_the_service_stops_in_time_and_publishes_offline(
 
 
 PROBE = """
-import json, os, pathlib
+import ctypes, json, os, pathlib, time
 me = os.getuid()
 writable = [folder for folder, _, _ in os.walk("/") if os.access(folder, os.W_OK) and not folder.startswith("/proc")]
 def readable(path):
     try:
         return pathlib.Path(path).read_text()
+    except OSError as error:
+        return type(error).__name__
+def set_clock():
+    try:
+        time.clock_settime(time.CLOCK_REALTIME, time.time())
     except OSError as error:
         return type(error).__name__
 facts = {
@@ -169,6 +174,7 @@ facts = {
     "config": readable("/etc/edge-lstm/edge-lstm-tank/service.toml"),
     "homes": os.listdir("/home") + os.listdir("/root"),
     "others": [name for name in os.listdir("/proc") if name.isdigit() and os.stat("/proc/" + name).st_uid != me],
+    "clock": [ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024)) >= 0, set_clock()],
     "cores": sorted(os.sched_getaffinity(0)),
 }
 pathlib.Path(os.environ["STATE_DIRECTORY"], "facts.json").write_text(json.dumps(facts))
@@ -196,6 +202,7 @@ def test_only_the_state_is_writable_and_secrets_are_credentials(system: System, 
     assert facts["config"] == config.read_text()
     assert facts["homes"] == [] or all(one.startswith(".pyenv") for one in facts["homes"])
     assert facts["others"] == []
+    assert facts["clock"] == [True, "PermissionError"]  # it may ask about the clock, and not set it
     assert facts["cores"] == [0]
 
 

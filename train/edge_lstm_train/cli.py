@@ -54,7 +54,7 @@ def train(
 
     from edge_lstm_train import train as train_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)  # the report counts the gaps
+    logging.getLogger("edge_lstm.streaming.sampling.sampler").setLevel(logging.WARNING)  # the report counts the gaps
     result = train_recipe(recipe, output, data=data, seed=seed, device=device, resume=resume)
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.run import REPORT
@@ -119,7 +119,7 @@ def tune(
     from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling").setLevel(logging.WARNING)
+    logging.getLogger("edge_lstm.streaming.sampling.sampler").setLevel(logging.WARNING)
     chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
     make_run_folder(run_dir)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
+from edge_lstm.cli.options import asked_layout, asked_times, layout_options, times_options
 from edge_lstm.foundation.errors import EdgeLstmError
 
 _SERVICE = "service.toml"
@@ -25,6 +28,15 @@ _SERVICE = "service.toml"
 )
 @click.option(
     "--stream-column", metavar="COLUMN", help="Column that names the stream (default: detected from the data)."
+)
+@times_options
+@layout_options
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(1e-6),
+    metavar="SECONDS",
+    help="Time between two rows, for a recording without times (default: 60).",
 )
 @click.option("--header", metavar="NAME,...", help="Names of the columns, for a file without a header row.")
 @click.option(
@@ -50,6 +62,8 @@ def init(
     decimal: str | None,
     name: str | None,
     output: Path,
+    interval_s: float | None,
+    **how: Any,
 ) -> None:
     """Write a commented recipe and service config for your own data.
 
@@ -57,10 +71,13 @@ def init(
     names its columns.
     """
     from edge_lstm.foundation.files import write_file
+    from edge_lstm.recordings.tables.table import is_database
     from edge_lstm_train.recipe.outline import feature_names, recipe_outline, relative, service_outline
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.recipe.survey import survey
 
+    layout, missing = asked_layout(how)
+    asked = replace(asked_times(**how), interval_s=interval_s)
     stem = "sensors" if recording is None else recording.name.split(".")[0]
     name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "sensors"
     files = {output / f"{name}.toml", output / _SERVICE}
@@ -71,15 +88,40 @@ def init(
         raise EdgeLstmError(f"expected a folder at {output}, found none", "create it first, or choose another with -o")
     names = [] if header is None else [one.strip() for one in header.split(",")]
     comma = None if decimal is None else decimal == "comma"
-    found = None if recording is None else survey(recording, stream_column, names, comma)
+    wanted = [target] if target else []
+    found = (
+        None if recording is None else survey(recording, stream_column, names, comma, asked, layout, missing, wanted)
+    )
     path = None if recording is None else relative(recording, output)
     recipe = recipe_outline(task, name, path, found, target)  # type: ignore[arg-type]
     write_file(output / f"{name}.toml", recipe)
     write_file(output / _SERVICE, service_outline(name, found, feature_names(task, found, target)))  # type: ignore[arg-type]
     read_recipe(output / f"{name}.toml")  # the written recipe has to be valid
+    if recording is not None and recording.is_file() and is_database(recording):
+        _list_entities(recording)
     if found is not None:
+        for note in found.notes:
+            click.echo(f"note: {note}", err=True)
         streams = f"{found.streams} stream{'' if found.streams == 1 else 's'}"
-        time = f"times in {' and '.join(found.times.columns)}" if found.times else "no column of times"
+        time = (
+            f"times in {' and '.join(found.times.columns)}"
+            if found.times and found.times.columns
+            else "no column of times"
+        )
         click.echo(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers", err=True)
+        for sentence in found.kinds.sentences():
+            click.echo(sentence, err=True)
     click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
     click.echo(f"next: check the lines marked <-, then run edge-lstm train {output / f'{name}.toml'}", err=True)
+
+
+def _list_entities(database: Path) -> None:
+    """Print the entities of Home Assistant's recorder, with units and numbers of rows."""
+    from edge_lstm.foundation.times.text import format_time
+    from edge_lstm.recordings.tables.home_assistant import entities
+
+    listed = [one for one in entities(database) if one.is_numeric]
+    width = max([len(one.name) for one in listed], default=0)
+    for one in listed:
+        rows = f"{one.statistics} hourly statistics, {one.states} states"
+        click.echo(f"{one.name:<{width}}  {one.unit:<6} {rows}, since {format_time(float(int(one.first)))}")

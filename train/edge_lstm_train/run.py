@@ -19,7 +19,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
-from edge_lstm.recordings.tables import recording_files
+from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.outliers import outliers
@@ -73,6 +73,8 @@ def train(
     Raises EdgeLstmError if the recording is faulty, or if the loss is not finite (after writing the best weights).
     """
     dataset = read_dataset(recipe)
+    for note in dataset.recording.notes:
+        click.echo(f"warning: {note}", err=True)
     for found in outliers(recipe, dataset.recording):
         click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
     if counts := _counts_text(dataset):
@@ -270,10 +272,12 @@ def _settings(run: Run) -> Facts:
     model, section = recipe.model, recipe.fit
     method = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
     choices = [] if run.baselines is None else run.baselines.ridge
+    targets = dataset.contract.targets
+    quantiles = {name for target in targets for name in dataset.contract.output_names_of(target)[1:]}
     ridge = "; ".join(
         f"{output_label(target, horizon)}: {choice}"
-        for (target, horizon), choice in zip(dataset.contract.outputs, choices, strict=bool(choices))
-        if target in dataset.contract.targets
+        for (target, horizon), choice in zip(dataset.contract.network_outputs, choices, strict=bool(choices))
+        if target not in quantiles
     )
     return Facts(
         {

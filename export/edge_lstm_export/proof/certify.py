@@ -15,9 +15,11 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import Certificate, VariantFigures
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, Network, dense
+from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decide_all
 from edge_lstm.foundation.arrays import Doubles, Floats
 from edge_lstm.foundation.progress import progress
+from edge_lstm.streaming.features import values_in
 from edge_lstm_export.proof.golden_vectors import golden_inputs, one_thread
 from edge_lstm_export.proof.stress import SEGMENTS, stress_inputs
 from edge_lstm_train.model.checkpoint import Checkpoint
@@ -115,20 +117,20 @@ def _stream_torch(checkpoint: Checkpoint, stressed: Floats) -> Floats:
 
 def _stream_backend(backend: Backend, contract: Contract, stressed: Floats) -> Floats:
     states = initial_states(contract, stressed.shape[1])
-    predictions = np.empty((len(stressed), stressed.shape[1], len(contract.outputs)), np.float32)
+    predictions = np.empty((len(stressed), stressed.shape[1], len(contract.network_outputs)), np.float32)
     for step, features in enumerate(stressed):
         predictions[step], states = backend.step(features, states)
     return predictions
 
 
 def _truth(checkpoint: Checkpoint) -> Floats:
-    """(steps, outputs): the true outputs of the input sequence, NaN where unknown."""
+    """(steps, network outputs): the true outputs of the input sequence, NaN where unknown."""
     if checkpoint.truth is not None:
         return checkpoint.truth
     contract, inputs = checkpoint.contract, checkpoint.input_sequence
-    names = [feature.name for feature in contract.features]
-    truth = np.full((len(inputs), len(contract.outputs)), np.nan, np.float32)
-    for output, (target, horizon) in enumerate(contract.outputs):
+    names = contract.inputs
+    truth = np.full((len(inputs), len(contract.network_outputs)), np.nan, np.float32)
+    for output, (target, horizon) in enumerate(contract.network_outputs):
         if target in names and horizon:
             truth[:-horizon, output] = inputs[horizon:, names.index(target)]
     return truth
@@ -143,9 +145,10 @@ def _metric(contract: Contract, truth: Floats, predictions: Floats) -> Doubles:
         wrong = truth[known].argmax(axis=1) != predicted[known].argmax(axis=1)
         return np.array([wrong.mean() if wrong.size else np.nan])
     errors = []
-    for output, (name, _) in enumerate(contract.outputs):
+    quantiles = {name for target in contract.targets for name in contract.output_names_of(target)[1:]}
+    for output, (name, _) in enumerate(contract.network_outputs):
         known = np.isfinite(truth[:, output])
-        if name in contract.targets:  # the RMSE of a quantile has no meaning
+        if name not in quantiles:  # whose RMSE has no meaning
             error = predicted[known, output] - truth[known, output]
             spread = max(float(truth[known, output].std()), 1e-12) if known.any() else 1.0
             errors.append(np.sqrt((error**2).mean()) / spread if error.size else np.nan)
@@ -155,9 +158,9 @@ def _metric(contract: Contract, truth: Floats, predictions: Floats) -> Doubles:
 def _decisions(contract: Contract, inputs: Floats, predictions: Floats) -> list[object]:
     """Label and alarm at each step of the input sequence."""
     steps = min(len(inputs), len(predictions))
-    values = inputs[:steps, : len(contract.features)]
+    values, outputs = values_in(contract, inputs[:steps]), PublishedOutputs(contract)(predictions[:steps])
     restart = np.arange(steps) == 0
-    labels, _, alarms = decide_all(contract, np.zeros(steps, np.int64), restart, values, predictions[:steps])
+    labels, _, alarms = decide_all(contract, np.zeros(steps, np.int64), restart, values, outputs)
     return [*zip(labels, alarms.tolist(), strict=True)]
 
 

@@ -28,6 +28,7 @@ def metadata(contract: Contract) -> dict[str, str]:
         "inputs": _json({name: units.get(name, "") for name in contract.inputs}),
         "targets": _json(contract.target_units),
         "horizons": _json(contract.horizons),
+        **({"outputs": _json(contract.network_outputs)} if contract.circles else {}),  # a sine and a cosine each
     }
 
 

@@ -153,7 +153,7 @@ def _require_contract_shapes(backend: Backend, bundle: Bundle, variant: Variant)
     contract = bundle.contract
     features = np.zeros((2, len(contract.inputs)), np.float32)
     states = [np.zeros((2, *state.shape), np.float32) for state in contract.states]
-    expected = [(2, len(contract.outputs)), *[state.shape for state in states]]
+    expected = [(2, len(contract.network_outputs)), *[state.shape for state in states]]
     try:
         prediction, following = backend.step(features, states)
         found = str([array.shape for array in (prediction, *following)])

@@ -29,11 +29,13 @@ from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.text import is_printable, printable
 
 FORMAT_VERSION = 1
+_NEWER_FORMAT_VERSION = 2  # of a bundle with circles or counters, of which version 1 knows nothing
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CARD = "README.md"
 CERTIFICATE = "certificate.json"
 SIGNATURE = "manifest.sig"
+_NEWER_FEATURE_KEYS = ("period", "counter", "modulus")
 _MAX_BYTES = 64 * 2**20  # far more than any model for a small board has, far less than its memory
 _MAX_BYTES_OF = {
     MANIFEST: 8 * 2**20,
@@ -103,6 +105,8 @@ class Manifest:
     provenance: dict[str, str] = key({}, doc="recipe, recording, versions")
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        if self.format_version < (needed := format_version(self.contract)):
+            yield "format_version", f"expected {needed} for circles and counters, found {self.format_version}"
         states = [state.name for state in self.contract.states]
         if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MAX_STATE_NUMBERS:
             yield "contract.states", f"expected at most {_MAX_STATE_NUMBERS} numbers per stream, found {carried}"
@@ -121,6 +125,15 @@ class Manifest:
             for name, bounds in (("least", variant.least), ("most", variant.most)):
                 if len(bounds) not in (0, len(self.contract.inputs)):
                     yield f"variants[{index}].{name}", f"expected one number per input, found {len(bounds)}"
+
+
+def format_version(contract: Contract) -> int:
+    """The oldest version of the bundle format that has everything in the contract.
+
+    An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number.
+    """
+    newer = any(feature.period is not None or feature.counter for feature in contract.features)
+    return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,10 +182,11 @@ class Bundle:
         except (ValueError, RecursionError) as error:
             raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
         version = facts.get("format_version") if isinstance(facts, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_VERSION, _NEWER_FORMAT_VERSION):
             found = printable(str(version)) if isinstance(version, (int, str)) else "none"
             raise BundleError(
-                f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {found}",
+                f"{source}: expected a bundle of format version {FORMAT_VERSION} or {_NEWER_FORMAT_VERSION}, "
+                f"found {found}",
                 "export it again with this version of edge-lstm, or install the version that made it",
             )
         signature = content.pop(SIGNATURE, None)
@@ -225,6 +239,11 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
     """The bytes of a bundle. Equal arguments give equal bytes."""
     files = {name: sha256(content[name]).hexdigest() for name in sorted(content)}
     facts = dataclasses.asdict(dataclasses.replace(manifest, files=files))
+    if manifest.format_version == FORMAT_VERSION:  # its readers refuse keys that they do not know
+        for feature in facts["contract"]["features"]:
+            for name in _NEWER_FEATURE_KEYS:
+                if not feature[name]:
+                    del feature[name]
     entries = {MANIFEST: (json.dumps(facts, indent=1) + "\n").encode(), **{name: content[name] for name in files}}
     return _zip(entries)
 

@@ -9,84 +9,18 @@ from typing import Literal
 
 import numpy as np
 
+from edge_lstm.bundle.feature import Feature as Feature
+from edge_lstm.bundle.feature import derived_parts
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
+from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.foundation.text import is_printable
 
 ClockInput = Literal["time_of_day", "day_of_week", "day_of_year", "elapsed"]
-Aggregate = Literal["mean", "last", "sum", "least", "most"]
 Task = Literal["forecast", "estimate", "classify", "anomaly"]
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MAX_OUTPUTS = 2**16
 _MAX_AXES = 8
-
-# Derived inputs by name, with their number of spans (in steps); `derived.py` computes them.
-DERIVED: dict[str, int] = {
-    "difference": 0,
-    "mean": 1,
-    "deviation": 1,
-    "from_mean": 1,
-    "from_start": 1,
-    "slope": 2,
-    "covariance": 1,
-}
-PAIRED = ("covariance",)  # these name another feature before their span
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One measured input, with statistics of the training part of the recording, in `unit`."""
-
-    name: str = key(doc="the feature's name in readings")
-    unit: str = key("", doc="physical unit, for display")
-    mean: float = key(
-        0.0,
-        least=-_FLOAT32_MAX,
-        most=_FLOAT32_MAX,
-        doc="mean over the training part; replaces a value before its first measurement",
-    )
-    scale: float = key(1.0, least=1e-30, most=_FLOAT32_MAX, doc="standard deviation over the training part")
-    mask: bool = key(False, doc="whether a second input is 1 where the value is missing")
-    derived: list[str] = key([], doc='inputs computed from it, e.g. "difference", "mean 10", "slope 10 40"')
-    categories: list[str] = key([], doc="the texts of its values, if it has no numbers; a value is an index")
-    mirrored_by: str | None = key(None, doc="a feature; where that is above 0, the sign of this one is inverted")
-    aggregate: Aggregate = key("mean", doc="how the readings of an interval become its value, on a grid")
-    sentinels: list[float] = key([], least=-_FLOAT32_MAX, most=_FLOAT32_MAX, doc="numbers that mean a missing value")
-    least: float | None = key(None, doc="a smaller value is missing")
-    most: float | None = key(None, doc="a larger value is missing")
-
-    def faults(self) -> Iterator[tuple[str, str]]:
-        if self.least is not None and self.most is not None and self.least > self.most:
-            yield "least", f"expected at most `most` ({self.most:g}), found {self.least:g}"
-        for text in self.derived:
-            if (fault := derived_fault(text)) is not None:
-                yield "derived", fault
-        if self.categories and (self.derived or self.mirrored_by):
-            yield "categories", "expected none together with derived or mirrored_by, which are for numbers"
-        if len(set(self.categories)) < len(self.categories):
-            yield "categories", f"expected each once, found {', '.join(self.categories)}"
-
-
-def derived_parts(text: str) -> tuple[str, str, list[str]]:
-    """A derived input's kind, the other feature that it names (empty: none), and its spans."""
-    kind, _, rest = text.strip().partition(" ")
-    if kind not in PAIRED:
-        return kind, "", rest.split()
-    other, _, span = rest.strip().rpartition(" ")
-    return kind, other.strip(), [span]
-
-
-def derived_fault(text: str) -> str | None:
-    """The fault in the text of a derived input, or None."""
-    name, other, spans = derived_parts(text)
-    if name not in DERIVED or len(spans) != DERIVED[name] or (name in PAIRED and not other):
-        named = {known: " FEATURE" if known in PAIRED else "" for known in DERIVED}
-        forms = ", ".join(f'"{known}{named[known]}{" STEPS" * count}"' for known, count in DERIVED.items())
-        return f'expected one of {forms}, found "{text}"'
-    if not all(span.isdecimal() and 2 <= int(span) <= 1_000_000 for span in spans):
-        return f'expected spans of 2 to 1,000,000 steps, found "{text}"'
-    return None
 
 
 @dataclass(frozen=True)
@@ -164,7 +98,7 @@ class StateTensor:
 
     name: str = key(doc="e.g. hidden_state_0")
     shape: list[int] = key(doc="of one stream, without the batch axis")
-    start: list[float] = key([], least=-_FLOAT32_MAX, most=_FLOAT32_MAX, doc="start values, row by row; empty: zeros")
+    start: list[float] = key([], least=-FLOAT32_MAX, most=FLOAT32_MAX, doc="start values, row by row; empty: zeros")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.start and len(self.start) != math.prod(self.shape):
@@ -182,13 +116,15 @@ class StateTensor:
 class Contract:
     """What a predictor needs to know about a model besides its arithmetic.
 
-    The feature vector (float32, raw units) has, in this order: the value of every feature (a category: its index), the
-    masks of the features that have one, the derived inputs of each feature (categories: one-hot), a sine and a cosine
-    for each clock input, and for `elapsed` log(1 + seconds since the last step).
+    The feature vector (float32, raw units) has, in this order: the value of every feature (a category: its index; on a
+    circle: its sine), the masks of the features that have one, the cosine of each feature on a circle, the derived
+    inputs of each feature (categories: one-hot), a sine and a cosine for each clock input, and for `elapsed` log(1 +
+    seconds since the last step).
 
     The prediction vector is target-major: every horizon of the first target, then of the second. Quantiles follow
     their target as targets of their own ("power p10"). The targets of a classifier are its classes, and its prediction
-    vector has their logits.
+    vector has their logits. A target on a circle has two components, its sine and its cosine; the published value is
+    the position that they give.
     """
 
     name: str = key(doc="the model's name")
@@ -219,10 +155,10 @@ class Contract:
         for feature in self.features:
             if feature.mirrored_by is not None and feature.mirrored_by not in names:
                 yield "features", f'expected the name of a feature in mirrored_by, found "{feature.mirrored_by}"'
-        numbers = [feature.name for feature in self.features if not feature.categories]
+        plain = [feature.name for feature in self.features if not feature.categories and feature.period is None]
         for feature in self.features:
             for other in filter(None, (derived_parts(text)[1] for text in feature.derived)):
-                if other not in numbers or other == feature.name:
+                if other not in plain or other == feature.name:
                     yield "features", f'expected derived to name another feature of numbers, found "{other}"'
         if (self.decision is not None) != (self.task == "classify"):
             yield "decision", "expected in a classifier, and only there"
@@ -232,6 +168,8 @@ class Contract:
             yield "horizons", f"expected one, found {self.horizons}"
         if self.quantiles and self.task not in ("forecast", "estimate"):
             yield "quantiles", f"expected none for the task {self.task}"
+        if self.quantiles and (circles := list(self.circles)):
+            yield "quantiles", f"expected none for {', '.join(circles)}: a circle has no smaller and larger values"
         least = 1 if self.task == "forecast" else 0
         if not self.horizons or any(horizon < least for horizon in self.horizons):
             yield "horizons", f"expected steps of at least {least}, found {self.horizons}"
@@ -239,7 +177,7 @@ class Contract:
             yield "states", "expected at least one"
         if len({state.name for state in self.states}) < len(self.states):
             yield "states", "expected different names"
-        if (outputs := len(self.targets) * (1 + len(self.quantiles)) * len(self.horizons)) > _MAX_OUTPUTS:
+        if (outputs := len(self.network_outputs)) > _MAX_OUTPUTS:
             yield "targets", f"expected at most {_MAX_OUTPUTS} numbers per prediction, found {outputs}"
         for where, text in self._texts():
             if not is_printable(text):
@@ -259,7 +197,9 @@ class Contract:
     @property
     def inputs(self) -> list[str]:
         """The names of the components of the feature vector, in order."""
+        values = [_sine(feature.name) if feature.period else feature.name for feature in self.features]
         masks = [f"{feature.name} missing" for feature in self.features if feature.mask]
+        cosines = [_cosine(feature.name) for feature in self.features if feature.period]
         derived = [
             name
             for feature in self.features
@@ -270,7 +210,7 @@ class Contract:
         ]
         waves = [f"{name} {wave}" for name in self.clock if name != "elapsed" for wave in ("sin", "cos")]
         elapsed = ["elapsed"] if "elapsed" in self.clock else []
-        return [feature.name for feature in self.features] + masks + derived + waves + elapsed
+        return values + masks + cosines + derived + waves + elapsed
 
     @property
     def output_names(self) -> list[str]:
@@ -285,6 +225,24 @@ class Contract:
         return [(name, horizon) for name in self.output_names for horizon in self.horizons]
 
     @property
+    def circles(self) -> dict[str, float]:
+        """The targets on a circle, each with its period."""
+        if self.task not in ("forecast", "anomaly"):  # targets of another task are no features
+            return {}
+        periods = {feature.name: feature.period for feature in self.features}
+        return {target: period for target in self.targets if (period := periods.get(target)) is not None}
+
+    @property
+    def network_outputs(self) -> list[tuple[str, int]]:
+        """(name, horizon) of the components of the network's own prediction vector, in order.
+
+        They are `outputs`, with a sine and a cosine in place of each position on a circle.
+        """
+        circles = self.circles
+        names = [(_sine(name), _cosine(name)) if name in circles else (name,) for name in self.output_names]
+        return [(name, horizon) for parts in names for name in parts for horizon in self.horizons]
+
+    @property
     def target_units(self) -> dict[str, str]:
         """The unit of each prediction, by name."""
         units = {**{feature.name: feature.unit for feature in self.features}, **self.units}
@@ -294,6 +252,14 @@ class Contract:
     def output_names_of(self, target: str) -> list[str]:
         """The target and its quantiles."""
         return [target, *(_quantile_name(target, quantile) for quantile in self.quantiles)]
+
+
+def _sine(name: str) -> str:
+    return f"{name} sin"
+
+
+def _cosine(name: str) -> str:
+    return f"{name} cos"
 
 
 def _quantile_name(target: str, quantile: float) -> str:

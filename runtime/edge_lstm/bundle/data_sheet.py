@@ -70,6 +70,8 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
         ("task", contract.task),
         ("takes", _listed([_with_unit(feature.name, feature.unit) for feature in contract.features])),
     ]
+    if kinds := list(filter(None, map(_kind, contract.features))):
+        rows.append(("as", _listed(kinds)))
     if missing := list(filter(None, map(_missing_values, contract.features))):
         rows.append(("missing", _listed(missing)))
     if contract.clock:
@@ -95,6 +97,13 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
     if (key := signer(bundle)) is not None:
         rows.append(("signed", f"by the key {key} (edge-lstm verify --trust checks it)"))
     return rows
+
+
+def _kind(feature: Feature) -> str:
+    """What the numbers of the feature are, where they are no plain measurements; empty: they are."""
+    if feature.counter:
+        return f"{feature.name}: the reading of a counter"
+    return "" if feature.period is None else f"{feature.name}: on a circle of {feature.period:g}"
 
 
 def _missing_values(feature: Feature) -> str:

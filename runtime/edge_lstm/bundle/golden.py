@@ -74,7 +74,7 @@ def _fault(bundle: Bundle, golden: GoldenVectors) -> str | None:
         return f"marks among {steps} steps, found {marks.tolist()!r:.60}"
     shapes: list[tuple[str, Floats, tuple[int, ...]]] = [("features", golden.features, (steps, len(contract.inputs)))]
     for scheme, expected in golden.expected.items():
-        shapes.append((f"predictions of {scheme}", expected.prediction, (steps, len(contract.outputs))))
+        shapes.append((f"predictions of {scheme}", expected.prediction, (steps, len(contract.network_outputs))))
         for state, array in zip(contract.states, expected.states, strict=True):
             shapes.append((f"{state.name} of {scheme}", array, (len(marks), *state.shape)))
     for name, array, shape in shapes:

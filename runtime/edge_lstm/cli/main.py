@@ -18,6 +18,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 _COMMANDS = {
     "demo": "edge_lstm_export.demo_cli",
     "init": "edge_lstm_train.init_cli",
+    "discover": "edge_lstm.cli.discover",
     "record": "edge_lstm.cli.record",
     "train": "edge_lstm_train.cli",
     "tune": "edge_lstm_train.cli",

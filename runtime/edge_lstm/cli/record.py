@@ -52,6 +52,15 @@ _SESSION_S = 604_800  # a week, the default of a service
     metavar="FILE.csv",
     help="File to write; an existing one is continued.",
 )
+@click.option(
+    "--settle",
+    "settle_s",
+    type=click.FloatRange(0, 86_400),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to collect messages before the columns are chosen from them.",
+)
 def record(
     url: str | None,
     topics: tuple[str, ...],
@@ -60,14 +69,15 @@ def record(
     features: tuple[str, ...],
     client_id: str | None,
     output: Path,
+    settle_s: float,
 ) -> None:
     """Record live MQTT readings into a CSV file, until Ctrl-C.
 
-    Without --feature, the columns come from the existing file, from the bundle (with --config), or from all numbers of
-    the first message. A message without a time gets its time of arrival, unless the config says otherwise.
+    Without --feature, the columns come from the existing file, from the bundle (with --config), or from all values that
+    come in the first seconds. A message without a time gets its time of arrival, unless the config says otherwise.
     """
     from edge_lstm.foundation.signals import ended_by_signals
-    from edge_lstm.recordings.recorder import Recorder
+    from edge_lstm.recordings.live.recorder import Recorder
 
     paths = dict(text.partition("=")[::2] for text in features)
     if config is not None and (topics or preset):
@@ -78,7 +88,7 @@ def record(
         )
     source = _from_options(url, topics, preset, paths) if config is None else _from_config(config, url, paths)
     connection = source.connection(client_id)
-    recorder = Recorder(connection, source.mapping, output, source.features, source.categories)
+    recorder = Recorder(connection, source.mapping, output, source.features, source.categories, settle_s)
     connection.open()
     try:
         with ended_by_signals(recorder.stop):
@@ -91,6 +101,8 @@ def record(
     streams = len(recorder.streams)
     said = f"{counts['readings']} readings of {streams} stream{'' if streams == 1 else 's'} in {output}"
     click.echo(f"{said}{f' ({others})' if others else ''}")
+    if unrecorded := recorder.unrecorded.summary():
+        click.echo(f"not recorded: {unrecorded}")
 
 
 @dataclass(frozen=True)

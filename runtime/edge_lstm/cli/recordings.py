@@ -5,25 +5,31 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_lstm.cli.options import (
+    asked_layout,
+    asked_times,
     backend_option,
     bundle_argument,
+    layout_options,
     recording_argument,
     scheme_option,
     stream_column_option,
     stream_option,
-    time_option,
+    times_options,
 )
 
 if TYPE_CHECKING:
     from edge_lstm.bundle.archive import Bundle
-    from edge_lstm.recordings.recording import Recording
+    from edge_lstm.recordings.columns import TimeColumns, ValueColumn
+    from edge_lstm.recordings.recording import Columns, Recording
+    from edge_lstm.recordings.tables.table import Layout
     from edge_lstm.streaming.predictor import Predictor
 
 _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in the order of arrival
@@ -44,7 +50,8 @@ _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in 
 )
 @backend_option
 @scheme_option
-@time_option
+@times_options
+@layout_options
 @stream_column_option
 @click.option(
     "--stream",
@@ -71,12 +78,12 @@ def replay(
     at: str | None,
     backend: str | None,
     scheme: str | None,
-    time_column: str | None,
     stream_column: str | None,
     stream: str | None,
     columns: tuple[str, ...],
     output: Path | None,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Run a recording through the service's own code, at full speed."""
     from edge_lstm.bundle.archive import Bundle
@@ -89,7 +96,9 @@ def replay(
 
     opened = Bundle.open(bundle)
     if recording is not None and store is None:
-        readings = list(_read(opened, recording, time_column, stream_column, stream, columns).readings())
+        layout, missing = asked_layout(how)
+        source = Source(recording, asked_times(**how), layout, missing, stream_column, stream)
+        readings = list(_read(opened, source, columns).readings())
         rules = SteppingRules(0, 0)
     elif store is not None and recording is None:
         readings, kept = read_history(store, opened.id, stream)
@@ -117,27 +126,66 @@ def replay(
         click.echo(f"wrote {output}", err=True)
 
 
-def _read(
-    bundle: Bundle,
-    path: Path,
-    time_column: str | None,
-    stream_column: str | None,
-    stream: str | None,
-    columns: tuple[str, ...],
-) -> Recording:
-    """The recording at `path`, with the features of the bundle."""
+def _read(bundle: Bundle, source: Source, columns: tuple[str, ...]) -> Recording:
+    """The recording with the features of the bundle."""
     from edge_lstm.recordings.columns import ValueColumn
-    from edge_lstm.recordings.dialect import dialect
-    from edge_lstm.recordings.recording import Columns, read_recording
     from edge_lstm.recordings.wav import read_wav
 
     features = bundle.contract.features
-    if path.suffix.lower() == ".wav":
-        return read_wav(path, [feature.name for feature in features], stream)
+    if source.path.suffix.lower() == ".wav":
+        return read_wav(source.path, [feature.name for feature in features], source.stream)
     names = _renamed({feature.name: feature.name for feature in features}, columns)
-    values = {one.name: ValueColumn(names[one.name], categories=one.categories) for one in features}
-    found = dialect(path, time_column)
-    return read_recording(path, Columns(values, found.times, stream_column, stream, words=found.words))
+    values = {one.name: ValueColumn(names[one.name], categories=one.categories, unit=one.unit) for one in features}
+    return _recording(source, lambda columns: values, list(names.values()))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording, and what the options say about it."""
+
+    path: Path
+    times: TimeColumns
+    layout: Layout
+    missing: Sequence[str]
+    stream_column: str | None
+    stream: str | None
+
+
+def _recording(
+    source: Source, values: Callable[[Columns], Mapping[str, ValueColumn]], names: Sequence[str] = ()
+) -> Recording:
+    """The recording with these values, in the format that is found; with notes about it on stderr.
+
+    `names`: the columns of the values. Where a file has all of them, it is not of one row a value.
+    """
+    from edge_lstm.recordings.dialect import dialect
+    from edge_lstm.recordings.long_search import long_layout
+    from edge_lstm.recordings.recording import Columns
+    from edge_lstm.recordings.tables.name_pattern import STREAM
+
+    found = dialect(source.path, source.times, source.layout, missing=source.missing)
+    layout, notes = long_layout(source.path, source.layout, source.stream_column, names)
+    stream_column = STREAM if STREAM in (layout.name_pattern or "") else source.stream_column
+    columns = Columns({}, found.times, stream_column, source.stream, layout=layout, words=found.words)
+    columns = replace(columns, values=values(columns))
+    if layout.name_column is not None:
+        from edge_lstm.recordings.long_search import found_joining
+        from edge_lstm.recordings.recording import read_recording
+
+        columns = replace(columns, join_within_s=found_joining(read_recording(source.path, columns)).within_s)
+    return _in_local_zone(source.path, columns, [*notes, *found.notes])
+
+
+def _in_local_zone(path: Path, columns: Columns, notes: Sequence[str]) -> Recording:
+    """The recording, with notes about its times on stderr."""
+    from edge_lstm.recordings.local_zone import in_local_zone
+
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    found = in_local_zone(path, columns)
+    for note in [*found.notes, *found.recording.notes]:
+        click.echo(f"note: {note}", err=True)
+    return found.recording
 
 
 def _summary(predictor: Predictor, readings: int, predictions: int, took_s: float) -> str:
@@ -151,7 +199,7 @@ def _summary(predictor: Predictor, readings: int, predictions: int, took_s: floa
 
 
 def _time(text: str) -> float:
-    from edge_lstm.foundation.times import parse_time
+    from edge_lstm.foundation.times.text import parse_time
 
     try:
         return parse_time(text)
@@ -204,7 +252,8 @@ def _speed(context: click.Context, parameter: click.Parameter, text: str) -> flo
     metavar="N|max",
     help="Speed relative to the recording, or max: without pauses.",
 )
-@time_option
+@times_options
+@layout_options
 @stream_column_option
 @stream_option
 def simulate(
@@ -212,21 +261,20 @@ def simulate(
     url: str,
     topic: str,
     speed: float | None,
-    time_column: str | None,
     stream_column: str | None,
     stream: str | None,
+    **how: Any,
 ) -> None:
     """Publish a recording to a broker, as its sensors would."""
     from edge_lstm.foundation.progress import progress
     from edge_lstm.mqtt.address import parse_address
-    from edge_lstm.recordings.dialect import dialect
-    from edge_lstm.recordings.recording import Columns, read_recording, value_columns
-    from edge_lstm.recordings.simulator import simulate as play
+    from edge_lstm.recordings.live.simulator import simulate as play
+    from edge_lstm.recordings.recording import value_columns
 
     address = parse_address(url)
-    found = dialect(recording, time_column)
-    columns = Columns({}, found.times, stream_column, stream, words=found.words)
-    read = read_recording(recording, replace(columns, values=value_columns(recording, columns)))
+    layout, missing = asked_layout(how)
+    source = Source(recording, asked_times(**how), layout, missing, stream_column, stream)
+    read = _recording(source, lambda columns: value_columns(recording, columns))
     with progress(len(read), "readings") as tick:
         published = play(read, address, topic, speed, lambda reading: tick(""))
     click.echo(f"{published} readings of {_streams(len(read.streams))} published to {address}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.angles import difference
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 START_VALUES = {"expected": float("nan")}
@@ -31,6 +32,8 @@ class AnomalyDetector:
         self._alarm = alarm
         self._columns = [names.index(target) for target in contract.targets]
         self._scale = np.array([contract.features[column].scale for column in self._columns])
+        periods = ((place, contract.circles.get(target)) for place, target in enumerate(contract.targets))
+        self._circles = [(place, period) for place, period in periods if period is not None]
         self._same_step = contract.horizons == [0]  # a reconstruction; else a forecast of the next step
         self._rate = 2.0 / (alarm.span_steps + 1.0)
 
@@ -51,6 +54,9 @@ class AnomalyDetector:
         steps = current["warm_steps"][slots]
         expected = raw if self._same_step else current["expected"][slots]
         residuals = (values[:, self._columns].astype(np.float64) - expected) / self._scale
+        for place, period in self._circles:
+            values_here = values[:, self._columns[place]]
+            residuals[:, place] = difference(values_here, expected[:, place], period) / self._scale[place]
         residuals_known = steps - (0 if self._same_step else 1)  # since the restart, with this one
         fresh = residuals_known <= 0
         smoothed = np.where((residuals_known <= 1)[:, None], 0.0, current["smoothed"][slots])

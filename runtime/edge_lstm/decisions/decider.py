@@ -61,7 +61,8 @@ class Decider(Protocol):
     ) -> Decisions:
         """The decisions of the streams `slots` (n,) after a step. `current` is updated and includes the step.
 
-        calibration: the table's column; values, missing (n, features): the sample; raw (n, outputs): of the network.
+        calibration: the table's column; values, missing (n, features): the sample; raw (n, outputs): of the network,
+        with one position for the sine and cosine of a circle.
         """
         ...
 
@@ -85,8 +86,8 @@ def decide_all(
     """The decisions of a device for steps that are ordered by stream, without missing values.
 
     stream_of (steps,): ascending; restart (steps,): whether the state restarts; values (steps, features); outputs
-    (steps, outputs): of the network. Returns labels, scores and alarms, (steps,) each: None, NaN and False if the task
-    has none.
+    (steps, outputs): as for a decider. Returns labels, scores and alarms, (steps,) each: None, NaN and False if the
+    task has none.
     """
     decide = decider(contract)
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))

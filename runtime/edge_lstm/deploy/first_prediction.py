@@ -14,8 +14,8 @@ from pathlib import Path
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.topics import STREAM
 from edge_lstm.mqtt.address import parse_address
+from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
-from edge_lstm.mqtt.received import Message
 from edge_lstm.service.config import ServiceConfig, read_service_config
 
 

@@ -139,7 +139,8 @@ RemoveIPC=yes
 ProtectProc=invisible
 # not ProcSubset=pid: LiteRT and onnxruntime read the features of an ARM core from /proc/cpuinfo
 ProtectHostname=yes
-ProtectClock=yes
+# not ProtectClock=yes, which also forbids to ask the kernel whether the clock is synchronized; setting it needs a
+# capability and system calls that are not granted here
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
 ProtectKernelLogs=yes
@@ -158,6 +159,7 @@ SocketBindDeny=any
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+SystemCallFilter=adjtimex clock_adjtime clock_adjtime64
 SystemCallErrorNumber=EPERM
 
 [Install]

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge_lstm.diagnostics.finding import Finding
-from edge_lstm.foundation.times import CLOCK_UNSET_BEFORE, format_time
+from edge_lstm.foundation.times.clock import synchronized as clock_synchronized
+from edge_lstm.foundation.times.text import CLOCK_UNSET_BEFORE, format_time
 
-_MARKER = "run/systemd/timesync/synchronized"  # written by systemd-timesyncd after it has set the clock
-_UNSYNCHRONIZED = 0x40  # STA_UNSYNC of adjtimex(2): cleared by any time service, such as chrony or ntpd
 _TOLERANCE_S = 120.0
 _REMEDY = "sudo timedatectl set-ntp true, or install chrony; without a network, add a clock module (RTC)"
-
-
-class _Timex(ctypes.Structure):
-    """The part of struct timex that is read here; glibc has this layout on 32-bit systems too."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_long * 64),
-    )
 
 
 def plausible(now: float, files: Sequence[Path]) -> Finding:
@@ -48,9 +32,7 @@ def plausible(now: float, files: Sequence[Path]) -> Finding:
 
 def synchronized(root: Path = Path("/")) -> Finding:
     """Whether the clock is synchronized, by the kernel or by the marker file of systemd under `root`."""
-    kept = _kernel_synchronized() if root == Path("/") else None
-    if kept is None and (root / _MARKER).exists():
-        kept = True
+    kept = clock_synchronized(root)
     if kept is None:
         found = "the kernel does not report it here, and there is no systemd-timesyncd"
         return Finding("time source", "unknown", found, _REMEDY)
@@ -58,16 +40,6 @@ def synchronized(root: Path = Path("/")) -> Finding:
         found = "none: the clock runs free, and so do the times of readings that are timed by arrival"
         return Finding("time source", "amber", found, _REMEDY)
     return Finding("time source", "green", "the clock is synchronized")
-
-
-def _kernel_synchronized() -> bool | None:
-    """From adjtimex(2), which only reads here; None where a sandbox or another C library prevents it."""
-    timex = _Timex()
-    try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
-    except (AttributeError, OSError):
-        return None
-    return None if state < 0 else not timex.status & _UNSYNCHRONIZED
 
 
 def clock(files: Sequence[Path], root: Path = Path("/")) -> list[Finding]:

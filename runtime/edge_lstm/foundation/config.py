@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from edge_lstm.foundation.errors import ConfigError, EdgeLstmError
-from edge_lstm.foundation.text import printable
+from edge_lstm.foundation.text import decoded, printable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -69,7 +69,7 @@ def key(
 def read_toml(path: Path, schema: type[T]) -> T:
     """The file at `path` as an instance of `schema`. Raises ConfigError that lists every fault by key."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(decoded(path.read_bytes()))
     except FileNotFoundError:
         raise ConfigError(f"expected a file at {path}, found none", "check the path") from None
     except (OSError, UnicodeDecodeError) as error:

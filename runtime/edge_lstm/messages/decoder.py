@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
-from edge_lstm.foundation.config import suggestion
-from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.numbers import FLOAT32_MAX
-from edge_lstm.foundation.times import format_time, parse_time
-from edge_lstm.messages.json_path import ABSENT, Path
-from edge_lstm.messages.mapping import InputMapping, ValueMapping
-from edge_lstm.messages.payloads import (
+from edge_lstm.foundation.times.text import format_time
+from edge_lstm.messages.feature_sources import FeatureSource, check, feature_source
+from edge_lstm.messages.formats.json_path import ABSENT, Path, find_in
+from edge_lstm.messages.formats.line_protocol import line_protocol_parser
+from edge_lstm.messages.formats.named_values import NamedValues
+from edge_lstm.messages.formats.payloads import (
     Parse,
     PayloadError,
     csv_parser,
@@ -25,12 +25,15 @@ from edge_lstm.messages.payloads import (
     parse_json,
     parse_msgpack,
     parse_text,
+    recoded,
     shown,
     shown_bytes,
 )
-from edge_lstm.messages.presets import preset
-from edge_lstm.messages.topics import STREAM, TopicPattern, fill_template, name_fault, topic_faults
-from edge_lstm.messages.value_parser import ValueParser
+from edge_lstm.messages.formats.senml import absolute_time, parse_senml
+from edge_lstm.messages.mapping import InputMapping
+from edge_lstm.messages.payload_times import PayloadTimes, ToTime
+from edge_lstm.messages.stream_names import StreamName, label_of
+from edge_lstm.messages.topics import STREAM, TopicPattern, name_fault, topic_faults
 from edge_lstm.streaming.reading import Reading
 
 __all__ = [
@@ -42,19 +45,13 @@ __all__ = [
     "topic_faults",
 ]
 
+# Of flat messages: the loader, (feature, key) of each value, the time's key, parser and zone, and from when to when
+# what the parser gives is right as it is.
+_Flat = tuple[Parse, list[tuple[str, str]], str, ToTime, tzinfo, float, float]
+
 _MOST_TOPICS = 4096  # whose meaning is kept; strangers can make up any number of them
 _new = tuple.__new__  # makes a named tuple in half the time
-_CLOCK_WAS_SET = 946_684_800.0  # the year 2000: a device whose clock was never set counts from 1970
 _SURROGATES = re.compile("[\ud800-\udfff]")  # lone ones, which no database stores
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """One feature in a message: `path` leads to what `parser` reads (None: the reading itself is the value)."""
-
-    feature: str
-    path: Path | None
-    parser: ValueParser
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,52 +60,65 @@ class _TopicMeaning:
 
     parts: Mapping[str, str]
     stream: str | None
-    values: Sequence[_Value]
+    values: Sequence[FeatureSource]
 
 
 class Decoder:
     """Messages to readings, by one mapping, for the given features."""
 
     def __init__(
-        self, mapping: InputMapping, features: Sequence[str], categories: Mapping[str, Sequence[str]] | None = None
+        self,
+        mapping: InputMapping,
+        features: Sequence[str],
+        categories: Mapping[str, Sequence[str]] | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> None:
-        """`categories`: by feature, the texts that its values stand for.
+        """`categories`: by feature, the texts that its values stand for. `units`: by feature, its unit in the bundle.
 
         Raises ConfigError if the mapping does not fit these features, or needs a package that is not installed.
         """
-        _check(mapping, features)
+        check(mapping, features)
         self._mapping = mapping
         self._features = features
         self._most_bytes = mapping.max_bytes
-        self._parse = _parser(mapping)
-        self._zone = mapping.zone()
-        self._stream, self._records = _path(mapping.stream), _path(mapping.readings)
-        self._time = _path(mapping.time) if mapping.time_from.startswith("payload") else None
+        self._records = _path(mapping.readings)
+        self._times = PayloadTimes(mapping)
+        self._time = mapping.time_path if mapping.time_from.startswith("payload") else None
         self._sequence = _path(mapping.sequence) if mapping.sequence_from == "payload" else None
-        values = [_value(mapping, feature, (categories or {}).get(feature, ())) for feature in features]
-        sources = [mapping.source(feature) for feature in features]
-        self._own = [
-            (TopicPattern(source.topic), value)
-            for source, value in zip(sources, values, strict=True)
-            if source.topic is not None
-        ]
-        shared = [(s.path or v.feature, v) for s, v in zip(sources, values, strict=True) if s.topic is None]
-        self._shared = [value for _, value in shared]
-        self._by_part: dict[str, list[_Value]] = {}
-        for part, value in shared:
-            at_value = _Value(value.feature, _path(mapping.value), value.parser)
-            self._by_part.setdefault(part, []).append(at_value)
-        self._patterns = [TopicPattern(topic, self._by_part) for topic in mapping.topics if shared]
-        self._joins = mapping.join or bool(self._own) or any("{value}" in topic for topic in mapping.topics)
+        self._name = StreamName(mapping)
+        self._sources = {
+            name: feature_source(mapping, name, (categories or {}).get(name, ()), (units or {}).get(name, ""))
+            for name in features
+        }
+        topics = {name: mapping.source(name).topic for name in features}
+        self._own = [(TopicPattern(topic), self._sources[name]) for name, topic in topics.items() if topic is not None]
+        self._shared = [self._sources[name] for name, topic in topics.items() if topic is None]
+        self._by_part: dict[str, list[FeatureSource]] = {}
+        for value in self._shared:
+            at_value = FeatureSource(value.feature, _path(mapping.value), value.parser)
+            self._by_part.setdefault(mapping.source(value.feature).path or value.feature, []).append(at_value)
+        self._patterns = [TopicPattern(topic, self._by_part) for topic in mapping.topics if self._shared]
+        self._names = NamedValues(mapping, features) if mapping.names_values else None
+        self._is_simple = self._names is None and self._records is None
+        self._merges = mapping.names_values or mapping.format == "influx"
+        one_each = bool(self._own) or any("{value}" in topic for topic in mapping.topics)
+        self._joins = bool(mapping.join) or self._merges or one_each
         paths = [value.path for value in self._shared if value.path is not None]
-        self._is_list = mapping.format != "csv" and any(path.begins_with_a_position for path in paths)
+        self._parse = payload_parser(mapping, [path.text for path in paths])
+        self._is_list = mapping.format in ("json", "msgpack") and any(path.begins_with_a_position for path in paths)
         self._meanings: dict[str, _TopicMeaning | None] = {}
+        self._streams: dict[str, str] = {}  # by topic, where the topic is all that names the stream
         self._flat = self._flat_keys()
 
     @property
     def timed(self) -> bool:
         """Whether every reading has a time that no other reading of its stream has."""
         return self._mapping.time_from in ("payload", "property") and not (self._mapping.sequence or self._joins)
+
+    def stream_of(self, topic: str) -> str:
+        """The stream that a topic means, or the topic itself where the payload has the stream's name."""
+        meaning = self._meanings.get(topic)
+        return topic if meaning is None or meaning.stream is None else meaning.stream
 
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
@@ -118,11 +128,10 @@ class Decoder:
         left out, or NaN in a partial reading. Raises PayloadError if the message cannot be read: not in the mapping's
         format, no stream or time, or a value that is not a number.
         """
-        meaning = self._meanings.get(topic)
-        flat = self._flat
-        if flat is not None and meaning is not None and meaning.stream is not None and len(payload) <= self._most_bytes:
+        flat, stream = self._flat, self._streams.get(topic)
+        if flat is not None and stream is not None and len(payload) <= self._most_bytes:
             # the usual message, a flat object of numbers; `_decode` gives the same, but slower
-            load, keys, time, zone = flat
+            load, keys, time, to_time, zone, low, high = flat
             try:
                 facts = load(payload)
                 values = {}
@@ -133,7 +142,9 @@ class Decoder:
                     if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
                         raise ValueError
                     values[feature] = value
-                return [_new(Reading, (meaning.stream, parse_time(facts[time], zone), values, None, False, False))]
+                seconds = to_time(facts[time], zone)
+                if low <= seconds < high:
+                    return [_new(Reading, (stream, seconds, values, None, False, False, False))]
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 pass  # NaN, a missing value or a fault: `_decode` finds out
         return self._decode(topic, payload, properties, arrival)
@@ -152,45 +163,57 @@ class Decoder:
         message = self._parse(payload)
         readings: list[Reading] = []
         refused, first = 0, None  # not all errors: a message may hold a million readings
-        records = self._split(message)
-        for record in records:
+        if self._is_simple and not isinstance(message, list):
+            parts = [(message, message)]
+        else:
+            parts = [(part, batch) for batch in self._batches(message) for part in self._parts(batch)]
+        for part, batch in parts:
+            if isinstance(part, PayloadError):  # a line or record that its format does not allow
+                refused, first = refused + 1, first or part
+                continue
             try:
-                reading = self._reading(meaning, record, message, properties, arrival)
+                reading = self._reading(meaning, part, batch, properties, arrival)
             except PayloadError as error:
                 refused, first = refused + 1, first or error
             else:
                 if reading is not None:
                     readings.append(reading)
+        if self._flat is not None and self._times.is_local and self._flat[-2:] != self._times.certain:
+            self._flat = self._flat_keys()
+        if self._merges:
+            readings = self._merged(readings)
         if first is not None:
-            if len(records) == 1:
+            if len(parts) == 1:
                 raise first
-            raise PayloadError(f"{refused} of {len(records)} readings do not fit, the first: {first}", readings)
+            things = "readings" if self._names is None else "values"
+            raise PayloadError(f"{refused} of {len(parts)} {things} do not fit, the first: {first}", readings)
         return readings
 
-    def _flat_keys(self) -> tuple[Parse, list[tuple[str, str]], str, tzinfo] | None:
-        """If messages are flat JSON objects: the loader, (feature, key) of each value, key and zone of the time.
-
-        None if the mapping needs anything else.
-        """
+    def _flat_keys(self) -> _Flat | None:
+        """How to read messages that are flat JSON objects; None if the mapping needs anything else."""
         mapping = self._mapping
-        asked = mapping.stream or mapping.readings or mapping.sequence or self._joins
+        asked = mapping.stream or mapping.readings or mapping.sequence or self._joins or mapping.encoding != "utf-8"
         if mapping.format != "json" or mapping.time_from != "payload" or asked:
             return None
         plain = [(value.feature, value.path) for value in self._shared if value.parser.plain]
         keys = [(feature, path.key) for feature, path in plain if path is not None and path.key is not None]
         if len(keys) < len(self._features) or self._time is None or self._time.key is None:
             return None
-        return load_json(), keys, self._time.key, self._zone
+        times = self._times
+        return load_json(), keys, self._time.key, times.to_time, times.zone, *times.certain
 
     def _learn(self, topic: str) -> _TopicMeaning | None:
         """What the topic means, kept for the next message."""
         if len(self._meanings) >= _MOST_TOPICS:
             self._meanings.clear()
+            self._streams.clear()
         self._meanings[topic] = meaning = self._meaning(topic)
+        if meaning is not None and meaning.stream is not None:
+            self._streams[topic] = meaning.stream
         return meaning
 
     def _meaning(self, topic: str) -> _TopicMeaning | None:
-        values: list[_Value] = []
+        values: list[FeatureSource] = []
         parts: dict[str, str] = {}
         for pattern, value in self._own:
             if (found := pattern.match(topic)) is not None:
@@ -203,57 +226,51 @@ class Decoder:
                 break
         if not values:
             return None
-        if self._mapping.stream is not None:
+        name = self._name.of_topic(parts)
+        if name is None:
             return _TopicMeaning(parts, None, values)
-        name = fill_template(STREAM if self._mapping.name is None else self._mapping.name, parts)
         return None if name_fault(name) else _TopicMeaning({}, name, values)
 
-    def _split(self, message: Any) -> list[Any]:
-        """The parts of a message that are readings."""
-        if self._records is not None:
-            message = self._records.find(message)
-            if message is ABSENT:
-                return []
-            return message if isinstance(message, list) else [message]
-        return message if isinstance(message, list) and not self._is_list else [message]
+    def _batches(self, message: Any) -> Sequence[Any]:
+        """The message, or if it is a list of objects that each hold readings, these."""
+        within = self._records is not None and isinstance(message, list) and self._records.find(message) is ABSENT
+        return message if within else [message]
+
+    def _parts(self, batch: Any) -> Sequence[Any]:
+        """The parts of a message that are readings, or values that say their own name."""
+        found = batch if self._records is None else self._records.find(batch)
+        if found is ABSENT:
+            return []
+        is_list = isinstance(found, list) and (self._records is not None or not self._is_list)
+        records = found if is_list else [found]
+        return records if self._names is None else self._names.parts(records)
 
     def _reading(
-        self, meaning: _TopicMeaning, record: Any, message: Any, properties: Mapping[str, str], arrival: float
+        self, meaning: _TopicMeaning, part: Any, message: Any, properties: Mapping[str, str], arrival: float
     ) -> Reading | None:
         """The reading in one part of a message; None if it holds no value."""
-        values = {}
-        for value in meaning.values:
-            if value.path is None:
-                found = record
-            elif isinstance(record, (dict, list)):
-                found = value.path.find(record)
-            else:
-                raise PayloadError(f"expected an object with keys, found {shown(record)}")
-            if found is not ABSENT:
-                values[value.feature] = value.parser.read(found)
+        if self._names is None:
+            places: tuple[Any, ...] = (part,) if part is message else (part, message)
+            parts, values = meaning.parts, _values(meaning.values, part)
+        else:
+            named = self._names.read(part)
+            if named is None:
+                return None
+            places, parts = (*named.places, message), {**meaning.parts, **named.parts}
+            values = {
+                feature: self._sources[feature].parser.read(named.value, named.unit) for feature in named.features
+            }
         if not values:
             return None
         partial = self._joins and len(values) < len(self._features)
         if not partial:
-            values = {feature: number for feature, number in values.items() if not math.isnan(number)}
-        stream = meaning.stream if meaning.stream is not None else self._stream_name(meaning, record, message)
-        time = self._time_of(record, message, properties, arrival)
-        return Reading(stream, time, values, self._identity(record, message, properties), partial)
+            values = _without_nan(values)
+        stream = meaning.stream if meaning.stream is not None else self._name.name(parts, *places)
+        time = self._time_of(places, properties, stream, arrival)
+        sequence = self._identity(places, properties)
+        return Reading(stream, time, values, sequence, partial, arrived=time is arrival)
 
-    def _stream_name(self, meaning: _TopicMeaning, record: Any, message: Any) -> str:
-        """The stream's name, if the payload holds it."""
-        found = _find(self._stream, record, message)
-        label = _label(found)
-        if label is None:
-            raise PayloadError(
-                f'expected the stream\'s name under "{self._mapping.stream}", found {_shown_or_none(found)}'
-            )
-        name = fill_template(self._mapping.name or STREAM, {**meaning.parts, "stream": label})
-        if fault := name_fault(name):
-            raise PayloadError(f'"{self._mapping.stream}": expected {fault}')
-        return name
-
-    def _time_of(self, record: Any, message: Any, properties: Mapping[str, str], arrival: float) -> float:
+    def _time_of(self, places: Sequence[Any], properties: Mapping[str, str], stream: str, arrival: float) -> float:
         """The time of a reading, seconds since 1970."""
         mapping = self._mapping
         if mapping.time_from == "arrival":
@@ -261,20 +278,17 @@ class Decoder:
         if mapping.time_from == "property":
             found: Any = properties.get(mapping.time, ABSENT)
         else:
-            found = _find(self._time, record, message)
-        either = mapping.time_from == "payload-or-arrival"
-        if either and (found is ABSENT or found is None):
+            found = find_in(self._time, *places)
+        if mapping.format == "senml" and mapping.time_from != "property":
+            found = arrival if found is ABSENT else absolute_time(found, arrival)
+        elif mapping.time_from == "payload-or-arrival" and (found is ABSENT or found is None):
             return arrival
         if found is ABSENT:
             where = " in the user properties" if mapping.time_from == "property" else ""
             raise PayloadError(f'expected the time under "{mapping.time}"{where}, found none')
-        try:
-            time = parse_time(found, self._zone)
-        except ValueError as error:
-            raise PayloadError(f'"{mapping.time}": {error}') from None
-        return arrival if either and time < _CLOCK_WAS_SET else time
+        return self._times.read(found, stream, arrival)
 
-    def _identity(self, record: Any, message: Any, properties: Mapping[str, str]) -> str | None:
+    def _identity(self, places: Sequence[Any], properties: Mapping[str, str]) -> str | None:
         """The device's own identity of the reading within its stream, if the mapping names one."""
         name = self._mapping.sequence
         if name is None:
@@ -282,44 +296,43 @@ class Decoder:
         if self._mapping.sequence_from == "property":
             found: Any = properties.get(name, ABSENT)
         else:
-            found = _find(self._sequence, record, message)
+            found = find_in(self._sequence, *places)
         if found is ABSENT or found is None:
             return None
-        text = _label(found)
+        text = label_of(found)
         if text is None or not 0 < len(text) <= 200 or _SURROGATES.search(text):
             raise PayloadError(f'expected a number or a short text under "{name}", found {shown(found)}')
         return text
 
-
-def _check(mapping: InputMapping, features: Sequence[str]) -> None:
-    """Raises ConfigError with every fault if the mapping does not fit the bundle's features."""
-    faults = []
-    from_preset = preset(mapping.preset).get("values", {}) if mapping.preset else {}
-    for name in mapping.values:
-        if name not in features and name not in from_preset:
-            faults.append(f"input.values.{name}: no feature of the bundle; {suggestion(name, features)}")
-    whole = [name for name in features if mapping.source(name).topic is None]
-    if mapping.format == "text" and len(whole) > 1:
-        several = [topic for topic in mapping.topics if "{value}" not in topic]
-        faults += [
-            f"input.topic: expected {{value}} in it, since a text is one value and the bundle takes {len(whole)} "
-            f'({", ".join(whole)}), found "{topic}"'
-            for topic in several
-        ]
-    if whole and not mapping.topics:
-        faults.append(f"input.topic: expected one that holds {', '.join(whole)}, found none")
-    if faults:
-        raise ConfigError(
-            "the mapping does not fit the bundle:\n  " + "\n  ".join(faults), "correct the service config"
-        )
+    def _merged(self, readings: Sequence[Reading]) -> list[Reading]:
+        """One reading for all values of the same stream, time and sequence, in the order of time."""
+        merged: dict[tuple[str, float, str | None], dict[str, float]] = {}
+        for reading in readings:
+            merged.setdefault((reading.stream, reading.time, reading.sequence), {}).update(reading.values)
+        found = []
+        for (stream, time, sequence), values in merged.items():
+            partial = len(values) < len(self._features)
+            found.append(Reading(stream, time, values if partial else _without_nan(values), sequence, partial))
+        return sorted(found, key=lambda reading: reading.time)
 
 
-def _parser(mapping: InputMapping) -> Parse:
-    if mapping.format == "msgpack":
-        require("msgpack", "msgpack")
-    csv = csv_parser(mapping.columns, mapping.separator)
-    parsers: dict[str, Parse] = {"json": parse_json, "text": parse_text, "csv": csv, "msgpack": parse_msgpack}
-    return parsers[mapping.format]
+def _values(sources: Sequence[FeatureSource], record: Any) -> dict[str, float]:
+    """By feature, the numbers in a part of a message."""
+    values = {}
+    for value in sources:
+        if value.path is None:
+            found = record
+        elif isinstance(record, (dict, list)):
+            found = value.path.find(record)
+        else:
+            raise PayloadError(f"expected an object with keys, found {shown(record)}")
+        if found is not ABSENT:
+            values[value.feature] = value.parser.read(found)
+    return values
+
+
+def _without_nan(values: Mapping[str, float]) -> dict[str, float]:
+    return {feature: number for feature, number in values.items() if not math.isnan(number)}
 
 
 def _whole(value: object) -> float:
@@ -328,52 +341,27 @@ def _whole(value: object) -> float:
     raise TypeError
 
 
+def payload_parser(mapping: InputMapping, paths: Sequence[str] = ()) -> Parse:
+    """The parser of the mapping's format; `paths` are those of values.
+
+    Raises EdgeLstmError if it needs a package that is not installed.
+    """
+    if mapping.format == "msgpack":
+        require("msgpack", "msgpack")
+    parsers: dict[str, Parse] = {
+        "json": parse_json,
+        "text": parse_text,
+        "csv": csv_parser(mapping.columns, mapping.separator),
+        "msgpack": parse_msgpack,
+        "senml": parse_senml,
+        "influx": line_protocol_parser(paths),
+    }
+    parse = parsers[mapping.format]
+    return parse if mapping.encoding == "utf-8" else recoded(parse, mapping.encoding)
+
+
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path.parse(text)
-
-
-def _value(mapping: InputMapping, feature: str, categories: Sequence[str]) -> _Value:
-    source: ValueMapping = mapping.source(feature)
-    if mapping.format == "text":
-        path = None
-    elif source.topic is not None:
-        path = _path(source.path or mapping.value)
-    else:
-        path = Path.of_key(feature) if source.path is None else Path.parse(source.path)
-    words = {**dict.fromkeys(map(str.lower, mapping.missing), math.nan), **source.words}
-    parser = ValueParser(
-        path.text if path else feature,
-        scale=source.scale,
-        offset=source.offset,
-        least=source.least,
-        most=source.most,
-        ignore=[*mapping.ignore, *source.ignore],
-        words={word.lower(): number for word, number in words.items()},
-        decimal_comma=mapping.decimal == "comma",
-        categories=categories,
-    )
-    return _Value(feature, path, parser)
-
-
-def _find(path: Path | None, record: Any, message: Any) -> Any:
-    """What the path leads to in the reading, or else in the message around it."""
-    if path is None:
-        return ABSENT
-    found = path.find(record)
-    return path.find(message) if found is ABSENT and record is not message else found
-
-
-def _label(found: Any) -> str | None:
-    """A text, or a whole number as its digits; None for anything else."""
-    if isinstance(found, str):
-        return found
-    # beyond 64 bits orjson would give the digits of the nearest float
-    whole = isinstance(found, int) and not isinstance(found, bool) and -(2**63) <= found < 2**64
-    return str(found) if whole else None
-
-
-def _shown_or_none(found: Any) -> str:
-    return "none" if found is ABSENT else shown(found)
 
 
 def encode_reading(reading: Reading, categories: Mapping[str, Sequence[str]] | None = None) -> str:

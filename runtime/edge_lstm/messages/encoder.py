@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.numbers import shortest_texts
-from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.messages.topics import STREAM
 from edge_lstm.streaming.reading import Prediction

@@ -8,23 +8,43 @@ from datetime import timezone, tzinfo
 from typing import Any, Literal
 
 from edge_lstm.foundation.config import key
-from edge_lstm.messages.json_path import Path
+from edge_lstm.foundation.times.units import TimeUnit
+from edge_lstm.messages.formats import senml
+from edge_lstm.messages.formats.json_path import Path
+from edge_lstm.messages.mapping_faults import input_faults, path_faults
 from edge_lstm.messages.presets import preset
-from edge_lstm.messages.topics import STREAM, fill_template, filters_of, name_fault, part_names, topic_faults
+from edge_lstm.messages.topics import STREAM, filters_of, topic_faults
 
 _MOST_PROPERTY = 1000  # characters
 
-PresetName = Literal["esphome", "homeassistant", "shelly", "shelly-gen1", "tasmota", "zigbee2mqtt"]
+PresetName = Literal[
+    "esphome",
+    "homeassistant",
+    "kepware",
+    "rtl_433",
+    "shelly",
+    "shelly-gen1",
+    "tasmota",
+    "telegraf",
+    "zigbee2mqtt",
+]
 
 
 @dataclass(frozen=True)
 class ValueMapping:
     """Where one value is in a message, and what its numbers mean."""
 
-    path: str | None = key(None, doc="path of the value; none: a key with the feature's name")
+    path: str | None = key(
+        None,
+        doc="path of the value, or its name if {value} or value_name names the values; none: the feature's name",
+    )
     topic: str | None = key(None, doc="topic pattern of this value, if it has its own topic")
     scale: float = key(1.0, doc="factor that converts the number to the bundle's unit")
     offset: float = key(0.0, doc="added after the multiplication by scale")
+    unit: str | None = key(
+        None,
+        doc='unit that may follow the number, like "bar"; "strip": any; none: the bundle\'s, without scale and offset',
+    )
     least: float | None = key(None, doc="a smaller value, in the bundle's unit, counts as missing")
     most: float | None = key(None, doc="a larger value, in the bundle's unit, counts as missing")
     ignore: list[float] = key([], doc="raw numbers that mean a missing value")
@@ -33,8 +53,8 @@ class ValueMapping:
     )
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        yield from _path_faults("path", self.path)
         if self.topic is not None:
+            yield from path_faults("path", self.path)
             yield from topic_faults(self.topic, wildcards=True)
             if "{value}" in self.topic:
                 yield "topic", f'expected a topic of one value, so without {{value}}, found "{self.topic}"'
@@ -42,6 +62,15 @@ class ValueMapping:
             yield "scale", "expected a number other than 0, found 0"
         if self.least is not None and self.most is not None and self.least > self.most:
             yield "least", f"expected at most `most` ({self.most}), found {self.least}"
+
+
+@dataclass(frozen=True)
+class Join:
+    """Which messages with some of the values are parts of one sample."""
+
+    within_s: float = key(
+        least=0, most=86_400, doc="how far apart their times may be; less than the time between two samples"
+    )
 
 
 @dataclass(frozen=True)
@@ -56,27 +85,51 @@ class InputMapping:
         doc="topic pattern, or a list of patterns; {stream}, {value} or any {name} matches one level or part of one",
     )
     preset: PresetName | None = key(None, doc="device software; the preset sets the keys that this table leaves out")
-    name: str | None = key(
-        None, doc="stream name from the topic's parts, like {line}-{stream}, or a fixed name; none: {stream}"
+    stream: str | None = key(
+        None,
+        doc="path of the stream's name in the payload, or a template like {model}-{id} of paths and of parts of the "
+        "topic; none: {stream} in the topic",
     )
-    stream: str | None = key(None, doc="path of the stream's name in the payload, if it is not in the topic")
-    format: Literal["json", "text", "csv", "msgpack"] = key("json", doc="format of the payload")
+    name: str | None = key(None, doc="fixed name of the only stream, or a template of parts of the topic")
+    format: Literal["json", "text", "csv", "msgpack", "senml", "influx"] = key(
+        "json", doc="format of the payload; senml: RFC 8428; influx: InfluxDB line protocol"
+    )
+    encoding: Literal["utf-8", "cp1252"] = key("utf-8", doc="encoding of the text in a payload")
     columns: list[str] = key([], doc="column names of a CSV payload, in order")
     separator: str = key(",", doc="column separator of a CSV payload")
     readings: str | None = key(None, doc="path of the reading, or of a list of readings, in the payload")
+    value_name: str | None = key(
+        None, doc='path of a value\'s name, if the payload is a list of named values like {"id": "p", "v": 4.1}'
+    )
+    name_pattern: str | list[str] = key(
+        [],
+        doc="pattern of such names like {stream}.{value}.PV, or a list of patterns; without value_name: of the keys of "
+        "an object",
+    )
     value: str | None = key(
-        None, doc="path of the value in the payload, if {value} in the topic names the feature; none: the whole payload"
+        None,
+        doc='path of the value, if the topic or the payload names the feature; none: the whole payload, or "value" '
+        "beside value_name",
+    )
+    quality: str | None = key(
+        None, doc="path of the quality of a named value; it is missing if this is false, Bad or an OPC code below 192"
     )
     values: dict[str, str | ValueMapping] = key(
         {},
         doc="feature = path of its value, or a table; a feature that is not listed is read from the key with its name",
     )
-    join: bool = key(False, doc="true: a message may hold only some of the values of a sample")
+    join: bool | Join = key(
+        False, doc="true: a message may hold only some of the values of a sample; or a table, `join = {within_s = 2}`"
+    )
     time_from: Literal["payload", "property", "arrival", "payload-or-arrival"] = key(
         "payload",
         doc="source of the time: payload, MQTT 5 user property, arrival, or arrival if the payload has no time",
     )
     time: str = key("time", doc="path (or name of the user property) of the time: ISO 8601, or a number since 1970")
+    time_format: str | list[str] | None = key(
+        None, doc='format of times that are not ISO 8601, like "%d.%m.%Y %H:%M:%S", or a list of formats'
+    )
+    time_unit: TimeUnit | None = key(None, doc="unit of times that are numbers; none: the size of the number shows it")
     timezone: str = key("UTC", doc="time zone of times without a zone, like Europe/Berlin")
     sequence: str | None = key(
         None, doc="path (or name of the user property) of a counter or id, unique within the stream"
@@ -84,6 +137,7 @@ class InputMapping:
     sequence_from: Literal["payload", "property"] = key(
         "payload", doc="source of the sequence: payload or MQTT 5 user property"
     )
+    unit: str | None = key(None, doc='unit that may follow any number, like "bar"; "strip": any unit')
     ignore: list[float] = key([], doc="raw numbers that mean a missing value, in any feature")
     missing: list[str] = key(
         [], doc="texts that mean a missing value, besides unavailable, unknown, nan and similar ones"
@@ -102,9 +156,34 @@ class InputMapping:
         return {**base, **data, "values": values}
 
     @property
+    def join_within_s(self) -> float | None:
+        """How far apart the times of a sample's parts may be, if the mapping says so."""
+        return self.join.within_s if isinstance(self.join, Join) else None
+
+    @property
     def topics(self) -> list[str]:
         """The topic patterns of all values without a topic of their own."""
         return [self.topic] if isinstance(self.topic, str) else self.topic
+
+    @property
+    def names_values(self) -> bool:
+        """Whether each value in a payload says its own name."""
+        return self.value_name is not None or bool(self.name_pattern) or self.format == "senml"
+
+    @property
+    def name_patterns(self) -> list[str]:
+        """The patterns of names of values."""
+        return [self.name_pattern] if isinstance(self.name_pattern, str) else self.name_pattern
+
+    @property
+    def time_formats(self) -> list[str]:
+        """The formats of times, in the order in which they are tried."""
+        return [self.time_format] if isinstance(self.time_format, str) else self.time_format or []
+
+    @property
+    def time_path(self) -> Path:
+        """The path of the time in the payload."""
+        return Path.of_key(senml.TIME) if self.format == "senml" else Path.parse(self.time)
 
     @property
     def topic_filters(self) -> list[str]:
@@ -132,63 +211,7 @@ class InputMapping:
         return ValueMapping(value) if isinstance(value, str) else value
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        for name in ("stream", "readings", "value"):
-            yield from _path_faults(name, getattr(self, name))
-        try:
-            self.zone()
-        except (KeyError, ValueError, OSError):
-            expected = "expected a zone of this machine's zone database, like Europe/Berlin (pip install tzdata)"
-            yield "timezone", f'{expected}, found "{self.timezone}"'
-        for topic in self.topics:
-            yield from topic_faults(topic, wildcards=True)
-        if self.time_from in ("payload", "payload-or-arrival"):
-            yield from _path_faults("time", self.time)
-        if self.sequence_from == "payload":
-            yield from _path_faults("sequence", self.sequence)
-        yield from self._format_faults()
-        for name, value in self.values.items():
-            if isinstance(value, str):
-                yield from _path_faults(f"values.{name}", value)
-        yield from self._name_faults()
-
-    def _name_faults(self) -> Iterator[tuple[str, str]]:
-        patterns = [("topic", topic) for topic in self.topics]
-        for name, value in self.values.items():
-            if isinstance(value, ValueMapping) and value.topic is not None:
-                patterns.append((f"values.{name}.topic", value.topic))
-        if not patterns:
-            yield "topic", "expected at least one, or values that have a topic of their own, found none"
-        in_name = part_names(STREAM if self.name is None else self.name)
-        needed = set(in_name) - ({"stream"} if self.stream is not None else set())
-        for where, topic in patterns:
-            parts = set(part_names(topic))
-            if self.stream is not None and "stream" in parts:
-                yield where, f'expected {STREAM} in the topic or stream = "{self.stream}", found both in "{topic}"'
-            if needed - parts:
-                lacking = ", ".join(f"{{{part}}}" for part in sorted(needed - parts))
-                otherwise = ' (or stream = "path")' if lacking == STREAM else ""
-                yield where, f'expected {lacking} in the topic{otherwise}, found "{topic}"'
-        if self.stream is not None and "stream" not in in_name:
-            yield "name", f'expected {STREAM} in it, since stream = "{self.stream}", found "{self.name}"'
-        if self.name is not None and (fault := name_fault(fill_template(self.name, dict.fromkeys(in_name, "x")))):
-            yield "name", f"expected {fault}"
-
-    def _format_faults(self) -> Iterator[tuple[str, str]]:
-        if (self.format == "csv") != bool(self.columns):
-            yield "columns", f'expected with format = "csv", and only there, found {self.columns}'
-        if self.format == "csv" and len(set(self.columns)) < len(self.columns):
-            yield "columns", f"expected different names, found {', '.join(self.columns)}"
-        if len(self.separator) != 1 or self.separator in '"\r\n\0':
-            yield "separator", f'expected one sign, found "{self.separator}"'
-        if self.format == "text":
-            for name in ("stream", "readings", "value"):
-                if getattr(self, name) is not None:
-                    yield name, "expected none, since a text has no parts: the topic says what it is"
-            if self.time_from.startswith("payload"):
-                expected = 'expected "arrival" or "property", since a text holds no time'
-                yield "time_from", f'{expected}, found "{self.time_from}"'
-            if self.sequence is not None and self.sequence_from == "payload":
-                yield "sequence_from", 'expected "property", since a text has no parts, found "payload"'
+        return input_faults(self)
 
 
 @dataclass(frozen=True)
@@ -233,11 +256,3 @@ class OutputMapping:
     def needs_mqtt_5(self) -> list[str]:
         """The set keys that need MQTT 5."""
         return [name for name in ("expiry_s", "content_type", "user_properties") if getattr(self, name)]
-
-
-def _path_faults(name: str, text: str | None) -> Iterator[tuple[str, str]]:
-    if text is not None:
-        try:
-            Path.parse(text)
-        except ValueError as error:
-            yield name, str(error)

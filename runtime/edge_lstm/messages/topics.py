@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 STREAM = "{stream}"
-_PART = re.compile(r"\{([A-Za-z_]\w*)\}")
+PART = re.compile(r"\{([A-Za-z_]\w*)\}")
 _MOST_LEVEL = 255  # characters: no device has a longer level, and the search would take long
 _MOST_NAME = 200
 _MOST_TOPIC = 64_000  # bytes: MQTT allows 65,535, and a stream's name is added
@@ -53,7 +53,7 @@ def filters_of(patterns: Iterable[str]) -> list[str]:
 
     No filter covers another: a broker delivers a message once for each filter that it matches.
     """
-    filters = ["/".join("+" if _PART.search(level) else level for level in one.split("/")) for one in patterns]
+    filters = ["/".join("+" if PART.search(level) else level for level in one.split("/")) for one in patterns]
     filters = list(dict.fromkeys(filters))
     return [one for one in filters if not any(other != one and _covers(other, one) for other in filters)]
 
@@ -76,21 +76,21 @@ def matches_filter(topic: str, topic_filter: str) -> bool:
 
 def part_names(pattern: str) -> list[str]:
     """The names of the parts in a pattern."""
-    return _PART.findall(pattern)
+    return PART.findall(pattern)
 
 
 def fill_template(template: str, parts: Mapping[str, str]) -> str:
     """The template with the values of its parts."""
-    return _PART.sub(lambda part: parts[part[1]], template)
+    return PART.sub(lambda part: parts[part[1]], template)
 
 
 def _level_pattern(level: str, choices: Collection[str]) -> str | re.Pattern[str]:
     """A level's text, or the expression that it has to match."""
     if level == "+":
         return re.compile(r".+", re.DOTALL)
-    if not _PART.search(level):
+    if not PART.search(level):
         return level
-    pieces = _PART.split(level)  # text, name, text, name, …, text
+    pieces = PART.split(level)  # text, name, text, name, …, text
     for at in range(0, len(pieces), 2):
         pieces[at] = re.escape(pieces[at])
     for at in range(1, len(pieces), 2):
@@ -113,13 +113,13 @@ def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
     if (size := len(topic.encode(errors="replace"))) > _MOST_TOPIC:
         yield "topic", f"expected at most {_MOST_TOPIC} bytes, found {size}"
         return
-    names = _PART.findall(topic)
+    names = PART.findall(topic)
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         yield "topic", f'expected different parts, found {{{repeated[0]}}} twice in "{topic}"'
     for at, level in enumerate(levels):
         if wildcards and (level == "+" or (level == "#" and at == len(levels) - 1)):
             continue
-        texts, parts = _PART.split(level)[::2], _PART.findall(level)
+        texts, parts = PART.split(level)[::2], PART.findall(level)
         strange = any(_UNFIT_LEVEL.search(text) for text in texts)
         if wildcards and (strange or not topic):
             yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{_shown(level)}"'
@@ -127,6 +127,19 @@ def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
             yield "topic", f'expected at most two {{parts}} a level, with text between them, found "{level}"'
         elif not wildcards and (strange or not topic or set(parts) - {"stream"}):
             yield "topic", f'expected levels of plain text and {STREAM}, found "{_shown(level)}"'
+
+
+def name_pattern_faults(pattern: str) -> Iterator[str]:
+    """The faults of a pattern of the names of values."""
+    texts, names = PART.split(pattern)[::2], PART.findall(pattern)
+    if names.count("value") != 1:
+        yield f'expected {{value}} once, which names the feature, found "{_shown(pattern)}"'
+    if repeated := sorted({name for name in names if name != "value" and names.count(name) > 1}):
+        yield f'expected different parts, found {{{repeated[0]}}} twice in "{_shown(pattern)}"'
+    if not all(texts[1:-1]):
+        yield f'expected text between two parts, found "{_shown(pattern)}"'
+    if any(sign in text for text in texts for sign in "{}"):
+        yield f'expected each part as {{name}}, found "{_shown(pattern)}"'
 
 
 def _shown(text: str) -> str:

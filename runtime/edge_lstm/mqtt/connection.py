@@ -29,19 +29,19 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.mqtt.address import LOOPBACK, Address, unreachable, unreachable_reason
-from edge_lstm.mqtt.batching_client import LARGEST_PACKET
 from edge_lstm.mqtt.capabilities import BrokerCapabilities
-from edge_lstm.mqtt.client_choice import make_client
+from edge_lstm.mqtt.client.batching_client import LARGEST_PACKET
+from edge_lstm.mqtt.client.client_choice import make_client
+from edge_lstm.mqtt.client.received import Message, ReceivedMessages
+from edge_lstm.mqtt.client.stock_client import QOS, Arrival, StockClient, mask_every_frame, tcp_socket
+from edge_lstm.mqtt.client.topic_cache import EncodedTopics
 from edge_lstm.mqtt.credentials import Tls
 from edge_lstm.mqtt.options import ConnectionOptions
 from edge_lstm.mqtt.paused_topics import PausedTopics
 from edge_lstm.mqtt.publisher import Publisher, delivery_of
 from edge_lstm.mqtt.reason_codes import UNSPECIFIED
-from edge_lstm.mqtt.received import Message, ReceivedMessages
 from edge_lstm.mqtt.reconnect import ReconnectTimer
 from edge_lstm.mqtt.send_window import Delivery, PublishProperties, PublishRun, paho_properties
-from edge_lstm.mqtt.stock_client import QOS, Arrival, StockClient, mask_every_frame, tcp_socket
-from edge_lstm.mqtt.topic_cache import EncodedTopics
 
 log = logging.getLogger(__name__)
 

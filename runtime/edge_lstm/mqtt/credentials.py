@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.permissions import is_within, require_private
+from edge_lstm.foundation.text import decoded
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Tls:
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        from edge_lstm.mqtt.tls_socket import TlsSocket  # here: it loads OpenSSL
+        from edge_lstm.mqtt.client.tls_socket import TlsSocket  # here: it loads OpenSSL
 
         faults = []
         for read, path in ((_read, self.ca_file), (_read, self.cert_file), (read_secret, self.key_file)):
@@ -68,9 +69,9 @@ class Tls:
 
 
 def read_secret(path: Path) -> str:
-    """The text of a secret file.
+    """The text of a secret file, without a byte order mark.
 
-    Raises EdgeLstmError if it is missing, unreadable or not UTF-8, or if other users may read, write or replace it.
+    Raises EdgeLstmError if it is missing, unreadable or no text, or if other users may read, write or replace it.
     """
     text = _read(path)
     if not _is_credential(path):
@@ -80,7 +81,7 @@ def read_secret(path: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         found = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are no text"
         raise EdgeLstmError(

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
-from edge_lstm.mqtt.packet_size import publish_bytes, space
+from edge_lstm.mqtt.client.packet_size import publish_bytes, space
 from edge_lstm.mqtt.paused_topics import Pause, PausedTopics
 from edge_lstm.mqtt.reason_codes import ABOUT_A_MESSAGE, ABOUT_THE_CONNECTION, PACKET_TOO_LARGE
 from edge_lstm.mqtt.send_window import Delivery, PublishProperties, PublishRun, SendWindow, SentMessage

@@ -1,24 +1,25 @@
-"""Readers that convert the cells of a column to numbers, categories or times; errors name file, row and column."""
+"""Readers that convert the cells of a column to numbers or categories; errors name file, row and column."""
 
 from __future__ import annotations
 
-import functools
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone, tzinfo
-from typing import Literal, Protocol
+from datetime import timezone, tzinfo
+from typing import Protocol
 
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
-from edge_lstm.foundation.times import parse_time
-from edge_lstm.recordings.tables import Block, Cells, Table
+from edge_lstm.foundation.numbers import FLOAT32_MAX, NUMBER_WORDS, WORD_VALUES
+from edge_lstm.foundation.times.units import TimeUnit
+from edge_lstm.recordings.number_cells import cell_unit, plain_number
+from edge_lstm.recordings.tables.table import Block, Cells, Table
 
-_CACHED_TIMES = 65_536  # the same times occur in every file of a recording
+_GROUPS = re.compile(r"[+-]?\d{1,3}[.,]\d{3}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ValueColumn:
     most: float | None = None  # larger values count as missing
     categories: Sequence[str] = ()
     text: bool = False
+    unit: str = ""  # cells may be numbers with this unit: 21 °C
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class TimeColumns:
 
     columns: Sequence[str] = ()  # joined by a space; empty: the first column that holds times
     format: str | None = None  # for strptime, like "%d.%m.%Y %H.%M.%S"; None: ISO 8601 or seconds since 1970
-    unit: Literal["s", "ms"] | None = None  # of numbers; None: found by their size
+    unit: TimeUnit | None = None  # of numbers; None: found by their size
     zone: tzinfo = timezone.utc  # of times without a time zone
     interval_s: float | None = None  # without a column: time between two rows of a stream
-    start: float = 0.0  # with interval_s: time of the first row, in seconds since 1970
+    start: float | None = None  # with interval_s: time of the first row; with unit: of the number 0; seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class NumberWords:
 
     decimal_comma: bool = False
     missing: Sequence[str] = ()  # texts for a missing value, in addition to NA, null, unavailable and others
+    thousands: str = ""  # sign between groups of three digits
 
 
 class ValueReader(Protocol):
@@ -82,8 +85,8 @@ class NumberReader:
     def __init__(self, column: ValueColumn, words: NumberWords) -> None:
         self.left_out: Counter[str] = Counter()
         self._column = column
-        self._comma = words.decimal_comma
-        self._words = _words(words)
+        self._comma, self._thousands = words.decimal_comma, words.thousands
+        self._words = {**NUMBER_WORDS, **_words(words)}
         self._meanings: dict[str, str | float] = {}  # by cell: the values of words met so far
 
     def read(self, table: Table, block: Block, cells: Cells) -> Doubles:
@@ -113,29 +116,47 @@ class NumberReader:
     def _numbers(self, table: Table, block: Block, cells: Cells) -> Doubles:
         if isinstance(cells, np.ndarray):
             return cells.copy()
-        self._refuse_ambiguous(table, block, cells)
-        texts = [text.replace(",", ".") for text in cells] if self._comma else cells
+        together = "".join(cells)
+        plain = "_" in together or (self._comma and "." in together)  # float() would read 1_000, and 1.234 as 1.234
+        texts = self._plain(cells) if plain else [text.replace(",", ".") for text in cells] if self._comma else cells
         while True:
             try:
                 return np.fromiter(map(float, map(self._meanings.get, texts, texts)), np.float64, len(texts))
             except ValueError:
                 row = next(row for row, text in enumerate(texts) if not _is_number(self._meanings.get(text, text)))
             meaning = self._words.get(texts[row].strip().lower())
-            if meaning is None:
+            if meaning is not None:
+                self._meanings[texts[row]] = meaning
+            elif plain:
                 raise self._no_number(table, block, row, cells[row])
-            self._meanings[texts[row]] = meaning
+            else:
+                texts, plain = self._plain(cells), True
 
-    def _refuse_ambiguous(self, table: Table, block: Block, cells: Sequence[str]) -> None:
-        """float() would read 1_000; and beside a decimal comma, 1.234 may be a thousand."""
-        signs = "_." if self._comma else "_"
-        together = "".join(cells)
-        if any(sign in together for sign in signs):
-            for row, text in enumerate(cells):
-                if any(sign in text for sign in signs) and text.strip().lower() not in self._words:
-                    raise self._no_number(table, block, row, text)
+    def _plain(self, cells: Sequence[str]) -> list[str]:
+        """The cells with a decimal point, without unit and thousands; other texts with a sign that no number has."""
+        unit = self._column.unit
+        found = []
+        for text in cells:
+            number = text if text.strip().lower() in self._words else None
+            if number is None:
+                number = plain_number(text, unit, self._comma, self._thousands)
+            found.append(f"_{text}" if number is None else number)
+        return found
 
-    def _no_number(self, table: Table, block: Block, row: int, cell: object) -> EdgeLstmError:
-        return cell_error(table, block, row, self._column.column, f"{_shown(cell)} is not a number")
+    def _no_number(self, table: Table, block: Block, row: int, cell: str) -> EdgeLstmError:
+        found = f"{_shown(cell)} is not a number"
+        unit, text = cell_unit(cell), cell.strip()
+        if unit and unit != self._column.unit:
+            hint = f"if {unit} is its unit: unit = {_shown(unit)} under [features.{self._column.column}]"
+        elif _GROUPS.fullmatch(text):
+            hint = (
+                f'if "{text[-4]}" is between thousands: thousands = "{text[-4]}" under [recording]; if it is a decimal '
+            )
+            hint += 'comma: decimal = "comma"' if text[-4] == "," else 'point: decimal = "point"'
+        else:
+            hint = f"fix or remove that row; if {_shown(text)} means a missing value: missing = [{_shown(text)}] under "
+            hint += f"[recording] (init: --missing {_shown(text)})"
+        return cell_error(table, block, row, self._column.column, found, hint)
 
 
 class CategoryReader:
@@ -167,39 +188,6 @@ class CategoryReader:
         return math.isnan(self._words.get(text.lower(), 0.0))
 
 
-class TimeReader:
-    """Reads cells that are times, as seconds since 1970, block by block."""
-
-    def __init__(self, times: TimeColumns) -> None:
-        self._times = times
-        self._parse = self._parser(times)
-
-    def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> Doubles:
-        """(rows,). Raises EdgeLstmError at the first cell that is not a time."""
-        texts: Sequence[str] | Sequence[float]
-        if len(columns) == 1:
-            texts = columns[0].tolist() if isinstance(columns[0], np.ndarray) else columns[0]
-        else:
-            texts = list(map(" ".join, zip(*map(texts_of, columns), strict=True)))
-        seconds = np.empty(len(texts))
-        parse, row = self._parse, 0
-        try:
-            for row, text in enumerate(texts):
-                seconds[row] = parse(text)
-        except ValueError as error:
-            raise cell_error(table, block, row, '" and "'.join(names), str(error)) from None
-        return seconds
-
-    def _parser(self, times: TimeColumns) -> Callable[[str | float], float]:
-        zone = times.zone
-        if times.unit is not None:
-            divisor = 1000.0 if times.unit == "ms" else 1.0
-            return lambda cell: _finite(cell) / divisor
-        if times.format is None:
-            return lambda cell: parse_time(cell, zone)
-        return functools.lru_cache(_CACHED_TIMES)(lambda cell: _parsed(_cell_text(cell), str(times.format), zone))
-
-
 def texts_of(cells: Cells) -> list[str]:
     """Cells as texts without surrounding spaces; whole numbers without a fraction."""
     return (
@@ -207,9 +195,11 @@ def texts_of(cells: Cells) -> list[str]:
     )
 
 
-def cell_error(table: Table, block: Block, row: int, column: str, found: str) -> EdgeLstmError:
+def cell_error(
+    table: Table, block: Block, row: int, column: str, found: str, hint: str = "fix or remove that row"
+) -> EdgeLstmError:
     """The error for one cell; `row` is its index in the block."""
-    return EdgeLstmError(f'{table.source}, row {block.rows[row]}, column "{column}": {found}', "fix or remove that row")
+    return EdgeLstmError(f'{table.source}, row {block.rows[row]}, column "{column}": {found}', hint)
 
 
 def _is_number(cell: str | float) -> bool:
@@ -224,24 +214,6 @@ def _cell_text(cell: str | float) -> str:
     if isinstance(cell, str):
         return cell.strip()
     return "" if math.isnan(cell) else str(int(cell)) if float(cell).is_integer() else repr(float(cell))
-
-
-def _finite(cell: str | float) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{_shown(cell)} is not a time: expected a number")
-    return number
-
-
-def _parsed(text: str, form: str, zone: tzinfo) -> float:
-    try:
-        moment = datetime.strptime(text, form)
-    except ValueError:
-        raise ValueError(f'{_shown(text)} is not a time: expected one like "{form}"') from None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).timestamp()
 
 
 def _shown(cell: object) -> str:

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,19 +14,17 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import WORD_VALUES
-from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.foundation.times.text import format_time, parse_time
+from edge_lstm.recordings.column_kinds import column_kinds
 from edge_lstm.recordings.columns import (
     NumberWords,
     TimeColumns,
-    TimeReader,
     ValueColumn,
-    cell_error,
     texts_of,
-    value_reader,
 )
 from edge_lstm.recordings.label_windows import Countdown, LabelWindows
-from edge_lstm.recordings.tables import Block, Layout, Table, column_index, open_table, recording_files
+from edge_lstm.recordings.rows import RowReader, Rows
+from edge_lstm.recordings.tables.table import Layout, Table, column_index, open_table, recording_files
 from edge_lstm.streaming.reading import Reading
 
 
@@ -45,6 +42,8 @@ class Columns:
     group_column: str | None = None  # names the group of a stream
     layout: Layout = field(default_factory=Layout)
     words: NumberWords = field(default_factory=NumberWords)
+    check_clocks: bool = True  # leave out rows with a wrong clock
+    join_within_s: float = 0.0  # in files of one row a value: the values of a row come within this time
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,9 @@ class Recording:
     files: Sequence[Path] = ()
     left_out: Mapping[str, int] = field(
         default_factory=dict
-    )  # number of discarded values by reason: sentinels, implausible, unknown
+    )  # number of discarded values by reason (sentinels, implausible, unknown), and of rows (wrong clock, ...)
+    notes: Sequence[str] = ()  # what was left out around the readings, with file and row
+    places: Integers | None = None  # (rows, 2): index into `files`, row in that file
 
     def __len__(self) -> int:
         return len(self.times)
@@ -92,6 +93,7 @@ class Recording:
             times=self.times[chosen],
             values=self.values[chosen],
             labels={name: values[chosen] for name, values in self.labels.items()},
+            places=None if self.places is None else self.places[chosen],
         )
 
 
@@ -106,126 +108,44 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
         names = [columns.stream] * len(files)
     else:  # with a column for the streams, files may have equal names
         names = [""] * len(files) if columns.stream_column is not None else stream_names(files)
-    reader = _Reader(columns)
+    times = (
+        columns.time if isinstance(columns.time, TimeColumns) else TimeColumns([columns.time] if columns.time else [])
+    )
+    labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
+    reader = RowReader(columns, list(map(_value_column, (*columns.values.values(), *labels.values()))), times)
     for file, name in zip(files, names, strict=True):
-        reader.read(open_table(file, columns.layout), name)
+        table = open_table(file, columns.layout)
+        reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times))
     source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
-    return reader.recording(source, files)
+    return _recording(columns, reader, reader.rows(source), list(labels), source, files)
 
 
-class _Reader:
-    """Builds a recording, file by file and block by block."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
-        self._label_names = list(labels)
-        self._value_columns = [_value_column(one) for one in (*columns.values.values(), *labels.values())]
-        self._value_readers = [value_reader(one, columns.words) for one in self._value_columns]
-        self._times = (
-            columns.time
-            if isinstance(columns.time, TimeColumns)
-            else TimeColumns([columns.time] if columns.time else [])
-        )
-        self._time_reader = TimeReader(self._times)
-        self._streams: dict[str, int] = {}
-        self._rows_of: Counter[int] = Counter()  # by stream
-        self._group_of: dict[int, str] = {}  # by stream
-        self._read: list[tuple[Integers, Doubles, list[Doubles]]] = []
-
-    def read(self, table: Table, only: str) -> None:
-        """Add a file; `only` is the name of its stream where no column names it."""
-        columns = self._columns
-        value_at = [column_index(table, one.column) for one in self._value_columns]
-        stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
-        group_at = column_index(table, columns.group_column) if columns.group_column else None
-        time_at = [] if self._times.interval_s is not None else time_columns(table, self._times)
-        names = [table.header[at] for at in time_at]
-        asked = [*value_at, *time_at, *(at for at in (stream_at, group_at) if at is not None)]
-        for block in table.blocks(asked):
-            stream_of = self._stream_of(table, block, stream_at, only)
-            if group_at is not None:
-                self._group(table, block, stream_of, texts_of(block.cells[group_at]))
-            if time_at:
-                times = self._time_reader.read(table, block, [block.cells[at] for at in time_at], names)
-            else:
-                times = self._regular_times(stream_of)
-            values = [
-                reader.read(table, block, block.cells[at])
-                for reader, at in zip(self._value_readers, value_at, strict=True)
-            ]
-            self._read.append((stream_of, times, values))
-
-    def recording(self, source: str, files: Sequence[Path]) -> Recording:
-        columns = self._columns
-        stream_of = np.concatenate([part[0] for part in self._read])
-        times = np.concatenate([part[1] for part in self._read])
-        numbers = [np.concatenate(parts) for parts in zip(*(part[2] for part in self._read), strict=True)]
-        categories: dict[str, Sequence[str]] = {}
-        left_out: Counter[str] = Counter()
-        names = [*columns.values, *self._label_names]
-        for at, (name, reader) in enumerate(zip(names, self._value_readers, strict=True)):
-            left_out += reader.left_out
-            texts, numbers[at] = reader.finished(numbers[at])
-            if texts is not None:
-                categories[name] = texts
-        width = len(columns.values)
-        values = np.stack(numbers[:width], axis=1) if width else np.empty((len(times), 0))
-        known = dict(zip(self._label_names, numbers[width:], strict=True))
-        streams = list(self._streams)
-        for name, label in columns.labels.items():
-            if isinstance(label, (LabelWindows, Countdown)):
-                known[name] = label.values(streams, stream_of, times)
-        return Recording(
-            source,
-            list(columns.values),
-            streams,
-            stream_of,
-            times,
-            values,
-            {name: known[name] for name in columns.labels},
-            categories,
-            [self._group_of[index] for index in range(len(self._streams))] if columns.group_column else [],
-            files,
-            dict(left_out),
-        )
-
-    def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> Integers:
-        streams = self._streams
-        if at is None:
-            return np.full(len(block.rows), streams.setdefault(only, len(streams)))
-        names = texts_of(block.cells[at])
-        if "" in names:
-            raise cell_error(
-                table, block, names.index(""), table.header[at], "expected the name of a stream, found nothing"
-            )
-        for name in dict.fromkeys(names):
-            streams.setdefault(name, len(streams))
-        return np.fromiter(map(streams.__getitem__, names), np.int64, len(names))
-
-    def _group(self, table: Table, block: Block, stream_of: Integers, groups: list[str]) -> None:
-        for index, group in dict.fromkeys(zip(stream_of.tolist(), groups, strict=True)):
-            known = self._group_of.setdefault(index, group)
-            if known != group:
-                row = list(zip(stream_of.tolist(), groups, strict=True)).index((index, group))
-                stream = list(self._streams)[index]
-                raise cell_error(
-                    table,
-                    block,
-                    row,
-                    str(self._columns.group_column),
-                    f'expected the stream "{stream}" in one group, found it in "{known}" and "{group}"',
-                )
-
-    def _regular_times(self, stream_of: Integers) -> Doubles:
-        """Times of rows without a time: at a fixed interval in each stream."""
-        times = np.empty(len(stream_of))
-        for index in np.unique(stream_of).tolist():
-            chosen = stream_of == index
-            count = int(chosen.sum())
-            times[chosen] = self._rows_of[index] + np.arange(count)
-            self._rows_of[index] += count
-        return self._times.start + times * (self._times.interval_s or 0.0)
+def _recording(
+    columns: Columns, reader: RowReader, rows: Rows, label_names: Sequence[str], source: str, files: Sequence[Path]
+) -> Recording:
+    width = len(columns.values)
+    values = np.stack(rows.numbers[:width], axis=1) if width else np.empty((len(rows.times), 0))
+    known = dict(zip(label_names, rows.numbers[width:], strict=True))
+    streams = list(reader.streams)
+    for name, label in columns.labels.items():
+        if isinstance(label, (LabelWindows, Countdown)):
+            known[name] = label.values(streams, rows.stream_of, rows.times)
+    named = zip([*columns.values, *label_names], rows.categories, strict=True)
+    return Recording(
+        source,
+        list(columns.values),
+        streams,
+        rows.stream_of,
+        rows.times,
+        values,
+        {name: known[name] for name in columns.labels},
+        {name: texts for name, texts in named if texts is not None},
+        reader.groups,
+        files,
+        dict(rows.left_out),
+        rows.notes,
+        rows.places,
+    )
 
 
 def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> list[str]:
@@ -241,11 +161,7 @@ def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> 
     )
     time_at = [] if times.interval_s is not None else time_columns(table, times)
     taken = {*(table.header[at] for at in time_at), columns.stream_column, ""}
-    return {
-        name: ValueColumn(name, text=not _is_numeric_column(table, at, columns.words))
-        for at, name in enumerate(table.header)
-        if name not in taken
-    }
+    return column_kinds(table, [name for name in table.header if name not in taken], columns.words)
 
 
 def time_columns(table: Table, times: TimeColumns) -> list[int]:
@@ -279,7 +195,7 @@ def _has_name_of_a_time(name: str, cell: str) -> bool:
 def first_row(table: Table) -> list[str]:
     """The cells of the first row of readings, in the order of the header."""
     block = next(iter(table.blocks(range(len(table.header)), 1)))
-    return [texts_of(block.cells[at])[0] for at in range(len(table.header))]
+    return [texts_of(block.cells[at])[0] if at in block.cells else "" for at in range(len(table.header))]
 
 
 def recording_csv(recording: Recording) -> str:
@@ -294,16 +210,12 @@ def recording_csv(recording: Recording) -> str:
     return file.getvalue()
 
 
-def row_place(recording: Recording, layout: Layout, row: int) -> tuple[str, int]:
-    """(file, row number in the file) of a row of the recording; it reads the files again."""
-    left = row
-    for file in recording.files:
-        table = open_table(file, layout)
-        for block in table.blocks([0]):
-            if left < len(block.rows):
-                return table.source, block.rows[left]
-            left -= len(block.rows)
-    return recording.source, row + 1
+def row_place(recording: Recording, row: int) -> tuple[str, int]:
+    """(file, row number in the file) of a row of the recording."""
+    if recording.places is None:
+        return recording.source, row + 1
+    file, place = recording.places[row].tolist()
+    return str(recording.files[file]), place
 
 
 def stream_names(files: Sequence[Path]) -> list[str]:
@@ -320,15 +232,6 @@ def stream_names(files: Sequence[Path]) -> list[str]:
 
 def _value_column(column: str | ValueColumn) -> ValueColumn:
     return ValueColumn(column) if isinstance(column, str) else column
-
-
-def _is_numeric_column(table: Table, at: int, words: NumberWords) -> bool:
-    missing = {text.lower() for text in words.missing}
-    for block in table.blocks([at]):
-        for text in texts_of(block.cells[at]):
-            if text.lower() not in missing and not math.isnan(WORD_VALUES.get(text.lower(), 0.0)):
-                return _is_number(text.replace(",", ".") if words.decimal_comma else text)
-    return False
 
 
 def _is_number(text: str) -> bool:

@@ -19,7 +19,8 @@ def message_codecs(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Enco
     """
     contract, output = bundle.contract, config.output
     categories = {feature.name: feature.categories for feature in contract.features if feature.categories}
-    decoder = Decoder(config.input, [feature.name for feature in contract.features], categories)
+    units = {feature.name: feature.unit for feature in contract.features}
+    decoder = Decoder(config.input, list(units), categories, units)
     if output.publish_when == "alarm" and contract.task not in ("classify", "anomaly"):
         raise EdgeLstmError(
             f'expected a bundle with labels or alarms for publish_when = "alarm", found the task {contract.task}',

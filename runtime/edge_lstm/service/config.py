@@ -11,6 +11,7 @@ from edge_lstm.backends.protocol import ExecutionOptions
 from edge_lstm.bundle.schemes import Scheme
 from edge_lstm.foundation.config import key, read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times.clock import Trust
 from edge_lstm.hardware.boards import (
     BackendName,
     Provider,
@@ -149,6 +150,16 @@ class MqttConfig:
 
 
 @dataclass(frozen=True)
+class ClockConfig:
+    """The clock of this machine, by which the times of readings are judged."""
+
+    trust: Trust = key(
+        "kernel",
+        doc="when the clock counts as right: kernel: while a time service keeps it, as the kernel says; always; never",
+    )
+
+
+@dataclass(frozen=True)
 class ServiceConfig:
     """One service: a bundle, a broker, its input and output. Relative paths start at the config's folder."""
 
@@ -206,11 +217,13 @@ class ServiceConfig:
         None, least=0, doc="readings that were received longer ago are deleted; none: their age does not matter"
     )
     max_ahead_s: float = key(
-        86_400.0,
+        300.0,
         least=0,
-        doc="a reading further in the future is refused, because all readings that follow would count as late",
+        doc="while the clock counts as right, a reading further in the future is refused; and a stream whose last time "
+        "is further in the future restarts at a reading that agrees with the clock",
     )
     stats_interval_s: float = key(60.0, least=0.1, doc="time between two messages with statistics")
+    clock: ClockConfig = key(ClockConfig(), doc="how far this machine's clock is trusted")
     input: InputMapping = key(InputMapping(), doc="where to find the readings in the messages")
     output: OutputMapping = key(OutputMapping(), doc="where predictions go, and in which format")
 

@@ -47,10 +47,13 @@ class Outbox:
         """Messages that the broker has not confirmed."""
         return self._count
 
-    def put(self, batch: int, messages: Sequence[Outgoing], identities: Sequence[str]) -> None:
-        """Publish a committed batch, and remember the identities of the messages that caused it."""
+    def put(self, batch: int, messages: Sequence[Outgoing], identities: Sequence[str], received: int = 0) -> None:
+        """Publish a committed batch, and remember the identities of the messages that caused it.
+
+        `received`: how many messages these were, if they have no identities.
+        """
         self._last = batch
-        self._repeats_left -= len(identities)
+        self._repeats_left -= max(received, len(identities))
         if identities:  # none if readings have times of their own: such entries would never be removed
             self._identities.update(dict.fromkeys(identities, batch))
             self._by_batch.append((batch, identities))

@@ -11,31 +11,36 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
+from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.mqtt.address import parse_address
+from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import ConnectionOptions
-from edge_lstm.mqtt.received import Message
 from edge_lstm.service.codecs import message_codecs, publish_properties
 from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
-from edge_lstm.service.inbox import Inbox
-from edge_lstm.service.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.inbox import Inbox
+from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
+from edge_lstm.service.intake.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.sequence_gaps import SequenceGaps
+from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.refusal import refusal_facts, refusal_topic
-from edge_lstm.service.sequence_gaps import SequenceGaps
 from edge_lstm.service.stats import ServiceStats
 from edge_lstm.service.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
@@ -123,9 +128,12 @@ class Service:
         self._publish_unconfirmed = functools.partial(publish, qos=0)
         self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
         self._outbox.restore(unsent, processed)
-        self._reader = MessageReader(decoder, config.max_ahead_s, self._outbox.knows, self._report)
         wait = self._wait_for_disk if self._exactly_once else None
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
+        self._arrivals, self._times = self._judgement_of_times()
+        self._reader = MessageReader(
+            decoder, self._arrivals, self._times, self._outbox.knows, self._report, self._predictor.watch
+        )
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
         self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
@@ -163,6 +171,36 @@ class Service:
             session_expiry_s=mqtt.session_expiry_s,
             options=options,
         )
+
+    def _judgement_of_times(self) -> tuple[ArrivalClock, TimeJudge]:
+        """The clock of arrivals, which goes on from an earlier process, and the judge of the readings' times."""
+        config, kept = self.config, self._store.service_values()
+        step_s = self._files.bundle.contract.sampling.max_gap_s or LEAST_STEP_S
+        arrivals = ArrivalClock(step_s, newest_arrival_us(kept))
+        if config.input.time_from != "arrival":  # devices whose clocks may be ahead a little time the same streams
+            step_s = max(step_s, config.max_ahead_s)
+        judge = TimeJudge(
+            config.max_ahead_s,
+            step_s,
+            ClockTrust(config.clock.trust),
+            self._predictor.table.last_time,
+            newest_time(kept, self._last_times),
+            self._newest_time,
+        )
+        return arrivals, judge
+
+    def _last_times(self) -> Iterator[float]:
+        """The last time of each stream in the database."""
+        table = self._predictor.table
+        for stream in self._store.streams():
+            yield table.last_time(stream)
+            table.evict(stream)
+
+    def _newest_time(self) -> float:
+        """The time that no stream is beyond; inf while some are only in the database."""
+        table = self._predictor.table
+        in_memory = len(table) - len(self._committer.unsaved)  # these may not be in the database yet
+        return table.newest_time() if in_memory >= self._store.count() else math.inf
 
     def stop(self) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -210,14 +248,17 @@ class Service:
             self._suspects -= len(messages)
             self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
         readings = self._reader.readings(messages)
+        self._predictor.watch.redelivered = self._reader.redelivered
         steps = self._predictor.feed_columns(readings)
         predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
         self._committer.begin_batch([reading.stream for reading in readings])
+        self._committer.values.update(kept_times(self._arrivals, self._times))
         if self._exactly_once:
             identities = self._identities(messages)
-            if not self._committer.commit(predictions, identities, readings):
+            if not self._committer.commit(predictions, identities, [*readings, *self._reader.refusals]):
                 return
-            self._outbox.put(self._committer.batch, predictions, identities)
+            received = 0 if self._identifies_messages else len(messages)
+            self._outbox.put(self._committer.batch, predictions, identities, received)
             self._mqtt.acknowledge(messages)
         else:
             self._publish_unconfirmed(predictions)
@@ -259,8 +300,11 @@ class Service:
         self._report({"error": error, "hint": hint})
 
     def _identities(self, messages: Sequence[Message]) -> list[str]:
-        """Those of the messages that may come again and are recognized by nothing else."""
-        if not self._identifies_messages:
+        """Those of the messages that may come again and are recognized by nothing else.
+
+        A stream that restarts in another time does not know its former readings any more. They were ahead of the clock.
+        """
+        if not (self._identifies_messages or self._times.may_restart):
             return []
         return [message_identity(message) for message in messages if message.qos]
 
@@ -296,6 +340,7 @@ class Service:
 
     def _do_what_is_due(self) -> None:
         now, committer = time.monotonic(), self._committer
+        self._predictor.watch.log_counts()
         if not self._exactly_once and committer.unsaved and now - committer.saved_at >= self.config.checkpoint_s:
             committer.commit()
         if not self._inbox:
@@ -320,6 +365,7 @@ class Service:
             "unsaved": len(self._committer.unsaved),
             **self._totals(),
             **self.stats.figures(),
+            "dropped_by_stream": self._predictor.watch.worst(),
         }
 
     def _totals(self) -> dict[str, int]:
@@ -328,6 +374,7 @@ class Service:
         return {
             **self._predictor.totals,
             **self._reader.counts,
+            "restarted": self._times.restarts,
             "predictions": self.predictions,
             "damaged": self._store.damaged,
             "malformed": connection["malformed"],
@@ -366,7 +413,9 @@ class Service:
 def stepping_rules(config: ServiceConfig) -> SteppingRules:
     """How the service steps late and repeated readings."""
     return SteppingRules(
-        config.max_rewind if config.late == "rewind" else 0, _ID_WINDOW if config.input.sequence is not None else 0
+        config.max_rewind if config.late == "rewind" else 0,
+        _ID_WINDOW if config.input.sequence is not None else 0,
+        config.input.join_within_s,
     )
 
 

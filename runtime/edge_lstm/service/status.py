@@ -16,7 +16,7 @@ from edge_lstm.service.config import MqttConfig
 _LINES = (  # for a person
     ("readings", "{readings:,} readings, {predictions:,} predictions in {uptime_s:,.0f} s"),
     ("streams", "{streams:,} streams, {streams_in_memory:,} in memory"),
-    ("order", "{rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
+    ("order", "{used:,} used, {rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
     ("refused", "{refused:,} refused, {ignored:,} ignored, {retained:,} retained"),
     (
         "states",
@@ -82,4 +82,7 @@ def status_text(facts: dict[str, Any]) -> str:
     counted = defaultdict(int, facts)  # a service of another version may have fewer of them
     if "uptime_s" in facts:
         lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
+    for one in facts.get("dropped_by_stream", ()):
+        fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
+        lines.append(f"{'dropped':<10}{one['stream']}: {fates}")
     return "\n".join(lines)

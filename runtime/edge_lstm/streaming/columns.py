@@ -12,6 +12,7 @@ from edge_lstm.decisions.decider import record_fields as decision_fields
 from edge_lstm.decisions.decider import start_values as decision_starts
 from edge_lstm.foundation.arrays import Records
 from edge_lstm.streaming.features import record_fields as feature_fields
+from edge_lstm.streaming.sampling import counters
 
 # always: each row has the column; trail: if the table has a depth; window: if the table has a window;
 # residuals: at the end of the row, and only the entries that are still needed; never: it is not stored
@@ -44,31 +45,58 @@ def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
     float32, int64, uint64 = np.dtype("f4"), np.dtype("i8"), np.dtype("u8")
     first = first_record(contract)
     record = first.dtype
-    in_interval = [("interval", "f8"), ("newest", "f8"), ("value", "f8", (features,)), ("count", "u4", (features,))]
-    interval = np.dtype(in_interval if grid else [])  # without a grid it takes no memory
-    sample = np.dtype([*_sample_fields(features), ("revision", "u8")])
-    former_sample = np.dtype([*_sample_fields(features), ("revision", "u2")])
-    no_interval = (np.nan, np.nan, 0.0, 0) if grid else None
+    interval = open_interval(contract)
+    given = counters.value_type(contract)
+    read = np.dtype("f8") if counters.counter_columns(contract) else float32
+    sample = np.dtype([*_sample_fields(features, given), ("revision", "u8")])
+    former_sample = np.dtype([*_sample_fields(features, float32), ("revision", "u2")])
     return [
         Column("current", record, start=first[0]),
-        Column("partial_values", float32, (features,), start=np.nan),
+        Column("partial_values", read, (features,), start=np.nan),
+        Column("partial_times", np.dtype("f8"), (features,), start=np.nan, is_new=True),
         Column("last_published", float32, (outputs,), start=np.nan),
-        Column("open_interval", interval, start=no_interval, stored="always" if grid else "never"),
+        Column(
+            "open_interval", interval.dtype, start=interval[0] if grid else None, stored="always" if grid else "never"
+        ),
         Column("trail_length", int64, start=0, stored="trail"),
         Column("trail", sample, (2 * depth,), stored="trail", former_dtype=former_sample),
         Column("snapshot_old", record, stored="trail"),
         Column("snapshot_mid", record, stored="trail"),
         Column("seen", uint64, (window,), start=0, stored="window"),
+        Column("identities", int64, start=0, stored="window", is_new=True),
         Column("calibration", float32, calibration_shape(contract), stored="residuals"),
+        Column("last_number", int64, start=-1, stored="never", is_new=True),
         Column("used", int64, stored="never"),
     ]
+
+
+def open_interval(contract: Contract) -> Records:
+    """The open interval of a stream's grid before its first reading; without a grid it takes no memory. (1,)"""
+    features = len(contract.features)
+    fields: list[Any] = [
+        ("interval", "f8"),
+        ("newest", "f8"),
+        ("value", "f8", (features,)),
+        ("count", "u4", (features,)),
+    ]
+    circles = sum(feature.period is not None for feature in contract.features)
+    counted = len(counters.counter_columns(contract))
+    fields += [("cosine", "f8", (circles,))] if circles else []
+    fields += [("counted", "f8", (counted, counters.MEMORY))] if counted else []
+    first = np.zeros(1, fields if contract.sampling.grid else [])
+    if contract.sampling.grid:
+        first["interval"] = first["newest"] = np.nan
+        if counted:
+            first["counted"] = counters.START
+    return first
 
 
 def first_record(contract: Contract) -> Records:
     """The record of a stream before its first step. (1,)
 
     `time` of the last sample (seconds since 1970, NaN before the first), `step` and `warm_steps` (counts), `held` (the
-    last value of each feature), `state0`, `state1`, … (the contract's tensors), then derived inputs and decisions.
+    last value of each feature), `state0`, `state1`, … (the contract's tensors), then derived inputs, decisions and
+    counters.
     """
     tensors: list[Any] = [(f"state{index}", "f4", tuple(state.shape)) for index, state in enumerate(contract.states)]
     fields: list[Any] = [
@@ -77,7 +105,13 @@ def first_record(contract: Contract) -> Records:
         ("warm_steps", "i8"),
         ("held", "f4", (len(contract.features),)),
     ]
-    record = np.zeros(1, [*fields, *tensors, *feature_fields(contract), *decision_fields(contract)])
+    counted = (
+        0 if contract.sampling.grid else len(counters.counter_columns(contract))
+    )  # a grid has it in the open interval
+    memory = [("counted", "f8", (counted, counters.MEMORY))] if counted else []
+    record = np.zeros(1, [*fields, *tensors, *feature_fields(contract), *decision_fields(contract), *memory])
+    if counted:
+        record["counted"] = counters.START
     record["time"] = np.nan
     record["held"] = [feature.mean for feature in contract.features]
     for name, start in decision_starts(contract).items():
@@ -87,5 +121,5 @@ def first_record(contract: Contract) -> Records:
     return record
 
 
-def _sample_fields(features: int) -> list[Any]:
-    return [("time", "f8"), ("id", "u8"), ("given", "f4", (features,))]
+def _sample_fields(features: int, given: np.dtype[Any]) -> list[Any]:
+    return [("time", "f8"), ("id", "u8"), ("given", given, (features,))]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_lstm.bundle.contract import Contract, derived_parts
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.feature import derived_parts
 from edge_lstm.foundation.arrays import Doubles, Floats, Records, Slots
 
 

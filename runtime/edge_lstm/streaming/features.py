@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edge_lstm.bundle.contract import ClockInput, Contract
+from edge_lstm.decisions.angles import position, sine_and_cosine, wrapped
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 from edge_lstm.streaming.derived import Derived
 
@@ -30,6 +31,7 @@ class Features:
         names = [feature.name for feature in features]
         self._inputs = len(contract.inputs)
         self._masked = [index for index, feature in enumerate(features) if feature.mask]
+        self._circles = [(index, one.period) for index, one in enumerate(features) if one.period is not None]
         self._clock = [name for name in contract.clock if name != "elapsed"]
         self._elapsed = "elapsed" in contract.clock
         self._derived = Derived(contract)
@@ -38,17 +40,23 @@ class Features:
         ]
         self._bounds: tuple[Floats, Floats] | None = None
         if contract.clip is not None:
-            measured = [0.0 if feature.categories else contract.clip for feature in features]
-            reach = [bound * feature.scale or np.inf for bound, feature in zip(measured, features, strict=True)]
+            free = [feature.categories or feature.period is not None for feature in features]
+            reach = [
+                np.inf if one else contract.clip * feature.scale for one, feature in zip(free, features, strict=True)
+            ]
             means = np.array([feature.mean for feature in features])
             self._bounds = (means - reach).astype(np.float32), (means + reach).astype(np.float32)
 
     def conditioned(self, values: Floats) -> Floats:
-        """Values (n, features) for the network: mirrored, and limited to the contract's `clip`."""
+        """Values (n, features) for the network: mirrored, within their circle, and limited to the contract's `clip`."""
         if self._mirrored:
             values = values.copy()
             for feature, by in self._mirrored:
                 values[:, feature] *= np.where(values[:, by] > 0, np.float32(-1), np.float32(1))
+        if self._circles:
+            values = values.copy()
+            for feature, period in self._circles:
+                values[:, feature] = wrapped(values[:, feature], period)
         if self._bounds is not None:
             values = np.clip(values, *self._bounds)
         return values
@@ -74,6 +82,9 @@ class Features:
         for column in self._masked:
             vectors[:, at] = missing[:, column]
             at += 1
+        for feature, period in self._circles:
+            vectors[:, feature], vectors[:, at] = sine_and_cosine(values[:, feature], period)
+            at += 1
         if self._derived:
             before = current["before"][slots]
             for columns in self._derived.step(current, slots, values, before):
@@ -89,6 +100,23 @@ class Features:
             fresh = current["warm_steps"][slots] == 0
             vectors[:, at] = np.log1p(np.where(fresh, 0.0, np.maximum(since, 0.0)))
         return vectors
+
+
+def values_in(contract: Contract, vectors: Floats) -> Floats:
+    """The conditioned values (n, features) in feature vectors (n, inputs): on a circle, the position."""
+    values = vectors[:, : len(contract.features)].copy()
+    for column, cosine in cosine_columns(contract).items():
+        period = contract.features[column].period
+        assert period is not None  # cosine_columns has the features on a circle
+        values[:, column] = wrapped(position(vectors[:, column], vectors[:, cosine], period), period)
+    return values
+
+
+def cosine_columns(contract: Contract) -> dict[int, int]:
+    """Of each feature on a circle, the column of its sine and that of its cosine in the feature vector."""
+    first = len(contract.features) + sum(feature.mask for feature in contract.features)
+    circles = [index for index, feature in enumerate(contract.features) if feature.period is not None]
+    return {column: first + place for place, column in enumerate(circles)}
 
 
 def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:

@@ -15,17 +15,22 @@ from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
-from edge_lstm.foundation.arguments import described, flag_argument, quoted, whole_number
-from edge_lstm.foundation.arrays import Floats, Slots
+from edge_lstm.foundation.arguments import described, flag_argument, number_argument, quoted, whole_number
+from edge_lstm.foundation.arrays import Floats, Records, Slots
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import BackendError, EdgeLstmError, ReadingError
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.reading import Prediction, Reading
-from edge_lstm.streaming.sampling import Round, Sampler
+from edge_lstm.streaming.sampling.joining import belonging, completed
+from edge_lstm.streaming.sampling.sampler import Round, Sampler
+from edge_lstm.streaming.sampling.sequences import is_known
 from edge_lstm.streaming.step_results import Steps, in_reading_order
 from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
+from edge_lstm.streaming.stream_watch import StreamWatch
 
 if TYPE_CHECKING:  # a service needs neither, and starts without them
     from edge_lstm.streaming.reading_checks import ReadingChecks
@@ -66,12 +71,14 @@ class Predictor:
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
         bundle_id: str = "",
+        join_within_s: float | None = None,
     ) -> None:
         """`smallest_batch`: the backend's rows agree bit for bit from this batch size on (the self-test finds it).
 
         `max_rewind`: how many samples a late reading may lie back (0: none); `window`: how many of a device's own
         sequence numbers are remembered a stream; `fetch`: a stream's row from a store, or None; `bundle_id`: what the
-        states of streams are named by.
+        states of streams are named by; `join_within_s`: how many seconds apart the parts of a sample may be, None: half
+        of the contract's interval, and not more than 2 s for times that the device gave.
         """
         if not isinstance(contract, Contract):
             raise EdgeLstmError(
@@ -87,12 +94,16 @@ class Predictor:
             )
         self.contract = contract
         self.backend = backend
+        if join_within_s is not None:
+            join_within_s = number_argument(join_within_s, "join_within_s")
         self.table = StreamTable(contract, max_rewind, window, fetch)
-        self.counts: Counter[str] = Counter(samples=0, duplicate=0, late=0, rewound=0, runaway=0)
+        self.counts: Counter[str] = Counter(samples=0, used=0, duplicate=0, late=0, rewound=0, runaway=0)
+        self.watch = StreamWatch(contract.sampling)
         self._max_rewind, self._window, self._fetch, self._bundle_id = max_rewind, window, fetch, bundle_id
         self._checks: ReadingChecks | None = None  # made at the first `feed`; a service uses `feed_columns`
-        self._sampler = Sampler(contract, self.table)
+        self._sampler = Sampler(contract, self.table, join_within_s, self.watch)
         self._features = Features(contract)
+        self._published = PublishedOutputs(contract)
         self._decider = decider(contract)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
@@ -110,6 +121,7 @@ class Predictor:
         max_rewind: int = 0,
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
+        join_within_s: float | None = None,
     ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
@@ -119,6 +131,8 @@ class Predictor:
         by default, one thread of the CPU. `max_rewind`: how many samples late a reading may be; 0: every late reading
         is dropped. `window`: how many values of `Reading.sequence` are kept for each stream, to find repeated readings.
         `fetch`: returns the stored row (`StreamState.row`) of a stream that the predictor does not have, or None.
+        `join_within_s`: how many seconds apart partial readings of one sample may be; None: half of the bundle's
+        interval, and no more than 2 s for times that the device gave.
 
         Raises BundleError if the file is missing, damaged or without that variant. Raises BackendError if the backend
         is not installed or fails the self-test, and EdgeLstmError if another argument is wrong.
@@ -138,6 +152,7 @@ class Predictor:
             window=window,
             fetch=fetch,
             bundle_id=opened.id,
+            join_within_s=join_within_s,
         )
 
     @staticmethod
@@ -150,10 +165,18 @@ class Predictor:
         max_rewind: int = 0,
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
+        join_within_s: float | None = None,
     ) -> Predictor:
         """The older name of `from_bundle`, only for an open Bundle."""
         return Predictor.from_bundle(
-            bundle, backend, scheme, execution=execution, max_rewind=max_rewind, window=window, fetch=fetch
+            bundle,
+            backend,
+            scheme,
+            execution=execution,
+            max_rewind=max_rewind,
+            window=window,
+            fetch=fetch,
+            join_within_s=join_within_s,
         )
 
     def __reduce__(self) -> str:
@@ -279,45 +302,115 @@ class Predictor:
 
     def steps(self, readings: Iterable[Reading]) -> Iterator[Steps]:
         """The steps of the readings' streams, round by round."""
+        readings = readings if isinstance(readings, Sequence) else list(readings)
+        dropped = self.watch.counts.total()
         for one in self._sampler.rounds(readings):
             self._round += 1
             self.table.used[one.rows] = self._round
             behind = self._sampler.late_or_repeated(one)
             if not np.count_nonzero(behind):
-                yield from self._step_round(one)
+                yield from self._step_new(one)
                 continue
-            yield from self._step_round(one.part(~behind))
+            yield from self._step_new(one.part(~behind))
             for index in np.flatnonzero(behind).tolist():
                 chosen = np.zeros(len(behind), np.bool_)
                 chosen[index] = True
                 yield from self._step_late(one.part(chosen))
+        used = len(readings) - (self.watch.counts.total() - dropped)
+        if used:
+            self.counts["used"] += used
+            self.watch.dropped_in_a_row = 0
+
+    def _step_new(self, one: Round) -> Iterator[Steps]:
+        """Step a round of samples that are the newest of their streams."""
+        if one.sequences is not None:
+            self._sampler.note_sequences(one.slots, one.sequences)
+        yield from self._step_round(one)
 
     def _step_late(self, one: Round) -> Iterator[Steps]:
-        """A round of one sample that is late or repeated: insert it at its time, or drop it."""
-        table, slot, time = self.table, int(one.slots[0]), one.times[0]
+        """A round of one sample that is late or repeated: insert it at its time, add it to its sample, or drop it."""
+        table, slot, time = self.table, int(one.slots[0]), float(one.times[0])
+        newest, given = float(table.current["time"][slot]), one.given[0]
+        key = 0 if one.sequences is None else int(one.sequences.keys[0])
+        if key and is_known(key, table.seen[slot], int(table.identities[slot])):
+            self._drop(slot, "duplicate", "its sequence was received before")
+            return
+        if not time <= newest:  # of a counter that came to this number again
+            yield from self._step_new(one)
+            return
         trail = table.trail[slot, : table.trail_length[slot]]
-        if one.ids[0]:
-            known = bool((trail["id"] == one.ids[0]).any() or (table.seen[slot] == one.ids[0]).any())
-        else:
-            known = bool((trail["time"] == time).any() or time == table.current["time"][slot])
-        if known:
-            self.counts["duplicate"] += 1
+        is_part = bool(np.isinf(given).any())
+        within_s = self._sampler.part_window_s if is_part else 0.0
+        if one.ids[0]:  # rows of before the keys were kept have the ids alone
+            same = (trail["time"] == time) & (trail["id"] == one.ids[0])
+            forgets = one.sequences is None and not len(trail)  # so that of one time only the first is known
+            known = forgets or bool((table.seen[slot] == one.ids[0]).any())
+            if same.any() or (time == newest and known):
+                self._drop(slot, "duplicate", "its sequence was received before")
+                return
+        elif (place := belonging(trail, time, within_s)) is not None:
+            sample_time = float(trail["time"][place])
+            merged = completed(trail["given"][place], sample_time, given, time, is_part)
+            if merged is None:
+                self._drop(slot, "duplicate", f"its time {format_time(time)} was received before")
+            elif len(trail) - place - 1 > self._max_rewind:
+                self._drop(slot, "late", self._lateness(time, newest))
+            else:
+                yield from self._step_again(one, place, merged)
+            return
+        elif time == newest:
+            self._drop(slot, "duplicate", f"its time {format_time(time)} was received before")
+            return
+        if time == newest:  # of one time with others, by its sequence
+            yield from self._step_new(self._after_ties(one, trail))
             return
         position = int(np.searchsorted(trail["time"], time, side="right"))
         # the place of a sample before the whole trail is unknown
         before_all = position == 0 and not np.isnan(table.snapshot_old["time"][slot])
         if not len(trail) or before_all or len(trail) - position > self._max_rewind:
-            self.counts["late"] += 1
+            self._drop(slot, "late", self._lateness(time, newest))
             return
+        if one.sequences is not None:
+            table.note_keys(one.slots, one.sequences.keys)
+        yield from self._step_again(self._after_ties(one, trail), position)
+
+    def _step_again(self, one: Round, position: int, merged: Floats | None = None) -> Iterator[Steps]:
+        """Step the trail again, from `position` on with the late sample before it, or with `merged` values instead."""
+        table, slot = self.table, int(one.slots[0])
         self.counts["rewound"] += 1
+        length = int(table.trail_length[slot])
         again = table.rewind(slot, position)
-        position -= len(trail) - len(again)
+        position -= length - len(again)
         for sample in again[:position]:
-            for _ in self._step_round(_round_of(one, sample, 0)):
+            for _ in self._repeat(_round_of(one, sample, 0)):
                 pass  # these predictions do not change
-        yield from self._step_round(one)
+        if merged is None:
+            yield from self._step_round(one)
+        else:
+            again[position]["given"] = merged
         for sample in again[position:]:
-            yield from self._step_round(_round_of(one, sample, 1))
+            yield from self._repeat(_round_of(one, sample, 1))
+
+    def _repeat(self, one: Round) -> Iterator[Steps]:
+        """Step a sample that was stepped before."""
+        self.watch.is_repeating = True
+        try:
+            yield from self._step_round(one)
+        finally:
+            self.watch.is_repeating = False
+
+    def _after_ties(self, one: Round, trail: Records) -> Round:
+        """The round of one sample, with the highest revision of the samples of the same time, so that it is unique."""
+        ties = trail["revision"][trail["time"] == one.times[0]]
+        return one._replace(revisions=ties.max(keepdims=True)) if len(ties) else one
+
+    def _lateness(self, time: float, newest: float) -> str:
+        """Why a late reading is dropped."""
+        behind = f"it lies {newest - time:.1f} s before the stream's newest one"
+        return f"{behind}, more than max_rewind={self._max_rewind} samples" if self._max_rewind else behind
+
+    def _drop(self, slot: int, fate: str, reason: str) -> None:
+        self.watch.dropped(self.table.name(slot), fate, reason, int(self.table.current["step"][slot]))
 
     def _step_round(self, one: Round) -> Iterator[Steps]:
         """Step each stream of the round once; every sample is newer than the last one of its stream."""
@@ -334,13 +427,14 @@ class Predictor:
         current = table.current
         values = self._features.conditioned(samples.values)
         features = self._features.vectors(current, slots, one.times, samples.since, values, samples.missing)
-        raw, following = self._step(rows, features)  # (n, outputs)
+        raw, following = self._step(rows, features)  # (n, network outputs)
         bounded = _surely_bounded(raw, following)
         if not bounded:
             raw = self._restart_runaway(slots, features, raw)
         counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
         current["step"][rows], current["warm_steps"][rows] = counts
-        decisions = self._decider(current, table.calibration, slots, values, samples.missing, raw)
+        outputs = self._published(raw) if self._published else raw
+        decisions = self._decider(current, table.calibration, slots, values, samples.missing, outputs)
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
         steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decisions)

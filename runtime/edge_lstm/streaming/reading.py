@@ -18,6 +18,7 @@ class _Reading(NamedTuple):
     sequence: str | None = None
     partial: bool = False
     restart: bool = False
+    arrived: bool = False
 
 
 class Reading(_Reading):
@@ -26,9 +27,12 @@ class Reading(_Reading):
     `time` is in seconds since 1970 (UTC); `Predictor.feed` and `predict` also take a datetime with a time zone.
     `values` maps names of features to numbers in the bundle's units. A feature that is absent, NaN or None is a missing
     value. A category is given by its index. `sequence` is the device's own number or id of the reading, which shows
-    whether it was sent before; None: its time shows this. `partial`: the reading has only some values of a sample. Then
-    an absent name comes in a later reading, and only NaN or None is a missing value. `restart`: the stream's state and
-    time begin again at this reading.
+    together with its time whether it was sent before; None: its time alone shows this. `partial`: the reading has only
+    some values of a sample. Then an absent name comes in a later reading, and only NaN or None is a missing value.
+
+    `restart`: the times of the stream begin again here, because its clock or the clock of this machine was set. Its
+    state gets its start values, and the reading may be older than the last one. `arrived`: the time is that of the
+    reading's arrival, since the device gave none. Then sequence and values show whether the reading was sent before.
     """
 
     __slots__ = ()
@@ -43,14 +47,12 @@ class Reading(_Reading):
             sequence: str | None = None,
             partial: bool = False,
             restart: bool = False,
+            arrived: bool = False,
         ) -> Reading: ...
 
 
 class Refusal(NamedTuple):
-    """A reading that was refused for its time. It stepped nothing; the history keeps it.
-
-    `time` is the time that the reading gave (seconds since 1970), `reason` a sentence.
-    """
+    """A reading that was refused for its time (seconds since 1970). It stepped nothing; `reason` is in words."""
 
     stream: str
     time: float

@@ -61,10 +61,10 @@ class ReadingChecks:
         """Whether all readings are as the sampler takes them, by passes that run in C; False: look at each of them."""
         if set(map(type, readings)) != _READING:
             return False
-        streams, times, values, sequences, partials, *_ = zip(*readings, strict=True)
+        streams, times, values, sequences, partials, restarts, arrived = zip(*readings, strict=True)
         if set(map(type, streams)) != _TEXT or not set(map(type, sequences)) <= _TEXT_OR_NONE:
             return False
-        if set(map(type, partials)) - _FLAGS:
+        if set(map(type, chain(partials, restarts, arrived))) - _FLAGS:
             return False
         if not set(map(type, times)) <= _TIMES or not (min(times) >= _FIRST and max(times) < _LAST):
             return False
@@ -99,15 +99,15 @@ class ReadingChecks:
             time,
             self._numbers(where, reading.values, ignore_unknown),
             reading.sequence,
-            self._partial(where, reading.partial),
+            self._flag(where, "partial", reading.partial),
+            self._flag(where, "restart", reading.restart),
+            self._flag(where, "arrived", reading.arrived),
         )
 
-    def _partial(self, where: str, partial: object) -> bool:
-        if isinstance(partial, (bool, np.bool_)):
-            return bool(partial)
-        raise ReadingError(
-            f"{where}: expected partial as True or False, found {described(partial)}", "give True or False"
-        )
+    def _flag(self, where: str, name: str, flag: object) -> bool:
+        if isinstance(flag, (bool, np.bool_)):
+            return bool(flag)
+        raise ReadingError(f"{where}: expected {name} as True or False, found {described(flag)}", "give True or False")
 
     def _numbers(self, where: str, values: Mapping[str, object], ignore_unknown: bool) -> dict[str, float]:
         """The values of the model's features, as floats."""

@@ -66,7 +66,7 @@ class RowFormat:
         self._bounds = bounds
         self._parts = [_Part(column.name, column.dtype, column.shape) for column in self.columns]
         self._bytes = sum(part.bytes for part in self._parts)
-        self._groups = [{c.name for c in self.columns if c.stored == group} for group in ("trail", "window")]
+        self._groups = [[c for c in self.columns if c.stored == group] for group in ("trail", "window")]
         former = [column for column in self.columns if not column.is_new]
         self._former = [_Part(c.name, c.former_dtype or c.dtype, c.shape) for c in former]
         self._former_bytes = sum(part.bytes for part in self._former)
@@ -142,7 +142,7 @@ class RowFormat:
         elif end < self._least_bytes:
             raise ValueError(f"expected {self._least_bytes - end} bytes more in a row, found {len(content)}")
         if self.residual_count(columns) > count:
-            columns = {name: column for name, column in columns.items() if name not in self._groups[0]}
+            columns = _without(columns, self._groups[0])
         return RowValues(columns, np.frombuffer(content, np.float32, offset=end).reshape(count, self._targets))
 
     def _converted(self, found: RowValues) -> RowValues:
@@ -155,8 +155,8 @@ class RowFormat:
             elif former is not None and column.stored == "always":
                 raise ValueError(f"expected {column.name} of shape {column.shape}, found {former.shape}")
         for group in self._groups:
-            if not group <= columns.keys():
-                columns = {name: values for name, values in columns.items() if name not in group}
+            if not {column.name for column in group if not column.is_new} <= columns.keys():
+                columns = _without(columns, group)
         return RowValues(columns, found.residuals)
 
     def _cut(self, content: bytes, parts: Iterable[_Part]) -> tuple[dict[str, NDArray[Any]], int]:
@@ -221,6 +221,12 @@ def _cut(content: bytes, parts: Iterable[_Part]) -> tuple[dict[str, NDArray[Any]
         columns[part.name] = np.frombuffer(content, part.dtype, count, begin).reshape(part.shape)
         begin += part.bytes
     return columns, begin
+
+
+def _without(columns: Mapping[str, NDArray[Any]], group: Iterable[Column]) -> dict[str, NDArray[Any]]:
+    """The columns that are not of the group."""
+    names = {column.name for column in group}
+    return {name: values for name, values in columns.items() if name not in names}
 
 
 def _so_far(record: NDArray[Any], size: int) -> Integers:

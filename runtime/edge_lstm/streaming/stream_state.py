@@ -12,7 +12,7 @@ from edge_lstm.foundation.arguments import described, quoted
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import ReadingError
-from edge_lstm.foundation.times import is_time
+from edge_lstm.foundation.times.text import is_time
 from edge_lstm.streaming.stream_table import MOST_STEPS
 
 

@@ -40,16 +40,20 @@ def rows_of(slots: Slots) -> Slots | slice:
 class StreamTable:
     """Streams by name. Each has a slot, an index into every array; `columns_of` lists the arrays.
 
-    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived. `last_published` is
-    NaN before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
+    `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived, and `partial_times`
+    their times; on a grid, `partial_times` holds the time of the newest value of each feature. `last_published` is NaN
+    before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
     `current["calibrated"]` counts them.
 
     The trail holds a stream's last samples, so that a late reading can be inserted. `trail_length` counts them.
     `snapshot_old` is the stream's record before the first of them, `snapshot_mid` before sample number `depth`.
+
+    `seen` holds the keys of the last readings with a sequence; `identities` counts all of them.
     """
 
     current: Records  # (slots,): time of the last sample (NaN before the first), counts of steps, states, decisions
     partial_values: Floats  # (slots, features)
+    partial_times: Doubles  # (slots, features): seconds since 1970
     last_published: Floats  # (slots, outputs)
     open_interval: Records  # (slots,): on a grid, the interval that has not ended
     trail_length: Integers  # (slots,)
@@ -57,6 +61,8 @@ class StreamTable:
     snapshot_old: Records  # (slots,)
     snapshot_mid: Records  # (slots,)
     seen: NDArray[np.uint64]  # (slots, window): identities of readings
+    identities: Integers  # (slots,)
+    last_number: Integers  # (slots,): of the device's sequence; -1: none yet
     calibration: Floats  # (slots, calibrate_steps, targets)
     used: Integers  # (slots,): the last round that touched the slot
     states: list[Floats]  # views of the state tensors in `current`, (slots, *shape) each
@@ -69,6 +75,7 @@ class StreamTable:
         `fetch` returns the stored row of a stream that is not in the table, or None for a new stream.
         """
         self.depth = depth
+        self.any_partial = False  # whether a stream has had an incomplete sample
         self._columns = columns_of(contract, depth, window)
         self._start = self._columns[0].start  # of `current`
         self.state_fields = [f"state{index}" for index in range(len(contract.states))]
@@ -132,6 +139,16 @@ class StreamTable:
             log.error("stream starts cold, its stored row does not fit stream=%s error=%s", stream, error)
             self.current[self._slots[stream]] = self._start
 
+    def last_time(self, stream: str) -> float:
+        """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
+        slot = self.slot(stream)  # first: the table may grow
+        return float(self._last_times[slot])
+
+    def newest_time(self) -> float:
+        """The latest `last_time` of all streams in the table; -inf if there is none."""
+        times = self._last_times[list(self._slots.values())]
+        return float(np.max(times, initial=-np.inf, where=~np.isnan(times)))
+
     def evict(self, stream: str) -> None:
         """Remove the stream from the table; the caller has stored its row."""
         slot = self._slots.pop(stream)
@@ -149,6 +166,15 @@ class StreamTable:
         self.current["warm_steps"][slots] = 0
         for state, field in zip(self.states, self.state_fields, strict=True):
             state[slots] = self._start[field]
+
+    def begin_again(self, slots: Slots) -> None:
+        """Restart these slots (n,) in another time: without a last sample, a trail and an incomplete sample."""
+        self.restart(slots)
+        self.current["time"][slots] = np.nan
+        self.trail_length[slots] = 0
+        for column in self._columns:
+            if column.name in ("partial_values", "partial_times", "open_interval") and column.start is not None:
+                getattr(self, column.name)[slots] = column.start
 
     def row(self, stream: str) -> bytes:
         """All stored columns of `stream`, as bytes for `put_row`."""
@@ -190,18 +216,17 @@ class StreamTable:
             found = values.columns.get(column.name, column.start)
             if found is not None:
                 getattr(self, column.name)[slot] = found
+        self.any_partial = self.any_partial or not np.isnan(self.partial_values[slot]).all()
 
     def remember(
         self,
         slots: Slots,
         times: Doubles,
         ids: NDArray[np.uint64],
-        given: Floats,
+        given: NDArray[Any],
         revisions: NDArray[np.uint64],
     ) -> None:
         """Append a sample of each slot (n,) to its trail, before the slots step."""
-        if self.seen.shape[1]:
-            self.seen[slots, self.current["step"][slots] % self.seen.shape[1]] = ids
         depth = self.depth
         if not depth:
             return
@@ -216,6 +241,13 @@ class StreamTable:
             entries["time"], entries["id"], entries["given"], entries["revision"] = times, ids, given, revisions
             _without_fields(self.trail)[slots, length] = _without_fields(entries)
         self.trail_length[slots] = length + 1
+
+    def note_keys(self, slots: Slots, keys: NDArray[np.uint64]) -> None:
+        """Add the key of a reading (`sequences.Sequences`) of each slot (n,) to those seen; 0: it has none."""
+        if not keys.all():
+            slots, keys = slots[keys > 0], keys[keys > 0]
+        self.seen[slots, self.identities[slots] % self.seen.shape[1]] = keys
+        self.identities[slots] += 1
 
     def _take_snapshots(self, slots: Slots, length: Integers) -> None:
         """Snapshot the slots (n,) whose trail has `length` 0, depth or 2 * depth. A full trail drops its older half."""
@@ -253,6 +285,8 @@ class StreamTable:
     def _refresh_views(self) -> None:
         """Take the views and lists of arrays from the arrays that the table has now."""
         self.states = [self.current[field] for field in self.state_fields]
+        on_grid = bool(self.open_interval.dtype.names)
+        self._last_times: Doubles = self.open_interval["newest"] if on_grid else self.current["time"]
         self._stored: list[NDArray[np.generic]] = [getattr(self, column.name) for column in self._format.columns]
         self._starts: list[tuple[NDArray[Any], Any]] = [
             (getattr(self, column.name), column.start) for column in self._columns if column.start is not None

@@ -95,7 +95,7 @@ def test_tflite_runtime_under_numpy_2_is_refused_before_it_is_imported(monkeypat
 def test_the_runtime_imports_no_training_or_export_package() -> None:
     script = (
         "import sys, edge_lstm.cli.main, edge_lstm.service.service, edge_lstm.bundle.data_sheet\n"
-        "import edge_lstm.recordings.simulator, edge_lstm.recordings.replay\n"
+        "import edge_lstm.recordings.live.simulator, edge_lstm.recordings.replay\n"
         "heavy = {'torch', 'onnx', 'tflite', 'matplotlib', 'edge_lstm_train', 'edge_lstm_export', 'onnxruntime'}\n"
         "print(', '.join(heavy & set(sys.modules)), end='')"
     )

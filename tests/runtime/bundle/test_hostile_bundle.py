@@ -21,9 +21,11 @@ from click.testing import CliRunner
 
 from edge_lstm.bundle.archive import CERTIFICATE, GOLDEN, Bundle
 from edge_lstm.bundle.certificate import Certificate, read_certificate
+from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
+from tests.networks import contract_of, random_network
 
 _BOMB = 32 * 2**20
 WEIGHTS = "weights.float32.npz"
@@ -194,6 +196,20 @@ def test_a_manifest_with_wrong_types_is_refused(
 def test_duplicate_variants_are_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path) -> None:
     data = with_manifest(valid_bundle_entries, lambda facts: facts["variants"].append(facts["variants"][0]))
     assert "expected one of each format and scheme" in refused(data, tmp_path)
+
+
+def test_only_circles_and_counters_need_the_newer_format(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+    plain = make_bundle(tmp_path / "plain.elstm")
+    assert json.loads(plain.manifest_bytes)["format_version"] == 1
+    assert not {"period", "counter", "modulus"} & set(json.loads(plain.manifest_bytes)["contract"]["features"][0])
+    features = [Feature("level", period=360.0), Feature("energy", counter=True, modulus=1e5)]
+    contract = contract_of(random_network(), features=features, targets=["energy"], clock=[])
+    newer = make_bundle(tmp_path / "newer.elstm", random_network(inputs=3), contract)
+    assert json.loads(newer.manifest_bytes)["format_version"] == 2
+    assert Bundle.open(tmp_path / "newer.elstm").contract == contract
+    entries = {"manifest.json": newer.manifest_bytes, **newer.content}
+    data = with_manifest(entries, lambda facts: facts.update(format_version=1))
+    assert "expected 2 for circles and counters, found 1" in refused(data, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 100_000, "[" * 3000])

@@ -45,6 +45,13 @@ def test_a_complete_file_becomes_the_dataclass(tmp_path: Path) -> None:
     assert read_toml(path, Plant) == Plant("a", {"p1": Pump(3.0)}, limits=[1.0, 2.5])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "plant.toml"
+    path.write_bytes('name = "a"\r\nnote = "21 °C"\r\n'.encode(encoding))
+    assert read_toml(path, Plant) == Plant("a", note="21 °C")
+
+
 def test_all_faults_are_listed_with_their_keys() -> None:
     message = message_of({"pumps": {"p1": {"power": -1, "phases": 9}, "p2": {}}, "kind": "watter", "running": 1})
     assert message.splitlines()[0] == "plant.toml: 6 faults:"

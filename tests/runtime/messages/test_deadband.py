@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge_lstm.bundle.contract import Feature
 from edge_lstm.decisions.decider import Decisions
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.deadband import Deadband
@@ -29,6 +30,12 @@ def test_a_prediction_is_published_when_it_leaves_its_deadband() -> None:
     steps = steps_of(["a", "b", "a", "a", "a"], [1.0, 9.0, 1.4, 1.6, 1.7], [0] * 5)
     assert deadband.moved(steps, table) == [0, 1, 3]
     assert deadband.moved(steps_of(["a", "b"], [2.0, 9.6], [0, 0]), table) == [1]
+
+
+def test_a_deadband_on_a_circle_is_measured_along_it() -> None:
+    circle = contract_of(random_network(inputs=3), features=[Feature("level", "degree", period=360.0)])
+    deadband, table = Deadband(circle, dict.fromkeys(circle.targets, 5.0)), StreamTable(circle)
+    assert deadband.moved(steps_of(["a"] * 5, [358.0, 2.0, 4.0, 359.0, 354.0], [0] * 5), table) == [0, 2, 4]
 
 
 def test_a_deadband_for_an_unknown_output_gets_a_suggestion() -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError
 from edge_lstm.decisions.decider import Decisions
-from edge_lstm.foundation.times import format_time, parse_time
-from edge_lstm.messages import payloads
+from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.messages.decoder import Decoder, PayloadError, encode_reading
 from edge_lstm.messages.encoder import Encoder, decode_prediction, encode_prediction
+from edge_lstm.messages.formats import payloads
 from edge_lstm.messages.mapping import InputMapping, OutputMapping, ValueMapping
 from edge_lstm.streaming.reading import Prediction, Reading
 from edge_lstm.streaming.step_results import Outputs, Steps
@@ -114,7 +114,7 @@ def test_keys_stream_and_time_can_be_mapped() -> None:
     mapping = InputMapping("plant/+/all", stream="device", time_from="arrival", values={"level": "lvl"})
     decoder = Decoder(mapping, ["level"])
     found = decoder.readings("plant/x/all", b'{"device": 7, "lvl": 2}', {}, 99.0)
-    assert found == [Reading("7", 99.0, {"level": 2.0})]
+    assert found == [Reading("7", 99.0, {"level": 2.0}, arrived=True)]
     with pytest.raises(PayloadError, match="expected a stream's name without"):
         decoder.readings("plant/x/all", b'{"device": "a/b", "lvl": 2}', {}, 99.0)
     assert mapping.topic_filters == ["plant/+/all"]
@@ -194,6 +194,139 @@ def test_the_memory_for_topics_is_bounded() -> None:
     for number in range(10_000):
         decoder.readings(f"sensors/{number}", b'{"time": 1, "level": 1}', {}, 0.0)
     assert len(decoder._meanings) < 5000
+
+
+SET = 1_720_000_000.0  # an arrival by a clock that is set
+
+
+def refusal(table: dict[str, Any], time: object) -> str:
+    decoder = Decoder(InputMapping(**table), ["level"])
+    with pytest.raises(PayloadError) as caught:
+        decoder.readings("sensors/a", json.dumps({"time": time, "level": 1}).encode(), {}, SET)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("time", [120_000, 946_684_799, 4_102_444_800, "1970-01-01T00:00:09Z", "2106-02-07T06:28:15Z"])
+def test_a_time_that_no_set_clock_shows_is_refused_while_ours_is_set(time: object) -> None:
+    payload = json.dumps({"time": time, "level": 1}).encode()
+    decoder = Decoder(InputMapping(), ["level"])
+    for _ in range(2):  # the second goes the short way
+        with pytest.raises(PayloadError, match='"time": expected a time from 2000 to 2100, found'):
+            decoder.readings("sensors/a", payload, {}, SET)
+        assert reading_in(payload, decoder).values == {"level": 1.0}  # our clock is not set either
+    either = Decoder(InputMapping(time_from="payload-or-arrival"), ["level"])
+    assert either.readings("sensors/a", payload, {}, SET)[0].time == SET
+
+
+def test_a_refused_time_is_shown_in_every_scale_that_fits_it() -> None:
+    start = 'set time_from = "arrival" and sequence = "time"'
+    assert refusal({}, 120_000) == (
+        '"time": expected a time from 2000 to 2100, found 120000: as read now it is 1970-01-02T09:20:00Z; '
+        f"if it counts from the device's start (2 minutes as milliseconds), {start}"
+    )
+    assert 'as days of a spreadsheet 2024-03-01T12:00:00Z (time_unit = "days")' in refusal({}, 45_352.5)
+    assert 'as minutes 2024-03-01T00:10:00Z (time_unit = "min")' in refusal({}, 28_487_530)
+    assert "as read now it is 1970-01-01T00:02:00Z; if it counts" in refusal({"time_unit": "ms"}, 120_000)
+    assert 'time_from = "arrival" or "payload-or-arrival" takes' in refusal({}, "1970-01-01T00:00:09Z")
+    assert 'as seconds 2024-03-01T00:00:00Z (time_unit = "s")' in refusal({"time_unit": "ms"}, 1_709_251_200)
+
+
+def test_a_mapping_that_says_how_times_are_written_may_mean_the_last_century() -> None:
+    for table, time in (({"time_unit": "s"}, 820_454_400), ({"time_format": "%d.%m.%Y"}, "01.01.1996")):
+        decoder = Decoder(InputMapping(**table), ["level"])
+        payload = json.dumps({"time": time, "level": 1}).encode()
+        assert decoder.readings("sensors/a", payload, {}, SET)[0].time == 820_454_400.0
+    assert "expected a time from 1981 to 2100" in refusal({"time_format": "%d.%m.%Y"}, "06.01.1980")
+
+
+def test_a_text_in_another_form_than_iso_names_the_key_that_reads_it() -> None:
+    for time in ("29.11.2026 19:19:46", "11/29/2026 07:19:46 PM", "Nov 29 2026"):
+        assert "time_format" in refusal({}, time)
+    forms = {"time_format": ["%d.%m.%Y", "%b %d %Y"]}
+    assert refusal(forms, "2026") == '"time": "2026" is not a time: expected one like "%d.%m.%Y" or "%b %d %Y"'
+
+
+def test_offsets_from_the_start_of_a_device_are_sequences_of_arrivals() -> None:
+    decoder = Decoder(InputMapping(time_from="arrival", sequence="time"), ["level"])
+    (reading,) = decoder.readings("sensors/a", b'{"time": 120000, "level": 1}', {}, SET)
+    assert (reading.time, reading.sequence) == (SET, "120000")
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ({"model": "Nexus", "id": 5, "at": {"channel": "A"}}, "hall: Nexus-5-A"),
+        ({"model": "Nexus", "id": 5}, "hall: Nexus-5"),
+        ({"model": "Nexus", "id": 5, "at": {"channel": None}}, "hall: Nexus-5"),
+        ({"id": 5}, 'expected the stream\'s name under "model", found none'),
+        ({"model": "Nexus", "id": 5.5}, 'expected the stream\'s name under "id", found 5.5'),
+        ({"model": "a/b", "id": 5}, '"{site}: {model}-{id}-{at.channel?}": expected a stream\'s name without / + #'),
+    ],
+)
+def test_a_stream_is_named_by_several_fields_and_parts_of_the_topic(facts: dict[str, Any], name: str) -> None:
+    template = "{site}: {model}-{id}-{at.channel?}"
+    decoder = Decoder(InputMapping("{site}/events", stream=template, time_from="arrival"), ["level"])
+    payload = json.dumps({**facts, "level": 1, "site": "not this"}).encode()
+    if name.startswith("hall"):
+        assert reading_in(payload, decoder, "hall/events").stream == name
+    else:
+        with pytest.raises(PayloadError) as caught:
+            reading_in(payload, decoder, "hall/events")
+        assert str(caught.value).startswith(name)
+
+
+def test_a_template_of_topic_parts_names_a_stream_of_texts() -> None:
+    mapping = InputMapping("{line}/{unit}", stream="{line}-{unit}", format="text", time_from="arrival")
+    assert reading_in(b"2.5", Decoder(mapping, ["level"]), "a/b") == Reading("a-b", 0.0, {"level": 2.5})
+
+
+def test_two_features_of_one_value_are_refused() -> None:
+    found = []
+    for values in (
+        {"level": "v", "flow": "v"},
+        {"flow": "level"},
+        {"level": ValueMapping("v"), "flow": ValueMapping("v", scale=2.0)},
+        {"level": ValueMapping(topic="t"), "flow": ValueMapping(topic="t")},
+    ):
+        with pytest.raises(EdgeLstmError) as caught:
+            Decoder(InputMapping(name="x", values=values), ["level", "flow"])
+        found.append(caught.value.message.splitlines()[1])
+    expected = "  input.values.flow: expected a value of its own, found"
+    assert found == [
+        f'{expected} "v", which level takes',
+        f'{expected} "level", which level takes',
+        f'{expected} "v", which level takes',
+        f'{expected} the topic "t", which level takes',
+    ]
+    ways = {"level": ValueMapping("d", words={"N": 1, "S": -1}), "flow": ValueMapping("d", words={"E": 1, "W": -1})}
+    Decoder(InputMapping(values=ways), ["level", "flow"])
+    apart = {"level": ValueMapping("v", topic="a"), "flow": ValueMapping("v", topic="b")}
+    Decoder(InputMapping(name="x", values=apart), ["level", "flow"])
+
+
+def test_a_number_may_have_the_unit_of_the_bundle_or_of_the_mapping() -> None:
+    scaled = ValueMapping(scale=0.1, unit="kPa")
+    decoder = Decoder(InputMapping(values={"flow": scaled}), ["level", "flow"], None, {"level": "°C", "flow": "bar"})
+    payload = '{"time": 1, "level": "\u221220.6 \u2103", "flow": "1\u202f200 kPa"}'
+    assert reading_in(payload.encode(), decoder).values == {"level": -20.6, "flow": 120.0}
+    for facts, hint in (
+        ('"level": "20.6 K"', "expected it in °C, or with the key unit in"),
+        ('"level": "20.6 V 3 A"', 'found "20.6 V 3 A"'),
+        ('"flow": "4.1 bar"', "expected it in kPa, or with the key unit in"),  # scale would make it 0.41
+    ):
+        with pytest.raises(PayloadError, match=hint):
+            reading_in(f'{{"time": 1, {facts}}}'.encode(), decoder)
+    unscaled = Decoder(InputMapping(values={"flow": ValueMapping(scale=0.1)}), ["flow"], None, {"flow": "bar"})
+    with pytest.raises(PayloadError, match="expected it with the key unit"):
+        reading_in(b'{"time": 1, "flow": "4.1 bar"}', unscaled)
+
+
+@pytest.mark.parametrize("text", ["OVER", "Bad", "---", "#N/A", "No Data", "OL"])
+def test_words_of_loggers_are_missing_values_and_still_categories(text: str) -> None:
+    payload = json.dumps({"time": 1, "level": text, "flow": 2}).encode()
+    assert reading_in(payload).values == {"flow": 2.0}
+    state = Decoder(InputMapping(), ["level", "flow"], {"level": ["good", text]})
+    assert reading_in(payload, state).values == {"level": 1.0, "flow": 2.0}
 
 
 ANY_JSON = st.recursive(
@@ -312,6 +445,13 @@ def test_any_prediction_is_valid_json_without_nan(name: str, value: float, step:
 @given(st.integers(-(10**12), 10**13))
 def test_times_keep_their_milliseconds(milliseconds: int) -> None:
     assert abs(parse_time(format_time(milliseconds / 1000)) - milliseconds / 1000) < 5e-4
+
+
+@given(st.integers(-(10**15), 10**16 // 2))
+def test_times_keep_their_microseconds(microseconds: int) -> None:
+    text = format_time(microseconds / 1e6)
+    assert round(parse_time(text) * 1e6) == microseconds
+    assert len(text) == (27 if microseconds % 1000 else 24 if microseconds % 1_000_000 else 20)
 
 
 def test_a_payload_over_max_bytes_is_refused_before_it_is_decoded() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from edge_lstm import Reading
-from edge_lstm.foundation.times import format_time
-from edge_lstm.messages import payloads as payloads_room
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.messages.decoder import Decoder, PayloadError
+from edge_lstm.messages.formats import payloads as payloads_room
 from tests.device_messages import DeviceMessage, decoder, decoders, device_messages
 
 ARRIVAL = 1_720_000_000.0

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError
 from edge_lstm.foundation.config import from_mapping
-from edge_lstm.messages.json_path import ABSENT
-from edge_lstm.messages.json_path import Path as FactPath
+from edge_lstm.messages.formats.json_path import ABSENT
+from edge_lstm.messages.formats.json_path import Path as FactPath
 from edge_lstm.messages.mapping import InputMapping, OutputMapping, PresetName, ValueMapping
 from edge_lstm.messages.presets import preset_names
 from edge_lstm.messages.topics import TopicPattern, filters_of, topic_faults
@@ -176,7 +176,6 @@ b = { path = "", scale = 0, least = 2, most = 1 }
 c = { topic = "t/{value}" }
 """
     assert faults_of(table, tmp_path) == [
-        "input.values.b.path: expected a path like a.b[0].'c.d', found \"\"",
         "input.values.b.scale: expected a number other than 0, found 0",
         "input.values.b.least: expected at most `most` (1.0), found 2.0",
         'input.values.c.topic: expected a topic of one value, so without {value}, found "t/{value}"',
@@ -190,6 +189,7 @@ c = { topic = "t/{value}" }
         'input.columns: expected with format = "csv", and only there, found []',
         'input.separator: expected one sign, found ";;"',
         "input.values.a: expected a path like a.b[0].'c.d', found \"x[\"",
+        "input.values.b.path: expected a path like a.b[0].'c.d', found \"\"",
         'input.topic: expected {stream} in the topic (or stream = "path"), found "plant/{line}/data"',
         'input.values.c.topic: expected {stream} in the topic (or stream = "path"), found "t/{value}"',
     ]
@@ -198,7 +198,7 @@ c = { topic = "t/{value}" }
 @pytest.mark.parametrize(
     ("table", "fault"),
     [
-        ('preset = "tasmotta"', 'input.preset: expected one of "esphome", "homeassistant", "shelly", "shelly-gen1"'),
+        ('preset = "tasmotta"', 'input.preset: expected one of "esphome", "homeassistant", "kepware", "rtl_433"'),
         ('topic = "all"', 'input.topic: expected {stream} in the topic (or stream = "path"), found "all"'),
         ('stream = "id"', 'input.topic: expected {stream} in the topic or stream = "id", found both'),
         ("topic = []", "input.topic: expected at least one, or values that have a topic of their own, found none"),
@@ -208,6 +208,35 @@ c = { topic = "t/{value}" }
         ('topic = "all"\nstream = "id"\nname = "x"', 'input.name: expected {stream} in it, since stream = "id"'),
         ('format = "text"', 'input.time_from: expected "arrival" or "property", since a text holds no time'),
         ('time_from = "arival"', '(did you mean "arrival"?), found "arival"'),
+        ('stream = "{a}-{b"\ntopic = "x"', 'input.stream: expected each part as {path}, found "{a}-{b"'),
+        ('stream = "{a..b}"', "input.stream: expected a path like a.b[0].'c.d', found \"a..b\""),
+        ('stream = "{a?}-x"', 'input.stream: expected a part that each message has, so without "?"'),
+        ('stream = "{a}/{b}"', "input.stream: expected a stream's name without / + #"),
+        ('stream = "{a}"\nname = "x"', 'input.name: expected none beside stream = "{a}", which is the whole name'),
+        (
+            'stream = "{id}"\nformat = "text"\ntime_from = "arrival"',
+            'input.topic: expected {id} in the topic, found "sensors/{stream}"',
+        ),
+        ('time_format = "%d.%m %H:%M"', "input.time_format: expected a year, %Y or %y"),
+        ('time_format = ["%Y", "%Q"]', 'input.time_format: expected codes like %d.%m.%Y %H:%M, found "%Q"'),
+        ('time_unit = "sec"', 'input.time_unit: expected one of "s", "ms", "us"'),
+        ('time_unit = "s"\ntime_format = "%Y"', "input.time_unit: expected time_format for texts or time_unit for"),
+        ('time_unit = "s"\ntime_from = "arrival"', 'input.time_unit: expected none, since time_from = "arrival" says'),
+        ('quality = "q"', "input.quality: expected with value_name or name_pattern only"),
+        ('value_name = "a..b"', "input.value_name: expected a path like"),
+        ('value_name = "n"\nformat = "influx"', 'input.format: expected "json", "msgpack" or "senml" for named'),
+        (
+            'name_pattern = "{a}.PV"',
+            'input.name_pattern: expected {value} once, which names the feature, found "{a}.PV"',
+        ),
+        ('name_pattern = "{a}{value}"', "input.name_pattern: expected text between two parts"),
+        ('name_pattern = "{stream}.{value}"', "input.name_pattern: expected {stream} in the topic or in the pattern"),
+        (
+            'value_name = "n"\ntopic = "a/{stream}/{value}"',
+            "input.topic: expected no {value}, since each value says its",
+        ),
+        ('format = "senml"\nvalue = "v"', 'input.value: expected none, since format = "senml" says what it is'),
+        ('format = "msgpack"\nencoding = "cp1252"', 'input.encoding: expected "utf-8", which MessagePack texts have'),
         ('tpoic = "x"', 'input.tpoic: unknown key; did you mean "topic"?'),
         ('columns = ["a"]', 'input.columns: expected with format = "csv", and only there'),
         ("values = { a = 7 }", "input.values.a: expected a text or a table, found 7"),
@@ -217,3 +246,14 @@ c = { topic = "t/{value}" }
 def test_a_wrong_key_is_explained(table: str, fault: str, tmp_path: Path) -> None:
     (found,) = faults_of(f"[input]\n{table}\n", tmp_path)
     assert fault in found
+
+
+@pytest.mark.parametrize(("join", "within_s"), [(True, None), (False, None), ({"within_s": 2}, 2.0)])
+def test_join_is_a_flag_or_says_how_far_apart_parts_may_be(join: object, within_s: float | None) -> None:
+    assert from_mapping({"join": join}, InputMapping, "test").join_within_s == within_s
+
+
+@pytest.mark.parametrize("join", [{}, {"within_s": -1}, {"within": 2}, "yes"])
+def test_a_wrong_join_is_refused_with_its_key(join: object) -> None:
+    with pytest.raises(EdgeLstmError, match="join"):
+        from_mapping({"join": join}, InputMapping, "test")

@@ -15,8 +15,8 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_lstm.mqtt.batching_client import LARGEST_PACKET, BatchingClient, _header, _refusal, _variable
-from edge_lstm.mqtt.stock_client import Arrival, StockClient
+from edge_lstm.mqtt.client.batching_client import LARGEST_PACKET, BatchingClient, _header, _refusal, _variable
+from edge_lstm.mqtt.client.stock_client import Arrival, StockClient
 
 V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 MESSAGE_EXPIRY, CONTENT_TYPE, CORRELATION = 60, "application/json", b"\x00\x01"

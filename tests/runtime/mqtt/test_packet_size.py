@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from edge_lstm.mqtt.batching_client import BatchingClient
-from edge_lstm.mqtt.packet_size import publish_bytes, space
+from edge_lstm.mqtt.client.batching_client import BatchingClient
+from edge_lstm.mqtt.client.packet_size import publish_bytes, space
 from edge_lstm.mqtt.send_window import PublishProperties, paho_properties
 
 PROPERTIES = PublishProperties(60, "application/json", (("site", "north"),))

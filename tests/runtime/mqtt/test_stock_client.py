@@ -8,8 +8,8 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from edge_lstm.mqtt import client_choice
-from edge_lstm.mqtt.stock_client import UNKNOWN_PING, StockClient, unknown_ping
+from edge_lstm.mqtt.client import client_choice
+from edge_lstm.mqtt.client.stock_client import UNKNOWN_PING, StockClient, unknown_ping
 
 
 def make(kind: Any) -> StockClient:

@@ -80,6 +80,6 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(EdgeLstmError, match=r"expected a recording at .*none\.csv, found no file"):
         read_recording(tmp_path / "none.csv", COLUMNS)
     binary = tmp_path / "binary.csv"
-    binary.write_bytes(b"\xff\xfe\x00\x01")
+    binary.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     with pytest.raises(EdgeLstmError, match="expected a CSV file at"):
         read_recording(binary, COLUMNS)

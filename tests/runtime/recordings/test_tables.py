@@ -15,7 +15,9 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
-from edge_lstm.recordings.tables import Layout, recording_files
+from edge_lstm.recordings.tables.table import Layout, recording_files
+
+SINCE_START = TimeColumns(["time"], unit="s")  # times that count from any start
 
 
 def written(folder: Path, text: str, name: str = "pump.csv") -> Path:
@@ -111,7 +113,8 @@ def test_sentinels_and_implausible_values_are_missing_and_counted(tmp_path: Path
         {
             "x": ValueColumn("x", sentinels=[-200, -273.2], least=-30, most=60),
             "sky": ValueColumn("sky", categories=["rain", "sun", "fog"]),
-        }
+        },
+        SINCE_START,
     )
     recording = read_recording(path, columns)
     nan = np.nan
@@ -128,7 +131,7 @@ def test_labels_come_from_a_column_windows_or_remaining_rows(tmp_path: Path) -> 
         "broken": LabelWindows([LabelWindow(2, 3, "a"), LabelWindow(0, 0.5)]),
         "left": Countdown(),
     }
-    recording = read_recording(path, Columns({"x": "x"}, "time", "m", labels=labels))
+    recording = read_recording(path, Columns({"x": "x"}, SINCE_START, "m", labels=labels))
     assert recording.features == ["x"]
     assert recording.categories == {"what": ["sit", "walk"]}
     np.testing.assert_array_equal(recording.labels["what"], [1, 0, np.nan, 1])
@@ -137,7 +140,7 @@ def test_labels_come_from_a_column_windows_or_remaining_rows(tmp_path: Path) -> 
     assert recording.rows(recording.stream_of == 1).labels["left"].tolist() == [0]
     with pytest.raises(EdgeLstmError, match='expected windows for streams of the recording, found one for "c"'):
         read_recording(
-            path, Columns({"x": "x"}, "time", "m", labels={"broken": LabelWindows([LabelWindow(0, 1, "c")])})
+            path, Columns({"x": "x"}, SINCE_START, "m", labels={"broken": LabelWindows([LabelWindow(0, 1, "c")])})
         )
 
 
@@ -145,10 +148,10 @@ def test_files_of_a_pattern_become_streams_in_natural_order(tmp_path: Path) -> N
     for name in ("valve1/2.csv", "valve1/10.csv", "valve2/2.csv.gz"):
         written(tmp_path, "time,x\n1,1\n", name)
     (tmp_path / "valve2/2.csv.gz").write_bytes(gzip.compress(b"time,x\n1,1\n"))
-    columns = Columns({"x": "x"})
+    columns = Columns({"x": "x"}, SINCE_START)
     assert read_recording(tmp_path / "*/*.csv*", columns).streams == ["valve1-2", "valve1-10", "valve2-2"]
     assert read_recording(tmp_path / "valve1/*.csv", columns).streams == ["2", "10"]
-    assert read_recording(tmp_path / "valve1/*.csv", Columns({"x": "x"}, stream="v")).streams == ["v"]
+    assert read_recording(tmp_path / "valve1/*.csv", Columns({"x": "x"}, SINCE_START, stream="v")).streams == ["v"]
     both = [tmp_path / "valve1/*.csv", tmp_path / "valve1/2.csv"]
     with pytest.raises(EdgeLstmError, match=r"expected each file once, found .*valve1/2\.csv twice"):
         recording_files(both)
@@ -158,7 +161,7 @@ def test_files_of_a_pattern_become_streams_in_natural_order(tmp_path: Path) -> N
 
 def test_a_stream_in_two_groups_is_refused_with_its_row(tmp_path: Path) -> None:
     path = written(tmp_path, "time,who,run,x\n1,ann,1,1\n1,bob,2,1\n2,bob,1,1\n")
-    columns = Columns({"x": "x"}, "time", "run", group_column="who")
+    columns = Columns({"x": "x"}, SINCE_START, "run", group_column="who")
     expected = 'row 4, column "who": expected the stream "1" in one group, found it in "ann" and "bob"'
     with pytest.raises(EdgeLstmError, match=expected):
         read_recording(path, columns)

@@ -14,7 +14,7 @@ from edge_lstm.mqtt.connection import Message
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.database.history_reader import read_history
 from edge_lstm.service.database.store import Store
-from edge_lstm.service.message_reader import message_identity
+from edge_lstm.service.intake.message_reader import message_identity
 from edge_lstm.service.service import Service
 
 BATCHES = 16

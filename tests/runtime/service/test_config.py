@@ -149,6 +149,8 @@ def test_a_password_comes_from_its_file_or_from_systemd(tmp_path: Path, monkeypa
     (tmp_path / "p").write_text(" with spaces \r\n")
     (tmp_path / "p").chmod(0o600)
     assert read_password(tmp_path / "p") == " with spaces "
+    (tmp_path / "p").write_bytes("gehëim\r\n".encode("utf-8-sig"))
+    assert read_password(tmp_path / "p") == "gehëim"
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "empty").chmod(0o600)
     with pytest.raises(EdgeLstmError, match="found an empty file"):
@@ -260,3 +262,20 @@ def test_files_lists_every_key_that_names_a_file(tmp_path: Path) -> None:
 def test_files_leaves_out_keys_that_are_not_set() -> None:
     config = ServiceConfig("tank.elstm", MqttConfig("mqtt://b"))
     assert [file.key for file in config.files()] == ["bundle"]
+
+
+@pytest.mark.parametrize("trust", ["kernel", "always", "never"])
+def test_the_clock_is_trusted_as_configured(tmp_path: Path, trust: str) -> None:
+    (tmp_path / "service.toml").write_text(
+        f'bundle = "b.elstm"\n[mqtt]\nurl = "mqtt://broker"\n[clock]\ntrust = "{trust}"\n'
+    )
+    config = read_service_config(tmp_path / "service.toml")
+    assert (config.clock.trust, config.max_ahead_s) == (trust, 300.0)
+
+
+def test_another_trust_in_the_clock_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "service.toml").write_text(
+        'bundle = "b.elstm"\n[mqtt]\nurl = "mqtt://broker"\n[clock]\ntrust = "ntp"\n'
+    )
+    with pytest.raises(EdgeLstmError, match=r'trust.*"kernel", "always".*"never"'):
+        read_service_config(tmp_path / "service.toml")

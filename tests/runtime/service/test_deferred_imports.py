@@ -26,7 +26,7 @@ def test_the_mqtt_connection_loads_no_openssl_http_or_email() -> None:
 def test_blocked_sockets_load_no_openssl() -> None:
     program = (
         "import socket\n"
-        "from edge_lstm.mqtt.stock_client import StockClient\n"
+        "from edge_lstm.mqtt.client.stock_client import StockClient\n"
         "from paho.mqtt.enums import MQTTProtocolVersion\n"
         "client = StockClient('', MQTTProtocolVersion.MQTTv5, True, print, print, print)\n"
         "client._sock, other = socket.socketpair()\n"

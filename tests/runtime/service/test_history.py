@@ -275,7 +275,7 @@ def test_any_record_comes_back_from_json(records: list[Record]) -> None:
             assert one == record
 
 
-@pytest.mark.parametrize("entry", ['{"feedback": ["a", 1.0]}', '["a", 1.0, {}, null, false, false, 9]', "7"])
+@pytest.mark.parametrize("entry", ['{"feedback": ["a", 1.0]}', '["a", 1.0, {}, null, false, false, false, 9]', "7"])
 def test_an_entry_of_a_later_release_is_refused(entry: str) -> None:
     with pytest.raises(EdgeLstmError, match="expected readings and refusals in the history") as caught:
         record_of(json.loads(entry))

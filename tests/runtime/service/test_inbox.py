@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_lstm.mqtt.received import Message
-from edge_lstm.service.inbox import Inbox
+from edge_lstm.mqtt.client.received import Message
+from edge_lstm.service.intake.inbox import Inbox
 
 
 def messages(count: int, size: int = 10, connection: int = 1, qos: int = 1) -> list[Message]:

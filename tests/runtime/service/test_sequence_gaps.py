@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_lstm.service.sequence_gaps import SequenceGaps
+from edge_lstm.service.intake.sequence_gaps import SequenceGaps
 from edge_lstm.streaming.reading import Reading
 
 

@@ -231,7 +231,7 @@ def test_history_keeps_the_newest_readings_in_order(tmp_path: Path) -> None:
         store.commit(batch + 1, [], [], batch, [], 0, readings[10 * batch : 10 * batch + 10])
     store.close(40)
     kept, rules = read_history(tmp_path / "state.db", "bundle-1")
-    assert rules == (0, 0)
+    assert rules == SteppingRules(0, 0)
     assert 50 <= len(kept) <= 110
     assert kept == readings[-len(kept) :]
     with pytest.raises(EdgeLstmError, match="expected a state database"):

@@ -141,6 +141,7 @@ WRONG: list[tuple[Any, str]] = [
     (faulty(values={"pressure": np.complex64(4.0)}), "a number for pressure, found an object of type complex64"),
     (faulty(values={"pressure": np.str_("4.0")}), "expected a number for pressure, found the str_ "),
     (faulty(partial="no"), "expected partial as True or False, found the str 'no'"),
+    (faulty(restart=1), "expected restart as True or False, found the int 1"),
     (faulty(partial=np.zeros(2)), "expected partial as True or False, found an object of type ndarray"),
     (faulty(sequence=12), "expected sequence as a str or None, found the int 12"),
 ]
@@ -190,7 +191,7 @@ def test_a_generator_that_raises_has_stepped_nothing() -> None:
 
 def test_a_sequence_of_half_a_character_is_an_identity_too() -> None:
     predictor = Predictor.from_bundle(PUMP, "numpy", "float32", window=4)
-    reading = Reading("a", TIME, SOUND, sequence="\udc80")
+    reading = Reading("a", TIME, SOUND, sequence="\udc80", arrived=True)
     assert len(predictor.feed([reading])) == 1
     assert predictor.feed([reading._replace(time=TIME + 60)]) == []
     assert predictor.totals["duplicate"] == 1

@@ -34,7 +34,8 @@ def test_an_unfit_row_starts_its_stream_cold_and_is_logged(caplog: pytest.LogCap
 
 def test_every_array_of_the_table_is_a_declared_column() -> None:
     table = StreamTable(contract_of(random_network()), depth=2, window=4)
-    arrays = {name for name, value in vars(table).items() if isinstance(value, np.ndarray)}
+    public = {name: value for name, value in vars(table).items() if not name.startswith("_")}
+    arrays = {name for name, value in public.items() if isinstance(value, np.ndarray)}
     declared = [column.name for column in columns_of(contract_of(random_network()), 2, 4)]
     assert sorted(declared) == sorted(arrays)
     assert arrays == StreamTable.__annotations__.keys() - {"states"}
@@ -96,6 +97,7 @@ def test_the_layout_describes_every_stored_field() -> None:
     assert table.layout.splitlines() == [
         *(f"current.{field}" for field in record),
         "partial_values[2] <f4",
+        "partial_times[2] <f8",
         "last_published[2] <f4",
         "open_interval.interval <f8",
         "open_interval.newest <f8",
@@ -109,10 +111,11 @@ def test_the_layout_describes_every_stored_field() -> None:
         *(f"snapshot_old.{field}" for field in record),
         *(f"snapshot_mid.{field}" for field in record),
         "seen[4] <u8",
+        "identities <i8",
         "calibration[residuals,0] <f4",
     ]
     assert StreamTable(contract).layout.splitlines() == [
-        line for line in table.layout.splitlines() if not line.startswith(("trail", "snapshot", "seen"))
+        line for line in table.layout.splitlines() if not line.startswith(("trail", "snapshot", "seen", "identities"))
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from edge_lstm.bundle.contract import Contract, Feature, StateTensor
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.recordings.recording import read_recording
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading
 from edge_lstm_train.data.batches import carried_chunks, window_ends, windows
@@ -204,7 +205,7 @@ def test_windows_have_their_shape_and_span_no_gap(recipe_of: Make, recording_of:
         ("time,x\n", "expected a header row and rows of readings, found only a header"),
         ("time,x\n2024-01-01,1\n2024-01-02,2\n", "expected readings for training, validation and test, found 2 in all"),
         (
-            "time,x\n" + "".join(f"{second},{second}\n" for second in range(5)),
+            "time,x\n" + "".join(f"{1_709_251_200 + second},{second}\n" for second in range(5)),
             'expected "x" to be known at horizon 1 in the validation part, found it unknown at each of its steps (1)',
         ),
     ],
@@ -241,6 +242,40 @@ def test_missing_and_extra_classes_are_named(recipe_of: Make, recording_of: Make
     assert 'found "Walk" (no step), "walk" (20 steps)\n' in error_text(labelled, "run", "sit", "Walk")
     assert '"2" (3 steps), ' in (many := error_text(numbered, "0", "1"))
     assert " and 10 more\nhint: write the classes as the recording does" in many
+
+
+@pytest.mark.parametrize(
+    ("column", "keys", "found"),
+    [
+        ("wind_dir", 'unit = "degree"\ncircular = true', []),
+        ("wind_dir", "", [(0, "write circular = true")]),  # 0 is a direction, and no code for a missing value
+        ("wind_dir with 999", 'unit = "degree"\ncircular = true', [(999, "sentinels = [999]")]),
+        ("wind_dir with 999", 'unit = "degree"\ncircular = true\nsentinels = [999]', []),
+        ("meter", "counter = true", []),
+        ("meter with a leap", "counter = true", [(90_002, "most = ...")]),
+    ],
+)
+def test_outliers_are_judged_by_what_the_numbers_mean(
+    tmp_path: Path, column: str, keys: str, found: list[tuple[float, str]]
+) -> None:
+    north = (342 + 3 * np.sin(np.arange(300.0)) + np.where(np.arange(300) % 12 == 0, 18, 0)) % 360
+    north[::12] = 0.0
+    with_code = north.copy()
+    with_code[[7, 8]] = 999.0
+    meter = 16_777_216.0 + np.cumsum(np.arange(300) % 7)
+    meter[200:] -= meter[200] - 1
+    leap = np.where(np.arange(300) < 100, meter, meter + 90_000)
+    values = {"wind_dir": north, "wind_dir with 999": with_code, "meter": meter, "meter with a leap": leap}[column]
+    rows = "".join(f"{1_700_000_000 + 60 * row},{value:.1f}\n" for row, value in enumerate(values.tolist()))
+    (tmp_path / "mast.csv").write_text(f"time,{column.split()[0]}\n{rows}")
+    (tmp_path / "mast.toml").write_text(
+        f'name = "mast"\n[recording]\npath = "mast.csv"\n[features.{column.split()[0]}]\n{keys}\n'
+        f'[forecast]\ntargets = ["{column.split()[0]}"]\nhorizons = [1]\n'
+    )
+    recipe = read_recipe(tmp_path / "mast.toml")
+    told = list(outliers(recipe, read_recording(recipe.recording.path, recipe.columns)))
+    assert [one.value for one in told] == [value for value, _ in found]
+    assert all(hint in one.remedy for one, (_, hint) in zip(told, found, strict=True))
 
 
 def test_an_outlier_is_named_and_an_impossible_value_is_refused(

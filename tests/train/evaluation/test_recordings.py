@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm.foundation.times import format_time
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.recording import Recording, read_recording
 from edge_lstm_train.data.dataset import dataset_of
 from edge_lstm_train.data.split import PARTS

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from edge_lstm.cli.main import main
+from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import TimeColumns
-from edge_lstm.recordings.recorder import RecordingFile
+from edge_lstm.recordings.live.recording_file import RecordingFile
 from edge_lstm.service.config import read_service_config
 from edge_lstm.streaming.reading import Reading
 from edge_lstm_train.data.dataset import read_dataset
@@ -152,6 +155,77 @@ def test_decimal_commas_and_split_times_are_detected(tmp_path: Path) -> None:
     np.testing.assert_allclose(dataset.recording.labels["CO(GT)"][0], float(rows[0].split(";")[2]))
 
 
+def spreadsheet(folder: Path) -> Path:
+    random = np.random.default_rng(6)
+    path = folder / "serial.csv"
+    rows = [f"{45352 + step / 144:.6f},{random.normal(21, 1):.2f}\n" for step in range(240)]
+    path.write_text("Timestamp,level\n" + "".join(rows))
+    return path
+
+
+def test_days_of_a_spreadsheet_are_written_as_such_and_told(tmp_path: Path) -> None:
+    result = init(spreadsheet(tmp_path), "--task", "forecast", "-o", tmp_path)
+    note = (
+        'times in "Timestamp" are read as days of a spreadsheet, they begin at 2024-03-01T00:00:00Z and are 600 s apart'
+    )
+    assert f"note: {note}" in result.stderr
+    text = (tmp_path / "serial.toml").read_text()
+    assert f"# <- {note}" in text
+    recipe = read_recipe(tmp_path / "serial.toml")
+    assert (recipe.recording.time_unit, recipe.sampling.interval_s) == ("days", 600)
+    assert np.unique(np.diff(read_dataset(recipe).recording.times)).tolist() == [600]
+    (tmp_path / "bare.toml").write_text(text.replace('time_unit = "days"\n', ""))
+    with pytest.raises(EdgeLstmError, match="expected times from 2000 until now, found 45352, 45352"):
+        read_dataset(read_recipe(tmp_path / "bare.toml"))
+
+
+def test_what_the_options_say_of_times_is_written(tmp_path: Path) -> None:
+    path = spreadsheet(tmp_path)
+    asked = ("--time-unit", "min", "--time-start", "2023-12-01 00:00", "--timezone", "+01:00")
+    assert init(path, "--task", "forecast", *asked, "-o", tmp_path).exit_code == 0
+    source = read_recipe(tmp_path / "serial.toml").recording
+    assert (source.time, source.time_unit, source.start) == ("Timestamp", "min", "2023-11-30T23:00:00Z")
+    assert source.timezone == "UTC+01:00"
+    path.write_text(path.read_text().replace("Timestamp", "no"))
+    again = ("--name", "no", "--interval", "5", "-o", tmp_path)
+    (tmp_path / "service.toml").unlink()
+    assert init(path, "--task", "forecast", *again).exit_code == 0
+    assert (read_recipe(tmp_path / "no.toml").recording.interval_s) == 5
+    for options, found in [
+        (("--time-format", "%d.%m."), "--time-format: expected a year"),
+        (("--time-format", "%c", "--time-unit", "s"), "expected either --time-format or --time-unit"),
+        (("--time-start", "2024-01-01"), "expected --time-unit beside --time-start"),
+        (("--timezone", "Mars/North"), 'found "Mars/North"'),
+    ]:
+        refused = init(path, "--task", "forecast", *options, "-o", tmp_path)
+        assert (refused.exit_code, found in refused.stderr) == (2, True)
+
+
+def plant(folder: Path, zone: str) -> Path:
+    """A month of half hours in the local time of a zone, with the change of its clocks."""
+    begin = datetime(2024, 10, 20, tzinfo=timezone.utc)
+    moments = [(begin + timedelta(minutes=30 * step)).astimezone(ZoneInfo(zone)) for step in range(1500)]
+    path = folder / "plant.csv"
+    path.write_text("time,x\n" + "".join(f"{one:%d.%m.%Y %H:%M},{step % 37}\n" for step, one in enumerate(moments)))
+    return path
+
+
+def test_a_choice_of_zones_is_left_to_the_user_and_splits_no_stream(tmp_path: Path) -> None:
+    result = init(plant(tmp_path, "America/Denver"), "--task", "forecast", "-o", tmp_path)
+    assert "set timezone to the right one of America/New_York, America/Chicago, America/Denver" in result.stderr
+    recipe = read_recipe(tmp_path / "plant.toml")
+    assert (recipe.recording.timezone, recipe.recording.stream_column) == ("UTC", None)
+
+
+def test_local_times_get_the_zone_that_they_show(tmp_path: Path) -> None:
+    path = plant(tmp_path, "Europe/Berlin")
+    result = init(path, "--task", "forecast", "-o", tmp_path)
+    assert "the times are read in the zone Europe/Berlin, since 2024-10-27 02:00 to 03:00 occurs twice" in result.stderr
+    recipe = read_recipe(tmp_path / "plant.toml")
+    assert (recipe.recording.timezone, recipe.recording.time_format) == ("Europe/Berlin", "%d.%m.%Y %H:%M")
+    assert np.unique(np.diff(read_dataset(recipe).recording.times)).tolist() == [1800]
+
+
 def test_a_recording_without_a_header_needs_given_names(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     rows = [f"{engine} {cycle} {random.normal(600, 1):.2f}  14.62" for engine in (1, 2) for cycle in range(1, 201)]
@@ -165,7 +239,7 @@ def test_a_recording_without_a_header_needs_given_names(tmp_path: Path) -> None:
     assert init(path, "--task", "forecast", *options, "-o", tmp_path).exit_code == 0
     recipe = read_recipe(tmp_path / "engines.toml")
     assert recipe.recording.header == ["unit", "cycle", "s2", "s5"]
-    assert list(recipe.features) == ["cycle", "s2"]
+    assert list(recipe.features) == ["s2"]  # cycle numbers the rows
     assert read_dataset(recipe).recording.streams == ["1", "2"]
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_lstm.bundle.contract import DERIVED, Sampling
+from edge_lstm.bundle.contract import Sampling
+from edge_lstm.bundle.feature import DERIVED
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import ValueColumn
-from edge_lstm.recordings.tables import column_index, open_table, recording_files
+from edge_lstm.recordings.tables.table import column_index, open_table, recording_files
 from edge_lstm_train.recipe.recipe import bundled_recipes, read_recipe
 from edge_lstm_train.recipe.sections import (
     AnomalySection,
@@ -106,6 +107,40 @@ def test_a_covariance_needs_another_numeric_feature(tmp_path: Path) -> None:
         '  features.flow.derived: expected names of features, found "flwo"; did you mean "flow"?',
         '  features.flow.derived: expected another feature of numbers, found "flow"',
         '  features.flow.derived: expected another feature of numbers, found "state"',
+    ]
+
+
+def test_contradicting_keys_of_circles_and_counters_are_named(tmp_path: Path) -> None:
+    features = (
+        '[features.a]\ncircular = true\nunit = "bar"\n'
+        "[features.b]\nperiod = 24\n"
+        '[features.c]\nunit = "Deg"\ncircular = true\nderived = ["difference"]\nlevel = false\n'
+        "[features.d]\nmodulus = 65536\n"
+        '[features.e]\ncounter = true\naggregate = "last"\n'
+    )
+    with pytest.raises(EdgeLstmError) as caught:
+        read_recipe(write(tmp_path, MINIMAL.replace("[features.flow]\n", features + "[features.flow]\n")))
+    assert caught.value.message.splitlines()[1:] == [
+        '  features.a.period: missing (the length of the circle where the unit is not "degree" or "radian", '
+        'found the unit "bar")',
+        "  features.b.period: expected circular = true beside it",
+        "  features.c.derived: expected no categories, derived or mirrored_by on a circle, which has sine and cosine",
+        "  features.c.level: expected true for a circle: its sine and cosine are all that the layers see of it",
+        "  features.d.modulus: expected counter = true beside it",
+        '  features.e.aggregate: expected none for a counter, whose increases are added up, found "last"',
+    ]
+
+
+def test_what_has_no_meaning_on_a_circle_is_refused(tmp_path: Path) -> None:
+    text = MINIMAL.replace('unit = "l/s"', 'unit = "radian"\ncircular = true')
+    text = text.replace("[forecast]\n", "[forecast]\nquantiles = [0.1, 0.9]\n")
+    with pytest.raises(EdgeLstmError) as caught:
+        read_recipe(write(tmp_path, text + '[features."flow sin"]\n[augment]\naxes = [["flow", "flow sin", "flow"]]\n'))
+    assert caught.value.message.splitlines()[1:] == [
+        '  features: expected another name than "flow sin", which is an input of the circle "flow"',
+        "  forecast.quantiles: expected none for flow: on a circle no value is below another",
+        '  augment.axes: expected the axes of a sensor, found the angle "flow"',
+        '  augment.axes: expected the axes of a sensor, found the angle "flow"',
     ]
 
 
@@ -261,7 +296,7 @@ def test_the_document_of_tasks_shows_every_task_and_every_derived_input() -> Non
     text = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
     blocks = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
     assert [block["task"] for block in blocks if "task" in block] == ["forecast", "anomaly", "classify", "regress"]
-    (derived,) = [block["features"]["ax"]["derived"] for block in blocks if "features" in block]
+    (derived,) = [block["features"]["ax"]["derived"] for block in blocks if "ax" in block.get("features", {})]
     assert [one.split()[0] for one in derived] == list(DERIVED)
     for name in DERIVED:
         assert f'`"{name}' in text  # in the table of what each is

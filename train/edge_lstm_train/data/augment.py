@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.foundation.arrays import Flags, Floats, Integers
 from edge_lstm.streaming.derived import Derived
 from edge_lstm.streaming.features import record_fields
@@ -35,7 +35,7 @@ class Noise:
             name
             for feature in contract.features
             if not feature.categories
-            for name in (feature.name, *(f"{feature.name} {text}" for text in feature.derived))
+            for name in (*_value_inputs(feature), *(f"{feature.name} {text}" for text in feature.derived))
         ]
         noisy = np.isin(contract.inputs, measured) & (seen > 0)
         return Noise(np.where(noisy, np.float32(section.noise) * scale, np.float32(0)))
@@ -49,6 +49,11 @@ class Noise:
         return Batch(features, batch.targets, batch.restart)
 
 
+def _value_inputs(feature: Feature) -> tuple[str, ...]:
+    """The inputs that a feature's value has in the feature vector."""
+    return (feature.name,) if feature.period is None else (f"{feature.name} sin", f"{feature.name} cos")
+
+
 class RunAugmentation:
     """Random rotation, scale and pace for each run, as if another device or person had recorded it."""
 
@@ -56,12 +61,17 @@ class RunAugmentation:
         names = [feature.name for feature in contract.features]
         self._section = section
         self._contract = contract
-        self._measured = [column for column, feature in enumerate(contract.features) if not feature.categories]
+        self._measured = [
+            column
+            for column, feature in enumerate(contract.features)
+            if not feature.categories and feature.period is None
+        ]
         self._axes = [[names.index(name) for name in group] for group in section.axes]
         self._derived = Derived(contract)
         masks = sum(feature.mask for feature in contract.features)
         derived = sum(len(feature.derived) + len(feature.categories) for feature in contract.features)
-        self._first = len(names) + masks  # derived inputs come after values and masks
+        cosines = sum(feature.period is not None for feature in contract.features)
+        self._first = len(names) + masks + cosines  # derived inputs come after values, masks and cosines
         self._last = self._first + derived
 
     def __bool__(self) -> bool:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.angles import PublishedOutputs, difference, position, sine_and_cosine
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, read_recording
-from edge_lstm.streaming.features import Features, record_fields
-from edge_lstm.streaming.sampling import Sampler
+from edge_lstm.streaming.features import Features, cosine_columns, record_fields
+from edge_lstm.streaming.sampling.sampler import Sampler
 from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm_train.data.leaks import refuse_leaks
 from edge_lstm_train.data.outliers import refuse_impossible
@@ -39,7 +40,7 @@ class Dataset:
     values: Doubles  # (steps, features): missing ones held, as on a device
     restart: Flags  # (steps,): the state is reset before this step
     features: Floats  # (steps, inputs): the network's inputs in raw units
-    targets: Doubles  # (steps, outputs): NaN where unknown; for classes one-hot
+    targets: Doubles  # (steps, network outputs): NaN where unknown; for classes one-hot
     labels: dict[str, Doubles]  # (steps,) each: the recording's labels, NaN where unknown
     part_of: Integers  # (steps,): index into PARTS; -1: no part
     starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
@@ -76,6 +77,12 @@ class Dataset:
         return {name: found for name, found in own.items() if found.size}
 
     @property
+    def truth(self) -> Doubles:
+        """(steps, outputs): the targets as they are published: on a circle one position, not sine and cosine."""
+        truth: Doubles = PublishedOutputs(self.contract)(self.targets)
+        return truth
+
+    @property
     def newest_known(self) -> Integers:
         """(steps,): the newest step whose values a baseline may use: the step itself.
 
@@ -87,9 +94,9 @@ class Dataset:
 
     @property
     def naive_predictions(self) -> Doubles:
-        """(steps, outputs): the newest value of each output's target, or its mean if the target is not a feature."""
+        """(steps, network outputs): the newest value of each target, or its mean if the target is not a feature."""
         if self.contract.task in ("forecast", "anomaly"):
-            return self.values[self.newest_known][:, target_columns(self.contract)]
+            return self.features[self.newest_known][:, target_columns(self.contract)].astype(np.float64)
         mean = np.nanmean(self.targets[self.steps("train")], axis=0)
         return np.repeat(mean[None], len(self), axis=0)
 
@@ -113,19 +120,24 @@ _LEAST_SCALE = 1e-30  # the smallest standard deviation that a contract accepts
 
 
 def target_columns(contract: Contract) -> list[int]:
-    """For each output, the index of its target among the features; a quantile has that of its target."""
-    names = [feature.name for feature in contract.features]
-    target_of = {name: target for target in contract.targets for name in contract.output_names_of(target)}
-    return [names.index(target_of[name]) for name, _ in contract.outputs]
+    """For each output of the network, the column of its target in the feature vector; a quantile has its target's."""
+    inputs, target_of = contract.inputs, _target_of(contract)
+    return [inputs.index(target_of.get(name, name)) for name, _ in contract.network_outputs]
 
 
 def first_with_same_truth(contract: Contract) -> list[int]:
-    """For each output, the first output of the same target and horizon: a quantile has the truth of its target."""
-    target_of = {name: target for target in contract.targets for name in contract.output_names_of(target)}
+    """The first output of the network with the same target and horizon, for each: a quantile has its target's truth."""
+    target_of = _target_of(contract)
     first: dict[tuple[str, int], int] = {}
     return [
-        first.setdefault((target_of[name], horizon), output) for output, (name, horizon) in enumerate(contract.outputs)
+        first.setdefault((target_of.get(name, name), horizon), output)
+        for output, (name, horizon) in enumerate(contract.network_outputs)
     ]
+
+
+def _target_of(contract: Contract) -> dict[str, str]:
+    """The target of each published output. The parts of a circle have names of their own."""
+    return {name: target for target in contract.targets for name in contract.output_names_of(target)}
 
 
 def read_dataset(recipe: Recipe) -> Dataset:
@@ -152,9 +164,10 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     values = seen.astype(np.float64)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
     run = np.cumsum(restart)
-    targets = _targets(recipe, contract, recording, labels, values, missing, run, part_of)
-    refuse_leaks(recording.source, contract, values, missing, targets, run)
-    _refuse_empty_parts(recording, contract, targets, part_of)
+    targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
+    truth = PublishedOutputs(contract)(targets)
+    refuse_leaks(recording.source, contract, values, missing, truth, run)
+    _refuse_empty_parts(recording, contract, truth, part_of)
     return Dataset(
         recording,
         contract,
@@ -265,8 +278,7 @@ def _statistics(recipe: Recipe, recording: Recording, samples: _Samples, chosen:
             if (seen == seen[0]).all():
                 constant.append(f"{name} ({section.categories[int(seen[0])]})")
             continue
-        mean[column] = seen.mean()
-        spread = float(seen.std())
+        mean[column], spread = _level_and_spread(seen, section.circle)
         scale[column] = spread
         if spread <= max(_LEAST_CHANGE * abs(mean[column]), _LEAST_SCALE):
             constant.append(f"{name} ({seen[0]:g})")
@@ -279,19 +291,28 @@ def _statistics(recipe: Recipe, recording: Recording, samples: _Samples, chosen:
     return mean, scale
 
 
+def _level_and_spread(values: Doubles, period: float | None) -> tuple[float, float]:
+    """Mean and standard deviation, on a circle along it: the mean direction, and the RMS distance from it."""
+    if period is None:
+        return float(values.mean()), float(values.std())
+    sine, cosine = sine_and_cosine(values, period)
+    mean = float(position(sine.mean(), cosine.mean(), period))
+    return mean, float(np.sqrt((difference(values, mean, period) ** 2).mean()))
+
+
 def _targets(
     recipe: Recipe,
     contract: Contract,
     recording: Recording,
     labels: dict[str, Doubles],
-    values: Doubles,
+    features: Floats,
     missing: Flags,
     run: Integers,
     part_of: Integers,
 ) -> Doubles:
-    """(steps, outputs): the true outputs; NaN unless the target step is in the same run and the same part."""
+    """(steps, network outputs): the true outputs; NaN unless the target step is in the same run and the same part."""
     if recipe.classify is not None:
-        label, classes = _classes(recipe, recording, labels, values, missing)
+        label, classes = _classes(recipe, recording, labels, features, missing)
         there = _shifted(label[:, None], contract.horizons[0], run, part_of)
         truth: Doubles = (there == np.arange(len(classes))).astype(np.float64)
         truth[np.isnan(there[:, 0])] = np.nan
@@ -301,12 +322,12 @@ def _targets(
         known = known if recipe.regress.cap is None else np.minimum(known, recipe.regress.cap)
         known = np.where(missing.all(axis=1), np.nan, known)  # no value to estimate it from
         return np.repeat(known[:, None], len(contract.outputs), axis=1)
-    measured = np.where(missing, np.nan, values)
-    columns = target_columns(contract)
-    outputs = [
-        _shifted(measured[:, column], horizon, run, part_of)
-        for column, (_, horizon) in zip(columns, contract.outputs, strict=True)
-    ]
+    source = {column: column for column in range(len(contract.features))}
+    source.update({cosine: column for column, cosine in cosine_columns(contract).items()})
+    outputs = []
+    for column, (_, horizon) in zip(target_columns(contract), contract.network_outputs, strict=True):
+        measured = np.where(missing[:, source[column]], np.nan, features[:, column].astype(np.float64))
+        outputs.append(_shifted(measured, horizon, run, part_of))
     return np.stack(outputs, axis=1)
 
 
@@ -324,7 +345,7 @@ def _classes(
     recipe: Recipe,
     recording: Recording,
     labels: dict[str, Doubles],
-    values: Doubles,
+    features: Floats,
     missing: Flags,
 ) -> tuple[Doubles, list[str]]:
     """(steps,) the index of each step's class, NaN where it is unknown; and the classes."""
@@ -333,7 +354,7 @@ def _classes(
     names = list(recipe.features)
     if name in names and recipe.features[name].categories:
         column = names.index(name)
-        found = np.where(missing[:, column], np.nan, values[:, column])
+        found = np.where(missing[:, column], np.nan, features[:, column].astype(np.float64))
         texts = recipe.features[name].categories
     else:
         found = _label(recording, labels, name)
@@ -369,9 +390,9 @@ def _label(recording: Recording, labels: dict[str, Doubles], name: str) -> Doubl
     return labels[name]
 
 
-def _refuse_empty_parts(recording: Recording, contract: Contract, targets: Doubles, part_of: Integers) -> None:
+def _refuse_empty_parts(recording: Recording, contract: Contract, truth: Doubles, part_of: Integers) -> None:
     for index, part in enumerate(PARTS):
-        known = np.isfinite(targets[part_of == index])
+        known = np.isfinite(truth[part_of == index])
         for output, (target, horizon) in enumerate(contract.outputs):
             if not known[:, output].any():
                 raise EdgeLstmError(

@@ -1,7 +1,8 @@
 """Outliers: values so far from all others of their column that they are no measurement, by file, row and column.
 
 A feature is divided by its standard deviation, so a single outlier can flatten it. Impossible values are refused, odd
-ones are reported. Values within the recipe's `least` and `most` are no outliers.
+ones are reported. Values within the recipe's `least` and `most` are no outliers. An angle has none but numbers that are
+no angle, and of a counter the increases count.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, row_place
+from edge_lstm.streaming.sampling.counters import FALLEN, LARGEST, LAST, START, Counters
+from edge_lstm_train.recipe.column_kinds import circle_of
 from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import FeatureSection
 
 # An outlier is far from the median, with a gap between it and the other values. In eighty columns of public recordings,
 # no measurement has a gap of more than 3.1 before it; -200 for a missing value has 3.7 to 160.
@@ -36,6 +40,7 @@ class Outlier:
     median: float  # of the column
     times: float  # its distance from the median, over the usual distance
     count: int  # values beyond the gap
+    looks_circular: bool = False  # whether the column looks like an angle, and the recipe does not say so
 
     def __str__(self) -> str:
         return f"{self.file}, {self.within}"
@@ -53,6 +58,11 @@ class Outlier:
     @property
     def remedy(self) -> str:
         """What the user can do about it."""
+        if self.looks_circular:
+            return (
+                f"it looks like an angle, and 0 is as good as 360: write circular = true and the unit under "
+                f"[{self.section}] in the recipe"
+            )
         bound = "most" if self.value > self.median else "least"
         return (
             f"correct that row, or mark a missing value (sentinels = [{self.value:g}]) or the plausible range "
@@ -80,6 +90,14 @@ def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
             column = columns[name]
             if not np.isfinite(column).any():
                 continue
+            feature = section if isinstance(section, FeatureSection) else None
+            if feature is not None and feature.circle is not None:
+                yield from _no_angles(recipe, recording, name, feature, column)
+                continue
+            if feature is not None and feature.counter:
+                column = _increases(recording, feature, column)
+            if not np.isfinite(column).any():
+                continue
             median = float(np.nanmedian(column))
             distances = np.nan_to_num(np.abs(column - median))
             if section.most is not None:
@@ -92,12 +110,45 @@ def outliers(recipe: Recipe, recording: Recording) -> Iterator[Outlier]:
                 yield Outlier(
                     f"{kind}.{name}",
                     section.column or name,
-                    *row_place(recording, recipe.columns.layout, row),
+                    *row_place(recording, row),
                     float(column[row]),
                     median,
                     float(distances[row]) / usual,
                     int((distances >= first).sum()),
+                    feature is not None
+                    and circle_of(section.column or name, column, np.diff(column), section.unit) is not None,
                 )
+
+
+def _no_angles(
+    recipe: Recipe, recording: Recording, name: str, section: FeatureSection, column: Doubles
+) -> Iterator[Outlier]:
+    """The numbers of a circle that lie more than a turn away: a code like 999, where most values are within a turn."""
+    period = section.circle or 0.0
+    beyond = np.abs(np.nan_to_num(column)) > period * (1 + 1e-6)
+    if beyond.any() and np.count_nonzero(beyond) < np.count_nonzero(np.isfinite(column)) / 2:
+        row = int(np.argmax(np.where(beyond, np.abs(column), -1.0)))
+        median, value = float(np.nanmedian(column)), float(column[row])
+        place = row_place(recording, row)
+        times, count = abs(value - median) / (period / 2), int(beyond.sum())
+        yield Outlier(f"features.{name}", section.column or name, *place, value, median, times, count)
+
+
+def _increases(recording: Recording, section: FeatureSection, column: Doubles) -> Doubles:
+    """(rows,): the increases of a counter, each in the row of its reading, over gaps of any length."""
+    order = np.lexsort((recording.times, recording.stream_of))
+    order = order[np.isfinite(column[order])]
+    readings, stream_of = column[order], recording.stream_of[order]
+    memory = np.tile(np.array(START), (len(order), 1, 1))
+    first = np.diff(stream_of, prepend=-1) != 0
+    memory[1:, 0, LAST] = readings[:-1]
+    memory[2:, 0, FALLEN] = np.where(readings[1:-1] < readings[:-2], readings[:-2], np.nan)
+    rises = np.diff(readings)[np.diff(readings) > 0]
+    memory[:, 0, LARGEST] = np.median(rises) if rises.size else 0.0
+    counters = Counters([section.modulus])
+    found = np.full(len(column), np.nan)
+    found[order] = counters.increases(memory, readings[:, None], first)[0][:, 0]
+    return found
 
 
 def _gap(distances: Doubles) -> tuple[float, float | None]:

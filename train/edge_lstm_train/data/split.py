@@ -15,7 +15,7 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.times import format_time, parse_time
+from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.recipe.sections import RecordingSection, SplitSection
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.foundation.arrays import Doubles, Integers
+from edge_lstm.streaming.features import cosine_columns
 from edge_lstm_train.data.dataset import Dataset, first_with_same_truth, target_columns
 
 PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
@@ -38,16 +41,17 @@ class RidgeChoice:
 class Baselines:
     """The predictions of each baseline at every step of a dataset."""
 
-    predictions: dict[str, Doubles]  # by name, (steps, outputs) in the targets' units
-    ridge: list[RidgeChoice]  # one per output
-    residual: Doubles  # (outputs,): RMS of the ridge's error on the training part, in the targets' units
+    predictions: dict[str, Doubles]  # by name, (steps, outputs) in the targets' units, as they are published
+    ridge: list[RidgeChoice]  # one per output of the network
+    residual: Doubles  # (network outputs,): RMS of the ridge's error on the training part, in the targets' units
 
 
 def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
     """Persistence, seasonal-naive (if the dataset has a season) and ridge for `dataset`.
 
-    If the target is not a feature, the mean replaces persistence. With `refit`, once lags and penalty are chosen, ridge
-    is fitted again on training and validation part together, as the model is.
+    If the target is not a feature, the mean replaces persistence. On a circle, each predicts sine and cosine. With
+    `refit`, once lags and penalty are chosen, ridge is fitted again on training and validation part together, as the
+    model is.
     """
     predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: dataset.naive_predictions}
     if dataset.season is not None:
@@ -57,29 +61,33 @@ def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
     error = predictions[RIDGE][train] - dataset.targets[train]
     residual = np.sqrt(np.nanmean(error**2, axis=0))
     floor = 1e-6 * np.maximum(np.nanstd(dataset.targets[train], axis=0), 1e-12)
-    return Baselines(predictions, choices, np.maximum(residual, floor))
+    residual = np.maximum(residual, floor)
+    published = PublishedOutputs(dataset.contract)
+    for pair in published.pairs:  # of a position near 0 the cosine hardly changes, and its error counts as little
+        residual[list(pair)] = np.sqrt((residual[list(pair)] ** 2).mean())
+    return Baselines({name: published(found) for name, found in predictions.items()}, choices, residual)
 
 
 def seasonal_naive(dataset: Dataset, season: int) -> Doubles:
-    """(steps, outputs): the value one whole season before the target; the newest value where a run is too short."""
+    """(steps, network outputs): the value one whole season before the target; the newest one where a run is short."""
     predictions = dataset.naive_predictions.copy()
     steps, run_start = np.arange(len(dataset)), dataset.run_start
     for output, (column, (_, horizon)) in enumerate(
-        zip(target_columns(dataset.contract), dataset.contract.outputs, strict=True)
+        zip(target_columns(dataset.contract), dataset.contract.network_outputs, strict=True)
     ):
         back = season * -(-horizon // season) - horizon  # steps from the newest value
         known = steps - back >= run_start
-        predictions[known, output] = dataset.values[steps[known] - back, column]
+        predictions[known, output] = dataset.features[steps[known] - back, column]
     return predictions
 
 
 def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeChoice]]:
-    """(steps, outputs) predictions of a linear autoregression, and the settings that the validation part chose.
+    """(steps, network outputs) predictions of a linear autoregression, and the settings that the validation part chose.
 
     Inputs are the standardized lags of all features and the clock; the target is the change from the naive prediction.
     Ridge regression: Hoerl & Kennard 1970.
     """
-    outputs = len(dataset.contract.outputs)
+    outputs = len(dataset.contract.network_outputs)
     best = np.full(outputs, np.inf)
     predictions = dataset.naive_predictions.copy()
     choices = [RidgeChoice(1, True, np.inf)] * outputs
@@ -155,12 +163,20 @@ def _design_matrix(dataset: Dataset, rows: Integers, lags: int, level_free: bool
     A lag from before the last restart of the stream takes the first value after the restart.
     """
     rows = dataset.newest_known[rows]
-    features = dataset.contract.features
-    mean = np.array([feature.mean for feature in features])
-    scale = np.array([feature.scale for feature in features])
+    columns, mean, scale = _measured(dataset.contract)
     at = np.maximum(rows[:, None] - np.arange(lags), dataset.run_start[rows][:, None])  # (rows, lags)
-    taps = (dataset.values[at] - mean) / scale  # (rows, lags, features)
+    taps = (dataset.features[at[..., None], columns].astype(np.float64) - mean) / scale  # (rows, lags, measured)
     if level_free:
         taps = taps[:, 1:] - taps[:, :1]
-    others = dataset.features[rows, len(features) :].astype(np.float64)
+    others = np.delete(dataset.features[rows], columns, axis=1).astype(np.float64)
     return np.concatenate([taps.reshape(len(rows), -1), others, np.ones((len(rows), 1))], axis=1)
+
+
+def _measured(contract: Contract) -> tuple[Integers, Doubles, Doubles]:
+    """The columns of measured values in the feature vector, and their mean and scale: a circle has two columns."""
+    circles = cosine_columns(contract)
+    columns = np.array([*range(len(contract.features)), *circles.values()])
+    mean = np.array([*(feature.mean for feature in contract.features), *[0.0] * len(circles)])
+    scale = np.array([*(feature.scale for feature in contract.features), *[1.0] * len(circles)])
+    mean[list(circles)], scale[list(circles)] = 0.0, 1.0
+    return columns, mean, scale

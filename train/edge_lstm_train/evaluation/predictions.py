@@ -25,7 +25,7 @@ def predict(contract: Contract, network: Network, recording: Recording) -> list[
 
 def aligned(dataset: Dataset, predictions: Iterable[Prediction]) -> Doubles:
     """(steps, outputs): the predictions at the dataset's steps, NaN where there is none."""
-    table = np.full(dataset.targets.shape, np.nan)
+    table = np.full((len(dataset), len(dataset.contract.outputs)), np.nan)
     for step, prediction in predictions_by_step(dataset, predictions):
         table[step] = [prediction.values[target][horizon] for target, horizon in dataset.contract.outputs]
     return table

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_lstm.decisions.angles import difference, position, sine_and_cosine
 from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
@@ -67,20 +68,33 @@ def scores_by_stream(
 
 def _scores(dataset: Dataset, predicted: dict[str, Doubles], steps: Integers) -> list[Score]:
     """Scores of the predictions (steps, outputs) by name, at the indices `steps`."""
-    units = dataset.contract.target_units
-    scores = []
+    units, periods = dataset.contract.target_units, dataset.contract.circles
+    targets, scores = dataset.truth, []
     for output, (target, horizon) in enumerate(dataset.contract.outputs):
         if target not in dataset.contract.targets:
             continue
-        known = steps[np.isfinite(dataset.targets[steps, output]) & np.isfinite(predicted[MODEL][steps, output])]
-        truth = dataset.targets[known, output]
-        errors = {name: table[known, output] - truth for name, table in predicted.items()}
+        known = steps[np.isfinite(targets[steps, output]) & np.isfinite(predicted[MODEL][steps, output])]
+        truth, period = targets[known, output], periods.get(target)
+        errors = {name: errors_of(table[known, output], truth, period) for name, table in predicted.items()}
         rmse = {name: _mean(error**2) ** 0.5 for name, error in errors.items()}
         mae = {name: _mean(np.abs(error)) for name, error in errors.items()}
-        variance = float(truth.var()) if truth.size else math.nan
+        variance = _variance(truth, period) if truth.size else math.nan
         r2 = {name: 1 - _mean(error**2) / variance if variance > 0 else math.nan for name, error in errors.items()}
         scores.append(Score(target, units[target], horizon, len(known), rmse, mae, r2))
     return scores
+
+
+def errors_of(predicted: Doubles, truth: Doubles, period: float | None) -> Doubles:
+    """predicted - truth; on a circle the shorter way around it."""
+    return predicted - truth if period is None else difference(predicted, truth, period)
+
+
+def _variance(values: Doubles, period: float | None) -> float:
+    """The mean squared distance from the mean, on a circle along it."""
+    if period is None:
+        return float(values.var())
+    sine, cosine = sine_and_cosine(values, period)
+    return float((difference(values, position(sine.mean(), cosine.mean(), period), period) ** 2).mean())
 
 
 @dataclass(frozen=True)
@@ -102,14 +116,14 @@ def coverage(dataset: Dataset, predictions: Iterable[Prediction], part: Part = "
         for target in contract.targets
         for name, level in zip(contract.output_names_of(target)[1:], contract.quantiles, strict=True)
     }
-    predicted = aligned(dataset, predictions)
+    predicted, targets = aligned(dataset, predictions), dataset.truth
     steps = dataset.steps(part)
     found = []
     for output, (name, horizon) in enumerate(contract.outputs):
         if name in level_of:
             target, level = level_of[name]
-            known = steps[np.isfinite(dataset.targets[steps, output]) & np.isfinite(predicted[steps, output])]
-            below = dataset.targets[known, output] < predicted[known, output]
+            known = steps[np.isfinite(targets[steps, output]) & np.isfinite(predicted[steps, output])]
+            below = targets[known, output] < predicted[known, output]
             found.append(Coverage(target, horizon, level, float(below.mean()) if known.size else math.nan, len(known)))
     return found
 

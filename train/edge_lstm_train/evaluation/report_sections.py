@@ -21,7 +21,7 @@ from edge_lstm_train.evaluation.formatting import (
     with_unit,
 )
 from edge_lstm_train.evaluation.predictions import aligned
-from edge_lstm_train.evaluation.regression import MODEL, Coverage, Score, r2_text
+from edge_lstm_train.evaluation.regression import MODEL, Coverage, Score, errors_of, r2_text
 from edge_lstm_train.evaluation.report import Block, Paragraph, Picture, Section, Table
 from edge_lstm_train.recipe.recipe import Recipe
 
@@ -104,7 +104,7 @@ def forecast_pictures(
 
     row_s: seconds between rows that have no clock times. name: the legend's word for the predictions.
     """
-    predicted = aligned(dataset, predictions)
+    predicted, truth = aligned(dataset, predictions), dataset.truth
     test = dataset.steps("test")
     stream = np.bincount(dataset.stream_of[test]).argmax()
     shown = test[dataset.stream_of[test] == stream]
@@ -116,14 +116,12 @@ def forecast_pictures(
         for horizon in contract.horizons:
             columns = [contract.outputs.index((each, horizon)) for each in contract.output_names_of(target)]
             output = columns[0]
-            known = np.isfinite(dataset.targets[shown, output]) & np.isfinite(predicted[shown, output])
+            known = np.isfinite(truth[shown, output]) & np.isfinite(predicted[shown, output])
             steps = shown[known][-plotted:]
             if not steps.size or len(blocks) == _MOST_PLOTS:
                 continue
             called = name or ("forecast" if horizon else "estimate")
-            lines = plots.Lines(
-                dataset.times[steps + horizon], dataset.targets[steps, output], predicted[steps, output]
-            )
+            lines = plots.Lines(dataset.times[steps + horizon], truth[steps, output], predicted[steps, output])
             band = predicted[steps][:, columns[1:]]
             if band.shape[1] > 1:
                 least, most = min(contract.quantiles), max(contract.quantiles)
@@ -137,10 +135,11 @@ def forecast_pictures(
 
 def residual_pictures(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Block]:
     """A histogram of the errors of each of the first outputs on the test part."""
-    predicted, test = aligned(dataset, predictions), dataset.steps("test")
+    predicted, truth, test = aligned(dataset, predictions), dataset.truth, dataset.steps("test")
+    periods = dataset.contract.circles
     blocks: list[Block] = []
     for output, (target, horizon) in enumerate(dataset.contract.outputs):
-        errors = (predicted - dataset.targets)[test, output]
+        errors = errors_of(predicted[test, output], truth[test, output], periods.get(target))
         errors = errors[np.isfinite(errors)]
         if target in dataset.contract.targets and errors.size and len(blocks) < _MOST_PLOTS:
             quantity = with_unit(f"error of {target}", dataset.contract.target_units[target])

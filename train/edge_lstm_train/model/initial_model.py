@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from edge_lstm.foundation.arrays import Doubles, Floats
+from edge_lstm.streaming.features import cosine_columns
 from edge_lstm_train.data.dataset import Dataset, target_columns
 from edge_lstm_train.model.forecaster import Forecaster, Shape
 from edge_lstm_train.model.ridge_start import start_at_ridge
 from edge_lstm_train.recipe.recipe import Recipe
+
+_LEAST_WAVE = 1e-3  # standard deviation of a sine or cosine; a smaller one would turn float32 digits into signals
 
 
 def initial_model(recipe: Recipe, dataset: Dataset, error_scale: Doubles, *, refit: bool = False) -> Forecaster:
@@ -29,7 +32,7 @@ def initial_model(recipe: Recipe, dataset: Dataset, error_scale: Doubles, *, ref
             len(contract.inputs),
             section.hidden,
             section.layers,
-            len(contract.outputs),
+            len(contract.network_outputs),
             section.dropout,
             section.recurrent_dropout,
             section.highway,
@@ -75,8 +78,13 @@ def input_statistics(dataset: Dataset) -> tuple[Floats, Floats]:
     contract = dataset.contract
     inputs = contract.inputs
     mean, scale = np.zeros(len(inputs), np.float32), np.ones(len(inputs), np.float32)
-    features = dataset.features[dataset.steps("train")]
+    features, cosines = dataset.features[dataset.steps("train")], cosine_columns(contract)
     for column, feature in enumerate(contract.features):
+        if feature.period is not None:
+            for at in (column, cosines[column]):
+                mean[at] = features[:, at].mean(dtype=np.float64)
+                scale[at] = max(features[:, at].std(dtype=np.float64), _LEAST_WAVE)
+            continue
         mean[column], scale[column] = feature.mean, feature.scale
         for text in feature.derived:
             at = inputs.index(f"{feature.name} {text}")

@@ -30,7 +30,7 @@ def loss_functions(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> Lo
     """
     if recipe.classify is not None:
         return _cross_entropy(recipe, dataset)
-    levels = np.array([_quantile(dataset, name) for name, _ in dataset.contract.outputs])
+    levels = np.array([_quantile(dataset, name) for name, _ in dataset.contract.network_outputs])
     if np.isnan(levels).all():
         return _squared(recipe, error_scale)
     return _pinball(recipe, error_scale, levels)
@@ -104,11 +104,11 @@ def _cross_entropy(recipe: Recipe, dataset: Dataset) -> LossFunctions:
 
 
 def _quantile(dataset: Dataset, name: str) -> float:
-    """The level of the quantile output of that name; NaN for an expected value."""
+    """The level of the quantile output of that name; NaN for an expected value, also of a sine or cosine."""
     contract = dataset.contract
     level_of = {
         output: level
         for target in contract.targets
         for output, level in zip(contract.output_names_of(target), (float("nan"), *contract.quantiles), strict=True)
     }
-    return level_of[name]
+    return level_of.get(name, float("nan"))

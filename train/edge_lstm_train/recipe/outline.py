@@ -6,15 +6,22 @@ They hold only what was found in the recording or is required. `train` writes ou
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Iterator, Sequence
+from datetime import timezone
 from pathlib import Path
 from typing import Literal
 
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import printable
+from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns
+from edge_lstm.recordings.tables.name_pattern import STREAM
+from edge_lstm_train.recipe.column_kinds import how_often, switch_words
 from edge_lstm_train.recipe.survey import Survey
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value
 
@@ -36,6 +43,7 @@ _LABELS = (
     "truth",
 )
 _DAY_S = 86_400.0
+_YEAR_FIRST = re.compile(r"%Y\W*%m\W*%d")
 _LONGEST_SEASON = 2000  # steps
 _YEARS = 2 * 365.0  # days: in longer recordings levels return, and the day of the year predicts them
 _EXAMPLE = Survey(
@@ -152,11 +160,12 @@ def relative(path: Path, folder: Path) -> str:
 def _target_column(task: Task, survey: Survey, target: str | None) -> str | None:
     """The column of the task's target; None for an anomaly without known truth."""
     classes = {**survey.texts, **survey.whole}
+    numbers = [name for name in survey.numbers if name not in survey.kinds.counters] or survey.numbers
     fitting = {
-        "forecast": [name for name in survey.numbers if name not in survey.whole] or survey.numbers,
+        "forecast": [name for name in numbers if name not in survey.whole] or numbers,
         "anomaly": list(survey.whole),
         "classify": list(classes),
-        "regress": survey.numbers,
+        "regress": numbers,
     }[task]
     if target is not None:
         if target not in (survey.numbers if task in ("forecast", "regress") else fitting):
@@ -169,17 +178,19 @@ def _target_column(task: Task, survey: Survey, target: str | None) -> str | None
     if task == "anomaly":
         return next((name for name in named if survey.whole[name] == ["0", "1"]), None)
     if task == "forecast":
-        return next((name for name in fitting if name not in named), None) or _refuse_no_target(task)
+        return next((name for name in fitting if name not in named), None) or _refuse_no_target(task, survey)
     if task == "classify":
-        return next(iter([*named, *survey.texts, *survey.whole]), None) or _refuse_no_target(task)
-    return next(iter([*named, *reversed(fitting)]), None) or _refuse_no_target(task)
+        return next(iter([*named, *survey.texts, *survey.whole]), None) or _refuse_no_target(task, survey)
+    return next(iter([*named, *reversed(fitting)]), None) or _refuse_no_target(task, survey)
 
 
-def _refuse_no_target(task: Task) -> str:
+def _refuse_no_target(task: Task, survey: Survey) -> str:
     what = "few different values" if task == "classify" else "numbers that change"
     raise EdgeLstmError(
         f"expected a column of {what} for the task {task}, found none",
-        "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma",
+        "; ".join(survey.doubtful)
+        or "choose another recording; if 4,310 in it is 4.31 and not 4310, add --decimal comma; if lines are above its "
+        "header, --skip-lines N; if texts in it mean a missing value, --missing TEXT",
     )
 
 
@@ -204,38 +215,77 @@ def _clock(survey: Survey) -> list[str]:
 def _recording(survey: Survey, path: str) -> Iterator[str]:
     yield "[recording]"
     yield f"path = {json.dumps(path)}"
-    if survey.header:
-        yield f"header = {toml_value(survey.header)}"
-    if survey.times is not None:
-        yield f"time = {toml_value(_text_or_list(survey.times.columns))}"
-        if survey.times.format is not None:
-            day_or_month = "" if survey.times.format.startswith("%Y") else "  # <- is the day where %d is?"
-            yield f"time_format = {toml_value(survey.times.format)}{day_or_month}"
-        yield '# timezone = "Europe/Berlin"  # if its times name no zone'
+    yield from _layout(survey)
+    yield from (f"# <- {printable(note)}" for note in survey.notes)
+    if survey.times is not None and survey.times.interval_s is not None:
+        yield f"interval_s = {_number_text(survey.times.interval_s)}     # seconds between rows"
+    elif survey.times is not None:
+        yield from _times(survey.times)
     else:
         yield "# No column of times was found. Name it with its format, or give the time between rows."
         yield '# time = ["date", "hour"]'
         yield '# time_format = "%d.%m.%Y %H:%M"'
         yield "interval_s = 60     # <- seconds between rows"
-    if survey.stream_column is not None:
+    if survey.layout.name_pattern is not None and survey.stream_column == STREAM:
+        yield f"# its name_pattern finds {survey.streams} streams, a state for each"
+    elif survey.stream_column is not None:
         yield f"stream_column = {json.dumps(survey.stream_column)}  # {survey.streams} streams, a state for each"
     else:
         yield '# stream_column = "device"  # if a file holds several streams'
     if survey.words.decimal_comma:
         yield 'decimal = "comma"'
+    if survey.words.thousands:
+        yield f"thousands = {toml_value(survey.words.thousands)}"
+    if survey.words.missing:
+        yield f"missing = {toml_value(survey.words.missing)}"
     yield "# sentinels = [-999]  # numbers that mean a missing value"
+
+
+def _layout(survey: Survey) -> Iterator[str]:
+    """The keys of the files' layout that were found or given."""
+    found = survey.layout
+    if survey.header:
+        yield f"header = {toml_value(survey.header)}"
+    for name in ("encoding", "separator", "skip_lines", "comment", "units_row", "name_column", "value_column"):
+        if getattr(found, name) is not None:
+            yield f"{name} = {toml_value(getattr(found, name))}"
+    if found.name_pattern is not None:
+        yield f"name_pattern = {toml_value(found.name_pattern)}"
+    if survey.joining.within_s:
+        yield f"join_within_s = {_number_text(survey.joining.within_s)}  # the values of a row come within this time"
+
+
+def _times(times: TimeColumns) -> Iterator[str]:
+    yield f"time = {toml_value(_text_or_list(times.columns))}"
+    if times.format is not None:
+        sure = "%m" not in times.format or _YEAR_FIRST.search(times.format)
+        day_or_month = "" if sure else "  # <- is the day where %d is?"
+        yield f"time_format = {toml_value(times.format)}{day_or_month}"
+    if times.unit is not None:
+        yield f"time_unit = {toml_value(times.unit)}"
+    if times.start is not None:
+        yield f"start = {toml_value(format_time(times.start))}  # time of the number 0"
+    if times.zone is timezone.utc:
+        yield '# timezone = "Europe/Berlin"  # if its times name no zone'
+    else:
+        yield f"timezone = {toml_value(str(times.zone))}"
 
 
 def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     labels = _label_names(task, survey, target)
+    kinds = survey.kinds
     for name in survey.numbers:
         if name not in labels:
             yield ""
+            if name in kinds.circles or name in kinds.counters:
+                yield from _kind(survey, name)
+                continue
             if name in survey.whole:
                 few = ", ".join(survey.whole[name][:3])
                 yield f"# <- its values are {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
             yield f"[features.{toml_key(name)}]"
-            yield '# unit = "..."  # for reports and messages'
+            unit = survey.units.get(name)
+            yield '# unit = "..."  # for reports and messages' if unit is None else f"unit = {toml_value(unit)}"
             if name in survey.drifting and task in ("forecast", "anomaly") and survey.days < _YEARS:
                 first, last = survey.drifting[name]
                 yield f"level = false  # <- it drifts from {first:.4g} to {last:.4g}: the layers see these instead"
@@ -244,7 +294,13 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         if name not in labels:
             yield ""
             yield f"[features.{toml_key(name)}]"
-            yield f"categories = {toml_value(texts)}"
+            if words := switch_words(texts):
+                yield f"# a switch: {', '.join(f'{text} is {value:g}' for text, value in words.items())}"
+            else:
+                yield f"categories = {toml_value(texts)}"
+    if kinds.row_numbers:
+        yield ""
+        yield f"# left out, they rise in equal steps, as row numbers do: {', '.join(kinds.row_numbers)}"
     constants = [name for name in survey.constants if name not in labels]
     if constants:
         yield ""
@@ -252,6 +308,26 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     if survey.others:
         yield ""
         yield f"# left out, neither numbers nor a few repeated texts: {', '.join(survey.others)}"
+
+
+def _kind(survey: Survey, name: str) -> Iterator[str]:
+    """The section of an angle or of a counter."""
+    circles, counters = survey.kinds.circles, survey.kinds.counters
+    if name in counters:
+        falls = counters[name]
+        times = f"and fell back to 0 {how_often(falls)}" if falls else "and never falls"
+        yield f"# <- it only grows {times}: a counter; the model sees and forecasts its increase since the last row"
+        yield f"[features.{toml_key(name)}]"
+        yield '# unit = "..."  # for reports and messages'
+        yield "counter = true"
+        return
+    period = circles[name]
+    yield f"[features.{toml_key(name)}]"
+    unit = {360.0: "degree", 2 * math.pi: "radian", 400.0: "gon"}.get(period)
+    yield f"unit = {json.dumps(unit)}" if unit else '# unit = "..."  # for reports and messages'
+    yield "circular = true  # <- a circle: its end and its begin are neighbours, and sine and cosine are the inputs"
+    if unit is None:
+        yield f"period = {period:g}"
 
 
 def _labels(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
@@ -266,6 +342,8 @@ def _sampling(survey: Survey) -> Iterator[str]:
     interval_s = survey.interval_s
     yield "[sampling]"
     yield f"interval_s = {60 if interval_s is None else _number_text(interval_s)}  # the usual time between steps"
+    if survey.joining.grid_s is not None:
+        yield "grid = true  # the values come at times of their own: a step at each interval"
     yield f"max_gap_s = {_number_text(10 * (interval_s or 60))}  # <- a longer gap resets the state"
 
 

@@ -20,18 +20,17 @@ from edge_lstm.bundle.contract import (
     Sampling,
     StateTensor,
     Task,
-    derived_parts,
 )
+from edge_lstm.bundle.feature import derived_parts
 from edge_lstm.bundle.network import CARRIED, GATES, state_sizes
 from edge_lstm.foundation.arguments import path_argument
 from edge_lstm.foundation.config import key, read_toml, suggestion
 from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.text import is_printable, printable
-from edge_lstm.foundation.times import parse_time
+from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns
-from edge_lstm.recordings.tables import Layout
 from edge_lstm_train.recipe.sections import (
     AnomalySection,
     AugmentSection,
@@ -82,7 +81,9 @@ class Recipe:
         yield from self._presence_faults()
         yield from self._text_faults()
         yield from self._task_faults()
+        yield from self._circle_faults()
         yield from self._fit_faults()
+        yield from self._column_faults()
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
             yield "split.by", 'expected "group", since streams of one group must not be on both sides, found "stream"'
         if len(set(self.clock)) < len(self.clock):
@@ -118,8 +119,28 @@ class Recipe:
                     yield where, f'expected names of features, found "{name}"; {suggestion(name, self.features)}'
         for name, feature in self.features.items():
             for other in filter(None, (derived_parts(text)[1] for text in feature.derived)):
-                if other == name or (other in self.features and self.features[other].categories):
+                if other == name or (other in self.features and self._is_no_number(other)):
                     yield f"features.{name}.derived", f'expected another feature of numbers, found "{other}"'
+
+    def _is_no_number(self, feature: str) -> bool:
+        return bool(self.features[feature].categories) or self.features[feature].circular
+
+    def _circle_faults(self) -> Iterator[tuple[str, str]]:
+        """What has no meaning on a circle: quantiles, and a rotation or scale of its axis."""
+        circles = [name for name, feature in self.features.items() if feature.circular]
+        for name in circles:
+            for part in (f"{name} sin", f"{name} cos"):
+                if part in self.features:
+                    yield "features", f'expected another name than "{part}", which is an input of the circle "{name}"'
+        section = self.forecast or self.anomaly
+        targets = [] if section is None else [name for name in section.targets if name in circles]
+        if targets and getattr(section, "quantiles", []):
+            why = "on a circle no value is below another"
+            yield f"{self.task}.quantiles", f"expected none for {', '.join(targets)}: {why}"
+        for group in self.augment.axes:
+            for name in group:
+                if name in circles:
+                    yield "augment.axes", f'expected the axes of a sensor, found the angle "{name}"'
 
     def _task_faults(self) -> Iterator[tuple[str, str]]:
         """Keys of other sections that contradict the task."""
@@ -135,6 +156,23 @@ class Recipe:
             yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
+
+    def _column_faults(self) -> Iterator[tuple[str, str]]:
+        """Two features that are the same: one column, read alike."""
+        seen: list[tuple[FeatureSection, str]] = []
+        for name, feature in self.features.items():
+            values = FeatureSection(
+                column=feature.column or name,
+                aggregate=feature.aggregate,
+                categories=feature.categories,
+                sentinels=feature.sentinels,
+                least=feature.least,
+                most=feature.most,
+            )
+            other = next((known for section, known in seen if section == values), None)
+            if other is not None:
+                yield f"features.{name}", f'expected other values than those of "{other}", found the same column'
+            seen.append((values, name))
 
     def _fit_faults(self) -> Iterator[tuple[str, str]]:
         """Windows that contradict the augmentation or the highway."""
@@ -202,6 +240,9 @@ class Recipe:
                 self._sentinels(section),
                 section.least,
                 section.most,
+                section.circle,
+                section.counter,
+                section.modulus,
             )
             for index, (name, section) in enumerate(self.features.items())
         ]
@@ -238,7 +279,9 @@ class Recipe:
     def parameters(self) -> int:
         """The number of trained parameters."""
         width, hidden = self._input_width, self.model.hidden
-        targets, horizons, _ = self._predicted()
+        targets, horizons, task = self._predicted()
+        if task in ("forecast", "anomaly"):  # a circle has two outputs
+            targets = [*targets, *(name for name in targets if name in self.features and self.features[name].circular)]
         outputs = len(targets) * len(horizons) * (1 + len(getattr(self.task_section, "quantiles", [])))
         newest = 0 if self.model.level_free or not self.model.highway else 1
         total = outputs * (self.model.highway + newest) * width
@@ -252,7 +295,7 @@ class Recipe:
     @property
     def _input_width(self) -> int:
         """The width of the feature vector."""
-        own = [1 + one.mask + len(one.derived) + len(one.categories) for one in self.features.values()]
+        own = [1 + one.mask + one.circular + len(one.derived) + len(one.categories) for one in self.features.values()]
         return sum(own) + sum(1 if name == "elapsed" else 2 for name in self.clock)
 
     @property
@@ -278,12 +321,13 @@ class Recipe:
         return Columns(
             {name: self._column_of(name, feature) for name, feature in self.features.items()},
             source.times,
-            source.stream_column,
+            source.streams_in,
             source.stream,
             {name: self._label(name, label) for name, label in self.labels.items()},
             source.group_column,
-            Layout(source.separator, source.header),
-            NumberWords(source.decimal == "comma", source.missing),
+            source.layout,
+            NumberWords(source.decimal == "comma", source.missing, source.thousands),
+            join_within_s=source.join_within_s,
         )
 
     def _label(self, name: str, label: LabelSection) -> ValueColumn | LabelWindows | Countdown:
@@ -301,7 +345,8 @@ class Recipe:
 
     def _column_of(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> ValueColumn:
         sentinels = [] if text else self._sentinels(section)
-        return ValueColumn(section.column or name, sentinels, section.least, section.most, section.categories, text)
+        column = section.column or name
+        return ValueColumn(column, sentinels, section.least, section.most, section.categories, text, section.unit)
 
     def _sentinels(self, section: FeatureSection | LabelSection) -> list[float]:
         """The numbers that mean a missing value; none for categories."""

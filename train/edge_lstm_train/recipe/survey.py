@@ -6,22 +6,39 @@ It reports only what the data confirm.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.numbers import WORD_VALUES
-from edge_lstm.recordings.columns import NumberWords, TimeColumns, texts_of
+from edge_lstm.foundation.numbers import NUMBER_WORDS, WORD_VALUES
+from edge_lstm.recordings.column_kinds import column_texts
+from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
-from edge_lstm.recordings.recording import Columns, Recording, numeric_columns, read_recording
-from edge_lstm.recordings.tables import Layout, Table, column_index, open_table, recording_files, without_header
+from edge_lstm.recordings.local_zone import in_local_zone
+from edge_lstm.recordings.long_search import Joining, found_joining, long_layout
+from edge_lstm.recordings.number_cells import cell_unit, plain_number
+from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
+from edge_lstm.recordings.tables.home_assistant import entities, usual_entities, usual_interval_s
+from edge_lstm.recordings.tables.name_pattern import STREAM, likely_pattern
+from edge_lstm.recordings.tables.table import (
+    Layout,
+    Table,
+    column_index,
+    is_database,
+    open_table,
+    recording_files,
+    without_header,
+)
+from edge_lstm_train.recipe.around import found_around
+from edge_lstm_train.recipe.column_kinds import ColumnKinds, column_kinds
+from edge_lstm_train.recipe.stream_search import MOST_STREAMS, streams_by
 
 _MOST_TEXTS = 30  # different ones that may be classes or categories
-_MOST_STREAMS = 1000
 _DAY_S = 86_400.0
 _EARLY = 0.6  # share of the rows, by time: the training part of a split by time
 _FEWEST = 20  # values on either side that a level needs
@@ -46,6 +63,12 @@ class Survey:
     header: Sequence[str] = ()  # the columns' names, if the first row holds none
     others: list[str] = field(default_factory=list)  # all other columns
     drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # columns -> level before and after
+    kinds: ColumnKinds = field(default_factory=ColumnKinds)  # angles, counters and row numbers
+    notes: Sequence[str] = ()  # what a user has to know or to check about the times and the layout
+    doubtful: Sequence[str] = ()  # of the notes, those about columns of numbers and other texts
+    layout: Layout = field(default_factory=Layout)  # what was found around the table
+    units: dict[str, str] = field(default_factory=dict)  # of columns, where the file has them
+    joining: Joining = field(default_factory=Joining)  # in files of one row a value
 
 
 def survey(
@@ -53,48 +76,89 @@ def survey(
     stream_column: str | None = None,
     header: Sequence[str] = (),
     decimal_comma: bool | None = None,
+    asked: TimeColumns | None = None,
+    layout: Layout | None = None,
+    missing: Sequence[str] = (),
+    wanted: Sequence[str] = (),
 ) -> Survey:
-    """Survey a recording; `header` and `decimal_comma` override what is found.
+    """Survey a recording; `header` and `decimal_comma` override what is found, and so does what `asked` says of times.
+
+    `layout` and `missing` say what cannot be found. `wanted`: columns that are surveyed in any case.
 
     Raises EdgeLstmError if the file cannot be read as a recording.
     """
-    layout = Layout(header=header)
-    table = open_table(recording_files(path)[0], layout)
-    _refuse_without_header(table)
-    found = dialect(path, None, layout)
-    words = found.words if decimal_comma is None else NumberWords(decimal_comma)
+    layout = replace(layout or Layout(), header=header)
+    files = recording_files(path)
+    _refuse_without_header(open_table(files[0], layout.of_file))
+    found = dialect(path, asked, layout, guess=True, missing=missing)
+    words = found.words if decimal_comma is None else NumberWords(decimal_comma, missing)
     times = found.times or TimeColumns(interval_s=1.0)
+    layout, long_notes = long_layout(path, layout, stream_column)
+    recorded = entities(files[0]) if is_database(files[0]) else []
+    if recorded:
+        long_notes = ["the states of Home Assistant, and before the first state of an entity its hourly statistics"]
+    if layout.name_pattern is not None and STREAM in layout.name_pattern:
+        stream_column = STREAM
+    table = open_table(files[0], layout)
     if stream_column is not None:
         column_index(table, stream_column)
-    columns = Columns({}, times, words=words, layout=layout)
-    numbers = [name for name in numeric_columns(path, columns) if table.header.count(name) == 1]
-    others = [name for name in table.header if name and name not in numbers and name not in times.columns]
-    texts = {name: few for name in others if (few := _few_texts(path, name, layout))}
-    own = {name: name for name in numbers}
-    recording = read_recording(path, Columns(own, times, stream="all", words=words, layout=layout))
-    values = dict(zip(numbers, recording.values.T, strict=True))
-    whole = {name: few for name, column in values.items() if (few := _whole_numbers(column))}
-    if stream_column is None and found.times is not None and len(recording_files(path)) == 1:
-        stream_column = _stream_column(path, recording.times, [*texts, *_stream_candidates(values)], layout)
+    columns = Columns({}, times, stream_column, layout=layout, words=words)
+    found_columns = value_columns(path, replace(columns, stream_column=None))
+    found_columns.pop(STREAM, None)
+    if recorded:  # a house has hundreds
+        chosen = {*usual_entities(recorded), *wanted}
+        found_columns = {name: kind for name, kind in found_columns.items() if name in chosen}
+    different = _different_texts(path, [name for name, kind in found_columns.items() if kind.text], layout)
+    few = {name: texts for name, (texts, _) in different.items() if len(texts) <= _MOST_TEXTS}
+    own = {name: kind for name, kind in found_columns.items() if not kind.text}
+    if stream_column is None and found.times is not None and len(files) == 1:
+        stream_column = _found_stream_column(path, replace(columns, values=own), list(different))
+    columns = replace(columns, values=own, stream_column=stream_column)
+    joining = Joining()
+    if layout.name_column is not None:
+        joining = found_joining(read_recording(path, columns))
+        if recorded:
+            joining = Joining(grid_s=usual_interval_s([one for one in recorded if one.name in own]))
+        columns = replace(columns, join_within_s=joining.within_s)
+    zoned = in_local_zone(path, columns)
+    times, recording = zoned.times, zoned.recording
+    values = dict(zip(own, recording.values.T, strict=True))
+    whole = {name: texts for name, column in values.items() if (texts := _whole_numbers(column))}
     early = recording.times < np.quantile(recording.times, _EARLY)
     constants = [name for name, column in values.items() if not _is_changing(column[early])]
-    split = read_recording(path, Columns({}, times, stream_column, layout=layout))
-    drifting = {name: levels for name, column in values.items() if (levels := _drift(column, split))}
+    drifting = {name: levels for name, column in values.items() if (levels := _drift(column, recording))}
+    units = {**table.units, **{name: kind.unit for name, kind in found_columns.items() if kind.unit}}
+    kinds = column_kinds(
+        {name: values[name] for name in values if name != stream_column}, recording.times, recording.stream_of, units
+    )
+    plain = [name for name in own if name not in kinds.row_numbers and name != stream_column]
+    doubtful = _mostly_numbers(files[0], [name for name, kind in found_columns.items() if kind.text], layout, words)
+    if stream_column is None and (pattern := likely_pattern(list(own))) is not None:
+        long_notes = [f'if the columns name devices, like "{next(iter(own))}", add --name-pattern "{pattern}"']
+    around, around_notes = found_around(table, layout) if len(files) == 1 else (layout, [])
     return Survey(
         rows=len(recording),
-        times=found.times,
+        times=None if found.times is None else times,
         stream_column=stream_column,
-        streams=len(split.streams),
-        numbers=[name for name in numbers if name not in constants and name != stream_column],
-        constants=[name for name in constants if name != stream_column],
-        texts={name: few for name, few in texts.items() if name != stream_column},
-        whole={name: few for name, few in whole.items() if name != stream_column},
-        interval_s=None if found.times is None else _usual_interval_s(split),
-        days=0.0 if found.times is None else float(split.times.max() - split.times.min()) / _DAY_S,
+        streams=len(recording.streams),
+        numbers=[name for name in plain if name not in constants],
+        constants=[name for name in plain if name in constants],
+        texts={name: texts for name, texts in few.items() if name != stream_column},
+        whole={name: texts for name, texts in whole.items() if name in plain and name not in kinds.circles},
+        interval_s=None if found.times is None else joining.grid_s or _usual_interval_s(recording),
+        days=0.0 if found.times is None else float(recording.times.max() - recording.times.min()) / _DAY_S,
         words=words,
-        header=list(header),
-        others=[name for name in others if name not in texts and name != stream_column],
-        drifting={name: levels for name, levels in drifting.items() if name not in whole and name != stream_column},
+        header=list(around.header),
+        others=[
+            name for name, kind in found_columns.items() if kind.text and name not in few and name != stream_column
+        ],
+        drifting={name: levels for name, levels in drifting.items() if name in plain and name not in whole},
+        notes=[*around_notes, *long_notes, *found.notes, *zoned.notes, *recording.notes, *doubtful],
+        doubtful=doubtful,
+        layout=around,
+        units=units,
+        joining=joining,
+        kinds=kinds,
     )
 
 
@@ -134,40 +198,53 @@ def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:
     return (float(first.mean()), float(last.mean())) if moved else None
 
 
-def _few_texts(path: str | Path | Sequence[str | Path], column: str, layout: Layout) -> list[str]:
-    """The different texts of a column, sorted; empty if there are too many, or if they hardly repeat."""
-    found: set[str] = set()
-    rows = 0
-    for texts in _column(path, column, layout):
-        rows += len(texts)
-        found.update(texts)
-        if len(found) > _MOST_TEXTS + 1:
-            return []
-    found = {text for text in found if not math.isnan(WORD_VALUES.get(text.lower(), 0.0))}
-    return sorted(found) if 2 <= len(found) <= min(_MOST_TEXTS, rows / 5) else []
+def _mostly_numbers(file: Path, columns: Sequence[str], layout: Layout, words: NumberWords) -> list[str]:
+    """Notes about columns of texts that hold numbers in most rows: the other texts may mean a missing value."""
+    table = open_table(file, layout)
+    numbers: Counter[str] = Counter()
+    others: dict[str, Counter[str]] = {name: Counter() for name in columns}
+    for name, texts in column_texts(table, [name for name in columns if name in table.header]):
+        for text in texts:
+            if plain_number(text, cell_unit(text), words.decimal_comma, words.thousands) is not None:
+                numbers[name] += 1
+            elif text.lower() not in NUMBER_WORDS and len(others[name]) <= _MOST_TEXTS:
+                others[name][text] += 1
+    notes = []
+    for name, found in others.items():
+        if found and numbers[name] > sum(found.values()):
+            words_found = ", ".join(f'"{text}"' for text, _ in found.most_common(3))
+            option = " ".join(f'--missing "{text}"' for text in list(found)[:3])
+            notes.append(f'"{name}" holds numbers, but also {words_found}: if these mean a missing value, add {option}')
+    return notes
 
 
-def _column(path: str | Path | Sequence[str | Path], column: str, layout: Layout) -> Iterator[list[str]]:
-    for file in recording_files(path):
+def _different_texts(
+    path: str | Path | Sequence[str | Path], columns: Sequence[str], layout: Layout
+) -> dict[str, tuple[list[str], int]]:
+    """The different texts of each column, sorted, and its rows; without columns of more texts than streams may be."""
+    found: dict[str, set[str]] = {name: set() for name in columns}
+    rows: Counter[str] = Counter()
+    for file in recording_files(path) if columns else []:
         table = open_table(file, layout)
-        at = column_index(table, column)
-        for block in table.blocks([at]):
-            yield texts_of(block.cells[at])
+        for name, texts in column_texts(table, [name for name in found if name in table.header]):
+            if name in found:
+                rows[name] += len(texts)
+                found[name].update(texts)
+                if len(found[name]) > MOST_STREAMS + 1:
+                    del found[name]
+    known = {name: {text for text in texts if not _is_missing(text)} for name, texts in found.items()}
+    return {name: (sorted(texts), rows[name]) for name, texts in known.items() if 2 <= len(texts) <= rows[name] / 5}
+
+
+def _is_missing(text: str) -> bool:
+    return math.isnan(WORD_VALUES.get(text.lower(), 0.0))
 
 
 def _whole_numbers(values: Doubles) -> list[str]:
     found = np.unique(values[~np.isnan(values)])
-    few = 2 <= len(found) <= min(_MOST_TEXTS, len(values) / 5) and not (found % 1).any()
+    known = int((~np.isnan(values)).sum())
+    few = 2 <= len(found) <= min(_MOST_TEXTS, known / 5) and not (found % 1).any()
     return [f"{number:.0f}" for number in found] if few else []
-
-
-def _stream_candidates(values: dict[str, Doubles]) -> list[str]:
-    """Columns of whole numbers that may name streams."""
-    return [
-        name
-        for name, column in values.items()
-        if not np.isnan(column).any() and not (column % 1).any() and 2 <= len(np.unique(column)) <= _MOST_STREAMS
-    ]
 
 
 def _is_changing(values: Doubles) -> bool:
@@ -175,22 +252,21 @@ def _is_changing(values: Doubles) -> bool:
     return bool(known.size) and bool((known != known[0]).any())
 
 
-def _stream_column(
-    path: str | Path | Sequence[str | Path], times: Doubles, candidates: Sequence[str], layout: Layout
-) -> str | None:
-    """The column whose values split the rows into streams of ascending times; None if all rows are ascending already.
-
-    Of several such columns, the one with the fewest streams.
-    """
-    if (np.diff(times) > 0).all():
-        return None
-    best: tuple[int, str] | None = None
-    for name in candidates:
-        texts = np.concatenate([np.array(part) for part in _column(path, name, layout)])
-        _, stream_of = np.unique(texts, return_inverse=True)
-        count = int(stream_of.max()) + 1
-        order = np.argsort(stream_of, kind="stable")
-        same = np.diff(stream_of[order]) == 0
-        if (np.diff(times[order])[same] > 0).all() and (best is None or count < best[0]):
-            best = count, name
-    return None if best is None else best[1]
+def _found_stream_column(path: str | Path | Sequence[str | Path], columns: Columns, texts: Sequence[str]) -> str | None:
+    """The column that names the streams, if one is needed so that the times of each stream rise."""
+    layout = columns.layout
+    plain = replace(columns, stream="all", check_clocks=False, layout=layout.of_file)
+    series = np.zeros(0, np.int64)
+    if layout.name_column is None:
+        labels = {name: ValueColumn(name, text=True) for name in texts}
+        recording = read_recording(path, replace(plain, layout=layout, labels=labels))
+        candidates = dict(zip(recording.features, recording.values.T, strict=True)) | dict(recording.labels)
+    else:
+        table = open_table(recording_files(path)[0], layout.of_file)
+        time = columns.time.columns if isinstance(columns.time, TimeColumns) else []
+        others = [name for name in table.header if name and name not in time and name != layout.value_column]
+        labels = {name: ValueColumn(name, text=True) for name in others}
+        recording = read_recording(path, replace(plain, values={}, labels=labels))
+        candidates = {name: values for name, values in recording.labels.items() if name != layout.name_column}
+        series = np.nan_to_num(recording.labels[layout.name_column], nan=-1).astype(np.int64)
+    return streams_by(recording.times, candidates, series)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edge_lstm.messages.payloads import dump_json
+from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.readings_json import Record, entries_of, records_text, stream_of
 

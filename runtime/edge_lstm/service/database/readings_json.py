@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.messages.payloads import dump_json, load_json
+from edge_lstm.messages.formats.payloads import dump_json, load_json
 from edge_lstm.streaming.reading import Reading, Refusal
 
 Record = Reading | Refusal

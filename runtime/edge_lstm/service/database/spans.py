@@ -19,6 +19,7 @@ class SteppingRules(NamedTuple):
 
     max_rewind: int = 0
     window: int = 0
+    join_within_s: float | None = None
 
 
 class Span(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import Sync
-from edge_lstm.messages.payloads import dump_json
+from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum
 from edge_lstm.service.database.damage import is_another_file, move_file_aside, set_aside
 from edge_lstm.service.database.history import History, HistoryLimits
@@ -183,6 +183,10 @@ class Store:
             return self._rows.read(stream)
         except sqlite3.DatabaseError as error:
             raise self._damaged("read", error) from None
+
+    def streams(self) -> list[str]:
+        """The streams that have a row. Takes long where there are many."""
+        return [stream for (stream,) in self._database.execute("select stream from streams")]
 
     def count(self) -> int:
         """The number of streams."""

@@ -1,0 +1,1 @@
+"""Times: texts, numbers, zones and clocks."""

@@ -1,0 +1,1 @@
+"""What a broker carries, and which mapping reads it."""

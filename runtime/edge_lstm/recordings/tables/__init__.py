@@ -1,0 +1,1 @@
+"""Tables from files, as columns of cells."""

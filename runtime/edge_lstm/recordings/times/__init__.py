@@ -1,0 +1,1 @@
+"""Times of recordings: how they are written, and in which zone."""

@@ -1,0 +1,1 @@
+"""From received messages to readings that may step."""
