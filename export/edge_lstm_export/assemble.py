@@ -28,9 +28,10 @@ from edge_lstm.bundle.certificate import Certificate
 from edge_lstm.bundle.certificate import to_json as certificate_json
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import to_npz as golden_npz
+from edge_lstm.bundle.keys import SigningKey
 from edge_lstm.bundle.network import Network, to_npz
 from edge_lstm.bundle.schemes import Format, Scheme
-from edge_lstm.bundle.signing import require_private_key, signature
+from edge_lstm.bundle.signing import signature
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import require_writable_folder, write_file
 from edge_lstm_export.model_card import model_card
@@ -88,7 +89,7 @@ class Proof:
     certificate_steps: int | None = None  # carried steps per segment; None: no certificate
     budgets: Budgets = UNLIMITED
     choose: bool = False  # whether the bundle holds the best scheme within the budgets alone
-    sign_with: Path | None = None  # a private key
+    sign_with: SigningKey | Path | None = None  # a private key, or its file
 
 
 PLAIN = Proof()
@@ -106,8 +107,8 @@ def export_bundle(
     Raises EdgeLstmError, and leaves `path` unchanged, if a variant fails its self-test on an installed backend or
     exceeds a budget.
     """
-    if proof.sign_with is not None:
-        require_private_key(proof.sign_with)
+    # first, before long work that ends in a signature
+    key = SigningKey.read(proof.sign_with) if isinstance(proof.sign_with, Path) else proof.sign_with
     require_writable_folder(path)
     networks = quantized_networks(checkpoint, schemes, proof.distill)
     data = pack_bundle(checkpoint, networks, formats)
@@ -125,8 +126,8 @@ def export_bundle(
             refuse_over_budget(certificate, schemes, proof.budgets)
         data = pack_bundle(checkpoint, networks, formats, certificate)
         bundle = Bundle.from_bytes(data, str(path))
-    if proof.sign_with is not None:
-        data = bundle.signed(signature(bundle, proof.sign_with))
+    if key is not None:
+        data = bundle.signed(signature(bundle, key))
         bundle = Bundle.from_bytes(data, str(path))
     write_file(path, data)
     return Exported(bundle, verdicts, _unproven(bundle, verdicts))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from edge_lstm.bundle.schemes import Format, Scheme
+from edge_lstm.cli.options import passphrase_option, signing_key
 from edge_lstm.foundation.extras import require
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     metavar="PRIVATE_KEY",
     help="Sign the bundle with this key, made by the command keys new (default: unsigned).",
 )
+@passphrase_option
 def export(
     run_dir: Path,
     output: Path | None,
@@ -100,6 +102,7 @@ def export(
     max_metric_loss: float | None,
     max_bytes: int | None,
     sign_with: Path | None,
+    passphrase_file: Path | None,
 ) -> None:
     """Make a bundle from a training run, and test it on each backend.
 
@@ -115,7 +118,8 @@ def export(
 
     chosen: tuple[Scheme, ...] | Literal["auto"] = "auto" if auto else tuple(schemes)
     budgets = (max_drift, max_metric_loss, max_bytes)
-    options = ExportOptions(chosen, tuple(formats), distill, certificate, *budgets, sign_with)
+    key = None if sign_with is None else signing_key(sign_with, passphrase_file)
+    options = ExportOptions(chosen, tuple(formats), distill, certificate, *budgets, key)
     exported = export_run(run_dir, output, options)
     click.echo(_table(exported))
     untested: dict[str, list[str]] = {}

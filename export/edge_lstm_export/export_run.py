@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.keys import SigningKey
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.bundle.web_page import model_page
 from edge_lstm.foundation.config import suggestion
@@ -38,7 +39,7 @@ class ExportOptions:
     max_drift: float | None = None  # in standard deviations
     max_metric_loss: float | None = None  # relative
     max_bytes: int | None = None  # of a variant's file
-    sign_with: Path | None = None  # a private key
+    sign_with: SigningKey | Path | None = None  # a private key, or its file
 
     @property
     def limited(self) -> bool:

@@ -58,7 +58,7 @@ class DeploymentFiles:
         config = self.config
         formats = {config.input.format, config.output.format}
         return [
-            *(["signing"] if config.trust is not None else []),
+            *(["signing"] if config.trusted_keys else []),
             *(["msgpack"] if "msgpack" in formats else []),
         ]
 
@@ -100,8 +100,9 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
         except OSError as error:
             raise EdgeLstmError(f"expected to read {source}, found: {error.strerror}", "check the path") from None
     opened = Bundle.open(bundle)
-    if config.trust in files:
-        require_trusted_signature(opened, service.parent / str(config.trust))
+    trusted = config.trusted_keys
+    if trusted and all(path in files for path in trusted):  # others are on the board, which verifies in any case
+        require_trusted_signature(opened, [service.parent / path for path in trusted])
     return DeploymentFiles(service_name(config.mqtt.client_id), config, opened, files)
 
 
@@ -347,8 +348,8 @@ def _verify(board: _Board, program: str, folder: str, service: DeploymentFiles) 
     config = service.config
     chosen = [("--backend", config.backend), ("--scheme", config.scheme)]
     options = [part for option, value in chosen if value is not None for part in (option, value)]
-    if config.trust is not None:
-        options += ["--trust", f"{folder}/{config.trust}"]
+    for path in config.trusted_keys:
+        options += ["--trust", str(PurePosixPath(folder, path))]
     status, stdout, stderr = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
     if status:
         ended = f"died of {signal_name(status - 128)}" if status > 128 else f"ended with {status}, {_last_line(stderr)}"

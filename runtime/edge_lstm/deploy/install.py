@@ -88,8 +88,8 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     if live and credentials:
         _refuse_old_systemd()
     bundle = Bundle.open(config_path.parent / config.bundle)
-    if config.trust is not None:
-        require_trusted_signature(bundle, config_path.parent / config.trust)
+    if config.trusted_keys:
+        require_trusted_signature(bundle, [config_path.parent / path for path in config.trusted_keys])
     if live:
         if config.cores is not None:
             run_on(config.cores)

@@ -49,8 +49,8 @@ def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bu
     """Check the bundle: its file, signature and golden vectors. Also returns the bundle and the backend to use."""
     try:
         opened = Bundle.open(path)
-        if config.trust is not None:
-            require_trusted_signature(opened, folder / config.trust)
+        if config.trusted_keys:
+            require_trusted_signature(opened, [folder / path for path in config.trusted_keys])
     except EdgeLstmError as error:
         return Finding("bundle", "red", error.message, error.hint), None, None
     name: str | None = config.backend

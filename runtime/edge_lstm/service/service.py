@@ -67,8 +67,8 @@ class _OpenedFiles(NamedTuple):
     def read(cls, config: ServiceConfig, folder: Path) -> _OpenedFiles:
         """Raises EdgeLstmError if a file is missing or unusable, or the bundle's signature is not trusted."""
         bundle = Bundle.open(folder / config.bundle)
-        if config.trust is not None:
-            require_trusted_signature(bundle, folder / config.trust)
+        if config.trusted_keys:
+            require_trusted_signature(bundle, [folder / path for path in config.trusted_keys])
         access = config.mqtt.options(folder)
         if access.tls is not None:
             access.tls.context()  # before the database, which drops the states of another bundle
