@@ -30,6 +30,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import to_npz as golden_npz
 from edge_lstm.bundle.keys import SigningKey
 from edge_lstm.bundle.network import Network, to_npz
+from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.bundle.signing import signature
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -45,6 +46,7 @@ from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, state_pa
 from edge_lstm_export.writers.tflite_writer import write_tflite
 from edge_lstm_train.model.checkpoint import Checkpoint
 
+ANY_PURPOSE = Purpose()
 _Writer = Callable[[Network, Contract], bytes]
 _WRITERS: Mapping[Format, tuple[str, _Writer]] = {
     "onnx": ("model.{scheme}.onnx", write_onnx),
@@ -90,6 +92,7 @@ class Proof:
     budgets: Budgets = UNLIMITED
     choose: bool = False  # whether the bundle holds the best scheme within the budgets alone
     sign_with: SigningKey | Path | None = None  # a private key, or its file
+    purpose: Purpose = ANY_PURPOSE
 
 
 PLAIN = Proof()
@@ -111,7 +114,7 @@ def export_bundle(
     key = SigningKey.read(proof.sign_with) if isinstance(proof.sign_with, Path) else proof.sign_with
     require_writable_folder(path)
     networks = quantized_networks(checkpoint, schemes, proof.distill)
-    data = pack_bundle(checkpoint, networks, formats)
+    data = pack_bundle(checkpoint, networks, formats, purpose=proof.purpose)
     bundle = Bundle.from_bytes(data, str(path))
     verdicts = [replace(one, parity=_parity_here(one.scheme)) for one in verify(bundle, runnable(bundle))]
     _refuse_failures(path, verdicts)
@@ -124,7 +127,7 @@ def export_bundle(
             verdicts = [verdict for verdict in verdicts if verdict.scheme == best]
         else:
             refuse_over_budget(certificate, schemes, proof.budgets)
-        data = pack_bundle(checkpoint, networks, formats, certificate)
+        data = pack_bundle(checkpoint, networks, formats, certificate, proof.purpose)
         bundle = Bundle.from_bytes(data, str(path))
     if key is not None:
         data = bundle.signed(signature(bundle, key))
@@ -161,6 +164,7 @@ def pack_bundle(
     networks: Mapping[Scheme, Network],
     formats: Sequence[Format],
     certificate: Certificate | None = None,
+    purpose: Purpose = ANY_PURPOSE,
 ) -> bytes:
     """The bundle of these networks as bytes."""
     contract, original = checkpoint.contract, checkpoint.model.network()
@@ -191,6 +195,7 @@ def pack_bundle(
         original.multiply_accumulates,
     )
     manifest = Manifest(format_version(contract), contract, architecture, variants, {}, _provenance(checkpoint))
+    manifest = manifest.with_purpose(purpose)
     content[CARD] = model_card(manifest, content).encode()
     return pack(manifest, content)
 

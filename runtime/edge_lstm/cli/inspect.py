@@ -127,10 +127,10 @@ def new_keys_command(name: Path, ask: bool, passphrase_file: Path | None) -> Non
 )
 @new_passphrase_options
 def rotate(old: Path, name: Path, old_passphrase_file: Path | None, ask: bool, passphrase_file: Path | None) -> None:
-    """Replace a private key: make a new pair, and sign the new public key with OLD.key.
+    """Make a pair that replaces OLD.key.
 
-    Devices that trust OLD.pub then accept bundles that NAME.key signs. NAME.rotation proves it; keep it beside
-    NAME.key.
+    OLD.key signs the new public key. Devices that trust OLD.pub then accept bundles that NAME.key signs. NAME.rotation
+    proves it; keep it beside NAME.key.
     """
     from edge_lstm.bundle.keys import rotated_keys
 

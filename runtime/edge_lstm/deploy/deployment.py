@@ -30,6 +30,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import BoardConfig, detected, read_board
 from edge_lstm.hardware.machine import Machine
 from edge_lstm.mqtt.credentials import beside_config, read_secret
+from edge_lstm.service.accepted_bundle import require_purpose
 from edge_lstm.service.config import ServiceConfig
 
 Log = Callable[[str], None]
@@ -103,6 +104,7 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
     trusted = config.trusted_keys
     if trusted and all(path in files for path in trusted):  # others are on the board, which verifies in any case
         require_trusted_signature(opened, [service.parent / path for path in trusted])
+    require_purpose(opened, config)
     return DeploymentFiles(service_name(config.mqtt.client_id), config, opened, files)
 
 

@@ -21,7 +21,6 @@ import edge_lstm
 from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.deploy.system_root import SystemRoot
 from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
 from edge_lstm.foundation.config import read_toml
@@ -30,6 +29,7 @@ from edge_lstm.foundation.permissions import is_within
 from edge_lstm.hardware.boards import read_board
 from edge_lstm.hardware.machine import prepared_machine, run_on
 from edge_lstm.mqtt.credentials import beside_config, read_password
+from edge_lstm.service.accepted_bundle import require_acceptable
 from edge_lstm.service.config import ConfigFile, ServiceConfig
 from edge_lstm.service.systemd import is_running
 
@@ -88,8 +88,7 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     if live and credentials:
         _refuse_old_systemd()
     bundle = Bundle.open(config_path.parent / config.bundle)
-    if config.trusted_keys:
-        require_trusted_signature(bundle, [config_path.parent / path for path in config.trusted_keys])
+    require_acceptable(bundle, config, config_path.parent)
     if live:
         if config.cores is not None:
             run_on(config.cores)

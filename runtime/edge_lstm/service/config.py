@@ -180,6 +180,10 @@ class ServiceConfig:
     trust: str | list[str] | None = key(
         None, doc="path of a file with public keys, or several paths; a bundle that none of them signed is refused"
     )
+    bundle_name: str | None = key(None, doc="name that the bundle must have; none: any")
+    allow_downgrade: bool = key(
+        False, doc="whether a bundle may have an older version than the highest that this service has run"
+    )
     state: str = key("state.db", doc="path of the state database, which keeps the streams' states")
     durability: Literal["exactly-once", "at-most-once"] = key(
         "exactly-once",
