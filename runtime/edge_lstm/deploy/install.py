@@ -41,6 +41,7 @@ _CREDENTIALS = Path("/etc/credstore")
 _PUBLIC, _SECRET = 0o644, 0o600
 _OLDEST_WITH_CREDENTIALS = 247
 _LONGEST_NAME = 200
+_SYSTEMCTL_S = 300.0  # more than TimeoutStartSec and TimeoutStopSec of the unit together
 _CONFIG = "service.toml"
 
 
@@ -459,7 +460,15 @@ def installed(root: Path) -> list[str]:
 
 def systemctl(*arguments: str) -> None:
     """Run systemctl. Raises EdgeLstmError with its answer."""
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            ["systemctl", *arguments], capture_output=True, text=True, check=False, timeout=_SYSTEMCTL_S
+        )
+    except subprocess.TimeoutExpired:
+        raise EdgeLstmError(
+            f"expected systemctl {' '.join(arguments)} to end within {_SYSTEMCTL_S:g} s, found that it still runs",
+            _hint_after(arguments),
+        ) from None
     if done.returncode:
         raise EdgeLstmError(
             f"expected systemctl {' '.join(arguments)} to succeed, found: {' '.join(done.stderr.split())}",
