@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edge_lstm.cli.main import main
 from edge_lstm.diagnostics.doctor import examine
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.credentials import Tls, read_password, secret_path
@@ -78,3 +80,20 @@ def test_an_open_private_key_is_named_beside_other_faults(tmp_path: Path) -> Non
     assert f"expected to read {tmp_path / 'none.pem'}, found: No such file" in caught.value.message
     assert f"expected {tmp_path / 'client.key'} to be closed to other users" in caught.value.message
     assert "chmod 600" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["record", "--from", "URL", "--topic", "t/{stream}", "-o", "x.csv"],
+        ["discover", "URL"],
+        ["simulate", "x.csv", "--to", "URL"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(command: list[str]) -> None:
+    url = "mqtts://user:s3cret@broker.example:8883"
+    done = CliRunner().invoke(main, [url if part == "URL" else part for part in command])
+    assert done.exit_code == 1
+    assert "expected an address without a user and password" in done.stderr
+    assert "s3cret" not in done.output
