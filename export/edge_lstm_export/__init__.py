@@ -33,6 +33,9 @@ def export(
     max_metric_loss: float | None = None,
     max_bytes: int | None = None,
     sign_with: str | Path | None = None,
+    version: int = 0,
+    devices: Sequence[str] = (),
+    expires: str | None = None,
 ) -> Bundle:
     """Write the bundle of a training run, test it on every installed backend, and return it open.
 
@@ -42,7 +45,9 @@ def export(
     match float32. `certificate`: measure every variant on every backend over 100,000 steps with carried state, and add
     the figures to the report of the run. The limits need a certificate: `max_drift` (in standard deviations of the
     predictions), `max_metric_loss` (relative; 0.005 is 0.5 %) and `max_bytes` (file of a variant). `sign_with`: file of
-    a private key. Progress goes to stderr.
+    a private key. `version` rises with each bundle of the same name; a service refuses an older one than it has run.
+    `devices`: client ids that may run it, or patterns like "pump-*"; empty: all. `expires`: the last day on which it
+    may start, like "2027-12-31" (UTC). Progress goes to stderr.
 
     Raises EdgeLstmError, and leaves `path` unchanged, if the run is missing or damaged, if a variant fails its
     self-test or exceeds a limit, or if a package is missing.
@@ -51,6 +56,7 @@ def export(
 
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
+    from edge_lstm.bundle.purpose import MOST_VERSION, Purpose
     from edge_lstm.foundation.arguments import flag_argument, number_argument, path_argument, whole_number
     from edge_lstm_export.export_run import ExportOptions, export_run
 
@@ -66,6 +72,11 @@ def export(
         None if max_metric_loss is None else number_argument(max_metric_loss, "max_metric_loss"),
         None if max_bytes is None else whole_number(max_bytes, "max_bytes", 0, _MOST_BYTES),
         None if sign_with is None else path_argument(sign_with, "sign_with as the path of a private key"),
+        Purpose(
+            whole_number(version, "version", 0, MOST_VERSION),
+            _names(devices, "devices", '["pump-1", "pump-2"]'),
+            None if expires is None else str(expires),
+        ),
     )
     file = None if path is None else path_argument(path, "the path of the bundle to write")
     return export_run(run, file, options).bundle

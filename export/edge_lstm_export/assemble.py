@@ -28,9 +28,11 @@ from edge_lstm.bundle.certificate import Certificate
 from edge_lstm.bundle.certificate import to_json as certificate_json
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.golden import to_npz as golden_npz
+from edge_lstm.bundle.keys import SigningKey
 from edge_lstm.bundle.network import Network, to_npz
+from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
-from edge_lstm.bundle.signing import require_private_key, signature
+from edge_lstm.bundle.signing import signature
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import require_writable_folder, write_file
 from edge_lstm_export.model_card import model_card
@@ -44,6 +46,7 @@ from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, state_pa
 from edge_lstm_export.writers.tflite_writer import write_tflite
 from edge_lstm_train.model.checkpoint import Checkpoint
 
+ANY_PURPOSE = Purpose()
 _Writer = Callable[[Network, Contract], bytes]
 _WRITERS: Mapping[Format, tuple[str, _Writer]] = {
     "onnx": ("model.{scheme}.onnx", write_onnx),
@@ -88,7 +91,8 @@ class Proof:
     certificate_steps: int | None = None  # carried steps per segment; None: no certificate
     budgets: Budgets = UNLIMITED
     choose: bool = False  # whether the bundle holds the best scheme within the budgets alone
-    sign_with: Path | None = None  # a private key
+    sign_with: SigningKey | Path | None = None  # a private key, or its file
+    purpose: Purpose = ANY_PURPOSE
 
 
 PLAIN = Proof()
@@ -106,11 +110,11 @@ def export_bundle(
     Raises EdgeLstmError, and leaves `path` unchanged, if a variant fails its self-test on an installed backend or
     exceeds a budget.
     """
-    if proof.sign_with is not None:
-        require_private_key(proof.sign_with)
+    # first, before long work that ends in a signature
+    key = SigningKey.read(proof.sign_with) if isinstance(proof.sign_with, Path) else proof.sign_with
     require_writable_folder(path)
     networks = quantized_networks(checkpoint, schemes, proof.distill)
-    data = pack_bundle(checkpoint, networks, formats)
+    data = pack_bundle(checkpoint, networks, formats, purpose=proof.purpose)
     bundle = Bundle.from_bytes(data, str(path))
     verdicts = [replace(one, parity=_parity_here(one.scheme)) for one in verify(bundle, runnable(bundle))]
     _refuse_failures(path, verdicts)
@@ -123,10 +127,10 @@ def export_bundle(
             verdicts = [verdict for verdict in verdicts if verdict.scheme == best]
         else:
             refuse_over_budget(certificate, schemes, proof.budgets)
-        data = pack_bundle(checkpoint, networks, formats, certificate)
+        data = pack_bundle(checkpoint, networks, formats, certificate, proof.purpose)
         bundle = Bundle.from_bytes(data, str(path))
-    if proof.sign_with is not None:
-        data = bundle.signed(signature(bundle, proof.sign_with))
+    if key is not None:
+        data = bundle.signed(signature(bundle, key))
         bundle = Bundle.from_bytes(data, str(path))
     write_file(path, data)
     return Exported(bundle, verdicts, _unproven(bundle, verdicts))
@@ -160,6 +164,7 @@ def pack_bundle(
     networks: Mapping[Scheme, Network],
     formats: Sequence[Format],
     certificate: Certificate | None = None,
+    purpose: Purpose = ANY_PURPOSE,
 ) -> bytes:
     """The bundle of these networks as bytes."""
     contract, original = checkpoint.contract, checkpoint.model.network()
@@ -190,6 +195,7 @@ def pack_bundle(
         original.multiply_accumulates,
     )
     manifest = Manifest(format_version(contract), contract, architecture, variants, {}, _provenance(checkpoint))
+    manifest = manifest.with_purpose(purpose)
     content[CARD] = model_card(manifest, content).encode()
     return pack(manifest, content)
 

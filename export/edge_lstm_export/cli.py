@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from edge_lstm.bundle.schemes import Format, Scheme
+from edge_lstm.cli.options import passphrase_option, signing_key
 from edge_lstm.foundation.extras import require
 
 if TYPE_CHECKING:
@@ -89,6 +90,24 @@ def _names_of(known: tuple[str, ...], *extra: str) -> Callable[[click.Context, c
     metavar="PRIVATE_KEY",
     help="Sign the bundle with this key, made by the command keys new (default: unsigned).",
 )
+@passphrase_option
+@click.option(
+    "--version",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Version of the bundle; a service refuses an older one than it has run (default: none).",
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="CLIENT_ID",
+    help="Device that may run it, or a pattern like pump-*; repeatable (default: all).",
+)
+@click.option(
+    "--expires", metavar="DAY", help="Last day on which it may start, like 2027-12-31, in UTC (default: no limit)."
+)
 def export(
     run_dir: Path,
     output: Path | None,
@@ -100,6 +119,10 @@ def export(
     max_metric_loss: float | None,
     max_bytes: int | None,
     sign_with: Path | None,
+    passphrase_file: Path | None,
+    version: int,
+    devices: tuple[str, ...],
+    expires: str | None,
 ) -> None:
     """Make a bundle from a training run, and test it on each backend.
 
@@ -111,11 +134,14 @@ def export(
         raise click.UsageError("expected a certificate for --scheme auto and for limits, found --no-certificate")
     require("train,export", "torch")
     require("export", "onnx", "tflite", "flatbuffers")
+    from edge_lstm.bundle.purpose import Purpose
     from edge_lstm_export.export_run import ExportOptions, export_run
 
     chosen: tuple[Scheme, ...] | Literal["auto"] = "auto" if auto else tuple(schemes)
     budgets = (max_drift, max_metric_loss, max_bytes)
-    options = ExportOptions(chosen, tuple(formats), distill, certificate, *budgets, sign_with)
+    purpose = Purpose(version, devices, expires)
+    key = None if sign_with is None else signing_key(sign_with, passphrase_file)
+    options = ExportOptions(chosen, tuple(formats), distill, certificate, *budgets, key, purpose)
     exported = export_run(run_dir, output, options)
     click.echo(_table(exported))
     untested: dict[str, list[str]] = {}

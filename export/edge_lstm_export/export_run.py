@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.keys import SigningKey
+from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.bundle.web_page import model_page
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
-from edge_lstm_export.assemble import Exported, Proof, export_bundle
+from edge_lstm_export.assemble import ANY_PURPOSE, Exported, Proof, export_bundle
 from edge_lstm_export.proof.budgets import Budgets
 from edge_lstm_export.proof.certify import STEPS
 from edge_lstm_export.quantization.quantize import unsupported_reason
@@ -38,7 +40,8 @@ class ExportOptions:
     max_drift: float | None = None  # in standard deviations
     max_metric_loss: float | None = None  # relative
     max_bytes: int | None = None  # of a variant's file
-    sign_with: Path | None = None  # a private key
+    sign_with: SigningKey | Path | None = None  # a private key, or its file
+    purpose: Purpose = ANY_PURPOSE
 
     @property
     def limited(self) -> bool:
@@ -60,6 +63,8 @@ def export_run(run: Run | str | Path, path: Path | None, options: ExportOptions)
             'expected a certificate for schemes="auto" and for budgets, found certificate=False',
             "leave certificate out",
         )
+    if faults := [f"{name}: {message}" for name, message in options.purpose.faults()]:
+        raise EdgeLstmError("; ".join(faults), "correct these options")
     if isinstance(run, (str, Path)):
         run_dir, checkpoint = Path(run), load_checkpoint(Path(run))
     else:
@@ -72,7 +77,7 @@ def export_run(run: Run | str | Path, path: Path | None, options: ExportOptions)
     if options.schemes == "auto" and not options.limited:
         budgets = Budgets(_AUTO_DRIFT, _AUTO_METRIC_LOSS)
     steps = STEPS if options.certificate else None
-    proof = Proof(options.distill, steps, budgets, options.schemes == "auto", options.sign_with)
+    proof = Proof(options.distill, steps, budgets, options.schemes == "auto", options.sign_with, options.purpose)
     exported = export_bundle(checkpoint, path, schemes, formats, proof)
     if options.certificate:
         write_file(run_dir / _CERTIFICATE, model_page(exported.bundle))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from edge_lstm.deploy.install import Plan, install, installed, plan, service_name, uninstall
+from edge_lstm.deploy.system_root import SystemRoot
 from edge_lstm.deploy.systemd_unit import Program, unit_text
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import board_names
+from edge_lstm.hardware.machine import prepared_machine
 from edge_lstm.service.config import ServiceConfig
 
 PROGRAM = Program(Path(sys.executable), (Path("/opt/edge-lstm"), Path("/usr")))
@@ -37,6 +41,7 @@ def config(bundle_path: Path) -> Path:
     )
     (bundle_path.parent / "secrets").mkdir()
     (bundle_path.parent / "secrets/password").write_text("s3cret\n")
+    (bundle_path.parent / "secrets/password").chmod(0o600)
     return path
 
 
@@ -116,11 +121,11 @@ def test_a_second_install_changes_nothing_and_a_new_bundle_is_atomic(config: Pat
 
 
 def test_a_failed_install_step_is_rolled_back(config: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: str) -> None:
-        raise EdgeLstmError(f"expected to write {path}, found: No space left on device")  # as write_file does
+    def full(root: SystemRoot, path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as broken:
-        broken.setattr("edge_lstm.deploy.install.write_file", full)
+        broken.setattr("edge_lstm.deploy.install._write_unit", full)
         with pytest.raises(EdgeLstmError, match=r"edge-lstm-tank\.service, found: No space left"):
             install(plan(config, root, PROGRAM))
     assert tree(root) == {}
@@ -128,17 +133,105 @@ def test_a_failed_install_step_is_rolled_back(config: Path, root: Path, monkeypa
     before = tree(root)
     config.write_text(config.read_text().replace("45.0", "50.0"))
     with monkeypatch.context() as broken:
-        broken.setattr("edge_lstm.deploy.install.write_file", full)
+        broken.setattr("edge_lstm.deploy.install._write_unit", full)
         with pytest.raises(EdgeLstmError):
             install(plan(config, root, PROGRAM))
     assert tree(root) == before
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["etc", "etc/edge-lstm", "etc/systemd", "etc/systemd/system", "etc/systemd/system/multi-user.target.wants"],
+)
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_an_install_refuses_a_link_on_the_way_and_writes_nothing(
+    config: Path, root: Path, link: str, is_absolute: bool
+) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    place = root / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(outside if is_absolute else os.path.relpath(outside, place.parent))
+    with pytest.raises(EdgeLstmError, match=f"expected a folder /{link} in .*, found a link") as caught:
+        install(plan(config, root, PROGRAM))
+    assert "could lead to files of this machine" in caught.value.hint
+    assert list(outside.iterdir()) == []
+    assert list(tree(root)) == [link]
+
+
+def test_links_in_place_of_files_are_replaced_or_refused_not_followed(config: Path, root: Path) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "service.toml").write_text('bundle = "secret of this machine"')
+    home, unit = root / "etc/edge-lstm/edge-lstm-tank", root / "etc/systemd/system/edge-lstm-tank.service"
+    home.parent.mkdir(parents=True)
+    home.symlink_to(outside)
+    install(plan(config, root, PROGRAM))
+    assert tree(outside).keys() == {"service.toml"}
+    assert (home / "tank.elstm").exists()
+    unit.rename(outside / "unit")  # a unit that `install` wrote, elsewhere
+    unit.symlink_to(outside / "unit")
+    with pytest.raises(EdgeLstmError, match=r"expected /etc/systemd/system/edge-lstm-tank\.service to be free or made"):
+        plan(config, root, PROGRAM)
+    uninstall("edge-lstm-tank", root)
+    assert tree(outside).keys() == {"service.toml", "unit"}
+
+
+def test_uninstall_with_the_state_removes_links_and_not_what_they_lead_to(config: Path, root: Path) -> None:
+    install(plan(config, root, PROGRAM))
+    outside = root.parent / "outside"
+    (outside / "below").mkdir(parents=True)
+    (outside / "below/kept").write_text("x")
+    state = root / "var/lib/edge-lstm-tank"
+    state.mkdir(parents=True)
+    (state / "state.db").write_text("x")
+    (state / "link").symlink_to(outside / "below")
+    (root / "var/lib/private").symlink_to(outside)
+    with pytest.raises(EdgeLstmError, match=r"expected a folder /var/lib/private in .*, found a link"):
+        uninstall("edge-lstm-tank", root, with_state=True)
+    (root / "var/lib/private").unlink()
+    uninstall("edge-lstm-tank", root, with_state=True)
+    assert tree(root) == {}
+    assert tree(outside).keys() == {"below/kept"}
+
+
+def test_a_config_from_elsewhere_cannot_have_files_of_root_copied(
+    config: Path, root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    good = config.read_text()
+    config.write_text(good.replace('"secrets/password"', '"/etc/shadow"'))
+    with pytest.raises(EdgeLstmError, match="expected the password_file in the config's folder or below, found it at"):
+        plan(config, root, PROGRAM)
+    (config.parent / "secrets/password").unlink()
+    (config.parent / "secrets/password").symlink_to("/etc/shadow")
+    config.write_text(good)
+    with pytest.raises(EdgeLstmError, match="expected the password_file in the config's folder or below, found it at"):
+        plan(config, root, PROGRAM)
+    closed = tmp_path_factory.mktemp("closed")
+    (closed / "notes").write_text("of somebody else")
+    (closed / "notes").chmod(0o600)
+    (config.parent / "ca.pem").symlink_to(closed / "notes")
+    config.write_text('bundle = "tank.elstm"\n[mqtt]\nurl = "mqtts://b"\nclient_id = "tank"\nca_file = "ca.pem"\n')
+    with pytest.raises(EdgeLstmError, match=r"mqtt\.ca_file: expected a file that everybody may read, found .*ca\.pem"):
+        plan(config, root, PROGRAM)
+
+
+def test_facts_of_a_machine_are_not_read_through_a_link_out_of_its_root(root: Path) -> None:
+    (root.parent / "memory").write_text("MemTotal:  400000 kB\n")
+    (root / "proc").mkdir()
+    (root / "proc/meminfo").symlink_to(root.parent / "memory")
+    assert prepared_machine(root).memory_mb is None
+    (root / "proc/meminfo").unlink()
+    (root / "proc/real").write_text("MemTotal:  400000 kB\n")
+    (root / "proc/meminfo").symlink_to("real")
+    assert prepared_machine(root).memory_mb == 390
 
 
 def test_the_next_install_repairs_an_interrupted_one(config: Path, root: Path) -> None:
     wanted = plan(config, root, PROGRAM)
     program = (
         "import os, sys; from pathlib import Path; from edge_lstm.deploy import install; "
-        "install.write_file = lambda *_: os._exit(9); "
+        "install._write_unit = lambda *_: os._exit(9); "
         f"install.install(install.plan(Path({str(config)!r}), Path({str(root)!r}), install.Program(Path('/p'), ())))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9

@@ -20,6 +20,7 @@ from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.data_sheet import data_sheet
 from edge_lstm.bundle.golden import read_golden_vectors
+from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.web_page import model_page
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_export import assemble
@@ -40,6 +41,14 @@ def exported(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> byt
     path = tmp_path_factory.mktemp("bundle") / "tank.elstm"
     export_bundle(small, path, ["float32"], ["numpy"])
     return path.read_bytes()
+
+
+def test_the_purpose_is_in_the_bundle_with_its_certificate(small: Checkpoint, tmp_path: Path) -> None:
+    purpose = Purpose(3, ("pump-*",), "2027-12-31")
+    for steps in (None, 50):
+        proof = assemble.Proof(certificate_steps=steps, purpose=purpose)
+        exported = export_bundle(small, tmp_path / "tank.elstm", ["float32"], ["numpy"], proof)
+        assert exported.bundle.manifest.purpose == purpose
 
 
 def test_exporting_twice_gives_the_same_bytes(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_lstm.mqtt.address import Address
 from tests.deadline import wait_until
+from tests.flow.certificate_authority import Authority
 
 KILLED_SERVICE = Path(__file__).with_name("killed_service.py")
 
@@ -61,6 +63,18 @@ def subscribe() -> Iterator[Callable[..., Subscriber]]:
     yield make
     for subscriber in opened:
         subscriber.close()
+
+
+@pytest.fixture(scope="session")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
+    """The one that everybody trusts here, and a stranger. Skips where openssl is not installed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed (Debian: apt-get install openssl)")
+    folder = tmp_path_factory.mktemp("certificates")
+    folder.chmod(0o755)
+    for parent in (folder.parent, folder.parent.parent):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    return Authority(folder, "ours"), Authority(folder, "strange")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,54 +24,10 @@ from edge_lstm.service.status import read_status
 from edge_lstm.streaming.reading import Reading
 from tests.conftest import free_port
 from tests.deadline import wait_until
+from tests.flow.certificate_authority import Authority
 from tests.flow.conftest import ServiceProcess
 
 Make = Callable[..., Any]
-
-
-class Authority:
-    """A certificate authority of its own, by the openssl command, in a folder."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
-        self.certificate = folder / f"{name}.pem"
-        self._openssl(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2",
-            *("-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"),
-        )
-
-    def issue(self, name: str, host: str | None = None) -> tuple[Path, Path]:
-        """A certificate and its key, for a server at `host` or for a client."""
-        self._openssl(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes",
-            *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"),
-        )
-        extensions = self._folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName=IP:{host}\n" if host else "basicConstraints=CA:FALSE\n")
-        self._openssl(
-            f"x509 -req -days 2 -in {name}.csr -out {name}.pem -extfile {name}.ext",
-            *("-CA", f"{self._name}.pem", "-CAkey", f"{self._name}.key", "-CAcreateserial"),
-        )
-        (self._folder / f"{name}.key").chmod(0o644)  # started by root, mosquitto reads it as its own user
-        return self._folder / f"{name}.pem", self._folder / f"{name}.key"
-
-    def _openssl(self, command: str, *arguments: str) -> None:
-        done = subprocess.run(
-            ["openssl", *command.split(), *arguments], cwd=self._folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="session")
-def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
-    """The one that everybody trusts here, and a stranger. Skips where openssl is not installed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed (Debian: apt-get install openssl)")
-    folder = tmp_path_factory.mktemp("certificates")
-    folder.chmod(0o755)
-    for parent in (folder.parent, folder.parent.parent):
-        parent.chmod(parent.stat().st_mode | 0o055)
-    return Authority(folder, "ours"), Authority(folder, "strange")
 
 
 @pytest.fixture
@@ -161,6 +116,7 @@ def test_status_uses_the_certificates_and_password_of_the_service(
     subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
     passwords.chmod(0o644)
     (tmp_path / "password").write_text("s3cret")
+    (tmp_path / "password").chmod(0o600)
     broker = tls_broker(more=f"allow_anonymous false\npassword_file {passwords}")
     config = tmp_path / "service.toml"
     config.write_text(
@@ -210,6 +166,7 @@ def test_the_password_file_is_used_and_a_wrong_password_is_an_error(
     passwords.chmod(0o644)
     broker = start_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
     (tmp_path / "password").write_text("s3cret\n")
+    (tmp_path / "password").chmod(0o600)
     config = tmp_path / "service.toml"
     config.write_text(
         f'bundle = "x.elstm"\n[mqtt]\nurl = "{broker.address}"\nusername = "pump"\npassword_file = "password"\n'

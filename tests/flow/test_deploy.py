@@ -66,6 +66,7 @@ def write_service(folder: Path, client_id: str, address: Address) -> Path:
         f'[mqtt]\nurl = "{address}"\nclient_id = "{client_id}"\nusername = "board"\npassword_file = "secret.txt"\n'
     )
     (folder / "secret.txt").write_text("open sesame\n")
+    (folder / "secret.txt").chmod(0o600)
     return path
 
 
@@ -280,6 +281,8 @@ def test_a_remote_signal_is_distinguished_from_an_ssh_failure(
 ) -> None:
     with Ssh("board", make_board().connection.configured()) as ssh:
         assert ssh.run(["sh", "-c", "kill -ILL $$"]).returncode == 128 + signal.SIGILL
+        with pytest.raises(EdgeLstmError, match=r"board: expected a step to end within 0\.5 s, found that it still"):
+            ssh.run(["sleep", "60"], limit_s=0.5)
         done = ssh.run(["sh", "-c", "cat; exit 7"], b'it\'s "quoted" $HOME\n')
         assert (done.returncode, done.stdout) == (7, b'it\'s "quoted" $HOME\n')
 

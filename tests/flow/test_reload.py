@@ -49,6 +49,7 @@ def test_a_reload_survives_a_deleted_password_file(
     subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "pump", "s3cret"], check=True, capture_output=True)
     passwords.chmod(0o644)
     password.write_text("s3cret\n")
+    password.chmod(0o600)
     broker = start_mosquitto(f"allow_anonymous false\npassword_file {passwords}")
     login = '[mqtt]\nurl = "{}"\nclient_id = "edge-lstm-test"\nusername = "pump"\npassword_file = "password"\n'
     service = start_service(bundle_path, broker.address)  # refused without a password, until it gets one

@@ -133,6 +133,7 @@ def board(
             f'[mqtt]\nurl = "{broker.address}"\nclient_id = "tank"\nusername = "tank"\npassword_file = "secret.txt"\n'
         )
         (workstation / "secret.txt").write_text("s3cret\n")
+        (workstation / "secret.txt").chmod(0o600)
         connection = _open_ssh(system)
         plant = Plant(broker)
         yield Board(system, connection, service, workstation / "tank.elstm", wheelhouse, plant)

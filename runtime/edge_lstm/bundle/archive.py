@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.foundation.arguments import described, path_argument
 from edge_lstm.foundation.config import from_mapping, key
@@ -29,7 +30,7 @@ from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.text import is_printable, printable
 
 FORMAT_VERSION = 1
-_NEWER_FORMAT_VERSION = 2  # of a bundle with circles or counters, of which version 1 knows nothing
+_NEWER_FORMAT_VERSION = 2  # of a bundle with circles, counters or a purpose, of which version 1 knows nothing
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CARD = "README.md"
@@ -103,8 +104,29 @@ class Manifest:
     variants: list[Variant] = key(doc="the model in each format and scheme")
     files: dict[str, str] = key(doc="SHA-256 of every other entry")
     provenance: dict[str, str] = key({}, doc="recipe, recording, versions")
+    version: int = key(0, doc="rises with each bundle of the same name; 0: none")
+    devices: list[str] = key([], doc="client ids that may run it, or patterns like pump-*; empty: all")
+    expires: str | None = key(None, doc="the last day on which it may start, like 2027-12-31 (UTC); none: no limit")
+
+    @property
+    def purpose(self) -> Purpose:
+        """Version, devices and last day."""
+        return Purpose(self.version, tuple(self.devices), self.expires)
+
+    def with_purpose(self, purpose: Purpose) -> Manifest:
+        """This manifest for that purpose."""
+        if purpose == Purpose():
+            return self
+        return dataclasses.replace(
+            self,
+            format_version=_NEWER_FORMAT_VERSION,  # an older edge-lstm would not look at the purpose
+            version=purpose.version,
+            devices=[*purpose.devices],
+            expires=purpose.expires,
+        )
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        yield from self.purpose.faults()
         if self.format_version < (needed := format_version(self.contract)):
             yield "format_version", f"expected {needed} for circles and counters, found {self.format_version}"
         states = [state.name for state in self.contract.states]
@@ -244,6 +266,9 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
             for name in _NEWER_FEATURE_KEYS:
                 if not feature[name]:
                     del feature[name]
+    if manifest.purpose == Purpose():  # bundles without one stay what they were
+        for name in ("version", "devices", "expires"):
+            del facts[name]
     entries = {MANIFEST: (json.dumps(facts, indent=1) + "\n").encode(), **{name: content[name] for name in files}}
     return _zip(entries)
 

@@ -9,6 +9,7 @@ from typing import Any
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.signing import signer
 
 # Entries of the provenance in the text; `facts` has all.
@@ -67,6 +68,7 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
     sampling = contract.sampling
     rows = [
         ("bundle", f"{contract.name}, id {bundle.id}"),
+        *_purpose_rows(bundle.manifest.purpose),
         ("task", contract.task),
         ("takes", _listed([_with_unit(feature.name, feature.unit) for feature in contract.features])),
     ]
@@ -104,6 +106,12 @@ def _kind(feature: Feature) -> str:
     if feature.counter:
         return f"{feature.name}: the reading of a counter"
     return "" if feature.period is None else f"{feature.name}: on a circle of {feature.period:g}"
+
+
+def _purpose_rows(purpose: Purpose) -> list[tuple[str, str]]:
+    rows = [("version", str(purpose.version))] if purpose.version else []
+    rows += [("for", _listed([*purpose.devices]))] if purpose.devices else []
+    return rows + ([("expires", f"after {purpose.expires}")] if purpose.expires else [])
 
 
 def _missing_values(feature: Feature) -> str:

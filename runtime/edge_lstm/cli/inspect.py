@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from edge_lstm.backends.kinds import NAMES
-from edge_lstm.cli.options import bundle_argument
+from edge_lstm.cli.options import (
+    bundle_argument,
+    new_passphrase,
+    new_passphrase_options,
+    passphrase_option,
+    signing_key,
+    trust_option,
+)
 from edge_lstm.foundation.errors import EdgeLstmError
 
 
@@ -39,13 +46,8 @@ def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
 @click.option("--backend", type=click.Choice(NAMES), help="Backend to test (default: all that are installed).")
 @click.option("--scheme", metavar="SCHEME", help="Storage of the weights to test (default: all in the bundle).")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option(
-    "--trust",
-    type=click.Path(path_type=Path),
-    metavar="PUBLIC_KEY",
-    help="Require a signature by this key (default: none required).",
-)
-def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool, trust: Path | None) -> None:
+@trust_option
+def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool, trust: tuple[Path, ...]) -> None:
     """Test a bundle on the backends that are installed here.
 
     Each backend runs the golden vectors, which are test inputs in the bundle. Its outputs and states must match the
@@ -56,11 +58,11 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
     from edge_lstm.bundle.archive import Bundle
 
     opened = Bundle.open(bundle)
-    if trust is not None:
+    if trust:
         from edge_lstm.bundle.signing import require_trusted_signature
 
         require_trusted_signature(opened, trust)
-        click.echo(f"signed by {trust}", err=True)
+        click.echo(f"signed by {' or '.join(map(str, trust))}", err=True)
     if backend is not None and (error := why_unavailable(backend)) is not None:
         raise error
     if scheme is not None and scheme not in opened.schemes:
@@ -105,12 +107,36 @@ def keys() -> None:
 
 @keys.command("new")
 @click.argument("name", type=click.Path(path_type=Path))
-def new_keys_command(name: Path) -> None:
+@new_passphrase_options
+def new_keys_command(name: Path, ask: bool, passphrase_file: Path | None) -> None:
     """Make a pair: NAME.key signs (secret), NAME.pub goes to devices."""
-    from edge_lstm.bundle.signing import new_keys
+    from edge_lstm.bundle.keys import new_keys
 
-    private, public = new_keys(name)
+    private, public = new_keys(name, new_passphrase(ask, passphrase_file))
     click.echo(f"wrote {private} (keep it secret) and {public} (put it on devices)")
+
+
+@keys.command("rotate")
+@click.argument("old", type=click.Path(path_type=Path), metavar="OLD.key")
+@click.argument("name", type=click.Path(path_type=Path))
+@click.option(
+    "--old-passphrase-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the passphrase of OLD.key from this file (default: ask on the terminal).",
+)
+@new_passphrase_options
+def rotate(old: Path, name: Path, old_passphrase_file: Path | None, ask: bool, passphrase_file: Path | None) -> None:
+    """Make a pair that replaces OLD.key.
+
+    OLD.key signs the new public key. Devices that trust OLD.pub then accept bundles that NAME.key signs. NAME.rotation
+    proves it; keep it beside NAME.key.
+    """
+    from edge_lstm.bundle.keys import rotated_keys
+
+    former = signing_key(old, old_passphrase_file)
+    private, public = rotated_keys(former, name, new_passphrase(ask, passphrase_file))
+    click.echo(f"wrote {private} (keep it secret), {private.with_suffix('.rotation')} and {public} (put it on devices)")
 
 
 @click.command()
@@ -122,12 +148,13 @@ def new_keys_command(name: Path) -> None:
     metavar="PRIVATE_KEY",
     help="Private key, made by the command keys new.",
 )
-def sign(bundle: Path, key: Path) -> None:
+@passphrase_option
+def sign(bundle: Path, key: Path, passphrase_file: Path | None) -> None:
     """Sign a bundle in the same file; its id does not change."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.bundle.signing import signature
     from edge_lstm.foundation.files import write_file
 
     opened = Bundle.open(bundle)
-    write_file(bundle, opened.signed(signature(opened, key)))
+    write_file(bundle, opened.signed(signature(opened, signing_key(key, passphrase_file))))
     click.echo(f"signed {bundle}  id {opened.id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from edge_lstm.backends.kinds import NAMES
 from edge_lstm.foundation.times.units import TIME_UNITS
 
 if TYPE_CHECKING:
+    from edge_lstm.bundle.keys import SigningKey
     from edge_lstm.recordings.columns import TimeColumns
     from edge_lstm.recordings.tables.table import Layout
 
@@ -28,6 +30,19 @@ scheme_option = click.option(
     "--scheme",
     metavar="SCHEME",
     help="Storage of the weights: float32, int8, ... (default: int8 where the bundle has it).",
+)
+trust_option = click.option(
+    "--trust",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PUBLIC_KEY",
+    help="Require a signature by this key; repeatable, for one of several (default: none required).",
+)
+passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the passphrase of the private key from this file (default: ask on the terminal).",
 )
 stream_column_option = click.option(
     "--stream-column", metavar="COLUMN", help="Column that names the stream (default: one stream per file)."
@@ -125,6 +140,43 @@ def asked_layout(options: dict[str, Any]) -> tuple[Layout, list[str]]:
     if layout.name_pattern is not None and (fault := pattern_fault(layout.name_pattern)) is not None:
         raise click.UsageError(f"--name-pattern: {fault}")
     return layout, list(options.pop("missing"))
+
+
+def signing_key(path: Path, passphrase_file: Path | None) -> SigningKey:
+    """The private key in a file; if it has a passphrase, that is read from a file or asked on the terminal."""
+    from edge_lstm.bundle.keys import SigningKey, read_passphrase
+
+    def passphrase() -> bytes:
+        if passphrase_file is not None:
+            return read_passphrase(passphrase_file)
+        return str(click.prompt(f"Passphrase of {path}", hide_input=True, err=True)).encode()
+
+    may_ask = passphrase_file is not None or sys.stdin.isatty()
+    return SigningKey.read(path, passphrase if may_ask else None)
+
+
+def new_passphrase_options(command: Command) -> Command:
+    """Adds the options of a command that makes a private key."""
+    command = click.option(
+        "--passphrase-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Encrypt the private key with the passphrase in this file (default: not encrypted).",
+    )(command)
+    return click.option(
+        "--passphrase", "ask", is_flag=True, help="Encrypt the private key with a passphrase, asked on the terminal."
+    )(command)
+
+
+def new_passphrase(ask: bool, file: Path | None) -> bytes | None:
+    """The passphrase of a new private key, as the options say; None: without one."""
+    from edge_lstm.bundle.keys import read_passphrase
+
+    if file is not None:
+        return read_passphrase(file)
+    if not ask:
+        return None
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)).encode()
 
 
 def times_options(command: Command) -> Command:

@@ -14,7 +14,12 @@ from edge_lstm.foundation.errors import EdgeLstmError
 
 @click.command()
 @config_argument
-def run(config: Path) -> None:
+@click.option(
+    "--allow-downgrade",
+    is_flag=True,
+    help="Accept a bundle with an older version than the highest that this service has run.",
+)
+def run(config: Path, allow_downgrade: bool) -> None:
     """Run the service: MQTT readings in, predictions out.
 
     CONFIG is a service config (service.toml). The service keeps the state of each stream across restarts.
@@ -30,7 +35,7 @@ def run(config: Path) -> None:
     from edge_lstm.service.runner import serve
 
     try:
-        serve(config)
+        serve(config, allow_downgrade)
     finally:
         gc.enable()  # where the config was refused
 

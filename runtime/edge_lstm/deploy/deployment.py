@@ -23,12 +23,16 @@ from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.deploy.install import service_name
 from edge_lstm.deploy.own_wheel import own_wheel
 from edge_lstm.deploy.ssh import Ssh
+from edge_lstm.deploy.wheel_hashes import refuse_other_wheels
 from edge_lstm.deploy.wheel_target import Target, constraints
 from edge_lstm.foundation.child_process import signal_name
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import printable
 from edge_lstm.hardware.boards import BoardConfig, detected, read_board
 from edge_lstm.hardware.machine import Machine
+from edge_lstm.mqtt.credentials import beside_config, read_secret
+from edge_lstm.service.accepted_bundle import require_purpose
 from edge_lstm.service.config import ServiceConfig
 
 Log = Callable[[str], None]
@@ -38,6 +42,9 @@ HOME = "/opt/edge-lstm"  # on the board: environments, and the files of services
 _NEEDED_MB = 500  # for an environment and its wheels
 _SPARE_MB = 50  # with less, pip fails for lack of space, whatever its message
 _LAST_LINES = 15
+_STEP_S = 600.0
+_SLOW_STEP_S = 3600.0  # of a step that copies files, installs packages or runs a self-test, on a slow board
+_ANSWER_S = 60.0  # of a small program, beyond the time that it waits itself
 # Its source comes first on stdin, then its input: so the board needs no file for it.
 _BOOT = "import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv.pop(1))), 'board_agent', 'exec'))"
 
@@ -57,7 +64,7 @@ class DeploymentFiles:
         config = self.config
         formats = {config.input.format, config.output.format}
         return [
-            *(["signing"] if config.trust is not None else []),
+            *(["signing"] if config.trusted_keys else []),
             *(["msgpack"] if "msgpack" in formats else []),
         ]
 
@@ -79,6 +86,8 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
     for file in config.files():
         if file.role != "bundle" and not PurePosixPath(file.path).is_absolute():  # an absolute one is the board's own
             sources[file.path] = (file.key, service.parent / file.path)
+            if file.role == "secret":
+                read_secret(beside_config(service.parent, file.path, file.name))
     files = {CONFIG: service.read_bytes()}
     for place, (name, source) in sources.items():
         pure = PurePosixPath(place)
@@ -97,8 +106,10 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
         except OSError as error:
             raise EdgeLstmError(f"expected to read {source}, found: {error.strerror}", "check the path") from None
     opened = Bundle.open(bundle)
-    if config.trust in files:
-        require_trusted_signature(opened, service.parent / str(config.trust))
+    trusted = config.trusted_keys
+    if trusted and all(path in files for path in trusted):  # others are on the board, which verifies in any case
+        require_trusted_signature(opened, [service.parent / path for path in trusted])
+    require_purpose(opened, config)
     return DeploymentFiles(service_name(config.mqtt.client_id), config, opened, files)
 
 
@@ -118,15 +129,16 @@ class _Board:
                     "allow sudo without a password (visudo: USER ALL=(ALL) NOPASSWD: ALL), or deploy as root@HOST",
                 )
 
-    def run(self, command: Sequence[str], stdin: bytes = b"") -> tuple[int, str, str]:
-        """Run a command as root: (exit status, stdout, stderr)."""
-        done = self.ssh.run([*self._root, *command], stdin)
+    def run(self, command: Sequence[str], stdin: bytes = b"", limit_s: float = _STEP_S) -> tuple[int, str, str]:
+        """Run a command as root: (exit status, stdout, stderr). Raises EdgeLstmError after `limit_s`."""
+        done = self.ssh.run([*self._root, *command], stdin, limit_s)
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
     def call(self, action: str, stdin: bytes = b"", **arguments: Any) -> Any:
         """Run an action of `board_agent`, and return its answer."""
         command = [self._python, "-I", "-c", _BOOT, str(len(self._source)), action, json.dumps(arguments)]
-        status, stdout, stderr = self.run(command, self._source + stdin)
+        limit_s = _SLOW_STEP_S if action in ("receive", "environment", "digests") else _STEP_S
+        status, stdout, stderr = self.run(command, self._source + stdin, limit_s)
         if status == 127 or "command not found" in stderr:
             raise EdgeLstmError(
                 f"expected {self._python} on {self.ssh.destination}, found none",
@@ -173,9 +185,7 @@ def deploy(
     board = _Board(ssh, python)
     facts = board.call("probe", root=root, folder=HOME)
     name, board_config, machine = _identified(ssh.destination, service.config, facts)
-    log(
-        f"board        {facts['model'] or name}: {machine.architecture}, Python {machine.python}, glibc {machine.glibc}"
-    )
+    log(f"board        {machine.model or name}: {machine.architecture}, Python {machine.python}, glibc {machine.glibc}")
     _refuse_unready(ssh.destination, board_config, machine, facts)
     extras = _extras(board_config, service)
     changed = []
@@ -194,7 +204,7 @@ def deploy(
             _line_after("hint: ", stderr) or "fix that and deploy again",
         )
     for line in stdout.splitlines():
-        log(f"installed    {line}")
+        log(f"installed    {printable(line)}")
     deployed_file = f"{folder}.deployed"
     digest = _digest(
         [environment, {name: hashlib.sha256(content).hexdigest() for name, content in service.files.items()}]
@@ -219,6 +229,7 @@ def deploy(
 
 def _identified(destination: str, config: ServiceConfig, facts: Mapping[str, Any]) -> tuple[str, BoardConfig, Machine]:
     """(name, board, machine) from the agent's `facts`. Raises EdgeLstmError where board and machine do not fit."""
+    facts = {key: printable(value) if isinstance(value, str) else value for key, value in facts.items()}
     machine = Machine(
         facts["machine"],
         facts["python"],
@@ -301,6 +312,7 @@ def _environment(
                 f"expected wheels for Python {target.minor} on {target.machine} in {wheelhouse}, found none",
                 f"collect them: {_collecting(name, extras, wheelhouse)}",
             )
+        refuse_other_wheels(wheels)
         files |= {path.name: path.read_bytes() for path in wheels if not path.name.startswith("edge_lstm-")}
     sent = board.send(incoming, files, secret=False, alone=True)
     log(f"environment  new, with {', '.join(extras)}: {len(sent)} files copied; pip takes minutes on a small board")
@@ -317,7 +329,7 @@ def _environment(
         errors = [line for line in answer["failed"].splitlines() if line.startswith("ERROR: ")]
         raise EdgeLstmError(
             f"{board.ssh.destination}: expected pip to install edge-lstm[{','.join(extras)}], "
-            f"found: {errors[0].removeprefix('ERROR: ') if errors else _last_line(answer['failed'])}",
+            f"found: {printable(errors[0].removeprefix('ERROR: ')) if errors else _last_line(answer['failed'])}",
             remedy(answer, name, extras, wheelhouse),
         )
     return folder, True
@@ -344,13 +356,13 @@ def _verify(board: _Board, program: str, folder: str, service: DeploymentFiles) 
     config = service.config
     chosen = [("--backend", config.backend), ("--scheme", config.scheme)]
     options = [part for option, value in chosen if value is not None for part in (option, value)]
-    if config.trust is not None:
-        options += ["--trust", f"{folder}/{config.trust}"]
-    status, stdout, stderr = board.run([program, "verify", f"{folder}/{config.bundle}", *options])
+    for path in config.trusted_keys:
+        options += ["--trust", str(PurePosixPath(folder, path))]
+    status, stdout, stderr = board.run([program, "verify", f"{folder}/{config.bundle}", *options], limit_s=_SLOW_STEP_S)
     if status:
         ended = f"died of {signal_name(status - 128)}" if status > 128 else f"ended with {status}, {_last_line(stderr)}"
         failed = [" ".join(line.split()[1:]) for line in stdout.splitlines() if line.startswith("FAILED ")]
-        found = "; ".join(failed) or _line_after("error: ", stderr) or f"verify {ended}"
+        found = printable("; ".join(failed)) or _line_after("error: ", stderr) or f"verify {ended}"
         raise EdgeLstmError(
             f"the bundle fails its self-test on {board.ssh.destination}: {found}",
             "the running service was not touched; try another backend or scheme in the config",
@@ -365,7 +377,9 @@ def _start(board: _Board, unit: str) -> None:
             _, journal, _ = board.run(
                 ["journalctl", "--unit", unit, "--output", "cat", "--no-pager", "-n", str(_LAST_LINES)]
             )
-            journal_lines = "".join(f"\n  {line}" for line in journal.splitlines()) or f" {_last_line(stderr)}"
+            journal_lines = (
+                "".join(f"\n  {printable(line)}" for line in journal.splitlines()) or f" {_last_line(stderr)}"
+            )
             raise EdgeLstmError(
                 f"{board.ssh.destination}: expected {unit} to become ready, found:{journal_lines}",
                 f"fix that and deploy again; to see more: ssh {board.ssh.destination} journalctl -u {unit}",
@@ -375,9 +389,10 @@ def _start(board: _Board, unit: str) -> None:
 def _first_prediction(board: _Board, environment: str, config: str, wait_s: float) -> tuple[str | None, str | None]:
     """(topic and payload of the first prediction or None, why the broker did not deliver one or None)."""
     python = f"{environment}/bin/python"
-    status, stdout, stderr = board.run([python, "-m", "edge_lstm.deploy.first_prediction", config, f"{wait_s:g}"])
+    command = [python, "-m", "edge_lstm.deploy.first_prediction", config, f"{wait_s:g}"]
+    status, stdout, stderr = board.run(command, limit_s=wait_s + _ANSWER_S)
     not_received = (_line_after("error: ", stderr) or _last_line(stderr)) if status and stderr.strip() else None
-    return stdout.strip() or None, not_received
+    return printable(stdout.strip()) or None, not_received
 
 
 def _root_option(root: str) -> list[str]:
@@ -400,10 +415,10 @@ def _digest(facts: object) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    return printable(lines[-1]) if lines else "no message"
 
 
 def _line_after(beginning: str, text: str) -> str | None:
     """The rest of the first line that begins with `beginning`, or None."""
     lines = [line.removeprefix(beginning) for line in text.splitlines() if line.startswith(beginning)]
-    return lines[0] if lines else None
+    return printable(lines[0]) if lines else None

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
+import secrets
 import site
+import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,16 @@ import edge_lstm
 from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
+from edge_lstm.deploy.system_root import SystemRoot
 from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.permissions import is_within
 from edge_lstm.hardware.boards import read_board
 from edge_lstm.hardware.machine import prepared_machine, run_on
-from edge_lstm.mqtt.credentials import read_password
-from edge_lstm.service.config import ServiceConfig
+from edge_lstm.mqtt.credentials import beside_config, read_password
+from edge_lstm.service.accepted_bundle import require_acceptable
+from edge_lstm.service.config import ConfigFile, ServiceConfig
 from edge_lstm.service.systemd import is_running
 
 _HOME = Path("/etc/edge-lstm")  # per service a link to the folder of its files; the link changes in one step
@@ -40,6 +41,7 @@ _CREDENTIALS = Path("/etc/credstore")
 _PUBLIC, _SECRET = 0o644, 0o600
 _OLDEST_WITH_CREDENTIALS = 247
 _LONGEST_NAME = 200
+_SYSTEMCTL_S = 300.0  # more than TimeoutStartSec and TimeoutStopSec of the unit together
 _CONFIG = "service.toml"
 
 
@@ -76,23 +78,23 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     Raises EdgeLstmError where the config, one of its files, the bundle or the machine does not fit.
     On the running system (`root` is /) the bundle must also pass its self-test.
     """
-    live = _is_live(root)
+    system = SystemRoot(root)
+    live = system.is_live
     config = read_toml(config_path, ServiceConfig)
     name = service_name(config.mqtt.client_id)
     if live:
         _refuse_without_systemd()
     _refuse_misfit(config, root)
-    files, credentials = _files(config, config_path, root, name)
+    files, credentials = _files(config, config_path, system, name)
     if live and credentials:
         _refuse_old_systemd()
     bundle = Bundle.open(config_path.parent / config.bundle)
-    if config.trust is not None:
-        require_trusted_signature(bundle, config_path.parent / config.trust)
+    require_acceptable(bundle, config, config_path.parent)
     if live:
         if config.cores is not None:
             run_on(config.cores)
         load_verified(bundle, *preferred(bundle, config.backend, config.scheme), config.execution)
-    _refuse_taken(root, name, config.mqtt.client_id)
+    _refuse_taken(system, name, config.mqtt.client_id)
     path = _HOME / name / _CONFIG
     program = program or this_program(root)
     return Plan(root, name, files, unit_text(name, config, path, program, credentials), program.python)
@@ -174,18 +176,20 @@ def _refuse_misfit(config: ServiceConfig, root: Path) -> None:
         )
 
 
-def _refuse_taken(root: Path, name: str, client_id: str) -> None:
+def _refuse_taken(root: SystemRoot, name: str, client_id: str) -> None:
     folder, unit = _HOME / name, _UNITS / f"{name}.service"
-    found_folder, found_unit = _under_root(root, folder), _under_root(root, unit)
-    foreign = [folder] if found_folder.exists() and not found_folder.is_symlink() else []
-    foreign += [unit] if found_unit.exists() and not _is_made_by_install(found_unit) else []
+    foreign = [folder] if root.exists(folder) and not root.is_link(folder) else []
+    foreign += [unit] if root.exists(unit) and not _is_made_by_install(root, unit) else []
     if foreign:
         raise EdgeLstmError(
             f"expected {foreign[0]} to be free or made by device install, found files of another program",
             "move it away, or choose another client_id",
         )
-    path = _under_root(root, folder / _CONFIG)
-    if path.exists() and (found := read_toml(path, ServiceConfig).mqtt.client_id) != client_id:
+    version = _version(root, folder)
+    if version is None or not root.is_file(version / _CONFIG):
+        return
+    path = root.on_this_machine(version / _CONFIG)
+    if (found := read_toml(path, ServiceConfig).mqtt.client_id) != client_id:
         raise EdgeLstmError(
             f'expected {name} to be free or of client_id "{client_id}", found the service of "{found}"',
             "choose another client_id, or uninstall that one",
@@ -193,7 +197,7 @@ def _refuse_taken(root: Path, name: str, client_id: str) -> None:
 
 
 def _files(
-    config: ServiceConfig, config_path: Path, root: Path, name: str
+    config: ServiceConfig, config_path: Path, root: SystemRoot, name: str
 ) -> tuple[dict[str, InstalledFile], dict[str, Path]]:
     """(files for the folder of the service, files that systemd passes to it by credential name)."""
     mqtt = config.mqtt
@@ -206,6 +210,7 @@ def _files(
     credentials = {}
     for file in config.files():
         secret = file.role == "secret"
+        _refuse_stolen(config_path, file)
         files |= _copied_file(config_path, file.key, file.path, _SECRET if secret else _PUBLIC)
         if secret:
             credentials[file.name] = _HOME / name / file.path  # for an absolute path, that path
@@ -220,13 +225,28 @@ def _files(
                 "choose another password_credential",
             )
         credentials[mqtt.password_credential] = _CREDENTIALS / mqtt.password_credential
-        stored = _under_root(root, credentials[mqtt.password_credential])
-        if not stored.is_file():
+        stored = root.on_this_machine(credentials[mqtt.password_credential])
+        if not root.is_file(credentials[mqtt.password_credential]):
             raise EdgeLstmError(
                 f"expected the password in {stored}, found no file there",
                 "write it there, readable only by root: install -m 600 FILE, or set password_file",
             )
     return files, credentials
+
+
+def _refuse_stolen(config_path: Path, file: ConfigFile) -> None:
+    """Refuse a config that would copy a file which its author may not read: root reads every file.
+
+    Raises EdgeLstmError for a secret outside of the config's folder, and for a link to a closed file.
+    """
+    path = config_path.parent / file.path
+    if file.role == "secret":
+        beside_config(config_path.parent, file.path, file.name)
+    elif path.exists() and not is_within(path, config_path.parent) and not path.stat().st_mode & stat.S_IROTH:
+        raise EdgeLstmError(
+            f"{config_path}: {file.key}: expected a file that everybody may read, found {path}, which is closed",
+            "copy it beside the config",
+        )
 
 
 def _copied_file(config_path: Path, key: str, path: str, mode: int) -> dict[str, InstalledFile]:
@@ -259,120 +279,109 @@ def _read(path: Path, key: str) -> bytes:
         ) from None
 
 
-def _under_root(root: Path, path: Path) -> Path:
-    """The path on this machine for `path` of the system in `root`."""
-    return root / path.relative_to("/")
-
-
 # Writing
 
 
 def install(planned: Plan) -> list[str]:
     """Install the plan, and return what was done, a line per file. If a step fails, everything is restored.
 
-    Raises EdgeLstmError where a file cannot be written or systemd refuses.
+    Raises EdgeLstmError where a file cannot be written, a link leads out of the root, or systemd refuses.
     """
-    root, folder = planned.root, _under_root(planned.root, planned.folder)
-    if _is_live(root):
+    root, folder, unit = SystemRoot(planned.root), planned.folder, planned.unit_path
+    if root.is_live:
         _refuse_others_than_root()
-    unit, enabled_link = _under_root(root, planned.unit_path), _under_root(root, _WANTS / planned.unit_path.name)
-    former_unit = unit.read_text() if unit.exists() else None
-    former = folder.readlink() if folder.is_symlink() else None
     done = []
     try:
-        same = _is_unchanged(folder, planned.files)
-        done += [f"{'unchanged' if same else 'wrote'} {planned.folder / name}" for name in planned.files]
+        former_unit, former, enabled_link = root.read(unit), _version(root, folder), _WANTS / unit.name
+        same = former is not None and root.files(former) == {
+            name: (file.data, file.mode) for name, file in planned.files.items()
+        }
+        done += [f"{'unchanged' if same else 'wrote'} {folder / name}" for name in planned.files]
         for place in (folder.parent, unit.parent, enabled_link.parent):
-            place.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with _restored_on_failure(folder, former, unit, former_unit, enabled_link):
+            root.make_folder(place)
+        with _restored_on_failure(root, folder, former, unit, former_unit, enabled_link):
             if not same:
-                _set_link(folder, _write_version(folder, planned.files).name)
-            if former_unit != planned.unit:
-                write_file(unit, planned.unit)
-                unit.chmod(_PUBLIC)
-            done.append(f"{'unchanged' if former_unit == planned.unit else 'wrote'} {planned.unit_path}")
-            if not enabled_link.is_symlink():
-                enabled_link.symlink_to(planned.unit_path)
+                _set_version(root, folder, _write_version(root, folder, planned.files))
+            if former_unit != planned.unit.encode():
+                _write_unit(root, unit, planned.unit.encode())
+            done.append(f"{'unchanged' if former_unit == planned.unit.encode() else 'wrote'} {unit}")
+            if not root.is_link(enabled_link):
+                root.link(enabled_link, unit)
                 done.append(f"enabled {planned.name}, which starts with the system")
-            if _is_live(root):
+            if root.is_live:
                 systemctl("daemon-reload")
+        _remove_old_versions(root, folder)
     except OSError as error:
         raise EdgeLstmError(
             f"expected to write {error.filename or folder}, found: {error.strerror}; nothing was changed",
             "run it as root, and check the free space of the disk",
         ) from None
-    _remove_old_versions(folder)
     return done
 
 
 @contextlib.contextmanager
 def _restored_on_failure(
-    folder: Path, former: Path | None, unit: Path, former_unit: str | None, enabled_link: Path
+    root: SystemRoot, folder: Path, former: Path | None, unit: Path, former_unit: bytes | None, enabled_link: Path
 ) -> Iterator[None]:
     """Restore the former link and unit where the block fails."""
-    enabled = enabled_link.is_symlink()
+    enabled = root.is_link(enabled_link)
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError, EdgeLstmError):
-            if not enabled:
-                enabled_link.unlink(missing_ok=True)
-            if former is None:
-                folder.unlink(missing_ok=True)
-            else:
-                _set_link(folder, former.name)
-            _remove_old_versions(folder)
-            if former_unit is None:
-                unit.unlink(missing_ok=True)
-            elif unit.read_text() != former_unit:
-                write_file(unit, former_unit)
+            if not enabled and root.exists(enabled_link):
+                root.remove(enabled_link)
+            if former is not None:
+                _set_version(root, folder, former)
+            elif root.is_link(folder):
+                root.remove(folder)
+            _remove_old_versions(root, folder)
+            if former_unit is None and root.exists(unit):
+                root.remove(unit)
+            elif former_unit is not None and root.read(unit) != former_unit:
+                _write_unit(root, unit, former_unit)
         raise
 
 
-def _is_unchanged(folder: Path, files: Mapping[str, InstalledFile]) -> bool:
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return found.keys() == files.keys() and all(
-        path.read_bytes() == files[name].data and path.stat().st_mode & 0o777 == files[name].mode
-        for name, path in found.items()
-    )
+def _write_unit(root: SystemRoot, unit: Path, text: bytes) -> None:
+    root.write(unit, text, _PUBLIC)
 
 
-def _write_version(folder: Path, files: Mapping[str, InstalledFile]) -> Path:
+def _write_version(root: SystemRoot, folder: Path, files: Mapping[str, InstalledFile]) -> Path:
     """Write the files to a new folder beside the link `folder`, and fsync them; it is not yet in use."""
-    version = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_version_prefix(folder)))
-    version.chmod(0o755)
-    for name, content in files.items():
-        place = version / name
-        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        place.touch(mode=_SECRET)  # before the first byte is written: nobody else can read a secret
-        with place.open("wb") as file:
-            file.write(content.data)
-            file.flush()
-            os.fsync(file.fileno())
-        place.chmod(content.mode)
+    version = folder.with_name(f"{_version_prefix(folder)}{secrets.token_hex(4)}")
+    root.make_folder(version)
+    for name, file in files.items():
+        root.write(version / name, file.data, file.mode)
     return version
 
 
-def _set_link(folder: Path, target: str) -> None:
-    """Let the link `folder` lead to `target`, in one step."""
-    beside = folder.with_name(f"{_version_prefix(folder)}link")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(target)
-    beside.replace(folder)
+def _set_version(root: SystemRoot, folder: Path, version: Path) -> None:
+    """Let the link `folder` lead to `version`, in one step."""
+    root.link(folder, Path(version.name))
+
+
+def _version(root: SystemRoot, folder: Path) -> Path | None:
+    """The folder beside the link `folder` that is in use; None: there is none that `install` made."""
+    target = root.target(folder)
+    if target is None or len(target.parts) != 1 or not target.name.startswith(_version_prefix(folder)):
+        return None
+    return folder.with_name(target.name)
 
 
 def _version_prefix(folder: Path) -> str:
     return f".{folder.name}@"  # no name of a service has an @
 
 
-def _remove_old_versions(folder: Path) -> None:
+def _remove_old_versions(root: SystemRoot, folder: Path) -> None:
     """Remove versions that are not in use: former ones, and those that a crash left."""
-    kept = folder.readlink().name if folder.is_symlink() else None
-    for version in folder.parent.glob(f"{_version_prefix(folder)}*"):
-        if version.is_symlink():
-            version.unlink()
-        elif version.name != kept:
-            shutil.rmtree(version, ignore_errors=True)
+    kept = _version(root, folder)
+    # a crash can also leave a link or a file that was to replace one, see SystemRoot
+    begins = (_version_prefix(folder), f".{folder.name}.")
+    for name in root.names(folder.parent):
+        if name.startswith(begins) and (kept is None or name != kept.name):
+            with contextlib.suppress(OSError):
+                root.remove_tree(folder.with_name(name))
 
 
 def uninstall(name: str, root: Path, with_state: bool = False) -> list[str]:
@@ -381,26 +390,27 @@ def uninstall(name: str, root: Path, with_state: bool = False) -> list[str]:
     `with_state`: also remove the state of its streams, even where the service is uninstalled already.
     Raises EdgeLstmError where there is no such service. A unit of another program is not touched.
     """
-    folder, unit = _under_root(root, _HOME / name), _under_root(root, _UNITS / f"{name}.service")
-    states = _state_paths(name, root) if with_state else []
-    if service_name(name) != name or not (_is_made_by_install(unit) or folder.is_symlink() or states):
+    system, folder, unit = SystemRoot(root), _HOME / name, _UNITS / f"{name}.service"
+    if service_name(name) != name or not (
+        _is_made_by_install(system, unit) or system.is_link(folder) or (with_state and _state_paths(name, system))
+    ):
         known = ", ".join(installed(root)) or "none"
         raise EdgeLstmError(f"expected a service {name} at {root}, found {known}", "name one of those, or its config")
-    if _is_live(root):
+    if system.is_live:
         _refuse_without_systemd()
         _refuse_others_than_root()
-        if _is_made_by_install(unit):
+        if _is_made_by_install(system, unit):
             systemctl("stop", unit.name)
     done = []
     try:
-        for path in (_under_root(root, _WANTS / unit.name), unit, folder):
-            if path.is_symlink() or (path == unit and _is_made_by_install(unit)):
-                path.unlink()
-                done.append(f"removed {_without_root(path, root)}")
-        _remove_old_versions(folder)
-        if _is_live(root):
+        for path in (_WANTS / unit.name, unit, folder):
+            if system.is_link(path) or (path == unit and _is_made_by_install(system, unit)):
+                system.remove(path)
+                done.append(f"removed {path}")
+        _remove_old_versions(system, folder)
+        if system.is_live:
             systemctl("daemon-reload")
-        done += _remove_state(name, root) if with_state else _kept_state(name, root)
+        done += _remove_state(name, system) if with_state else _kept_state(name, system)
     except OSError as error:
         raise EdgeLstmError(f"expected to remove {error.filename}, found: {error.strerror}", "run it as root") from None
     return done
@@ -411,50 +421,54 @@ def state_folder(config_path: Path, root: Path = Path("/")) -> Path | None:
 
     Before the first start of the service: the folder in which systemd will create it.
     """
-    folder = config_path.absolute().parent
-    if folder.parent != _under_root(root, _HOME):
+    system, folder = SystemRoot(root), config_path.absolute().parent
+    if folder.parent != system.on_this_machine(_HOME):
         return None
-    state = _under_root(root, _STATE / folder.name)
+    state = system.on_this_machine(_STATE / folder.name)
     return state if os.path.lexists(state) else state.parent
 
 
-def _is_made_by_install(unit: Path) -> bool:
+def _is_made_by_install(root: SystemRoot, unit: Path) -> bool:
     try:
-        return unit.read_text(errors="replace").startswith(MARK)
+        return (root.read(unit) or b"").startswith(MARK.encode())
     except OSError:
         return False
 
 
-def _state_paths(name: str, root: Path) -> list[Path]:
+def _state_paths(name: str, root: SystemRoot) -> list[Path]:
     """With DynamicUser=, systemd keeps the folder under private/, and a link to it in the usual place."""
-    places = (_STATE / name, _STATE / "private" / name)
-    return [path for place in places if os.path.lexists(path := _under_root(root, place))]
+    return [path for path in (_STATE / name, _STATE / "private" / name) if root.exists(path)]
 
 
-def _kept_state(name: str, root: Path) -> list[str]:
-    return [f"kept {_without_root(path, root)}" for path in _state_paths(name, root)[:1]]
+def _kept_state(name: str, root: SystemRoot) -> list[str]:
+    return [f"kept {path}" for path in _state_paths(name, root)[:1]]
 
 
-def _remove_state(name: str, root: Path) -> list[str]:
+def _remove_state(name: str, root: SystemRoot) -> list[str]:
     done = []
     for path in _state_paths(name, root):
-        if path.is_symlink():
-            path.unlink()
-        else:
-            shutil.rmtree(path)
-        done.append(f"removed {_without_root(path, root)}")
+        root.remove_tree(path)
+        done.append(f"removed {path}")
     return done
 
 
 def installed(root: Path) -> list[str]:
     """The names of the installed services."""
-    home = _under_root(root, _HOME)
-    return sorted(path.name for path in home.glob("*") if path.is_symlink()) if home.is_dir() else []
+    system = SystemRoot(root)
+    return [name for name in system.names(_HOME) if system.is_link(_HOME / name) and not name.startswith(".")]
 
 
 def systemctl(*arguments: str) -> None:
     """Run systemctl. Raises EdgeLstmError with its answer."""
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            ["systemctl", *arguments], capture_output=True, text=True, check=False, timeout=_SYSTEMCTL_S
+        )
+    except subprocess.TimeoutExpired:
+        raise EdgeLstmError(
+            f"expected systemctl {' '.join(arguments)} to end within {_SYSTEMCTL_S:g} s, found that it still runs",
+            _hint_after(arguments),
+        ) from None
     if done.returncode:
         raise EdgeLstmError(
             f"expected systemctl {' '.join(arguments)} to succeed, found: {' '.join(done.stderr.split())}",
@@ -466,7 +480,3 @@ def _hint_after(arguments: Sequence[str]) -> str:
     if arguments[0] in ("start", "restart"):
         return f"see why: systemctl status {arguments[-1]}; journalctl -u {arguments[-1]} -n 30"
     return "see systemctl status"
-
-
-def _is_live(root: Path) -> bool:
-    return root.resolve() == Path("/")

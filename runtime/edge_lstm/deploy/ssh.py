@@ -1,10 +1,12 @@
 """Runs commands on a board with the system's ssh, over one connection. Keys, ports and jump hosts are left to ssh.
 
-Errors quote ssh and add a remedy. A question about a host key is never answered in place of the user.
+Errors quote ssh and add a remedy. Every command has a time limit. A question about a host key is never answered in
+place of the user.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import subprocess
@@ -15,9 +17,13 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import printable
 
 _FAILED = 255  # exit status of ssh's own errors; any other status is that of the command
 _CONNECT_S = 15
+_LOGIN_S = 300.0  # for a person who types a passphrase or confirms on another device
+_STEP_S = 600.0  # of a command, unless the caller knows better
+_END_S = 10.0
 # Messages of ssh, and the remedy for each.
 _REMEDIES = (
     ("Host key verification failed", "connect once by hand (ssh {to}) and compare the key's fingerprint"),
@@ -54,7 +60,13 @@ class Ssh:
         output = Path(self._folder.name) / "output"
         with output.open("wb") as file:
             command = [*self._ssh, *options, self.destination, "true"]
-            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file).returncode
+            try:
+                status = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=_LOGIN_S
+                ).returncode
+            except subprocess.TimeoutExpired:
+                self._folder.cleanup()
+                raise self._error(f"no answer for {_LOGIN_S:g} s", "try by hand: ssh {to} true") from None
         if status:
             said = output.read_text(errors="replace")
             self._folder.cleanup()
@@ -65,18 +77,27 @@ class Ssh:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._shared:
-            subprocess.run([*self._ssh, "-O", "exit", self.destination], capture_output=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run([*self._ssh, "-O", "exit", self.destination], capture_output=True, timeout=_END_S)
         self._folder.cleanup()
 
-    def run(self, command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, command: Sequence[str], stdin: bytes = b"", limit_s: float = _STEP_S
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run `command` on the board. The exit status is 128 + the signal's number where a signal ended it.
 
-        Raises EdgeLstmError where ssh itself fails.
+        Raises EdgeLstmError where ssh itself fails, and where the command takes longer than `limit_s`.
         """
         # in a shell, because ssh returns 255 for a command that a signal ended, as for its own errors
         wrapped = shlex.join(["sh", "-c", f"{shlex.join(command)}; exit $?"])
         line = [*self._ssh, "-o", "BatchMode=yes", self.destination, wrapped]
-        done = subprocess.run(line, input=stdin, capture_output=True)
+        try:
+            done = subprocess.run(line, input=stdin, capture_output=True, timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            raise EdgeLstmError(
+                f"{self.destination}: expected a step to end within {limit_s:g} s, found that it still runs",
+                "look at the board (top, free -h, dmesg), and deploy again: it continues from there",
+            ) from None
         if done.returncode == _FAILED:
             raise self._refused(done.stderr.decode(errors="replace"))
         return done
@@ -91,5 +112,6 @@ class Ssh:
 
     def _error(self, found: str, remedy: str) -> EdgeLstmError:
         return EdgeLstmError(
-            f"expected to reach {self.destination} over ssh, found: {found}", remedy.format(to=self.destination)
+            f"expected to reach {self.destination} over ssh, found: {printable(found)}",
+            remedy.format(to=self.destination),
         )

@@ -16,18 +16,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_lstm.deploy.own_wheel import own_wheel
+from edge_lstm.deploy.wheel_hashes import refuse_other_wheels
 from edge_lstm.deploy.wheel_target import Target, constraints
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.files import write_file
 
 CONTENTS = "wheelhouse.json"
+_DOWNLOAD_S = 3600.0
 
 
 def collect(folder: Path, board: str, targets: Sequence[Target], extras: list[str]) -> list[Path]:
     """Put every wheel that edge-lstm[extras] needs on each of `targets` into `folder`, and remove all older ones.
 
-    Raises EdgeLstmError where pip finds no wheel, or where the folder is not a wheelhouse.
+    Raises EdgeLstmError where pip finds no wheel, or another one than was tested, or where the folder is not a
+    wheelhouse.
     """
     require("deploy", "packaging", "pip")
     folder = folder.resolve()
@@ -46,6 +49,7 @@ def collect(folder: Path, board: str, targets: Sequence[Target], extras: list[st
         for target in targets:
             limits.write_text(_limits(target, extras))
             _download_all(collected, target, collected / name, extras, limits)
+        refuse_other_wheels(sorted(collected.glob("*.whl")))
         facts = {"board": board, "extras": extras, "pythons": [target.minor for target in targets]}
         write_file(collected / CONTENTS, json.dumps(facts, indent=2) + "\n")
         if folder.exists():
@@ -115,7 +119,13 @@ def _download(folder: Path, target: Target, needs: list[str], limits: Path, opti
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", target.minor, *platforms]
     command += ["--constraint", str(limits), "--dest", str(folder), *options, *needs]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_S)
+    except subprocess.TimeoutExpired:
+        raise EdgeLstmError(
+            f"expected pip to download wheels within {_DOWNLOAD_S:g} s, found that it still runs",
+            "check the network and the index in pip's configuration",
+        ) from None
     if done.returncode:
         said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         raise EdgeLstmError(

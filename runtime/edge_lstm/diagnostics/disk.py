@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_lstm.diagnostics.finding import Finding
+from edge_lstm.foundation.permissions import is_open_to_others
 
 _WRITES, _BLOCK = 20, b"\0" * 4096
 _SLOW_MS = 20.0
@@ -37,6 +38,9 @@ def disk(state: Path, root: Path = Path("/")) -> Iterator[Finding]:
     kind = filesystem(folder.resolve(), root)
     yield free_space(folder, free_mb, kind)
     yield fsync_cost(took_ms[len(took_ms) // 2], took_ms[-1], kind)
+    if is_open_to_others(state):
+        found = f"other users may read {state}, which has the readings of all devices"
+        yield Finding("disk", "amber", found, f"the next start closes it; or chmod 600 {state}")
 
 
 def free_space(folder: Path, free_mb: float, kind: str | None) -> Finding:

@@ -73,7 +73,7 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         if lights.get("subscription") == "green":
             yield from receiving(config, folder)
     else:
-        found = "not checked, because the credentials are missing"
+        found = "not checked, because the credentials cannot be used"
         yield Finding("broker", "unknown", found, "see the line access")
 
 

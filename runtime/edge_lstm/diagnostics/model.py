@@ -9,10 +9,10 @@ from pathlib import Path
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.backends.registry import package_of, preferred, why_unavailable
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.child_process import ChildError, ask
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.service.accepted_bundle import require_acceptable
 from edge_lstm.service.config import ServiceConfig
 
 _TRIAL = "edge_lstm.diagnostics.trial"
@@ -49,8 +49,7 @@ def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bu
     """Check the bundle: its file, signature and golden vectors. Also returns the bundle and the backend to use."""
     try:
         opened = Bundle.open(path)
-        if config.trust is not None:
-            require_trusted_signature(opened, folder / config.trust)
+        require_acceptable(opened, config, folder)
     except EdgeLstmError as error:
         return Finding("bundle", "red", error.message, error.hint), None, None
     name: str | None = config.backend

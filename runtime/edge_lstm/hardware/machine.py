@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.permissions import is_within
 
 _DEVICE_TREE = Path("proc/device-tree")
 # The file name of the C library's loader gives the architecture of a system that is not running.
@@ -40,8 +41,8 @@ def this_machine(root: Path = Path("/")) -> Machine:
         platform.python_version(),
         _glibc(),
         memory_mb(root),
-        _text(root / _DEVICE_TREE / "model"),
-        tuple(filter(None, (_text(root / _DEVICE_TREE / "compatible") or "").split("\0"))),
+        _text(root, _DEVICE_TREE / "model"),
+        tuple(filter(None, (_text(root, _DEVICE_TREE / "compatible") or "").split("\0"))),
     )
 
 
@@ -71,7 +72,7 @@ def run_on(cores: list[int]) -> None:
 
 def memory_mb(root: Path = Path("/")) -> int | None:
     """Total memory in MB (2^20 bytes) from /proc/meminfo; None where it is not given there."""
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
+    for line in (_text(root, Path("proc/meminfo")) or "").splitlines():
         name, _, rest = line.partition(":")
         if name == "MemTotal" and rest.split()[:1] and rest.split()[0].isdecimal():
             return int(rest.split()[0]) // 1024
@@ -95,9 +96,14 @@ def _glibc() -> str | None:
     return version if name == "glibc" else None
 
 
-def _text(path: Path) -> str | None:
-    """The text of a small file, without the final NUL that files of the device tree have."""
+def _text(root: Path, path: Path) -> str | None:
+    """The text of a small file under `root`, without the final NUL that files of the device tree have.
+
+    None: there is none, or a link leads out of the root to it.
+    """
     try:
-        return path.read_bytes().decode("utf-8", "replace").rstrip("\0\n")
+        if not is_within(root / path, root):
+            return None
+        return (root / path).read_bytes().decode("utf-8", "replace").rstrip("\0\n")
     except OSError:
         return None

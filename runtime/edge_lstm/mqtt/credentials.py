@@ -1,4 +1,7 @@
-"""Certificates and passwords of a client; they are read from files only."""
+"""Certificates and passwords of a client; they are read from files only.
+
+Passwords and private keys must be closed to other users, unless systemd gives them to the unit as credentials.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.permissions import is_within, require_private
 from edge_lstm.foundation.text import decoded
 
 
@@ -32,7 +36,7 @@ class Tls:
         """A context that checks the broker's certificate and host name; TLS 1.2 or newer.
 
         The files are read once. Raises EdgeLstmError if one is missing, unreadable, not PEM, or does not fit the
-        others.
+        others, or if other users may read the key.
         """
         return self._context
 
@@ -41,14 +45,15 @@ class Tls:
         from edge_lstm.mqtt.client.tls_socket import TlsSocket  # here: it loads OpenSSL
 
         faults = []
-        for path in (self.ca_file, self.cert_file, self.key_file):
+        for read, path in ((_read, self.ca_file), (_read, self.cert_file), (read_secret, self.key_file)):
             try:
                 if path is not None:
-                    read_secret(path)
+                    read(path)
             except EdgeLstmError as error:
                 faults.append(error)
         if faults:
-            raise EdgeLstmError("\n  ".join(fault.message for fault in faults), faults[0].hint)
+            hints = dict.fromkeys(fault.hint for fault in faults)
+            raise EdgeLstmError("\n  ".join(fault.message for fault in faults), " / ".join(hints))
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except (ssl.SSLError, OSError) as error:
@@ -64,7 +69,17 @@ class Tls:
 
 
 def read_secret(path: Path) -> str:
-    """The text of a file, without a byte order mark. Raises EdgeLstmError if it is missing, unreadable or no text."""
+    """The text of a secret file, without a byte order mark.
+
+    Raises EdgeLstmError if it is missing, unreadable or no text, or if other users may read, write or replace it.
+    """
+    text = _read(path)
+    if not _is_credential(path):
+        require_private(path)
+    return text
+
+
+def _read(path: Path) -> str:
     try:
         return decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
@@ -75,7 +90,10 @@ def read_secret(path: Path) -> str:
 
 
 def read_password(path: Path) -> str:
-    """The password in a file, without the line end that an editor adds. Raises EdgeLstmError if it is empty."""
+    """The password in a file, without the line end that an editor adds.
+
+    Raises EdgeLstmError if it is empty, or as `read_secret` does.
+    """
     password = read_secret(path).rstrip("\r\n")
     if not password:
         raise EdgeLstmError(f"expected a password in {path}, found an empty file", "write it there")
@@ -97,11 +115,31 @@ def secret_path(folder: Path, path: str, credential: str) -> Path:
     """Where a secret file of the config is: `path` from `folder`, or the unit's credential if systemd provides it.
 
     edge-lstm device install makes password_file and key_file credentials of these names, since only root can read the
-    files themselves.
+    files themselves. Raises EdgeLstmError as `beside_config` does.
     """
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     provided = Path(directory or folder) / credential
-    return provided if directory and provided.exists() else folder / path
+    return provided if directory and provided.exists() else beside_config(folder, path, credential)
+
+
+def beside_config(folder: Path, path: str, key: str) -> Path:
+    """The secret file `path` of a config in `folder`.
+
+    Raises EdgeLstmError if it is elsewhere, also by a link: otherwise a config from elsewhere could choose which file
+    of this machine is sent to a broker.
+    """
+    if not is_within(folder / path, folder):
+        raise EdgeLstmError(
+            f"expected the {key} in the config's folder or below, found it at {folder / path}",
+            f"copy it into {folder}, and close it to other users (chmod 600); or use a credential of systemd",
+        )
+    return folder / path
+
+
+def _is_credential(path: Path) -> bool:
+    """Whether systemd provides the file: it decides who may read it, by an access list that the mode does not show."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return bool(directory) and is_within(path, Path(str(directory)))
 
 
 def _no_passphrase() -> str:

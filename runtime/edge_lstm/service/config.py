@@ -177,7 +177,13 @@ class ServiceConfig:
     providers: list[Provider] | None = key(
         None, doc="execution providers of onnxruntime, the preferred one first; none: the CPU"
     )
-    trust: str | None = key(None, doc="path of a public key; a bundle that this key did not sign is refused")
+    trust: str | list[str] | None = key(
+        None, doc="path of a file with public keys, or several paths; a bundle that none of them signed is refused"
+    )
+    bundle_name: str | None = key(None, doc="name that the bundle must have; none: any")
+    allow_downgrade: bool = key(
+        False, doc="whether a bundle may have an older version than the highest that this service has run"
+    )
     state: str = key("state.db", doc="path of the state database, which keeps the streams' states")
     durability: Literal["exactly-once", "at-most-once"] = key(
         "exactly-once",
@@ -245,6 +251,8 @@ class ServiceConfig:
                 )
         if self.providers == []:
             yield "providers", "expected at least one, found none"
+        if self.trust == []:
+            yield "trust", "expected at least one path, found none; leave it out to accept unsigned bundles"
         if self.cores == []:
             yield "cores", "expected at least one, found none"
         if self.providers is not None and self.backend != "onnx":
@@ -264,9 +272,14 @@ class ServiceConfig:
     def files(self) -> Iterator[ConfigFile]:
         """Every file that this config names, in an order that stays the same; the state database is not one of them."""
         yield ConfigFile("bundle", self.bundle, "bundle")
-        if self.trust is not None:
-            yield ConfigFile("trust", self.trust, "public")
+        for path in self.trusted_keys:
+            yield ConfigFile("trust", path, "public")
         yield from self.mqtt.files()
+
+    @property
+    def trusted_keys(self) -> list[str]:
+        """The paths of the public keys; empty: a bundle needs no signature."""
+        return [self.trust] if isinstance(self.trust, str) else self.trust or []
 
     @property
     def execution(self) -> ExecutionOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import signal
@@ -20,12 +21,17 @@ log = logging.getLogger(__name__)
 _OBJECTS_A_COLLECTION = 10_000  # new objects before the garbage collector runs: a batch makes half as many
 
 
-def serve(config: Path) -> None:
-    """Serve by that config until a signal ends it. Raises EdgeLstmError if config or bundle is refused."""
+def serve(config: Path, allow_downgrade: bool = False) -> None:
+    """Serve by that config until a signal ends it. Raises EdgeLstmError if config or bundle is refused.
+
+    `allow_downgrade`: the first bundle may have an older version than the highest that ran.
+    """
     manager = SystemdNotifier()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: it reads the present files anyway
     try:
         settings = read_service_config(config)
+        if allow_downgrade:
+            settings = dataclasses.replace(settings, allow_downgrade=True)
         service = Service(settings, config.parent, manager=manager)
     except EdgeLstmError as error:
         manager.status(f"refused: {error.message}")

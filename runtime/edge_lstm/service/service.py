@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
@@ -28,6 +27,8 @@ from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.service.accepted_bundle import require_acceptable
+from edge_lstm.service.bundle_versions import BundleVersions
 from edge_lstm.service.codecs import message_codecs, publish_properties
 from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
@@ -65,10 +66,9 @@ class _OpenedFiles(NamedTuple):
 
     @classmethod
     def read(cls, config: ServiceConfig, folder: Path) -> _OpenedFiles:
-        """Raises EdgeLstmError if a file is missing or unusable, or the bundle's signature is not trusted."""
+        """Raises EdgeLstmError if a file is missing or unusable, or the bundle is not acceptable."""
         bundle = Bundle.open(folder / config.bundle)
-        if config.trust is not None:
-            require_trusted_signature(bundle, folder / config.trust)
+        require_acceptable(bundle, config, folder)
         access = config.mqtt.options(folder)
         if access.tls is not None:
             access.tls.context()  # before the database, which drops the states of another bundle
@@ -115,6 +115,9 @@ class Service:
             HistoryLimits(config.history, config.history_per_stream, config.history_max_mb, config.history_days),
             config.sync,
             rules,
+            lambda text, former_id: (
+                BundleVersions.from_text(text, former_id).after(bundle, config.allow_downgrade).text
+            ),
         )
         last_batch, unsent, processed = self._store.load()
         self._mqtt = self._make_connection(known=last_batch > 0 or self._store.count() > 0)

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_lstm.bundle.archive import SIGNATURE, Bundle
-from edge_lstm.bundle.signing import new_keys, require_trusted_signature, signature, signer
+from edge_lstm.bundle.keys import MOST_ROTATIONS, SigningKey, new_keys, rotated_keys
+from edge_lstm.bundle.signing import require_trusted_signature, signature, signer
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.service.config import read_service_config
@@ -87,3 +88,100 @@ def test_a_service_with_a_trusted_key_refuses_an_unsigned_bundle(bundle_path: Pa
     with pytest.raises(EdgeLstmError, match=r"expected a signature by .*mine\.pub, found none"):
         Service(read_service_config(config), tmp_path)
     assert not (tmp_path / "state.db").exists()
+
+
+def test_an_open_private_key_and_a_writable_public_key_are_refused(bundle_path: Path, tmp_path: Path) -> None:
+    private, public = new_keys(tmp_path / "mine")
+    bundle = Bundle.open(bundle_path)
+    signed = Bundle.from_bytes(bundle.signed(signature(bundle, private)), "signed")
+    require_trusted_signature(signed, public)
+    private.chmod(0o644)
+    with pytest.raises(EdgeLstmError, match=r"mine\.key to be closed to other users, found permissions 644"):
+        signature(bundle, private)
+    public.chmod(0o666)
+    with pytest.raises(EdgeLstmError, match=r"mine\.pub to be writable by its owner only, found permissions 666"):
+        require_trusted_signature(signed, public)
+
+
+def signed_by(bundle_path: Path, private: Path) -> Bundle:
+    bundle = Bundle.open(bundle_path)
+    return Bundle.from_bytes(bundle.signed(signature(bundle, private)), "signed")
+
+
+def test_one_of_several_keys_is_enough_in_one_file_or_in_many(bundle_path: Path, tmp_path: Path) -> None:
+    pairs = [new_keys(tmp_path / name) for name in ("first", "second", "third")]
+    signed = signed_by(bundle_path, pairs[1][0])
+    require_trusted_signature(signed, [public for _, public in pairs])
+    both = tmp_path / "both.pub"
+    both.write_bytes(b"the first:\n" + pairs[0][1].read_bytes() + b"and another:\n" + pairs[1][1].read_bytes())
+    require_trusted_signature(signed, both)
+    with pytest.raises(EdgeLstmError, match=r"by .*first\.pub or .*third\.pub, found one by another key"):
+        require_trusted_signature(signed, [pairs[0][1], pairs[2][1]])
+    path = bundle_path.parent / "service.toml"
+    path.write_text('bundle = "tank.elstm"\ntrust = ["first.pub", "second.pub"]\n[mqtt]\nurl = "mqtt://b"\n')
+    assert read_service_config(path).trusted_keys == ["first.pub", "second.pub"]
+    path.write_text('bundle = "tank.elstm"\ntrust = []\n[mqtt]\nurl = "mqtt://b"\n')
+    with pytest.raises(EdgeLstmError, match="trust: expected at least one path, found none"):
+        read_service_config(path)
+
+
+def test_a_rotated_key_is_trusted_where_the_old_one_is(bundle_path: Path, tmp_path: Path) -> None:
+    old, old_public = new_keys(tmp_path / "old")
+    assert run("keys", "rotate", old, tmp_path / "new").exit_code == 0
+    assert (tmp_path / "new.key").stat().st_mode & 0o777 == 0o600
+    rotated_keys(SigningKey.read(tmp_path / "new.key"), tmp_path / "newest")
+    for name in ("new", "newest"):
+        signed = signed_by(bundle_path, tmp_path / f"{name}.key")
+        require_trusted_signature(signed, old_public)
+        require_trusted_signature(signed, tmp_path / f"{name}.pub")
+    with pytest.raises(EdgeLstmError, match="found one by another key"):  # the way leads forward only
+        require_trusted_signature(signed_by(bundle_path, old), tmp_path / "new.pub")
+
+
+def test_a_rotation_without_the_old_keys_word_is_worth_nothing(bundle_path: Path, tmp_path: Path) -> None:
+    _, trusted = new_keys(tmp_path / "trusted")
+    thief, _ = new_keys(tmp_path / "thief")
+    own = rotated_keys(SigningKey.read(thief), tmp_path / "own")[0]
+    facts = json.loads(signature(Bundle.open(bundle_path), own))
+    trusted_hex = json.loads(signature(Bundle.open(bundle_path), tmp_path / "trusted.key"))["public_key"]
+    forged = [{**facts["rotations"][0], "old": trusted_hex}]
+    for rotations in (facts["rotations"], forged, forged * 100, [5], {"old": 1}, "x", [{"old": trusted_hex}]):
+        data = json.dumps({**facts, "rotations": rotations}).encode()[:4096]
+        if len(data) < 4096:
+            bundle = Bundle.from_bytes(Bundle.open(bundle_path).signed(data), "forged")
+            with pytest.raises(EdgeLstmError, match="found one by another key"):
+                require_trusted_signature(bundle, trusted)
+
+
+def test_rotations_end_before_a_signature_is_too_large(bundle_path: Path, tmp_path: Path) -> None:
+    key, first = new_keys(tmp_path / "0")
+    for number in range(MOST_ROTATIONS):
+        key, _ = rotated_keys(SigningKey.read(key), tmp_path / str(number + 1))
+    require_trusted_signature(signed_by(bundle_path, key), first)
+    with pytest.raises(EdgeLstmError, match="expected at most 8 rotations in a row"):
+        rotated_keys(SigningKey.read(key), tmp_path / "last")
+
+
+def test_a_key_with_a_passphrase_signs_only_with_it(bundle_path: Path, tmp_path: Path) -> None:
+    for name, text in (("right", "open sesame\n"), ("wrong", "guess")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    assert run("keys", "new", tmp_path / "mine", "--passphrase-file", tmp_path / "right").exit_code == 0
+    assert b"ENCRYPTED" in (tmp_path / "mine.key").read_bytes()
+    command = ["sign", bundle_path, "--key", tmp_path / "mine.key"]
+    before = bundle_path.read_bytes()
+    assert "found none\n  hint: give it with --passphrase-file" in run(*command).stderr.replace("\nhint", "\n  hint")
+    assert "expected the passphrase of" in run(*command, "--passphrase-file", tmp_path / "wrong").stderr
+    assert bundle_path.read_bytes() == before
+    assert run(*command, "--passphrase-file", tmp_path / "right").exit_code == 0
+    require_trusted_signature(Bundle.open(bundle_path), tmp_path / "mine.pub")
+    (tmp_path / "right").chmod(0o644)
+    assert "to be closed to other users" in run(*command, "--passphrase-file", tmp_path / "right").stderr
+
+
+def test_a_passphrase_is_asked_twice_for_a_new_key(tmp_path: Path) -> None:
+    command = ["keys", "new", str(tmp_path / "mine"), "--passphrase"]
+    done = CliRunner().invoke(main, command, input="sesame\nsesame\n")
+    assert done.exit_code == 0
+    assert "sesame" not in done.output
+    assert SigningKey.read(tmp_path / "mine.key", lambda: b"sesame").public

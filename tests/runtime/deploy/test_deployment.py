@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.deploy.deployment import DeploymentFiles, _Board, _extras
+from edge_lstm.deploy.deployment import DeploymentFiles, _Board, _extras, _last_line, _line_after
 from edge_lstm.hardware.boards import BackendName, read_board
 from edge_lstm.service.config import MqttConfig, ServiceConfig
 
@@ -21,10 +21,12 @@ class LocalSsh:
 
     destination = "this machine"
 
-    def run(self, command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, command: Sequence[str], stdin: bytes = b"", limit_s: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
         if list(command) == ["id", "-u"]:
             return subprocess.CompletedProcess(command, 0, b"0\n", b"")
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=limit_s)
 
 
 def test_the_agent_that_is_sent_to_a_board_answers_there(tmp_path: Path) -> None:
@@ -53,3 +55,10 @@ def test_a_board_gets_the_extra_of_the_backend_in_the_config_and_no_other(
     config = ServiceConfig("tank.elstm", MqttConfig("mqtt://localhost"), backend=backend)
     bundle: Any = None
     assert _extras(read_board("raspberry-pi-4"), DeploymentFiles("tank", config, bundle, {})) == extras
+
+
+def test_what_a_board_prints_is_shown_without_control_characters() -> None:
+    said = "error: \x1b[2J\x1b[Hall is well\x07\nhint: \u202edone\n"
+    assert _line_after("error: ", said) == r"\x1b[2J\x1b[Hall is well\x07"
+    assert _line_after("hint: ", said) == r"\u202edone"
+    assert _last_line("first\nlast \u2066red\n") == r"last \u2066red"

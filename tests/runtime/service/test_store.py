@@ -359,3 +359,35 @@ def test_a_second_owner_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path)
     store.close(0)
     sqlite3.connect(tmp_path / "state.db").close()
+
+
+def test_a_new_database_and_its_log_are_closed_to_other_users(tmp_path: Path) -> None:
+    former = os.umask(0)
+    try:
+        store = open_store(tmp_path)
+        store.commit(1, [("a", b"1")], [], 0, [], 0)
+    finally:
+        os.umask(former)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "state.db": 0o600,
+        "state.db-wal": 0o600,
+    }
+    store.close(0)
+
+
+def test_an_open_database_and_its_copies_are_closed_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_store(tmp_path).close(0)
+    names = ["state.db", "state.db.damaged-1700000000", "state.db.form-1"]
+    for name in (*names, "state.db.txt"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o644)
+    open_store(tmp_path).close(0)
+    (line,) = [record.message for record in caplog.records if "closed to other users" in record.message]
+    for name in names:
+        assert name in line
+    assert {path.name for path in tmp_path.iterdir() if path.stat().st_mode & 0o077} == {"state.db.txt"}
+    caplog.clear()
+    open_store(tmp_path).close(0)
+    assert "closed to other users" not in caplog.text

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.permissions import PRIVATE
 from edge_lstm.service.database.checksums import batch_checksum, layout_seed, row_checksum
 from edge_lstm.service.database.schema import FORM, TABLES, transaction
 from edge_lstm.service.database.spans import SteppingRules, rules_text
@@ -53,6 +54,7 @@ def _copy(database: sqlite3.Connection, copy: Path) -> None:
     """Write a consistent copy of the database. A kill at any moment leaves no part of one under this name."""
     part = copy.with_name(copy.name + ".part")
     part.unlink(missing_ok=True)  # of a migration that was killed
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
     try:
         target = sqlite3.connect(part, isolation_level=None)
         try:

@@ -1,18 +1,21 @@
-"""The tables of the state database in form 2, and which files are one."""
+"""The tables of the state database in form 2, and which files are one. Only its owner may read them."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.permissions import PRIVATE, make_private
 from edge_lstm.hardware.boards import Sync
 
 log = logging.getLogger(__name__)
 
 FORM = 2  # of the tables, kept as user_version; release 0.1.0 wrote form 1, builds before it left 0
 PAGE_BYTES = 4096
+_BESIDE = ("-wal", "-shm", "-journal", ".form-", ".damaged-")  # its log, the copy before a migration, damaged ones
 _CACHE_KIB = 512  # page cache; a page is seldom read twice
 
 # Tables have row ids where rows are long: a table without them stores rows over 1,002 bytes on pages of their own.
@@ -54,6 +57,8 @@ def connect(path: Path, sync: Sync) -> tuple[sqlite3.Connection, int]:
 
     Raises sqlite3.DatabaseError if the file is damaged, EdgeLstmError if it is another program's or has a later form.
     """
+    if not path.exists():  # os.open raises OSError where sqlite3 raises OperationalError: no folder, or not writable
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
     database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     database.text_factory = _text
     try:
@@ -62,6 +67,7 @@ def connect(path: Path, sync: Sync) -> tuple[sqlite3.Connection, int]:
         database.execute(f"pragma synchronous = {sync}")
         database.execute(f"pragma cache_size = -{_CACHE_KIB}")
         form = form_of(database, path)
+        _close_to_others(path)
         if form is None:
             with transaction(database):
                 for table in TABLES:
@@ -88,6 +94,17 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
     if database.execute(check).fetchone() != ("ok",):
         raise sqlite3.DatabaseError(verdict)
     log.error("an index of the state database was damaged, it was made again path=%s found=%s", path, verdict)
+
+
+def _close_to_others(path: Path) -> None:
+    """Close the file, its log and its copies to other users: release 0.1.0 left them open. Logged where needed.
+
+    SQLite gives a new log the permissions of its file.
+    """
+    begins = tuple(f"{path.name}{ending}" for ending in _BESIDE)
+    beside = [one for one in path.parent.iterdir() if one.name.startswith(begins) and one.is_file()]
+    if repaired := [one.name for one in (path, *beside) if make_private(one)]:
+        log.warning("state database closed to other users files=%s", ", ".join(sorted(repaired)))
 
 
 def form_of(database: sqlite3.Connection, path: Path) -> int | None:

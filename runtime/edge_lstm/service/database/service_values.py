@@ -20,7 +20,8 @@ ROWS = "rows"  # how many the table `streams` has
 ROWS_CHECKSUM = "rows_checksum"  # the sum of their checksums
 RUNNING = "running"  # there from the start of a service to its stop: it ended by a crash where it is found
 BEGUN = "begun"  # JSON: number and messages of a batch that is being processed, see `Store.begin`
-OWN_KEYS = frozenset((BATCH, ROWS, ROWS_CHECKSUM, RUNNING, BEGUN))
+BUNDLES = "bundles"  # JSON: which bundles ran, see `bundle_versions`; written at the start
+OWN_KEYS = frozenset((BATCH, ROWS, ROWS_CHECKSUM, RUNNING, BEGUN, BUNDLES))
 
 
 def read_values(database: sqlite3.Connection) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -18,7 +18,15 @@ from edge_lstm.service.database.migration import migrate
 from edge_lstm.service.database.packed_messages import pack, unpack
 from edge_lstm.service.database.readings_json import Record
 from edge_lstm.service.database.schema import FORM, connect, transaction
-from edge_lstm.service.database.service_values import BATCH, BEGUN, OWN_KEYS, RUNNING, read_values, write_values
+from edge_lstm.service.database.service_values import (
+    BATCH,
+    BEGUN,
+    BUNDLES,
+    OWN_KEYS,
+    RUNNING,
+    read_values,
+    write_values,
+)
 from edge_lstm.service.database.spans import SteppingRules, begin_span
 from edge_lstm.service.database.stream_rows import StreamRows
 from edge_lstm.service.database.write_ahead_log import (
@@ -55,10 +63,13 @@ class Store:
         history: int | HistoryLimits = 0,
         sync: Sync = "full",
         rules: SteppingRules = _NO_RULES,
+        judge: Callable[[str | None, str | None], str] | None = None,
     ) -> None:
         """Open or make the database. `layout` describes the rows that it writes (`StreamTable.layout`).
 
         `history`: how many readings are kept for a replay, at least, or all limits; `rules`: how they are stepped.
+        `judge` gets the record of the bundles that ran and the id of the last one (None: none), and returns the new
+        record. What it raises leaves the states as they are.
 
         A file of an earlier form is copied and migrated, a damaged one is moved aside, and states of another bundle are
         dropped; all three are logged. Raises EdgeLstmError if the file belongs to another program or a later
@@ -73,7 +84,7 @@ class Store:
                 on_failure.callback(self._database.close)
                 self._rows = StreamRows(self._database, layout)
                 self._read_values()
-                self._begin_run(bundle_id, rules)
+                self._begin_run(bundle_id, rules, judge)
                 preallocate(self._database, self._path)
                 limits = history if isinstance(history, HistoryLimits) else HistoryLimits(history)
                 self._history = History(self._database, limits)
@@ -118,6 +129,7 @@ class Store:
         found = read_values(self._database)
         self.ended_badly = found.pop(RUNNING, "") != ""
         self._begun = found.get(BEGUN)
+        self._bundles = found.get(BUNDLES)
         self._values = {key: value for key, value in found.items() if key not in OWN_KEYS}
         # a file of form 1 has no such value
         (last,) = self._database.execute(
@@ -126,9 +138,12 @@ class Store:
         self._batch = max(int(found.get(BATCH, 0)), last or 0)
         self._rows.check(found)
 
-    def _begin_run(self, bundle_id: str, rules: SteppingRules) -> None:
+    def _begin_run(
+        self, bundle_id: str, rules: SteppingRules, judge: Callable[[str | None, str | None], str] | None
+    ) -> None:
         """Record which bundle and rules step from now on. States of another bundle are dropped."""
         found = self._database.execute("select id from bundle").fetchone()
+        judged = {} if judge is None else {BUNDLES: judge(self._bundles, None if found is None else found[0])}
         if found is not None and found != (bundle_id,):
             log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", found[0], bundle_id)
         with self._transaction():
@@ -138,7 +153,7 @@ class Store:
                 self._rows.delete_all()
             self._rows.open_layouts()
             begin_span(self._database, self._batch + 1, bundle_id, rules)
-            write_values(self._database, {**self._all_values(), RUNNING: "1"})
+            write_values(self._database, {**self._all_values(), **judged, RUNNING: "1"})
 
     def _all_values(self) -> dict[str, str]:
         return {**self._values, **self._rows.totals.values, BATCH: str(self._batch)}
