@@ -168,6 +168,7 @@ facts = {
     "shadow": readable("/etc/shadow"),
     "config": readable("/etc/edge-lstm/edge-lstm-tank/service.toml"),
     "homes": os.listdir("/home") + os.listdir("/root"),
+    "folder": [os.getcwd(), *os.listdir()],
     "others": [name for name in os.listdir("/proc") if name.isdigit() and os.stat("/proc/" + name).st_uid != me],
     "cores": sorted(os.sched_getaffinity(0)),
 }
@@ -195,6 +196,7 @@ def test_only_the_state_is_writable_and_secrets_are_credentials(system: System, 
     assert (facts["credential"], facts["file"], facts["shadow"]) == ("s3cret", "PermissionError", "PermissionError")
     assert facts["config"] == config.read_text()
     assert facts["homes"] == [] or all(one.startswith(".pyenv") for one in facts["homes"])
+    assert facts["folder"] == ["/var/empty/edge-lstm"]  # where it runs, and nothing in it
     assert facts["others"] == []
     assert facts["cores"] == [0]
 

@@ -124,6 +124,9 @@ Environment=OPENBLAS_NUM_THREADS=1
 DynamicUser=yes
 StateDirectory={name}
 StateDirectoryMode=0700
+# an empty folder to run in: no relative path of a model leads to a file
+TemporaryFileSystem=/var/empty/edge-lstm:ro
+WorkingDirectory=/var/empty/edge-lstm
 UMask=0077
 {credentials}
 ProtectSystem=strict
