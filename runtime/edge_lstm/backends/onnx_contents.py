@@ -1,7 +1,7 @@
 """What an ONNX file may contain: operators of a list, all weights inside, no functions, no loops.
 
-onnxruntime does what a graph says: it reads files of the device as weights, and repeats a loop for ever. So each file
-is read here first, with every branch and attribute. An unknown field is refused.
+onnxruntime does what a graph says: it reads files of the device as weights, and repeats a loop without end. So each
+file is read here first, with every branch and attribute. An unknown field is refused.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ Task = Literal["forecast", "estimate", "classify", "anomaly"]
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MAX_OUTPUTS = 2**16
 _MAX_AXES = 8
+_MAX_TEXT = 1000  # characters of a name or unit
 
 # Derived inputs by name, with their number of spans (in steps); `derived.py` computes them.
 DERIVED: dict[str, int] = {
@@ -167,10 +168,15 @@ class StateTensor:
     start: list[float] = key([], least=-_FLOAT32_MAX, most=_FLOAT32_MAX, doc="start values, row by row; empty: zeros")
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        if self.start and len(self.start) != math.prod(self.shape):
-            yield "start", f"expected {math.prod(self.shape)} numbers or none, found {len(self.start)}"
         if not 1 <= len(self.shape) <= _MAX_AXES or any(size < 1 for size in self.shape):
-            yield "shape", f"expected 1 to {_MAX_AXES} sizes of at least 1, found {self.shape}"
+            yield "shape", f"expected 1 to {_MAX_AXES} sizes of at least 1, found {self.shape[: _MAX_AXES + 1]}"
+        elif self.start and len(self.start) != self.size:
+            yield "start", f"expected {self.size} numbers or none, found {len(self.start)}"
+
+    @property
+    def size(self) -> int:
+        """The numbers of one stream; 0 for a shape that is refused."""
+        return math.prod(self.shape) if len(self.shape) <= _MAX_AXES else 0
 
     @property
     def initial(self) -> Floats:
@@ -219,7 +225,7 @@ class Contract:
         for feature in self.features:
             if feature.mirrored_by is not None and feature.mirrored_by not in names:
                 yield "features", f'expected the name of a feature in mirrored_by, found "{feature.mirrored_by}"'
-        numbers = [feature.name for feature in self.features if not feature.categories]
+        numbers = {feature.name for feature in self.features if not feature.categories}
         for feature in self.features:
             for other in filter(None, (derived_parts(text)[1] for text in feature.derived)):
                 if other not in numbers or other == feature.name:
@@ -244,6 +250,8 @@ class Contract:
         for where, text in self._texts():
             if not is_printable(text):
                 yield where, f'expected texts without control characters, found "{text}"'
+            elif len(text) > _MAX_TEXT:
+                yield where, f'expected texts of at most {_MAX_TEXT} characters, found "{text[:_MAX_TEXT]}"'
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """Every text that is displayed, with its key."""

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.archive import Bundle, Seal
 from edge_lstm.foundation.errors import BundleError, EdgeLstmError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.files import write_file
@@ -70,7 +70,17 @@ def signer(bundle: Bundle) -> str | None:
     return _claimed_signature(bundle)[0].hex()
 
 
-def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
+def open_trusted(path: str | Path, public_key: Path | None) -> Bundle:
+    """Open the bundle. With `public_key`, its signature by that key is checked before anything else is parsed.
+
+    Raises BundleError as `Bundle.open` and `require_trusted_signature` do.
+    """
+    if public_key is None:
+        return Bundle.open(path)
+    return Bundle.open(path, lambda seal: require_trusted_signature(seal, public_key))
+
+
+def require_trusted_signature(bundle: Bundle | Seal, public_key: Path) -> None:
     """Raise BundleError if the bundle has no valid signature of its manifest by that key."""
     trusted = _public_key(public_key)
     if bundle.signature is None:
@@ -95,7 +105,7 @@ def require_trusted_signature(bundle: Bundle, public_key: Path) -> None:
         ) from None
 
 
-def _claimed_signature(bundle: Bundle) -> tuple[bytes, bytes]:
+def _claimed_signature(bundle: Bundle | Seal) -> tuple[bytes, bytes]:
     """(public key, signature) in manifest.sig."""
     try:
         facts = json.loads(bundle.signature or b"")

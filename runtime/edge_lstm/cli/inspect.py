@@ -53,13 +53,10 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
     """
     from edge_lstm.backends.registry import load, preferred, runnable, why_unavailable
     from edge_lstm.backends.selftest import verify as verdicts_of
-    from edge_lstm.bundle.archive import Bundle
+    from edge_lstm.bundle.signing import open_trusted
 
-    opened = Bundle.open(bundle)
+    opened = open_trusted(bundle, trust)
     if trust is not None:
-        from edge_lstm.bundle.signing import require_trusted_signature
-
-        require_trusted_signature(opened, trust)
         click.echo(f"signed by {trust}", err=True)
     if backend is not None and (error := why_unavailable(backend)) is not None:
         raise error

@@ -20,8 +20,7 @@ from pathlib import Path
 import edge_lstm
 from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import load_verified
-from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
+from edge_lstm.bundle.signing import open_trusted
 from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -85,9 +84,8 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     files, credentials = _files(config, config_path, root, name)
     if live and credentials:
         _refuse_old_systemd()
-    bundle = Bundle.open(config_path.parent / config.bundle)
-    if config.trust is not None:
-        require_trusted_signature(bundle, config_path.parent / config.trust)
+    trust = None if config.trust is None else config_path.parent / config.trust
+    bundle = open_trusted(config_path.parent / config.bundle, trust)
     if live:
         if config.cores is not None:
             run_on(config.cores)

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.backends.registry import package_of, preferred, why_unavailable
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
+from edge_lstm.bundle.signing import open_trusted
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.child_process import ChildError, ask
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -48,9 +48,7 @@ def backend(name: str, needed: bool) -> Finding:
 def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bundle | None, str | None]:
     """Check the bundle: its file, signature and golden vectors. Also returns the bundle and the backend to use."""
     try:
-        opened = Bundle.open(path)
-        if config.trust is not None:
-            require_trusted_signature(opened, folder / config.trust)
+        opened = open_trusted(path, None if config.trust is None else folder / config.trust)
     except EdgeLstmError as error:
         return Finding("bundle", "red", error.message, error.hint), None, None
     name: str | None = config.backend

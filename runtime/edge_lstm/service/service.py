@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
+from edge_lstm.bundle.signing import open_trusted
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.mqtt.address import parse_address
@@ -61,9 +61,7 @@ class _OpenedFiles(NamedTuple):
     @classmethod
     def read(cls, config: ServiceConfig, folder: Path) -> _OpenedFiles:
         """Raises EdgeLstmError if a file is missing or unusable, or the bundle's signature is not trusted."""
-        bundle = Bundle.open(folder / config.bundle)
-        if config.trust is not None:
-            require_trusted_signature(bundle, folder / config.trust)
+        bundle = open_trusted(folder / config.bundle, None if config.trust is None else folder / config.trust)
         access = config.mqtt.options(folder)
         if access.tls is not None:
             access.tls.context()  # before the database, which drops the states of another bundle
