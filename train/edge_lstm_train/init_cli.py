@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 _SERVICE = "service.toml"
 
@@ -80,6 +81,8 @@ def init(
     if found is not None:
         streams = f"{found.streams} stream{'' if found.streams == 1 else 's'}"
         time = f"times in {' and '.join(found.times.columns)}" if found.times else "no column of times"
-        click.echo(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers", err=True)
+        click.echo(
+            escaped(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers"), err=True
+        )
     click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
     click.echo(f"next: check the lines marked <-, then run edge-lstm train {output / f'{name}.toml'}", err=True)

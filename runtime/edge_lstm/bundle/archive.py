@@ -174,58 +174,17 @@ class Bundle:
     signature: bytes | None = None  # manifest.sig, not verified
 
     @staticmethod
-    def open(path: str | Path, trusted: CheckSeal | None = None) -> Bundle:
-        """Read and check the bundle at `path`. Raises BundleError if the file is missing, damaged or too new.
-
-        `trusted` raises BundleError for a signature that is not trusted, before anything else is parsed.
-        """
-        path = path_argument(path, "the path of a bundle", BundleError, "give the path of an .elstm file")
-        try:
-            with path.open("rb") as file:
-                facts = os.fstat(file.fileno())
-                data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MAX_BYTES, _MAX_BYTES))
-        except FileNotFoundError:
-            raise BundleError(f"expected a bundle at {path}, found no file", "make one with edge-lstm export") from None
-        except OSError as error:
-            raise BundleError(f"expected a bundle at {path}, found: {error.strerror}", "check the path") from None
-        return Bundle.from_bytes(data, str(path), trusted)
+    def open(path: str | Path) -> Bundle:
+        """Read and check the bundle at `path`. Raises BundleError if the file is missing, damaged or too new."""
+        return open_bundle(path, None)
 
     @staticmethod
-    def from_bytes(data: bytes, source: str, trusted: CheckSeal | None = None) -> Bundle:
+    def from_bytes(data: bytes, source: str) -> Bundle:
         """Check the bytes of a bundle file. Raises BundleError as `open` does.
 
-        `source`: where they are from, for messages. `trusted`: as for `open`.
+        `source`: where they are from, for messages.
         """
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise BundleError(
-                f"{source}: expected the bytes of a bundle, found {described(data)}",
-                "read the file with Path.read_bytes(), or open a path with Bundle.open",
-            )
-        content = _entries(bytes(data), source)
-        if MANIFEST not in content:
-            raise _damaged(source, f"no {MANIFEST}")
-        raw, signature = content.pop(MANIFEST), content.pop(SIGNATURE, None)
-        if trusted is not None:
-            trusted(Seal(raw, signature, source))
-        try:
-            facts: Any = parsed_json(raw, _MAX_VALUES)
-        except ValueError as error:
-            raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
-        version = facts.get("format_version") if isinstance(facts, dict) else None
-        if version != FORMAT_VERSION:
-            found = printable(str(version)) if isinstance(version, (int, str)) else "none"
-            raise BundleError(
-                f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {found}",
-                "export it again with this version of edge-lstm, or install the version that made it",
-            )
-        manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}", BundleError)
-        if set(manifest.files) != set(content):
-            odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
-            raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
-        for name, expected in manifest.files.items():
-            if sha256(content[name]).hexdigest() != expected:
-                raise _damaged(source, f"{name} with another SHA-256 than its manifest has")
-        return Bundle(manifest, content, sha256(raw).hexdigest()[:12], source, raw, signature)
+        return _parsed(data, source, None)
 
     def signed(self, signature: bytes) -> bytes:
         """The bytes of this bundle with `signature` in place of its own."""
@@ -250,6 +209,56 @@ class Bundle:
             f"{self.source}: expected a variant {format} {scheme}, found {held}",
             "choose one of those, or export again with --scheme and --format",
         )
+
+
+def open_bundle(path: str | Path, trusted: CheckSeal | None) -> Bundle:
+    """Read and check the bundle at `path`. Raises BundleError if the file is missing, damaged or too new.
+
+    `trusted` raises BundleError for a signature that is not trusted, before anything else is parsed.
+    """
+    path = path_argument(path, "the path of a bundle", BundleError, "give the path of an .elstm file")
+    try:
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MAX_BYTES, _MAX_BYTES))
+    except FileNotFoundError:
+        raise BundleError(f"expected a bundle at {path}, found no file", "make one with edge-lstm export") from None
+    except OSError as error:
+        raise BundleError(f"expected a bundle at {path}, found: {error.strerror}", "check the path") from None
+    return _parsed(data, str(path), trusted)
+
+
+def _parsed(data: bytes, source: str, trusted: CheckSeal | None) -> Bundle:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise BundleError(
+            f"{source}: expected the bytes of a bundle, found {described(data)}",
+            "read the file with Path.read_bytes(), or open a path with Bundle.open",
+        )
+    content = _entries(bytes(data), source)
+    if MANIFEST not in content:
+        raise _damaged(source, f"no {MANIFEST}")
+    raw, signature = content.pop(MANIFEST), content.pop(SIGNATURE, None)
+    if trusted is not None:
+        trusted(Seal(raw, signature, source))
+    try:
+        facts: Any = parsed_json(raw, _MAX_VALUES)
+    except ValueError as error:
+        raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
+    version = facts.get("format_version") if isinstance(facts, dict) else None
+    if version != FORMAT_VERSION:
+        found = printable(str(version)) if isinstance(version, (int, str)) else "none"
+        raise BundleError(
+            f"{source}: expected a bundle of format version {FORMAT_VERSION}, found {found}",
+            "export it again with this version of edge-lstm, or install the version that made it",
+        )
+    manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}", BundleError)
+    if set(manifest.files) != set(content):
+        odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
+        raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
+    for name, expected in manifest.files.items():
+        if sha256(content[name]).hexdigest() != expected:
+            raise _damaged(source, f"{name} with another SHA-256 than its manifest has")
+    return Bundle(manifest, content, sha256(raw).hexdigest()[:12], source, raw, signature)
 
 
 def write_bundle(path: Path, manifest: Manifest, content: Mapping[str, bytes]) -> Bundle:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_lstm.bundle.archive import Bundle, Seal
+from edge_lstm.bundle.archive import Bundle, Seal, open_bundle
 from edge_lstm.foundation.errors import BundleError, EdgeLstmError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.files import write_file
@@ -77,7 +77,7 @@ def open_trusted(path: str | Path, public_key: Path | None) -> Bundle:
     """
     if public_key is None:
         return Bundle.open(path)
-    return Bundle.open(path, lambda seal: require_trusted_signature(seal, public_key))
+    return open_bundle(path, lambda seal: require_trusted_signature(seal, public_key))
 
 
 def require_trusted_signature(bundle: Bundle | Seal, public_key: Path) -> None:

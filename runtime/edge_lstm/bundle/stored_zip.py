@@ -34,11 +34,11 @@ def directory(data: bytes, most_entries: int) -> list[Entry]:
 
     Raises ValueError where the file is no such zip file, has a compressed entry, or more than `most_entries`.
     """
-    if len(data) < _END.size:
-        raise ValueError("no zip file")
+    if len(data) < _END.size or data[:2] != b"PK":
+        raise ValueError("a file that is no zip file, or has other bytes before it")
     sign, *disks, count, size, begin, comment = _END.unpack(data[-_END.size :])
     if sign != b"PK\x05\x06" or comment:
-        raise ValueError("bytes behind the archive, or no zip file")
+        raise ValueError("bytes behind the archive")
     if disks != [0, 0, count]:
         raise ValueError("a zip file in parts")
     if count > most_entries:

@@ -11,6 +11,7 @@ import click
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.cli.options import bundle_argument
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 
 @click.command()
@@ -31,7 +32,7 @@ def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
 
         write_file(html, model_page(opened))
         click.echo(f"wrote {html}", err=True)
-    click.echo(json.dumps(facts(opened), indent=2) if as_json else data_sheet(opened))
+    click.echo(json.dumps(facts(opened), indent=2) if as_json else escaped(data_sheet(opened)))
 
 
 @click.command()
@@ -76,7 +77,7 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
     else:
         for verdict in verdicts:
             mark = "ok" if verdict.passed else "FAILED"
-            click.echo(f"{mark:<7}{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
+            click.echo(escaped(f"{mark:<7}{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}"))
         for name in NAMES:
             if backend is None and (error := why_unavailable(name)) is not None:
                 click.echo(f"not run {name}: {error.message}", err=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from edge_lstm.foundation.text import printable
+
 STREAM = "{stream}"
 _PART = re.compile(r"\{([A-Za-z_]\w*)\}")
 _MOST_LEVEL = 255  # characters: no device has a longer level, and the search would take long
@@ -122,15 +124,11 @@ def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
         texts, parts = _PART.split(level)[::2], _PART.findall(level)
         strange = any(_UNFIT_LEVEL.search(text) for text in texts)
         if wildcards and (strange or not topic):
-            yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{_shown(level)}"'
+            yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{printable(level)}"'
         elif wildcards and (len(parts) > 2 or (len(parts) == 2 and not texts[1])):
             yield "topic", f'expected at most two {{parts}} a level, with text between them, found "{level}"'
         elif not wildcards and (strange or not topic or set(parts) - {"stream"}):
-            yield "topic", f'expected levels of plain text and {STREAM}, found "{_shown(level)}"'
-
-
-def _shown(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+            yield "topic", f'expected levels of plain text and {STREAM}, found "{printable(level)}"'
 
 
 def name_fault(name: str) -> str | None:
