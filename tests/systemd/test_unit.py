@@ -152,7 +152,8 @@ def test_the_service_stops_in_time_and_publishes_offline(
 
 
 PROBE = """
-import json, os, pathlib
+import json, os, pathlib, resource, socket
+from edge_lstm.foundation.child_process import call_confined
 me = os.getuid()
 writable = [folder for folder, _, _ in os.walk("/") if os.access(folder, os.W_OK) and not folder.startswith("/proc")]
 def readable(path):
@@ -172,6 +173,14 @@ facts = {
     "others": [name for name in os.listdir("/proc") if name.isdigit() and os.stat("/proc/" + name).st_uid != me],
     "cores": sorted(os.sched_getaffinity(0)),
 }
+def child():
+    try:
+        socket.socket()
+        found = "a socket"
+    except OSError as error:
+        found = type(error).__name__
+    return [found, resource.getrlimit(resource.RLIMIT_CPU)[0], resource.getrlimit(resource.RLIMIT_DATA)[0] > 2**29]
+facts["child"] = call_confined(child, 10)
 pathlib.Path(os.environ["STATE_DIRECTORY"], "facts.json").write_text(json.dumps(facts))
 """
 
@@ -199,6 +208,26 @@ def test_only_the_state_is_writable_and_secrets_are_credentials(system: System, 
     assert facts["folder"] == ["/var/empty/edge-lstm"]  # where it runs, and nothing in it
     assert facts["others"] == []
     assert facts["cores"] == [0]
+    assert facts["child"] == ["PermissionError", 120, True]  # what tests an unknown bundle
+
+
+def test_a_reload_tests_an_unknown_bundle_in_a_child_process(system: System, config: Path, tmp_path: Path) -> None:
+    system.edge_lstm("device", "install", config, "--start")
+    wait_connected(system)
+    former, before = system.show(NAME, "MainPID"), Bundle.open(system.shared / "tank.elstm").id
+    good = tmp_path / "good.elstm"
+    shutil.copy(system.shared / "tank.elstm", good)
+    shutil.copy(PUMP, system.shared / "tank.elstm")
+    system.edge_lstm("device", "install", config)
+    system.run("systemctl", "reload", NAME)
+    wait_until(lambda: f"bundle {Bundle.open(PUMP).id}" in system.show(NAME, "StatusText"), "it serves the new bundle")
+    refused_bundle(system.shared / "tank.elstm", good)
+    system.run("cp", system.shared / "tank.elstm", f"/etc/edge-lstm/{NAME}/tank.elstm")
+    system.run("systemctl", "reload", NAME)
+    wait_until(lambda: "reload refused, going on as before" in system.journal(), "the bad bundle is refused")
+    wait_until(lambda: f"bundle {Bundle.open(PUMP).id}" in system.show(NAME, "StatusText"), "it goes on as before")
+    assert before != Bundle.open(PUMP).id
+    assert (system.show(NAME, "MainPID"), system.show(NAME, "NRestarts")) == (former, "0")
 
 
 @pytest.mark.parametrize("backend", ["litert", "onnx", "tflite-runtime"])

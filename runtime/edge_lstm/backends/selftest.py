@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -224,16 +225,28 @@ def _trace(backend: Backend, contract: Contract, streams: Floats, batch: int) ->
     return np.stack(traced)
 
 
+class Isolation(NamedTuple):
+    """What the search of `isolate_rows` found: a batch size, and whether rows are stepped one at a time."""
+
+    smallest_batch: int
+    one_by_one: bool
+
+
 def run_self_test(
-    backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant
+    backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant, known: Isolation | None = None
 ) -> tuple[Backend, Verdict]:
     """Step the golden vectors of the variant's scheme on the backend, and compare with the variant's tolerances.
 
     Returns the backend to use, which steps rows one at a time if necessary (see `isolate_rows`), and its verdict.
+    `known`: what an earlier search found with this bundle, backend and processor.
     """
     # without the warnings about calibration: the spikes of this test are no sensor values
     watched = backend.watched if isinstance(backend, CalibratedBackend) else backend
-    tried, smallest = isolate_rows(watched, contract, golden.features)
+    smallest: int | None
+    if known is None:
+        tried, smallest = isolate_rows(watched, contract, golden.features)
+    else:
+        tried, smallest = RowByRow(watched) if known.one_by_one else watched, known.smallest_batch
     expected = golden.expected[variant.scheme]
     prediction, states = replay_tape(tried, contract, golden.features, golden.marks, smallest or 1)
     pairs = [(prediction, expected.prediction), *zip(states, expected.states, strict=True)]
@@ -267,19 +280,25 @@ def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
 
 
 def load_verified(
-    bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD
+    bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD, known: Isolation | None = None
 ) -> tuple[Backend, int]:
-    """The backend after its self-test, and its smallest isolated batch; see `isolate_rows`.
+    """The backend after its self-test, and its smallest isolated batch; see `isolate_rows` and `run_self_test`.
 
     Raises SelfTestError if the backend fails the self-test.
     """
     loaded = load(bundle, name, scheme, execution)
     variant = bundle.variant(format_of(name), scheme)
-    backend, verdict = run_self_test(loaded, bundle.contract, read_golden_vectors(bundle), variant)
+    backend, verdict = run_self_test(loaded, bundle.contract, read_golden_vectors(bundle), variant, known)
+    return backend, required_isolation(bundle, verdict).smallest_batch
+
+
+def required_isolation(bundle: Bundle, verdict: Verdict) -> Isolation:
+    """What the verdict found about batches. Raises SelfTestError if it is a failure."""
     if not verdict.passed or verdict.smallest_batch is None:
         raise SelfTestError(
-            f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",
+            f"{bundle.source}: expected {verdict.backend} {verdict.scheme} to give the golden vectors, "
+            f"found {verdict.finding}",
             "use another backend, or another version of this one; edge-lstm verify tries all that are installed",
             verdict,
         )
-    return backend, verdict.smallest_batch
+    return Isolation(verdict.smallest_batch, verdict.one_by_one)

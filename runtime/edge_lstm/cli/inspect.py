@@ -52,8 +52,8 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
     Each backend runs the golden vectors, which are test inputs in the bundle. Its outputs and states must match the
     stored ones.
     """
+    from edge_lstm.backends.confined import self_test_confined
     from edge_lstm.backends.registry import load, preferred, runnable, why_unavailable
-    from edge_lstm.backends.selftest import verify as verdicts_of
     from edge_lstm.bundle.signing import open_trusted
 
     opened = open_trusted(bundle, trust)
@@ -71,7 +71,7 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
             opened, *preferred(opened, backend, scheme)
         )  # raises the reason: what is missing, or why the backend is refused
         raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
-    verdicts = verdicts_of(opened, runs)
+    verdicts = [self_test_confined(opened, *run) for run in runs]
     if as_json:
         click.echo(json.dumps([_verdict_facts(verdict) for verdict in verdicts], indent=2))
     else:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edge_lstm
+from edge_lstm.backends.confined import self_test_confined
 from edge_lstm.backends.registry import preferred
-from edge_lstm.backends.selftest import load_verified
+from edge_lstm.backends.selftest import required_isolation
 from edge_lstm.bundle.signing import open_trusted
 from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
 from edge_lstm.foundation.config import read_toml
@@ -89,7 +90,9 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     if live:
         if config.cores is not None:
             run_on(config.cores)
-        load_verified(bundle, *preferred(bundle, config.backend, config.scheme), config.execution)
+        backend, scheme = preferred(bundle, config.backend, config.scheme)
+        # in a child without the rights of root
+        required_isolation(bundle, self_test_confined(bundle, backend, scheme, config.execution))
     _refuse_taken(root, name, config.mqtt.client_id)
     path = _HOME / name / _CONFIG
     program = program or this_program(root)

@@ -161,6 +161,8 @@ SocketBindDeny=any
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+# the child process that tests a bundle limits its own memory and processor time
+SystemCallFilter=setrlimit prlimit64
 SystemCallErrorNumber=EPERM
 
 [Install]
