@@ -14,10 +14,10 @@ test: lint .venv-device/installed
 	$(MAKE) --no-print-directory -j2 -Otarget test-device test-workshop
 
 test-device: .venv-device/installed
-	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow tests/test_plain_english.py --device-only
+	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow tests/hostile tests/test_plain_english.py --device-only
 
 test-workshop: .venv/installed
-	$(BIN)/python -m pytest tests/train tests/export tests/runtime tests/flow/test_demo.py
+	$(BIN)/python -m pytest tests/train tests/export tests/runtime tests/hostile tests/flow/test_demo.py
 
 # Bundles of every kind, made here, verified by the oldest and the newest runtimes in environments of their own.
 test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/installed

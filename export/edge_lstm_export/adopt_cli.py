@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.text import escaped
 
 
 def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
@@ -80,8 +81,7 @@ def adopt(
     bundle, verdicts = adopt_model(model, output or Path(f"{options.name}.elstm"), options)
     click.echo(f"{bundle.source}  id {bundle.id}")
     for verdict in verdicts:
-        click.echo(f"{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
+        click.echo(escaped(f"{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}"))
     if LEFT_OUT in bundle.manifest.provenance:
-        click.echo(
-            f"note: {LEFT_OUT}: {bundle.manifest.provenance[LEFT_OUT]}; a bundle has only the first one", err=True
-        )
+        left_out = bundle.manifest.provenance[LEFT_OUT]
+        click.echo(escaped(f"note: {LEFT_OUT}: {left_out}; a bundle has only the first one"), err=True)

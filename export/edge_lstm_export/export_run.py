@@ -16,6 +16,7 @@ from edge_lstm.bundle.web_page import model_page
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.text import escaped
 from edge_lstm_export.assemble import ANY_PURPOSE, Exported, Proof, export_bundle
 from edge_lstm_export.proof.budgets import Budgets
 from edge_lstm_export.proof.certify import STEPS
@@ -115,4 +116,4 @@ def _rescore(run_dir: Path, bundle: Bundle) -> None:
     except EdgeLstmError as error:
         click.echo(f"note: {run_dir / REPORT} has no scores of the bundle: {error.message}", err=True)
         return
-    click.echo(f"streamed through the bundle: {evaluation.verdict}", err=True)
+    click.echo(escaped(f"streamed through the bundle: {evaluation.verdict}"), err=True)

@@ -249,6 +249,93 @@ def test_a_backward_layer_inside_a_loop_is_refused(tmp_path: Path) -> None:
         refuse_backward_layers(tmp_path, model, [])
 
 
+def branching_model(path: Path, condition: str) -> None:
+    """y = next_h = tanh(mean(x) + h) where `condition` holds, else zero. That branch has a branch of its own."""
+    port = helper.make_tensor_value_info
+
+    def branch(name: str, *nodes: Any) -> Any:
+        return helper.make_graph(list(nodes), name, [], [port(nodes[-1].output[0], TensorProto.FLOAT, None)])
+
+    inner = branch("inner", helper.make_node("Add", ["mean", "h"], ["sum"]))
+    zeros = branch("zeros", helper.make_node("Sub", ["h", "h"], ["sum"]))
+    chosen = branch(
+        "chosen",
+        helper.make_node("If", ["yes"], ["inner_sum"], then_branch=inner, else_branch=zeros),
+        helper.make_node("Tanh", ["inner_sum"], ["sum"]),
+    )
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Constant", [], ["rate"], value=numpy_helper.from_array(np.array(16_000), "rate_value")),
+        helper.make_node("Equal", ["sr", "rate"], ["fast"]),
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Less", ["largest", "mean_of_all"], ["quiet"]),
+        helper.make_node("If", [condition], ["next_h"], then_branch=chosen, else_branch=zeros),
+        helper.make_node("Identity", ["next_h"], ["y"]),
+    ]
+    numbers = [numpy_helper.from_array(np.array(True), "yes"), numpy_helper.from_array(np.float32(9), "mean_of_all")]
+    ports = [port("x", TensorProto.FLOAT, ["batch", 4]), port("h", TensorProto.FLOAT, ["batch", 1])]
+    ports.append(port("sr", TensorProto.INT64, []))
+    outputs = [port(name, TensorProto.FLOAT, ["batch", 1]) for name in ("y", "next_h")]
+    model = helper.make_model(helper.make_graph(nodes, "branching", ports, outputs, numbers), ir_version=8)
+    model.opset_import[0].version = 17
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(("condition", "kept"), [("fast", []), ("quiet", ["If"])])
+def test_a_constant_branch_is_folded_and_another_one_kept(tmp_path: Path, condition: str, kept: list[str]) -> None:
+    branching_model(tmp_path / "branching.onnx", condition)
+    told = ["--constant", "sr=16000"]
+    result = adopt(tmp_path / "branching.onnx", "-o", tmp_path / "branching.elstm", *told)
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.open(tmp_path / "branching.elstm")
+    model = onnx.load_from_string(bundle.content["model.float32.onnx"])
+    assert [node.op_type for node in model.graph.node if node.op_type == "If"] == kept
+    backend = load(bundle, "onnx", "float32")
+    frames, states = np.random.default_rng(6).normal(0, 1, (20, 4)).astype(np.float32), [np.zeros((1, 1), np.float32)]
+    found = []
+    for frame in frames:
+        prediction, states = backend.step(frame[None], states)
+        found.append(prediction[0, 0])
+    assert np.abs(np.array(found) - carried(frames)).max() <= 1e-6
+
+
+def test_functions_of_a_model_are_written_out(tmp_path: Path) -> None:
+    small_model(tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    opsets = [helper.make_opsetid("", 17)]
+    squash = helper.make_function("own", "Squash", ["a"], ["b"], [helper.make_node("Tanh", ["a"], ["b"])], opsets)
+    model.functions.append(squash)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    node = next(one for one in model.graph.node if one.op_type == "Tanh")
+    node.op_type, node.domain = "Squash", "own"
+    onnx.save(model, tmp_path / "small.onnx")
+    result = adopt(tmp_path / "small.onnx", "-o", tmp_path / "small.elstm")
+    assert result.exit_code == 0, result.output
+    written = onnx.load_from_string(Bundle.open(tmp_path / "small.elstm").content["model.float32.onnx"])
+    assert not written.functions
+    assert {one.op_type for one in written.graph.node} == {"Identity", "ReduceMean", "Add", "Tanh"}
+
+
+def test_a_model_with_a_loop_is_refused_by_name(tmp_path: Path) -> None:
+    small_model(tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    port = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["was"], ["is"])],
+        "body",
+        [port("n", TensorProto.INT64, []), port("go", TensorProto.BOOL, []), port("was", TensorProto.FLOAT, None)],
+        [port("on", TensorProto.BOOL, []), port("is", TensorProto.FLOAT, None)],
+    )
+    node = next(one for one in model.graph.node if one.op_type == "Tanh")
+    node.CopyFrom(helper.make_node("Loop", ["rounds", "", "sum"], ["squashed"], name="again", body=body))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2), "rounds"))
+    onnx.save(model, tmp_path / "small.onnx")
+    result = adopt(tmp_path / "small.onnx", "-o", tmp_path / "small.elstm")
+    assert result.exit_code == 1
+    assert "found the operator Loop (node again)" in result.stderr
+    assert not (tmp_path / "small.elstm").exists()
+
+
 @pytest.mark.parametrize(("kind", "named"), [(TensorProto.DOUBLE, "x, h, y, next_h"), (TensorProto.FLOAT16, "x, h")])
 def test_a_model_that_is_not_float32_is_refused(tmp_path: Path, kind: int, named: str) -> None:
     small_model(tmp_path / "small.onnx")

@@ -166,6 +166,9 @@ def test_a_reload_signal_during_a_reload_is_not_lost(bundle_path: Path, monkeypa
         def stop(self) -> None:
             self.stopped = True
 
+        def stop_after(self, preparation: object) -> None:
+            self.stopped = True
+
         def run(self) -> None:
             runs.append(self.stopped)
             if not self.stopped:

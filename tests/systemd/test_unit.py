@@ -152,7 +152,8 @@ def test_the_service_stops_in_time_and_publishes_offline(
 
 
 PROBE = """
-import ctypes, json, os, pathlib, time
+import ctypes, json, os, pathlib, resource, socket, time
+from edge_lstm.foundation.child_process import call_confined
 me = os.getuid()
 writable = [folder for folder, _, _ in os.walk("/") if os.access(folder, os.W_OK) and not folder.startswith("/proc")]
 def readable(path):
@@ -173,10 +174,19 @@ facts = {
     "shadow": readable("/etc/shadow"),
     "config": readable("/etc/edge-lstm/edge-lstm-tank/service.toml"),
     "homes": os.listdir("/home") + os.listdir("/root"),
+    "folder": [os.getcwd(), *os.listdir()],
     "others": [name for name in os.listdir("/proc") if name.isdigit() and os.stat("/proc/" + name).st_uid != me],
     "clock": [ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024)) >= 0, set_clock()],
     "cores": sorted(os.sched_getaffinity(0)),
 }
+def child():
+    try:
+        socket.socket()
+        found = "a socket"
+    except OSError as error:
+        found = type(error).__name__
+    return [found, resource.getrlimit(resource.RLIMIT_CPU)[0], resource.getrlimit(resource.RLIMIT_DATA)[0] > 2**29]
+facts["child"] = call_confined(child, 10)
 pathlib.Path(os.environ["STATE_DIRECTORY"], "facts.json").write_text(json.dumps(facts))
 """
 
@@ -201,9 +211,30 @@ def test_only_the_state_is_writable_and_secrets_are_credentials(system: System, 
     assert (facts["credential"], facts["file"], facts["shadow"]) == ("s3cret", "PermissionError", "PermissionError")
     assert facts["config"] == config.read_text()
     assert facts["homes"] == [] or all(one.startswith(".pyenv") for one in facts["homes"])
+    assert facts["folder"] == ["/var/empty/edge-lstm"]  # where it runs, and nothing in it
     assert facts["others"] == []
     assert facts["clock"] == [True, "PermissionError"]  # it may ask about the clock, and not set it
     assert facts["cores"] == [0]
+    assert facts["child"] == ["PermissionError", 120, True]  # what tests an unknown bundle
+
+
+def test_a_reload_tests_an_unknown_bundle_in_a_child_process(system: System, config: Path, tmp_path: Path) -> None:
+    system.edge_lstm("device", "install", config, "--start")
+    wait_connected(system)
+    former, before = system.show(NAME, "MainPID"), Bundle.open(system.shared / "tank.elstm").id
+    good = tmp_path / "good.elstm"
+    shutil.copy(system.shared / "tank.elstm", good)
+    shutil.copy(PUMP, system.shared / "tank.elstm")
+    system.edge_lstm("device", "install", config)
+    system.run("systemctl", "reload", NAME)
+    wait_until(lambda: f"bundle {Bundle.open(PUMP).id}" in system.show(NAME, "StatusText"), "it serves the new bundle")
+    refused_bundle(system.shared / "tank.elstm", good)
+    system.run("cp", system.shared / "tank.elstm", f"/etc/edge-lstm/{NAME}/tank.elstm")
+    system.run("systemctl", "reload", NAME)
+    wait_until(lambda: "reload refused, going on as before" in system.journal(), "the bad bundle is refused")
+    wait_until(lambda: f"bundle {Bundle.open(PUMP).id}" in system.show(NAME, "StatusText"), "it goes on as before")
+    assert before != Bundle.open(PUMP).id
+    assert (system.show(NAME, "MainPID"), system.show(NAME, "NRestarts")) == (former, "0")
 
 
 @pytest.mark.parametrize("backend", ["litert", "onnx", "tflite-runtime"])

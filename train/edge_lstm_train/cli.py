@@ -9,6 +9,7 @@ import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.text import escaped
 
 _DATA = click.option(
     "--data",
@@ -60,8 +61,8 @@ def train(
     from edge_lstm_train.run import REPORT
 
     run_dir = result.run_dir
-    click.echo(as_text(*result.evaluation.table))
-    click.echo(result.evaluation.verdict)
+    click.echo(escaped(as_text(*result.evaluation.table)))
+    click.echo(escaped(result.evaluation.verdict))
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)
 
 
@@ -129,9 +130,9 @@ def tune(
     except KeyboardInterrupt:
         raise EdgeLstmError("interrupted; finished trials are kept", "continue with the same command") from None
     result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
-    click.echo(as_text(*found.table))
+    click.echo(escaped(as_text(*found.table)))
     if found.refused:
-        click.echo(refused_text(found.refused), err=True)
-    click.echo(as_text(*result.evaluation.table))
-    click.echo(result.evaluation.verdict)
+        click.echo(escaped(refused_text(found.refused)), err=True)
+    click.echo(escaped(as_text(*result.evaluation.table)))
+    click.echo(escaped(result.evaluation.verdict))
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)

@@ -11,6 +11,7 @@ import click
 
 from edge_lstm.cli.options import asked_layout, asked_times, layout_options, times_options
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 _SERVICE = "service.toml"
 
@@ -108,9 +109,11 @@ def init(
             if found.times and found.times.columns
             else "no column of times"
         )
-        click.echo(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers", err=True)
+        click.echo(
+            escaped(f"found {found.rows} rows of {streams}, {time}, {len(found.numbers)} columns of numbers"), err=True
+        )
         for sentence in found.kinds.sentences():
-            click.echo(sentence, err=True)
+            click.echo(escaped(sentence), err=True)
     click.echo(f"wrote {output / f'{name}.toml'} and {output / _SERVICE}")
     click.echo(f"next: check the lines marked <-, then run edge-lstm train {output / f'{name}.toml'}", err=True)
 

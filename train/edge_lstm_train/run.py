@@ -19,6 +19,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.text import escaped
 from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, read_dataset
@@ -76,9 +77,9 @@ def train(
     for note in dataset.recording.notes:
         click.echo(f"warning: {note}", err=True)
     for found in outliers(recipe, dataset.recording):
-        click.echo(f"warning: {found}\nhint: {found.remedy}", err=True)
+        click.echo(escaped(f"warning: {found}\nhint: {found.remedy}"), err=True)
     if counts := _counts_text(dataset):
-        click.echo(f"readings: {len(dataset.recording):,}, of which {counts}", err=True)
+        click.echo(escaped(f"readings: {len(dataset.recording):,}, of which {counts}"), err=True)
     make_run_folder(run_dir)
     if resume and not (run_dir / PROGRESS_FILE).exists():
         click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)

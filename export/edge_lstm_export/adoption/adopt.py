@@ -14,6 +14,7 @@ import onnx
 
 import edge_lstm
 from edge_lstm.backends.onnx import load as load_onnx
+from edge_lstm.backends.onnx_contents import refuse_strange_graph
 from edge_lstm.backends.registry import load, runnable
 from edge_lstm.backends.selftest import Verdict, smallest_isolated_batch, verify
 from edge_lstm.bundle.archive import (
@@ -48,6 +49,7 @@ def adopt(path: Path, output: Path, options: AdoptOptions) -> tuple[Bundle, list
     foreign = read_foreign_graph(path, options)
     features, prediction = rewrite(foreign, options.constants, options.context)
     content: bytes = foreign.model.SerializeToString(deterministic=True)
+    refuse_strange_graph(content, str(path))
     states, pairs = _states(foreign, options.context)
     variant = Variant("onnx", "float32", "model.float32.onnx", features, prediction, pairs, _PARITY, _DRIFT)
     contract = _contract(foreign, options, states, _count_outputs(path, content, variant, foreign.width, states))

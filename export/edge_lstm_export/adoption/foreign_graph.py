@@ -11,6 +11,7 @@ import onnx
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_export.adoption.direction import refuse_backward_layers
+from edge_lstm_export.adoption.fold import folded
 from edge_lstm_export.adoption.state_pairs import find_state_pairs
 
 Shape = tuple[int | None, ...]  # None: an axis of any size
@@ -56,7 +57,7 @@ class ForeignGraph:
 def read_foreign_graph(path: Path, options: AdoptOptions) -> ForeignGraph:
     """Read an .onnx file. Raises EdgeLstmError if it is no model with float states, one input and an output, or runs
     backwards in time."""
-    model = _read(path)
+    model = folded(_read(path), options.constants)
     inputs = {one.name: one for one in _tensors(model.graph.input) if one.name not in options.constants}
     outputs = {one.name: one for one in _tensors(model.graph.output)}
     pairs = dict(options.states) or find_state_pairs(_shapes(inputs), _shapes(outputs))

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
+from edge_lstm.backends.onnx_contents import refuse_strange_graph
 from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
@@ -63,15 +64,17 @@ class OnnxBackend:
 def load(variant: Variant, content: bytes, execution: ExecutionOptions = ONE_THREAD) -> OnnxBackend:
     """The backend for a bundle's ONNX variant.
 
-    If the CPU is not among the providers, no node of the graph may run on it. Raises EdgeLstmError if onnxruntime
-    refuses the graph or lacks a provider.
+    If the CPU is not among the providers, no node of the graph may run on it. Raises EdgeLstmError if the graph holds
+    what no bundle needs (see `refuse_strange_graph`), or if onnxruntime refuses it or lacks a provider.
     """
+    refuse_strange_graph(content, variant.file)
     wanted = list(execution.providers)
     _require_providers(wanted, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = execution.threads, 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the format that was checked
     # without this option int8 weights are dequantized at every step, which takes 1.3 to 2.9 times as long
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if _CPU not in wanted:

@@ -110,7 +110,7 @@ def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = O
             f"use one of {', '.join(_supporting(scheme))}, or another scheme",
         )
     variant = bundle.variant(kind.format, scheme)
-    backend: Backend = _imported(name).load(variant, bundle.content[variant.file], execution)
+    backend: Backend = imported(name).load(variant, bundle.content[variant.file], execution)
     if variant.row_by_row:
         backend = RowByRow(backend)
     _require_contract_shapes(backend, bundle, variant)
@@ -119,7 +119,7 @@ def load(bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = O
     return backend
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
     """The module that drives the backend. Raises BackendError where its package is here and does not load."""
     kind = BACKENDS[name]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,13 @@ from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.errors import BackendError
 
 _MAX_SMALLEST_BATCH = 8
+_STREAMS = 33  # that differ, in the search for the smallest batch
+_ISOLATION_STEPS = 12  # of each of them
+# Sizes around powers of two, where kernels change: the backends of TFLite have an interpreter for each power. First a
+# size that shows most couplings, so that a wrong guess costs little.
+_BATCHES = (33, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 63, 64, 65, 127, 128, 129, 255, 256, 257)
+_MOST_PARTS = 4  # batches of one size: in smaller ones, only some of the streams
+_MOST_NUMBERS = 2**22  # of a batch: larger ones take too much memory with a model of very many states
 # Relative difference of float32 kernels, as a share of an output's magnitude. It does not count as drift.
 _FLOAT32_RESOLUTION = 1e-5
 
@@ -152,8 +160,9 @@ def smallest_isolated_batch(backend: Backend, contract: Contract, tape: Floats) 
     Most kernels compute one row in another way than several (FULLY_CONNECTED as a vector product, for example). None:
     no size up to 8 has this property, and the bits of a stream depend on the other rows (see `isolate_rows`).
     """
+    streams = _different_streams(tape)
     for smallest in range(1, _MAX_SMALLEST_BATCH + 1):
-        if _isolated_from(backend, contract, tape, smallest):
+        if _isolated_from(backend, contract, streams, smallest, _BATCHES):
             return smallest
     return None
 
@@ -167,49 +176,77 @@ def isolate_rows(backend: Backend, contract: Contract, tape: Floats) -> tuple[Ba
     if (smallest := smallest_isolated_batch(backend, contract, tape)) is not None:
         return backend, smallest
     backend = RowByRow(backend)
-    return backend, 1 if _isolated_from(backend, contract, tape, 1) else None
+    alone = _isolated_from(backend, contract, _different_streams(tape), 1, (2, _STREAMS))
+    return backend, 1 if alone else None
 
 
-def _isolated_from(backend: Backend, contract: Contract, tape: Floats, smallest: int) -> bool:
-    steps = min(len(tape), 24)
-    lone = _trace(backend, contract, tape[:steps], smallest, [0])
-    for batch in sorted({smallest, smallest + 1, 2 * smallest + 1, 16, 33}):
-        # all positions, since a kernel may treat its last rows differently
-        for places in ([0], [batch - 1], list(range(batch))):
-            traced = _trace(backend, contract, tape[:steps], batch, places)
-            if (traced.view(np.uint32) != lone.view(np.uint32)).any():
+def _different_streams(tape: Floats) -> Floats:
+    """Parts of the tape (steps, inputs) as streams that differ, some of them with spikes: (steps, streams, inputs).
+
+    Copies of one stream would not do: two kernels round some rows alike and others not.
+    """
+    starts = np.arange(_STREAMS) * max(len(tape) // _STREAMS, 1)
+    streams: Floats = tape[(np.arange(_ISOLATION_STEPS)[:, None] + starts) % len(tape)].astype(np.float32)
+    streams[:, 3::8] *= np.float32(10)
+    return streams
+
+
+def _isolated_from(
+    backend: Backend, contract: Contract, streams: Floats, smallest: int, batches: Sequence[int]
+) -> bool:
+    """Whether each of `streams` (steps, streams, inputs) has the bits of its lone self in batches of these sizes."""
+    lone = np.concatenate(
+        [_trace(backend, contract, streams[:, [one]], smallest) for one in range(streams.shape[1])], axis=1
+    )
+    for batch in batches:
+        if batch < smallest or (batch > _STREAMS and batch * lone.shape[2] > _MOST_NUMBERS):
+            continue
+        for first in range(0, _STREAMS, batch)[:_MOST_PARTS]:  # one batch has not all streams if it is small
+            rows = (first + np.arange(batch)) % _STREAMS
+            traced = _trace(backend, contract, streams[:, rows], batch)
+            if (traced.view(np.uint32) != lone[:, rows].view(np.uint32)).any():
                 return False
     return True
 
 
-def _trace(backend: Backend, contract: Contract, tape: Floats, batch: int, places: list[int]) -> Floats:
-    """A stream's outputs and states at every step of `tape`, in each of the rows `places`. Other rows get spikes.
+def _trace(backend: Backend, contract: Contract, streams: Floats, batch: int) -> Floats:
+    """The outputs and states of `streams` (steps, rows, inputs) at every step, in a batch filled up with zeros.
 
-    Returns (steps, places, numbers).
+    Returns (steps, rows, numbers).
     """
+    steps, rows, inputs = streams.shape
     states = initial_states(contract, batch)
-    spikes = np.resize(tape, (batch, tape.shape[1])).astype(np.float32) * np.float32(10)
-    rows = np.arange(batch)
-    chosen = slice(None) if len(places) == batch else places  # a slice copies nothing
+    features = np.zeros((batch, inputs), np.float32)
     traced = []
-    for step, row in enumerate(tape):
-        features = spikes[(rows - step) % batch]
-        features[chosen] = row
+    for step in range(steps):
+        features[:rows] = streams[step]
         prediction, states = backend.step(features, states)
-        traced.append(np.hstack([array[chosen].reshape(len(places), -1) for array in (prediction, *states)]))
+        traced.append(np.hstack([array[:rows].reshape(rows, -1) for array in (prediction, *states)]))
     return np.stack(traced)
 
 
+class Isolation(NamedTuple):
+    """What the search of `isolate_rows` found: a batch size, and whether rows are stepped one at a time."""
+
+    smallest_batch: int
+    one_by_one: bool
+
+
 def run_self_test(
-    backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant
+    backend: Backend, contract: Contract, golden: GoldenVectors, variant: Variant, known: Isolation | None = None
 ) -> tuple[Backend, Verdict]:
     """Step the golden vectors of the variant's scheme on the backend, and compare with the variant's tolerances.
 
     Returns the backend to use, which steps rows one at a time if necessary (see `isolate_rows`), and its verdict.
+    `known`: what an earlier search found with this bundle, backend and processor.
     """
     # without the warnings about calibration: the spikes of this test are no sensor values
     watched = backend.watched if isinstance(backend, CalibratedBackend) else backend
-    tried, smallest = isolate_rows(watched, contract, golden.features)
+    smallest: int | None
+    if known is None:
+        tried, smallest = isolate_rows(watched, contract, golden.features)
+    else:
+        tried, smallest = RowByRow(watched) if known.one_by_one else watched, known.smallest_batch
     expected = golden.expected[variant.scheme]
     prediction, states = replay_tape(tried, contract, golden.features, golden.marks, smallest or 1)
     pairs = [(prediction, expected.prediction), *zip(states, expected.states, strict=True)]
@@ -243,19 +280,25 @@ def verify(bundle: Bundle, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
 
 
 def load_verified(
-    bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD
+    bundle: Bundle, name: str, scheme: str, execution: ExecutionOptions = ONE_THREAD, known: Isolation | None = None
 ) -> tuple[Backend, int]:
-    """The backend after its self-test, and its smallest isolated batch; see `isolate_rows`.
+    """The backend after its self-test, and its smallest isolated batch; see `isolate_rows` and `run_self_test`.
 
     Raises SelfTestError if the backend fails the self-test.
     """
     loaded = load(bundle, name, scheme, execution)
     variant = bundle.variant(format_of(name), scheme)
-    backend, verdict = run_self_test(loaded, bundle.contract, read_golden_vectors(bundle), variant)
+    backend, verdict = run_self_test(loaded, bundle.contract, read_golden_vectors(bundle), variant, known)
+    return backend, required_isolation(bundle, verdict).smallest_batch
+
+
+def required_isolation(bundle: Bundle, verdict: Verdict) -> Isolation:
+    """What the verdict found about batches. Raises SelfTestError if it is a failure."""
     if not verdict.passed or verdict.smallest_batch is None:
         raise SelfTestError(
-            f"{bundle.source}: expected {name} {scheme} to give the golden vectors, found {verdict.finding}",
+            f"{bundle.source}: expected {verdict.backend} {verdict.scheme} to give the golden vectors, "
+            f"found {verdict.finding}",
             "use another backend, or another version of this one; edge-lstm verify tries all that are installed",
             verdict,
         )
-    return backend, verdict.smallest_batch
+    return Isolation(verdict.smallest_batch, verdict.one_by_one)

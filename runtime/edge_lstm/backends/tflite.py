@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge_lstm.backends.tflite_contents import refuse_strange_model
 from edge_lstm.bundle.archive import Variant
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.errors import BackendError
@@ -37,7 +38,11 @@ class TfliteBackend:
     def __init__(
         self, name: str, interpreter: Callable[..., Any], variant: Variant, content: bytes, threads: int = 1
     ) -> None:
-        """`interpreter` takes model_content and num_threads. Raises BackendError if it refuses them."""
+        """`interpreter` takes model_content and num_threads.
+
+        Raises BackendError if it refuses them, or if the file holds what no export writes.
+        """
+        refuse_strange_model(content, variant.file)
         self.name = name
         self.scheme = variant.scheme
         self._interpreter = interpreter

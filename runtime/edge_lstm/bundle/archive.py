@@ -13,15 +13,16 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
+from edge_lstm.bundle.stored_zip import contents, directory
+from edge_lstm.bundle.untrusted_json import parsed_json
 from edge_lstm.foundation.arguments import described, path_argument
 from edge_lstm.foundation.config import from_mapping, key
 from edge_lstm.foundation.errors import BundleError
@@ -39,11 +40,25 @@ SIGNATURE = "manifest.sig"
 _NEWER_FEATURE_KEYS = ("period", "counter", "modulus")
 _MAX_BYTES = 64 * 2**20  # far more than any model for a small board has, far less than its memory
 _MAX_BYTES_OF = {
-    MANIFEST: 8 * 2**20,
+    MANIFEST: 4 * 2**20,
     CERTIFICATE: 2**20,
     SIGNATURE: 2**12,
 }  # parsed JSON takes many times its size in memory
 _MAX_ENTRIES = 64
+_MAX_VALUES = 200_000  # of the manifest; a model with 4,000 features has 60,000
+_MAX_INPUTS = 2**16  # numbers of a feature vector
+# What a manifest may tolerate, by scheme: several times what any export writes. A wrong kernel has an error of .001 and
+# more in float32, and of 1 where activations are rounded; random weights drift by more than .5.
+_MOST_PARITY: Mapping[str, float] = {"int8-dynamic": 0.1, "int8-static": 0.1}
+_MOST_PARITY_OF_OTHERS = 1e-3
+_MOST_DRIFT: Mapping[str, float] = {
+    "float32": 0.01,
+    "float16": 0.02,
+    "int8": 0.05,
+    "int8-dynamic": 0.1,
+    "int8-static": 0.3,
+    "int4": 0.5,
+}
 _MAX_STATE_NUMBERS = 2**20  # numbers per stream
 _MAX_COUNT = 10**15  # of counts that are only shown
 _ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an entry: no folder, no hidden file
@@ -130,12 +145,15 @@ class Manifest:
         if self.format_version < (needed := format_version(self.contract)):
             yield "format_version", f"expected {needed} for circles and counters, found {self.format_version}"
         states = [state.name for state in self.contract.states]
-        if (carried := sum(prod(state.shape) for state in self.contract.states)) > _MAX_STATE_NUMBERS:
+        if (inputs := len(self.contract.inputs)) > _MAX_INPUTS:
+            yield "contract.features", f"expected at most {_MAX_INPUTS} inputs, found {inputs}"
+        if (carried := sum(state.size for state in self.contract.states)) > _MAX_STATE_NUMBERS:
             yield "contract.states", f"expected at most {_MAX_STATE_NUMBERS} numbers per stream, found {carried}"
         if not self.variants:
             yield "variants", "expected at least one"
         if len({(variant.format, variant.scheme) for variant in self.variants}) < len(self.variants):
             yield "variants", "expected one of each format and scheme"
+            return  # the others are looked at one by one
         for name, text in self.provenance.items():
             if not is_printable(name) or not is_printable(text.replace("\n", "").replace("\t", "")):
                 yield "provenance", f'expected texts without control characters, found {name} = "{text}"'
@@ -145,8 +163,29 @@ class Manifest:
             if [pair.state for pair in variant.states] != states:
                 yield f"variants[{index}].states", f"expected the contract's states {states}"
             for name, bounds in (("least", variant.least), ("most", variant.most)):
-                if len(bounds) not in (0, len(self.contract.inputs)):
+                if len(bounds) not in (0, inputs):
                     yield f"variants[{index}].{name}", f"expected one number per input, found {len(bounds)}"
+            most_parity = _MOST_PARITY.get(variant.scheme, _MOST_PARITY_OF_OTHERS)
+            for name, limit, most in (
+                ("parity", variant.parity, most_parity),
+                ("drift", variant.drift, _MOST_DRIFT[variant.scheme]),
+            ):
+                if limit > most:
+                    yield (
+                        f"variants[{index}].{name}",
+                        f"expected at most {most:g} for {variant.scheme}, found {limit:g}",
+                    )
+
+
+class Seal(NamedTuple):
+    """What a signature is checked with, before anything else of a bundle is parsed."""
+
+    manifest_bytes: bytes
+    signature: bytes | None  # manifest.sig
+    source: str  # path, for messages
+
+
+CheckSeal = Callable[[Seal], None]
 
 
 def format_version(contract: Contract) -> int:
@@ -172,16 +211,7 @@ class Bundle:
     @staticmethod
     def open(path: str | Path) -> Bundle:
         """Read and check the bundle at `path`. Raises BundleError if the file is missing, damaged or too new."""
-        path = path_argument(path, "the path of a bundle", BundleError, "give the path of an .elstm file")
-        try:
-            with path.open("rb") as file:
-                facts = os.fstat(file.fileno())
-                data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MAX_BYTES, _MAX_BYTES))
-        except FileNotFoundError:
-            raise BundleError(f"expected a bundle at {path}, found no file", "make one with edge-lstm export") from None
-        except OSError as error:
-            raise BundleError(f"expected a bundle at {path}, found: {error.strerror}", "check the path") from None
-        return Bundle.from_bytes(data, str(path))
+        return open_bundle(path, None)
 
     @staticmethod
     def from_bytes(data: bytes, source: str) -> Bundle:
@@ -189,37 +219,7 @@ class Bundle:
 
         `source`: where they are from, for messages.
         """
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise BundleError(
-                f"{source}: expected the bytes of a bundle, found {described(data)}",
-                "read the file with Path.read_bytes(), or open a path with Bundle.open",
-            )
-        content = _entries(data, source)
-        try:
-            raw = content.pop(MANIFEST)
-        except KeyError:
-            raise _damaged(source, f"no {MANIFEST}") from None
-        try:
-            facts: Any = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
-        version = facts.get("format_version") if isinstance(facts, dict) else None
-        if version not in (FORMAT_VERSION, _NEWER_FORMAT_VERSION):
-            found = printable(str(version)) if isinstance(version, (int, str)) else "none"
-            raise BundleError(
-                f"{source}: expected a bundle of format version {FORMAT_VERSION} or {_NEWER_FORMAT_VERSION}, "
-                f"found {found}",
-                "export it again with this version of edge-lstm, or install the version that made it",
-            )
-        signature = content.pop(SIGNATURE, None)
-        manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}", BundleError)
-        if set(manifest.files) != set(content):
-            odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
-            raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
-        for name, expected in manifest.files.items():
-            if sha256(content[name]).hexdigest() != expected:
-                raise _damaged(source, f"{name} with another SHA-256 than its manifest has")
-        return Bundle(manifest, content, sha256(raw).hexdigest()[:12], source, raw, signature)
+        return _parsed(data, source, None)
 
     def signed(self, signature: bytes) -> bytes:
         """The bytes of this bundle with `signature` in place of its own."""
@@ -244,6 +244,56 @@ class Bundle:
             f"{self.source}: expected a variant {format} {scheme}, found {held}",
             "choose one of those, or export again with --scheme and --format",
         )
+
+
+def open_bundle(path: str | Path, trusted: CheckSeal | None) -> Bundle:
+    """Read and check the bundle at `path`. Raises BundleError if the file is missing, damaged or too new.
+
+    `trusted` raises BundleError for a signature that is not trusted, before anything else is parsed.
+    """
+    path = path_argument(path, "the path of a bundle", BundleError, "give the path of an .elstm file")
+    try:
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            data = file.read(1 + min(facts.st_size if stat.S_ISREG(facts.st_mode) else _MAX_BYTES, _MAX_BYTES))
+    except FileNotFoundError:
+        raise BundleError(f"expected a bundle at {path}, found no file", "make one with edge-lstm export") from None
+    except OSError as error:
+        raise BundleError(f"expected a bundle at {path}, found: {error.strerror}", "check the path") from None
+    return _parsed(data, str(path), trusted)
+
+
+def _parsed(data: bytes, source: str, trusted: CheckSeal | None) -> Bundle:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise BundleError(
+            f"{source}: expected the bytes of a bundle, found {described(data)}",
+            "read the file with Path.read_bytes(), or open a path with Bundle.open",
+        )
+    content = _entries(bytes(data), source)
+    if MANIFEST not in content:
+        raise _damaged(source, f"no {MANIFEST}")
+    raw, signature = content.pop(MANIFEST), content.pop(SIGNATURE, None)
+    if trusted is not None:
+        trusted(Seal(raw, signature, source))
+    try:
+        facts: Any = parsed_json(raw, _MAX_VALUES)
+    except ValueError as error:
+        raise _damaged(source, f"a {MANIFEST} that is not JSON ({error})") from None
+    version = facts.get("format_version") if isinstance(facts, dict) else None
+    if version not in (FORMAT_VERSION, _NEWER_FORMAT_VERSION):
+        found = printable(str(version)) if isinstance(version, (int, str)) else "none"
+        raise BundleError(
+            f"{source}: expected a bundle of format version {FORMAT_VERSION} or {_NEWER_FORMAT_VERSION}, found {found}",
+            "export it again with this version of edge-lstm, or install the version that made it",
+        )
+    manifest = from_mapping(facts, Manifest, f"{source}:{MANIFEST}", BundleError)
+    if set(manifest.files) != set(content):
+        odd = ", ".join(sorted(set(manifest.files) ^ set(content)))
+        raise _damaged(source, f"other files than its manifest lists: {printable(odd)}")
+    for name, expected in manifest.files.items():
+        if sha256(content[name]).hexdigest() != expected:
+            raise _damaged(source, f"{name} with another SHA-256 than its manifest has")
+    return Bundle(manifest, content, sha256(raw).hexdigest()[:12], source, raw, signature)
 
 
 def write_bundle(path: Path, manifest: Manifest, content: Mapping[str, bytes]) -> Bundle:
@@ -288,25 +338,16 @@ def _entries(data: bytes, source: str) -> dict[str, bytes]:
     if len(data) > _MAX_BYTES:
         raise _damaged(source, f"more than {_MAX_BYTES} bytes")
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
-            names = [info.filename for info in infos]
-            if len(infos) > _MAX_ENTRIES or len(set(names)) < len(names):
-                raise _damaged(source, f"{len(names)} entries of {len(set(names))} names")
-            for info in infos:
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                if not _ENTRY_NAME.fullmatch(info.filename) or kind not in (0, stat.S_IFREG):
-                    raise _damaged(source, f"an entry that no bundle has: {printable(info.filename)!r}")
-                if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-                    raise _damaged(source, f"{info.filename!r} that is compressed")
-                if info.file_size > _MAX_BYTES_OF.get(info.filename, _MAX_BYTES):
-                    raise _damaged(source, f"{info.filename!r} of {info.file_size} bytes")
-            if (claimed := sum(info.file_size for info in infos)) > len(data):
-                raise _damaged(source, f"entries that claim {claimed} bytes in a file of {len(data)}")
-            return {info.filename: archive.read(info) for info in infos}
-    # zipfile raises BadZipFile for damaged archives, and the others for corrupt fields
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
-        raise _damaged(source, printable(str(error))) from None
+        entries = directory(data, _MAX_ENTRIES)
+        for entry in entries:
+            kind = stat.S_IFMT(entry.attributes >> 16)
+            if not _ENTRY_NAME.fullmatch(entry.name) or kind not in (0, stat.S_IFREG):
+                raise _damaged(source, f"an entry that no bundle has: {printable(entry.name)!r}")
+            if entry.size > _MAX_BYTES_OF.get(entry.name, _MAX_BYTES):
+                raise _damaged(source, f"{entry.name!r} of {entry.size} bytes")
+        return contents(data, entries)
+    except ValueError as error:
+        raise _damaged(source, str(error)) from None
 
 
 def _damaged(source: str, found: str) -> BundleError:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_lstm.bundle.archive import CERTIFICATE, Bundle
+from edge_lstm.bundle.untrusted_json import parsed_json
 from edge_lstm.foundation.config import from_mapping, key
 from edge_lstm.foundation.errors import BundleError
 from edge_lstm.foundation.text import is_printable
+
+_MAX_VALUES = 20_000
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,8 @@ def read_certificate(bundle: Bundle) -> Certificate | None:
         return None
     where = f"{bundle.source}:{CERTIFICATE}"
     try:
-        facts = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        facts = parsed_json(content, _MAX_VALUES)
+    except ValueError as error:
         raise BundleError(f"{where}: expected JSON, found: {error}", "export the bundle again") from None
     if not isinstance(facts, dict):
         raise BundleError(f"{where}: expected a table, found another value", "export the bundle again")

@@ -21,6 +21,7 @@ Task = Literal["forecast", "estimate", "classify", "anomaly"]
 
 _MAX_OUTPUTS = 2**16
 _MAX_AXES = 8
+_MAX_TEXT = 1000  # characters of a name or unit
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,15 @@ class StateTensor:
     start: list[float] = key([], least=-FLOAT32_MAX, most=FLOAT32_MAX, doc="start values, row by row; empty: zeros")
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        if self.start and len(self.start) != math.prod(self.shape):
-            yield "start", f"expected {math.prod(self.shape)} numbers or none, found {len(self.start)}"
         if not 1 <= len(self.shape) <= _MAX_AXES or any(size < 1 for size in self.shape):
-            yield "shape", f"expected 1 to {_MAX_AXES} sizes of at least 1, found {self.shape}"
+            yield "shape", f"expected 1 to {_MAX_AXES} sizes of at least 1, found {self.shape[: _MAX_AXES + 1]}"
+        elif self.start and len(self.start) != self.size:
+            yield "start", f"expected {self.size} numbers or none, found {len(self.start)}"
+
+    @property
+    def size(self) -> int:
+        """The numbers of one stream; 0 for a shape that is refused."""
+        return math.prod(self.shape) if len(self.shape) <= _MAX_AXES else 0
 
     @property
     def initial(self) -> Floats:
@@ -182,6 +188,8 @@ class Contract:
         for where, text in self._texts():
             if not is_printable(text):
                 yield where, f'expected texts without control characters, found "{text}"'
+            elif len(text) > _MAX_TEXT:
+                yield where, f'expected texts of at most {_MAX_TEXT} characters, found "{text[:_MAX_TEXT]}"'
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """Every text that is displayed, with its key."""

@@ -15,6 +15,8 @@ from edge_lstm.foundation.arrays import Floats, Integers
 from edge_lstm.foundation.errors import BundleError
 from edge_lstm.foundation.text import printable
 
+_MAX_STEPS = 20_000  # twenty times what an export writes
+
 
 @dataclass(frozen=True, eq=False)
 class Expected:
@@ -70,6 +72,8 @@ def read_golden_vectors(bundle: Bundle) -> GoldenVectors:
 def _fault(bundle: Bundle, golden: GoldenVectors) -> str | None:
     """What does not fit the contract; None: all fits."""
     contract, steps, marks = bundle.contract, len(np.atleast_1d(golden.features)), golden.marks
+    if steps > _MAX_STEPS:
+        return f"vectors of at most {_MAX_STEPS} steps, found {steps}"
     if marks.ndim != 1 or marks.dtype.kind not in "iu" or not marks.size or marks.min() < 1 or marks.max() > steps:
         return f"marks among {steps} steps, found {marks.tolist()!r:.60}"
     shapes: list[tuple[str, Floats, tuple[int, ...]]] = [("features", golden.features, (steps, len(contract.inputs)))]

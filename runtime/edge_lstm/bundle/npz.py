@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from math import prod
 from typing import Any
 
@@ -11,29 +10,25 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from edge_lstm.bundle.stored_zip import contents, directory
+
 _MAX_ARRAYS = 1000
 _DTYPE_KINDS = "fiuU"  # numbers and texts
 _HEADER_READERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 # Raised by `read_npz`, and by access to an array that is missing.
-NPZ_ERRORS = (KeyError, ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
+NPZ_ERRORS = (KeyError, ValueError, EOFError, OSError, RuntimeError)
 
 
 def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
     """The arrays by name. Raises one of NPZ_ERRORS if the content is not a file of uncompressed arrays.
 
-    NumPy's own loader allocates the size in a header, and decompresses the zip file, before it checks either.
+    NumPy's own loader allocates the size in a header, and decompresses the zip file, before it checks either. Here the
+    number of arrays and their sizes are checked first.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        infos = archive.infolist()
-        if len(infos) > _MAX_ARRAYS or len({info.filename for info in infos}) < len(infos):
-            raise ValueError(f"{len(infos)} arrays, or two of one name")
-        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
-            raise ValueError("compressed arrays")
-        if sum(info.file_size for info in infos) > len(content):
-            raise ValueError("arrays that claim more bytes than there are")
-        return {info.filename.removesuffix(".npy"): _array(archive.read(info)) for info in infos}
+    entries = directory(content, _MAX_ARRAYS)
+    return {name.removesuffix(".npy"): _array(data) for name, data in contents(content, entries).items()}
 
 
 def _array(data: bytes) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.archive import Bundle, Seal, open_bundle
 from edge_lstm.bundle.keys import SigningKey, public_keys, raw, successors
 from edge_lstm.foundation.errors import BundleError
 
@@ -32,7 +32,17 @@ def signer(bundle: Bundle) -> str | None:
     return _claimed_signature(bundle)[0].hex()
 
 
-def require_trusted_signature(bundle: Bundle, trusted: Path | Sequence[Path]) -> None:
+def open_trusted(path: str | Path, trusted: Path | Sequence[Path] | None) -> Bundle:
+    """Open the bundle. With `trusted`, its signature is checked before anything else is parsed.
+
+    Raises BundleError and EdgeLstmError as `Bundle.open` and `require_trusted_signature` do.
+    """
+    if not trusted:
+        return Bundle.open(path)
+    return open_bundle(path, lambda seal: require_trusted_signature(seal, trusted))
+
+
+def require_trusted_signature(bundle: Bundle | Seal, trusted: Path | Sequence[Path]) -> None:
     """Raise BundleError if the bundle has no valid signature of its manifest by one of the keys in the file or files.
 
     A key that replaced one of them by `keys rotate` is trusted too. Raises EdgeLstmError if a file is missing or no
@@ -64,7 +74,7 @@ def require_trusted_signature(bundle: Bundle, trusted: Path | Sequence[Path]) ->
         ) from None
 
 
-def _claimed_signature(bundle: Bundle) -> tuple[bytes, bytes, Mapping[str, Any]]:
+def _claimed_signature(bundle: Bundle | Seal) -> tuple[bytes, bytes, Mapping[str, Any]]:
     """(public key, signature, everything) in manifest.sig."""
     try:
         facts = json.loads(bundle.signature or b"")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from html import escape
 
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import figures_table, read_certificate, summary_text
 from edge_lstm.bundle.data_sheet import sheet_rows, variant_rows
+from edge_lstm.foundation.text import escaped
 
 
 def model_page(bundle: Bundle) -> str:
     """The HTML page. All texts of the bundle are escaped."""
     certificate = read_certificate(bundle)
-    title = escape(bundle.contract.name)
-    sheet = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in sheet_rows(bundle))
+    title = _escaped(bundle.contract.name)
+    sheet = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in sheet_rows(bundle))
     features = [
         [feature.name, feature.unit or "-", f"{feature.mean:.6g}", f"{feature.scale:.6g}"]
         for feature in bundle.contract.features
@@ -25,7 +26,7 @@ def model_page(bundle: Bundle) -> str:
         _table("Variants", ["variant", "bytes", "parity", "drift", ""], variant_rows(bundle)),
     ]
     if certificate is not None:
-        body += [_table("Certificate", *figures_table(certificate)), f"<p>{escape(summary_text(certificate))}</p>"]
+        body += [_table("Certificate", *figures_table(certificate)), f"<p>{_escaped(summary_text(certificate))}</p>"]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -33,10 +34,14 @@ def model_page(bundle: Bundle) -> str:
     )
 
 
+def _escaped(text: str) -> str:
+    return html.escape(escaped(text))
+
+
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    header = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<h2>{escape(title)}</h2><div><table><tr>{header}</tr>{body}</table></div>"
+    header = "".join(f"<th>{_escaped(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<h2>{_escaped(title)}</h2><div><table><tr>{header}</tr>{body}</table></div>"
 
 
 _STYLE = """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 if TYPE_CHECKING:
     from edge_lstm.bundle.archive import Bundle
@@ -73,9 +74,9 @@ def bench(bundle: Path, device: str | None, seconds: float, as_json: bool, write
         )
     with progress(len(runnable(opened)), "measured") as tick:
         report = measure(opened, bundle, board, budget, limits, seconds, root, tick)
-    click.echo(json.dumps(facts(report), indent=2) if as_json else table(report, _bar(), _width()))
+    click.echo(json.dumps(facts(report), indent=2) if as_json else escaped(table(report, _bar(), _width())))
     for absent in report.absent:
-        click.echo(f"not run {absent}", err=True)
+        click.echo(escaped(f"not run {absent}"), err=True)
     if write is None:
         return
     if report.choice is None:

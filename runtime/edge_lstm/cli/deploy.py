@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 
 @click.command()
@@ -116,15 +116,19 @@ def deploy(
 
     files = deployment_files(service, bundle)
     with Ssh(destination, ssh_config) as ssh:
-        log = functools.partial(click.echo, err=True)
+        log = _tell
         outcome = deploy_service(ssh, files, log=log, wheelhouse=wheelhouse, python=python, root=root, wait_s=wait_s)
     if not outcome.changed:
         click.echo(f"{outcome.service} on {destination} is up to date; nothing was changed")
         return
     click.echo(f"{outcome.service} runs on {destination}; changed: {', '.join(outcome.changed)}")
     if outcome.prediction is not None:
-        click.echo(f"first prediction: {outcome.prediction}")
+        click.echo(escaped(f"first prediction: {outcome.prediction}"))
     elif outcome.not_received is not None:
-        click.echo(f"its predictions could not be received: {outcome.not_received}")
+        click.echo(escaped(f"its predictions could not be received: {outcome.not_received}"))
     else:
         click.echo(f"no prediction came within {wait_s:g} s")
+
+
+def _tell(line: str) -> None:
+    click.echo(escaped(line), err=True)

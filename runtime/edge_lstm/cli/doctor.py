@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 _COLOURS = {"green": "green", "amber": "yellow", "red": "red", "unknown": "bright_black"}
 _INDENT = " " * 32
@@ -42,9 +43,9 @@ def doctor(config: Path, as_json: bool, root: Path) -> None:
         findings.append(finding)
         if not as_json:
             light = click.style(f"{finding.light:<9}", fg=_COLOURS[finding.light])
-            click.echo(f"{light}{finding.check:<23}{_indented(finding.found)}")
+            click.echo(f"{light}{finding.check:<23}{escaped(_indented(finding.found))}")
             if finding.remedy and finding.light != "green":
-                click.echo(f"{_INDENT}-> {_indented(finding.remedy)}")
+                click.echo(f"{_INDENT}-> {escaped(_indented(finding.remedy))}")
     click.echo(json.dumps(facts(findings), indent=2) if as_json else f"\n{summary(findings)}")
     red = [finding.check for finding in findings if finding.light == "red"]
     if red:

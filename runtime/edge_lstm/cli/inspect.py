@@ -18,6 +18,7 @@ from edge_lstm.cli.options import (
     trust_option,
 )
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 
 @click.command()
@@ -38,7 +39,7 @@ def inspect(bundle: Path, as_json: bool, html: Path | None) -> None:
 
         write_file(html, model_page(opened))
         click.echo(f"wrote {html}", err=True)
-    click.echo(json.dumps(facts(opened), indent=2) if as_json else data_sheet(opened))
+    click.echo(json.dumps(facts(opened), indent=2) if as_json else escaped(data_sheet(opened)))
 
 
 @click.command()
@@ -53,15 +54,12 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
     Each backend runs the golden vectors, which are test inputs in the bundle. Its outputs and states must match the
     stored ones.
     """
+    from edge_lstm.backends.confined import self_test_confined
     from edge_lstm.backends.registry import load, preferred, runnable, why_unavailable
-    from edge_lstm.backends.selftest import verify as verdicts_of
-    from edge_lstm.bundle.archive import Bundle
+    from edge_lstm.bundle.signing import open_trusted
 
-    opened = Bundle.open(bundle)
+    opened = open_trusted(bundle, trust)
     if trust:
-        from edge_lstm.bundle.signing import require_trusted_signature
-
-        require_trusted_signature(opened, trust)
         click.echo(f"signed by {' or '.join(map(str, trust))}", err=True)
     if backend is not None and (error := why_unavailable(backend)) is not None:
         raise error
@@ -75,13 +73,13 @@ def verify(bundle: Path, backend: str | None, scheme: str | None, as_json: bool,
             opened, *preferred(opened, backend, scheme)
         )  # raises the reason: what is missing, or why the backend is refused
         raise EdgeLstmError(f"{bundle}: expected a variant for {backend}, found none", "export again with --format")
-    verdicts = verdicts_of(opened, runs)
+    verdicts = [self_test_confined(opened, *run) for run in runs]
     if as_json:
         click.echo(json.dumps([_verdict_facts(verdict) for verdict in verdicts], indent=2))
     else:
         for verdict in verdicts:
             mark = "ok" if verdict.passed else "FAILED"
-            click.echo(f"{mark:<7}{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}")
+            click.echo(escaped(f"{mark:<7}{verdict.backend:<15}{verdict.scheme:<9}{verdict.finding}"))
         for name in NAMES:
             if backend is None and (error := why_unavailable(name)) is not None:
                 click.echo(f"not run {name}: {error.message}", err=True)

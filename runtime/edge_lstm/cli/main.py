@@ -13,6 +13,7 @@ import click
 
 from edge_lstm import __version__
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 # In the order of use. Modules are named, not imported: a device has neither torch nor onnx.
 _COMMANDS = {
@@ -55,7 +56,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except EdgeLstmError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(escaped(f"error: {error}"), err=True)
             context.exit(error.exit_code)
 
 
@@ -69,7 +70,9 @@ def main(verbose: bool) -> None:
     """
     import logging
 
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    from edge_lstm.foundation.log_format import EscapingFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
     logging.getLogger("edge_lstm").setLevel(logging.DEBUG if verbose else logging.INFO)

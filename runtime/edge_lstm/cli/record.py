@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 if TYPE_CHECKING:
     from edge_lstm.messages.mapping import InputMapping
@@ -100,9 +101,9 @@ def record(
     others = ", ".join(f"{counts[name]} {name}" for name in ("refused", "ignored", "retained") if counts[name])
     streams = len(recorder.streams)
     said = f"{counts['readings']} readings of {streams} stream{'' if streams == 1 else 's'} in {output}"
-    click.echo(f"{said}{f' ({others})' if others else ''}")
+    click.echo(escaped(f"{said}{f' ({others})' if others else ''}"))
     if unrecorded := recorder.unrecorded.summary():
-        click.echo(f"not recorded: {unrecorded}")
+        click.echo(escaped(f"not recorded: {unrecorded}"))
 
 
 @dataclass(frozen=True)

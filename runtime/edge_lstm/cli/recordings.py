@@ -24,6 +24,7 @@ from edge_lstm.cli.options import (
     stream_option,
     times_options,
 )
+from edge_lstm.foundation.text import escaped
 
 if TYPE_CHECKING:
     from edge_lstm.bundle.archive import Bundle
@@ -121,7 +122,7 @@ def replay(
     if at is not None:
         click.echo(json.dumps(states(predictor), indent=None if as_json else 2))
     summary = _summary(predictor, len(readings), len(predictions), took)
-    click.echo(summary, err=as_json or at is not None)
+    click.echo(escaped(summary), err=as_json or at is not None)
     if output is not None:
         click.echo(f"wrote {output}", err=True)
 

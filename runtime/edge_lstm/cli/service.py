@@ -10,6 +10,7 @@ import click
 
 from edge_lstm.cli.options import config_argument
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 
 @click.command()
@@ -52,7 +53,7 @@ def status(config: Path, as_json: bool) -> None:
     from edge_lstm.service.status import read_status, status_text
 
     facts = read_status(read_service_config(config).mqtt, config.parent)
-    click.echo(json.dumps(facts, indent=2) if as_json else status_text(facts))
+    click.echo(json.dumps(facts, indent=2) if as_json else escaped(status_text(facts)))
 
 
 @click.command()

@@ -19,7 +19,7 @@ from typing import Any
 
 from edge_lstm.backends.kinds import BACKENDS
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
+from edge_lstm.bundle.signing import open_trusted
 from edge_lstm.deploy.install import service_name
 from edge_lstm.deploy.own_wheel import own_wheel
 from edge_lstm.deploy.ssh import Ssh
@@ -105,10 +105,9 @@ def deployment_files(service: Path, bundle: Path) -> DeploymentFiles:
             files[str(pure)] = source.read_bytes()
         except OSError as error:
             raise EdgeLstmError(f"expected to read {source}, found: {error.strerror}", "check the path") from None
-    opened = Bundle.open(bundle)
     trusted = config.trusted_keys
-    if trusted and all(path in files for path in trusted):  # others are on the board, which verifies in any case
-        require_trusted_signature(opened, [service.parent / path for path in trusted])
+    here = all(path in files for path in trusted)  # others are on the board, which verifies in any case
+    opened = open_trusted(bundle, [service.parent / path for path in trusted] if here else None)
     require_purpose(opened, config)
     return DeploymentFiles(service_name(config.mqtt.client_id), config, opened, files)
 

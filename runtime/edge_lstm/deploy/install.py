@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edge_lstm
+from edge_lstm.backends.confined import self_test_confined
 from edge_lstm.backends.registry import preferred
-from edge_lstm.backends.selftest import load_verified
-from edge_lstm.bundle.archive import Bundle
+from edge_lstm.backends.selftest import required_isolation
 from edge_lstm.deploy.system_root import SystemRoot
 from edge_lstm.deploy.systemd_unit import HIDDEN, MARK, Program, unit_text
 from edge_lstm.foundation.config import read_toml
@@ -29,7 +29,7 @@ from edge_lstm.foundation.permissions import is_within
 from edge_lstm.hardware.boards import read_board
 from edge_lstm.hardware.machine import prepared_machine, run_on
 from edge_lstm.mqtt.credentials import beside_config, read_password
-from edge_lstm.service.accepted_bundle import require_acceptable
+from edge_lstm.service.accepted_bundle import open_acceptable
 from edge_lstm.service.config import ConfigFile, ServiceConfig
 from edge_lstm.service.systemd import is_running
 
@@ -88,12 +88,13 @@ def plan(config_path: Path, root: Path, program: Program | None = None) -> Plan:
     files, credentials = _files(config, config_path, system, name)
     if live and credentials:
         _refuse_old_systemd()
-    bundle = Bundle.open(config_path.parent / config.bundle)
-    require_acceptable(bundle, config, config_path.parent)
+    bundle = open_acceptable(config, config_path.parent)
     if live:
         if config.cores is not None:
             run_on(config.cores)
-        load_verified(bundle, *preferred(bundle, config.backend, config.scheme), config.execution)
+        backend, scheme = preferred(bundle, config.backend, config.scheme)
+        # in a child without the rights of root
+        required_isolation(bundle, self_test_confined(bundle, backend, scheme, config.execution))
     _refuse_taken(system, name, config.mqtt.client_id)
     path = _HOME / name / _CONFIG
     program = program or this_program(root)

@@ -124,6 +124,9 @@ Environment=OPENBLAS_NUM_THREADS=1
 DynamicUser=yes
 StateDirectory={name}
 StateDirectoryMode=0700
+# an empty folder to run in: no relative path of a model leads to a file
+TemporaryFileSystem=/var/empty/edge-lstm:ro
+WorkingDirectory=/var/empty/edge-lstm
 UMask=0077
 {credentials}
 ProtectSystem=strict
@@ -160,6 +163,8 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
 SystemCallFilter=adjtimex clock_adjtime clock_adjtime64
+# the child process that tests a bundle limits its own memory and processor time
+SystemCallFilter=setrlimit prlimit64
 SystemCallErrorNumber=EPERM
 
 [Install]

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.backends.protocol import ExecutionOptions
-from edge_lstm.backends.registry import format_of, load
+from edge_lstm.backends.registry import format_of, imported, load
 from edge_lstm.backends.selftest import run_self_test
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.golden import read_golden_vectors
 from edge_lstm.foundation.arrays import Floats, Integers
 from edge_lstm.foundation.child_process import answer, question, refuse
+from edge_lstm.foundation.confinement import confine
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.hardware.power import Rail, power_w, rails
@@ -30,6 +31,7 @@ from edge_lstm.streaming.predictor import Predictor
 BATCHES = (1, 8, 64, 256)
 _WARM_UP_STEPS = 30
 _MOST_STEPS = 20_000
+_CPU_S = 3600  # the wall clock ends a measurement earlier
 _POWER_EVERY_S = 0.05
 _POWER_FOR_S = 1.5  # an INA3221 averages over some 10 ms
 
@@ -156,6 +158,9 @@ def main() -> None:
             run_on(asked["cores"])
         bundle = Bundle.open(asked["bundle"])
         execution = ExecutionOptions(asked["threads"])
+        imported(asked["backend"])
+        importlib.import_module("edge_lstm.service.service")
+        confine(cpu_s=_CPU_S, data_bytes=None, drop_root=False)  # root may be the only one who reads the power rails
         measurement = measure(
             bundle, asked["backend"], asked["scheme"], execution, asked["seconds"], Path(asked["root"])
         )

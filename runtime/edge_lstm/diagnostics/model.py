@@ -12,7 +12,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.child_process import ChildError, ask
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.service.accepted_bundle import require_acceptable
+from edge_lstm.service.accepted_bundle import open_acceptable
 from edge_lstm.service.config import ServiceConfig
 
 _TRIAL = "edge_lstm.diagnostics.trial"
@@ -48,8 +48,7 @@ def backend(name: str, needed: bool) -> Finding:
 def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bundle | None, str | None]:
     """Check the bundle: its file, signature and golden vectors. Also returns the bundle and the backend to use."""
     try:
-        opened = Bundle.open(path)
-        require_acceptable(opened, config, folder)
+        opened = open_acceptable(config, folder)
     except EdgeLstmError as error:
         return Finding("bundle", "red", error.message, error.hint), None, None
     name: str | None = config.backend

@@ -6,7 +6,8 @@ import importlib
 import time
 from typing import Any
 
-from edge_lstm.backends.protocol import ExecutionOptions
+from edge_lstm.backends.confined import self_test_confined
+from edge_lstm.backends.protocol import ONE_THREAD, ExecutionOptions
 from edge_lstm.backends.registry import format_of, load, module_of, package_of
 from edge_lstm.backends.selftest import run_self_test
 from edge_lstm.bundle.archive import Bundle
@@ -32,10 +33,12 @@ def self_test_facts(
     if cores is not None:
         run_on(cores)
     opened = Bundle.open(bundle)
-    loaded = load(opened, backend, scheme, ExecutionOptions(threads, tuple(providers)))
-    _, verdict = run_self_test(
-        loaded, opened.contract, read_golden_vectors(opened), opened.variant(format_of(backend), scheme)
-    )
+    execution = ExecutionOptions(threads, tuple(providers))
+    verdict = self_test_confined(opened, backend, scheme, execution)
+    if verdict.passed and execution.providers != ONE_THREAD.providers:  # that was on the CPU
+        loaded = load(opened, backend, scheme, execution)
+        variant = opened.variant(format_of(backend), scheme)
+        _, verdict = run_self_test(loaded, opened.contract, read_golden_vectors(opened), variant)
     return {"passed": verdict.passed, "finding": verdict.finding}
 
 

@@ -9,13 +9,14 @@ import os
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 
 _LONGEST = 60  # characters of a text, in a message
 
 
 def quoted(text: str) -> str:
     """A text on one line and not too long."""
-    return json.dumps(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", ensure_ascii=False)
+    return escaped(json.dumps(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", ensure_ascii=False))
 
 
 def described(value: object) -> str:

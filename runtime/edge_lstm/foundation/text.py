@@ -1,4 +1,8 @@
-"""Texts of files: reads them by their byte order mark, and makes them safe to show on a terminal."""
+"""Texts of files: reads them by their byte order mark, and makes texts of others safe to show.
+
+Shown without control characters, changes of writing direction, invisible signs, and logins in addresses. Names in a
+bundle, headers of a CSV file, topics, retained messages and errors of libraries are such texts.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,13 @@ import codecs
 import re
 
 # Control characters, line separators, marks of writing direction, surrogates.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LOGIN = re.compile(r"(?<=://)\S*@")  # user and password in an address; a password may have / and @ too
+_REFUSED = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+# Signs without width, and no characters at all. A name may have them, and they are shown as escapes.
+_INVISIBLE = "\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2060-\u2065\u206a-\u206f\u3164\ufeff\ufff9-\ufffb"
+_TAGS = "\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f"
+_UNPRINTABLE = re.compile(f"[{_REFUSED}]")
+_ESCAPED = re.compile(f"[{_REFUSED}{_INVISIBLE}{_TAGS}]")
 _MAX_LENGTH = 400
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -27,11 +36,20 @@ def is_printable(text: str) -> bool:
     return _UNPRINTABLE.search(text) is None
 
 
-def printable(text: str) -> str:
-    """The text for an error message: on one line, control characters escaped, a long text cut in the middle.
+def escaped(text: str) -> str:
+    """The text for a terminal or a log: everything that could change how it is read is escaped, line ends are kept."""
+    return text if text.isascii() and text.isprintable() else _ESCAPED.sub(_escape_in_lines, text)
 
-    A user and password in an address, as in mqtt://user:password@host, are left out.
-    """
-    text = _LOGIN.sub("…@", text)
+
+def printable(text: str) -> str:
+    """The text for an error message: as `escaped`, on one line, a long text cut in the middle."""
     short = text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} … {text[-_MAX_LENGTH // 2 :]}"
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), short)
+    return _ESCAPED.sub(_escape, short)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def _escape_in_lines(found: re.Match[str]) -> str:
+    return found[0] if found[0] in "\n\t" else _escape(found)

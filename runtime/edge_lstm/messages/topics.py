@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from edge_lstm.foundation.text import printable
+
 STREAM = "{stream}"
 PART = re.compile(r"\{([A-Za-z_]\w*)\}")
 LEVELS = re.compile(r"\{([A-Za-z_]\w*)\.\.\.\}")  # a part of one level or more
@@ -145,28 +147,24 @@ def topic_faults(topic: str, *, wildcards: bool) -> Iterator[tuple[str, str]]:
         texts, parts = PART.split(level)[::2], PART.findall(level)
         strange = any(_UNFIT_LEVEL.search(text) for text in texts)
         if wildcards and (strange or not topic):
-            yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{_shown(level)}"'
+            yield "topic", f'expected levels of plain text, {{parts}}, + or a last #, found "{printable(level)}"'
         elif wildcards and (len(parts) > 2 or (len(parts) == 2 and not texts[1])):
             yield "topic", f'expected at most two {{parts}} a level, with text between them, found "{level}"'
         elif not wildcards and (strange or not topic or set(parts) - {"stream"}):
-            yield "topic", f'expected levels of plain text and {STREAM}, found "{_shown(level)}"'
+            yield "topic", f'expected levels of plain text and {STREAM}, found "{printable(level)}"'
 
 
 def name_pattern_faults(pattern: str) -> Iterator[str]:
     """The faults of a pattern of the names of values."""
     texts, names = PART.split(pattern)[::2], PART.findall(pattern)
     if names.count("value") != 1:
-        yield f'expected {{value}} once, which names the feature, found "{_shown(pattern)}"'
+        yield f'expected {{value}} once, which names the feature, found "{printable(pattern)}"'
     if repeated := sorted({name for name in names if name != "value" and names.count(name) > 1}):
-        yield f'expected different parts, found {{{repeated[0]}}} twice in "{_shown(pattern)}"'
+        yield f'expected different parts, found {{{repeated[0]}}} twice in "{printable(pattern)}"'
     if not all(texts[1:-1]):
-        yield f'expected text between two parts, found "{_shown(pattern)}"'
+        yield f'expected text between two parts, found "{printable(pattern)}"'
     if any(sign in text for text in texts for sign in "{}"):
-        yield f'expected each part as {{name}}, found "{_shown(pattern)}"'
-
-
-def _shown(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+        yield f'expected each part as {{name}}, found "{printable(pattern)}"'
 
 
 def name_fault(name: str) -> str | None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.bundle.signing import require_trusted_signature
+from edge_lstm.bundle.signing import open_trusted
 from edge_lstm.foundation.errors import BundleError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.service.config import ServiceConfig
 
 
-def require_acceptable(bundle: Bundle, config: ServiceConfig, folder: Path) -> None:
-    """Raise BundleError if the config does not accept the bundle; relative paths of the config start at `folder`.
+def open_acceptable(config: ServiceConfig, folder: Path) -> Bundle:
+    """Open the config's bundle, its signature first; relative paths of the config start at `folder`.
 
-    Raises EdgeLstmError if a file of `trust` is missing or no key.
+    Raises BundleError if the config does not accept it, EdgeLstmError if a file of `trust` is missing or no key.
     """
-    if config.trusted_keys:
-        require_trusted_signature(bundle, [folder / path for path in config.trusted_keys])
+    bundle = open_trusted(folder / config.bundle, [folder / path for path in config.trusted_keys])
     require_purpose(bundle, config)
+    return bundle
 
 
 def require_purpose(bundle: Bundle, config: ServiceConfig) -> None:

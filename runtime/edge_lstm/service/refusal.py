@@ -11,6 +11,7 @@ from typing import Any
 
 from edge_lstm.backends.selftest import SelfTestError
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.text import escaped
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig
@@ -30,7 +31,11 @@ def refusal_facts(error: EdgeLstmError | None) -> dict[str, Any]:
     """The content of the refusal topic. Empty if nothing is refused: an empty message clears the topic."""
     if error is None:
         return {}
-    facts: dict[str, Any] = {"time": round(time.time(), 3), "error": error.message, "hint": error.hint}
+    facts: dict[str, Any] = {
+        "time": round(time.time(), 3),
+        "error": escaped(error.message),
+        "hint": escaped(error.hint),
+    }
     if isinstance(error, SelfTestError):
         verdict = error.verdict
         facts |= {"backend": verdict.backend, "scheme": verdict.scheme, "first_step": verdict.first_step}

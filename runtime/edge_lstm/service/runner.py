@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import gc
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_lstm.backends.selftest import SelfTestError
@@ -13,7 +16,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.signals import ended_by_signals
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.refusal import announce
-from edge_lstm.service.service import Service
+from edge_lstm.service.service import Service, prove
 from edge_lstm.service.systemd import SystemdNotifier
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,7 @@ def serve(config: Path, allow_downgrade: bool = False) -> None:
     def hang_up(number: int, frame: object) -> None:
         hangups.append(number)
         manager.reloading()
-        service.stop()
+        service.stop_after(functools.partial(_prove, config))
 
     def end() -> None:
         manager.stopping()
@@ -73,6 +76,12 @@ def _freeze_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_A_COLLECTION)
+
+
+def _prove(config: Path, turn: Callable[[], None]) -> None:
+    """Let a child process test the new bundle while the service serves. A refusal is repeated when it is opened."""
+    with contextlib.suppress(EdgeLstmError):
+        prove(read_service_config(config), config.parent, turn)
 
 
 def _reloaded(former: Service, config: Path, manager: SystemdNotifier) -> Service:

@@ -14,10 +14,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_lstm.backends.protocol import ONE_THREAD, Backend
+from edge_lstm.backends.registry import preferred
+from edge_lstm.backends.selftest import Isolation, load_verified
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
@@ -27,7 +30,7 @@ from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import ConnectionOptions
-from edge_lstm.service.accepted_bundle import require_acceptable
+from edge_lstm.service.accepted_bundle import open_acceptable
 from edge_lstm.service.bundle_versions import BundleVersions
 from edge_lstm.service.codecs import message_codecs, publish_properties
 from edge_lstm.service.committer import Committer
@@ -41,6 +44,7 @@ from edge_lstm.service.intake.message_reader import MessageReader, message_ident
 from edge_lstm.service.intake.sequence_gaps import SequenceGaps
 from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.service.outbox import Outbox
+from edge_lstm.service.proven_bundles import proven
 from edge_lstm.service.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.stats import ServiceStats
 from edge_lstm.service.status_payload import status_payload
@@ -67,8 +71,7 @@ class _OpenedFiles(NamedTuple):
     @classmethod
     def read(cls, config: ServiceConfig, folder: Path) -> _OpenedFiles:
         """Raises EdgeLstmError if a file is missing or unusable, or the bundle is not acceptable."""
-        bundle = Bundle.open(folder / config.bundle)
-        require_acceptable(bundle, config, folder)
+        bundle = open_acceptable(config, folder)
         access = config.mqtt.options(folder)
         if access.tls is not None:
             access.tls.context()  # before the database, which drops the states of another bundle
@@ -101,8 +104,9 @@ class Service:
         if config.cores is not None:
             run_on(config.cores)
         bundle, rules = self._files.bundle, stepping_rules(config)
-        self._predictor = Predictor.of(
-            bundle, config.backend, config.scheme, execution=config.execution, **rules._asdict(), fetch=self._row
+        backend, smallest_batch = _proven_backend(config, folder, bundle)
+        self._predictor = Predictor(
+            bundle.contract, backend, smallest_batch, **rules._asdict(), fetch=self._row, bundle_id=bundle.id
         )
         decoder, self._encoder, self._deadband = message_codecs(config, bundle)
         self._exactly_once = config.durability == "exactly-once"
@@ -144,11 +148,11 @@ class Service:
         self._gaps_reported = 0  # of the skipped readings
         self._gaps_connection = 0  # of the last report
         self._stopping = False
+        self._preparation: Callable[[Callable[[], None]], None] | None = None
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
         self.predictions = 0
         self.stats = ServiceStats()
-        backend = self._predictor.backend
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
         log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
         if self._store.begun is not None:
@@ -216,21 +220,41 @@ class Service:
         self._stopping = True
         self._mqtt.abort_connect()
 
+    def stop_after(self, preparation: Callable[[Callable[[], None]], None]) -> None:
+        """Ask `run` to call `preparation(turn)` and to return then; safe in a signal handler.
+
+        `preparation` calls `turn` again and again, which serves meanwhile. `turn` raises EdgeLstmError after `stop`.
+        """
+        self._preparation = preparation
+
     def run(self) -> None:
         """Serve until `stop`. While the broker is away, this tries to reconnect."""
         self._manager.status(f"connecting to {self._mqtt.address}")
         self._manager.ready()
         while not self._stopping:
-            self._manager.alive()
-            self._outbox.take_confirmations()
-            free = len(self._outbox) < _MOST_UNCONFIRMED
-            # confirmations come over the same socket: with too few of them, read in any case
-            read = not self._inbox.full or not free
-            self._receive(self._mqtt.poll(self._pause_s() if self._inbox and free else _POLL_S, read=read))
-            if self._inbox and free and self._pause_s() == 0:
-                self._process(self._inbox.batch())
-            self._do_what_is_due()
+            self._turn()
+            if self._preparation is not None:
+                preparation, self._preparation = self._preparation, None
+                preparation(self._turn_unless_stopped)
+                self.stop()
         self._finish()
+
+    def _turn(self) -> None:
+        """Read what came, process a batch, and do what is due."""
+        self._manager.alive()
+        self._outbox.take_confirmations()
+        free = len(self._outbox) < _MOST_UNCONFIRMED
+        # confirmations come over the same socket: with too few of them, read in any case
+        read = not self._inbox.full or not free
+        self._receive(self._mqtt.poll(self._pause_s() if self._inbox and free else _POLL_S, read=read))
+        if self._inbox and free and self._pause_s() == 0:
+            self._process(self._inbox.batch())
+        self._do_what_is_due()
+
+    def _turn_unless_stopped(self) -> None:
+        if self._stopping:
+            raise EdgeLstmError("the service ends")
+        self._turn()
 
     def _pause_s(self) -> float:
         """How long waiting messages still wait: `commit_interval_s` between commits, unless a batch is full."""
@@ -426,6 +450,31 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
         _ID_WINDOW if config.input.sequence is not None else 0,
         config.input.join_within_s,
     )
+
+
+def prove(config: ServiceConfig, folder: Path, turn: Callable[[], None]) -> None:
+    """The self-test of the config's bundle in a child process, while `turn` is called again and again.
+
+    Raises EdgeLstmError where the bundle or its backend is refused.
+    """
+    _isolation(config, folder, _OpenedFiles.read(config, folder).bundle, turn)
+
+
+def _proven_backend(config: ServiceConfig, folder: Path, bundle: Bundle) -> tuple[Backend, int]:
+    """The backend and its smallest batch, after the self-test in a child process and then in this one."""
+    isolation = _isolation(config, folder, bundle)
+    # the child tests on the CPU; a GPU has kernels of its own
+    known = isolation if config.execution.providers == ONE_THREAD.providers else None
+    name, scheme = preferred(bundle, config.backend, config.scheme)
+    return load_verified(bundle, name, scheme, config.execution, known)
+
+
+def _isolation(
+    config: ServiceConfig, folder: Path, bundle: Bundle, turn: Callable[[], None] | None = None
+) -> Isolation:
+    name, scheme = preferred(bundle, config.backend, config.scheme)
+    memory = state_path(folder, config.state).with_suffix(".proven.json")
+    return proven(bundle, name, scheme, config.execution, memory, turn)
 
 
 def state_path(folder: Path, state: str) -> Path:

@@ -112,7 +112,7 @@ def test_two_entries_of_one_name_are_refused(valid_bundle_entries: dict[str, byt
 
 def test_very_many_entries_are_refused(valid_bundle_entries: dict[str, bytes], tmp_path: Path) -> None:
     many = {**valid_bundle_entries, **{f"file{index}": b"" for index in range(5000)}}
-    assert "5003 entries of 5003 names" in refused(zipped(many), tmp_path)
+    assert "5003 entries, more than 64" in refused(zipped(many), tmp_path)
 
 
 def test_a_compressed_bundle_is_refused_before_it_is_inflated(

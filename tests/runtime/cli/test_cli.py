@@ -225,7 +225,7 @@ def mistakes(bundle: Path, recording: Path, folder: Path) -> list[tuple[tuple[ob
         (("inspect", folder / "none.elstm"), 1, "expected a bundle at"),
         (("inspect", truncated), 1, "expected a whole bundle, found"),
         (("verify", flipped), 1, "expected a whole bundle, found"),
-        (("inspect", recording), 1, "expected a whole bundle, found File is not a zip file"),
+        (("inspect", recording), 1, "expected a whole bundle, found a file that is no zip file"),
         (("verify", bundle, "--backend", "onyx"), 2, "'onyx' is not one of"),
         (("verify", bundle, "--scheme", "int9"), 1, "expected a scheme of float32, found int9"),
         (("replay", bundle, recording, "--backend", "onnx"), 1, "expected a variant onnx float32, found numpy float32"),

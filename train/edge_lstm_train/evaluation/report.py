@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Literal
 
 from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.text import escaped
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{_escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n<h1>{_escaped(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
     write_file(path, page)
 
@@ -79,7 +80,7 @@ def extend_report(path: Path, section: Section) -> None:
 
 
 def _section(section: Section) -> str:
-    heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
+    heading = f"<h2>{_escaped(section.title)}</h2>\n" if section.title else ""
     return f"{_opening(section)}\n{heading}" + "\n".join(_block(block) for block in section.blocks) + "\n</section>"
 
 
@@ -90,25 +91,25 @@ def _opening(section: Section) -> str:
 
 def _block(block: Block) -> str:
     if isinstance(block, Paragraph):
-        return f"<p class={block.kind}>{escape(block.text)}</p>"
+        return f"<p class={block.kind}>{_escaped(block.text)}</p>"
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, Facts):
-        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in block.items.items())
+        rows = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in block.items.items())
         return f"<dl>{rows}</dl>"
     image = base64.b64encode(block.svg).decode()
-    caption = escape(block.caption)
+    caption = _escaped(block.caption)
     img = f'<img alt="{caption}" src="data:image/svg+xml;base64,{image}">'
     return f"<figure><figcaption>{caption}</figcaption>{img}</figure>"
 
 
 def _table(block: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in block.header)
+    head = "".join(f'<th scope="col">{_escaped(name)}</th>' for name in block.header)
     body = []
     for row, cells in enumerate(block.rows):
-        line = [f'<th scope="row">{escape(cells[0])}</th>']
+        line = [f'<th scope="row">{_escaped(cells[0])}</th>']
         for column, cell in enumerate(cells[1:], 1):
-            text = escape(cell)
+            text = _escaped(cell)
             line.append(f"<td><strong>{text}</strong></td>" if (row, column) in block.strong else f"<td>{text}</td>")
         body.append(f"<tr>{''.join(line)}</tr>")
     rows = "".join(body)
@@ -146,3 +147,7 @@ dt { color: #5b6675; } dd { margin: 0; overflow-wrap: anywhere; font-variant-num
   table { font-size: .8rem; } th, td { padding-left: 8px; } thead th { font-size: .7rem; }
 }
 """
+
+
+def _escaped(text: str) -> str:
+    return html.escape(escaped(text))
