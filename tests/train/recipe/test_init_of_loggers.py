@@ -232,3 +232,11 @@ def test_signs_of_instruments_are_read(tmp_path: Path) -> None:
 def test_a_device_that_starts_again_gives_no_times(tmp_path: Path) -> None:
     result, _, _ = found(tmp_path, "millis,temp\n" + "".join(f"{5000 * (i % 60)},{TEMP[i]}\n" for i in range(ROWS)))
     assert '"millis" counts from the start of a device, but falls back once' in result.stderr
+
+
+def test_a_zone_in_the_header_below_a_title_is_no_reading(tmp_path: Path) -> None:
+    rows = "".join(f"{i + 1},{moment(i, 5):%m/%d/%y %I:%M:%S %p},{TEMP[i]}\n" for i in range(ROWS))
+    head = '"Plot Title: attic"\n"#","Date Time, GMT+01:00","Temp, \u00b0C"\n'
+    _, recipe, recording = found(tmp_path, head + rows)
+    assert list(recipe.features) == ["Temp, \u00b0C"]
+    assert begins(recording) == "2024-02-29T23:00:00Z"

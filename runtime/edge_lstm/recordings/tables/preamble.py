@@ -23,6 +23,9 @@ _VALUE = re.compile(
     r"[-+]?[.,]?\d|.*\d:\d\d|(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\S{0,8}\W+\d",
     re.I,
 )
+_BEGIN = re.compile(
+    r"[-+]?\d|(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\S{0,8}\W+\d", re.I
+)
 _MOMENT = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d:\d\d|\d{8}T\d")
 _UNIT_WORDS = """
 % %rh rh% %age a ah amps bar bars c celsius cm count counts cts db dba deg degc degf degree degrees f ft g g/m3 gpm
@@ -137,7 +140,7 @@ class _Table:
 
     def _is_timed(self, row: Sequence[str]) -> bool:
         """Whether a row has all its times; its other cells may be words, like No Data."""
-        return len(row) == self._width and bool(self.moments) and all(_MOMENT.search(row[at]) for at in self.moments)
+        return len(row) == self._width and bool(self.moments) and all(_is_moment(row[at]) for at in self.moments)
 
     def header_rows(self, first: int, units_row: bool | None) -> tuple[int, int | None]:
         """The indices of the header and of the row of units below it."""
@@ -182,7 +185,13 @@ def earlier_readings(lines: Sequence[str], separator: str) -> int:
 
 def is_timed(row: Sequence[str]) -> bool:
     """Whether a cell is a time."""
-    return any(map(_MOMENT.search, row))
+    return any(map(_is_moment, row))
+
+
+def _is_moment(cell: str) -> bool:
+    """Whether a cell is a time, and no name with a zone, like "Date Time, GMT+01:00"."""
+    text = cell.strip()
+    return _MOMENT.search(text) is not None and _BEGIN.match(text) is not None
 
 
 def split_line(line: str, separator: str) -> list[str]:
