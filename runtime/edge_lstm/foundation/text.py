@@ -9,8 +9,8 @@ from __future__ import annotations
 import codecs
 import re
 
-# Control characters, line separators, marks of writing direction, surrogates.
 _LOGIN = re.compile(r"(?<=://)\S*@")  # user and password in an address; a password may have / and @ too
+# Control characters, line separators, marks of writing direction, surrogates.
 _REFUSED = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 # Signs without width, and no characters at all. A name may have them, and they are shown as escapes.
 _INVISIBLE = "\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2060-\u2065\u206a-\u206f\u3164\ufeff\ufff9-\ufffb"
@@ -37,14 +37,23 @@ def is_printable(text: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    """The text for a terminal or a log: everything that could change how it is read is escaped, line ends are kept."""
+    """The text for a terminal or a log: everything that could change how it is read is escaped, line ends are kept.
+
+    A user and password in an address, as in mqtt://user:password@host, are left out.
+    """
+    text = _without_login(text)
     return text if text.isascii() and text.isprintable() else _ESCAPED.sub(_escape_in_lines, text)
 
 
 def printable(text: str) -> str:
     """The text for an error message: as `escaped`, on one line, a long text cut in the middle."""
+    text = _without_login(text)
     short = text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} … {text[-_MAX_LENGTH // 2 :]}"
     return _ESCAPED.sub(_escape, short)
+
+
+def _without_login(text: str) -> str:
+    return _LOGIN.sub("…@", text) if "://" in text else text
 
 
 def _escape(found: re.Match[str]) -> str:

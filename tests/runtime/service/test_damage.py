@@ -234,6 +234,7 @@ def killed_after(folder: Path, commits: int) -> Path:
     store.close(0)
     for name, content in files:
         (folder / name).write_bytes(content)
+        (folder / name).chmod(0o600)
     return folder / "state.db-wal"
 
 
