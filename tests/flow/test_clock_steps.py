@@ -91,7 +91,7 @@ def test_arrival_times_step_exactly_once_over_kills_and_clock_steps(
 ) -> None:
     readings = readings_of(READINGS // 10, streams := 10)
     kills = {ANY_TIME: 1, CONNECTED: 1, BEFORE_COMMIT: 2, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 2}
-    rig = Rig(bundle_path, mosquitto, start_service, subscribe, kills, BY_ARRIVAL, fake_clock.environment)
+    rig = Rig(bundle_path, mosquitto, start_service, subscribe, kills, BY_ARRIVAL, environment=fake_clock.environment)
     # a year back, a little back, a day forward, an hour back, two hours back
     offsets = [-365 * DAY, -365 * DAY - 100, -364 * DAY, -364 * DAY - HOUR, -364 * DAY - 3 * HOUR]
     steps: dict[int, Callable[[], None]] = {
