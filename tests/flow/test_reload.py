@@ -16,6 +16,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import encode_reading
+from edge_lstm.messages.encoder import decode_prediction
 from edge_lstm.service.config import ServiceConfig, read_service_config
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.runner import serve
@@ -23,6 +24,8 @@ from edge_lstm.service.service import Service
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.stream_table import StreamTable
 from tests.deadline import wait_until
+from tests.flow.test_exactly_once import last_revisions
+from tests.flow.test_exactly_once_in_parts import replayed
 
 Make = Callable[..., Any]
 
@@ -181,3 +184,23 @@ def test_a_reload_signal_during_a_reload_is_not_lost(bundle_path: Path, monkeypa
     finally:
         signal.signal(signal.SIGHUP, before)
     assert runs == [False, True, False]
+
+
+def test_a_replay_steps_readings_by_the_rules_of_their_time(
+    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    start, count = 1_700_000_000.0, 0
+    for round_, rules in enumerate(["max_rewind = 8", "max_rewind = 2", 'late = "drop"']):
+        service = start_service(bundle_path, mosquitto.address, rules)
+        service.wait_connected()
+        minutes = [*range(12), 6.5, 10.5]  # two late readings: both are inserted, then one, then none
+        for minute in minutes:
+            time = start + 60 * (20 * round_ + minute)
+            subscriber.publish("sensors/tank-0", encode_reading(Reading("tank-0", time, {"level": minute})))
+        count += [12 + 6 + 2, 12 + 2, 12][round_]  # with the predictions that a late reading corrects
+        wait_until(lambda count=count: len(subscriber.messages) == count, "all is predicted")  # type: ignore[misc]
+        assert service.stop() == 0
+    published = [decode_prediction(message.payload.decode()) for message in subscriber.messages]
+    assert len(last_revisions(published)) == 14 + 13 + 12
+    assert last_revisions(replayed(bundle_path)) == last_revisions(published)

@@ -72,6 +72,7 @@ class SimulatedBroker:
     def __init__(self, messages: int, seed: int) -> None:
         self.address, self.connected, self.connection_count = Address("fuzz", 1883), True, 1
         self.counts: Counter[str] = Counter()
+        self.granted, self.waiting = None, 0
         self.unconfirmed: set[int] = set()
         self.readings: Counter[str] = Counter()  # distinct predicted times, by stream
         self.steps: Counter[str] = Counter()  # the highest number of a step, by stream
@@ -134,6 +135,12 @@ class SimulatedBroker:
         if payload:  # an empty one deletes a retained message
             json.loads(payload)
         return 0
+
+    def fits(self, topic: str, payload: bytes) -> bool:
+        return True
+
+    def take_faults(self) -> list[dict[str, object]]:
+        return []
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         self.kill_sometimes("before acknowledge")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from edge_lstm.recordings.columns import TimeColumns, ValueColumn
     from edge_lstm.recordings.recording import Columns, Recording
     from edge_lstm.recordings.tables.table import Layout
+    from edge_lstm.service.database.history_reader import Part
     from edge_lstm.streaming.predictor import Predictor
+    from edge_lstm.streaming.reading import Prediction
 
 _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in the order of arrival
 
@@ -90,28 +93,23 @@ def replay(
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.messages.encoder import encode_prediction
     from edge_lstm.recordings.replay import predictions_csv, states, until
-    from edge_lstm.recordings.replay import replay as predictions_of
-    from edge_lstm.service.database.history_reader import read_history
+    from edge_lstm.service.database.history_reader import Part, read_parts
     from edge_lstm.service.database.spans import SteppingRules
-    from edge_lstm.streaming.predictor import Predictor
 
     opened = Bundle.open(bundle)
     if recording is not None and store is None:
         layout, missing = asked_layout(how)
         source = Source(recording, asked_times(**how), layout, missing, stream_column, stream)
-        readings = list(_read(opened, source, columns).readings())
-        rules = SteppingRules(0, 0)
+        parts = [Part(list(_read(opened, source, columns).readings()), SteppingRules(0, 0))]
     elif store is not None and recording is None:
-        readings, kept = read_history(store, opened.id, stream, opened.contract)
-        rules = kept or SteppingRules(_REPLAY_REWIND, 0)
+        parts = read_parts(store, opened.id, stream, opened.contract)
     else:
         raise click.UsageError("expected either a RECORDING or --history STATE.db")
     if at is not None:
-        readings = list(until(readings, _time(at)))
-    predictor = Predictor.of(opened, backend, scheme, **rules._asdict())
-    begun = time.perf_counter()
-    predictions = list(predictions_of(predictor, readings))
-    took = time.perf_counter() - begun
+        stop = _time(at)
+        parts = [Part(list(until(readings, stop)), rules) for readings, rules in parts]
+    replayed = _replayed(parts, opened, backend, scheme)
+    predictions = replayed.predictions
     if output is not None:
         from edge_lstm.foundation.files import write_file
 
@@ -120,8 +118,8 @@ def replay(
         for prediction in predictions:
             click.echo(encode_prediction(prediction, opened.id))
     if at is not None:
-        click.echo(json.dumps(states(predictor), indent=None if as_json else 2))
-    summary = _summary(predictor, len(readings), len(predictions), took)
+        click.echo(json.dumps(states(replayed.predictor), indent=None if as_json else 2))
+    summary = _summary(replayed, sum(len(part.readings) for part in parts))
     click.echo(escaped(summary), err=as_json or at is not None)
     if output is not None:
         click.echo(f"wrote {output}", err=True)
@@ -189,13 +187,46 @@ def _in_local_zone(path: Path, columns: Columns, notes: Sequence[str]) -> Record
     return found.recording
 
 
-def _summary(predictor: Predictor, readings: int, predictions: int, took_s: float) -> str:
+class _Replayed(NamedTuple):
+    """The result of a replay."""
+
+    predictor: Predictor  # of the last part
+    totals: Counter[str]  # of all parts
+    predictions: list[Prediction]
+    took_s: float
+
+
+def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme: str | None) -> _Replayed:
+    """Replay parts, each by its own rules. The streams go on from one part to the next."""
+    from edge_lstm.recordings.replay import hand_over, replay
+    from edge_lstm.service.database.spans import SteppingRules
+    from edge_lstm.streaming.predictor import Predictor
+
+    totals: Counter[str] = Counter()
+    predictions: list[Prediction] = []
+    former, took_s = None, 0.0
+    for readings, rules in parts:
+        rules = rules or SteppingRules(_REPLAY_REWIND, 0)
+        predictor = Predictor.of(bundle, backend, scheme, **rules._asdict())
+        if former is not None:
+            hand_over(former, predictor)
+        begun = time.perf_counter()
+        predictions += replay(predictor, readings)
+        took_s += time.perf_counter() - begun
+        totals.update(predictor.totals)
+        former = predictor
+    return _Replayed(predictor, totals, predictions, took_s)
+
+
+def _summary(replayed: _Replayed, readings: int) -> str:
     """Two lines: how many readings, streams and predictions; on which backend, and how fast."""
-    counts = ", ".join(f"{count} {name}" for name, count in predictor.totals.items() if name != "samples" and count)
+    predictor, totals, predictions = replayed.predictor, replayed.totals, len(replayed.predictions)
+    counts = ", ".join(f"{count} {name}" for name, count in totals.items() if name != "samples" and count)
     return (
         f"{readings} readings of {_streams(len(predictor.table))}, {predictions} predictions"
         f"{f' ({counts})' if counts else ''}\n"
-        f"{predictor.backend.name} {predictor.backend.scheme}, {predictions / max(took_s, 1e-9):,.0f} predictions/s"
+        f"{predictor.backend.name} {predictor.backend.scheme}, "
+        f"{predictions / max(replayed.took_s, 1e-9):,.0f} predictions/s"
     )
 
 

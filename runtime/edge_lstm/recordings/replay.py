@@ -26,6 +26,12 @@ def replay(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[Predic
         yield from [] if steps is None else steps.predictions()
 
 
+def hand_over(former: Predictor, following: Predictor) -> None:
+    """Give all streams to a predictor with other rules for late and repeated readings, as a reloaded service does."""
+    for stream in former.table.names:
+        following.table.put_row(stream, former.table.row(stream), former.table.layout)
+
+
 def until(readings: Iterable[Reading], time: float) -> Iterator[Reading]:
     """The readings up to `time` (seconds since 1970), in order."""
     return (reading for reading in readings if reading.time <= time)

@@ -96,10 +96,10 @@ class StreamWatch:
         if tally.restarts_in_a_row >= _RESTARTS_IN_A_ROW and due and self._may_log():
             tally.logged_at = self._clock()
             log.warning(
-                "stream restarts at most of its readings stream=%s restarts=%d gap_s=%.1f: %s",
+                "stream restarts at most of its readings stream=%s restarts=%d%s: %s",
                 stream,
                 tally.fates["restarts"],
-                gap_s,
+                "" if math.isnan(gap_s) else f" gap_s={gap_s:.1f}",
                 self._cause(time, gap_s),
             )
 

@@ -12,7 +12,7 @@ import pytest
 from edge_lstm import Predictor, Reading
 from edge_lstm.bundle.contract import Contract, Feature, Sampling
 from edge_lstm.service.database.former_readings import as_stepped_by_0_1_0
-from edge_lstm.service.database.history_reader import read_history
+from edge_lstm.service.database.history_reader import read_history, read_parts
 from edge_lstm.service.database.migration import _FORM_1
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
@@ -84,7 +84,6 @@ def test_only_readings_of_before_the_update_are_stepped_as_then(migrated: bool, 
         store = Store(path, "bundle-1", table.layout, 100, rules=RULES)
         store.commit(5, [], [], 0, [], 0, later)
         store.close(0)
-    readings, rules = read_history(path, "bundle-1", contract=contract())
-    assert rules == RULES
-    assert readings == [whole(9, 1, 2), whole(69, 3, 4), *later]
+    expected = [whole(9, 1, 2), whole(69, 3, 4), *later]
+    assert read_parts(path, "bundle-1", contract=contract()) == [(expected, RULES)]
     assert read_history(path, "bundle-1")[0] == [*former, *later]

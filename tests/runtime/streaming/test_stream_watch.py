@@ -142,3 +142,13 @@ def test_samples_that_are_stepped_again_are_no_new_restarts() -> None:
     one.feed([level(30.5), level(31.5), level(31.7)])
     assert one.totals["gaps"] == 1
     assert one.watch.worst() == [{"stream": "a", "restarts": 1}]
+
+
+def test_a_stream_whose_times_begin_again_often_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    one = predictor()
+    one.feed([level(-100 * number)._replace(restart=True) for number in range(50)])
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        "stream restarts at most of its readings stream=a restarts=3: "
+        "its times jump: two devices have one name, or a time zone is wrong (timezone)"
+    ]

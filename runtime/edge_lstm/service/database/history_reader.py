@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.former_readings import as_stepped_by_0_1_0
 from edge_lstm.service.database.readings_json import entries_of, record_of, stream_of
 from edge_lstm.service.database.schema import form_of
-from edge_lstm.service.database.spans import SteppingRules, last_span
+from edge_lstm.service.database.spans import Span, SteppingRules, last_span
 from edge_lstm.streaming.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,21 @@ class _Gap(NamedTuple):
     stream: str | None
 
 
-def read_history(
-    path: Path, bundle_id: str, stream: str | None = None, contract: Contract | None = None
-) -> tuple[list[Reading], SteppingRules | None]:
-    """The readings in a state database in the order of their processing, and the rules of their steps.
+class Part(NamedTuple):
+    """Readings that were stepped by the same rules; None: by another bundle."""
+
+    readings: list[Reading]
+    rules: SteppingRules | None
+
+
+def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple[list[Reading], SteppingRules | None]:
+    """`read_parts` as one list of readings, and the last rules."""
+    parts = read_parts(path, bundle_id, stream)
+    return [reading for part in parts for reading in part.readings], parts[-1].rules
+
+
+def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: Contract | None = None) -> list[Part]:
+    """The readings in a state database in the order of their processing, and the rules of their steps; at least a part.
 
     Only the readings of the last time that this bundle ran. For a bundle that never ran there: all readings, and None.
     `stream`: only its readings. `contract`: of the bundle; with it, readings that release 0.1.0 stepped are changed, so
@@ -64,16 +75,30 @@ def read_history(
         ) from None
     within = [one for one in placed if span.since <= one.batch < span.until]
     readings = list(_readings(within, [gap for gap in gaps if span.since <= gap.batch < span.until]))
-    if contract is not None and span.rules is not None and within and within[0].batch < span.former_until:
-        # refusals came with this release, so the former entries are readings
-        former = sum(one.batch < span.former_until for one in within)
-        readings[:former] = as_stepped_by_0_1_0(readings[:former], contract, span.rules.window)
     if stream is not None and not readings:
         raise EdgeLstmError(
             f"expected readings of the stream {stream} in {path}, found none of bundle {bundle_id}",
             "name a stream that the service predicted; its topic or payload has the name",
         )
-    return readings, span.rules
+    return _by_rules(readings, span, contract)
+
+
+def _by_rules(readings: Sequence[tuple[int, Reading]], span: Span, contract: Contract | None) -> list[Part]:
+    """The readings (batch, reading) in parts of the same rules."""
+    if not span.rules:
+        return [Part([reading for _, reading in readings], None)]
+    parts: list[Part] = []
+    end = span.until
+    for since, rules in span.rules:
+        found = [reading for batch, reading in readings if since <= batch < end]
+        if contract is not None and since < span.former_until:
+            found = list(as_stepped_by_0_1_0(found, contract, rules.window))
+        if parts and parts[-1].rules == rules:
+            parts[-1] = Part([*found, *parts[-1].readings], rules)
+        elif found or not parts:
+            parts.append(Part(found, rules))
+        end = since
+    return parts[::-1]
 
 
 def _placed(database: sqlite3.Connection, form: int, stream: str | None, gaps: list[_Gap]) -> Iterator[_Placed]:
@@ -102,8 +127,8 @@ def _of_chunks(database: sqlite3.Connection, stream: str | None, gaps: list[_Gap
             yield from (_Placed(*one) for one in entries_of(content))
 
 
-def _readings(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[Reading]:
-    """The readings. The first one of a stream after a gap restarts it."""
+def _readings(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[tuple[int, Reading]]:
+    """The readings and their batches. The first one of a stream after a gap restarts it."""
     last_gap: defaultdict[str | None, list[int]] = defaultdict(list)
     for gap in sorted(gaps, key=lambda gap: gap.batch):
         names = "every stream" if gap.stream is None else f"stream {gap.stream}"
@@ -119,4 +144,4 @@ def _readings(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[Reading]:
             known[record.stream] = batch
             if any(before <= at < batch for at in (*last_gap[None], *last_gap[record.stream])):
                 record = record._replace(restart=True)
-        yield record
+        yield batch, record

@@ -24,14 +24,14 @@ class SteppingRules(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Batches from `since` to before `until`, and the last rules among them; None: a bundle that never ran.
+    """Batches from `since` to before `until`, and their rules: (first batch, rules), the latest first.
 
-    Release 0.1.0 stepped those before `former_until`.
+    There are no rules if the bundle never ran. Release 0.1.0 stepped the batches before `former_until`.
     """
 
     since: int = 0
     until: int = _AFTER_ALL_BATCHES
-    rules: SteppingRules | None = None
+    rules: tuple[tuple[int, SteppingRules], ...] = ()
     former_until: int = 0
 
 
@@ -77,16 +77,17 @@ def _by_name(text: str) -> dict[str, Any] | None:
 
 def last_span(database: sqlite3.Connection, form: int, bundle: str) -> Span:
     """The last time that the bundle ran, in a database of this form."""
-    since, until, rules, former_until = _AFTER_ALL_BATCHES, _AFTER_ALL_BATCHES, None, 0
-    end = until
+    since = until = end = _AFTER_ALL_BATCHES
+    rules: list[tuple[int, SteppingRules]] = []
+    former_until = 0
     for begun, of_bundle, *stored in database.execute("select * from spans order by since desc"):
         if of_bundle == bundle:
             is_former = form <= 1 or _RELEASE in (_by_name(stored[0]) or {})
             former_until = former_until or (end if is_former else 0)
             since = end = begun
-            rules = rules or (rules_of(*stored) if form > 1 else SteppingRules(*stored))
-        elif rules is None:
+            rules.append((begun, rules_of(*stored) if form > 1 else SteppingRules(*stored)))
+        elif not rules:
             until = end = begun
         else:
             break
-    return Span() if rules is None else Span(since, until, rules, former_until)
+    return Span(since, until, tuple(rules), former_until) if rules else Span()
