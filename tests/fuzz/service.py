@@ -20,12 +20,13 @@ import shutil
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.capabilities import BrokerCapabilities
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.service import Service
@@ -71,6 +72,7 @@ class SimulatedBroker:
 
     def __init__(self, messages: int, seed: int) -> None:
         self.address, self.connected, self.connection_count = Address("fuzz", 1883), True, 1
+        self.granted, self.waiting = BrokerCapabilities.of(True, None), 0
         self.counts: Counter[str] = Counter()
         self.unconfirmed: set[int] = set()
         self.readings: Counter[str] = Counter()  # distinct predicted times, by stream
@@ -140,6 +142,12 @@ class SimulatedBroker:
         for message in messages:
             if message.connection == self.connection_count:
                 self._unacknowledged.pop(message.packet_id, None)
+
+    def fits(self, topic: str, payload: bytes) -> bool:
+        return True
+
+    def take_faults(self) -> list[Mapping[str, object]]:
+        return []
 
     def abort_connect(self) -> None:
         """Nothing to do: there is no connection attempt here."""
