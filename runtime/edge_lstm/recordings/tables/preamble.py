@@ -158,11 +158,6 @@ def is_reading(row: Sequence[str], values: Sequence[int], moments: Sequence[int]
     return 2 * sum(bool(_VALUE.match(row[at].strip())) for at in values) >= len(values)
 
 
-def split_line(line: str, separator: str) -> list[str]:
-    """The cells of one line."""
-    return _cells(line, separator)
-
-
 def _cells(line: str, separator: str) -> list[str]:
     return line.split() if separator == SPACES else next(csv.reader([line], delimiter=separator), [])
 
