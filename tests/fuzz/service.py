@@ -26,6 +26,7 @@ from typing import Any
 from unittest import mock
 
 from edge_lstm.mqtt.address import Address
+from edge_lstm.mqtt.capabilities import BrokerCapabilities
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.service import Service
@@ -71,6 +72,7 @@ class SimulatedBroker:
 
     def __init__(self, messages: int, seed: int) -> None:
         self.address, self.connected, self.connection_count = Address("fuzz", 1883), True, 1
+        self.granted, self.waiting = BrokerCapabilities.of(True, None), 0
         self.counts: Counter[str] = Counter()
         self.granted, self.waiting = None, 0
         self.unconfirmed: set[int] = set()

@@ -17,8 +17,9 @@ import pytest
 from edge_lstm.bundle import archive
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors, to_npz
+from edge_lstm.bundle.keys import new_keys
 from edge_lstm.bundle.npz import read_npz
-from edge_lstm.bundle.signing import new_keys, open_trusted, signature
+from edge_lstm.bundle.signing import open_trusted, signature
 from edge_lstm.foundation.errors import BundleError
 from tests.hostile.bundle_bytes import entries_of, packed, with_manifest
 from tests.paths import FIXTURES, PUMP

@@ -15,7 +15,7 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.text import format_time, parse_time
-from edge_lstm.recordings.column_kinds import column_kinds
+from edge_lstm.recordings.column_contents import column_kinds
 from edge_lstm.recordings.columns import (
     NumberWords,
     TimeColumns,

@@ -69,6 +69,30 @@ def change(folder: Path, statement: str) -> int:
     return int(changed)
 
 
+def test_a_busy_service_compacts_no_history(tmp_path: Path) -> None:
+    store = open_store(tmp_path, HistoryLimits(4000))
+    serve(store, batches_of(streams=5, count=40, a_batch=65), compacting=1)
+    store.close(40)
+    assert tables(tmp_path) == (0, 40)
+
+
+def test_history_is_compacted_when_large_batches_pause(tmp_path: Path) -> None:
+    store = open_store(tmp_path, HistoryLimits(4000))
+    serve(store, batches_of(streams=5, count=40, a_batch=65), compacting=1)
+    for _ in range(8):  # a service without messages
+        store.compact_history()
+    serve(store, batches_of(streams=5, count=1, a_batch=65), compacting=0)
+    store.close(41)
+    assert tables(tmp_path) == (5, 33)
+
+
+def test_a_limit_of_each_stream_holds_in_a_busy_service(tmp_path: Path) -> None:
+    store = open_store(tmp_path, HistoryLimits(4000, per_stream=13))
+    serve(store, batches_of(streams=5, count=40, a_batch=65), compacting=1)
+    store.close(40)
+    assert tables(tmp_path)[1] < 20
+
+
 @pytest.mark.parametrize("streams", [1, 5, 400])
 def test_compacted_history_is_read_in_the_order_of_processing(streams: int, tmp_path: Path) -> None:
     batches = batches_of(streams, 900)

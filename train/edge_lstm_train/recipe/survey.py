@@ -17,7 +17,7 @@ from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import NUMBER_WORDS, WORD_VALUES
 from edge_lstm.foundation.times.text import format_time
-from edge_lstm.recordings.column_kinds import column_texts
+from edge_lstm.recordings.column_contents import column_texts
 from edge_lstm.recordings.columns import NumberWords, TimeColumns, ValueColumn
 from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.local_zone import in_local_zone

@@ -194,11 +194,6 @@ def _is_moment(cell: str) -> bool:
     return _MOMENT.search(text) is not None and _BEGIN.match(text) is not None
 
 
-def split_line(line: str, separator: str) -> list[str]:
-    """The cells of one line."""
-    return _cells(line, separator)
-
-
 def _cells(line: str, separator: str) -> list[str]:
     return line.split() if separator == SPACES else next(csv.reader([line], delimiter=separator), [])
 

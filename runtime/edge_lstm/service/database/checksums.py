@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-_BITS, _TOP_BIT = 0x3FFFFFFF, 0x40000000  # such a number always takes 4 bytes in a row: a row keeps its length
+BITS, TOP_BIT = 0x3FFFFFFF, 0x40000000  # such a number always takes 4 bytes in a row: a row keeps its length
 
 
 def layout_seed(number: int, description: str) -> int:
@@ -12,21 +12,26 @@ def layout_seed(number: int, description: str) -> int:
     return crc32(description.encode(), number)
 
 
-def row_checksum(stream: str, seed: int, row: bytes) -> int:
-    """Of a stream's row."""
-    return crc32(row, crc32(stream.encode(), seed)) & _BITS | _TOP_BIT
+def name_checksum(stream: str, seed: int) -> int:
+    """Where the checksum of a stream's row begins."""
+    return crc32(stream.encode(), seed)
+
+
+def row_checksum(begun: int, row: bytes) -> int:
+    """Of a stream's row; `begun`: of its name."""
+    return crc32(row, begun) & BITS | TOP_BIT
 
 
 def value_checksum(key: str, value: str) -> int:
     """Of a value of the service."""
-    return crc32(value.encode(), crc32(key.encode())) & _BITS | _TOP_BIT
+    return crc32(value.encode(), crc32(key.encode())) & BITS | TOP_BIT
 
 
 def batch_checksum(batch: int, facts: str | None, content: bytes) -> int:
     """Of one batch of messages or readings, together with its number and the facts beside it."""
-    return crc32(content, crc32((facts or "").encode(), batch & 0xFFFFFFFF)) & _BITS | _TOP_BIT
+    return crc32(content, crc32((facts or "").encode(), batch & 0xFFFFFFFF)) & BITS | TOP_BIT
 
 
 def chunk_checksum(stream: str | None, content: bytes) -> int:
     """Of a chunk of one stream's readings."""
-    return crc32(content, crc32((stream or "").encode())) & _BITS | _TOP_BIT
+    return crc32(content, crc32((stream or "").encode())) & BITS | TOP_BIT

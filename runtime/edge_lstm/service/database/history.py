@@ -1,7 +1,7 @@
 """The history of a service: appends a batch at every commit, and rearranges old batches into chunks, one per stream.
 
 An index entry for every reading would double the pages that a commit writes. So only chunks have an index by stream.
-The newest batches, at most some hundred readings, are not in chunks yet.
+The newest batches are not in chunks yet: some hundred readings, and more while large batches follow one another.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.readings_json import Record, entries_of, records_text, stream_of
+from edge_lstm.service.database.schema import blob
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class History:
         self._damaged: list[tuple[int, int, object]] = []  # batch, time of its commit, content
         self._last_read, self._last_time = -1, 0  # batch, and time of its commit
         self._read_count = self._read_bytes = 0
+        self._busy = False  # whether a large batch was appended just now
         self.measure()
 
     def measure(self) -> None:
@@ -63,8 +65,9 @@ class History:
         content = records_text(records)
         self._database.execute(
             "insert into history values (?, ?, ?, ?, ?, ?)",
-            (batch, len(records), int(time.time()), batch_checksum(batch, facts, content), facts, content),
+            (batch, len(records), int(time.time()), batch_checksum(batch, facts, content), facts, blob(content)),
         )
+        self._busy = len(records) > _SLICE
         self._count += len(records)
         self._raw_count += len(records)
         self._size += len(content)
@@ -82,9 +85,13 @@ class History:
     def compact(self) -> None:
         """Read a part of the oldest batches, to move them into chunks. The next commit writes these, if all are read.
 
-        A call reads about 64 readings. It does nothing while few readings are outside of chunks.
+        A call reads about 64 readings. It does nothing while few readings are outside of chunks, and in the first call
+        after a larger batch: then the service is busy. A limit that needs chunks does not wait for that.
         """
         if self._ready or not self.limits.readings or self._raw_count < 2 * self._compact_at_once:
+            return
+        busy, self._busy = self._busy, False
+        if busy and self.limits.per_stream is None and self.limits.days is None:
             return
         rows = self._database.execute(
             "select batch, count, time, checksum, facts, readings from history where batch > ? order by batch",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.permissions import PRIVATE
-from edge_lstm.service.database.checksums import batch_checksum, layout_seed, row_checksum
+from edge_lstm.service.database.checksums import batch_checksum, layout_seed, name_checksum, row_checksum
 from edge_lstm.service.database.schema import FORM, TABLES, transaction
 from edge_lstm.service.database.spans import SteppingRules, rules_text
 
@@ -108,7 +108,8 @@ def _add_functions(database: sqlite3.Connection) -> None:
 
     def of_row(stream: bytes, row: object) -> int:
         """0 for a damaged row: it is set aside when the database is opened."""
-        return row_checksum(stream.decode(errors="replace"), seed, row) if isinstance(row, bytes) else 0
+        begun = name_checksum(stream.decode(errors="replace"), seed)
+        return row_checksum(begun, row) if isinstance(row, bytes) else 0
 
     def of_batch(batch: int, content: object) -> int:
         return batch_checksum(batch, None, content) if isinstance(content, bytes) else 0

@@ -23,14 +23,14 @@ def records_text(records: Iterable[Record]) -> bytes:
 
     A reading is the list of its fields, without defaults at the end. A refusal is {"refused": [stream, time, reason]}.
     """
-    return dump_json([_entry(record) for record in records]).encode()
+    # usually plain tuples: orjson takes no named ones
+    entries = [record[:_REQUIRED] if record[_REQUIRED:] == _DEFAULTS else _entry(record) for record in records]
+    return dump_json(entries).encode()
 
 
 def _entry(record: Record) -> object:
     if isinstance(record, Refusal):
         return {"refused": record[:]}
-    if record[_REQUIRED:] == _DEFAULTS:  # the usual case
-        return record[:_REQUIRED]  # a plain tuple: orjson takes no named ones
     fields = list(record)
     while fields[-1] == _DEFAULTS[len(fields) - 1 - _REQUIRED]:
         fields.pop()

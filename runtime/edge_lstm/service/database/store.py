@@ -17,7 +17,7 @@ from edge_lstm.service.database.history import History, HistoryLimits
 from edge_lstm.service.database.migration import migrate
 from edge_lstm.service.database.packed_messages import pack, unpack
 from edge_lstm.service.database.readings_json import Record
-from edge_lstm.service.database.schema import FORM, connect, transaction
+from edge_lstm.service.database.schema import FORM, blob, connect, transaction
 from edge_lstm.service.database.service_values import (
     BATCH,
     BEGUN,
@@ -78,6 +78,8 @@ class Store:
         self._path = path
         self._sync = sync
         self._damaged_batches = 0
+        # each statement is a tenth of a commit of one reading, so those that would delete nothing are left out
+        self._confirmed = -1  # up to which batch there are no unsent messages
         try:
             self._database = self._open_or_replace()
             with contextlib.ExitStack() as on_failure:  # a file that stays open cannot be opened again
@@ -136,6 +138,8 @@ class Store:
             "select max(batch) from (select batch from history union all select batch from unsent)"
         ).fetchone()
         self._batch = max(int(found.get(BATCH, 0)), last or 0)
+        (last,) = self._database.execute("select max(batch) from unacknowledged").fetchone()
+        self._unacknowledged = -1 if last is None else int(last)  # the newest batch that has some
         self._rows.check(found)
 
     def _begin_run(
@@ -253,14 +257,15 @@ class Store:
         then.
         """
         kept = {**self._values, **(values or {})}
+        messages = [(message, batch) for message in unacknowledged]
         try:
             with self._transaction():
-                self._database.execute("delete from unsent where batch <= ?", (confirmed,))
-                self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
-                self._database.executemany(
-                    "insert or replace into unacknowledged values (?, ?)",
-                    ((message, batch) for message in unacknowledged),
-                )
+                if confirmed > self._confirmed:
+                    self._database.execute("delete from unsent where batch <= ?", (confirmed,))
+                if self._unacknowledged >= 0:
+                    self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
+                if messages:
+                    self._database.executemany("insert or replace into unacknowledged values (?, ?)", messages)
                 totals = self._rows.write(list(rows))
                 self._write_batch(batch, outbox, readings, {**kept, **totals.values})
                 if self._begun is not None:
@@ -276,6 +281,11 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise self._damaged("commit", error) from None
         self._rows.totals, self._values, self._batch, self._begun = totals, kept, batch, None
+        self._confirmed = confirmed
+        if messages:
+            self._unacknowledged = batch
+        elif self._unacknowledged <= acknowledged:
+            self._unacknowledged = -1
 
     def _write_batch(
         self, batch: int, outbox: Sequence[Outgoing], readings: Sequence[Record], values: Mapping[str, str]
@@ -288,7 +298,7 @@ class Store:
             facts = None
         if outbox:
             content = pack(outbox)
-            stored = batch, batch_checksum(batch, facts, content), facts, content
+            stored = batch, batch_checksum(batch, facts, content), facts, blob(content)
             self._database.execute("insert into unsent values (?, ?, ?, ?)", stored)
             facts = None
         if facts is not None:
