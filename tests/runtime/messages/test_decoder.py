@@ -277,7 +277,7 @@ def test_a_stream_is_named_by_several_fields_and_parts_of_the_topic(facts: dict[
 
 def test_a_template_of_topic_parts_names_a_stream_of_texts() -> None:
     mapping = InputMapping("{line}/{unit}", stream="{line}-{unit}", format="text", time_from="arrival")
-    assert reading_in(b"2.5", Decoder(mapping, ["level"]), "a/b") == Reading("a-b", 0.0, {"level": 2.5})
+    assert reading_in(b"2.5", Decoder(mapping, ["level"]), "a/b") == Reading("a-b", 0.0, {"level": 2.5}, arrived=True)
 
 
 def test_two_features_of_one_value_are_refused() -> None:
