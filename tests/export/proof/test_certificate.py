@@ -117,6 +117,7 @@ def test_an_unusable_key_or_folder_is_refused_before_measuring(
 ) -> None:
     monkeypatch.setattr(assemble, "quantized_networks", lambda *_: pytest.fail("worked before it looked"))
     (tmp_path / "other.key").write_text("not a key")
+    (tmp_path / "other.key").chmod(0o600)
     for key, found in (("other.key", "something else"), ("none.key", "No such file")):
         with pytest.raises(EdgeLstmError, match=f"expected .* key .*{key}.*found:? {found}"):
             export_bundle(make_checkpoint(hidden=4), tmp_path / "x.elstm", proof=Proof(sign_with=tmp_path / key))
