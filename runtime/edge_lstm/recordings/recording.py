@@ -148,11 +148,6 @@ def _recording(
     )
 
 
-def numeric_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> list[str]:
-    """The columns of numbers, by their first value; without the columns of time and stream."""
-    return [name for name, one in value_columns(path, columns).items() if not one.text]
-
-
 def value_columns(path: str | Path | Sequence[str | Path], columns: Columns) -> dict[str, ValueColumn]:
     """All columns except time and stream, as numbers or as texts, by their first value that is not missing."""
     table = open_table(recording_files(path)[0], columns.layout)

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from edge_lstm.foundation.times.text import format_time, local_time_parser, parse_time
-from edge_lstm.foundation.times.zones import Change, changes, instant, zone_named
+from edge_lstm.foundation.times.text import local_time_parser, parse_time
+from edge_lstm.foundation.times.zones import Change, changes, require_existing, zone_named
 
 BERLIN = ZoneInfo("Europe/Berlin")
 AUTUMN = parse_time("2024-10-27T01:00:00Z")  # clocks go from 03:00 to 02:00
@@ -35,30 +35,9 @@ def test_the_changes_of_a_zone_are_exact() -> None:
 def test_a_time_that_clocks_skip_is_refused_with_both_ends() -> None:
     expected = "02:30:00 does not exist in Europe/Berlin, where clocks were set from 02:00 to 03:00"
     with pytest.raises(ValueError, match=expected):
-        instant(datetime(2024, 3, 31, 2, 30), BERLIN)
-    assert format_time(instant(datetime(2024, 3, 31, 3, 0), BERLIN)) == "2024-03-31T01:00:00Z"
-
-
-@pytest.mark.parametrize(
-    ("previous_s", "interval_s", "second"),
-    [
-        (None, 600, False),
-        (-50 * 60, 600, False),  # after 02:10, in both columns relative to the change at 03:00: 02:20 is next
-        (-10 * 60, 600, True),  # after 02:50, ten minutes later is 02:00; 02:20 is of the second hour
-        (10 * 60, 600, True),  # after 02:10 of the second hour
-        (-40 * 60, 600, False),  # the same time again: a repetition,
-        (-40 * 60, 3600, True),  # but of hourly readings the next one
-        (20 * 60, 600, True),  # a repetition in the second hour
-        (-20 * 60, 600, True),  # after 02:40: twenty minutes back, or forty on
-        (-3 * 3600, 600, False),  # after a gap
-    ],
-)
-def test_of_two_equal_local_times_the_expected_one_is_taken(
-    previous_s: float | None, interval_s: float, second: bool
-) -> None:
-    previous = None if previous_s is None else AUTUMN + previous_s
-    found = instant(datetime(2024, 10, 27, 2, 20), BERLIN, previous, interval_s)
-    assert found - AUTUMN == (20 * 60 if second else -40 * 60)
+        require_existing(datetime(2024, 3, 31, 2, 30), BERLIN)
+    for local in (datetime(2024, 3, 31, 3, 0), datetime(2024, 3, 31, 1, 59), datetime(2024, 10, 27, 2, 30)):
+        require_existing(local, BERLIN)
 
 
 @pytest.mark.parametrize(

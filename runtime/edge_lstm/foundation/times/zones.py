@@ -79,22 +79,11 @@ def offset_s(zone: tzinfo, seconds: float) -> float:
     return 0.0 if offset is None else offset.total_seconds()
 
 
-def instant(local: datetime, zone: tzinfo, previous: float | None = None, interval_s: float | None = None) -> float:
-    """Seconds since 1970 of a local time without a zone.
-
-    When clocks are set back, an hour occurs twice: then the one is taken that is nearer to what is expected after the
-    `previous` time of the same stream, `interval_s` later; without a previous time, the first. Raises ValueError for a
-    time that does not exist there, because clocks are set forward.
-    """
-    first = local.replace(tzinfo=zone, fold=0).timestamp()
-    second = local.replace(tzinfo=zone, fold=1).timestamp()
+def require_existing(local: datetime, zone: tzinfo) -> None:
+    """Raise ValueError for a local time that does not exist in the zone, because clocks are set forward."""
+    first, second = (local.replace(tzinfo=zone, fold=fold).timestamp() for fold in (0, 1))
     if second < first:
         raise ValueError(_missing_hour(local, zone, first))
-    if second == first or previous is None:
-        return first
-    expected = previous + (interval_s or 0.0)
-    nearer = abs(first - expected) - abs(second - expected)
-    return second if nearer > 0 or (nearer == 0 and first < previous) else first
 
 
 def _missing_hour(local: datetime, zone: tzinfo, seconds: float) -> str:

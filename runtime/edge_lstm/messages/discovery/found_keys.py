@@ -12,7 +12,6 @@ from edge_lstm.foundation.numbers import FLOAT32_MAX, WORD_VALUES
 from edge_lstm.messages.decoder import payload_parser
 from edge_lstm.messages.formats.json_path import ABSENT, Path
 from edge_lstm.messages.formats.named_values import NamedValues
-from edge_lstm.messages.formats.payloads import parse_json, parse_msgpack, parse_text
 from edge_lstm.messages.mapping import InputMapping, ValueMapping
 from edge_lstm.messages.stream_names import template_parts
 from edge_lstm.messages.topics import TopicPattern
@@ -82,9 +81,7 @@ def _name_in_topic(mapping: InputMapping, topic: str) -> str | None:
 
 def _value_of(mapping: InputMapping, payload: bytes) -> Any:
     """The one value of a message whose topic names it."""
-    if mapping.format == "text":
-        return parse_text(payload).strip()
-    facts = parse_msgpack(payload) if mapping.format == "msgpack" else parse_json(payload)
+    facts = payload_parser(mapping)(payload)
     return facts if mapping.value is None else Path.parse(mapping.value).find(facts)
 
 

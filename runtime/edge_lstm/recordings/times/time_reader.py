@@ -12,7 +12,7 @@ from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.text import format_time, local_time_parser, time_parser
 from edge_lstm.foundation.times.units import is_wall_unit
-from edge_lstm.foundation.times.zones import Change, changes, instant, offset_s
+from edge_lstm.foundation.times.zones import Change, changes, offset_s, require_existing
 from edge_lstm.recordings.columns import TimeColumns, cell_error, texts_of
 from edge_lstm.recordings.tables.table import Block, Cells, Table
 from edge_lstm.recordings.times.number_times import is_of_this_century, refuse_doubtful_numbers
@@ -126,7 +126,7 @@ class TimeReader:
 
     def _note(self, row: int, local: datetime, change: Change) -> None:
         try:
-            instant(local, self._times.zone)
+            require_existing(local, self._times.zone)
         except ValueError as error:
             raise _CellError(row, str(error), "set timezone to the zone of its clock") from None
         if change.after < change.before:
