@@ -131,6 +131,21 @@ class ServiceProcess:
         return self.process.wait(10)
 
 
+def starter(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """A function that starts what `make` makes, with its `process`; all are ended when the fixture is."""
+    started: list[Any] = []
+
+    def start(*options: object) -> Any:
+        started.append(make(*options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate()
+
+
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
     """start_service(bundle, address, extra="", environment=None, killed_at=None): a started service.

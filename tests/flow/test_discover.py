@@ -14,6 +14,7 @@ import pytest
 from edge_lstm.messages.decoder import Decoder
 from edge_lstm.service.config import read_service_config
 from tests.deadline import wait_until
+from tests.flow.conftest import starter
 
 NOW = 1_790_000_000.0
 
@@ -36,17 +37,7 @@ class DiscoverProcess:
 @pytest.fixture
 def discover(tmp_path: Path) -> Iterator[Callable[..., DiscoverProcess]]:
     """discover(*options): it runs and listens; ended after the test."""
-    started: list[DiscoverProcess] = []
-
-    def start(*options: object) -> DiscoverProcess:
-        started.append(DiscoverProcess(tmp_path, *options))
-        return started[-1]
-
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.communicate()
+    yield from starter(lambda *options: DiscoverProcess(tmp_path, *options))
 
 
 def publish(client: Any, messages: Sequence[tuple[str, object]]) -> None:

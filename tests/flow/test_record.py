@@ -21,6 +21,7 @@ from edge_lstm.recordings.live.recording_file import RecordingFile
 from edge_lstm.recordings.recording import Columns, Recording, read_recording
 from edge_lstm.streaming.reading import Reading
 from tests.deadline import wait_until
+from tests.flow.conftest import starter
 
 BEGIN = 1_700_000_000
 
@@ -53,17 +54,7 @@ class RecordProcess:
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[Callable[..., RecordProcess]]:
     """record(*options): it runs and listens; ended after the test."""
-    started: list[RecordProcess] = []
-
-    def start(*options: object) -> RecordProcess:
-        started.append(RecordProcess(tmp_path, *options))
-        return started[-1]
-
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.communicate()
+    yield from starter(lambda *options: RecordProcess(tmp_path, *options))
 
 
 def publish(client: Any, count: int, first: int = 0) -> None:
