@@ -20,6 +20,7 @@ def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
         "It takes one reading at a time and carries its state from each to the next:",
         f"{_article(architecture.cell)} of {architecture.layers} x {architecture.hidden} units, "
         f"{architecture.parameters:,} parameters.",
+        *_intervals(contract),
         "",
         "| feature | unit | mean | standard deviation |",
         "|---|---|---:|---:|",
@@ -56,6 +57,13 @@ def _purpose(contract: Contract) -> str:
     if contract.alarm is not None:
         return f"Raises an alarm where {named} are not as they were in a stream's first steps"
     return f"Estimates {named}" if contract.horizons == [0] else f"Forecasts {named}, {ahead}"
+
+
+def _intervals(contract: Contract) -> list[str]:
+    """How often the truth should lie in the published intervals, as lines; none without intervals."""
+    if contract.intervals is None:
+        return []
+    return [f"With each prediction it gives an interval that holds the truth in {100 * contract.intervals.level:g} %."]
 
 
 def _article(cell: str) -> str:

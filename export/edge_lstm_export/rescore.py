@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
     shows both. Raises EdgeLstmError if the recording is no longer in its place.
     """
     recipe = read_recipe(run_dir / RECIPE)
-    dataset = read_dataset(recipe)
+    dataset = dataclasses.replace(read_dataset(recipe), contract=bundle.contract)  # which has what training found
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     chosen = Predictor.of(bundle)
     name, scheme = chosen.backend.name, chosen.backend.scheme

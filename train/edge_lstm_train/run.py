@@ -29,8 +29,10 @@ from edge_lstm_train.evaluation import plots
 from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
+from edge_lstm_train.evaluation.intervals import calibrated
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.model.fit import Fitted, fit
 from edge_lstm_train.model.forecaster import Forecaster
@@ -113,6 +115,10 @@ def train(
 def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
     """The run with the trained model evaluated on the test part, as a device runs it."""
     contract = with_start_states(dataset.contract, fitted.model)
+    if (level := getattr(recipe.task_section, "intervals", None)) is not None:
+        intervals = calibrated(dataset, predict_streamed(fitted.judged, dataset, "validation"), level)
+        contract = dataclasses.replace(contract, intervals=intervals)
+    dataset = dataclasses.replace(dataset, contract=contract)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     evaluation = evaluate(recipe, dataset, baselines, predictions)
     provenance = _provenance(recipe, evaluation)

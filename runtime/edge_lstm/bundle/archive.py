@@ -31,7 +31,7 @@ from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.text import is_printable, printable
 
 FORMAT_VERSION = 1
-_NEWER_FORMAT_VERSION = 2  # of a bundle with circles, counters or a purpose, of which version 1 knows nothing
+_NEWER_FORMAT_VERSION = 2  # of a bundle with circles, counters, intervals or a purpose, unknown to version 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CARD = "README.md"
@@ -143,7 +143,10 @@ class Manifest:
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from self.purpose.faults()
         if self.format_version < (needed := format_version(self.contract)):
-            yield "format_version", f"expected {needed} for circles and counters, found {self.format_version}"
+            yield (
+                "format_version",
+                f"expected {needed} for what the contract holds, found {self.format_version}",
+            )
         states = [state.name for state in self.contract.states]
         if (inputs := len(self.contract.inputs)) > _MAX_INPUTS:
             yield "contract.features", f"expected at most {_MAX_INPUTS} inputs, found {inputs}"
@@ -194,6 +197,7 @@ def format_version(contract: Contract) -> int:
     An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number.
     """
     newer = any(feature.period is not None or feature.counter for feature in contract.features)
+    newer |= contract.intervals is not None
     return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
 
 
@@ -316,6 +320,8 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
             for name in _NEWER_FEATURE_KEYS:
                 if not feature[name]:
                     del feature[name]
+    if manifest.contract.intervals is None:
+        del facts["contract"]["intervals"]
     if manifest.purpose == Purpose():  # bundles without one stay what they were
         for name in ("version", "devices", "expires"):
             del facts[name]

@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_lstm.bundle.feature import Feature as Feature
 from edge_lstm.bundle.feature import derived_parts
+from edge_lstm.bundle.intervals import Intervals
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
 from edge_lstm.foundation.numbers import FLOAT32_MAX
@@ -146,6 +147,7 @@ class Contract:
     units: dict[str, str] = key({}, doc="units of targets that are not features, for display")
     decision: Decision | None = key(None, doc="of a classifier")
     alarm: Alarm | None = key(None, doc="of an anomaly detector")
+    intervals: Intervals | None = key(None, doc="about each prediction of a forecast or an estimate")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         names = {feature.name for feature in self.features}
@@ -176,6 +178,11 @@ class Contract:
             yield "quantiles", f"expected none for the task {self.task}"
         if self.quantiles and (circles := list(self.circles)):
             yield "quantiles", f"expected none for {', '.join(circles)}: a circle has no smaller and larger values"
+        if self.intervals is not None:
+            if self.task not in ("forecast", "estimate"):
+                yield "intervals", f"expected none for the task {self.task}"
+            elif (found := len(self.intervals.widths)) != (wanted := len(self.targets) * len(self.horizons)):
+                yield "intervals.widths", f"expected {wanted} numbers, one for each target and horizon, found {found}"
         least = 1 if self.task == "forecast" else 0
         if not self.horizons or any(horizon < least for horizon in self.horizons):
             yield "horizons", f"expected steps of at least {least}, found {self.horizons}"

@@ -85,6 +85,7 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
     rows += [
         ("gives", _outputs(contract)),
         ("ahead", _horizons_text(contract.horizons)),
+        *([] if contract.intervals is None else [("intervals", f"{100 * contract.intervals.level:g} % about each")]),
         (
             "network",
             f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "

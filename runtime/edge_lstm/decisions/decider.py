@@ -1,4 +1,4 @@
-"""The decisions of a step: the label of a classifier, the score and the alarm of an anomaly detector.
+"""The decisions of a step: the label of a classifier, the score and alarm of a detector, the intervals of a forecast.
 
 The memory of a decision is in the stream's record, so it is rewound, evicted and restored with the record.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions import anomaly
 from edge_lstm.decisions import classification as classify
+from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 
@@ -25,6 +26,7 @@ class Decisions(NamedTuple):
     scores: Doubles | None  # (n,): an alarm begins above 1; NaN: not scored yet
     alarms: Flags | None  # (n,)
     turned: Flags  # (n,): whether label or alarm differs from the previous step
+    bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""
@@ -32,18 +34,20 @@ class Decisions(NamedTuple):
         labels = [self.labels[place] for place in places]
         scores = None if self.scores is None else self.scores[chosen]
         alarms = None if self.alarms is None else self.alarms[chosen]
-        return Decisions(self.values[chosen], labels, scores, alarms, self.turned[chosen])
+        bands = None if self.bands is None else self.bands[chosen]
+        return Decisions(self.values[chosen], labels, scores, alarms, self.turned[chosen], bands)
 
 
 def concatenated(rounds: Sequence[Decisions]) -> Decisions:
     """The decisions of several rounds, one round after another."""
-    values, labels, scores, alarms, turned = zip(*rounds, strict=True)
+    values, labels, scores, alarms, turned, bands = zip(*rounds, strict=True)
     return Decisions(
         np.concatenate(values),
         list(chain.from_iterable(labels)),
         None if scores[0] is None else np.concatenate(scores),
         None if alarms[0] is None else np.concatenate(alarms),
         np.concatenate(turned),
+        None if bands[0] is None else np.concatenate(bands),
     )
 
 
@@ -73,7 +77,7 @@ def decider(contract: Contract) -> Decider:
         return _Classifier(contract)
     if contract.alarm is not None:
         return _Detector(contract)
-    return _no_decision
+    return _Numbers(contract)
 
 
 def decide_all(
@@ -92,7 +96,7 @@ def decide_all(
     decide = decider(contract)
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
     lengths = np.diff(begins, append=len(stream_of))
-    current = np.zeros(len(begins), [("warm_steps", "i8"), *record_fields(contract)])
+    current = np.zeros(len(begins), [("time", "f8"), ("warm_steps", "i8"), *record_fields(contract)])
     for name, start in start_values(contract).items():
         current[name] = start
     calibration = np.zeros((len(begins), *calibration_shape(contract)), np.float32)
@@ -114,10 +118,25 @@ def decide_all(
     return labels, scores, alarms
 
 
-def _no_decision(
-    current: Records, calibration: Floats, slots: Slots, values: Floats, missing: Flags, raw: Floats
-) -> Decisions:
-    return Decisions(raw, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_))
+class _Numbers:
+    """The numbers of a forecast or an estimate."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+        self._bands = None if contract.intervals is None else Bands(contract)
+
+    def __call__(
+        self,
+        current: Records,
+        calibration: Floats,
+        slots: Slots,
+        values: Floats,
+        missing: Flags,
+        raw: Floats,
+    ) -> Decisions:
+        ordered = in_order(self._contract, raw)
+        bands = None if self._bands is None else self._bands(ordered, current["time"][slots])
+        return Decisions(ordered, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_), bands)
 
 
 class _Classifier:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
 
+from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.numbers import shortest_texts
 from edge_lstm.foundation.times.text import format_time, parse_time
@@ -16,6 +19,9 @@ from edge_lstm.streaming.reading import Prediction
 from edge_lstm.streaming.step_results import Steps
 
 _BOOLEANS = ("false", "true")
+_ENDS = ("low", "high")  # of a band, in flat payloads
+
+_Outputs = tuple[tuple[str, tuple[int, ...]], ...]  # names, each with its horizons
 
 
 class Encoder:
@@ -47,7 +53,8 @@ class Encoder:
             decided = steps.decisions
             labelled, scored = decided.labels[0] is not None, decided.scores is not None
             outputs = tuple([(name, tuple(horizons)) for name, horizons in steps.outputs])
-            pattern = _pattern(outputs, self._bundle_id, self._format == "flat", labelled, scored)
+            banded = tuple([(name, tuple(horizons)) for name, horizons in steps.banded])
+            pattern = _pattern(outputs, self._bundle_id, self._format == "flat", labelled, scored, banded)
             payloads = [(pattern % row).encode() for row in zip(*_columns(steps), strict=True)]
         return list(zip(map(self.topic, steps.streams), payloads, strict=True))
 
@@ -70,7 +77,7 @@ def decode_prediction(payload: str) -> Prediction:
     try:
         facts = json.loads(payload)
         values = {
-            target: {int(horizon): math.nan if value is None else float(value) for horizon, value in by_horizon.items()}
+            target: {int(horizon): _number(value) for horizon, value in by_horizon.items()}
             for target, by_horizon in facts["predictions"].items()
         }
         return Prediction(
@@ -83,9 +90,22 @@ def decode_prediction(payload: str) -> Prediction:
             facts.get("label"),
             None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
             alarm=facts.get("alarm"),
+            bands=_bands(facts["bands"]) if "bands" in facts else None,
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
+
+
+def _bands(facts: Mapping[str, Any]) -> dict[str, dict[int, tuple[float, float]]]:
+    """The bounds by target and horizon, from JSON values."""
+    return {
+        target: {int(horizon): (_number(low), _number(high)) for horizon, (low, high) in by_horizon.items()}
+        for target, by_horizon in facts.items()
+    }
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _columns(steps: Steps) -> list[Iterable[object]]:
@@ -99,8 +119,16 @@ def _columns(steps: Steps) -> list[Iterable[object]]:
         columns.append([_quoted(label or "") for label in decided.labels])
     if decided.scores is not None and decided.alarms is not None:
         columns += [map(_score, decided.scores.tolist()), map(_BOOLEANS.__getitem__, decided.alarms.tolist())]
-    texts, outputs = shortest_texts(steps.values), steps.values.shape[1]
-    return columns + [texts[at::outputs] for at in range(outputs)]
+    columns += _texts_by_column(steps.values)
+    if decided.bands is not None:
+        columns += _texts_by_column(decided.bands.reshape(len(times), -1))
+    return columns
+
+
+def _texts_by_column(values: Floats) -> list[list[str]]:
+    """(n, columns) as texts, column by column."""
+    texts, count = shortest_texts(values), values.shape[1]
+    return [texts[at::count] for at in range(count)]
 
 
 def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
@@ -113,17 +141,18 @@ def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
     if prediction.score is not None:
         row += [_score(prediction.score), _BOOLEANS[bool(prediction.alarm)]]
     numbers = (number for values in prediction.values.values() for number in values.values())
-    row += [number if math.isfinite(number) else "null" for number in numbers]
+    bands = prediction.bands or {}
+    bounds = (bound for by_horizon in bands.values() for pair in by_horizon.values() for bound in pair)
+    row += [number if math.isfinite(number) else "null" for number in chain(numbers, bounds)]
     labelled, scored = prediction.label is not None, prediction.score is not None
-    return _pattern(outputs, bundle_id, flat, labelled, scored) % tuple(row)
+    banded = tuple([(target, tuple(by_horizon)) for target, by_horizon in bands.items()])
+    return _pattern(outputs, bundle_id, flat, labelled, scored, banded) % tuple(row)
 
 
 # Written by hand: json.dumps takes twice as long. orjson writes some floats differently, so the payload would depend on
 # what is installed.
 @functools.lru_cache(64)  # a bundle's predictions differ in numbers only
-def _pattern(
-    outputs: tuple[tuple[str, tuple[int, ...]], ...], bundle_id: str, flat: bool, labelled: bool, scored: bool
-) -> str:
+def _pattern(outputs: _Outputs, bundle_id: str, flat: bool, labelled: bool, scored: bool, banded: _Outputs = ()) -> str:
     """A prediction as JSON, with %s for everything that differs between predictions."""
 
     def literal(text: str) -> str:
@@ -136,9 +165,16 @@ def _pattern(
     head += f',"bundle":{literal(_quoted(bundle_id))}'
     head += ',"label":%s' * labelled + ',"score":%s,"alarm":%s' * scored
     if flat:
-        return f"{head},{gaps([f'{target}+{horizon}' for target, horizons in outputs for horizon in horizons])}}}"
+        names = [f"{target}+{horizon}" for target, horizons in outputs for horizon in horizons]
+        names += [f"{target}+{horizon}_{end}" for target, horizons in banded for horizon in horizons for end in _ENDS]
+        return f"{head},{gaps(names)}}}"
     targets = [f"{literal(_key(target))}{{{gaps(horizons)}}}" for target, horizons in outputs]
-    return f'{head},"predictions":{{{",".join(targets)}}}}}'
+    head += f',"predictions":{{{",".join(targets)}}}'
+    pairs = [
+        literal(_key(target)) + "{" + ",".join([f"{_key(horizon)}[%s,%s]" for horizon in horizons]) + "}"
+        for target, horizons in banded
+    ]
+    return f'{head},"bands":{{{",".join(pairs)}}}}}' if banded else f"{head}}}"
 
 
 def _score(score: float) -> float | str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -62,17 +62,22 @@ def states(predictor: Predictor) -> dict[str, Any]:
 def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> str:
     """CSV text with a row per prediction: stream, time, step, warm_steps, and a column `target+horizon` per output.
 
-    A classifier adds the column label; an anomaly detector adds score and alarm.
+    A classifier adds the column label; an anomaly detector adds score and alarm; intervals add the columns
+    `target+horizon_low` and `target+horizon_high`.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     outputs = contract.outputs
     decided = {"classify": ["label"], "anomaly": ["score", "alarm"]}.get(contract.task, [])
     columns = [f"{target}+{horizon}" for target, horizon in outputs]
-    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns])
+    banded = [] if contract.intervals is None else [one for one in outputs if one[0] in contract.targets]
+    ends = [f"{target}+{horizon}_{end}" for target, horizon in banded for end in ("low", "high")]
+    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends])
     for prediction in predictions:
         values = [prediction.values[target][horizon] for target, horizon in outputs]
         counts = [prediction.step, prediction.warm_steps]
         facts = [getattr(prediction, name) for name in decided]
-        writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *values])
+        bounds = [] if prediction.bands is None else [prediction.bands[target][horizon] for target, horizon in banded]
+        numbers = [*values, *chain.from_iterable(bounds)]
+        writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *numbers])
     return file.getvalue()

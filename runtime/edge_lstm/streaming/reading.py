@@ -67,7 +67,8 @@ class Prediction(NamedTuple):
     `values` maps each target to its prediction by horizon (in steps ahead), in the target's unit. `revision` counts how
     often this prediction was corrected because an earlier reading came late. A classifier gives its `label`, and
     probabilities in `values`. An anomaly detector gives an `alarm`, which begins above a `score` of 1; the score is NaN
-    until the stream has one. `turned`: the label or the alarm differs from that of the step before.
+    until the stream has one. `turned`: the label or the alarm differs from that of the step before. `bands`: for each
+    target and horizon, the lower and upper bound between which the truth lies with the bundle's probability.
     """
 
     stream: str
@@ -80,3 +81,4 @@ class Prediction(NamedTuple):
     score: float | None = None
     turned: bool = False
     alarm: bool | None = None  # None where the task knows none
+    bands: Mapping[str, Mapping[int, tuple[float, float]]] | None = None  # None where the bundle has no intervals

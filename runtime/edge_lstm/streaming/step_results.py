@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -63,11 +63,29 @@ class Steps(NamedTuple):
         texts = (self.streams, decisions.labels, scores, alarms)
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
-        for stream, label, score, alarm, time, step, warm_steps, revision, turned, row in rows:
+        bands = [None] * count if decisions.bands is None else self._bands(decisions.bands)
+        for of_step, band in zip(rows, bands, strict=True):
+            stream, label, score, alarm, time, step, warm_steps, revision, turned, row = of_step
             values = {name: dict(zip(horizons, row[at], strict=True)) for name, horizons, at in begins}
-            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm)
+            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, band)
             found.append(_new(Prediction, facts))
         return found
+
+    def _bands(self, bands: Floats) -> Iterator[dict[str, dict[int, tuple[float, float]]]]:
+        """Of each step: the bounds by target and horizon."""
+        targets = self.banded
+        for row in shortest_digits(bands.reshape(len(bands), -1)):
+            pairs = iter(zip(row[::2], row[1::2], strict=True))
+            yield {name: {horizon: next(pairs) for horizon in horizons} for name, horizons in targets}
+
+    @property
+    def banded(self) -> list[tuple[str, Sequence[int]]]:
+        """The outputs that have bands, with their horizons: the targets without their quantiles."""
+        if self.decisions.bands is None:
+            return []
+        bands = self.decisions.bands.shape[1]
+        names = len(self.outputs) * len(self.outputs[0][1]) // bands  # of a target: itself and its quantiles
+        return list(self.outputs[::names])
 
 
 def in_reading_order(rounds: Sequence[Steps]) -> Steps:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
-from edge_lstm_train.evaluation import classification, detection, regression
+from edge_lstm_train.evaluation import classification, detection, intervals, regression
 from edge_lstm_train.evaluation.baselines import RIDGE, Baselines
 from edge_lstm_train.evaluation.formatting import TextTable
 from edge_lstm_train.evaluation.predictions import predictions_by_step
@@ -23,6 +23,7 @@ from edge_lstm_train.evaluation.report_sections import (
     alarm_rule,
     calibration_section,
     forecast_pictures,
+    interval_section,
     not_shown,
     quantile_section,
     residual_pictures,
@@ -73,6 +74,7 @@ def _evaluate_numbers(
 ) -> Evaluation:
     scores = regression.score(dataset, baselines, predictions)
     coverage = regression.coverage(dataset, predictions)
+    bands = intervals.held(dataset, predictions)
     by_stream = regression.scores_by_stream(dataset, baselines, predictions)
 
     def sections() -> Iterator[Section]:
@@ -84,6 +86,8 @@ def _evaluate_numbers(
         yield Section("Residuals", residual_pictures(dataset, predictions))
         if coverage:
             yield quantile_section(coverage)
+        if bands:
+            yield interval_section(bands)
         if len(dataset.recording.streams) > 1:
             yield Section(_BY_STREAM, stream_tables(by_stream))
 
@@ -94,6 +98,7 @@ def _evaluate_numbers(
             {"target": one.target, "horizon": one.horizon, "level": one.level, "below": _finite_or_none(one.below)}
             for one in coverage
         ],
+        "intervals": intervals.figures(bands),
     }
     return Evaluation(regression.verdict(scores), regression.table(scores), figures, sections, scores)
 

@@ -20,6 +20,7 @@ from edge_lstm_train.evaluation.formatting import (
     steps_text,
     with_unit,
 )
+from edge_lstm_train.evaluation.intervals import Held, aligned_bands, banded
 from edge_lstm_train.evaluation.predictions import aligned
 from edge_lstm_train.evaluation.regression import MODEL, Coverage, Score, errors_of, r2_text
 from edge_lstm_train.evaluation.report import Block, Paragraph, Picture, Section, Table
@@ -105,6 +106,7 @@ def forecast_pictures(
     row_s: seconds between rows that have no clock times. name: the legend's word for the predictions.
     """
     predicted, truth = aligned(dataset, predictions), dataset.truth
+    bounds, places = aligned_bands(dataset, predictions), banded(dataset.contract)
     test = dataset.steps("test")
     stream = np.bincount(dataset.stream_of[test]).argmax()
     shown = test[dataset.stream_of[test] == stream]
@@ -123,7 +125,11 @@ def forecast_pictures(
             called = name or ("forecast" if horizon else "estimate")
             lines = plots.Lines(dataset.times[steps + horizon], truth[steps, output], predicted[steps, output])
             band = predicted[steps][:, columns[1:]]
-            if band.shape[1] > 1:
+            if contract.intervals is not None and target not in contract.circles:
+                low, high = bounds[steps, places.index((target, horizon))].T
+                share = f"interval of {100 * contract.intervals.level:g} %"
+                lines = dataclasses.replace(lines, band=(share, low, high))
+            elif band.shape[1] > 1:
                 least, most = min(contract.quantiles), max(contract.quantiles)
                 share = f"{100 * least:g} to {100 * most:g} %"
                 lines = dataclasses.replace(lines, band=(share, band.min(axis=1), band.max(axis=1)))
@@ -157,6 +163,34 @@ def quantile_section(coverage: Sequence[Coverage]) -> Section:
         "Quantiles: measured share below each quantile, over its level",
     )
     return Section("Calibration", [Table(["quantile of", "level", "found"], rows), note, picture])
+
+
+def interval_section(held: Sequence[Held]) -> Section:
+    """How often the intervals held: overall, in the worst stream and in the worst hour of the day."""
+    rows = []
+    for one in held:
+        if not one.pairs:
+            continue
+        stream = min(one.by_stream, key=lambda name: one.by_stream[name])
+        hour = min(one.by_hour, key=lambda number: one.by_hour[number])
+        rows.append(
+            [
+                output_label(one.target, one.horizon),
+                percent(one.share),
+                with_unit(rounded([one.width])[0], one.unit),
+                f"{percent(one.by_stream[stream])} ({stream})",
+                f"{percent(one.by_hour[hour])} ({hour}:00)",
+            ]
+        )
+    level = 100 * held[0].level
+    note = Paragraph(
+        f"Intervals that should hold {level:g} % of the measured values, as calibrated on the validation part. Hours "
+        "are in UTC. Where the equipment or the season differs from that part, they hold more or less.",
+        "note",
+    )
+    return Section(
+        "Intervals", [Table(["interval of", "held", "mean width", "worst stream", "worst hour"], rows), note]
+    )
 
 
 def calibration_section(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Section]:

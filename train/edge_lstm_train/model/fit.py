@@ -45,6 +45,12 @@ class Fitted:
     interrupted_at: int | None = None  # the update at which Ctrl-C came
     diverged_at: int | None = None  # the update whose loss was not finite
     refitted: bool = False  # whether the weights were trained again on training and validation part together
+    validated: Forecaster | None = None  # if so, the model before that, which has not learned from the validation part
+
+    @property
+    def judged(self) -> Forecaster:
+        """The model whose errors on the validation part are those of steps that it has not learned from."""
+        return self.model if self.validated is None else self.validated
 
 
 def fit(
@@ -109,7 +115,7 @@ def _refitted(found: Fitted, recipe: Recipe, dataset: Dataset, error_scale: Doub
     if diverged_at is not None:
         return dataclasses.replace(found, diverged_at=diverged_at)
     model.to("cpu").eval()
-    return dataclasses.replace(found, model=model, refitted=True)
+    return dataclasses.replace(found, model=model, refitted=True, validated=found.model)
 
 
 def _device(name: str) -> torch.device:

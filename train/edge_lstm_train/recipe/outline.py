@@ -360,7 +360,7 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
             yield f'season = {season}  # a day, for the baseline "like yesterday"'
         else:
             yield '# season = 24  # steps of a day, for the baseline "like yesterday"'
-        yield "# quantiles = [0.1, 0.9]  # a range beside each prediction"
+        yield "intervals = 0.9  # an interval about each prediction that holds the truth in nine of ten cases"
     elif task == "anomaly":
         if target is not None:
             yield f"truth = {json.dumps(target, ensure_ascii=False)}  # for scores alone, not for training"

@@ -317,6 +317,12 @@ class ForecastSection:
     quantiles: list[float] = key(
         [], doc="quantiles to predict for each target, ascending, e.g. 0.1 and 0.9", least=0.001, most=0.999
     )
+    intervals: float | None = key(
+        None,
+        doc="probability that the truth lies in the published interval of a prediction, e.g. 0.9; none: no interval",
+        least=0.5,
+        most=0.995,
+    )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for name, listed in (("targets", self.targets), ("horizons", self.horizons)):
@@ -362,6 +368,12 @@ class RegressSection:
     cap: float | None = key(None, doc="a larger target is set to this value", least=1e-9)
     quantiles: list[float] = key(
         [], doc="quantiles to estimate for the target, ascending, e.g. 0.1 and 0.9", least=0.001, most=0.999
+    )
+    intervals: float | None = key(
+        None,
+        doc="probability that the truth lies in the published interval of a prediction, e.g. 0.9; none: no interval",
+        least=0.5,
+        most=0.995,
     )
 
     def faults(self) -> Iterator[tuple[str, str]]:
