@@ -45,6 +45,8 @@ class Columns:
     check_clocks: bool = True  # leave out rows with a wrong clock
     join_within_s: float = 0.0  # in files of one row a value: the values of a row come within this time
 
+_ROWS_AT_ONCE = 65_536  # as Python objects, which take many times the memory of arrays
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
@@ -73,9 +75,30 @@ class Recording:
 
     def readings(self) -> Iterator[Reading]:
         """The rows as readings, missing values left out."""
-        for index, time, row in zip(self.stream_of.tolist(), self.times.tolist(), self.values.tolist(), strict=True):
-            values = {name: value for name, value in zip(self.features, row, strict=True) if not math.isnan(value)}
-            yield Reading(self.streams[index], time, values)
+        for begin in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self._readings(slice(begin, begin + _ROWS_AT_ONCE))
+
+    def _readings(self, chosen: slice | Integers) -> Iterator[Reading]:
+        names, streams = self.features, self.streams
+        columns = self.stream_of[chosen].tolist(), self.times[chosen].tolist(), self.values[chosen].tolist()
+        for index, time, row in zip(*columns, strict=True):
+            values = {name: value for name, value in zip(names, row, strict=True) if not math.isnan(value)}
+            yield Reading(streams[index], time, values)
+
+    def readings_side_by_side(self) -> Iterator[Reading]:
+        """The readings of `side_by_side`, without a copy of the recording."""
+        if len(self.streams) == 1:
+            yield from self.readings()
+            return
+        by_stream = np.argsort(self.stream_of, kind="stable")
+        ends = np.searchsorted(self.stream_of[by_stream], np.arange(len(self.streams)), side="right")
+        begins = np.concatenate([[0], ends[:-1]])
+        longest, most = int((ends - begins).max()), max(1, _ROWS_AT_ONCE // len(self.streams))
+        for first in range(0, longest, most):
+            places = [np.arange(begin + first, min(begin + first + most, end)) for begin, end in zip(begins, ends)]
+            rows = np.concatenate([by_stream[place] for place in places])
+            number = np.concatenate([place - begin for place, begin in zip(places, begins)])
+            yield from self._readings(rows[np.lexsort((self.stream_of[rows], number))])
 
     def side_by_side(self) -> Recording:
         """The same readings with the streams interleaved, each in its own order: batches then hold many streams."""
@@ -103,6 +126,13 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
     Where no column names the streams, each file is a stream, with as much of its path in the name as is needed to
     distinguish the files. Raises EdgeLstmError that names file, row and column.
     """
+    try:
+        return _read(path, columns, quick=True)
+    except EdgeLstmError:  # the reader of a device finds the same, and names the first place
+        return _read(path, columns, quick=False)
+
+
+def _read(path: str | Path | Sequence[str | Path], columns: Columns, quick: bool) -> Recording:
     files = recording_files(path)
     if columns.stream is not None:
         names = [columns.stream] * len(files)
@@ -114,7 +144,7 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
     labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
     reader = RowReader(columns, list(map(_value_column, (*columns.values.values(), *labels.values()))), times)
     for file, name in zip(files, names, strict=True):
-        table = open_table(file, columns.layout)
+        table = open_table(file, columns.layout, quick)
         reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times))
     source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
     return _recording(columns, reader, reader.rows(source), list(labels), source, files)
@@ -124,8 +154,11 @@ def _recording(
     columns: Columns, reader: RowReader, rows: Rows, label_names: Sequence[str], source: str, files: Sequence[Path]
 ) -> Recording:
     width = len(columns.values)
-    values = np.stack(rows.numbers[:width], axis=1) if width else np.empty((len(rows.times), 0))
+    values = np.empty((len(rows.times), width), order="F")
     known = dict(zip(label_names, rows.numbers[width:], strict=True))
+    for at in range(width):
+        values[:, at] = rows.numbers[at]
+        rows.numbers[at] = rows.times  # lets go of the column
     streams = list(reader.streams)
     for name, label in columns.labels.items():
         if isinstance(label, (LabelWindows, Countdown)):
