@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from edge_lstm.recordings.recording import Columns
 
 _MOST_NOTES = 5  # rows with a wrong clock that are named
-_MOST_PARTS = 128  # small ones of a column, before they are joined
-_SMALL = 1024  # rows
+_LEAST_ROOM = 1024  # rows of a column in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +52,8 @@ class RowReader:
         self._time_reader = TimeReader(times)
         self._rows_of: Counter[int] = Counter()  # by stream
         self._group_of: dict[int, str] = {}  # by stream
-        self._stream_parts: list[Integers] = []  # (rows,) of each block, and so are the others
-        self._time_parts: list[Doubles] = []
-        self._number_parts: list[list[Doubles]] = [[] for _ in values]  # by column
-        self._places: list[Integers] = []
+        self._stream_column, self._place_column, self._time_column = _Column(np.int32), _Column(np.int32, (2,)), _Column(np.float64)
+        self._numbers = [_Column(np.float64) for _ in values]
         self._tables: list[Table] = []
         self._rows = 0
         self._names: dict[str, int] = {}  # of values, in tables of one row a value
@@ -83,20 +80,18 @@ class RowReader:
                 times = self._time_reader.read(table, block, [block.cells[at] for at in time_at], names)
             else:
                 times = self._regular_times(stream_of)
-            self._stream_parts.append(stream_of)
-            self._time_parts.append(times)
-            for parts, part in zip(self._number_parts, values, strict=bool(values)):
-                parts.append(part)
-            self._places.append(_places(len(self._tables), block.rows))
-            for column in (self._stream_parts, self._time_parts, self._places, *self._number_parts):
-                _gather(column)
+            self._stream_column.add(stream_of)
+            self._time_column.add(times)
+            self._place_column.add(_places(len(self._tables), block.rows))
+            for column, part in zip(self._numbers, values, strict=bool(values)):
+                column.add(part)
             self._rows += len(block.rows)
         self._tables.append(table)
 
     def rows(self, source: str) -> Rows:
         """All rows, once: they are not kept here. Raises EdgeLstmError if there are none, or if a name is in no file."""
-        stream_of, times, places = map(_whole, (self._stream_parts, self._time_parts, self._places))
-        numbers = [] if self._name_of else list(map(_whole, self._number_parts))
+        stream_of, times, places = self._stream_column.whole(), self._time_column.whole(), self._place_column.whole()
+        numbers = [] if self._name_of else [column.whole() for column in self._numbers]
         if not len(times):
             raise EdgeLstmError(f"{source}: expected rows of readings, found none", "record some readings first")
         left_out = sum((table.left_out for table in self._tables), Counter[str]())
@@ -237,14 +232,26 @@ def _places(file: int, rows: Sequence[int]) -> Integers:
     return places
 
 
-def _gather(parts: list[NDArray[Any]]) -> None:
-    """Join the last parts of a column where they are many: thousands of small arrays would scatter the memory."""
-    if len(parts) >= _MOST_PARTS and max(map(len, parts[-_MOST_PARTS:])) <= _SMALL:
-        parts[-_MOST_PARTS:] = [np.concatenate(parts[-_MOST_PARTS:])]
 
+class _Column:
+    """The values of a column, in one array that grows: many small ones would leave memory scattered and unused."""
 
-def _whole(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """The parts of a column as one array; the list is then empty, so that memory holds one column twice, not all."""
-    whole = np.concatenate(parts)
-    parts.clear()
-    return whole
+    def __init__(self, dtype: Any, shape: tuple[int, ...] = ()) -> None:
+        self._values = np.empty((0, *shape), dtype)
+        self._length = 0
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Append (rows, *shape)."""
+        end = self._length + len(values)
+        if end > len(self._values):
+            room = max(end, len(self._values) * 9 // 8, _LEAST_ROOM)
+            self._values.resize((room, *self._values.shape[1:]), refcheck=False)  # moves pages, copies none
+        self._values[self._length : end] = values
+        self._length = end
+
+    def whole(self) -> NDArray[Any]:
+        """All values; the column is then empty."""
+        values, self._values = self._values, self._values[:0].copy()
+        values.resize((self._length, *values.shape[1:]), refcheck=False)
+        self._length = 0
+        return values

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -63,10 +64,10 @@ class Dataset:
         validated = self.part_of == PARTS.index("validation")
         return dataclasses.replace(self, part_of=np.where(validated, PARTS.index("train"), self.part_of))
 
-    @property
+    @cached_property
     def run_start(self) -> Integers:
         """(steps,): the index of the first step since the last restart."""
-        begins = np.where(self.restart, np.arange(len(self)), 0)
+        begins = np.where(self.restart, np.arange(len(self), dtype=np.int32), 0)
         return np.maximum.accumulate(begins)
 
     def by_stream(self, steps: Integers) -> dict[str, Integers]:
@@ -83,21 +84,33 @@ class Dataset:
 
     @property
     def newest_known(self) -> Integers:
-        """(steps,): the newest step whose values a baseline may use: the step itself.
+        """(steps,): `newest_known_at` every step."""
+        return self.newest_known_at(np.arange(len(self)))
+
+    def newest_known_at(self, steps: Integers) -> Integers:
+        """The newest steps whose values a baseline may use at `steps`: the steps themselves.
 
         For a reconstruction it is the step before, since the step itself is the target; a run's first step uses itself.
         """
-        steps = np.arange(len(self))
         reconstructs = self.contract.task == "anomaly" and self.contract.horizons == [0]
-        return np.maximum(steps - 1, self.run_start) if reconstructs else steps
+        return np.maximum(steps - 1, self.run_start[steps]) if reconstructs else steps
 
     @property
     def naive_predictions(self) -> Doubles:
+        """(steps, network outputs): `naive_predictions_at` every step."""
+        return self.naive_predictions_at(np.arange(len(self)))
+
+    def naive_predictions_at(self, steps: Integers) -> Doubles:
         """(steps, network outputs): the newest value of each target, or its mean if the target is not a feature."""
         if self.contract.task in ("forecast", "anomaly"):
-            return self.features[self.newest_known][:, target_columns(self.contract)].astype(np.float64)
-        mean = np.nanmean(self.targets[self.steps("train")], axis=0)
-        return np.repeat(mean[None], len(self), axis=0)
+            columns = target_columns(self.contract)
+            return self.features[self.newest_known_at(steps)[:, None], columns].astype(np.float64)
+        return np.repeat(self._mean_targets[None], len(steps), axis=0)
+
+    @cached_property
+    def _mean_targets(self) -> Doubles:
+        means: Doubles = np.nanmean(self.targets[self.steps("train")], axis=0)
+        return means
 
 
 _LEAST_CHANGE = 1e-9  # of the mean: less than the resolution of float32
@@ -152,7 +165,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
         held[np.isnan(held[:, column]), column] = level
     values, features = _feature_vectors(contract, samples, held, restart)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
-    run = np.cumsum(restart)
+    run = np.cumsum(restart, dtype=np.int32)
     targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
     truth = PublishedOutputs(contract)(targets)
     refuse_leaks(recording.source, contract, values, missing, truth, run)

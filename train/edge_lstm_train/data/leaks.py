@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 _EXACT = 1 - 1e-6  # correlation: a copy rounded to two decimals exceeds it, a second sensor does not
 _FEWEST = 30  # steps; fewer may agree by chance
 _FARTHEST = 100  # steps ahead; larger shifts are not searched
+_BLOCK = 1_000_000  # steps at a time, so that memory does not grow with the recording
 _MOST_COMPARED = 20_000  # steps of the recording that are searched for shifts
 
 
@@ -100,12 +102,26 @@ def _leak_error(source: str, name: str, target: str, horizon: int) -> EdgeLstmEr
 
 def _is_linear_in(values: Doubles, target: Doubles) -> bool:
     """Whether one is an exact linear function of the other, where both are known."""
-    known = np.isfinite(values) & np.isfinite(target)
-    if np.count_nonzero(known) < _FEWEST:
+    sums = np.zeros(3)  # number of pairs, sums of both
+    for x, y in _pairs(values, target):
+        sums += (len(x), x.sum(), y.sum())
+    if sums[0] < _FEWEST:
         return False
-    x, y = values[known] - values[known].mean(), target[known] - target[known].mean()
-    size = float(np.sqrt((x @ x) * (y @ y)))
-    return size > 0 and abs(float(x @ y)) > _EXACT * size
+    mean_x, mean_y = sums[1:] / sums[0]
+    squares = np.zeros(3)
+    for x, y in _pairs(values, target):
+        x, y = x - mean_x, y - mean_y
+        squares += (x @ x, y @ y, x @ y)
+    size = float(np.sqrt(squares[0] * squares[1]))
+    return size > 0 and abs(float(squares[2])) > _EXACT * size
+
+
+def _pairs(values: Doubles, target: Doubles) -> Iterator[tuple[Doubles, Doubles]]:
+    """The values that both have, block by block."""
+    for begin in range(0, len(values), _BLOCK):
+        x, y = values[begin : begin + _BLOCK], target[begin : begin + _BLOCK]
+        known = np.isfinite(x) & np.isfinite(y)
+        yield x[known], y[known]
 
 
 def _maps_one_to_one(values: Doubles, classes: Doubles) -> bool:

@@ -39,10 +39,15 @@ class _HighwayInputs:
 
     def __init__(self, model: Forecaster, dataset: Dataset) -> None:
         mean, scale = model.mean.double().numpy(), model.scale.double().numpy()
-        self._standardized = (dataset.features - mean) / scale  # (steps, inputs)
+        self._features, self._mean, self._scale = dataset.features, mean, scale
         self._earlier = model.shape.highway
         self._level_free = model.shape.level_free
         self._run_start = dataset.run_start
+
+    def _standardized(self, steps: Integers) -> Doubles:
+        """(*steps.shape, inputs): computed where it is needed, since all of it would double the memory."""
+        found: Doubles = (self._features[steps] - self._mean) / self._scale
+        return found
 
     def full(self, steps: Integers) -> Integers:
         """The steps whose run has filled the register; all of them if there is none."""
@@ -53,9 +58,9 @@ class _HighwayInputs:
         """(steps, highway inputs + 1): zeros in the register before the run."""
         back = steps[:, None] - np.arange(1, self._earlier + 1)  # newest first, as in the register
         before = back < self._run_start[steps][:, None]
-        earlier = self._standardized[np.maximum(back, 0)]  # (steps, highway, inputs)
+        earlier = self._standardized(np.maximum(back, 0))  # (steps, highway, inputs)
         earlier[before] = 0.0
-        newest = self._standardized[steps][:, None]
+        newest = self._standardized(steps)[:, None]
         samples = earlier - newest if self._level_free else np.concatenate([newest, earlier], axis=1)
         rows = samples.reshape(len(steps), -1)
         return np.concatenate([rows, np.ones((len(steps), 1))], axis=1)
