@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.progress import work
 from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.recordings.column_contents import column_kinds
 from edge_lstm.recordings.columns import (
@@ -45,6 +46,8 @@ class Columns:
     check_clocks: bool = True  # leave out rows with a wrong clock
     join_within_s: float = 0.0  # in files of one row a value: the values of a row come within this time
 
+
+_PLAIN_TEXT = (".csv", ".tsv", ".txt", ".dat", ".log")
 _ROWS_AT_ONCE = 65_536  # as Python objects, which take many times the memory of arrays
 
 
@@ -91,13 +94,13 @@ class Recording:
             yield from self.readings()
             return
         by_stream = np.argsort(self.stream_of, kind="stable")
-        ends = np.searchsorted(self.stream_of[by_stream], np.arange(len(self.streams)), side="right")
-        begins = np.concatenate([[0], ends[:-1]])
-        longest, most = int((ends - begins).max()), max(1, _ROWS_AT_ONCE // len(self.streams))
-        for first in range(0, longest, most):
-            places = [np.arange(begin + first, min(begin + first + most, end)) for begin, end in zip(begins, ends)]
-            rows = np.concatenate([by_stream[place] for place in places])
-            number = np.concatenate([place - begin for place, begin in zip(places, begins)])
+        begins = np.searchsorted(self.stream_of[by_stream], np.arange(1, len(self.streams)))
+        rows_of = np.split(by_stream, begins)
+        most = max(1, _ROWS_AT_ONCE // len(self.streams))
+        for first in range(0, max(map(len, rows_of)), most):
+            parts = [rows[first : first + most] for rows in rows_of]
+            rows = np.concatenate(parts)
+            number = np.concatenate([np.arange(len(part)) for part in parts])  # of a reading in its stream
             yield from self._readings(rows[np.lexsort((self.stream_of[rows], number))])
 
     def side_by_side(self) -> Recording:
@@ -143,11 +146,26 @@ def _read(path: str | Path | Sequence[str | Path], columns: Columns, quick: bool
     )
     labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
     reader = RowReader(columns, list(map(_value_column, (*columns.values.values(), *labels.values()))), times)
-    for file, name in zip(files, names, strict=True):
-        table = open_table(file, columns.layout, quick)
-        reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times))
-    source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
-    return _recording(columns, reader, reader.rows(source), list(labels), source, files)
+    what = files[0].name if len(files) == 1 else f"{len(files)} files"
+    with work(f"reading {what}", _estimated_rows(files), "rows") as advance:
+        for file, name in zip(files, names, strict=True):
+            table = open_table(file, columns.layout, quick)
+            reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times), advance)
+        source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
+        return _recording(columns, reader, reader.rows(source), list(labels), source, files)
+
+
+def _estimated_rows(files: Sequence[Path]) -> int | None:
+    """About how many rows plain text files have, by the length of their first lines; None for other files."""
+    rows = 0.0
+    for file in files:
+        if file.suffix.lower() not in _PLAIN_TEXT or not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            begin = opened.read(_ROWS_AT_ONCE)
+        lines = begin.count(b"\n")
+        rows += file.stat().st_size / len(begin) * lines if lines else 0
+    return round(rows) or None
 
 
 def _recording(

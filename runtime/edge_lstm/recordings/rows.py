@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.growing_column import GrowingColumn
+from edge_lstm.foundation.progress import Advance
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns, ValueColumn, cell_error, texts_of, value_reader
 from edge_lstm.recordings.newest_first import oldest_first
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from edge_lstm.recordings.recording import Columns
 
 _MOST_NOTES = 5  # rows with a wrong clock that are named
-_LEAST_ROOM = 1024  # rows of a column in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,9 @@ class RowReader:
         self._time_reader = TimeReader(times)
         self._rows_of: Counter[int] = Counter()  # by stream
         self._group_of: dict[int, str] = {}  # by stream
-        self._stream_column, self._place_column, self._time_column = _Column(np.int32), _Column(np.int32, (2,)), _Column(np.float64)
-        self._numbers = [_Column(np.float64) for _ in values]
+        self._stream_column, self._time_column = GrowingColumn(np.int32), GrowingColumn(np.float64)
+        self._place_column = GrowingColumn(np.int32, (2,))
+        self._numbers = [GrowingColumn(np.float64) for _ in values]
         self._tables: list[Table] = []
         self._rows = 0
         self._names: dict[str, int] = {}  # of values, in tables of one row a value
@@ -65,8 +66,11 @@ class RowReader:
         """The group of each stream; empty without a column of groups."""
         return [self._group_of[index] for index in range(len(self.streams))] if self._columns.group_column else []
 
-    def read(self, table: Table, only: str, time_at: Sequence[int]) -> None:
-        """Add a file; `only` is the name of its stream where no column names it; `time_at`: its columns of times."""
+    def read(self, table: Table, only: str, time_at: Sequence[int], advance: Advance = lambda rows: None) -> None:
+        """Add a file; `only` is the name of its stream where no column names it; `time_at`: its columns of times.
+
+        `advance` is called with numbers of rows that are done.
+        """
         columns = self._columns
         stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
         group_at = column_index(table, columns.group_column) if columns.group_column else None
@@ -86,10 +90,11 @@ class RowReader:
             for column, part in zip(self._numbers, values, strict=bool(values)):
                 column.add(part)
             self._rows += len(block.rows)
+            advance(len(block.rows))
         self._tables.append(table)
 
     def rows(self, source: str) -> Rows:
-        """All rows, once: they are not kept here. Raises EdgeLstmError if there are none, or if a name is in no file."""
+        """All rows, which are not kept here. Raises EdgeLstmError if there are none, or if a name is in no file."""
         stream_of, times, places = self._stream_column.whole(), self._time_column.whole(), self._place_column.whole()
         numbers = [] if self._name_of else [column.whole() for column in self._numbers]
         if not len(times):
@@ -230,28 +235,3 @@ def _places(file: int, rows: Sequence[int]) -> Integers:
     places[:, 0] = file
     places[:, 1] = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     return places
-
-
-
-class _Column:
-    """The values of a column, in one array that grows: many small ones would leave memory scattered and unused."""
-
-    def __init__(self, dtype: Any, shape: tuple[int, ...] = ()) -> None:
-        self._values = np.empty((0, *shape), dtype)
-        self._length = 0
-
-    def add(self, values: NDArray[Any]) -> None:
-        """Append (rows, *shape)."""
-        end = self._length + len(values)
-        if end > len(self._values):
-            room = max(end, len(self._values) * 9 // 8, _LEAST_ROOM)
-            self._values.resize((room, *self._values.shape[1:]), refcheck=False)  # moves pages, copies none
-        self._values[self._length : end] = values
-        self._length = end
-
-    def whole(self) -> NDArray[Any]:
-        """All values; the column is then empty."""
-        values, self._values = self._values, self._values[:0].copy()
-        values.resize((self._length, *values.shape[1:]), refcheck=False)
-        self._length = 0
-        return values

@@ -17,6 +17,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs, difference, position, sine_and_cosine
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.progress import Advance, work
 from edge_lstm.recordings.recording import Recording, read_recording
 from edge_lstm.streaming.features import Features, cosine_columns, record_fields
 from edge_lstm_train.data.leaks import refuse_leaks
@@ -151,7 +152,8 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     refuse_impossible(recipe, recording)
     # A feature without any value yet takes its mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
-    samples, dropped = samples_of(unknown, recording)
+    with work("taking samples", len(recording), "rows") as advance:
+        samples, dropped = samples_of(unknown, recording, advance)
     _refuse_disorder(recording, dropped)
     dropped.update(recording.left_out)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
@@ -163,7 +165,8 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     held = samples.values
     for column, level in enumerate(mean.astype(np.float32).tolist()):  # in place: a copy could be the half of memory
         held[np.isnan(held[:, column]), column] = level
-    values, features = _feature_vectors(contract, samples, held, restart)
+    with work("computing the inputs", len(times), "steps") as advance:
+        values, features = _feature_vectors(contract, samples, held, restart, advance)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
     run = np.cumsum(restart, dtype=np.int32)
     targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
@@ -203,7 +206,9 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
     )
 
 
-def _feature_vectors(contract: Contract, samples: StreamSamples, held: Floats, restart: Flags) -> tuple[Floats, Floats]:
+def _feature_vectors(
+    contract: Contract, samples: StreamSamples, held: Floats, restart: Flags, advance: Advance
+) -> tuple[Floats, Floats]:
     """Conditioned values (steps, features) and feature vectors (steps, inputs), as the device makes them."""
     made = Features(contract)
     values = made.conditioned(held)
@@ -215,6 +220,7 @@ def _feature_vectors(contract: Contract, samples: StreamSamples, held: Floats, r
             current = np.zeros(len(found[0]), [("warm_steps", "i8"), *record_fields(contract)])
             current["warm_steps"] = ~restart[at]
             vectors[at] = made.vectors(current, np.arange(len(current)), *found)
+            advance(len(current))
         return values, vectors
     runs = np.flatnonzero(restart)  # the first step of each run between restarts; the runs are computed side by side
     lengths = np.diff(runs, append=len(values))
@@ -226,6 +232,7 @@ def _feature_vectors(contract: Contract, samples: StreamSamples, held: Floats, r
         found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
         vectors[at] = made.vectors(current, slots, *found)
         current["warm_steps"][slots] += 1
+        advance(len(slots))
     return values, vectors
 
 

@@ -19,7 +19,7 @@ from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.sampling.counters import counter_columns
-from edge_lstm.streaming.sampling.sampler import Round, Samples, Sampler, limit_of
+from edge_lstm.streaming.sampling.sampler import Round, Sampler, Samples, limit_of
 from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm.streaming.stream_watch import StreamWatch
 

@@ -15,8 +15,10 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.foundation.arrays import Doubles, Integers
+from edge_lstm.foundation.progress import Advance, work
 from edge_lstm.streaming.features import cosine_columns
 from edge_lstm_train.data.dataset import Dataset, first_with_same_truth, target_columns
+from edge_lstm_train.data.split import PARTS
 
 PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
 NAIVE = (PERSISTENCE, SEASONAL, MEAN)
@@ -100,9 +102,15 @@ def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeCho
     best = np.full(outputs, np.inf)
     choices = [RidgeChoice(1, True, np.inf)] * outputs
     chosen: list[Doubles | None] = [None] * outputs  # (columns + 1,): weights
-    for lags in _lag_counts(dataset):
-        for level_free in (True, False) if _is_forecast(dataset) else (False,):
-            weights = _ridge_weights(dataset, lags, level_free)
+    forms = [
+        (lags, level_free)
+        for lags in _lag_counts(dataset)
+        for level_free in ((True, False) if _is_forecast(dataset) else (False,))
+    ]
+    fitted = np.count_nonzero(dataset.part_of == PARTS.index("train"))
+    with work("fitting the baselines", len(forms) * fitted, "rows") as advance:
+        for lags, level_free in forms:
+            weights = _ridge_weights(dataset, lags, level_free, advance)
             errors = _validation_errors(dataset, lags, level_free, weights)
             for penalty, weight, error in zip(_PENALTIES, weights, errors, strict=True):
                 for output in np.flatnonzero(error < best):
@@ -118,9 +126,7 @@ def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeCho
     return _linear_predictions(dataset, choices, chosen), choices
 
 
-def _linear_predictions(
-    dataset: Dataset, choices: Sequence[RidgeChoice], chosen: Sequence[Doubles | None]
-) -> Doubles:
+def _linear_predictions(dataset: Dataset, choices: Sequence[RidgeChoice], chosen: Sequence[Doubles | None]) -> Doubles:
     """(steps, network outputs): the naive predictions, with the change that each output's weights give."""
     predictions = np.empty(dataset.targets.shape, kept_type(dataset))
     for rows in _blocks(np.arange(len(dataset))):
@@ -171,7 +177,9 @@ def _lag_counts(dataset: Dataset) -> list[int]:
     return sorted({*shortest, *_SHORT_LAGS, *([longest] if dataset.season and fits else [])})
 
 
-def _ridge_weights(dataset: Dataset, lags: int, level_free: bool) -> list[Doubles]:
+def _ridge_weights(
+    dataset: Dataset, lags: int, level_free: bool, advance: Advance = lambda rows: None
+) -> list[Doubles]:
     """Weights (columns + 1, outputs) for each penalty, fitted on the training part."""
     train = dataset.steps("train")
     # lags from before a run are filled in, and a fit on them makes a weaker baseline
@@ -185,6 +193,7 @@ def _ridge_weights(dataset: Dataset, lags: int, level_free: bool) -> list[Double
     for block in _blocks(train):
         x = _design_matrix(dataset, block, lags, level_free)  # (rows, columns + 1)
         change = dataset.targets[block] - dataset.naive_predictions_at(block)
+        advance(len(block))
         whole_gram = None
         for place, output in enumerate(distinct):
             known = np.isfinite(change[:, output])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from edge_lstm.foundation.arrays import Doubles
+from edge_lstm.foundation.progress import work
 from edge_lstm_train.data.batches import Batch
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
@@ -51,7 +52,7 @@ def predict_streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -
     runs = sorted((run for run in runs if run.size), key=len)
     device = model.mean.device
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), work("validating", sum(map(len, runs)), "steps") as advance:
         for first in range(0, len(runs), _RUNS_AT_ONCE):
             group = runs[first : first + _RUNS_AT_ONCE]
             state = [tensor.contiguous() for tensor in model.initial_state(len(group))]
@@ -65,4 +66,5 @@ def predict_streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -
                 found, state = model(torch.from_numpy(features).to(device), state)  # (runs, steps, outputs)
                 for row, piece in zip(found.cpu().numpy(), pieces, strict=True):
                     predictions[piece] = row[: len(piece)]
+                advance(sum(map(len, pieces)))
     return predictions

@@ -152,9 +152,9 @@ class PlainRows:
             return False
         if b"\n\n" in text or b"\n\r" in text or text.count(b"\r") != text.count(b"\r\n"):
             return False
-        if comment := self.form.comment.encode():
-            if text.startswith(comment) or b"\n" + comment in text:
-                return False
+        comment = self.form.comment.encode()
+        if comment and (text.startswith(comment) or b"\n" + comment in text):
+            return False
         return bool(np.diff(ends, prepend=-1).max() < _LONGEST_LINE)
 
     def _cells(self, text: bytes, count: int, columns: Sequence[int]) -> dict[int, PlainCells] | None:
