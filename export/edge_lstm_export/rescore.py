@@ -10,12 +10,12 @@ from pathlib import Path
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import figures_table, read_certificate, summary_text
 from edge_lstm.foundation.files import write_file
-from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm_train.data.dataset import read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import TextTable
+from edge_lstm_train.evaluation.predictions import predictions_of
 from edge_lstm_train.evaluation.regression import MODEL
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table, extend_report
 from edge_lstm_train.recipe.recipe import read_recipe
@@ -40,7 +40,7 @@ def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
     evaluations: dict[str, Evaluation] = {}
     for one in dict.fromkeys([_FLOAT, scheme] if _FLOAT in bundle.schemes else [scheme]):
         predictor = chosen if one == scheme else Predictor.of(bundle, name, one)
-        predictions = list(replay(predictor, dataset.recording.side_by_side().readings()))
+        predictions = predictions_of(predictor, dataset.recording)
         evaluations[one] = evaluate(recipe, dataset, baselines, predictions)
     evaluation = evaluations[scheme]
     note = f"Bundle {bundle.id}, {' and '.join(evaluations)} on {name}, one reading at a time, its state carried."

@@ -146,6 +146,7 @@ def test_a_non_finite_loss_is_reported_after_the_best_is_saved(tmp_path: Path, m
 def test_ctrl_c_says_whether_and_how_training_can_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("edge_lstm_train.run._LEAVE_WITHIN_S", 100.0)  # the machine may be busy
     recipe = read_recipe("weather")
     recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=16))
     real = torch.nn.utils.clip_grad_norm_
@@ -175,6 +176,30 @@ def test_ctrl_c_says_whether_and_how_training_can_resume(
             train(recipe, tmp_path, resume=True)
     assert "continue with the same command and --resume\n" in capsys.readouterr().err
     assert len(train(recipe, tmp_path, resume=True).fitted.curve) == 9
+
+
+def test_ctrl_c_before_a_long_evaluation_leaves_a_checkpoint_without_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = read_recipe("weather")
+    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=16))
+    left = iter([False] * 6 + [True])
+    real = torch.nn.utils.clip_grad_norm_
+
+    def clip(*arguments: Any) -> object:
+        if next(left, False):
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", clip)
+    monkeypatch.setattr("edge_lstm_train.run._LEAVE_WITHIN_S", 0.05)  # the evaluation takes longer
+    (tmp_path / "report.html").write_text("of an earlier run")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path)
+    told = capsys.readouterr().err
+    assert f"interrupted before the evaluation was done: {tmp_path / 'checkpoint.pt'} holds the weights of" in told
+    assert load_checkpoint(tmp_path).provenance["verdict"] == "interrupted before the evaluation"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.pt", "progress.pt", "recipe.toml"]
 
 
 def test_train_without_torch_names_the_extra(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
+from edge_lstm.foundation.progress import work
+from edge_lstm.foundation.signals import time_limit
 from edge_lstm.foundation.text import escaped
 from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
@@ -33,6 +38,7 @@ from edge_lstm_train.evaluation.intervals import calibrated
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
 from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.checkpoint import FILE as CHECKPOINT
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.model.fit import Fitted, fit
 from edge_lstm_train.model.forecaster import Forecaster
@@ -44,6 +50,9 @@ from edge_lstm_train.recipe.toml_text import recipe_toml
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 
 _MOST_HELD_OUT_STEPS = 2000
+_LEAVE_WITHIN_S = 3.0  # after Ctrl-C, for the evaluation
+_CHUNK = 4_194_304  # bytes
+_NOTHING_YET = "there are no weights yet, so nothing was written"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +65,7 @@ class Run:
     baselines: Baselines | None  # of numeric targets; None for other tasks
     fitted: Fitted
     checkpoint: Checkpoint
-    predictions: list[Prediction]  # for the whole recording, as a device would publish them
+    predictions: Sequence[Prediction]  # for the whole recording, as a device would publish them
     evaluation: Evaluation  # of the test part
 
 
@@ -75,7 +84,9 @@ def train(
 
     Raises EdgeLstmError if the recording is faulty, or if the loss is not finite (after writing the best weights).
     """
-    dataset = read_dataset(recipe)
+    with work(f"preparing {recipe.name}", left=_NOTHING_YET):
+        dataset = read_dataset(recipe)
+        _recording_digest(recipe)  # while there is time for it
     for note in dataset.recording.notes:
         click.echo(f"warning: {note}", err=True)
     for found in outliers(recipe, dataset.recording):
@@ -85,7 +96,8 @@ def train(
     make_run_folder(run_dir)
     if resume and not (run_dir / PROGRESS_FILE).exists():
         click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)
-    baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
+    with work("preparing the training", left=_NOTHING_YET):
+        baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     error_scale = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, error_scale, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
@@ -94,15 +106,18 @@ def train(
         click.echo(
             f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {hint}", err=True
         )
+    interrupted = fitted.interrupted_at is not None
     try:
-        run = _evaluated(recipe, run_dir, dataset, baselines, fitted)
+        with time_limit(_LEAVE_WITHIN_S) if interrupted else contextlib.nullcontext():
+            run = _evaluated(recipe, run_dir, dataset, baselines, fitted)
+            with work("writing the report"):
+                save_checkpoint(run_dir, run.checkpoint)
+                write_file(run_dir / RECIPE, recipe_toml(recipe))
+                write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
+                write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
     except KeyboardInterrupt:
-        click.echo("interrupted before the run was written; continue with the same command and --resume", err=True)
+        _save_without_scores(recipe, run_dir, dataset, fitted)
         raise
-    save_checkpoint(run_dir, run.checkpoint)
-    write_file(run_dir / RECIPE, recipe_toml(recipe))
-    write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
-    write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
     if fitted.diverged_at is not None:
         raise EdgeLstmError(
             f"expected a finite loss, found NaN or infinity at update {fitted.diverged_at} of {recipe.fit.updates}; "
@@ -112,20 +127,44 @@ def train(
     return run
 
 
+def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted: Fitted) -> None:
+    """Write a checkpoint that can be exported, although there is no time for an evaluation, and say so."""
+    contract = _trained_contract(recipe, dataset, fitted)
+    held_out = held_out_steps(dataset)
+    truth = dataset.targets[held_out].astype(np.float32)
+    provenance = _provenance(recipe, [], "interrupted before the evaluation")
+    save_checkpoint(run_dir, Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth))
+    write_file(run_dir / RECIPE, recipe_toml(recipe))
+    for name in (METRICS, REPORT):  # of an earlier run
+        (run_dir / name).unlink(missing_ok=True)
+    click.echo(
+        f"interrupted before the evaluation was done: {run_dir / CHECKPOINT} holds the weights of update "
+        f"{fitted.best}, without scores; for these, continue with the same command and --resume",
+        err=True,
+    )
+
+
 def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
     """The run with the trained model evaluated on the test part, as a device runs it."""
-    contract = with_start_states(dataset.contract, fitted.model)
-    if (level := getattr(recipe.task_section, "intervals", None)) is not None:
-        intervals = calibrated(dataset, predict_streamed(fitted.judged, dataset, "validation"), level)
-        contract = dataclasses.replace(contract, intervals=intervals)
+    contract = _trained_contract(recipe, dataset, fitted)
     dataset = dataclasses.replace(dataset, contract=contract)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     evaluation = evaluate(recipe, dataset, baselines, predictions)
-    provenance = _provenance(recipe, evaluation)
+    provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth)
     return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation)
+
+
+def _trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> Contract:
+    """The contract with what training found: start states and intervals."""
+    contract = with_start_states(dataset.contract, fitted.model)
+    level = getattr(recipe.task_section, "intervals", None)
+    if level is None:
+        return contract
+    intervals = calibrated(dataset, predict_streamed(fitted.judged, dataset, "validation"), level)
+    return dataclasses.replace(contract, intervals=intervals)
 
 
 def with_start_states(contract: Contract, model: Forecaster) -> Contract:
@@ -158,18 +197,33 @@ def held_out_steps(dataset: Dataset) -> Integers:
     return chosen
 
 
-def _provenance(recipe: Recipe, evaluation: Evaluation) -> dict[str, str]:
+def _recording_digest(recipe: Recipe) -> str:
+    """SHA-256 of the recording's files one after the other."""
+    files = recording_files(recipe.recording.path)
+    return _files_digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.lru_cache(1)  # Ctrl-C leaves no time to read a large recording again
+def _files_digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """files: path, size and time of the last change."""
+    digest = hashlib.sha256()
+    for file, _, _ in files:
+        with file.open("rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _provenance(recipe: Recipe, test: Any, verdict: str) -> dict[str, str]:
+    """`test`: the figures of the test part, as JSON values."""
     recording = recipe.recording
     nameless = dataclasses.replace(recording, path=recording.name)
-    digest = hashlib.sha256()
-    for file in recording_files(recording.path):
-        digest.update(file.read_bytes())
     return {
         "recipe": recipe_toml(dataclasses.replace(recipe, recording=nameless)),
         "recording": recording.name,
-        "recording_sha256": digest.hexdigest(),
-        "test": json.dumps(evaluation.figures["test"]),
-        "verdict": evaluation.verdict,
+        "recording_sha256": _recording_digest(recipe),
+        "test": json.dumps(test),
+        "verdict": verdict,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),

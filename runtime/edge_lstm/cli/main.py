@@ -13,6 +13,7 @@ import click
 
 from edge_lstm import __version__
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.progress import interrupted_text, work
 from edge_lstm.foundation.text import escaped
 
 # In the order of use. Modules are named, not imported: a device has neither torch nor onnx.
@@ -38,6 +39,8 @@ _COMMANDS = {
     "device": "edge_lstm.cli.device",
     "broker": "edge_lstm.cli.service",
 }
+# Show that they work from the first second on, while packages like torch are loaded. The others answer at once.
+_LONG = ("demo", "init", "discover", "train", "tune", "export", "adopt", "verify", "bench", "replay")
 
 
 class _Commands(click.Group):
@@ -52,12 +55,22 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
         return command
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _LONG:
+            context.with_resource(work(f"edge-lstm {args[0]}"))
+        return super().resolve_command(context, args)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except EdgeLstmError as error:
             click.echo(escaped(f"error: {error}"), err=True)
             context.exit(error.exit_code)
+        except KeyboardInterrupt as error:
+            click.echo(escaped(interrupted_text(error)), err=True)
+            context.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
 from typing import Protocol
@@ -17,6 +17,8 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.numbers import FLOAT32_MAX, NUMBER_WORDS, WORD_VALUES
 from edge_lstm.foundation.times.units import TimeUnit
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
+from edge_lstm.recordings.tables import plain_rows
+from edge_lstm.recordings.tables.plain_rows import PlainCells
 from edge_lstm.recordings.tables.table import Block, Cells, Table
 
 _GROUPS = re.compile(r"[+-]?\d{1,3}[.,]\d{3}")
@@ -116,6 +118,9 @@ class NumberReader:
     def _numbers(self, table: Table, block: Block, cells: Cells) -> Doubles:
         if isinstance(cells, np.ndarray):
             return cells.copy()
+        if isinstance(cells, PlainCells):
+            numbers = None if self._comma else cells.numbers()
+            return self._in_blocks(table, block, cells) if numbers is None else numbers
         together = "".join(cells)
         plain = "_" in together or (self._comma and "." in together)  # float() would read 1_000, and 1.234 as 1.234
         texts = self._plain(cells) if plain else [text.replace(",", ".") for text in cells] if self._comma else cells
@@ -131,6 +136,10 @@ class NumberReader:
                 raise self._no_number(table, block, row, cells[row])
             else:
                 texts, plain = self._plain(cells), True
+
+    def _in_blocks(self, table: Table, block: Block, cells: PlainCells) -> Doubles:
+        """The numbers of texts, as they are read from blocks of the usual size."""
+        return np.concatenate([self._numbers(table, part, of.texts) for part, of in blocks_of(block, cells)])
 
     def _plain(self, cells: Sequence[str]) -> list[str]:
         """The cells with a decimal point, without unit and thousands; other texts with a sign that no number has."""
@@ -186,6 +195,13 @@ class CategoryReader:
 
     def _is_missing(self, text: str) -> bool:
         return math.isnan(self._words.get(text.lower(), 0.0))
+
+
+def blocks_of(block: Block, cells: PlainCells) -> Iterator[tuple[Block, PlainCells]]:
+    """The rows of a long block in blocks of the usual size, with the cells of one column."""
+    for begin in range(0, len(cells), plain_rows.BLOCK_ROWS):
+        at = slice(begin, begin + plain_rows.BLOCK_ROWS)
+        yield Block(block.rows[at], {}), cells[at]
 
 
 def texts_of(cells: Cells) -> list[str]:

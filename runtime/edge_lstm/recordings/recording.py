@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.progress import work
 from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.recordings.column_contents import column_kinds
 from edge_lstm.recordings.columns import (
@@ -46,6 +47,10 @@ class Columns:
     join_within_s: float = 0.0  # in files of one row a value: the values of a row come within this time
 
 
+_PLAIN_TEXT = (".csv", ".tsv", ".txt", ".dat", ".log")
+_ROWS_AT_ONCE = 65_536  # as Python objects, which take many times the memory of arrays
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """Readings in the order of the files; missing values are NaN."""
@@ -73,9 +78,30 @@ class Recording:
 
     def readings(self) -> Iterator[Reading]:
         """The rows as readings, missing values left out."""
-        for index, time, row in zip(self.stream_of.tolist(), self.times.tolist(), self.values.tolist(), strict=True):
-            values = {name: value for name, value in zip(self.features, row, strict=True) if not math.isnan(value)}
-            yield Reading(self.streams[index], time, values)
+        for begin in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self._readings(slice(begin, begin + _ROWS_AT_ONCE))
+
+    def _readings(self, chosen: slice | Integers) -> Iterator[Reading]:
+        names, streams = self.features, self.streams
+        columns = self.stream_of[chosen].tolist(), self.times[chosen].tolist(), self.values[chosen].tolist()
+        for index, time, row in zip(*columns, strict=True):
+            values = {name: value for name, value in zip(names, row, strict=True) if not math.isnan(value)}
+            yield Reading(streams[index], time, values)
+
+    def readings_side_by_side(self) -> Iterator[Reading]:
+        """The readings of `side_by_side`, without a copy of the recording."""
+        if len(self.streams) == 1:
+            yield from self.readings()
+            return
+        by_stream = np.argsort(self.stream_of, kind="stable")
+        begins = np.searchsorted(self.stream_of[by_stream], np.arange(1, len(self.streams)))
+        rows_of = np.split(by_stream, begins)
+        most = max(1, _ROWS_AT_ONCE // len(self.streams))
+        for first in range(0, max(map(len, rows_of)), most):
+            parts = [rows[first : first + most] for rows in rows_of]
+            rows = np.concatenate(parts)
+            number = np.concatenate([np.arange(len(part)) for part in parts])  # of a reading in its stream
+            yield from self._readings(rows[np.lexsort((self.stream_of[rows], number))])
 
     def side_by_side(self) -> Recording:
         """The same readings with the streams interleaved, each in its own order: batches then hold many streams."""
@@ -103,6 +129,13 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
     Where no column names the streams, each file is a stream, with as much of its path in the name as is needed to
     distinguish the files. Raises EdgeLstmError that names file, row and column.
     """
+    try:
+        return _read(path, columns, quick=True)
+    except EdgeLstmError:  # the reader of a device finds the same, and names the first place
+        return _read(path, columns, quick=False)
+
+
+def _read(path: str | Path | Sequence[str | Path], columns: Columns, quick: bool) -> Recording:
     files = recording_files(path)
     if columns.stream is not None:
         names = [columns.stream] * len(files)
@@ -113,19 +146,37 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
     )
     labels = {name: one for name, one in columns.labels.items() if isinstance(one, (str, ValueColumn))}
     reader = RowReader(columns, list(map(_value_column, (*columns.values.values(), *labels.values()))), times)
-    for file, name in zip(files, names, strict=True):
-        table = open_table(file, columns.layout)
-        reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times))
-    source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
-    return _recording(columns, reader, reader.rows(source), list(labels), source, files)
+    what = files[0].name if len(files) == 1 else f"{len(files)} files"
+    with work(f"reading {what}", _estimated_rows(files), "rows") as advance:
+        for file, name in zip(files, names, strict=True):
+            table = open_table(file, columns.layout, quick)
+            reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times), advance)
+        source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
+        return _recording(columns, reader, reader.rows(source), list(labels), source, files)
+
+
+def _estimated_rows(files: Sequence[Path]) -> int | None:
+    """About how many rows plain text files have, by the length of their first lines; None for other files."""
+    rows = 0.0
+    for file in files:
+        if file.suffix.lower() not in _PLAIN_TEXT or not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            begin = opened.read(_ROWS_AT_ONCE)
+        lines = begin.count(b"\n")
+        rows += file.stat().st_size / len(begin) * lines if lines else 0
+    return round(rows) or None
 
 
 def _recording(
     columns: Columns, reader: RowReader, rows: Rows, label_names: Sequence[str], source: str, files: Sequence[Path]
 ) -> Recording:
     width = len(columns.values)
-    values = np.stack(rows.numbers[:width], axis=1) if width else np.empty((len(rows.times), 0))
+    values = np.empty((len(rows.times), width), order="F")
     known = dict(zip(label_names, rows.numbers[width:], strict=True))
+    for at in range(width):
+        values[:, at] = rows.numbers[at]
+        rows.numbers[at] = rows.times  # lets go of the column
     streams = list(reader.streams)
     for name, label in columns.labels.items():
         if isinstance(label, (LabelWindows, Countdown)):

@@ -14,16 +14,22 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
+from edge_lstm.streaming.step_results import Steps
 
 _READINGS_A_BATCH = 256  # a stream gets the same bits in any batch; larger batches are faster
 
 
 def replay(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[Prediction]:
     """Feed all readings in order, and yield the predictions."""
+    for _, steps in replayed_steps(predictor, readings):
+        yield from [] if steps is None else steps.predictions()
+
+
+def replayed_steps(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[tuple[int, Steps | None]]:
+    """Feed all readings in order; (number of readings, their steps or None where nothing stepped) of each batch."""
     remaining = iter(readings)
     while batch := list(islice(remaining, _READINGS_A_BATCH)):
-        steps = predictor.feed_columns(batch)  # a row of a recording may hold no value
-        yield from [] if steps is None else steps.predictions()
+        yield len(batch), predictor.feed_columns(batch)  # a row of a recording may hold no value
 
 
 def hand_over(former: Predictor, following: Predictor) -> None:

@@ -12,10 +12,13 @@ import numpy as np
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.growing_column import GrowingColumn
+from edge_lstm.foundation.progress import Advance
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns, ValueColumn, cell_error, texts_of, value_reader
 from edge_lstm.recordings.newest_first import oldest_first
 from edge_lstm.recordings.tables.long_table import LongTable, Values, joined
+from edge_lstm.recordings.tables.plain_rows import PlainCells
 from edge_lstm.recordings.tables.table import Block, Table, column_index
 from edge_lstm.recordings.times.time_reader import TimeReader
 from edge_lstm.recordings.wrong_clocks import wrong_clocks
@@ -49,8 +52,9 @@ class RowReader:
         self._time_reader = TimeReader(times)
         self._rows_of: Counter[int] = Counter()  # by stream
         self._group_of: dict[int, str] = {}  # by stream
-        self._read: list[tuple[Integers, Doubles, list[Doubles]]] = []
-        self._places: list[Integers] = []
+        self._stream_column, self._time_column = GrowingColumn(np.int32), GrowingColumn(np.float64)
+        self._place_column = GrowingColumn(np.int32, (2,))
+        self._numbers = [GrowingColumn(np.float64) for _ in values]
         self._tables: list[Table] = []
         self._rows = 0
         self._names: dict[str, int] = {}  # of values, in tables of one row a value
@@ -62,8 +66,11 @@ class RowReader:
         """The group of each stream; empty without a column of groups."""
         return [self._group_of[index] for index in range(len(self.streams))] if self._columns.group_column else []
 
-    def read(self, table: Table, only: str, time_at: Sequence[int]) -> None:
-        """Add a file; `only` is the name of its stream where no column names it; `time_at`: its columns of times."""
+    def read(self, table: Table, only: str, time_at: Sequence[int], advance: Advance = lambda rows: None) -> None:
+        """Add a file; `only` is the name of its stream where no column names it; `time_at`: its columns of times.
+
+        `advance` is called with numbers of rows that are done.
+        """
         columns = self._columns
         stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
         group_at = column_index(table, columns.group_column) if columns.group_column else None
@@ -77,17 +84,19 @@ class RowReader:
                 times = self._time_reader.read(table, block, [block.cells[at] for at in time_at], names)
             else:
                 times = self._regular_times(stream_of)
-            self._read.append((stream_of, times, values))
-            self._places.append(_places(len(self._tables), block.rows))
+            self._stream_column.add(stream_of)
+            self._time_column.add(times)
+            self._place_column.add(_places(len(self._tables), block.rows))
+            for column, part in zip(self._numbers, values, strict=bool(values)):
+                column.add(part)
             self._rows += len(block.rows)
+            advance(len(block.rows))
         self._tables.append(table)
 
     def rows(self, source: str) -> Rows:
-        """All rows. Raises EdgeLstmError if there are none, or if a name occurs in no file."""
-        stream_of = np.concatenate([part[0] for part in self._read])
-        times = np.concatenate([part[1] for part in self._read])
-        numbers = [np.concatenate(parts) for parts in zip(*(part[2] for part in self._read), strict=True)]
-        places = np.concatenate(self._places)
+        """All rows, which are not kept here. Raises EdgeLstmError if there are none, or if a name is in no file."""
+        stream_of, times, places = self._stream_column.whole(), self._time_column.whole(), self._place_column.whole()
+        numbers = [] if self._name_of else [column.whole() for column in self._numbers]
         if not len(times):
             raise EdgeLstmError(f"{source}: expected rows of readings, found none", "record some readings first")
         left_out = sum((table.left_out for table in self._tables), Counter[str]())
@@ -101,7 +110,8 @@ class RowReader:
             if order is not None:
                 notes.append(f"{source}: its newest rows come first, so it is read from the last row to the first")
                 stream_of, times, places, series = stream_of[order], times[order], places[order], series[order]
-                numbers = [one[order] for one in numbers]
+                for at, one in enumerate(numbers):
+                    numbers[at] = one[order]
         wrong = np.zeros(len(times), bool)
         if self._columns.check_clocks and self._times.interval_s is None:
             wrong = wrong_clocks(times, series)
@@ -113,7 +123,8 @@ class RowReader:
             places = places[rows]
         elif wrong.any():
             stream_of, times, places = stream_of[~wrong], times[~wrong], places[~wrong]
-            numbers = [one[~wrong] for one in numbers]
+            for at, one in enumerate(numbers):  # one by one, so that memory holds one of them twice
+                numbers[at] = one[~wrong]
         categories: list[Sequence[str] | None] = []
         for at, reader in enumerate(self._readers):
             left_out += reader.left_out
@@ -178,15 +189,21 @@ class RowReader:
     def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> Integers:
         streams = self.streams
         if at is None:
-            return np.full(len(block.rows), streams.setdefault(only, len(streams)))
-        names = texts_of(block.cells[at])
+            return np.full(len(block.rows), streams.setdefault(only, len(streams)), np.int32)
+        codes: Integers | None = None
+        cells = block.cells[at]
+        if isinstance(cells, PlainCells):
+            texts, codes = cells.coded()
+            names = texts_of(texts)
+        else:
+            names = texts_of(cells)
         if "" in names:
-            raise cell_error(
-                table, block, names.index(""), table.header[at], "expected the name of a stream, found nothing"
-            )
+            row = names.index("") if codes is None else int(np.argmax(codes == names.index("")))
+            raise cell_error(table, block, row, table.header[at], "expected the name of a stream, found nothing")
         for name in dict.fromkeys(names):
             streams.setdefault(name, len(streams))
-        return np.fromiter(map(streams.__getitem__, names), np.int64, len(names))
+        indices = np.fromiter(map(streams.__getitem__, names), np.int32, len(names))
+        return indices if codes is None else indices[codes]
 
     def _group(self, table: Table, block: Block, stream_of: Integers, groups: list[str]) -> None:
         for index, group in dict.fromkeys(zip(stream_of.tolist(), groups, strict=True)):
@@ -214,7 +231,7 @@ class RowReader:
 
 
 def _places(file: int, rows: Sequence[int]) -> Integers:
-    places = np.empty((len(rows), 2), np.int64)
+    places = np.empty((len(rows), 2), np.int32)
     places[:, 0] = file
     places[:, 1] = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     return places

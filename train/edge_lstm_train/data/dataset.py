@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,12 +17,12 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs, difference, position, sine_and_cosine
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.progress import Advance, work
 from edge_lstm.recordings.recording import Recording, read_recording
 from edge_lstm.streaming.features import Features, cosine_columns, record_fields
-from edge_lstm.streaming.sampling.sampler import Sampler
-from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm_train.data.leaks import refuse_leaks
 from edge_lstm_train.data.outliers import refuse_impossible
+from edge_lstm_train.data.samples import StreamSamples, samples_of
 from edge_lstm_train.data.split import PARTS, Part, parts
 from edge_lstm_train.recipe.recipe import Recipe
 
@@ -37,7 +37,7 @@ class Dataset:
     dropped: dict[str, int]  # by reason: readings without a step, values held, values left out
     stream_of: Integers  # (steps,): index into recording.streams
     times: Doubles  # (steps,): seconds since 1970
-    values: Doubles  # (steps, features): missing ones held, as on a device
+    values: Floats  # (steps, features): missing ones held, as on a device
     restart: Flags  # (steps,): the state is reset before this step
     features: Floats  # (steps, inputs): the network's inputs in raw units
     targets: Doubles  # (steps, network outputs): NaN where unknown; for classes one-hot
@@ -65,16 +65,17 @@ class Dataset:
         validated = self.part_of == PARTS.index("validation")
         return dataclasses.replace(self, part_of=np.where(validated, PARTS.index("train"), self.part_of))
 
-    @property
+    @cached_property
     def run_start(self) -> Integers:
         """(steps,): the index of the first step since the last restart."""
-        begins = np.where(self.restart, np.arange(len(self)), 0)
+        begins = np.where(self.restart, np.arange(len(self), dtype=np.int32), 0)
         return np.maximum.accumulate(begins)
 
     def by_stream(self, steps: Integers) -> dict[str, Integers]:
         """The steps by the name of their stream, without streams that have none."""
-        own = {name: steps[self.stream_of[steps] == stream] for stream, name in enumerate(self.recording.streams)}
-        return {name: found for name, found in own.items() if found.size}
+        begins = np.searchsorted(self.stream_of[steps], np.arange(1, len(self.recording.streams)))
+        own = zip(self.recording.streams, np.split(steps, begins), strict=True)
+        return {name: found for name, found in own if found.size}
 
     @property
     def truth(self) -> Doubles:
@@ -84,37 +85,38 @@ class Dataset:
 
     @property
     def newest_known(self) -> Integers:
-        """(steps,): the newest step whose values a baseline may use: the step itself.
+        """(steps,): `newest_known_at` every step."""
+        return self.newest_known_at(np.arange(len(self)))
+
+    def newest_known_at(self, steps: Integers) -> Integers:
+        """The newest steps whose values a baseline may use at `steps`: the steps themselves.
 
         For a reconstruction it is the step before, since the step itself is the target; a run's first step uses itself.
         """
-        steps = np.arange(len(self))
         reconstructs = self.contract.task == "anomaly" and self.contract.horizons == [0]
-        return np.maximum(steps - 1, self.run_start) if reconstructs else steps
+        return np.maximum(steps - 1, self.run_start[steps]) if reconstructs else steps
 
     @property
     def naive_predictions(self) -> Doubles:
+        """(steps, network outputs): `naive_predictions_at` every step."""
+        return self.naive_predictions_at(np.arange(len(self)))
+
+    def naive_predictions_at(self, steps: Integers) -> Doubles:
         """(steps, network outputs): the newest value of each target, or its mean if the target is not a feature."""
         if self.contract.task in ("forecast", "anomaly"):
-            return self.features[self.newest_known][:, target_columns(self.contract)].astype(np.float64)
-        mean = np.nanmean(self.targets[self.steps("train")], axis=0)
-        return np.repeat(mean[None], len(self), axis=0)
+            columns = target_columns(self.contract)
+            return self.features[self.newest_known_at(steps)[:, None], columns].astype(np.float64)
+        return np.repeat(self._mean_targets[None], len(steps), axis=0)
 
-
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    """The samples of all streams, stream after stream."""
-
-    stream_of: Integers  # (steps,): index into the recording's streams, which are in the order of their slots
-    times: Doubles  # (steps,)
-    values: Floats  # (steps, features): missing ones held
-    missing: Flags  # (steps, features)
-    since: Doubles  # (steps,): seconds since the step before, NaN at a stream's first
-    restart: Flags  # (steps,): the state was reset
+    @cached_property
+    def _mean_targets(self) -> Doubles:
+        means: Doubles = np.nanmean(self.targets[self.steps("train")], axis=0)
+        return means
 
 
 _LEAST_CHANGE = 1e-9  # of the mean: less than the resolution of float32
 _MOST_DROPPED = 0.3  # of the rows
+_STEPS_AT_ONCE = 65_536  # so that memory holds little more than the result
 _SHOWN = 8  # classes in a message
 _LEAST_SCALE = 1e-30  # the smallest standard deviation that a contract accepts
 
@@ -150,20 +152,23 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     refuse_impossible(recipe, recording)
     # A feature without any value yet takes its mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
-    samples, dropped = _samples(unknown, recording)
+    with work("taking samples", len(recording), "rows") as advance:
+        samples, dropped = samples_of(unknown, recording, advance)
     _refuse_disorder(recording, dropped)
     dropped.update(recording.left_out)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
-    part_of = parts(recipe.split, recipe.recording, recording, stream_of, times)
+    part_of = parts(recipe.split, recipe.recording, recording, stream_of, times).astype(np.int8)
     starts: dict[Part, float] = {part: times[part_of == index].min() for index, part in enumerate(PARTS)}
     mean, scale = _statistics(recipe, recording, samples, part_of == PARTS.index("train"))
     contract = recipe.contract(mean.tolist(), scale.tolist())
-    held = np.where(np.isnan(samples.values), mean, samples.values).astype(np.float32)
-    seen, features = _feature_vectors(contract, samples, held, restart)
-    values = seen.astype(np.float64)
+    held = samples.values
+    for column, level in enumerate(mean.astype(np.float32).tolist()):  # in place: a copy could be the half of memory
+        held[np.isnan(held[:, column]), column] = level
+    with work("computing the inputs", len(times), "steps") as advance:
+        values, features = _feature_vectors(contract, samples, held, restart, advance)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
-    run = np.cumsum(restart)
+    run = np.cumsum(restart, dtype=np.int32)
     targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
     truth = PublishedOutputs(contract)(targets)
     refuse_leaks(recording.source, contract, values, missing, truth, run)
@@ -201,16 +206,22 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
     )
 
 
-def _feature_vectors(contract: Contract, samples: _Samples, held: Floats, restart: Flags) -> tuple[Floats, Floats]:
+def _feature_vectors(
+    contract: Contract, samples: StreamSamples, held: Floats, restart: Flags, advance: Advance
+) -> tuple[Floats, Floats]:
     """Conditioned values (steps, features) and feature vectors (steps, inputs), as the device makes them."""
     made = Features(contract)
     values = made.conditioned(held)
-    steps = np.arange(len(values))
-    if not any(feature.derived for feature in contract.features):  # no carried values: all steps at once
-        current = np.zeros(len(values), [("warm_steps", "i8"), *record_fields(contract)])
-        current["warm_steps"] = ~restart
-        return values, made.vectors(current, steps, samples.times, samples.since, values, samples.missing)
     vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
+    if not any(feature.derived for feature in contract.features):  # no carried values: many steps at once
+        for begin in range(0, len(values), _STEPS_AT_ONCE):
+            at = slice(begin, begin + _STEPS_AT_ONCE)
+            found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
+            current = np.zeros(len(found[0]), [("warm_steps", "i8"), *record_fields(contract)])
+            current["warm_steps"] = ~restart[at]
+            vectors[at] = made.vectors(current, np.arange(len(current)), *found)
+            advance(len(current))
+        return values, vectors
     runs = np.flatnonzero(restart)  # the first step of each run between restarts; the runs are computed side by side
     lengths = np.diff(runs, append=len(values))
     runs, lengths = runs[np.argsort(-lengths)], np.sort(lengths)[::-1]
@@ -221,52 +232,35 @@ def _feature_vectors(contract: Contract, samples: _Samples, held: Floats, restar
         found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
         vectors[at] = made.vectors(current, slots, *found)
         current["warm_steps"][slots] += 1
+        advance(len(slots))
     return values, vectors
 
 
-def _labels_at_steps(recording: Recording, samples: _Samples, known: Doubles) -> Doubles:
+def _labels_at_steps(recording: Recording, samples: StreamSamples, known: Doubles) -> Doubles:
     """(steps,): the label (rows,) of the newest reading of the step's stream at that time."""
     found = np.full(len(samples.times), np.nan)
-    for stream in range(len(recording.streams)):
-        rows, steps = np.flatnonzero(recording.stream_of == stream), np.flatnonzero(samples.stream_of == stream)
+    by_stream = np.argsort(recording.stream_of, kind="stable")
+    begins = np.searchsorted(recording.stream_of[by_stream], np.arange(1, len(recording.streams)))
+    ends = np.searchsorted(samples.stream_of, np.arange(len(recording.streams) + 1))
+    for stream, rows in enumerate(np.split(by_stream, begins)):
+        steps = slice(ends[stream], ends[stream + 1])
         rows = rows[np.argsort(recording.times[rows], kind="stable")]
         newest = np.searchsorted(recording.times[rows], samples.times[steps], side="right") - 1
         found[steps] = np.where(newest >= 0, known[rows[newest]], np.nan)
     return found
 
 
-def _samples(contract: Contract, recording: Recording) -> tuple[_Samples, dict[str, int]]:
-    """The samples as a device takes them, stream after stream, and the numbers of other readings by reason."""
-    table = StreamTable(contract)
-    sampler = Sampler(contract, table)
-    duplicate = late = 0
-    kept = []
-    for one in sampler.rounds(recording.side_by_side().readings()):
-        behind = sampler.late_or_repeated(one)
-        if behind.any():
-            repeated = one.times[behind] == table.current["time"][one.slots[behind]]
-            duplicate, late = duplicate + int(repeated.sum()), late + int((~repeated).sum())
-            one = one.part(~behind)
-        samples = sampler.complete(one)
-        kept.append((one.slots, one.times, samples.values, samples.missing, samples.since, samples.restart))
-    columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
-    order = np.argsort(columns[0], kind="stable")  # each stream keeps its order of time
-    counts = Counter({"duplicate": duplicate, "late": late})
-    counts.update(sampler.totals)  # adds up reasons that both count
-    return _Samples(*(column[order] for column in columns)), dict(counts)
-
-
-def _statistics(recipe: Recipe, recording: Recording, samples: _Samples, chosen: Flags) -> tuple[Doubles, Doubles]:
+def _statistics(recipe: Recipe, recording: Recording, samples: StreamSamples, chosen: Flags) -> tuple[Doubles, Doubles]:
     """Mean and standard deviation (features,) of the measured values in the training part.
 
     Features that never change there are refused. Categories have -1 and 1: as a held value, -1 is no category.
     """
     values = Features(recipe.contract([0.0] * len(recipe.features), [math.inf] * len(recipe.features)))
-    measured = values.conditioned(samples.values).astype(np.float64)
+    measured = values.conditioned(samples.values)
     constant = []
     mean, scale = np.zeros(measured.shape[1]), np.ones(measured.shape[1])
     for column, (name, section) in enumerate(recipe.features.items()):
-        seen = measured[chosen & ~samples.missing[:, column], column]
+        seen = measured[chosen & ~samples.missing[:, column], column].astype(np.float64)
         if not seen.size:
             of = f" (of {', '.join(section.categories)})" if section.categories else ""
             raise EdgeLstmError(
@@ -324,20 +318,21 @@ def _targets(
         return np.repeat(known[:, None], len(contract.outputs), axis=1)
     source = {column: column for column in range(len(contract.features))}
     source.update({cosine: column for column, cosine in cosine_columns(contract).items()})
-    outputs = []
-    for column, (_, horizon) in zip(target_columns(contract), contract.network_outputs, strict=True):
+    targets = np.empty((len(features), len(contract.network_outputs)))
+    for output, (column, (_, horizon)) in enumerate(
+        zip(target_columns(contract), contract.network_outputs, strict=True)
+    ):
         measured = np.where(missing[:, source[column]], np.nan, features[:, column].astype(np.float64))
-        outputs.append(_shifted(measured, horizon, run, part_of))
-    return np.stack(outputs, axis=1)
+        targets[:, output] = _shifted(measured, horizon, run, part_of)
+    return targets
 
 
 def _shifted(values: Doubles, horizon: int, run: Integers, part_of: Integers) -> Doubles:
     """The values (steps, ...) from `horizon` steps later, NaN where that step is in another run or part."""
-    count = len(values)
-    here, there = np.arange(max(0, count - horizon)), np.arange(horizon, max(count, horizon))
-    known = (run[here] == run[there]) & (part_of[here] == part_of[there])
     found = np.full(values.shape, np.nan)
-    found[here[known]] = values[there[known]]
+    here, there = slice(0, max(0, len(values) - horizon)), slice(horizon, None)
+    known = (run[here] == run[there]) & (part_of[here] == part_of[there])
+    found[here][known] = values[there][known]
     return found
 
 

@@ -6,15 +6,19 @@ part as well if the model is refitted on both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.foundation.arrays import Doubles, Integers
+from edge_lstm.foundation.progress import Advance, work
 from edge_lstm.streaming.features import cosine_columns
 from edge_lstm_train.data.dataset import Dataset, first_with_same_truth, target_columns
+from edge_lstm_train.data.split import PARTS
 
 PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
 NAIVE = (PERSISTENCE, SEASONAL, MEAN)
@@ -23,6 +27,7 @@ _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of s
 _SHORT_LAGS = (4, 12)
 _MOST_COLUMNS = 1500  # a larger Gram matrix takes longer than training the model
 _BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
+_MOST_IN_FLOAT64 = 2_000_000  # steps
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,19 @@ def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
     `refit`, once lags and penalty are chosen, ridge is fitted again on training and validation part together, as the
     model is.
     """
-    predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: dataset.naive_predictions}
+    naive = np.empty(dataset.targets.shape, kept_type(dataset))
+    for rows in _blocks(np.arange(len(dataset))):
+        naive[rows] = dataset.naive_predictions_at(rows)
+    predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: naive}
     if dataset.season is not None:
         predictions[SEASONAL] = seasonal_naive(dataset, dataset.season)
     predictions[RIDGE], choices = ridge(dataset, refit)
     train = dataset.steps("train")
-    error = predictions[RIDGE][train] - dataset.targets[train]
-    residual = np.sqrt(np.nanmean(error**2, axis=0))
+    squares, counts = np.zeros(dataset.targets.shape[1]), np.zeros(dataset.targets.shape[1])
+    for rows in _blocks(train):
+        error = predictions[RIDGE][rows] - dataset.targets[rows]
+        squares, counts = squares + np.nansum(error**2, axis=0), counts + np.isfinite(error).sum(axis=0)
+    residual = np.sqrt(squares / counts)
     floor = 1e-6 * np.maximum(np.nanstd(dataset.targets[train], axis=0), 1e-12)
     residual = np.maximum(residual, floor)
     published = PublishedOutputs(dataset.contract)
@@ -70,7 +81,7 @@ def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
 
 def seasonal_naive(dataset: Dataset, season: int) -> Doubles:
     """(steps, network outputs): the value one whole season before the target; the newest one where a run is short."""
-    predictions = dataset.naive_predictions.copy()
+    predictions = dataset.naive_predictions.astype(kept_type(dataset))
     steps, run_start = np.arange(len(dataset)), dataset.run_start
     for output, (column, (_, horizon)) in enumerate(
         zip(target_columns(dataset.contract), dataset.contract.network_outputs, strict=True)
@@ -89,25 +100,69 @@ def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeCho
     """
     outputs = len(dataset.contract.network_outputs)
     best = np.full(outputs, np.inf)
-    predictions = dataset.naive_predictions.copy()
     choices = [RidgeChoice(1, True, np.inf)] * outputs
-    validation = dataset.steps("validation")
-    for lags in _lag_counts(dataset):
-        for level_free in (True, False) if _is_forecast(dataset) else (False,):
-            for penalty, candidate in zip(_PENALTIES, _ridge_path(dataset, lags, level_free), strict=True):
-                error = np.nanmean((candidate[validation] - dataset.targets[validation]) ** 2, axis=0)
+    chosen: list[Doubles | None] = [None] * outputs  # (columns + 1,): weights
+    forms = [
+        (lags, level_free)
+        for lags in _lag_counts(dataset)
+        for level_free in ((True, False) if _is_forecast(dataset) else (False,))
+    ]
+    fitted = np.count_nonzero(dataset.part_of == PARTS.index("train"))
+    with work("fitting the baselines", len(forms) * fitted, "rows") as advance:
+        for lags, level_free in forms:
+            weights = _ridge_weights(dataset, lags, level_free, advance)
+            errors = _validation_errors(dataset, lags, level_free, weights)
+            for penalty, weight, error in zip(_PENALTIES, weights, errors, strict=True):
                 for output in np.flatnonzero(error < best):
-                    best[output] = error[output]
-                    predictions[:, output] = candidate[:, output]
+                    best[output], chosen[output] = error[output], weight[:, output]
                     choices[output] = RidgeChoice(lags, level_free, penalty)
     if refit:
         both = dataset.with_validation_in_training()
         for lags, level_free in {(choice.lags, choice.level_free) for choice in choices}:
-            path = dict(zip(_PENALTIES, _ridge_path(both, lags, level_free), strict=True))
+            path = dict(zip(_PENALTIES, _ridge_weights(both, lags, level_free), strict=True))
             for output, choice in enumerate(choices):
                 if (choice.lags, choice.level_free) == (lags, level_free) and choice.penalty in path:
-                    predictions[:, output] = path[choice.penalty][:, output]
-    return predictions, choices
+                    chosen[output] = path[choice.penalty][:, output]
+    return _linear_predictions(dataset, choices, chosen), choices
+
+
+def _linear_predictions(dataset: Dataset, choices: Sequence[RidgeChoice], chosen: Sequence[Doubles | None]) -> Doubles:
+    """(steps, network outputs): the naive predictions, with the change that each output's weights give."""
+    predictions = np.empty(dataset.targets.shape, kept_type(dataset))
+    for rows in _blocks(np.arange(len(dataset))):
+        found = dataset.naive_predictions_at(rows)
+        designs: dict[tuple[int, bool], Doubles] = {}
+        for output, (choice, weight) in enumerate(zip(choices, chosen, strict=True)):
+            if weight is not None:
+                form = choice.lags, choice.level_free
+                if form not in designs:
+                    designs[form] = _design_matrix(dataset, rows, *form)
+                found[:, output] += designs[form] @ weight
+        predictions[rows] = found
+    return predictions
+
+
+def _validation_errors(dataset: Dataset, lags: int, level_free: bool, weights: Sequence[Doubles]) -> Doubles:
+    """(penalties, outputs): the mean squared error of each solution on the validation part; NaN where none is known."""
+    squares = np.zeros((len(weights), dataset.targets.shape[1]))
+    counts = np.zeros(dataset.targets.shape[1])
+    for rows in _blocks(dataset.steps("validation")):
+        x = _design_matrix(dataset, rows, lags, level_free)
+        change = dataset.targets[rows] - dataset.naive_predictions_at(rows)
+        counts += np.isfinite(change).sum(axis=0)
+        for penalty, weight in enumerate(weights):
+            squares[penalty] += np.nansum((x @ weight - change) ** 2, axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(squares / counts)
+
+
+def kept_type(dataset: Dataset) -> type[np.floating[Any]]:
+    """The type of predictions that are kept for every step: float32 of a large dataset, as its features are."""
+    return np.float32 if len(dataset) > _MOST_IN_FLOAT64 else np.float64
+
+
+def _blocks(rows: Integers) -> list[Integers]:
+    return [rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK)]
 
 
 def _is_forecast(dataset: Dataset) -> bool:
@@ -122,39 +177,45 @@ def _lag_counts(dataset: Dataset) -> list[int]:
     return sorted({*shortest, *_SHORT_LAGS, *([longest] if dataset.season and fits else [])})
 
 
-def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Doubles]:
-    """Predictions (steps, outputs) for each penalty, fitted on the training part."""
-    naive, train = dataset.naive_predictions, dataset.steps("train")
+def _ridge_weights(
+    dataset: Dataset, lags: int, level_free: bool, advance: Advance = lambda rows: None
+) -> list[Doubles]:
+    """Weights (columns + 1, outputs) for each penalty, fitted on the training part."""
+    train = dataset.steps("train")
     # lags from before a run are filled in, and a fit on them makes a weaker baseline
     whole = train[train - dataset.run_start[train] >= lags - 1]
     train = whole if 2 * len(whole) >= len(train) else train
-    blocks = [train[first : first + _BLOCK] for first in range(0, len(train), _BLOCK)]
     alike = first_with_same_truth(dataset.contract)
     distinct = sorted(set(alike))
-    solutions: list[list[Doubles]] = [[] for _ in _PENALTIES]  # by penalty, by distinct output: (columns + 1,)
-    for output in distinct:
-        size = _design_matrix(dataset, train[:1], lags, level_free).shape[1]
-        gram, moment, count = np.zeros((size, size)), np.zeros(size), 0
-        for block in blocks:
-            known = block[np.isfinite(dataset.targets[block, output])]
-            x = _design_matrix(dataset, known, lags, level_free)  # (rows, columns + 1)
-            change = dataset.targets[known, output] - naive[known, output]
-            gram += x.T @ x
-            moment += x.T @ change
-            count += len(known)
-        shrink = np.eye(size)
-        shrink[-1, -1] = 0.0  # no penalty on the intercept
-        for penalty, column in zip(_PENALTIES, solutions, strict=True):
-            column.append(np.linalg.solve(gram / count + penalty * shrink, moment / count))
+    size = _design_matrix(dataset, train[:1], lags, level_free).shape[1]
+    grams = np.zeros((len(distinct), size, size))
+    moments, counts = np.zeros((len(distinct), size)), np.zeros(len(distinct))
+    for block in _blocks(train):
+        x = _design_matrix(dataset, block, lags, level_free)  # (rows, columns + 1)
+        change = dataset.targets[block] - dataset.naive_predictions_at(block)
+        advance(len(block))
+        whole_gram = None
+        for place, output in enumerate(distinct):
+            known = np.isfinite(change[:, output])
+            if known.all():  # nearly always, and the same for all outputs
+                whole_gram = x.T @ x if whole_gram is None else whole_gram
+                grams[place] += whole_gram
+                moments[place] += x.T @ change[:, output]
+            else:
+                grams[place] += x[known].T @ x[known]
+                moments[place] += x[known].T @ change[known, output]
+            counts[place] += np.count_nonzero(known)
+    shrink = np.eye(size)
+    shrink[-1, -1] = 0.0  # no penalty on the intercept
     places = [distinct.index(output) for output in alike]
-    weights = [np.stack(column, axis=1) for column in solutions]  # (columns + 1, distinct outputs) each
-    predictions = [naive.copy() for _ in _PENALTIES]
-    for first in range(0, len(dataset), _BLOCK):
-        rows = np.arange(first, min(first + _BLOCK, len(dataset)))
-        x = _design_matrix(dataset, rows, lags, level_free)
-        for prediction, weight in zip(predictions, weights, strict=True):
-            prediction[rows] += (x @ weight)[:, places]
-    return predictions
+    found = []
+    for penalty in _PENALTIES:
+        solutions = [
+            np.linalg.solve(gram / count + penalty * shrink, moment / count)
+            for gram, moment, count in zip(grams, moments, counts, strict=True)
+        ]
+        found.append(np.stack(solutions, axis=1)[:, places])
+    return found
 
 
 def _design_matrix(dataset: Dataset, rows: Integers, lags: int, level_free: bool) -> Doubles:
@@ -162,7 +223,7 @@ def _design_matrix(dataset: Dataset, rows: Integers, lags: int, level_free: bool
 
     A lag from before the last restart of the stream takes the first value after the restart.
     """
-    rows = dataset.newest_known[rows]
+    rows = dataset.newest_known_at(rows)
     columns, mean, scale = _measured(dataset.contract)
     at = np.maximum(rows[:, None] - np.arange(lags), dataset.run_start[rows][:, None])  # (rows, lags)
     taps = (dataset.features[at[..., None], columns].astype(np.float64) - mean) / scale  # (rows, lags, measured)

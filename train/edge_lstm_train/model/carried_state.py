@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from edge_lstm.foundation.arrays import Doubles
+from edge_lstm.foundation.progress import work
 from edge_lstm_train.data.batches import Batch
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
 from edge_lstm_train.model.forecaster import Forecaster, State
 
 _RUNS_AT_ONCE = 64
+_STEPS_AT_ONCE = 262_144  # of all runs together
 
 
 def forward_batch(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor, State]:
@@ -50,14 +52,19 @@ def predict_streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -
     runs = sorted((run for run in runs if run.size), key=len)
     device = model.mean.device
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), work("validating", sum(map(len, runs)), "steps") as advance:
         for first in range(0, len(runs), _RUNS_AT_ONCE):
             group = runs[first : first + _RUNS_AT_ONCE]
-            features = np.zeros((len(group), len(group[-1]), dataset.features.shape[1]), np.float32)
-            for row, run in zip(features, group, strict=True):
-                row[: len(run)] = dataset.features[run]
             state = [tensor.contiguous() for tensor in model.initial_state(len(group))]
-            found, _ = model(torch.from_numpy(features).to(device), state)  # (runs, steps, outputs)
-            for row, run in zip(found.cpu().numpy(), group, strict=True):
-                predictions[run] = row[: len(run)]
+            length = max(1, _STEPS_AT_ONCE // len(group))
+            for begin in range(0, len(group[-1]), length):  # in pieces, since a kernel keeps all gates of all steps
+                pieces = [run[begin : begin + length] for run in group]
+                longest = max(map(len, pieces))
+                features = np.zeros((len(group), longest, dataset.features.shape[1]), np.float32)
+                for row, piece in zip(features, pieces, strict=True):
+                    row[: len(piece)] = dataset.features[piece]
+                found, state = model(torch.from_numpy(features).to(device), state)  # (runs, steps, outputs)
+                for row, piece in zip(found.cpu().numpy(), pieces, strict=True):
+                    predictions[piece] = row[: len(piece)]
+                advance(sum(map(len, pieces)))
     return predictions

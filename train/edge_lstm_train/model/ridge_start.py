@@ -21,15 +21,16 @@ def start_at_ridge(model: Forecaster, dataset: Dataset, refit: bool = False) -> 
     """
     inputs = _HighwayInputs(model, dataset)
     scale, offset = model.output_scale.double().numpy(), model.output_offset.double().numpy()
-    wanted = (dataset.targets - offset - _level(model, dataset)) / scale  # (steps, outputs), in the head's units
     train, validation = inputs.full(dataset.steps("train")), inputs.full(dataset.steps("validation"))
     both = inputs.full(dataset.with_validation_in_training().steps("train"))
-    for output in range(wanted.shape[1]):
-        solutions = _solutions(inputs, wanted[:, output], train)
+    for output in range(dataset.targets.shape[1]):
+        # (steps,), in the head's units; one output at a time, so that memory holds few copies of the recording
+        wanted = (dataset.targets[:, output] - offset[output] - _level(model, dataset, output)) / scale[output]
+        solutions = _solutions(inputs, wanted, train)
         errors = np.zeros(len(solutions))
-        for rows in _blocks(validation[np.isfinite(wanted[validation, output])]):
-            errors += ((inputs.at(rows) @ solutions.T - wanted[rows, output][:, None]) ** 2).sum(axis=0)
-        best = (_solutions(inputs, wanted[:, output], both) if refit else solutions)[errors.argmin()]
+        for rows in _blocks(validation[np.isfinite(wanted[validation])]):
+            errors += ((inputs.at(rows) @ solutions.T - wanted[rows][:, None]) ** 2).sum(axis=0)
+        best = (_solutions(inputs, wanted, both) if refit else solutions)[errors.argmin()]
         model.highway.weight[output] = torch.from_numpy(best[:-1])
         model.head.bias[output] = float(best[-1])
 
@@ -39,10 +40,15 @@ class _HighwayInputs:
 
     def __init__(self, model: Forecaster, dataset: Dataset) -> None:
         mean, scale = model.mean.double().numpy(), model.scale.double().numpy()
-        self._standardized = (dataset.features - mean) / scale  # (steps, inputs)
+        self._features, self._mean, self._scale = dataset.features, mean, scale
         self._earlier = model.shape.highway
         self._level_free = model.shape.level_free
         self._run_start = dataset.run_start
+
+    def _standardized(self, steps: Integers) -> Doubles:
+        """(*steps.shape, inputs): computed where it is needed, since all of it would double the memory."""
+        found: Doubles = (self._features[steps] - self._mean) / self._scale
+        return found
 
     def full(self, steps: Integers) -> Integers:
         """The steps whose run has filled the register; all of them if there is none."""
@@ -53,9 +59,9 @@ class _HighwayInputs:
         """(steps, highway inputs + 1): zeros in the register before the run."""
         back = steps[:, None] - np.arange(1, self._earlier + 1)  # newest first, as in the register
         before = back < self._run_start[steps][:, None]
-        earlier = self._standardized[np.maximum(back, 0)]  # (steps, highway, inputs)
+        earlier = self._standardized(np.maximum(back, 0))  # (steps, highway, inputs)
         earlier[before] = 0.0
-        newest = self._standardized[steps][:, None]
+        newest = self._standardized(steps)[:, None]
         samples = earlier - newest if self._level_free else np.concatenate([newest, earlier], axis=1)
         rows = samples.reshape(len(steps), -1)
         return np.concatenate([rows, np.ones((len(steps), 1))], axis=1)
@@ -78,11 +84,11 @@ def _solutions(inputs: _HighwayInputs, wanted: Doubles, train: Integers) -> Doub
     )
 
 
-def _level(model: Forecaster, dataset: Dataset) -> Doubles:
-    """(steps, outputs): the newest value that the network adds to its output; zeros if it predicts no changes."""
+def _level(model: Forecaster, dataset: Dataset, output: int) -> Doubles:
+    """(steps,): the newest value that the network adds to the output; zeros if it predicts no changes."""
     if not model.change_of.numel():
-        return np.zeros(dataset.targets.shape)
-    return dataset.features[:, model.change_of.numpy()].astype(np.float64)
+        return np.zeros(len(dataset))
+    return dataset.features[:, int(model.change_of[output])].astype(np.float64)
 
 
 def _blocks(rows: Integers) -> list[Integers]:

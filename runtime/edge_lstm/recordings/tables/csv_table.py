@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, islice, pairwise
 from pathlib import Path
+from typing import Any
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import printable
+from edge_lstm.recordings.tables import plain_rows
+from edge_lstm.recordings.tables.plain_rows import Form, PlainRows, is_worth_it
 from edge_lstm.recordings.tables.preamble import SAMPLE, SPACES, earlier_readings, is_reading, is_timed, preamble
 from edge_lstm.recordings.tables.table import Block, Layout, distinct_names
 from edge_lstm.recordings.tables.text_file import DAMAGE, TextFile
 from edge_lstm.recordings.tables.text_lines import opened_text, whole_lines
 
-_BLOCK = 512  # rows; with larger blocks, garbage collection costs more than they save
 _MOST_FOOTER = 20  # rows
 _FEWEST_ROW_NAMES = 8  # numbers that count from anywhere
 _LINES_HINT = (
@@ -23,6 +26,7 @@ _LINES_HINT = (
     "[recording] (init, replay and simulate: --skip-lines N, --comment '#')"
 )
 _COUNTERS = ("", "#", "no", "no.", "nr", "nr.", "n", "id", "row", "rn", "record", "index", "count", "sample", "seq")
+_RowReader = Any  # the module csv does not name the type of its readers
 Row = tuple[int, list[str]]  # line in the file, cells
 Part = tuple[Sequence[int], list[tuple[str, ...]]]  # lines, and cells by column
 
@@ -30,9 +34,13 @@ Part = tuple[Sequence[int], list[tuple[str, ...]]]  # lines, and cells by column
 class CsvTable:
     """A CSV file; its rows are read when they are requested."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        """Raises EdgeLstmError where the file cannot be read, or holds no header and rows."""
+    def __init__(self, path: Path, layout: Layout, quick: bool = False) -> None:
+        """Raises EdgeLstmError where the file cannot be read, or holds no header and rows.
+
+        `quick`: pyarrow reads the plain rows of a large file, if it is installed.
+        """
         self.source = str(path)
+        self._quick = quick
         self.notes: list[str] = []
         self.left_out: Counter[str] = Counter()
         self._path, self._layout = path, layout
@@ -57,12 +65,16 @@ class CsvTable:
         units = dict(zip(self.header[shift:], found.units, strict=False))
         self.units = {name: unit for name, unit in units.items() if name and unit}
 
-    def blocks(self, columns: Sequence[int], size: int = _BLOCK) -> Iterator[Block]:
-        """The rows of these columns in order; raises EdgeLstmError that names the row."""
+    def blocks(self, columns: Sequence[int], size: int = 0) -> Iterator[Block]:
+        """The rows of these columns in order; raises EdgeLstmError that names the row. `size` 0: the usual one."""
         self.notes, self.left_out = [], Counter()
         held: Part | None = None  # the last rows may be a footer
-        with opened_text(self._path, self._layout.encoding) as file:
-            for part in self._parts(file, size):
+        plain = self._plain_rows() if self._quick and not size else None
+        size = size or plain_rows.BLOCK_ROWS
+        if plain is not None:
+            yield from (Block(rows, cells) for rows, cells in plain.parts(columns))
+        with opened_text(self._path, self._layout.encoding, 0 if plain is None else plain.offset) as file:
+            for part in self._parts(file, size, None if plain is None else plain.line):
                 if held is None:
                     held = part
                 elif len(part[0]) >= min(size, _MOST_FOOTER):
@@ -74,12 +86,31 @@ class CsvTable:
             if held is not None:
                 yield self._block(self._without_end(file, held), columns)
 
-    def _parts(self, file: TextFile, size: int) -> Iterator[Part]:
-        """Rows of the right width as columns, at most `size` at a time."""
+    def _plain_rows(self) -> PlainRows | None:
+        """What pyarrow can read of the file; None where that is nothing."""
+        found, path = self.preamble, self._path
+        with opened_text(path, self._layout.encoding) as file:
+            if not is_worth_it(path, found.separator, file.encoding, len(self.header)):
+                return None
+            lines = _CountedLines(file.lines)
+            _, place = self._below_header(lines)
+            mark = len(codecs.BOM_UTF8) if file.encoding == "utf-8-sig" else 0
+            if file.damaged:
+                return None
+        begins = [row[0] for row in self._header_rows]
+        form = Form(len(self.header), found.separator, found.comment, begins, self.trailing)
+        return PlainRows(path, form, mark + lines.size, place)
+
+    def _parts(self, file: TextFile, size: int, line: int | None = None) -> Iterator[Part]:
+        """Rows of the right width as columns, at most `size` at a time.
+
+        `line`: of the first row in the file, if the text begins there, with rows before it; None: it begins with the
+        file.
+        """
         width = len(self.header)
         wrong: list[Row] = []  # rows of another width: a footer, if no other row follows
-        some = False
-        for begin, rows, even in self._batches(file, size):
+        some = line is not None
+        for begin, rows, even in self._batches(file, size, line):
             if set(map(len, rows)) == {width} and not file.damaged:  # as usual: nothing to do row by row
                 part: Part = range(begin, begin + len(rows)), list(zip(*rows, strict=True))
                 if not even or not all(map(str.strip, part[1][0])):
@@ -284,29 +315,53 @@ class CsvTable:
         with opened_text(self._path, self._layout.encoding) as file:
             return list(islice(whole_lines(file.lines), SAMPLE))
 
-    def _batches(self, file: TextFile, size: int) -> Iterator[tuple[int, list[list[str]], bool]]:
+    def _batches(self, file: TextFile, size: int, line: int | None) -> Iterator[tuple[int, list[list[str]], bool]]:
         """(line of the first row, rows, whether each row is one line) below the header, with empty rows."""
-        found = self.preamble
-        lines: Iterator[str] = file.lines
-        for _ in range(found.skip_lines):
-            next(lines, "")
-        if found.comment:
-            lines = ("\n" if line.startswith(found.comment) else line for line in lines)
-        place = 1 + found.skip_lines
-        reader = map(str.split, lines) if found.separator == SPACES else csv.reader(lines, delimiter=found.separator)
-        above = found.has_header + len(found.between)
+        first = 1 + self.preamble.skip_lines if line is None else line
+        place = first
         try:
-            while above and (row := next(reader, None)) is not None:
-                above -= any(map(str.strip, row))
-                place += 1 + sum(cell.count("\n") for cell in row)
+            reader, place = self._below_header(file.lines) if line is None else (self._reader(file.lines), line)
             while rows := list(islice(reader, size)):
                 begin = place
-                place = place + len(rows) if isinstance(reader, map) else 1 + found.skip_lines + reader.line_num
+                place = place + len(rows) if isinstance(reader, map) else first + reader.line_num
                 yield begin, rows, place - begin == len(rows)
         except csv.Error as error:
             raise EdgeLstmError(
                 f"{self._path}, after row {place - 1}: expected CSV, found: {error}", "fix or remove that row"
             ) from None
+
+    def _below_header(self, lines: Iterable[str]) -> tuple[_RowReader, int]:
+        """A reader of the rows below the header, and the line of the first of them."""
+        found = self.preamble
+        remaining = iter(lines)
+        for _ in range(found.skip_lines):
+            next(remaining, "")
+        reader = self._reader(remaining)
+        place = 1 + found.skip_lines
+        above = found.has_header + len(found.between)
+        while above and (row := next(reader, None)) is not None:
+            above -= any(map(str.strip, row))
+            place += 1 + sum(cell.count("\n") for cell in row)
+        return reader, place
+
+    def _reader(self, lines: Iterable[str]) -> _RowReader:
+        found = self.preamble
+        if found.comment:
+            lines = ("\n" if line.startswith(found.comment) else line for line in lines)
+        return map(str.split, lines) if found.separator == SPACES else csv.reader(lines, delimiter=found.separator)
+
+
+class _CountedLines:
+    """Lines, and how many bytes they had in the file."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.size = 0
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.size += len(line.encode())
+            yield line
 
 
 def _is_cut(cells: Sequence[str]) -> bool:

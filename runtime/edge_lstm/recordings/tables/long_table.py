@@ -73,12 +73,12 @@ class LongTable:
     def left_out(self) -> Counter[str]:
         return self.table.left_out
 
-    def blocks(self, columns: Sequence[int], size: int = 512) -> Iterator[Block]:
+    def blocks(self, columns: Sequence[int], size: int = 0) -> Iterator[Block]:
         """The rows of these columns of the file, one row a value; columns of names have no cells here."""
         for block in self.values(columns, size):
             yield block.block
 
-    def values(self, columns: Sequence[int], size: int = 512) -> Iterator[LongBlock]:
+    def values(self, columns: Sequence[int], size: int = 0) -> Iterator[LongBlock]:
         """The rows of these columns of the file, with their names and values."""
         kept = {at: self._kept[at] for at in columns if at < len(self._kept)}
         asked = dict.fromkeys([*kept.values(), self._name_at, self._value_at])

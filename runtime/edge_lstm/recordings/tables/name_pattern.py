@@ -96,7 +96,7 @@ class WideTable:
     def left_out(self) -> Counter[str]:
         return self.table.left_out
 
-    def blocks(self, columns: Sequence[int], size: int = 512) -> Iterator[Block]:
+    def blocks(self, columns: Sequence[int], size: int = 0) -> Iterator[Block]:
         """The rows of these columns, stream by stream within each block of the file."""
         kept = {at: self._kept[at] for at in columns if at < len(self._kept)}
         others = {at: self.header[at] for at in columns if at not in kept}

@@ -195,7 +195,11 @@ def _is_moment(cell: str) -> bool:
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    return line.split() if separator == SPACES else next(csv.reader([line], delimiter=separator), [])
+    return (
+        line.split()
+        if separator == SPACES
+        else next(csv.reader(line.splitlines(keepends=True), delimiter=separator), [])
+    )
 
 
 def _fits(cell: str) -> bool:

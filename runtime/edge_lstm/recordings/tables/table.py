@@ -148,22 +148,25 @@ def _natural_order(path: Path) -> list[Any]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def open_table(path: Path, layout: Layout = Layout()) -> Table:
-    """The table in a file. Raises EdgeLstmError where there is no file, or no header and rows in it."""
+def open_table(path: Path, layout: Layout = Layout(), quick: bool = False) -> Table:
+    """The table in a file. Raises EdgeLstmError where there is no file, or no header and rows in it.
+
+    `quick`: pyarrow reads what it can of a large CSV file, if it is installed.
+    """
     if not path.exists():
         raise EdgeLstmError(f"expected a recording at {path}, found no file", "check the path")
     # here: these modules use the types of this module
     from edge_lstm.recordings.tables.long_table import LongTable
     from edge_lstm.recordings.tables.name_pattern import NamePattern, WideTable
 
-    table = _file_table(path, layout)
+    table = _file_table(path, layout, quick)
     pattern = None if layout.name_pattern is None else NamePattern(layout.name_pattern)
     if layout.name_column is not None and layout.value_column is not None:
         return LongTable(table, layout.name_column, layout.value_column, pattern)
     return table if pattern is None else WideTable(table, pattern)
 
 
-def _file_table(path: Path, layout: Layout) -> Table:
+def _file_table(path: Path, layout: Layout, quick: bool) -> Table:
     """The table as the file has it."""
     if path.suffix.lower() in _PARQUET:
         return _Parquet(path)
@@ -182,7 +185,7 @@ def _file_table(path: Path, layout: Layout) -> Table:
         begin = [file.lines.readline(_LONGEST_LINE) for _ in range(_FIRST_LINES)]
     if is_annotated(begin[0]):
         return InfluxTable(path, layout.encoding)
-    return LineProtocolTable(path, layout.encoding) if is_line_protocol(begin) else CsvTable(path, layout)
+    return LineProtocolTable(path, layout.encoding) if is_line_protocol(begin) else CsvTable(path, layout, quick)
 
 
 def is_database(path: Path) -> bool:

@@ -25,11 +25,11 @@ _CHUNK = 65_536  # bytes
 class TextFile:
     """A text file that is read once, from the beginning."""
 
-    def __init__(self, path: Path, encoding: str | None = None) -> None:
-        """Raises OSError. A byte order mark in the file goes before `encoding`."""
+    def __init__(self, path: Path, encoding: str | None = None, offset: int = 0) -> None:
+        """Raises OSError. A byte order mark in the file goes before `encoding`. `offset`: the byte to begin at."""
         raw: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115 - `lines` closes it
         begin = raw.read(64)
-        raw.seek(0)
+        raw.seek(offset)
         self.encoding = marked_encoding(begin) or encoding or _unmarked_encoding(begin)
         self._source = _Source(raw, self.encoding.startswith(_WIDE))
         buffered = io.BufferedReader(self._source, _CHUNK)

@@ -16,10 +16,10 @@ _MOST_LINES_OF_A_ROW = 10
 
 
 @contextlib.contextmanager
-def opened_text(path: Path, encoding: str | None) -> Iterator[TextFile]:
-    """The text file, open. Raises EdgeLstmError if it cannot be read, or is in another encoding."""
+def opened_text(path: Path, encoding: str | None, offset: int = 0) -> Iterator[TextFile]:
+    """The text file, open, from the byte `offset` on. Raises EdgeLstmError if it cannot be read as its encoding."""
     try:
-        with TextFile(path, encoding) as file:
+        with TextFile(path, encoding, offset) as file:
             yield file
     except UnicodeError as error:
         raise _encoding_error(path, encoding, error) from None

@@ -13,7 +13,8 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.text import format_time, local_time_parser, time_parser
 from edge_lstm.foundation.times.units import is_wall_unit
 from edge_lstm.foundation.times.zones import Change, changes, offset_s, require_existing
-from edge_lstm.recordings.columns import TimeColumns, cell_error, texts_of
+from edge_lstm.recordings.columns import TimeColumns, blocks_of, cell_error, texts_of
+from edge_lstm.recordings.tables.plain_rows import PlainCells
 from edge_lstm.recordings.tables.table import Block, Cells, Table
 from edge_lstm.recordings.times.number_times import is_of_this_century, refuse_doubtful_numbers
 from edge_lstm.recordings.times.repeated_hours import settled
@@ -43,6 +44,8 @@ class TimeReader:
 
     def read(self, table: Table, block: Block, columns: Sequence[Cells], names: Sequence[str]) -> Doubles:
         """(rows,). Raises EdgeLstmError at the first cell that is not a time."""
+        if len(columns) == 1 and isinstance(columns[0], PlainCells):
+            return self._read_plain(table, block, columns[0], names)
         texts: Sequence[str] | Sequence[float]
         if len(columns) == 1:
             texts = columns[0].tolist() if isinstance(columns[0], np.ndarray) else columns[0]
@@ -60,6 +63,18 @@ class TimeReader:
             self._numbers.append(np.array([float(text) if _is_number(text) else np.nan for text in texts]))
         self._place = self._place if self._rows else (table.source, names[-1])
         self._rows += len(texts)
+        return seconds
+
+    def _read_plain(self, table: Table, block: Block, cells: PlainCells, names: Sequence[str]) -> Doubles:
+        """The times of a long block, all at once where they are ISO 8601 in UTC."""
+        times = self._times
+        usual = times.format is None and times.unit is None and times.zone is timezone.utc
+        seconds = cells.times() if usual else None
+        if seconds is None:
+            parts = blocks_of(block, cells)
+            return np.concatenate([self.read(table, part, [of.texts], names) for part, of in parts])
+        self._place = self._place if self._rows else (table.source, names[-1])
+        self._rows += len(seconds)
         return seconds
 
     def _seconds(self, texts: Sequence[str] | Sequence[float]) -> Doubles:

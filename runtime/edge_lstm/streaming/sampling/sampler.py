@@ -99,7 +99,7 @@ class Sampler:
     ) -> None:
         """`join_within_s`: see `Joiner`. `watch` gets readings that are dropped, and restarts."""
         self._names = [feature.name for feature in contract.features]
-        self._limits = np.array([_limit(feature) for feature in contract.features], np.float32)
+        self._limits = np.array([limit_of(feature) for feature in contract.features], np.float32)
         self._least_limit_squared = float(self._limits.min()) ** 2
         tests = {feature.name: _measurement_test(feature) for feature in contract.features}
         self._is_measurement = {name: test for name, test in tests.items() if test is not None}
@@ -374,7 +374,7 @@ def _measurement_test(feature: Feature) -> Callable[[float], bool] | None:
     return lambda value: least <= value <= most and float(np.float32(value)) not in codes
 
 
-def _limit(feature: Feature) -> float:
+def limit_of(feature: Feature) -> float:
     """The largest magnitude of a measurement. A larger one counts as missing: averages would carry it for long."""
     unknown = math.isnan(feature.mean) or (feature.mean, feature.scale) == (0.0, 1.0)  # a model without statistics
     return FLOAT32_MAX if unknown else min(abs(feature.mean) + _MAX_DEVIATIONS * feature.scale, FLOAT32_MAX)
