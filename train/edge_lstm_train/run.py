@@ -20,6 +20,7 @@ from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.text import escaped
+from edge_lstm.recordings.pace import pace_warning
 from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, read_dataset
@@ -76,6 +77,8 @@ def train(
     dataset = read_dataset(recipe)
     for note in dataset.recording.notes:
         click.echo(f"warning: {note}", err=True)
+    if (warning := pace_warning(dataset.recording, recipe.sampling)) is not None:
+        click.echo(escaped(f"warning: {warning}"), err=True)
     for found in outliers(recipe, dataset.recording):
         click.echo(escaped(f"warning: {found}\nhint: {found.remedy}"), err=True)
     if counts := _counts_text(dataset):
@@ -118,7 +121,8 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     provenance = _provenance(recipe, evaluation)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
-    checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth)
+    samples = dataset.samples.at(held_out)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth, samples)
     return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation)
 
 

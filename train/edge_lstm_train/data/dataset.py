@@ -18,11 +18,12 @@ from edge_lstm.decisions.angles import PublishedOutputs, difference, position, s
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, read_recording
-from edge_lstm.streaming.features import Features, cosine_columns, record_fields
+from edge_lstm.streaming.features import Features, cosine_columns
 from edge_lstm.streaming.sampling.sampler import Sampler
 from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm_train.data.leaks import refuse_leaks
 from edge_lstm_train.data.outliers import refuse_impossible
+from edge_lstm_train.data.samples import Samples, feature_vectors
 from edge_lstm_train.data.split import PARTS, Part, parts
 from edge_lstm_train.recipe.recipe import Recipe
 
@@ -44,6 +45,7 @@ class Dataset:
     labels: dict[str, Doubles]  # (steps,) each: the recording's labels, NaN where unknown
     part_of: Integers  # (steps,): index into PARTS; -1: no part
     starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
+    samples: Samples  # what `values` and `features` are made of
 
     def __len__(self) -> int:
         return len(self.times)
@@ -160,7 +162,8 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     mean, scale = _statistics(recipe, recording, samples, part_of == PARTS.index("train"))
     contract = recipe.contract(mean.tolist(), scale.tolist())
     held = np.where(np.isnan(samples.values), mean, samples.values).astype(np.float32)
-    seen, features = _feature_vectors(contract, samples, held, restart)
+    made = Samples(times, samples.since, held, missing, restart)
+    seen, features = feature_vectors(contract, made)
     values = seen.astype(np.float64)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
     run = np.cumsum(restart)
@@ -182,6 +185,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
         labels,
         part_of,
         starts,
+        made,
     )
 
 
@@ -199,29 +203,6 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
         "sort the file by time where the newest is first; name the streams (stream_column) where it holds several; "
         "else check time and time_format in the recipe",
     )
-
-
-def _feature_vectors(contract: Contract, samples: _Samples, held: Floats, restart: Flags) -> tuple[Floats, Floats]:
-    """Conditioned values (steps, features) and feature vectors (steps, inputs), as the device makes them."""
-    made = Features(contract)
-    values = made.conditioned(held)
-    steps = np.arange(len(values))
-    if not any(feature.derived for feature in contract.features):  # no carried values: all steps at once
-        current = np.zeros(len(values), [("warm_steps", "i8"), *record_fields(contract)])
-        current["warm_steps"] = ~restart
-        return values, made.vectors(current, steps, samples.times, samples.since, values, samples.missing)
-    vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
-    runs = np.flatnonzero(restart)  # the first step of each run between restarts; the runs are computed side by side
-    lengths = np.diff(runs, append=len(values))
-    runs, lengths = runs[np.argsort(-lengths)], np.sort(lengths)[::-1]
-    current = np.zeros(len(runs), [("warm_steps", "i8"), *record_fields(contract)])
-    for step in range(int(lengths[0])):
-        slots = np.arange(int(np.searchsorted(-lengths, -step)))
-        at = runs[slots] + step
-        found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
-        vectors[at] = made.vectors(current, slots, *found)
-        current["warm_steps"][slots] += 1
-    return values, vectors
 
 
 def _labels_at_steps(recording: Recording, samples: _Samples, known: Doubles) -> Doubles:
