@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 _CERTIFICATE = "certificate.html"  # beside the training report
 _AUTO_DRIFT, _AUTO_METRIC_LOSS = 0.005, 0.005  # for schemes = "auto" without a budget
 
+_FORMER_RUN = (
+    "note: the run kept no readings (an earlier release trained it), so the faults of the certificate are in the "
+    "model's inputs, and derived inputs do not show them; train again to certify faulty readings"
+)
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -73,6 +78,8 @@ def export_run(run: Run | str | Path, path: Path | None, options: ExportOptions)
     path = path or Path(f"{checkpoint.contract.name}.elstm")
     formats = list(dict.fromkeys(options.formats))
     schemes = _all_schemes(checkpoint, formats) if options.schemes == "auto" else list(dict.fromkeys(options.schemes))
+    if options.certificate and checkpoint.samples is None:
+        click.echo(_FORMER_RUN, err=True)
     click.echo(f"writing {', '.join(schemes)} as {', '.join(formats)}, and testing each on its backends", err=True)
     budgets = Budgets(options.max_drift, options.max_metric_loss, options.max_bytes)
     if options.schemes == "auto" and not options.limited:

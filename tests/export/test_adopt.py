@@ -425,12 +425,16 @@ def test_an_adopted_bundle_is_verified_and_measured_like_any_other(adopted: Path
 
 def test_an_adopted_bundle_processes_a_wav_file_frame_by_frame(adopted: Path, tmp_path: Path) -> None:
     samples = (tone_and_noise(4 * 50 + 3) * 32767).astype("<i2")
-    with wave.open(str(tmp_path / "hall.wav"), "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(16_000)
-        sound.writeframes(samples.tobytes())
-    result = CliRunner().invoke(main, ["replay", str(adopted), str(tmp_path / "hall.wav"), "--json"])
+    for rate in (16_000, 8):
+        with wave.open(str(tmp_path / "hall.wav"), "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(rate)
+            sound.writeframes(samples.tobytes())
+        result = CliRunner().invoke(main, ["replay", str(adopted), str(tmp_path / "hall.wav"), "--json"])
+        if rate != 8:
+            assert result.exit_code == 1
+            assert "expected 8 samples a second (frames of 4 every 0.5 s), found 16,000" in result.stderr
     assert result.exit_code == 0, result.output
     published = [json.loads(line) for line in result.stdout.splitlines()]
     frames = (samples[:200].astype(np.float32) / 32768).reshape(50, 4)

@@ -109,6 +109,7 @@ def test_a_forecast_means_the_same_in_training_and_on_the_device(tmp_path: Path)
     certificate = read_certificate(bundle)
     assert certificate is not None
     assert all(math.isfinite(one.metric_after) for one in certificate.variants)
+    assert certificate.segments[3] == "constant readings"
 
 
 def test_baselines_go_along_the_circle(tmp_path: Path) -> None:

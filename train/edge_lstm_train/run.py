@@ -25,6 +25,7 @@ from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.progress import work
 from edge_lstm.foundation.signals import time_limit
 from edge_lstm.foundation.text import escaped
+from edge_lstm.recordings.pace import pace_warning
 from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, read_dataset
@@ -89,6 +90,8 @@ def train(
         _recording_digest(recipe)  # while there is time for it
     for note in dataset.recording.notes:
         click.echo(f"warning: {note}", err=True)
+    if (warning := pace_warning(dataset.recording, recipe.sampling)) is not None:
+        click.echo(escaped(f"warning: {warning}"), err=True)
     for found in outliers(recipe, dataset.recording):
         click.echo(escaped(f"warning: {found}\nhint: {found.remedy}"), err=True)
     if counts := _counts_text(dataset):
@@ -153,7 +156,8 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
-    checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth)
+    samples = dataset.samples.at(held_out)
+    checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth, samples)
     return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation)
 
 

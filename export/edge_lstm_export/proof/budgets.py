@@ -9,7 +9,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import Certificate
 from edge_lstm.bundle.schemes import Scheme
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm_export.proof.stress import SEGMENTS
+from edge_lstm_export.proof.stress import RECORDING
 
 # Of schemes at most 5 % larger than the smallest, the fastest is used. Static products are the slowest.
 _SAME_SIZE = 1.05
@@ -30,7 +30,7 @@ class Budgets:
         for one in certificate.variants:
             if one.scheme != scheme:
                 continue
-            drift = one.drift[SEGMENTS[0]]
+            drift = one.drift[RECORDING]
             for what, found, limit in (
                 ("drift", drift, self.drift),
                 ("metric loss", one.metric_loss, self.metric_loss),

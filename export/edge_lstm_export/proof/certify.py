@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -21,7 +23,7 @@ from edge_lstm.foundation.arrays import Doubles, Floats
 from edge_lstm.foundation.progress import progress
 from edge_lstm.streaming.features import values_in
 from edge_lstm_export.proof.golden_vectors import golden_inputs, one_thread
-from edge_lstm_export.proof.stress import SEGMENTS, stress_inputs
+from edge_lstm_export.proof.stress import stress
 from edge_lstm_train.model.checkpoint import Checkpoint
 
 STEPS = 20_000  # of each of the five segments: 100,000 in all
@@ -35,7 +37,8 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
     """The bundle's certificate, from `steps` carried steps per segment. Raises EdgeLstmError if a backend fails."""
     contract = checkpoint.contract
     inputs = np.ascontiguousarray(checkpoint.input_sequence, np.float32)
-    stressed = stress_inputs(contract, inputs, steps)  # (steps, segments, inputs)
+    segments = stress(contract, inputs, checkpoint.samples, steps)
+    stressed = np.stack([*segments.values()], axis=1)  # (steps, segments, inputs)
     expected = _stream_torch(checkpoint, stressed)  # (steps, segments, outputs)
     truth = _truth(checkpoint)
     torch_metric = _metric(contract, truth, expected[:, 0])
@@ -54,15 +57,24 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
             size = len(bundle.content[bundle.variant(format_of(name), scheme).file])
             changed_decisions = _share_differing(decisions, _decisions(contract, inputs, found[:, 0]))
             after = _metric(contract, truth, found[:, 0])
-            variants.append(
-                _variant_figures(
-                    contract, name, scheme, size, smallest, found, expected, torch_metric, after, changed_decisions
-                )
+            figures = _variant_figures(
+                contract,
+                name,
+                scheme,
+                size,
+                smallest,
+                segments,
+                found,
+                expected,
+                torch_metric,
+                after,
+                changed_decisions,
             )
+            variants.append(figures)
             tick("")
     return Certificate(
         steps,
-        list(SEGMENTS),
+        [*segments],
         "rmse" if contract.decision is None else "error rate",
         _four_digits(float(torch_metric.mean())),
         warm_up_steps(checkpoint),
@@ -77,6 +89,7 @@ def _variant_figures(
     scheme: str,
     size: int,
     smallest: int | None,
+    segments: Iterable[str],
     found: Floats,
     expected: Floats,
     before: Doubles,
@@ -91,8 +104,8 @@ def _variant_figures(
         backend,
         scheme,
         size,
-        {segment: _four_digits(float(one)) for segment, one in zip(SEGMENTS, rms.max(axis=1), strict=True)},
-        _four_digits(max(relative_error(found[:, row], expected[:, row]) for row in range(len(SEGMENTS)))),
+        {segment: _four_digits(float(one)) for segment, one in zip(segments, rms.max(axis=1), strict=True)},
+        _four_digits(max(relative_error(found[:, row], expected[:, row]) for row in range(found.shape[1]))),
         _four_digits(relative_error(found[:tenth, 0], expected[:tenth, 0])),
         _four_digits(relative_error(found[-tenth:, 0], expected[-tenth:, 0])),
         _four_digits(float(after.mean())),

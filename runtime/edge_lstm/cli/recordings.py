@@ -128,14 +128,20 @@ def replay(
 def _read(bundle: Bundle, source: Source, columns: tuple[str, ...]) -> Recording:
     """The recording with the features of the bundle."""
     from edge_lstm.recordings.columns import ValueColumn
+    from edge_lstm.recordings.pace import pace_warning
     from edge_lstm.recordings.wav import read_wav
 
-    features = bundle.contract.features
+    features, sampling = bundle.contract.features, bundle.contract.sampling
     if source.path.suffix.lower() == ".wav":
-        return read_wav(source.path, [feature.name for feature in features], source.stream)
+        if sampling.interval_s is None:
+            click.echo("note: the bundle does not say how long a step is, so any sample rate is taken", err=True)
+        return read_wav(source.path, [feature.name for feature in features], source.stream, sampling.interval_s)
     names = _renamed({feature.name: feature.name for feature in features}, columns)
     values = {one.name: ValueColumn(names[one.name], categories=one.categories, unit=one.unit) for one in features}
-    return _recording(source, lambda columns: values, list(names.values()))
+    recording = _recording(source, lambda columns: values, list(names.values()))
+    if (warning := pace_warning(recording, sampling)) is not None:
+        click.echo(escaped(f"warning: {warning}"), err=True)
+    return recording
 
 
 @dataclass(frozen=True)

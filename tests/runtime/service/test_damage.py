@@ -139,13 +139,22 @@ def test_a_damaged_description_of_a_layout_damages_its_rows(tmp_path: Path, capl
     store.close(0)
 
 
+def killed(store: Store, folder: Path) -> None:
+    """Leave the files as they are when a service is killed."""
+    files = [(path.name, path.read_bytes()) for path in folder.glob("state.db*")]
+    store.close(0)
+    for name, content in files:
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o600)
+
+
 def test_totals_are_right_after_many_commits_and_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store(tmp_path)
     for batch in range(1, 60):
         rows = [(f"s{(batch * step) % 23}", b"%d" % (batch + step)) for step in range(batch % 7)]
         store.commit(batch, list(dict(rows).items()), [("t", b"p")] if batch % 3 else [], batch - 1, [], 0)
     count, totals = store.count(), store._rows.totals
-    store._database.close()  # as the kernel does for a dead process
+    killed(store, tmp_path)
     again = open_store(tmp_path)
     assert (again.count(), again._rows.totals, again.load()[0]) == (count, totals, 59)
     assert count == len({f"s{(batch * step) % 23}" for batch in range(1, 60) for step in range(batch % 7)})
@@ -230,11 +239,7 @@ def killed_after(folder: Path, commits: int) -> Path:
     store = open_store(folder)
     for number in range(1, commits + 1):
         store.commit(number, [("a", b"row %d" % number)], [], 0, [], 0)
-    files = [(path.name, path.read_bytes()) for path in folder.glob("state.db*")]
-    store.close(0)
-    for name, content in files:
-        (folder / name).write_bytes(content)
-        (folder / name).chmod(0o600)
+    killed(store, folder)
     return folder / "state.db-wal"
 
 
@@ -256,4 +261,75 @@ def test_a_log_that_is_whole_after_a_kill_is_no_damage(tmp_path: Path, caplog: p
         killed_after(tmp_path, 9)
     store = open_store(tmp_path)
     assert (store.row("a"), store.damaged, caplog.text) == ((b"row 9", LAYOUT), 0, "")
+    store.close(0)
+
+
+@pytest.mark.parametrize("byte", [2, 9, 14, 18, 22, 26, 31])
+def test_a_damaged_header_of_the_write_ahead_log_is_said(
+    byte: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = killed_after(tmp_path, 5)
+    content = bytearray(log.read_bytes())
+    content[byte] ^= 16
+    log.write_bytes(content)
+    store = open_store(tmp_path)
+    assert "write-ahead log damaged, every stream goes on from before its last commits commits=5" in caplog.text
+    assert store.row("a") is None
+    store.close(0)
+
+
+@pytest.mark.parametrize("byte", [1, 7, 8, 13, 17, 23, 300])
+def test_damage_in_the_very_last_commit_is_said(byte: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = killed_after(tmp_path, 5)
+    content = bytearray(log.read_bytes())
+    frame = 24 + 4096
+    last = [at for at in range(32, len(content), frame) if content[at + 8 : at + 16] == content[16:24]][-1]
+    content[last + byte] ^= 4
+    log.write_bytes(content)
+    store = open_store(tmp_path)
+    assert "write-ahead log damaged, every stream goes on from before its last commits commits=1" in caplog.text
+    assert store.row("a") == (b"row 4", LAYOUT)
+    store.close(0)
+    caplog.clear()
+    open_store(tmp_path).close(0)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kept", [None, 0, 32, 50_000])
+def test_a_lost_or_cut_write_ahead_log_is_said(
+    kept: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = killed_after(tmp_path, 9)
+    content = log.read_bytes()
+    log.unlink() if kept is None else log.write_bytes(content[:kept])
+    store = open_store(tmp_path)
+    assert "write-ahead log lost or cut, every stream goes on from before its last commits" in caplog.text
+    assert store.damaged >= 1
+    store.close(0)
+    caplog.clear()
+    open_store(tmp_path).close(0)
+    assert caplog.text == ""
+
+
+def test_a_damaged_definition_of_a_table_is_no_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stored(tmp_path)
+    path = tmp_path / "state.db"
+    content = path.read_bytes()
+    assert content.count(b"last_used integer") == 1
+    path.write_bytes(content.replace(b"last_used integer", b"last_uced integer"))
+    store = open_store(tmp_path)
+    assert "state database damaged, every stream starts cold" in caplog.text
+    assert "the definition of its tables lacks streams.last_used" in caplog.text
+    store.commit(1, [("a", b"new")], [], 0, [], 0)
+    store.close(0)
+
+
+def test_a_damaged_identity_of_a_message_is_said_and_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store(tmp_path)
+    store.commit(1, [], [], 0, ["1:aa", "2:bb"], 0)
+    store.close(0)
+    change(tmp_path, "update unacknowledged set message = '2:bc' where message = '2:bb'")
+    store = open_store(tmp_path)
+    assert (store.load()[2], store.damaged) == (["1:aa"], 1)
+    assert "identities of messages damaged, one that comes again may be stepped twice messages=1" in caplog.text
     store.close(0)

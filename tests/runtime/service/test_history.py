@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.service.database.checksums import span_checksum
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.history_reader import read_history
 from edge_lstm.service.database.readings_json import Record, entries_of, record_of, records_text
@@ -388,9 +389,40 @@ def test_a_span_goes_on_where_only_defaults_are_missing(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.db", "bundle-1", LAYOUT, 100, rules=rules)
     serve(store, [[reading("a", 1)]])
     store.close(1)
-    change(tmp_path, "update spans set rules = '{\"max_rewind\": 8}'")
+    former = '{"max_rewind": 8}'
+    kept = span_checksum(1, "bundle-1", former)
+    change(tmp_path, f"update spans set rules = '{former}', checksum = {kept}")
     again = Store(tmp_path / "state.db", "bundle-1", LAYOUT, 100, rules=rules)
     serve(again, [[reading("a", 2)]])
     again.close(2)
     assert change(tmp_path, "update spans set since = since") == 1
     assert read_history(tmp_path / "state.db", "bundle-1") == ([reading("a", 1), reading("a", 2)], rules)
+
+
+def test_readings_that_were_lost_outside_of_a_commit_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path / "state.db", "bundle-1", LAYOUT, 100)
+    serve(store, [[reading("a", 1)], [reading("a", 2), reading("b", 2)], [reading("a", 3)]])
+    store.close(3)
+    assert len(read_history(tmp_path / "state.db", "bundle-1")[0]) == 4
+    assert caplog.text == ""
+    change(tmp_path, "delete from history where batch = 2")
+    assert len(read_history(tmp_path / "state.db", "bundle-1")[0]) == 2
+    assert "history damaged, readings were lost outside of a commit expected=4 found=2" in caplog.text
+    caplog.clear()
+    again = Store(tmp_path / "state.db", "bundle-1", LAYOUT, 100)
+    assert "history damaged, readings were lost outside of a commit expected=4 found=2" in caplog.text
+    assert again.damaged == 1
+    again.close(3)
+    caplog.clear()
+    Store(tmp_path / "state.db", "bundle-1", LAYOUT, 100).close(3)
+    assert caplog.text == ""
+
+
+def test_a_damaged_span_is_said_and_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path / "state.db", "bundle-1", LAYOUT, 100, rules=SteppingRules(8, 0))
+    serve(store, [[reading("a", 1)]])
+    store.close(1)
+    change(tmp_path, "update spans set rules = replace(rules, '8', '9')")
+    readings, rules = read_history(tmp_path / "state.db", "bundle-1")
+    assert (len(readings), rules) == (1, None)
+    assert "history damaged, it is not known which bundle stepped the batches from 1 on" in caplog.text

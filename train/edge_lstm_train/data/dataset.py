@@ -17,9 +17,10 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs, difference, position, sine_and_cosine
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
-from edge_lstm.foundation.progress import Advance, work
+from edge_lstm.foundation.progress import work
 from edge_lstm.recordings.recording import Recording, read_recording
-from edge_lstm.streaming.features import Features, cosine_columns, record_fields
+from edge_lstm.streaming.features import Features, cosine_columns
+from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
 from edge_lstm_train.data.leaks import refuse_leaks
 from edge_lstm_train.data.outliers import refuse_impossible
 from edge_lstm_train.data.samples import StreamSamples, samples_of
@@ -44,6 +45,7 @@ class Dataset:
     labels: dict[str, Doubles]  # (steps,) each: the recording's labels, NaN where unknown
     part_of: Integers  # (steps,): index into PARTS; -1: no part
     starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
+    samples: Samples  # what `values` and `features` are made of
 
     def __len__(self) -> int:
         return len(self.times)
@@ -165,8 +167,9 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     held = samples.values
     for column, level in enumerate(mean.astype(np.float32).tolist()):  # in place: a copy could be the half of memory
         held[np.isnan(held[:, column]), column] = level
+    made = Samples(times, samples.since, held, missing, restart)
     with work("computing the inputs", len(times), "steps") as advance:
-        values, features = _feature_vectors(contract, samples, held, restart, advance)
+        values, features = feature_vectors(contract, made, advance)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
     run = np.cumsum(restart, dtype=np.int32)
     targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
@@ -187,6 +190,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
         labels,
         part_of,
         starts,
+        made,
     )
 
 
@@ -204,36 +208,6 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
         "sort the file by time where the newest is first; name the streams (stream_column) where it holds several; "
         "else check time and time_format in the recipe",
     )
-
-
-def _feature_vectors(
-    contract: Contract, samples: StreamSamples, held: Floats, restart: Flags, advance: Advance
-) -> tuple[Floats, Floats]:
-    """Conditioned values (steps, features) and feature vectors (steps, inputs), as the device makes them."""
-    made = Features(contract)
-    values = made.conditioned(held)
-    vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
-    if not any(feature.derived for feature in contract.features):  # no carried values: many steps at once
-        for begin in range(0, len(values), _STEPS_AT_ONCE):
-            at = slice(begin, begin + _STEPS_AT_ONCE)
-            found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
-            current = np.zeros(len(found[0]), [("warm_steps", "i8"), *record_fields(contract)])
-            current["warm_steps"] = ~restart[at]
-            vectors[at] = made.vectors(current, np.arange(len(current)), *found)
-            advance(len(current))
-        return values, vectors
-    runs = np.flatnonzero(restart)  # the first step of each run between restarts; the runs are computed side by side
-    lengths = np.diff(runs, append=len(values))
-    runs, lengths = runs[np.argsort(-lengths)], np.sort(lengths)[::-1]
-    current = np.zeros(len(runs), [("warm_steps", "i8"), *record_fields(contract)])
-    for step in range(int(lengths[0])):
-        slots = np.arange(int(np.searchsorted(-lengths, -step)))
-        at = runs[slots] + step
-        found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
-        vectors[at] = made.vectors(current, slots, *found)
-        current["warm_steps"][slots] += 1
-        advance(len(slots))
-    return values, vectors
 
 
 def _labels_at_steps(recording: Recording, samples: StreamSamples, known: Doubles) -> Doubles:

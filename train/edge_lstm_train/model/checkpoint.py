@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from edge_lstm.bundle.contract import Contract
@@ -19,6 +20,7 @@ from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
+from edge_lstm_train.data.feature_vectors import Samples
 from edge_lstm_train.model.forecaster import Forecaster, Shape
 
 FORMAT_VERSION = 2
@@ -47,6 +49,7 @@ class Checkpoint:
     input_sequence: Floats  # (steps, inputs): steps in order, raw features; for golden vectors and certificate
     provenance: dict[str, str]  # recipe, recording, versions, metrics: for people
     truth: Floats | None = None  # (steps, outputs): the true outputs of the sequence, NaN if unknown
+    samples: Samples | None = None  # what the sequence was derived from; None: not kept (release 0.1.0)
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
@@ -59,6 +62,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
         "tape": torch.from_numpy(checkpoint.input_sequence),
         "truth": None if checkpoint.truth is None else torch.from_numpy(checkpoint.truth),
         "provenance": dict(checkpoint.provenance),
+        "samples": None if checkpoint.samples is None else _tensors(checkpoint.samples),
     }
     file = io.BytesIO()
     torch.save(content, file)
@@ -108,4 +112,17 @@ def _read(content: dict[str, Any], path: Path) -> Checkpoint:
     model.eval()
     truth = content["truth"]
     inputs, provenance = content["tape"].numpy(), dict(content["provenance"])
-    return Checkpoint(model, contract, inputs, provenance, None if truth is None else truth.numpy())
+    samples = content.get("samples")  # release 0.1.0 kept none
+    return Checkpoint(
+        model,
+        contract,
+        inputs,
+        provenance,
+        None if truth is None else truth.numpy(),
+        None if samples is None else Samples(**{name: tensor.numpy() for name, tensor in samples.items()}),
+    )
+
+
+def _tensors(samples: Samples) -> dict[str, torch.Tensor]:
+    columns = {field.name: getattr(samples, field.name) for field in dataclasses.fields(samples)}
+    return {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}

@@ -23,6 +23,7 @@ from edge_lstm.recordings.dialect import dialect
 from edge_lstm.recordings.local_zone import in_local_zone
 from edge_lstm.recordings.long_search import Joining, found_joining, long_layout
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
+from edge_lstm.recordings.pace import median_interval_s
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
 from edge_lstm.recordings.tables.home_assistant import entities, usual_entities, usual_interval_s
 from edge_lstm.recordings.tables.name_pattern import STREAM, likely_pattern
@@ -148,7 +149,7 @@ def survey(
         constants=[name for name in plain if name in constants],
         texts={name: texts for name, texts in few.items() if name != stream_column},
         whole={name: texts for name, texts in whole.items() if name in plain and name not in kinds.circles},
-        interval_s=None if found.times is None else joining.grid_s or _usual_interval_s(recording),
+        interval_s=None if found.times is None else joining.grid_s or median_interval_s(recording),
         days=0.0 if found.times is None else float(recording.times.max() - recording.times.min()) / _DAY_S,
         words=words,
         header=list(around.header),
@@ -181,14 +182,6 @@ def _refuse_one_time(recording: Recording, times: TimeColumns) -> None:
             f"{format_time(float(recording.times[0]))} in all {len(recording)} rows",
             "name the column of times (--time COLUMN; twice for date and time of day), and its --time-format",
         )
-
-
-def _usual_interval_s(recording: Recording) -> float | None:
-    """The median time between rows of a stream, in seconds; None without two rows of different times."""
-    gaps = [np.diff(recording.times[recording.stream_of == stream]) for stream in range(len(recording.streams))]
-    steps = np.concatenate(gaps)
-    steps = steps[steps > 0]
-    return float(np.median(steps)) if steps.size else None
 
 
 def _drift(values: Doubles, recording: Recording) -> tuple[float, float] | None:

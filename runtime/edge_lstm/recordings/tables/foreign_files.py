@@ -20,6 +20,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"7z\xbc\xaf", "a 7-Zip archive", _UNPACK),
     (b"PAR1", "a Parquet file", "name it .parquet"),
     (b"\x89HDF", "an HDF5 file", _SAVE_AS),
+    (b"RIFF", "a WAV or AVI file", "only replay takes WAV; for others, write its samples as CSV, one column a feature"),
     (b"MATLAB", "a MATLAB file", _SAVE_AS),
     (b"TDSm", "a TDMS file of LabVIEW", _SAVE_AS),
     (b"MDF ", "a measurement file (MDF)", _SAVE_AS),

@@ -32,6 +32,16 @@ def batch_checksum(batch: int, facts: str | None, content: bytes) -> int:
     return crc32(content, crc32((facts or "").encode(), batch & 0xFFFFFFFF)) & BITS | TOP_BIT
 
 
+def message_checksum(message: str, batch: int) -> int:
+    """Of the identity of a message that may come again."""
+    return crc32(message.encode(errors="replace"), batch & 0xFFFFFFFF) & BITS | TOP_BIT
+
+
+def span_checksum(since: int, bundle: str, rules: str) -> int:
+    """Of a span: which bundle stepped batches from `since` on, and by which rules."""
+    return crc32(f"{bundle}\n{rules}".encode(errors="replace"), since & 0xFFFFFFFF) & BITS | TOP_BIT
+
+
 def chunk_checksum(stream: str | None, content: bytes) -> int:
     """Of a chunk of one stream's readings."""
     return crc32(content, crc32((stream or "").encode())) & BITS | TOP_BIT

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.readings_json import Record, entries_of, records_text, stream_of
 from edge_lstm.service.database.schema import blob
+from edge_lstm.service.database.service_values import HISTORY
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +61,23 @@ class History:
         self._raw_count = int(raw[0])
         self._count, self._size = (int(one + other) for one, other in zip(raw, compacted, strict=True))
 
-    def append(self, batch: int, records: Sequence[Record], facts: str) -> None:
-        """Append what a batch was given, and delete what is beyond the limits."""
+    @property
+    def values(self) -> dict[str, str]:
+        """As values of the service: how many readings are kept."""
+        return {HISTORY: str(self._count)}
+
+    def check(self, recorded: str | None) -> int:
+        """1 if there are not as many readings as the last commit recorded, which is logged; else 0."""
+        if recorded is None or recorded == self.values[HISTORY]:
+            return 0
+        log.error("history damaged, readings were lost outside of a commit expected=%s found=%d", recorded, self._count)
+        return 1
+
+    def append(self, batch: int, records: Sequence[Record], values: Mapping[str, str]) -> None:
+        """Append what a batch was given, with values of the service, after deleting what is beyond the limits then."""
         content = records_text(records)
-        self._database.execute(
-            "insert into history values (?, ?, ?, ?, ?, ?)",
-            (batch, len(records), int(time.time()), batch_checksum(batch, facts, content), facts, blob(content)),
-        )
         self._busy = len(records) > _SLICE
         self._count += len(records)
-        self._raw_count += len(records)
         self._size += len(content)
         if self._ready:
             self._write_chunks()
@@ -77,6 +85,12 @@ class History:
             self._deleting = True
         if self._deleting:
             self._delete_oldest()
+        self._raw_count += len(records)
+        facts = dump_json({**values, **self.values})
+        self._database.execute(
+            "insert into history values (?, ?, ?, ?, ?, ?)",
+            (batch, len(records), int(time.time()), batch_checksum(batch, facts, content), facts, blob(content)),
+        )
 
     @property
     def _most_bytes(self) -> float:

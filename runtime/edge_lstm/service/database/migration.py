@@ -10,7 +10,14 @@ from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.permissions import PRIVATE
-from edge_lstm.service.database.checksums import batch_checksum, layout_seed, name_checksum, row_checksum
+from edge_lstm.service.database.checksums import (
+    batch_checksum,
+    layout_seed,
+    message_checksum,
+    name_checksum,
+    row_checksum,
+    span_checksum,
+)
 from edge_lstm.service.database.schema import FORM, TABLES, transaction
 from edge_lstm.service.database.spans import SteppingRules, rules_text
 
@@ -91,12 +98,17 @@ def _statements() -> Iterator[str]:
     yield """
         insert into streams select stream, 1, row_checksum(cast(stream as blob), row), 0, row from former_streams"""
     yield "insert into unsent select batch, batch_checksum(batch, messages), null, messages from former_unsent"
-    yield "insert into unacknowledged select message, batch from former_unacknowledged"
+    yield """
+        insert into unacknowledged select message, batch, message_checksum(message, batch) from former_unacknowledged"""
     yield """
         insert into history
         select batch, count, 0, batch_checksum(batch, cast(readings as blob)), null, cast(readings as blob)
         from former_history"""
-    yield "insert into spans select since, bundle, rules_text(max_rewind, window) from former_spans"
+    yield """
+        insert into spans
+        select since, bundle, rules_text(max_rewind, window),
+            span_checksum(since, bundle, rules_text(max_rewind, window))
+        from former_spans"""
     yield "insert into subscribed select filter from former_subscribed"
     for table in _MOVED:
         yield f"drop table former_{table}"
@@ -116,6 +128,8 @@ def _add_functions(database: sqlite3.Connection) -> None:
 
     database.create_function("row_checksum", 2, of_row)
     database.create_function("batch_checksum", 2, of_batch)
+    database.create_function("message_checksum", 2, message_checksum)
+    database.create_function("span_checksum", 3, span_checksum)
 
     def of_rules(max_rewind: int, window: int) -> str:
         return rules_text(SteppingRules(max_rewind, window), "0.1.0")

@@ -29,7 +29,9 @@ TABLES = (
         row blob not null
     )""",
     "create table unsent (batch integer primary key, checksum integer not null, facts text, messages blob not null)",
-    "create table unacknowledged (message text primary key, batch integer not null) without rowid",
+    """create table unacknowledged (
+        message text primary key, batch integer not null, checksum integer not null
+    ) without rowid""",
     # one row a batch, until a chunk has its readings; time: of the commit, in seconds since 1970
     """create table history (
         batch integer primary key, count integer not null, time integer not null, checksum integer not null,
@@ -41,7 +43,9 @@ TABLES = (
         size integer not null, time integer not null, checksum integer not null, readings blob not null
     )""",
     "create index chunks_by_stream on chunks (stream, until, count, size)",
-    "create table spans (since integer primary key, bundle text not null, rules text not null)",
+    """create table spans (
+        since integer primary key, bundle text not null, rules text not null, checksum integer not null
+    )""",
     "create table subscribed (filter text primary key) without rowid",
     "create table service (key text primary key, value text not null, checksum integer not null) without rowid",
     "create table poison (message blob not null, reason text not null, time integer not null)",
@@ -75,6 +79,8 @@ def connect(path: Path, sync: Sync) -> tuple[sqlite3.Connection, int]:
                 database.execute(f"pragma user_version = {FORM}")
             return database, FORM
         _check(database, path)
+        if form == FORM:
+            _check_columns(database)
     except (sqlite3.Error, EdgeLstmError):
         database.close()
         raise
@@ -94,6 +100,29 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
     if database.execute(check).fetchone() != ("ok",):
         raise sqlite3.DatabaseError(verdict)
     log.error("an index of the state database was damaged, it was made again path=%s found=%s", path, verdict)
+
+
+def _check_columns(database: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError if a column is missing: SQLite checks the texts that define tables for syntax only.
+
+    Each commit would fail then, as it does on a full disk.
+    """
+    whole = sqlite3.connect(":memory:")
+    try:
+        for statement in TABLES:
+            whole.execute(statement)
+        missing = _columns(whole) - _columns(database)
+    finally:
+        whole.close()
+    if missing:
+        names = ", ".join(f"{table}.{column}" for table, column in sorted(missing)[:3])
+        raise sqlite3.DatabaseError(f"the definition of its tables lacks {names}")
+
+
+def _columns(database: sqlite3.Connection) -> set[tuple[str, str]]:
+    """(table, column) of all tables."""
+    query = "select tables.name, columns.name from sqlite_master as tables, pragma_table_info(tables.name) as columns"
+    return set(database.execute(query))
 
 
 def _close_to_others(path: Path) -> None:

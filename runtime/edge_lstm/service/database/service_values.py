@@ -21,7 +21,9 @@ ROWS_CHECKSUM = "rows_checksum"  # the sum of their checksums
 RUNNING = "running"  # there from the start of a service to its stop: it ended by a crash where it is found
 BEGUN = "begun"  # JSON: number and messages of a batch that is being processed, see `Store.begin`
 BUNDLES = "bundles"  # JSON: which bundles ran, see `bundle_versions`; written at the start
-OWN_KEYS = frozenset((BATCH, ROWS, ROWS_CHECKSUM, RUNNING, BEGUN, BUNDLES))
+LOG = "log"  # least length of the write-ahead log while the service runs
+HISTORY = "history"  # how many readings are kept
+OWN_KEYS = frozenset((BATCH, ROWS, ROWS_CHECKSUM, RUNNING, BEGUN, BUNDLES, LOG, HISTORY))
 
 
 def read_values(database: sqlite3.Connection) -> dict[str, str]:

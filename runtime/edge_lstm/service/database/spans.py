@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from typing import Any, NamedTuple
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.service.database.checksums import span_checksum
+
+log = logging.getLogger(__name__)
 
 _AFTER_ALL_BATCHES = 1 << 62  # later than any batch
+_UNKNOWN = ""  # no bundle has this name
 _RELEASE = "release"  # beside the rules of a span: the release that stepped its readings; left out since 0.2.0
 
 
@@ -60,10 +65,17 @@ def rules_of(text: str) -> SteppingRules:
 
 def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: SteppingRules) -> None:
     """Record that batches from `first` on are stepped by this bundle and these rules."""
-    last = database.execute("select bundle, rules from spans order by since desc limit 1").fetchone()
-    stored = None if last is None or last[0] != bundle else _by_name(last[1])
+    last = database.execute("select since, bundle, rules, checksum from spans order by since desc limit 1").fetchone()
+    is_ours = last is not None and last[1] == bundle and _is_right(*last)
+    stored = _by_name(last[2]) if is_ours else None
     if stored is None or {**SteppingRules()._asdict(), **stored} != rules._asdict():
-        database.execute("insert or replace into spans values (?, ?, ?)", (first, bundle, rules_text(rules)))
+        text = rules_text(rules)
+        row = (first, bundle, text, span_checksum(first, bundle, text))
+        database.execute("insert or replace into spans values (?, ?, ?, ?)", row)
+
+
+def _is_right(since: int, bundle: str, rules: str, kept: object) -> bool:
+    return span_checksum(since, bundle, rules) == kept
 
 
 def _by_name(text: str) -> dict[str, Any] | None:
@@ -81,11 +93,14 @@ def last_span(database: sqlite3.Connection, form: int, bundle: str) -> Span:
     rules: list[tuple[int, SteppingRules]] = []
     former_until = 0
     for begun, of_bundle, *stored in database.execute("select * from spans order by since desc"):
+        if form > 1 and not _is_right(begun, of_bundle, *stored):
+            log.warning("history damaged, it is not known which bundle stepped the batches from %d on", begun)
+            of_bundle = _UNKNOWN
         if of_bundle == bundle:
             is_former = form <= 1 or _RELEASE in (_by_name(stored[0]) or {})
             former_until = former_until or (end if is_former else 0)
             since = end = begun
-            rules.append((begun, rules_of(*stored) if form > 1 else SteppingRules(*stored)))
+            rules.append((begun, rules_of(stored[0]) if form > 1 else SteppingRules(*stored)))
         elif not rules:
             until = end = begun
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.boards import Sync
 from edge_lstm.messages.formats.payloads import dump_json
-from edge_lstm.service.database.checksums import batch_checksum
+from edge_lstm.service.database.checksums import batch_checksum, message_checksum
 from edge_lstm.service.database.damage import is_another_file, move_file_aside, set_aside
 from edge_lstm.service.database.history import History, HistoryLimits
 from edge_lstm.service.database.migration import migrate
@@ -22,6 +22,8 @@ from edge_lstm.service.database.service_values import (
     BATCH,
     BEGUN,
     BUNDLES,
+    HISTORY,
+    LOG,
     OWN_KEYS,
     RUNNING,
     read_values,
@@ -32,6 +34,8 @@ from edge_lstm.service.database.stream_rows import StreamRows
 from edge_lstm.service.database.write_ahead_log import (
     SHORT_LOG_PAGES,
     checkpoint,
+    checkpoint_all,
+    log_bytes,
     lost_commits,
     preallocate,
 )
@@ -81,15 +85,17 @@ class Store:
         # each statement is a tenth of a commit of one reading, so those that would delete nothing are left out
         self._confirmed = -1  # up to which batch there are no unsent messages
         try:
+            self._log_bytes = log_bytes(path)  # before SQLite changes it
             self._database = self._open_or_replace()
             with contextlib.ExitStack() as on_failure:  # a file that stays open cannot be opened again
                 on_failure.callback(self._database.close)
                 self._rows = StreamRows(self._database, layout)
                 self._read_values()
-                self._begin_run(bundle_id, rules, judge)
-                preallocate(self._database, self._path)
                 limits = history if isinstance(history, HistoryLimits) else HistoryLimits(history)
                 self._history = History(self._database, limits)
+                self._damaged_batches += self._history.check(self._recorded)
+                self._begin_run(bundle_id, rules, judge)
+                self._begin_log()
                 on_failure.pop_all()
         except (sqlite3.OperationalError, OSError) as error:
             raise EdgeLstmError(
@@ -132,6 +138,7 @@ class Store:
         self.ended_badly = found.pop(RUNNING, "") != ""
         self._begun = found.get(BEGUN)
         self._bundles = found.get(BUNDLES)
+        self._recorded = found.get(HISTORY)
         self._values = {key: value for key, value in found.items() if key not in OWN_KEYS}
         # a file of form 1 has no such value
         (last,) = self._database.execute(
@@ -140,6 +147,14 @@ class Store:
         self._batch = max(int(found.get(BATCH, 0)), last or 0)
         (last,) = self._database.execute("select max(batch) from unacknowledged").fetchone()
         self._unacknowledged = -1 if last is None else int(last)  # the newest batch that has some
+        if self.ended_badly and self._log_bytes < int(found.get(LOG, 0)):
+            self._damaged_batches += 1
+            log.error(
+                "write-ahead log lost or cut, every stream goes on from before its last commits expected=%s found=%d; "
+                "if another program opened the database after a crash, nothing is lost",
+                found[LOG],
+                self._log_bytes,
+            )
         self._rows.check(found)
 
     def _begin_run(
@@ -150,6 +165,10 @@ class Store:
         judged = {} if judge is None else {BUNDLES: judge(self._bundles, None if found is None else found[0])}
         if found is not None and found != (bundle_id,):
             log.warning("states belong to another bundle, every stream starts cold was=%s is=%s", found[0], bundle_id)
+        if found is None and self._rows.totals.rows:
+            log.error(
+                "state database damaged, it does not say of which bundle its states are; every stream starts cold"
+            )
         with self._transaction():
             if found != (bundle_id,):  # unsent predictions name their bundle themselves
                 self._database.execute("delete from bundle")
@@ -159,8 +178,15 @@ class Store:
             begin_span(self._database, self._batch + 1, bundle_id, rules)
             write_values(self._database, {**self._all_values(), **judged, RUNNING: "1"})
 
+    def _begin_log(self) -> None:
+        """Make the write-ahead log long, and record that: the next start finds a log that was lost or cut."""
+        length = log_bytes(self._path) if preallocate(self._database, self._path) else 0
+        with self._transaction():
+            write_values(self._database, {LOG: str(length)})
+        checkpoint_all(self._database)
+
     def _all_values(self) -> dict[str, str]:
-        return {**self._values, **self._rows.totals.values, BATCH: str(self._batch)}
+        return {**self._values, **self._rows.totals.values, **self._history.values, BATCH: str(self._batch)}
 
     def service_values(self) -> dict[str, str]:
         """The values that earlier commits stored, by key."""
@@ -204,8 +230,16 @@ class Store:
             self._damaged_batches += 1
             log.error("unsent predictions damaged, they are not published batch=%d", batch)
             set_aside(self._database, "unsent", [(str(batch), content)], "delete from unsent where batch = ?", [batch])
-        unacknowledged = [message for (message,) in self._database.execute("select message from unacknowledged")]
-        return self._batch, batches, unacknowledged
+        return self._batch, batches, self._identities()
+
+    def _identities(self) -> list[str]:
+        """The identities of the unacknowledged messages; damaged ones are logged."""
+        found = list(self._database.execute("select message, batch, checksum from unacknowledged"))
+        right = [message for message, batch, kept in found if message_checksum(message, batch) == kept]
+        if lost := len(found) - len(right):
+            self._damaged_batches += lost
+            log.error("identities of messages damaged, one that comes again may be stepped twice messages=%d", lost)
+        return right
 
     def row(self, stream: str) -> StoredRow | None:
         """The committed row of the stream; None: a new stream, or a damaged row. Raises EdgeLstmError on damage
@@ -257,7 +291,7 @@ class Store:
         then.
         """
         kept = {**self._values, **(values or {})}
-        messages = [(message, batch) for message in unacknowledged]
+        messages = [(message, batch, message_checksum(message, batch)) for message in unacknowledged]
         try:
             with self._transaction():
                 if confirmed > self._confirmed:
@@ -265,7 +299,7 @@ class Store:
                 if self._unacknowledged >= 0:
                     self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
                 if messages:
-                    self._database.executemany("insert or replace into unacknowledged values (?, ?)", messages)
+                    self._database.executemany("insert or replace into unacknowledged values (?, ?, ?)", messages)
                 totals = self._rows.write(list(rows))
                 self._write_batch(batch, outbox, readings, {**kept, **totals.values})
                 if self._begun is not None:
@@ -273,7 +307,7 @@ class Store:
         except sqlite3.OperationalError as error:
             self._history.rolled_back()
             self._rows.rolled_back()
-            checkpoint(self._database)
+            self._shorten_log()
             raise StoreFullError(
                 f"expected to commit states to {self._path}, found: {error}",
                 "free some space; nothing is lost: the broker keeps messages that are not committed",
@@ -287,15 +321,22 @@ class Store:
         elif self._unacknowledged <= acknowledged:
             self._unacknowledged = -1
 
+    def _shorten_log(self) -> None:
+        """Make space on a full disk. The log is short then, which is no damage."""
+        checkpoint(self._database)
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._database.execute("delete from service where key = ?", (LOG,))
+
     def _write_batch(
         self, batch: int, outbox: Sequence[Outgoing], readings: Sequence[Record], values: Mapping[str, str]
     ) -> None:
         """Write messages and readings, and the values beside one of them, or else on their own."""
-        text = dump_json(values)
-        facts: str | None = text
         if self._history.limits.readings and readings:
-            self._history.append(batch, readings, text)
-            facts = None
+            self._history.append(batch, readings, values)
+            facts: str | None = None
+        else:
+            values = {**values, **self._history.values}
+            facts = dump_json(values)
         if outbox:
             content = pack(outbox)
             stored = batch, batch_checksum(batch, facts, content), facts, blob(content)

@@ -5,24 +5,37 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import struct
 from pathlib import Path
 
 from edge_lstm.service.database.schema import PAGE_BYTES
 
 SHORT_LOG_PAGES = 256  # 1 MB, on small disks
 _HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24  # https://sqlite.org/fileformat2.html, 4.1
+_MOST_USES = 1 << 24  # of a log between two starts
 _LOG_PAGES = 1000  # 4 MB on others: a checkpoint takes several fsyncs, and one commit in hundreds waits for it
 
 
-def preallocate(database: sqlite3.Connection, path: Path) -> None:
+def log_of(path: Path) -> Path:
+    """The write-ahead log of a database."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def log_bytes(path: Path) -> int:
+    """The length of the log; 0: there is none."""
+    return log_of(path).stat().st_size if log_of(path).exists() else 0
+
+
+def preallocate(database: sqlite3.Connection, path: Path) -> bool:
     """Use a long write-ahead log if the disk has space, and make it long by a transaction that is rolled back.
 
     A commit that makes the file longer also waits for the file system's journal. That takes several times as long,
-    and waits for the writes of other programs.
+    and waits for the writes of other programs. Returns whether the log is long. The caller commits, and begins the log
+    again (`checkpoint_all`): what was rolled back then counts as an earlier use.
     """
     size = _LOG_PAGES * PAGE_BYTES
     if shutil.disk_usage(path.parent).free < 8 * size:
-        return
+        return False
     checkpoint(database)  # so that the log can be shortened again in every case
     try:
         database.execute("begin immediate")
@@ -36,24 +49,59 @@ def preallocate(database: sqlite3.Connection, path: Path) -> None:
         database.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
     else:
         checkpoint(database)
+    return taken
 
 
 def lost_commits(database: sqlite3.Connection, path: Path) -> int:
-    """How many commits the log has behind a damaged place. SQLite takes such a place for the end of the log."""
-    log_file = path.with_name(f"{path.name}-wal")
+    """How many commits the log has behind a damaged place, at least. SQLite takes such a place for the end of the log.
+
+    The first frame behind the end is of an earlier use of the log, or there is none. Any other one was being written,
+    or is damaged, and so is a log whose header is.
+    """
+    log_file = log_of(path)
     _, valid, _ = database.execute("pragma wal_checkpoint(passive)").fetchone()
     if valid < 0 or not log_file.exists():
         return 0
-    lost = 0
     with log_file.open("rb") as file:
         header = file.read(_HEADER_BYTES)
+        if len(header) < _HEADER_BYTES:
+            return int(any(header))
+        if not _is_right(header):
+            frames = [file.read(_FRAME_HEADER_BYTES + PAGE_BYTES) for _ in range(_LOG_PAGES)]
+            lost = sum(any(frame[4:8]) and frame[8:16] == frames[0][8:16] for frame in frames)
+            return max(lost, int(any(map(any, [header, *frames]))))
+        salts, lost, is_damaged = header[16:24], 0, False
         frame_bytes = _FRAME_HEADER_BYTES + int.from_bytes(header[8:12], "big")
-        for begin in range(_HEADER_BYTES + valid * frame_bytes, log_file.stat().st_size, frame_bytes):
-            file.seek(begin)
-            frame = file.read(_FRAME_HEADER_BYTES)
-            is_commit = any(frame[4:8])
-            lost += is_commit and frame[8:16] == header[16:24]  # else of an earlier use of the log
-    return lost
+        file.seek(_HEADER_BYTES + valid * frame_bytes)
+        while len(frame := file.read(frame_bytes)) >= _FRAME_HEADER_BYTES and not _is_former(frame[8:16], salts):
+            is_damaged = True
+            lost += any(frame[4:8]) and frame[8:16] == salts
+    return max(lost, int(is_damaged))
+
+
+def _is_right(header: bytes) -> bool:
+    """Whether the checksum of the log's header is right (https://sqlite.org/fileformat2.html, 4.2)."""
+    big = header[3] & 1
+    numbers = struct.unpack(f"{'>' if big else '<'}6I", header[:24])
+    first = second = 0
+    for one, other in zip(numbers[::2], numbers[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    kept: tuple[int, int] = struct.unpack(">2I", header[24:])
+    return (first, second) == kept
+
+
+def _is_former(found: bytes, salts: bytes) -> bool:
+    """Whether a frame with these salts is of an earlier use of the log: each use adds 1 to the first, and chooses the
+    second one at random."""
+    (first, second), (present, present_second) = struct.unpack(">2I", found), struct.unpack(">2I", salts)
+    return second != present_second and 0 < (present - first) & 0xFFFFFFFF < _MOST_USES
+
+
+def checkpoint_all(database: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the file. The next commit writes to its begin; its length stays."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        database.execute("pragma wal_checkpoint(passive)")
 
 
 def checkpoint(database: sqlite3.Connection) -> None:

@@ -1,0 +1,1 @@
+"""Attacks on bundles, databases and services, at full size: `make attack`."""
