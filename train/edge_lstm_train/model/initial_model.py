@@ -1,4 +1,4 @@
-"""The network before its first update: input statistics, output scale, and a start as good as a simple baseline."""
+"""The network before its first update: output scale, and a start as good as a simple baseline."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_lstm.foundation.arrays import Doubles, Floats
-from edge_lstm.streaming.features import cosine_columns
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm_train.data.dataset import Dataset, target_columns
 from edge_lstm_train.model.forecaster import Forecaster, Shape
+from edge_lstm_train.model.input_statistics import input_statistics
 from edge_lstm_train.model.ridge_start import start_at_ridge
 from edge_lstm_train.recipe.recipe import Recipe
-
-_LEAST_WAVE = 1e-3  # standard deviation of a sine or cosine; a smaller one would turn float32 digits into signals
 
 
 def initial_model(recipe: Recipe, dataset: Dataset, error_scale: Doubles, *, refit: bool = False) -> Forecaster:
@@ -71,27 +69,3 @@ def _output_scale(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> Dou
     if recipe.classify is not None or recipe.change or recipe.model.highway:
         return error_scale
     return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), error_scale)
-
-
-def input_statistics(dataset: Dataset) -> tuple[Floats, Floats]:
-    """Mean and standard deviation (inputs,) for standardization; 0 and 1 for masks, classes and clock inputs."""
-    contract = dataset.contract
-    inputs = contract.inputs
-    mean, scale = np.zeros(len(inputs), np.float32), np.ones(len(inputs), np.float32)
-    features, cosines = dataset.features[dataset.steps("train")], cosine_columns(contract)
-    for column, feature in enumerate(contract.features):
-        if feature.period is not None:
-            for at in (column, cosines[column]):
-                mean[at] = features[:, at].mean(dtype=np.float64)
-                scale[at] = max(features[:, at].std(dtype=np.float64), _LEAST_WAVE)
-            continue
-        mean[column], scale[column] = feature.mean, feature.scale
-        for text in feature.derived:
-            at = inputs.index(f"{feature.name} {text}")
-            values = features[:, at].astype(np.float64)
-            mean[at] = values.mean()
-            scale[at] = values.std() if values.std() > 1e-6 * feature.scale else feature.scale
-    if "elapsed" in inputs:
-        values = features[:, inputs.index("elapsed")].astype(np.float64)
-        mean[-1], scale[-1] = values.mean(), max(values.std(), 1e-3)
-    return mean, scale
