@@ -87,8 +87,7 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
         ("ahead", _horizons_text(contract.horizons)),
         (
             "network",
-            f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "
-            f"{architecture.parameters:,} parameters",
+            f"{architecture.kind}, {architecture.parameters:,} parameters",
         ),
         ("carries", f"{', '.join(state.name for state in contract.states)}: {state_bytes(bundle)} bytes a stream"),
     ]
