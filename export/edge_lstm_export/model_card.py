@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edge_lstm.bundle.archive import Manifest
+from edge_lstm.bundle.archive import Architecture, Manifest
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.data_sheet import duration
 
@@ -18,8 +18,7 @@ def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
         "",
         f"{_purpose(contract)}, from readings{every}.",
         "It takes one reading at a time and carries its state from each to the next:",
-        f"{_article(architecture.cell)} of {architecture.layers} x {architecture.hidden} units, "
-        f"{architecture.parameters:,} parameters.",
+        f"{_kind(architecture)}, {architecture.parameters:,} parameters.",
         *_intervals(contract),
         "",
         "| feature | unit | mean | standard deviation |",
@@ -66,8 +65,11 @@ def _intervals(contract: Contract) -> list[str]:
     return [f"With each prediction it gives an interval that holds the truth in {100 * contract.intervals.level:g} %."]
 
 
-def _article(cell: str) -> str:
-    return f"{'an' if cell == 'lstm' else 'a'} {cell.upper()}"
+def _kind(architecture: Architecture) -> str:
+    if architecture.cell == "none":
+        return "a linear network of the newest samples"
+    article = "an" if architecture.cell == "lstm" else "a"
+    return f"{article} {architecture.cell.upper()} of {architecture.layers} x {architecture.hidden} units"
 
 
 def _listed(items: Sequence[object]) -> str:

@@ -41,12 +41,14 @@ def make_checkpoint() -> Callable[..., Checkpoint]:
         steps: int = 1000,
         highway: int = 0,
         level_free: bool = True,
+        linear: bool = False,
     ) -> Checkpoint:
         torch.manual_seed(layers)
-        shape = Shape(cell, len(features), hidden, layers, len(HORIZONS), highway=highway, level_free=level_free)
+        sizes = (hidden, layers) if cell != "none" else (0, 0)
+        shape = Shape(cell, len(features), *sizes, len(HORIZONS), highway=highway, level_free=level_free, linear=linear)
         model = Forecaster(shape)
-        if highway:
-            torch.nn.init.normal_(model.highway.weight, std=0.3 / highway)
+        if shape.has_highway:
+            torch.nn.init.normal_(model.highway.weight, std=0.3 / max(1, highway))
         mean = np.array([feature.mean for feature in features], np.float32)
         scale = np.array([feature.scale for feature in features], np.float32)
         model.mean.copy_(torch.from_numpy(mean))

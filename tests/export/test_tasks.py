@@ -82,17 +82,25 @@ def edge_lstm(*arguments: object) -> str:
     return result.stdout
 
 
+@pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("task", list(TASKS))
-def test_each_task_predicts_the_same_in_training_and_on_the_device(task: str, tmp_path: Path) -> None:
+def test_each_task_predicts_the_same_in_training_and_on_the_device(task: str, linear: bool, tmp_path: Path) -> None:
     write_mill(tmp_path)
-    (tmp_path / "mill.toml").write_text(COMMON.format(task=task, model=MODELS.get(task, "hidden = 6")) + TASKS[task])
+    recipe_text = COMMON.format(task=task, model=MODELS.get(task, "hidden = 6")) + TASKS[task]
+    if linear:
+        recipe_text = (
+            COMMON.format(task=task, model='cell = "none"').replace("learned_start = true\n", "") + TASKS[task]
+        )
+        recipe_text = recipe_text.replace("highway = 3\n", "") if task == "classify" else recipe_text
+    (tmp_path / "mill.toml").write_text(recipe_text)
     run, bundle_path = tmp_path / "run", tmp_path / "mill.elstm"
     edge_lstm("train", tmp_path / "mill.toml", "-o", run)
     edge_lstm("export", run, "-o", bundle_path)
     edge_lstm("verify", bundle_path)
 
     bundle = Bundle.open(bundle_path)
-    assert any(any(state.start) for state in bundle.contract.states)
+    assert (bundle.manifest.architecture.cell == "none") == linear
+    assert any(any(state.start) for state in bundle.contract.states) != linear
     certificate = read_certificate(bundle)
     assert certificate is not None
     assert certificate.metric == ("error rate" if task == "classify" else "rmse")

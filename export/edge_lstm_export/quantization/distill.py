@@ -32,6 +32,8 @@ _NOISE = 0.3  # standard deviations, on half of the streams
 def distilled(checkpoint: Checkpoint, scheme: Scheme, updates: int = UPDATES) -> Network:
     """The checkpoint's network in `scheme`, trained for `updates`; equal arguments give equal bits."""
     teacher = checkpoint.model
+    if not teacher.shape.layers:
+        return teacher.network()  # nothing of it is rounded
     student = copy.deepcopy(teacher).train(False)
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -92,6 +92,8 @@ DEFAULT_SCHEMES: tuple[Scheme, ...] = ("float32", "int8")
 
 def unsupported_reason(network: Network, scheme: Scheme, format: str) -> str | None:
     """Why the network has no variant of that scheme and format; None if it has one."""
+    if not network.layers:
+        return "a network without layers has no integer kernels" if scheme == "int8-dynamic" else None
     if scheme == "int8-dynamic" and network.hidden < _LEAST_HIDDEN:
         return f"integer kernels gain nothing below {_LEAST_HIDDEN} units, and this network has {network.hidden}"
     if scheme == "int8-dynamic" and format == "onnx" and network.cell == "gru":
@@ -110,8 +112,10 @@ def quantized(network: Network, scheme: Scheme, inputs: Floats | None = None) ->
 
     inputs (steps, inputs): an input sequence of one stream. With it, integers are rounded with feedback, and
     int8-static is calibrated; without it, integers are rounded to the nearest. Raises ValueError if the network is
-    quantized already, or if int8-static has no inputs.
+    quantized already, or if int8-static has no inputs. A network without layers has no matrix to store in another way.
     """
+    if not network.layers:
+        return network
     storage = _STORAGE[scheme]
     if storage.arithmetic == "static" and inputs is None:
         raise ValueError("expected an input sequence for calibration, found none")

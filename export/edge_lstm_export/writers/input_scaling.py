@@ -23,7 +23,7 @@ _PLAIN_SCALES = (1e-20, 1e20)  # with other scales, a folded weight could leave 
 class InputScaling:
     """x = (features - offset) * factor is the input of `first`, whose w_ih is multiplied by `columns` at load."""
 
-    first: Layer
+    first: tuple[Layer, ...]  # the first layer; empty: the network has none
     offset: Floats | None = None  # (inputs,), None: nothing to subtract
     factor: Floats | None = None  # (inputs,), None: nothing to multiply by
     columns: Floats | None = None  # (inputs,), None: w_ih is used as stored
@@ -39,9 +39,11 @@ def input_scaling_of(network: Network, *, columns_at_load: bool) -> InputScaling
     inverse_scale = np.float32(1) / network.scale
     least, most = _PLAIN_SCALES
     foldable = bool(((network.scale > least) & (network.scale < most)).all())
+    if not network.layers:
+        return InputScaling((), network.mean, inverse_scale)
     first = network.layers[0]
     if network.highway is not None or network.arithmetic != "float32" or not foldable:
-        return InputScaling(first, network.mean, inverse_scale)
+        return InputScaling((first,), network.mean, inverse_scale)
     is_far = np.abs(network.mean) > _NEAR * network.scale
     offset = np.where(is_far, network.mean, np.float32(0)) if is_far.any() else None
     near = np.where(is_far, 0, network.mean).astype(np.float64) / network.scale  # (inputs,)
@@ -49,9 +51,9 @@ def input_scaling_of(network: Network, *, columns_at_load: bool) -> InputScaling
     if isinstance(first.w_ih, Quantized):
         if first.w_ih.axis == 1:
             scales = np.maximum(first.w_ih.scales * inverse_scale, np.finfo(np.float32).tiny)
-            return InputScaling(replace(first, w_ih=replace(first.w_ih, scales=scales)), offset)
+            return InputScaling((replace(first, w_ih=replace(first.w_ih, scales=scales)),), offset)
     elif first.w_ih.dtype == np.float32:
-        return InputScaling(replace(first, w_ih=dense(first.w_ih) * inverse_scale), offset)
+        return InputScaling((replace(first, w_ih=dense(first.w_ih) * inverse_scale),), offset)
     if columns_at_load:
-        return InputScaling(first, offset, columns=inverse_scale)
-    return InputScaling(first, offset, inverse_scale)
+        return InputScaling((first,), offset, columns=inverse_scale)
+    return InputScaling((first,), offset, inverse_scale)

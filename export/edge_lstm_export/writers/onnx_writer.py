@@ -36,14 +36,17 @@ _ATTRIBUTES: dict[Cell, dict[str, int]] = {"lstm": {}, "gru": {"linear_before_re
 def write_onnx(network: Network, contract: Contract) -> bytes:
     """The network as an .onnx file, checked by onnx itself; equal arguments give equal bytes."""
     graph = Graph()
-    graph.constant(_AXIS_OF_STEPS, np.array([0], np.int64))
+    if network.layers:
+        graph.constant(_AXIS_OF_STEPS, np.array([0], np.int64))
     scaling = input_scaling_of(network, columns_at_load=True)
     standardized = _write_input_scaling(graph, scaling)
-    if network.arithmetic == "static":
+    if not network.layers:
+        x = None
+    elif network.arithmetic == "static":
         x = write_static_layers(graph, network, standardized)
     else:
         x = graph.node("Unsqueeze", [standardized, _AXIS_OF_STEPS], "sequence")  # (1, batch, inputs): one step
-        for index, layer in enumerate((scaling.first, *network.layers[1:])):
+        for index, layer in enumerate((*scaling.first, *network.layers[1:])):
             columns = scaling.columns if index == 0 else None
             x = _write_layer(graph, network, index, layer, x, columns)  # (1, batch, hidden)
         x = graph.node("Squeeze", [x, _AXIS_OF_STEPS], "hidden")  # (batch, hidden)
@@ -120,11 +123,11 @@ def _write_dynamic_layer(
     return outputs[1]
 
 
-def _write_head(graph: Graph, network: Network, hidden: str, standardized: str) -> None:
+def _write_head(graph: Graph, network: Network, hidden: str | None, standardized: str) -> None:
     """The dense layer over hidden (batch, hidden), the highway, and the raw features if changes are predicted.
 
     These features are selected by a product with ones and zeros that also adds the bias. This is exact, and saves an
-    operation compared with a gather and a later sum.
+    operation compared with a gather and a later sum. Without layers, hidden is None, and there is no dense layer.
     """
     highway, bias = network.highway, graph.constant("head.bias", network.head_bias)
     if network.change_of.size:
@@ -132,15 +135,20 @@ def _write_head(graph: Graph, network: Network, hidden: str, standardized: str) 
         chosen[np.arange(len(chosen)), network.change_of] = 1
         chosen_of = graph.constant("change_of", chosen)
         bias = graph.node("Gemm", [FEATURES, chosen_of, bias], "level", transB=1)  # (batch, outputs)
-    weight = graph.matrix("head.weight", network.head_weight, network.head_weight.shape)
-    dense = graph.node("Gemm", [hidden, weight, bias], PREDICTION if highway is None else "recurrent_part", transB=1)
+    dense = bias
+    if hidden is not None:
+        weight = graph.matrix("head.weight", network.head_weight, network.head_weight.shape)
+        name = PREDICTION if highway is None else "recurrent_part"
+        dense = graph.node("Gemm", [hidden, weight, bias], name, transB=1)
     if highway is not None:
-        samples = graph.node("Concat", [standardized, RECENT], "samples", axis=1)  # the newest first
-        bounds = [
-            graph.constant(name, np.array([value], np.int64))
-            for name, value in (("newest", 0), ("oldest", network.recent_size), ("axis_of_columns", 1))
-        ]
-        graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # without the oldest
+        samples = standardized
+        if network.recent_size:
+            samples = graph.node("Concat", [standardized, RECENT], "samples", axis=1)  # the newest first
+            bounds = [
+                graph.constant(name, np.array([value], np.int64))
+                for name, value in (("newest", 0), ("oldest", network.recent_size), ("axis_of_columns", 1))
+            ]
+            graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # without the oldest
         taps = graph.constant("highway.weight", highway)
         graph.node("Gemm", [samples, taps, dense], PREDICTION, transB=1)
 

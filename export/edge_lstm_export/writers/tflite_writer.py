@@ -34,15 +34,17 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
     step = graph.lstm if network.cell == "lstm" else graph.gru
     carried = len(CARRIED[network.cell])
     following: list[int] = []
-    for index, layer in enumerate((scaling.first, *network.layers[1:])):
+    for index, layer in enumerate((*scaling.first, *network.layers[1:])):
         following += step(index, layer, x, states[index * carried : (index + 1) * carried])
         x = following[-carried]  # the layer's hidden state is the next layer's input
-    dense = graph.dense_head(x)
+    dense = graph.dense_head(x) if network.layers else None
     if network.highway is not None:
-        samples = graph.highway_samples(standardized, states[-1])
+        samples = graph.highway_samples(standardized, states[-1]) if network.recent_size else standardized
         dense = graph.highway(dense, samples, network.highway)
+    if dense is None:
+        raise ValueError("expected layers or a highway, found neither")
     prediction = graph.add_level(features, dense)
-    if network.highway is not None:
+    if network.recent_size:
         following.append(graph.next_register(samples))
     note = json.dumps(metadata(contract), ensure_ascii=False).encode()
     return graph.model.finish([features, *states], [prediction, *following], contract.name, note)
@@ -128,9 +130,11 @@ class _Graph:
         width = len(self._network.mean) + self._network.recent_size
         return self._apply("CONCATENATION", [standardized, recent], "samples", width, Axis=1)
 
-    def highway(self, dense: int, samples: int, taps: Floats) -> int:
-        """dense (batch, outputs) plus the highway's weights over the samples."""
+    def highway(self, dense: int | None, samples: int, taps: Floats) -> int:
+        """dense (batch, outputs) plus the highway's weights over the samples; None: the head's bias plus these."""
         outputs = len(taps)
+        if dense is None:
+            return self._dense(samples, taps, self._network.head_bias, self._head_output)
         linear = self._dense(samples, taps, np.zeros(outputs, np.float32), "highway")
         return self._apply("ADD", [dense, linear], self._head_output, outputs)
 

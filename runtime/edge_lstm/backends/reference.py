@@ -108,7 +108,7 @@ class ReferenceBackend:
         self._network = network
         self._states_per_layer = len(CARRIED[network.cell])
         self._layers = [LstmLayer(layer) if network.cell == "lstm" else GruLayer(layer) for layer in network.layers]
-        self._head = np.ascontiguousarray(dense(network.head_weight).T)  # (hidden, outputs)
+        self._head = np.ascontiguousarray(dense(network.head_weight).T) if network.layers else None  # (hidden, outputs)
         self._highway = None if network.highway is None else np.ascontiguousarray(network.highway.T)
         self._inverse_scale = _ONE / network.scale
 
@@ -121,11 +121,16 @@ class ReferenceBackend:
             state = states[index * self._states_per_layer : (index + 1) * self._states_per_layer]
             following += layer.step(x, state)
             x = following[-self._states_per_layer]  # the layer's hidden state is the next layer's input
-        prediction = multiply_rows(x, self._head) + self._network.head_bias  # the dense output layer
+        if self._head is None:  # no layers: the linear path alone
+            prediction = np.repeat(self._network.head_bias[None], len(features), axis=0)
+        else:
+            prediction = multiply_rows(x, self._head) + self._network.head_bias  # the dense output layer
         if self._highway is not None:
-            samples = np.concatenate([standardized, states[-1]], axis=1)  # newest first
+            size = self._network.recent_size
+            samples = np.concatenate([standardized, states[-1]], axis=1) if size else standardized  # newest first
             prediction += multiply_rows(samples, self._highway)
-            following.append(samples[:, : self._network.recent_size])  # drops the oldest
+            if size:
+                following.append(samples[:, :size])  # drops the oldest
         if self._network.change_of.size:
             prediction = prediction + features[:, self._network.change_of]
         return prediction, following

@@ -100,13 +100,26 @@ class Variant:
 class Architecture:
     """The kind and size of the network, for display."""
 
-    cell: Literal["lstm", "gru", "foreign"] = key(doc="the recurrent cell; foreign: a model from elsewhere")
-    layers: int = key(doc="recurrent layers", least=1, most=_MAX_COUNT)
-    hidden: int = key(doc="units per layer", least=1, most=_MAX_COUNT)
+    cell: Literal["lstm", "gru", "none", "foreign"] = key(
+        doc="the recurrent cell; none: a linear network; foreign: a model from elsewhere"
+    )
+    layers: int = key(doc="recurrent layers", least=0, most=_MAX_COUNT)
+    hidden: int = key(doc="units per layer", least=0, most=_MAX_COUNT)
     parameters: int = key(doc="trained parameters", least=1, most=_MAX_COUNT)
     multiply_accumulates: int | None = key(
         None, doc="of one step of one stream; none: unknown", least=0, most=_MAX_COUNT
     )
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if (self.cell == "none") != (self.layers == 0) or (self.cell == "none") != (self.hidden == 0):
+            yield "cell", f'expected layers and units, or neither and "none", found {self.layers} x {self.hidden}'
+
+    @property
+    def kind(self) -> str:
+        """The kind and size of the layers in words."""
+        if self.cell == "none":
+            return "linear, no recurrent layers"
+        return f"{self.cell.upper()}, {self.layers} x {self.hidden} units"
 
 
 @dataclass(frozen=True)

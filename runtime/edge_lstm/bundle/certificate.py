@@ -118,7 +118,7 @@ def summary_text(certificate: Certificate) -> str:
     unit = "" if certificate.metric == "error rate" else " standard deviations"
     return (
         f"{certificate.summary}. {certificate.metric} of the float32 model: {certificate.metric_before:.4g}{unit}. "
-        f"Gates that no longer answer: {saturated}."
+        f"Gates that no longer answer: {saturated or 'none, since it has no layers'}."
     )
 
 

@@ -88,8 +88,7 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
         *([] if contract.intervals is None else [("intervals", f"{100 * contract.intervals.level:g} % about each")]),
         (
             "network",
-            f"{architecture.cell.upper()}, {architecture.layers} x {architecture.hidden} units, "
-            f"{architecture.parameters:,} parameters",
+            f"{architecture.kind}, {architecture.parameters:,} parameters",
         ),
         ("carries", f"{', '.join(state.name for state in contract.states)}: {state_bytes(bundle)} bytes a stream"),
     ]

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from edge_lstm.bundle.npz import read_npz
 from edge_lstm.foundation.arrays import Floats
 
-Cell = Literal["lstm", "gru"]
+# none: no recurrent layers, a linear path alone
+Cell = Literal["lstm", "gru", "none"]
 
 # Gates in torch's order: input, forget, cell candidate, output; and reset, update, new.
-GATES: dict[Cell, int] = {"lstm": 4, "gru": 3}
+GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "none": 0}
 # The states of a layer, (batch, hidden) each.
-CARRIED: dict[Cell, tuple[str, ...]] = {"lstm": ("hidden_state", "cell_state"), "gru": ("hidden_state",)}
+CARRIED: dict[Cell, tuple[str, ...]] = {"lstm": ("hidden_state", "cell_state"), "gru": ("hidden_state",), "none": ()}
 # State of the highway, a shift register: the last standardized samples, newest first.
 RECENT = "recent_samples"
 
@@ -87,14 +88,16 @@ class Network:
 
     A highway adds highway @ samples: a linear path beside the layers. Its samples are the standardized sample and the
     earlier ones in the shift register. It is float32 in every scheme: taps that form differences of neighbours cancel
-    exactly, and rounded taps would add a part of the signal's level.
+    exactly, and rounded taps would add a part of the signal's level. Without earlier samples, it has no register.
+
+    With the cell "none" there are no layers: hidden is 0, and prediction = highway @ samples + head_bias.
     """
 
     cell: Cell
     mean: Floats  # (inputs,)
     scale: Floats  # (inputs,)
     layers: tuple[Layer, ...]
-    head_weight: Weight  # (outputs, hidden)
+    head_weight: Weight  # (outputs, hidden); hidden is 0 without layers
     head_bias: Floats  # (outputs,)
     change_of: NDArray[np.int32]  # (outputs,); empty: the outputs are absolute
     highway: Floats | None = None  # (outputs, (1 + earlier samples) * inputs): taps, newest sample first
@@ -197,7 +200,7 @@ def from_npz(content: bytes) -> Network:
         for index in range(count)
     )
     return Network(
-        "lstm" if cell == "lstm" else "gru",
+        cast(Cell, cell),
         arrays["mean"],
         arrays["scale"],
         layers,

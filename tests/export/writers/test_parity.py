@@ -60,6 +60,29 @@ def test_every_backend_carries_the_state_of_a_highway(
     assert np.allclose(register[-1], samples[: -1 - highway : -1].ravel(), atol=1e-6)
 
 
+@pytest.mark.parametrize(("cell", "highway"), [("lstm", 0), ("none", 1), ("none", 96)])
+def test_every_backend_runs_a_linear_path_of_any_length(
+    make_checkpoint: MakeCheckpoint, cell: Cell, highway: int
+) -> None:
+    checkpoint = make_checkpoint(cell, highway=highway, level_free=False, linear=True)
+    bundle = bundle_of(checkpoint)
+    verdicts = verify(bundle, runnable(bundle))
+    assert {verdict.scheme for verdict in verdicts} == set(SCHEMES)
+    assert all(verdict.smallest_batch is not None for verdict in verdicts)
+    for verdict in verdicts:
+        exact = cell == "none"  # nothing of a linear network is rounded
+        assert verdict.error <= (1e-5 if exact else PARITY.get(verdict.scheme, 1e-5)), verdict
+        assert verdict.drift <= (1e-5 if exact else DRIFT[verdict.scheme]), verdict
+    assert [state.name for state in bundle.contract.states][-1:] == ["recent_samples" if highway else "cell_state_0"]
+    model, golden = checkpoint.model, read_golden_vectors(bundle)
+    x = (checkpoint.input_sequence - model.mean.numpy()) / model.scale.numpy()
+    earlier = [np.pad(x, ((back, 0), (0, 0)))[: len(x)] for back in range(highway + 1)]  # zeros before the stream
+    added = np.concatenate(earlier, axis=1).astype(np.float64) @ model.network().highway.astype(np.float64).T
+    if cell == "none":
+        expected = added + model.network().head_bias + checkpoint.input_sequence[:, [0, 0]]
+        assert relative_error(golden.expected["int8"].prediction, expected) <= 1e-5
+
+
 @pytest.mark.parametrize("level_free", [True, False])
 def test_only_level_free_taps_ignore_an_unseen_level(make_checkpoint: MakeCheckpoint, level_free: bool) -> None:
     model = make_checkpoint(highway=5, level_free=level_free).model

@@ -18,7 +18,7 @@ from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
 from edge_lstm_train.evaluation.formatting import TextTable
-from edge_lstm_train.model.initial_model import input_statistics
+from edge_lstm_train.model.input_statistics import input_statistics
 
 MODEL = "model"
 MAJORITY, LAST_CLASS, MARKOV, LOGISTIC = "majority", "the same again", "Markov chain", "logistic"

@@ -24,7 +24,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
-from edge_lstm_train.evaluation.predictions import predictions_by_step
+from edge_lstm_train.evaluation.predictions import Predictions, predictions_by_step, steps_of
 from edge_lstm_train.evaluation.regression import errors_of
 
 _SHRINKAGE = 3  # scores of an hour that count as much as the mean of all hours
@@ -167,6 +167,11 @@ def aligned_bands(dataset: Dataset, predictions: Iterable[Prediction]) -> Double
     """(steps, targets * horizons, 2): the bounds at the dataset's steps, NaN where there are none."""
     outputs = banded(dataset.contract)
     bounds = np.full((len(dataset), len(outputs), 2), np.nan)
+    if isinstance(predictions, Predictions):
+        if predictions.bands is not None:
+            steps = steps_of(dataset, predictions)
+            bounds[steps[steps >= 0]] = predictions.bands[steps >= 0]
+        return bounds
     for step, prediction in predictions_by_step(dataset, predictions):
         if prediction.bands is not None:
             bounds[step] = [prediction.bands[target][horizon] for target, horizon in outputs]

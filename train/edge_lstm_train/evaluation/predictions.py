@@ -41,6 +41,7 @@ class Predictions(Sequence[Prediction]):
     turned: Flags  # (n,)
     scores: Doubles | None  # (n,): None where the task has none
     alarms: Flags | None  # (n,)
+    bands: Floats | None = None  # (n, targets * horizons, 2)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -73,6 +74,7 @@ class Predictions(Sequence[Prediction]):
             None if self.scores is None else self.scores[at],
             None if self.alarms is None else self.alarms[at],
             self.turned[at],
+            None if self.bands is None else self.bands[at],
         )
         streams = [self.streams[index] for index in self.stream_of[at].tolist()]
         revisions = np.zeros(count, np.uint64)
@@ -97,6 +99,8 @@ def predictions_of(predictor: Predictor, recording: Recording) -> Predictions:
     columns = [GrowingColumn(kind) for kind in (np.int32, np.float64, np.int32, np.int32)]
     values, labels, turned = GrowingColumn(np.float32, (width,)), GrowingColumn(np.int16), GrowingColumn(np.bool_)
     scores, alarms = GrowingColumn(np.float64), GrowingColumn(np.bool_)
+    banded = len(predictor.contract.targets) * len(predictor.contract.horizons)
+    bands = GrowingColumn(np.float32, (banded, 2))
     outputs: Outputs = []
     with work("streaming the recording through the model", len(recording), "readings") as advance:
         for count, found in replayed_steps(predictor, recording.readings_side_by_side()):
@@ -114,6 +118,8 @@ def predictions_of(predictor: Predictor, recording: Recording) -> Predictions:
                 scores.add(decided.scores)
             if decided.alarms is not None:
                 alarms.add(decided.alarms)
+            if decided.bands is not None:
+                bands.add(decided.bands)
     return Predictions(
         outputs,
         recording.streams,
@@ -124,6 +130,7 @@ def predictions_of(predictor: Predictor, recording: Recording) -> Predictions:
         turned.whole(),
         scores.whole() if len(scores) else None,
         alarms.whole() if len(alarms) else None,
+        bands.whole() if len(bands) else None,
     )
 
 

@@ -81,7 +81,9 @@ def fit(
             try:
                 if not resumed:
                     training.validate(0, math.nan)
-                diverged_at = _run_updates(model, recipe, dataset, losses, training, tick)
+                diverged_at = None
+                if recipe.model.depth:  # without layers, the start is the closed-form or converged solution
+                    diverged_at = _run_updates(model, recipe, dataset, losses, training, tick)
                 found = _best(model, training, diverged_at=diverged_at)
             except KeyboardInterrupt:
                 return _best(model, training, interrupted_at=training.update)

@@ -25,10 +25,10 @@ State = list[Tensor]
 class Shape:
     """The sizes and options of a network, which determine the shapes of its weights."""
 
-    cell: Cell = key(doc="lstm or gru")
+    cell: Cell = key(doc="lstm, gru, or none: a linear path alone, with 0 layers of 0 units")
     inputs: int = key(doc="width of the feature vector", least=1)
-    hidden: int = key(doc="units a layer", least=1)
-    layers: int = key(doc="recurrent layers", least=1)
+    hidden: int = key(doc="units a layer", least=0)
+    layers: int = key(doc="recurrent layers", least=0)
     outputs: int = key(doc="targets x horizons", least=1)
     dropout: float = key(0.0, doc="share of a layer's outputs dropped in training", least=0, most=0.95)
     recurrent_dropout: float = key(
@@ -37,6 +37,12 @@ class Shape:
     highway: int = key(0, doc="earlier samples that a linear path past the layers sees", least=0)
     level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
     learned_start: bool = key(False, doc="whether the layers' state starts where training found best, and not at zero")
+    linear: bool = key(False, doc="whether there is a linear path even where it sees the newest sample alone")
+
+    @property
+    def has_highway(self) -> bool:
+        """Whether there is a linear path beside the layers, or in their place."""
+        return self.linear or self.highway > 0
 
     @property
     def state_sizes(self) -> dict[str, int]:
@@ -47,6 +53,15 @@ class Shape:
     def taps(self) -> int:
         """The highway's inputs per step: earlier samples, and unless it is level-free the newest sample."""
         return (self.highway if self.level_free else self.highway + 1) * self.inputs
+
+
+class _BiasAlone(nn.Module):
+    """The head of a network without layers: a dense layer of no inputs."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, 0))
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
 
 class Forecaster(nn.Module):
@@ -71,11 +86,12 @@ class Forecaster(nn.Module):
         super().__init__()
         self.shape = shape
         dropout = shape.dropout if shape.layers > 1 else 0.0
-        cell = nn.LSTM if shape.cell == "lstm" else nn.GRU
-        self.rnn = cell(shape.inputs, shape.hidden, shape.layers, batch_first=True, dropout=dropout)
+        if shape.layers:
+            cell = nn.LSTM if shape.cell == "lstm" else nn.GRU
+            self.rnn = cell(shape.inputs, shape.hidden, shape.layers, batch_first=True, dropout=dropout)
         self.dropout = nn.Dropout(shape.dropout)
-        self.head = nn.Linear(shape.hidden, shape.outputs)
-        if shape.highway:
+        self.head = nn.Linear(shape.hidden, shape.outputs) if shape.layers else _BiasAlone(shape.outputs)
+        if shape.has_highway:
             self.highway = nn.Linear(shape.taps, shape.outputs, bias=False)
             nn.init.zeros_(self.highway.weight)
         self.register_buffer("mean", torch.zeros(shape.inputs))
@@ -110,30 +126,36 @@ class Forecaster(nn.Module):
     def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """features (batch, steps, inputs) raw -> predictions (batch, steps, outputs) raw, the next state."""
         x = (features - self.mean) / self.scale
-        hidden, following = self._recurrent_layers(x, state)  # (batch, steps, hidden)
-        prediction = self.head(self.dropout(hidden)) * self.output_scale + self.output_offset
-        if self.shape.highway:
-            added, recent = self._highway_outputs(x, state[-1])
+        if self.shape.layers:
+            hidden, following = self._recurrent_layers(x, state)  # (batch, steps, hidden)
+            prediction = self.head(self.dropout(hidden)) * self.output_scale + self.output_offset
+        else:
+            prediction, following = self.head.bias * self.output_scale + self.output_offset, []
+        if self.shape.has_highway:
+            added, recent = self._highway_outputs(x, state[-1] if self.shape.highway else None)
             prediction = prediction + added * self.output_scale
-            following.append(recent)
+            following += [] if recent is None else [recent]
         if self.change_of.numel():
             prediction = prediction + features[..., self.change_of]
         return prediction, following
 
-    def _highway_outputs(self, x: Tensor, register: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, steps, inputs) and the register (1, batch, highway * inputs), newest first.
+    def _highway_outputs(self, x: Tensor, register: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (batch, steps, inputs) and the register (1, batch, highway * inputs), newest first; None: no register.
 
         Returns the highway's part of the outputs, (batch, steps, outputs), and the next register. It is a convolution:
         the samples of every step side by side would be the largest tensor of all.
         """
         batch, _, inputs = x.shape
-        earlier = register[0].view(batch, self.shape.highway, inputs).flip(1)  # in the order of time
-        samples = torch.cat([earlier, x], dim=1)  # (batch, highway + steps, inputs)
+        samples = x
+        if register is not None:
+            earlier = register[0].view(batch, self.shape.highway, inputs).flip(1)  # in the order of time
+            samples = torch.cat([earlier, x], dim=1)  # (batch, highway + steps, inputs)
         taps = self.highway.weight.view(self.shape.outputs, -1, inputs)  # newest first
         if self.shape.level_free:
             taps = torch.cat([-taps.sum(dim=1, keepdim=True), taps], dim=1)  # (outputs, 1 + highway, inputs)
         added = F.conv1d(samples.transpose(1, 2), taps.flip(1).transpose(1, 2))  # (batch, outputs, steps)
-        register = samples[:, -self.shape.highway :].flip(1).reshape(1, batch, -1)
+        if register is not None:
+            register = samples[:, -self.shape.highway :].flip(1).reshape(1, batch, -1)
         return added.transpose(1, 2), register
 
     def _recurrent_layers(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -169,7 +191,8 @@ class Forecaster(nn.Module):
     def network(self) -> Network:
         """The same network as arrays; the head includes the scale and offset of the targets' units."""
         arrays = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
-        arrays["rnn.weight_ih_l0"] = arrays["rnn.weight_ih_l0"] * arrays["seen"]
+        if self.shape.layers:
+            arrays["rnn.weight_ih_l0"] = arrays["rnn.weight_ih_l0"] * arrays["seen"]
         layers = tuple(
             Layer(*(arrays[f"rnn.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")))
             for layer in range(self.shape.layers)
@@ -188,7 +211,7 @@ class Forecaster(nn.Module):
     def _highway_weights(self) -> Floats | None:
         """The highway's weights over plain samples, (outputs, (1 + highway) * inputs), in the targets' units."""
         shape = self.shape
-        if not shape.highway:
+        if not shape.has_highway:
             return None
         weight = self.highway.weight.detach().cpu().numpy() * self.output_scale.cpu().numpy()[:, None]
         taps = weight.reshape(shape.outputs, -1, shape.inputs).astype(np.float64)

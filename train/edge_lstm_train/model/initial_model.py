@@ -1,4 +1,4 @@
-"""The network before its first update: input statistics, output scale, and a start as good as a simple baseline."""
+"""The network before its first update: output scale, and a start as good as a simple baseline."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_lstm.foundation.arrays import Doubles, Floats
-from edge_lstm.streaming.features import cosine_columns
+from edge_lstm.foundation.arrays import Doubles
 from edge_lstm_train.data.dataset import Dataset, target_columns
 from edge_lstm_train.model.forecaster import Forecaster, Shape
+from edge_lstm_train.model.input_statistics import input_statistics
+from edge_lstm_train.model.logistic_start import start_at_logistic
 from edge_lstm_train.model.ridge_start import start_at_ridge
 from edge_lstm_train.recipe.recipe import Recipe
-
-_LEAST_WAVE = 1e-3  # standard deviation of a sine or cosine; a smaller one would turn float32 digits into signals
 
 
 def initial_model(recipe: Recipe, dataset: Dataset, error_scale: Doubles, *, refit: bool = False) -> Forecaster:
@@ -25,21 +24,7 @@ def initial_model(recipe: Recipe, dataset: Dataset, error_scale: Doubles, *, ref
     error_scale (outputs,): the typical error of each output in its target's unit.
     """
     contract = dataset.contract
-    section = recipe.model
-    model = Forecaster(
-        Shape(
-            section.cell,
-            len(contract.inputs),
-            section.hidden,
-            section.layers,
-            len(contract.network_outputs),
-            section.dropout,
-            section.recurrent_dropout,
-            section.highway,
-            section.level_free,
-            section.learned_start,
-        )
-    )
+    model = Forecaster(_shape(recipe, len(contract.inputs), len(contract.network_outputs)))
     train = dataset.steps("train")
     mean, scale = input_statistics(dataset)
     bypasses = recipe.bypasses_layers
@@ -57,9 +42,29 @@ def initial_model(recipe: Recipe, dataset: Dataset, error_scale: Doubles, *, ref
             classifies = recipe.classify is not None
             offset = np.log(np.maximum(mean_target, 1e-4)) if classifies else mean_target
             model.output_offset[:] = torch.from_numpy(offset)
-        if section.highway and recipe.classify is None:
+        if model.shape.has_highway and recipe.classify is None:
             start_at_ridge(model, dataset, refit)
+        elif model.shape.has_highway:
+            start_at_logistic(model, dataset, recipe, refit)
     return model
+
+
+def _shape(recipe: Recipe, inputs: int, outputs: int) -> Shape:
+    """The sizes of the recipe's network. One without layers keeps one earlier sample at least, to have a state."""
+    section = recipe.model
+    return Shape(
+        section.cell,
+        inputs,
+        section.units,
+        section.depth,
+        outputs,
+        section.dropout,
+        section.recurrent_dropout,
+        section.earlier,
+        section.level_free and section.earlier > 0 and recipe.classify is None,
+        section.learned_start and section.depth > 0,
+        section.has_highway,
+    )
 
 
 def _output_scale(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> Doubles:
@@ -68,30 +73,6 @@ def _output_scale(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> Dou
     Beside a highway, or added to the newest value, that is the error of a ridge. Without either, the head predicts the
     whole target. In the small unit of the ridge, its weights would have to grow further than the updates carry them.
     """
-    if recipe.classify is not None or recipe.change or recipe.model.highway:
+    if recipe.classify is not None or recipe.change or recipe.model.has_highway:
         return error_scale
     return np.maximum(np.nanstd(dataset.targets[dataset.steps("train")], axis=0), error_scale)
-
-
-def input_statistics(dataset: Dataset) -> tuple[Floats, Floats]:
-    """Mean and standard deviation (inputs,) for standardization; 0 and 1 for masks, classes and clock inputs."""
-    contract = dataset.contract
-    inputs = contract.inputs
-    mean, scale = np.zeros(len(inputs), np.float32), np.ones(len(inputs), np.float32)
-    features, cosines = dataset.features[dataset.steps("train")], cosine_columns(contract)
-    for column, feature in enumerate(contract.features):
-        if feature.period is not None:
-            for at in (column, cosines[column]):
-                mean[at] = features[:, at].mean(dtype=np.float64)
-                scale[at] = max(features[:, at].std(dtype=np.float64), _LEAST_WAVE)
-            continue
-        mean[column], scale[column] = feature.mean, feature.scale
-        for text in feature.derived:
-            at = inputs.index(f"{feature.name} {text}")
-            values = features[:, at].astype(np.float64)
-            mean[at] = values.mean()
-            scale[at] = values.std() if values.std() > 1e-6 * feature.scale else feature.scale
-    if "elapsed" in inputs:
-        values = features[:, inputs.index("elapsed")].astype(np.float64)
-        mean[-1], scale[-1] = values.mean(), max(values.std(), 1e-3)
-    return mean, scale

@@ -150,7 +150,7 @@ class Recipe:
             for name in ("scale", "warp", "rotate_degrees"):
                 if getattr(self.augment, name):
                     yield f"augment.{name}", f"expected none with [{self.task}]: it changes the inputs, not the targets"
-        if self.anomaly is not None and self.anomaly.reconstruct and self.model.highway:
+        if self.anomaly is not None and self.anomaly.reconstruct and self.model.has_highway:
             yield "model.highway", "expected none with reconstruct: a highway would copy each step to the output"
         if self.classify is not None and self.fit.loss != "mse":
             yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
@@ -278,18 +278,17 @@ class Recipe:
     @property
     def parameters(self) -> int:
         """The number of trained parameters."""
-        width, hidden = self._input_width, self.model.hidden
+        width, hidden = self._input_width, self.model.units
         targets, horizons, task = self._predicted()
         if task in ("forecast", "anomaly"):  # a circle has two outputs
             targets = [*targets, *(name for name in targets if name in self.features and self.features[name].circular)]
         outputs = len(targets) * len(horizons) * (1 + len(getattr(self.task_section, "quantiles", [])))
-        newest = 0 if self.model.level_free or not self.model.highway else 1
-        total = outputs * (self.model.highway + newest) * width
-        for _ in range(self.model.layers):
+        total = outputs * self.model.taps * width
+        for _ in range(self.model.depth):
             total += GATES[self.model.cell] * hidden * (width + hidden + 2)
             width = hidden
         if self.model.learned_start:
-            total += self.model.layers * hidden * len(CARRIED[self.model.cell])
+            total += self.model.depth * hidden * len(CARRIED[self.model.cell])
         return total + (hidden + 1) * outputs
 
     @property
@@ -312,7 +311,7 @@ class Recipe:
     def state_sizes(self) -> dict[str, int]:
         """The carried tensors by name, with the size of each for one stream."""
         model = self.model
-        return state_sizes(model.cell, model.layers, model.hidden, model.highway * self._input_width)
+        return state_sizes(model.cell, model.depth, model.units, model.earlier * self._input_width)
 
     @property
     def columns(self) -> Columns:

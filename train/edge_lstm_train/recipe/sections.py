@@ -476,7 +476,7 @@ class SplitSection:
 class ModelSection:
     """The network."""
 
-    cell: Cell = key("lstm", doc="recurrent cell")
+    cell: Cell = key("lstm", doc="recurrent cell; none: a linear path alone, without recurrent layers")
     hidden: int = key(32, doc="units per layer", least=1, most=1024)
     layers: int = key(1, doc="recurrent layers", least=1, most=3)
     dropout: float = key(0.0, doc="share of a layer's outputs that is dropped in training", least=0, most=0.95)
@@ -486,9 +486,37 @@ class ModelSection:
     highway: int = key(
         0, doc="earlier samples in a linear path beside the recurrent layers; 0: no such path", least=0, most=1024
     )
+    linear: bool = key(False, doc="true: a linear path, even if it sees the newest sample alone (highway = 0)")
     level_free: bool = key(True, doc="true: the linear path takes its samples relative to the newest sample")
     learned_start: bool = key(False, doc="true: the initial state is learned; false: it is zero")
     most_parameters: int = key(20_000, doc="largest number of parameters; a larger network is refused", least=1)
+
+    @property
+    def depth(self) -> int:
+        """Recurrent layers: 0 where the cell is none."""
+        return 0 if self.cell == "none" else self.layers
+
+    @property
+    def units(self) -> int:
+        """Units per layer: 0 where the cell is none."""
+        return 0 if self.cell == "none" else self.hidden
+
+    @property
+    def has_highway(self) -> bool:
+        """Whether there is a linear path."""
+        return self.linear or self.highway > 0 or self.cell == "none"
+
+    @property
+    def earlier(self) -> int:
+        """Earlier samples in the linear path; a network without layers keeps one at least, to have a state."""
+        return max(1, self.highway) if self.cell == "none" else self.highway
+
+    @property
+    def taps(self) -> int:
+        """Samples that each input of the linear path has a weight for: without levels, the earlier ones alone."""
+        if not self.has_highway:
+            return 0
+        return self.earlier if self.level_free and self.earlier else self.earlier + 1
 
 
 @dataclass(frozen=True)
