@@ -33,6 +33,9 @@ from edge_lstm_train.data.outliers import outliers
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
 from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
+from edge_lstm_train.evaluation.dead_sensors import DeadSensor, dead_sensors
+from edge_lstm_train.evaluation.dead_sensors import figures as dead_sensors_figures
+from edge_lstm_train.evaluation.dead_sensors import section as dead_sensors_section
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
 from edge_lstm_train.evaluation.intervals import calibrated
@@ -68,6 +71,7 @@ class Run:
     checkpoint: Checkpoint
     predictions: Sequence[Prediction]  # for the whole recording, as a device would publish them
     evaluation: Evaluation  # of the test part
+    dead_sensors: list[DeadSensor]  # how good it is there without one of its sensors
 
 
 def train(
@@ -153,12 +157,13 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     dataset = dataclasses.replace(dataset, contract=contract)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     evaluation = evaluate(recipe, dataset, baselines, predictions)
+    dead = dead_sensors(recipe, dataset, fitted.model)
     provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
     samples = dataset.samples.at(held_out)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth, samples)
-    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation)
+    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation, dead)
 
 
 def _trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> Contract:
@@ -241,6 +246,7 @@ def _metrics(run: Run) -> dict[str, Any]:
         "task": run.recipe.task,
         "verdict": run.evaluation.verdict,
         **run.evaluation.figures,
+        "dead_sensors": dead_sensors_figures(run.dead_sensors),
         "steps": {part: len(run.dataset.steps(part)) for part in PARTS},
         "dropped": run.dataset.dropped,
         "parameters": run.recipe.parameters,
@@ -268,6 +274,7 @@ def _report_sections(run: Run, trials: Section | None) -> list[Section]:
     return [
         Section("", [Paragraph(run.evaluation.verdict, "lead")]),
         *run.evaluation.sections,
+        *dead_sensors_section(run.dead_sensors),
         *training_sections(run),
         *([] if trials is None else [trials]),
     ]

@@ -37,7 +37,7 @@ GOLDEN = "golden.npz"
 CARD = "README.md"
 CERTIFICATE = "certificate.json"
 SIGNATURE = "manifest.sig"
-_NEWER_FEATURE_KEYS = ("period", "counter", "modulus")
+_NEWER_FEATURE_KEYS = ("period", "counter", "modulus", "age")
 _MAX_BYTES = 64 * 2**20  # far more than any model for a small board has, far less than its memory
 _MAX_BYTES_OF = {
     MANIFEST: 4 * 2**20,
@@ -209,7 +209,7 @@ def format_version(contract: Contract) -> int:
 
     An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number.
     """
-    newer = any(feature.period is not None or feature.counter for feature in contract.features)
+    newer = any(feature.period is not None or feature.counter or feature.age for feature in contract.features)
     newer |= contract.intervals is not None
     return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
 

@@ -125,8 +125,8 @@ class Contract:
 
     The feature vector (float32, raw units) has, in this order: the value of every feature (a category: its index; on a
     circle: its sine), the masks of the features that have one, the cosine of each feature on a circle, the derived
-    inputs of each feature (categories: one-hot), a sine and a cosine for each clock input, and for `elapsed` log(1 +
-    seconds since the last step).
+    inputs of each feature (categories: one-hot), a sine and a cosine for each clock input, for `elapsed` log(1 +
+    seconds since the last step), and for each feature with an age log(1 + seconds since its value was measured).
 
     The prediction vector is target-major: every horizon of the first target, then of the second. Quantiles follow
     their target as targets of their own ("power p10"). The targets of a classifier are its classes, and its prediction
@@ -225,7 +225,8 @@ class Contract:
         ]
         waves = [f"{name} {wave}" for name in self.clock if name != "elapsed" for wave in ("sin", "cos")]
         elapsed = ["elapsed"] if "elapsed" in self.clock else []
-        return values + masks + cosines + derived + waves + elapsed
+        ages = [f"{feature.name} age" for feature in self.features if feature.age]
+        return values + masks + cosines + derived + waves + elapsed + ages
 
     @property
     def output_names(self) -> list[str]:

@@ -60,6 +60,7 @@ class Feature:
         False, doc="whether readings are those of a counter; the value is then the increase since the last reading"
     )
     modulus: float | None = key(None, least=1e-6, most=1e18, doc="the counter goes back to 0 instead of reaching this")
+    age: bool = key(False, doc="whether an input says how long ago the value was measured: log(1 + seconds)")
 
     @property
     def circle(self) -> float | None:

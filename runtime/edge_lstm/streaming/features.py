@@ -34,6 +34,7 @@ class Features:
         self._circles = [(index, one.period) for index, one in enumerate(features) if one.period is not None]
         self._clock = [name for name in contract.clock if name != "elapsed"]
         self._elapsed = "elapsed" in contract.clock
+        self._aged = [index for index, feature in enumerate(features) if feature.age]
         self._derived = Derived(contract)
         self._mirrored = [
             (index, names.index(feature.mirrored_by)) for index, feature in enumerate(features) if feature.mirrored_by
@@ -99,7 +100,17 @@ class Features:
         if self._elapsed:
             fresh = current["warm_steps"][slots] == 0
             vectors[:, at] = np.log1p(np.where(fresh, 0.0, np.maximum(since, 0.0)))
+            at += 1
+        if self._aged:
+            vectors[:, at:] = np.log1p(self._ages(current, slots, times, missing))
         return vectors
+
+    def _ages(self, current: Records, slots: Slots, times: Doubles, missing: Flags) -> Doubles:
+        """(n, features with an age): seconds since each value was measured, or since the restart. Updates `current`."""
+        old = missing[:, self._aged] & (current["warm_steps"][slots] > 0)[:, None]
+        measured_at: Doubles = np.where(old, current["measured_at"][slots], times[:, None])
+        current["measured_at"][slots] = measured_at
+        return times[:, None] - measured_at
 
 
 def values_in(contract: Contract, vectors: Floats) -> Floats:
@@ -122,8 +133,10 @@ def cosine_columns(contract: Contract) -> dict[int, int]:
 def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its derived inputs."""
     derived = Derived(contract)
+    aged = sum(feature.age for feature in contract.features)
+    ages: list[tuple[str, str, tuple[int, ...]]] = [("measured_at", "f8", (aged,))] if aged else []
     if not derived:
-        return []
+        return ages
     averages = (derived.averages,)
     pairs = [("covariance", "f8", (derived.pairs,))] if derived.pairs else []
     return [
@@ -131,4 +144,5 @@ def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
         ("average", "f8", averages),
         ("variance", "f8", averages),
         *pairs,
+        *ages,
     ]

@@ -16,6 +16,7 @@ from edge_lstm.foundation.arrays import Flags, Floats, Integers
 from edge_lstm.streaming.derived import Derived
 from edge_lstm.streaming.features import record_fields
 from edge_lstm_train.data.batches import Batch
+from edge_lstm_train.data.sensor_dropout import SensorDropout
 from edge_lstm_train.recipe.sections import AugmentSection
 
 
@@ -73,10 +74,11 @@ class RunAugmentation:
         cosines = sum(feature.period is not None for feature in contract.features)
         self._first = len(names) + masks + cosines  # derived inputs come after values, masks and cosines
         self._last = self._first + derived
+        self._dropout = SensorDropout(contract, section.sensor_dropout)
 
     def __bool__(self) -> bool:
         section = self._section
-        return bool(section.scale or section.warp or section.rotate_degrees)
+        return bool(section.scale or section.warp or section.rotate_degrees or self._dropout)
 
     def __call__(self, batch: Batch, random: np.random.Generator) -> Batch:
         """Whole segments, changed run by run; derived inputs are computed again, from the start of each run."""
@@ -86,6 +88,7 @@ class RunAugmentation:
             begins = sorted({0, *np.flatnonzero(restart).tolist()})
             for first, last in zip(begins, [*begins[1:], steps], strict=True):
                 self._change(row[first:last], run_targets[first:last], random)
+                self._dropout(row[first:last], random)
         if self._derived:
             self._derive(features, batch.restart)
         return Batch(features, targets, batch.restart)

@@ -44,12 +44,16 @@ def feature_vectors(
     values = made.conditioned(samples.values)
     fields = [("warm_steps", "i8"), *record_fields(contract)]
     vectors = np.zeros((len(values), len(contract.inputs)), np.float32)
-    if not any(feature.derived for feature in contract.features):  # no carried values: many steps at once
+    if not any(feature.derived for feature in contract.features):  # no averages: many steps at once
+        aged = [column for column, feature in enumerate(contract.features) if feature.age]
+        measured_at = _measured_before(samples, aged) if aged else None
         for begin in range(0, len(values), _STEPS_AT_ONCE):
             at = slice(begin, begin + _STEPS_AT_ONCE)
             found = (samples.times[at], samples.since[at], values[at], samples.missing[at])
             current = np.zeros(len(found[0]), fields)
             current["warm_steps"] = ~samples.restart[at]
+            if measured_at is not None:
+                current["measured_at"] = measured_at[at]
             vectors[at] = made.vectors(current, np.arange(len(current)), *found)
             advance(len(current))
         return values, vectors
@@ -65,3 +69,13 @@ def feature_vectors(
         current["warm_steps"][slots] += 1
         advance(len(slots))
     return values, vectors
+
+
+def _measured_before(samples: Samples, columns: list[int]) -> Doubles:
+    """(steps, columns): when each of these features was last measured before the step, or its run began."""
+    steps = np.arange(len(samples))
+    found = np.empty((len(steps), len(columns)))
+    for place, column in enumerate(columns):
+        last = np.maximum.accumulate(np.where(samples.missing[:, column] & ~samples.restart, 0, steps))
+        found[1:, place], found[:1, place] = samples.times[last[:-1]], 0.0  # nothing reads it at a run's first step
+    return found

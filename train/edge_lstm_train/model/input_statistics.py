@@ -30,6 +30,7 @@ def input_statistics(dataset: Dataset) -> tuple[Floats, Floats]:
             mean[at] = values.mean()
             scale[at] = values.std() if values.std() > 1e-6 * feature.scale else feature.scale
     if "elapsed" in inputs:
-        values = features[:, inputs.index("elapsed")].astype(np.float64)
-        mean[-1], scale[-1] = values.mean(), max(values.std(), 1e-3)
+        at = inputs.index("elapsed")
+        values = features[:, at].astype(np.float64)
+        mean[at], scale[at] = values.mean(), max(values.std(), 1e-3)
     return mean, scale

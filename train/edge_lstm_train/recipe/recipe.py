@@ -178,6 +178,11 @@ class Recipe:
         """Windows that contradict the augmentation or the highway."""
         if self.augment.crop and self.fit.method == "windows":
             yield "augment.crop", 'expected none where method = "windows": a window starts at any step already'
+        if self.augment.sensor_dropout:
+            if not any(feature.mask for name, feature in self.features.items() if name not in self._predicted()[0]):
+                yield "augment.sensor_dropout", "expected mask = true in a feature that is no target, found none"
+            if self.sampling.interval_s is None:
+                yield "sampling.interval_s", "missing (seconds between steps, where sensor_dropout is above 0)"
         if self.fit.window is not None and self.fit.window <= self.model.highway:
             yield (
                 "fit.window",
@@ -243,6 +248,7 @@ class Recipe:
                 section.circle,
                 section.counter,
                 section.modulus,
+                section.age,
             )
             for index, (name, section) in enumerate(self.features.items())
         ]
@@ -294,7 +300,10 @@ class Recipe:
     @property
     def _input_width(self) -> int:
         """The width of the feature vector."""
-        own = [1 + one.mask + one.circular + len(one.derived) + len(one.categories) for one in self.features.values()]
+        own = [
+            1 + one.mask + one.age + one.circular + len(one.derived) + len(one.categories)
+            for one in self.features.values()
+        ]
         return sum(own) + sum(1 if name == "elapsed" else 2 for name in self.clock)
 
     @property

@@ -191,6 +191,7 @@ class FeatureSection:
     column: str | None = key(None, doc="column of the recording; none: the feature's name")
     unit: str = key("", doc="physical unit, for display; of a circle, it also gives the period")
     mask: bool = key(False, doc="true: a second input is 1 where the value is missing")
+    age: bool = key(False, doc="true: another input says how long ago the value was measured")
     level: bool = key(True, doc="true: the layers see the value itself; false: they see only its derived inputs")
     derived: list[str] = key(
         [],
@@ -401,6 +402,12 @@ class AugmentSection:
         0.0, doc="largest random rotation of each group of axes, new for each run", least=0, most=180
     )
     axes: list[list[str]] = key([], doc="groups of three features that are the axes of one sensor")
+    sensor_dropout: float = key(
+        0.0,
+        doc="share of the time in which each feature with a mask is dead, in blocks; not the targets",
+        least=0,
+        most=0.8,
+    )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for group in self.axes:
