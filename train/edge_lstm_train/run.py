@@ -159,6 +159,8 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     evaluation = evaluate(recipe, dataset, baselines, predictions)
     dead = dead_sensors(recipe, dataset, fitted.model)
     provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict)
+    if dead:
+        provenance["dead_sensors"] = json.dumps(dead_sensors_figures(dead))
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
     samples = dataset.samples.at(held_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,7 +14,7 @@ from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.backends.registry import format_of, load, runnable
 from edge_lstm.backends.row_by_row import RowByRow
 from edge_lstm.backends.selftest import initial_states, isolate_rows, relative_error
-from edge_lstm.bundle.archive import Bundle
+from edge_lstm.bundle.archive import FORMAT_VERSION, Bundle, format_version
 from edge_lstm.bundle.certificate import Certificate, VariantFigures
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import CARRIED, Network, dense
@@ -80,7 +81,16 @@ def certify(bundle: Bundle, checkpoint: Checkpoint, steps: int = STEPS) -> Certi
         warm_up_steps(checkpoint),
         saturation(checkpoint.model.network(), contract, stressed[:_SATURATION_STEPS]),
         variants,
+        dead_sensors(checkpoint) if format_version(contract) > FORMAT_VERSION else {},
     )
+
+
+def dead_sensors(checkpoint: Checkpoint) -> dict[str, float]:
+    """By sensor, what training measured: RMSE while it is dead over that of a ridge without it, of the worst output."""
+    ratios: dict[str, float] = {}
+    for one in json.loads(checkpoint.provenance.get("dead_sensors", "[]")):
+        ratios[one["sensor"]] = _four_digits(max(one["ratio"], ratios.get(one["sensor"], 0.0)))
+    return ratios
 
 
 def _variant_figures(

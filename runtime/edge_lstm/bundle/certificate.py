@@ -56,6 +56,10 @@ class Certificate:
     warm_up_steps: int | None = key(doc="steps until two start states agree to 1e-3; none: not within the recording")
     saturation: dict[str, float] = key(doc="by layer: share of gate values below 0.018 or above 0.982")
     variants: list[VariantFigures] = key(doc="figures of each variant on each backend")
+    dead_sensors: dict[str, float] = key(
+        {},
+        doc="by sensor: RMSE of float32 on the test part while it is dead, over that of a ridge without it; the worst",
+    )
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not self.segments:
@@ -65,7 +69,7 @@ class Certificate:
                 yield f"variants[{index}].drift", "expected a number for each segment"
             if not is_printable(one.backend + one.scheme):
                 yield f"variants[{index}]", "expected names without control characters"
-        if not all(map(is_printable, [self.metric, *self.segments, *self.saturation])):
+        if not all(map(is_printable, [self.metric, *self.segments, *self.saturation, *self.dead_sensors])):
             yield "segments", "expected texts without control characters"
 
     @property
@@ -116,9 +120,11 @@ def summary_text(certificate: Certificate) -> str:
     """The figures of the model in a few sentences."""
     saturated = ", ".join(f"{name} {100 * share:.1f} %" for name, share in certificate.saturation.items())
     unit = "" if certificate.metric == "error rate" else " standard deviations"
+    ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in certificate.dead_sensors.items())
+    dead = f" RMSE with a dead sensor, over that of a ridge without it: {ratios}." if ratios else ""
     return (
         f"{certificate.summary}. {certificate.metric} of the float32 model: {certificate.metric_before:.4g}{unit}. "
-        f"Gates that no longer answer: {saturated or 'none, since it has no layers'}."
+        f"Gates that no longer answer: {saturated or 'none, since it has no layers'}.{dead}"
     )
 
 
@@ -139,4 +145,7 @@ def read_certificate(bundle: Bundle) -> Certificate | None:
 
 def to_json(certificate: Certificate) -> bytes:
     """The certificate as JSON. Equal certificates give equal bytes."""
-    return (json.dumps(dataclasses.asdict(certificate), indent=1) + "\n").encode()
+    facts = dataclasses.asdict(certificate)
+    if not certificate.dead_sensors:  # release 0.1.0 refuses keys that it does not know
+        del facts["dead_sensors"]
+    return (json.dumps(facts, indent=1) + "\n").encode()

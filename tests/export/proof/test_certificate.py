@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_export import assemble
 from edge_lstm_export.assemble import Proof, export_bundle
 from edge_lstm_export.proof.budgets import Budgets
-from edge_lstm_export.proof.certify import warm_up_steps
+from edge_lstm_export.proof.certify import dead_sensors, warm_up_steps
 from edge_lstm_export.proof.golden_vectors import golden_inputs, with_weights
 from edge_lstm_export.proof.stress import SEGMENTS_OF_INPUTS, stress
 from edge_lstm_export.quantization.distill import distilled
@@ -176,3 +177,11 @@ def test_export_writes_the_certificate_page_beside_the_report(
     result = CliRunner().invoke(main, [*command, "--no-certificate"])
     assert result.exit_code == 2
     assert "expected a certificate for --scheme auto and for limits" in result.stderr
+
+
+def test_the_certificate_has_the_worst_ratio_of_each_dead_sensor(make_checkpoint: MakeCheckpoint) -> None:
+    rows = [{"sensor": "wind", "ratio": 0.9512345}, {"sensor": "wind", "ratio": 0.8}, {"sensor": "sky", "ratio": 1.2}]
+    checkpoint = make_checkpoint()
+    told = dataclasses.replace(checkpoint, provenance={"dead_sensors": json.dumps(rows)})
+    assert dead_sensors(told) == {"wind": 0.9512, "sky": 1.2}
+    assert dead_sensors(checkpoint) == {}
