@@ -173,6 +173,39 @@ def test_a_lost_database_is_reported(bundle_path: Path, broker: Any, start_servi
 
 
 @pytest.mark.timeout(120)
+def test_an_idle_stream_leaves_a_running_service(bundle_path: Path, start_service: Make, subscribe: Make) -> None:
+    with EmbeddedBroker() as embedded:
+        predictions = subscribe(embedded.address_311, "predictions/+")
+        service = start_service(
+            bundle_path, embedded.address, 'forget_after = 0.00003\nclock.trust = "always"\nstats_interval_s = 0.1'
+        )
+        service.wait_connected()
+
+        def send(stream: str) -> int:
+            """One reading; the step of its prediction."""
+            before = len(predictions.messages)
+            number = sent[stream] = sent.get(stream, -1) + 1
+            one = Reading(stream, 1.7e9 + 60 * number, {"level": 1.0})
+            predictions.publish(f"sensors/{stream}", encode_reading(one))
+            wait_until(lambda: len(predictions.messages) > before, "the prediction arrives")
+            return int(predictions.payloads()[-1]["step"])
+
+        sent: dict[str, int] = {}
+        assert [send("idle"), send("idle")] == [1, 2]
+
+        def forgotten() -> bool:
+            send("busy")
+            return "streams without readings forgotten" in service.log.read_text()
+
+        wait_until(forgotten, "the idle stream is forgotten")
+        send("busy")
+        assert send("busy") == sent["busy"] + 1  # it went on
+        assert send("idle") == 1
+        assert service.stop() == 0
+        predictions.close()
+
+
+@pytest.mark.timeout(120)
 def test_forgotten_streams_begin_again_and_a_running_service_keeps_its_own(
     bundle_path: Path, broker: Any, start_service: Make, subscribe: Make
 ) -> None:

@@ -221,7 +221,7 @@ class ServiceConfig:
     )
     forget_after: float | None = key(
         None,
-        least=0,
+        least=0.00001,
         doc="days without readings after which a stream leaves the database, while the clock counts as right; "
         "none: never",
     )

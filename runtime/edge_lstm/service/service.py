@@ -430,7 +430,7 @@ class Service:
         if days is None or now < self._idle_due or not self._clock_is_right():
             return
         count = self._names.forget_idle(time.time() - _DAY_S * days, _MOST_FORGOTTEN)
-        self._idle_due = now + (_IDLE_EVERY_S if count < _MOST_FORGOTTEN else 0.0)
+        self._idle_due = now + (min(_IDLE_EVERY_S, _DAY_S * days) if count < _MOST_FORGOTTEN else 0.0)
         if count:
             log.info("streams without readings forgotten streams=%d forget_after=%g", count, days)
 
