@@ -220,8 +220,8 @@ class Service:
     def _last_number(self, stream: str) -> int:
         """The last sequence number of the stream; -1: it had none."""
         table = self._predictor.table
-        slot = table.slot(stream)  # first: the table may grow
-        return int(table.last_number[slot])
+        table.last_time(stream)  # it fetches the stream, and gives no slot to a new one
+        return int(table.last_number[table.slot(stream)]) if stream in table.names else -1
 
     def _newest_time(self) -> float:
         """The time that no stream is beyond; inf while some are only in the database."""
