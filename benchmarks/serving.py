@@ -30,6 +30,7 @@ def service_command(folder: Path, bundle: Path, port: int, durability: str, back
     folder.mkdir(parents=True)
     (folder / "service.toml").write_text(
         f'bundle = "{bundle}"\nbackend = "{backend}"\ndurability = "{durability}"\n'
+        f"max_stream_names = {_MANY}\n"
         f'mqtt = {{url = "mqtt://{HOST}:{port}", client_id = "{folder.name}-{time.monotonic_ns()}"}}\n'
         'input.topic = "in/{stream}"\noutput.topic = "out/{stream}"\n'
     )

@@ -107,7 +107,7 @@ def replay(
         raise click.UsageError("expected either a RECORDING or --history STATE.db")
     if at is not None:
         stop = _time(at)
-        parts = [Part(list(until(readings, stop)), rules) for readings, rules in parts]
+        parts = [part._replace(readings=list(until(part.readings, stop))) for part in parts]
     replayed = _replayed(parts, opened, backend, scheme)
     predictions = replayed.predictions
     if output is not None:
@@ -210,17 +210,23 @@ def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme
 
     totals: Counter[str] = Counter()
     predictions: list[Prediction] = []
-    former, took_s = None, 0.0
-    for readings, rules in parts:
-        rules = rules or SteppingRules(_REPLAY_REWIND, 0)
-        predictor = Predictor.of(bundle, backend, scheme, **rules._asdict())
-        if former is not None:
-            hand_over(former, predictor)
+    predictor: Predictor | None = None
+    former_rules, took_s = None, 0.0
+    for part in parts:
+        rules = part.rules or SteppingRules(_REPLAY_REWIND, 0)
+        if predictor is None or rules != former_rules:
+            former, former_rules = predictor, rules
+            predictor = Predictor.of(bundle, backend, scheme, **rules._asdict())
+            if former is not None:
+                totals.update(former.totals)
+                hand_over(former, predictor)
+        for stream in predictor.table.names & set(part.forgotten):
+            predictor.table.evict(stream)
         begun = time.perf_counter()
-        predictions += replay(predictor, readings)
+        predictions += replay(predictor, part.readings)
         took_s += time.perf_counter() - begun
-        totals.update(predictor.totals)
-        former = predictor
+    assert predictor is not None, "expected at least a part"
+    totals.update(predictor.totals)
     return _Replayed(predictor, totals, predictions, took_s)
 
 

@@ -13,10 +13,18 @@ _LOGIN = re.compile(r"(?<=://)\S*@")  # user and password in an address; a passw
 # Control characters, line separators, marks of writing direction, surrogates.
 _REFUSED = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 # Signs without width, and no characters at all. A name may have them, and they are shown as escapes.
-_INVISIBLE = "\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2060-\u2065\u206a-\u206f\u3164\ufeff\ufff9-\ufffb"
-_TAGS = "\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f"
+_INVISIBLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2060-\u2065\u206a-\u206f\u3164\ufeff"
+    "\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+)
+_NO_CHARACTERS = "".join(chr((plane << 16) + low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+_TAGS = f"\ufdd0-\ufdef{_NO_CHARACTERS}\U000e0000-\U000e007f"
+# Joiners and choices of a glyph are needed in many scripts and in emoji. Behind a sign of ASCII they do nothing, but in
+# a keycap (1 + U+FE0F + U+20E3), and a name that has them looks like one without.
+_JOINER = "[\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+_IDLE_JOINER = f"(?:^|(?<=[\x00-\x7f])){_JOINER}(?!\u20e3)|[\u200c\u200d]$"
 _UNPRINTABLE = re.compile(f"[{_REFUSED}]")
-_ESCAPED = re.compile(f"[{_REFUSED}{_INVISIBLE}{_TAGS}]")
+_ESCAPED = re.compile(f"[{_REFUSED}{_INVISIBLE}{_TAGS}]|{_IDLE_JOINER}")
 _MAX_LENGTH = 400
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -34,6 +42,14 @@ def decoded(content: bytes) -> str:
 def is_printable(text: str) -> bool:
     """Whether the text can be shown on one line without escapes."""
     return _UNPRINTABLE.search(text) is None
+
+
+def disguise(text: str) -> str | None:
+    """The first sign, as an escape, by which the text looks like another one or changes what is beside it; or None."""
+    if text.isascii() and text.isprintable():
+        return None
+    found = _ESCAPED.search(text)
+    return None if found is None else _escape(found)
 
 
 def escaped(text: str) -> str:

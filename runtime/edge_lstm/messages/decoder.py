@@ -32,14 +32,15 @@ from edge_lstm.messages.formats.payloads import (
 from edge_lstm.messages.formats.senml import absolute_time, parse_senml
 from edge_lstm.messages.mapping import InputMapping
 from edge_lstm.messages.payload_times import PayloadTimes, ToTime
-from edge_lstm.messages.stream_names import StreamName, label_of
-from edge_lstm.messages.topics import STREAM, TopicPattern, name_fault, topic_faults
+from edge_lstm.messages.stream_names import NameRefusedError, StreamName, label_of
+from edge_lstm.messages.topics import STREAM, TopicPattern, topic_faults
 from edge_lstm.streaming.reading import Reading
 
 __all__ = [
     "STREAM",
     "Decoder",
     "InputMapping",
+    "NameRefusedError",
     "PayloadError",
     "encode_reading",
     "topic_faults",
@@ -61,6 +62,7 @@ class _TopicMeaning:
     parts: Mapping[str, str]
     stream: str | None
     values: Sequence[FeatureSource]
+    fault: str | None = None  # of the stream's name
 
 
 class Decoder:
@@ -119,7 +121,7 @@ class Decoder:
     def stream_of(self, topic: str) -> str:
         """The stream that a topic means, or the topic itself where the payload has the stream's name."""
         meaning = self._meanings.get(topic)
-        return topic if meaning is None or meaning.stream is None else meaning.stream
+        return topic if meaning is None or meaning.stream is None or meaning.fault is not None else meaning.stream
 
     def readings(self, topic: str, payload: bytes, properties: Mapping[str, str], arrival: float) -> list[Reading]:
         """The readings in a message that came at `arrival` (seconds since 1970) with these MQTT 5 user properties.
@@ -158,6 +160,8 @@ class Decoder:
             meaning = self._learn(topic)
         if meaning is None or not payload:
             return []
+        if meaning.fault is not None:
+            raise NameRefusedError(f"expected {meaning.fault}")
         if len(payload) > self._most_bytes:
             expected = f"expected at most {self._most_bytes} bytes (max_bytes)"
             raise PayloadError(f"{expected}, found {len(payload)}: {shown_bytes(payload)}")
@@ -209,7 +213,7 @@ class Decoder:
             self._meanings.clear()
             self._streams.clear()
         self._meanings[topic] = meaning = self._meaning(topic)
-        if meaning is not None and meaning.stream is not None:
+        if meaning is not None and meaning.stream is not None and meaning.fault is None:
             self._streams[topic] = meaning.stream
         return meaning
 
@@ -232,7 +236,7 @@ class Decoder:
         name = self._name.of_topic(parts)
         if name is None:
             return _TopicMeaning(parts, None, values)
-        return None if name_fault(name) else _TopicMeaning({}, name, values)
+        return _TopicMeaning({}, name, values, self._name.fault(name))
 
     def _batches(self, message: Any) -> Sequence[Any]:
         """The message, or if it is a list of objects that each hold readings, these."""

@@ -94,6 +94,9 @@ class InputMapping:
         doc="path of the stream's name in the payload, or a template like {model}-{id} of paths and of parts of the "
         "topic; none: {stream} in the topic",
     )
+    streams: str | list[str] = key(
+        [], doc='pattern of the streams\' names that are allowed, like "pump-*", or a list of patterns; none: any name'
+    )
     name: str | None = key(None, doc="fixed name of the only stream, or a template of parts of the topic")
     format: Literal["json", "text", "csv", "msgpack", "senml", "influx"] = key(
         "json", doc="format of the payload; senml: RFC 8428; influx: InfluxDB line protocol"
@@ -173,6 +176,11 @@ class InputMapping:
     def ignored_topics(self) -> list[str]:
         """The patterns of topics that hold no readings."""
         return [self.ignore_topic] if isinstance(self.ignore_topic, str) else self.ignore_topic
+
+    @property
+    def allowed_streams(self) -> list[str]:
+        """The patterns of names that streams may have; empty: any name."""
+        return [self.streams] if isinstance(self.streams, str) else self.streams
 
     @property
     def names_values(self) -> bool:

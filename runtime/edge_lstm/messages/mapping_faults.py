@@ -78,6 +78,8 @@ def _name_faults(mapping: InputMapping) -> Iterator[tuple[str, str]]:
     yield from _lacking_parts(needed, patterns)
     if mapping.stream is not None and "stream" not in in_name:
         yield "name", f'expected {STREAM} in it, since stream = "{mapping.stream}", found "{mapping.name}"'
+    if not all(mapping.allowed_streams):
+        yield "streams", 'expected patterns of names, like "pump-*", found an empty one'
     if mapping.name is not None and (fault := name_fault(fill_template(mapping.name, dict.fromkeys(in_name, "x")))):
         yield "name", f"expected {fault}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,10 @@ def template_faults(text: str) -> Iterator[str]:
         yield f"expected {fault}"
 
 
+class NameRefusedError(PayloadError):
+    """The stream's name is unfit, or `[input] streams` does not allow it."""
+
+
 class StreamName:
     """Makes the name of a reading's stream, as one mapping says."""
 
@@ -51,6 +56,8 @@ class StreamName:
         self._template = STREAM if template is None else template
         self._of_stream = None if by_template or mapping.stream is None else Path.parse(mapping.stream)
         self._shown = mapping.stream or self._template
+        allowed = "|".join(fnmatch.translate(pattern) for pattern in mapping.allowed_streams)
+        self._allowed = re.compile(allowed) if allowed else None
         pieces = _PART.split(self._template)  # text, part, text, part, …, text
         self._first = pieces[0]
         self._parts = [
@@ -62,7 +69,7 @@ class StreamName:
         return self._of_stream if self._of_stream is not None and part == "stream" else Path.parse(part)
 
     def of_topic(self, parts: Mapping[str, str]) -> str | None:
-        """The name, if parts of the topic are all that it needs. It is not checked."""
+        """The name, if parts of the topic are all that it needs. It is not checked: see `fault`."""
         known = self._of_stream is None and all(part in parts for part, _, _, _ in self._parts)
         return fill_template(self._template, parts) if known else None
 
@@ -82,9 +89,17 @@ class StreamName:
                 label = _checked_label(found, path)
             name, before = name + before + label, after
         name += before
-        if fault := name_fault(name):
-            raise PayloadError(f'"{self._shown}": expected {fault}')
+        if fault := self.fault(name):
+            raise NameRefusedError(f'"{self._shown}": expected {fault}')
         return name
+
+    def fault(self, name: str) -> str | None:
+        """What is wrong with a name; None: nothing."""
+        if (fault := name_fault(name)) is not None:
+            return fault
+        if self._allowed is not None and self._allowed.match(name) is None:
+            return f'a stream that [input] streams allows, found "{name}"'
+        return None
 
 
 def label_of(found: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from edge_lstm.foundation.text import printable
+from edge_lstm.foundation.text import disguise, printable
 
 STREAM = "{stream}"
 PART = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -17,7 +17,7 @@ _MOST_TOPIC = 64_000  # bytes: MQTT allows 65,535, and a stream's name is added
 # wildcards, control characters, lone surrogates, and code points that are not characters.
 _NO_CHARACTERS = "".join(chr((plane << 16) + low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
 _NO_TEXT = rf"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NO_CHARACTERS}"
-_UNFIT = re.compile(rf"^\$|[/+#{_NO_TEXT}]")
+_UNFIT = re.compile(rf"^\$|[/+#{{}}{_NO_TEXT}]|(?:^|(?<=\\))\.\.?(?=\\|$)")  # a step of a path: .. or .
 _UNFIT_LEVEL = re.compile(rf"[{{}}+#{_NO_TEXT}]")
 
 
@@ -171,7 +171,9 @@ def name_fault(name: str) -> str | None:
     """The fault of a stream's name, which becomes part of a topic; None if it has none."""
     if not name or len(name) > _MOST_NAME:
         return f"a stream's name of 1 to {_MOST_NAME} characters, found {len(name)}"
-    if found := _UNFIT.search(name):
-        sign = found.group().encode("unicode_escape").decode()
-        return f'a stream\'s name without / + #, a first $, or control characters, found "{sign}" in it'
+    found = _UNFIT.search(name)
+    sign = disguise(name) if found is None else found.group().encode("unicode_escape").decode()
+    if sign is not None:
+        expected = "a stream's name without / + # { }, a first $, a step . or .., control characters or invisible ones"
+        return f'{expected}, found "{sign}" in it'
     return None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edge_lstm.service.database.readings_json import Record
 from edge_lstm.service.database.store import Store, StoreFullError
+from edge_lstm.service.database.stream_rows import NameChanges
 from edge_lstm.service.outbox import Outbox, Outgoing
 from edge_lstm.streaming.stream_table import StreamTable
 
@@ -32,17 +34,32 @@ class Committer:
         None: one attempt only. `report` gets the error of the first attempt.
         """
         self.batch = last_batch
-        self.unsaved: dict[str, None] = {}  # streams that stepped since the last commit
+        self.unsaved: Counter[str] = Counter()  # readings of the streams that had some since the last commit
+        self.young: dict[str, int] = {}  # the marks of streams with few readings; `NameLimit` fills it
+        self.added: set[str] = set()  # of the unsaved streams, those that are new in the database
+        self.forgotten: dict[str, None] = {}  # streams that the next commit deletes there
         self.values: dict[str, str] = {}  # of the service, by key: the next commit stores them
         self.saved_at = time.monotonic()  # when the last commit ended
         self._store, self._table, self._outbox = store, table, outbox
         self._wait, self._report = wait, report
         self._disk_full = False
 
-    def begin_batch(self, streams: Iterable[str]) -> None:
-        """A new batch, in which these streams stepped."""
+    def begin_batch(self, streams: Iterable[str] = ()) -> None:
+        """A new batch, in which these streams stepped: each as often as it had a reading."""
         self.batch += 1
-        self.unsaved.update(dict.fromkeys(streams))
+        self.stepped(streams)
+
+    def stepped(self, streams: Iterable[str]) -> None:
+        """These streams had a reading each."""
+        self.unsaved.update(streams)
+
+    def forget(self, stream: str) -> None:
+        """The next commit deletes the stream, unless it steps again before."""
+        self.unsaved.pop(stream, None)
+        if stream in self.added:
+            self.added.remove(stream)
+        else:
+            self.forgotten[stream] = None
 
     def commit(
         self, predictions: Sequence[Outgoing] = (), identities: Sequence[str] = (), readings: Sequence[Record] = ()
@@ -53,11 +70,12 @@ class Committer:
         Returns whether it is committed. While the disk is full and `wait` allows it, this tries again.
         """
         rows = list(zip(self.unsaved, self._table.rows(self.unsaved), strict=True))
+        changes = NameChanges(self.unsaved, self.young, self.forgotten)
         confirmed, acknowledged = self._outbox.confirmed, self._outbox.forgettable
         while True:
             try:
                 self._store.commit(
-                    self.batch, rows, predictions, confirmed, identities, acknowledged, readings, self.values
+                    self.batch, rows, predictions, confirmed, identities, acknowledged, readings, self.values, changes
                 )
                 break
             except StoreFullError as error:
@@ -70,7 +88,8 @@ class Committer:
         if self._disk_full:
             self._disk_full = False
             log.warning("commit taken, going on batch=%d", self.batch)
-        self.unsaved.clear()
+        for noted in (self.unsaved, self.added, self.forgotten):
+            noted.clear()
         self.saved_at = time.monotonic()
         return True
 

@@ -214,6 +214,17 @@ class ServiceConfig:
         least=1,
         doc="streams in memory; if there are more, those that were idle longest are only in the database",
     )
+    max_stream_names: int = key(
+        10_000,
+        least=1,
+        doc="streams in the database; beyond, those with fewer than ten readings are forgotten, else new ones refused",
+    )
+    forget_after: float | None = key(
+        None,
+        least=0.00001,
+        doc="days without readings after which a stream leaves the database, while the clock counts as right; "
+        "none: never",
+    )
     history: int = key(10_000, least=0, doc="number of readings kept for edge-lstm replay --history")
     history_per_stream: int | None = key(
         None, least=1, doc="number of readings kept of one stream; none: a busy stream may fill the history"

@@ -13,6 +13,7 @@ import functools
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,10 +42,12 @@ from edge_lstm.service.database.store import Store
 from edge_lstm.service.intake.inbox import Inbox
 from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
 from edge_lstm.service.intake.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.name_limit import NameLimit
 from edge_lstm.service.intake.sequence_gaps import SequenceGaps
 from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.proven_bundles import proven
+from edge_lstm.service.published_state import BATCH, published_batch
 from edge_lstm.service.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.stats import ServiceStats
 from edge_lstm.service.status_payload import status_payload
@@ -58,6 +61,9 @@ log = logging.getLogger(__name__)
 _MOST_UNCONFIRMED = 5000  # predictions; beyond, readings stay at the broker
 _LEAST_REPEATED = 2000  # the first messages of a connection, with all repetitions among them: brokers send fewer
 _POLL_S = 0.2
+_DAY_S = 86_400.0
+_IDLE_EVERY_S = 600.0  # between two looks for idle streams
+_MOST_FORGOTTEN = 500  # of them, at once
 _RETRY_COMMIT_S = 1.0
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be unacknowledged
 
@@ -137,6 +143,9 @@ class Service:
         self._outbox.restore(unsent, processed)
         wait = self._wait_for_disk if self._exactly_once else None
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
+        self._names = NameLimit(
+            config.max_stream_names, self._store, self._predictor, self._committer, self._free_bytes, self._report
+        )
         self._arrivals, self._times = self._judgement_of_times()
         self._reader = MessageReader(
             decoder, self._arrivals, self._times, self._outbox.knows, self._report, self._predictor.watch
@@ -144,13 +153,17 @@ class Service:
         self._inbox = Inbox()
         # the messages of a batch in which an earlier process crashed are among the first
         self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
-        self._gaps = None if config.input.sequence is None else SequenceGaps(config.max_streams, self._last_number)
+        most = min(config.max_streams, config.max_stream_names)
+        self._gaps = None if config.input.sequence is None else SequenceGaps(most, self._last_number)
         self._gaps_reported = 0  # of the skipped readings
         self._gaps_connection = 0  # of the last report
         self._stopping = False
         self._preparation: Callable[[Callable[[], None]], None] | None = None
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
+        self._former_batch = last_batch  # until it was compared with the published one
+        self._rolled_back = 0  # batches
+        self._idle_due = time.monotonic() + _DAY_S * min(config.forget_after or 0.0, 1.0)
         self.predictions = 0
         self.stats = ServiceStats()
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
@@ -182,6 +195,7 @@ class Service:
     def _judgement_of_times(self) -> tuple[ArrivalClock, TimeJudge]:
         """The clock of arrivals, which goes on from an earlier process, and the judge of the readings' times."""
         config, kept = self.config, self._store.service_values()
+        self._clock_is_right = ClockTrust(config.clock.trust)
         step_s = self._files.bundle.contract.sampling.max_gap_s or LEAST_STEP_S
         arrivals = ArrivalClock(step_s, newest_arrival_us(kept))
         if config.input.time_from != "arrival":  # devices whose clocks may be ahead a little time the same streams
@@ -189,7 +203,7 @@ class Service:
         judge = TimeJudge(
             config.max_ahead_s,
             step_s,
-            ClockTrust(config.clock.trust),
+            self._clock_is_right,
             self._predictor.table.last_time,
             newest_time(kept, self._last_times),
             self._newest_time,
@@ -206,8 +220,8 @@ class Service:
     def _last_number(self, stream: str) -> int:
         """The last sequence number of the stream; -1: it had none."""
         table = self._predictor.table
-        slot = table.slot(stream)  # first: the table may grow
-        return int(table.last_number[slot])
+        table.last_time(stream)  # it fetches the stream, and gives no slot to a new one
+        return int(table.last_number[table.slot(stream)]) if stream in table.names else -1
 
     def _newest_time(self) -> float:
         """The time that no stream is beyond; inf while some are only in the database."""
@@ -271,6 +285,7 @@ class Service:
             self._is_announced = True
             log.info("connected address=%s", self._mqtt.address)
             self._compare_session()
+            self._compare_published()
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
             self._publish_facts(refusal_topic(self.config.mqtt.client_id), refusal_facts(self._refused), retain=True)
         self._inbox.add(messages)
@@ -282,15 +297,21 @@ class Service:
             self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
         readings = self._reader.readings(messages)
         self._predictor.watch.redelivered = self._reader.redelivered
-        if self._gaps is not None:
-            self._gaps.add(readings)  # first: it asks for the last number of a stream
-        steps = self._predictor.feed_columns(readings)
-        predictions = [] if steps is None else self._encoder.messages(self._to_publish(steps))
-        self._committer.begin_batch([reading.stream for reading in readings])
+        predictions: list[tuple[str, bytes]] = []
+        for part in self._names.parts(readings):
+            if self._gaps is not None:
+                self._gaps.add(part)  # first: it asks for the last number of a stream
+            steps = self._predictor.feed_columns(part)
+            self._committer.stepped([reading.stream for reading in part])
+            if steps is not None:
+                predictions += self._encoder.messages(self._to_publish(steps))
+                self.predictions += len(steps.order)
+        self._committer.begin_batch()
         self._committer.values.update(kept_times(self._arrivals, self._times))
+        records = [*self._names.take_records(), *self._reader.refusals]
         if self._exactly_once:
             identities = self._identities(messages)
-            if not self._committer.commit(predictions, identities, [*readings, *self._reader.refusals]):
+            if not self._committer.commit(predictions, identities, records):
                 return
             received = 0 if self._identifies_messages else len(messages)
             self._outbox.put(self._committer.batch, predictions, identities, received)
@@ -298,7 +319,6 @@ class Service:
         else:
             self._publish_unconfirmed(predictions)
         self._evict()
-        self.predictions += 0 if steps is None else len(steps.order)
         self.stats.processed(len(readings), time.monotonic() - begun, readings[-1].time if readings else None)
 
     def _compare_session(self) -> None:
@@ -311,6 +331,22 @@ class Service:
             )
         self._is_new = False
 
+    def _compare_published(self) -> None:
+        """Report a database that is older than the statistics which the service has published; once."""
+        former, self._former_batch = self._former_batch, 0
+        if not former:
+            return
+        topic = self._own_topic("stats")
+        published = published_batch(self._mqtt.address, self._files.access, topic)
+        if published is not None and published > former:
+            self._rolled_back = published - former
+            self._report_loudly(
+                f"the state database was rolled back: it ends with batch {former}, and the service had stored batch "
+                f"{published} when it published {topic}; every stream goes on from an older state",
+                "put the newest copy of the database back, with its -wal file, while the service is stopped; "
+                "if there is none, check the disk: it may lose what is written",
+            )
+
     def _report_gaps(self) -> None:
         """Report readings that never came, by their sequence numbers; once per connection."""
         gaps, granted = self._gaps, self._mqtt.granted
@@ -321,8 +357,8 @@ class Service:
             resumed = granted.session_present
             self._report_loudly(
                 f"{gaps.skipped} readings never came, by their sequence numbers, the latest gap at {gaps.stream}",
-                "if the service was away, the broker's queue was too short (mosquitto: max_queued_messages 0); "
-                "else the devices send with QoS 0 or skip numbers"
+                "if the service was away, the broker's queue was too short (mosquitto: max_queued_messages 0), or an "
+                "older copy of the state database was put back; else the devices send with QoS 0 or skip numbers"
                 if resumed
                 else "the devices send with QoS 0 or skip numbers",
             )
@@ -337,7 +373,7 @@ class Service:
 
         A stream that restarts in another time does not know its former readings any more. They were ahead of the clock.
         """
-        if not (self._identifies_messages or self._times.may_restart):
+        if not (self._identifies_messages or self._times.may_restart or self._names.may_forget):
             return []
         return [message_identity(message) for message in messages if message.qos]
 
@@ -360,7 +396,10 @@ class Service:
         return True
 
     def _row(self, stream: str) -> StoredRow | None:
-        return self._store.row(stream)
+        return None if stream in self._committer.forgotten else self._store.row(stream)
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self._store.folder).free
 
     def _evict(self) -> None:
         """Remove the longest idle streams beyond `max_streams` from memory; the database has them."""
@@ -378,16 +417,28 @@ class Service:
             committer.commit()
         if not self._inbox:
             self._store.compact_history()
+        self._forget_idle(now)
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._report_gaps()
             self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)
         for fault in self._mqtt.take_faults():
             self._report(fault)
 
+    def _forget_idle(self, now: float) -> None:
+        """Forget idle streams, some at a time; not soon after the start: they may not have had time to send."""
+        days = self.config.forget_after
+        if days is None or now < self._idle_due or not self._clock_is_right():
+            return
+        count = self._names.forget_idle(time.time() - _DAY_S * days, _MOST_FORGOTTEN)
+        self._idle_due = now + (min(_IDLE_EVERY_S, _DAY_S * days) if count < _MOST_FORGOTTEN else 0.0)
+        if count:
+            log.info("streams without readings forgotten streams=%d forget_after=%g", count, days)
+
     def _stats(self) -> dict[str, object]:
         """The payload of the stats topic; docs/predictions.md explains it."""
         return {
             "bundle": self._files.bundle.id,
+            BATCH: self._store.batch,
             "backend": self._predictor.backend.name,
             "scheme": self._predictor.backend.scheme,
             "streams": self._store.count(),
@@ -407,9 +458,12 @@ class Service:
         return {
             **self._predictor.totals,
             **self._reader.counts,
+            "names_refused": self._names.refused + self._reader.counts["names_refused"],
+            "names_forgotten": self._names.forgotten,
             "restarted": self._times.restarts,
             "predictions": self.predictions,
             "damaged": self._store.damaged,
+            "rolled_back": self._rolled_back,
             "malformed": connection["malformed"],
             "shed": connection["shed"],
             "unwanted": connection["refused"],
@@ -433,6 +487,8 @@ class Service:
     def _finish(self) -> None:
         """Send what is committed, if the broker takes it within half a second; else the next start sends it."""
         deadline = time.monotonic() + 0.5
+        if self._mqtt.connected:
+            self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)  # with the last batch
         while len(self._outbox) and self._mqtt.connected and time.monotonic() < deadline:
             self._mqtt.poll(0.05)
             self._outbox.take_confirmations()

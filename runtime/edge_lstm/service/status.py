@@ -16,6 +16,7 @@ from edge_lstm.service.config import MqttConfig
 _LINES = (  # for a person
     ("readings", "{readings:,} readings, {predictions:,} predictions in {uptime_s:,.0f} s"),
     ("streams", "{streams:,} streams, {streams_in_memory:,} in memory"),
+    ("names", "{names_refused:,} readings of new names refused, {names_forgotten:,} names forgotten"),
     ("order", "{used:,} used, {rewound:,} rewound, {late:,} late, {duplicate:,} duplicate, {repeated:,} repeated"),
     ("refused", "{refused:,} refused, {ignored:,} ignored, {retained:,} retained"),
     (
@@ -23,7 +24,7 @@ _LINES = (  # for a person
         "{gaps:,} restarted after gaps, {restarted:,} in another time, {runaway:,} ran away, {missing:,} values held",
     ),
     ("broker", "{sessions_lost:,} sessions lost, {malformed:,} malformed, {unwanted:,} unwanted, {shed:,} shed"),
-    ("damage", "{damaged:,} rows and batches of the state database"),
+    ("damage", "{damaged:,} rows and batches of the state database, {rolled_back:,} batches rolled back"),
     ("limits", "{too_large:,} too large for the broker, {dropped:,} of refused topics dropped"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed, {waiting:,} of refused topics"),
     ("lag", "{lag_s:,.1f} s now, p50 {lag_s_p50:,.1f} s, p99 {lag_s_p99:,.1f} s"),

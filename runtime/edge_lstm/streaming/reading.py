@@ -59,6 +59,12 @@ class Refusal(NamedTuple):
     reason: str
 
 
+class Forgotten(NamedTuple):
+    """The stream left the service: its next reading is that of a new stream."""
+
+    stream: str
+
+
 class Prediction(NamedTuple):
     """What the model predicts after one step of one stream.
 

@@ -6,8 +6,9 @@ It knows stream names and array shapes, and does not know what the numbers mean.
 from __future__ import annotations
 
 import logging
+import math
 import mmap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, KeysView
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ class StreamTable:
         return len(self._slots)
 
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> KeysView[str]:
         """The streams in the table."""
         return self._slots.keys()
 
@@ -107,10 +108,10 @@ class StreamTable:
     def slot(self, stream: str) -> int:
         """The slot of `stream`. A stream that is not in the table gets one, with its stored row or start values."""
         slot = self._slots.get(stream)
-        return slot if slot is not None else self._admit(stream)
+        # fetched first: a store that fails leaves the table as it was
+        return slot if slot is not None else self._admit(stream, self._fetch(stream))
 
-    def _admit(self, stream: str) -> int:
-        row = self._fetch(stream)  # first: a store that fails leaves the table as it was
+    def _admit(self, stream: str, row: StoredRow | bytes | None) -> int:
         stored = StoredRow(row) if isinstance(row, bytes) else row
         if stored is not None and not isinstance(stored, StoredRow):
             raise ReadingError(
@@ -140,8 +141,15 @@ class StreamTable:
             self.current[self._slots[stream]] = self._start
 
     def last_time(self, stream: str) -> float:
-        """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream."""
-        slot = self.slot(stream)  # first: the table may grow
+        """The time of the stream's last sample, on a grid of its newest reading; NaN for a new stream.
+
+        A new stream gets no slot.
+        """
+        slot = self._slots.get(stream)
+        if slot is None:
+            if (row := self._fetch(stream)) is None:
+                return math.nan
+            slot = self._admit(stream, row)  # first: the table may grow
         return float(self._last_times[slot])
 
     def newest_time(self) -> float:
@@ -154,6 +162,11 @@ class StreamTable:
         slot = self._slots.pop(stream)
         self._names[slot] = None
         self._free.append(slot)
+
+    @property
+    def row_bytes(self) -> int:
+        """The memory of a stream; its stored row is smaller."""
+        return sum(column.bytes for column in self._columns)
 
     def least_recently_used(self, count: int) -> list[str]:
         """The `count` streams whose last round is longest ago."""
@@ -213,7 +226,7 @@ class StreamTable:
         values = self._format.read(StoredRow(row, layout))
         slot = self._slots.get(stream)
         if slot is None:
-            slot = self._admit(stream)
+            slot = self._admit(stream, self._fetch(stream))
         self.calibration[slot, : len(values.residuals)] = values.residuals
         for column in self._format.columns:
             found = values.columns.get(column.name, column.start)

@@ -48,6 +48,7 @@ class StreamWatch:
         self.counts: Counter[str] = Counter(duplicate=0, late=0)
         self.redelivered: Collection[str] = ()  # streams whose messages the broker repeats: drops are normal
         self.is_repeating = False  # whether samples are stepped again after a late one: nothing new happens
+        self.drops: Counter[str] = Counter()  # by stream, until the caller clears it: those of a batch
         self.dropped_in_a_row = 0  # of all streams; the caller sets 0 when a reading is used
         self._sampling, self._clock = sampling, clock
         self._streams: dict[str, _Tally] = {}
@@ -64,6 +65,7 @@ class StreamWatch:
         `step`: of the stream; readings that are dropped without a step between them are dropped in a row.
         """
         self.counts[fate] += 1
+        self.drops[stream] += 1
         normal = stream in self.redelivered  # one that was received long ago counts as late
         tally = self._tally(stream)
         if self._is_first(tally, fate):

@@ -93,7 +93,7 @@ def test_one_changed_bit_in_the_file_is_found(tmp_path: Path, caplog: pytest.Log
         ("update streams set stream = 'd' where stream = 'a'", "a", "bc", "it starts cold stream=d"),
         ("update streams set stream = cast(x'61ff' as text) where stream = 'a'", "a", "bc", "cold stream=a\ufffd"),
         ("update streams set checksum = 'seven' where stream = 'c'", "c", "ab", CHANGED),
-        ("insert into streams select 'd', layout, checksum, 0, row from streams limit 1", "d", "abc", CHANGED),
+        ("insert into streams select 'd', layout, checksum, 0, 0, 0, 0, row from streams limit 1", "d", "abc", CHANGED),
     ],
 )
 def test_a_row_changed_outside_of_a_commit_is_found_at_open(

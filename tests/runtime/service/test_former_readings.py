@@ -85,5 +85,5 @@ def test_only_readings_of_before_the_update_are_stepped_as_then(migrated: bool, 
         store.commit(5, [], [], 0, [], 0, later)
         store.close(0)
     expected = [whole(9, 1, 2), whole(69, 3, 4), *later]
-    assert read_parts(path, "bundle-1", contract=contract()) == [(expected, RULES)]
+    assert read_parts(path, "bundle-1", contract=contract()) == [(expected, RULES, ())]
     assert read_history(path, "bundle-1")[0] == [*former, *later]

@@ -21,7 +21,7 @@ def test_the_text_names_restarts_damage_lag_and_the_worst_streams() -> None:
     for line in (
         "status    online",
         "states    2 restarted after gaps, 3 in another time, 0 ran away, 0 values held",
-        "damage    4 rows and batches of the state database",
+        "damage    4 rows and batches of the state database, 0 batches rolled back",
         "lag       0.4 s now, p50 0.0 s, p99 0.0 s",
         "stream    tank-1: 7 late, 1 duplicate",
     ):

@@ -17,6 +17,11 @@ def name_checksum(stream: str, seed: int) -> int:
     return crc32(stream.encode(), seed)
 
 
+def young_checksum(begun: int, young: int) -> int:
+    """Where the checksum of the row of a stream begins that has few readings; `begun`: of its name."""
+    return crc32(young.to_bytes(8, "little", signed=True), begun) if young else begun
+
+
 def row_checksum(begun: int, row: bytes) -> int:
     """Of a stream's row; `begun`: of its name."""
     return crc32(row, begun) & BITS | TOP_BIT

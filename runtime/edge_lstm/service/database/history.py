@@ -9,12 +9,18 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
-from edge_lstm.service.database.readings_json import Record, entries_of, records_text, stream_of
+from edge_lstm.service.database.readings_json import (
+    Record,
+    entries_of,
+    is_forgotten,
+    records_text,
+    stream_of,
+)
 from edge_lstm.service.database.schema import blob
 from edge_lstm.service.database.service_values import HISTORY
 
@@ -115,7 +121,11 @@ class History:
         for batch, count, moment, kept, facts, content in rows:
             if isinstance(content, bytes) and batch_checksum(batch, facts, content) == kept:
                 for place, entry in enumerate(entries_of(content)):
-                    self._entries.setdefault(stream_of(entry), []).append((batch, place, entry))
+                    stream = stream_of(entry)
+                    if is_forgotten(entry):  # what it had before is of no use any more
+                        self._entries.pop(stream, None)
+                    else:
+                        self._entries.setdefault(stream, []).append((batch, place, entry))
             else:
                 log.error("history damaged, a replay restarts every stream after it batch=%d", batch)
                 self._damaged.append((batch, moment, content))
@@ -170,7 +180,16 @@ class History:
             count -= readings
             size -= length
 
-    def _delete_chunks(self, chosen: str, value: float) -> None:
+    def forget(self, streams: Collection[str]) -> None:
+        """Delete the readings of streams that are forgotten in this batch, as far as they are in chunks.
+
+        The others are deleted when they would move into chunks: an entry `Forgotten` follows them.
+        """
+        for stream in streams:
+            self._entries.pop(stream, None)
+        self._delete_chunks("stream in (select value from json_each(?))", dump_json(list(streams)))
+
+    def _delete_chunks(self, chosen: str, value: float | str) -> None:
         sums = self._database.execute(f"select total(count), total(size) from chunks where {chosen}", (value,))
         count, size = sums.fetchone()
         self._database.execute(f"delete from chunks where {chosen}", (value,))

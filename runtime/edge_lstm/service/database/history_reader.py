@@ -17,7 +17,7 @@ from edge_lstm.service.database.readings_json import entries_of, record_of, stre
 from edge_lstm.service.database.schema import form_of
 from edge_lstm.service.database.service_values import HISTORY, read_values
 from edge_lstm.service.database.spans import Span, SteppingRules, last_span
-from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.reading import Forgotten, Reading
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,15 @@ class _Gap(NamedTuple):
     stream: str | None
 
 
+_Known = Reading | Forgotten
+
+
 class Part(NamedTuple):
     """Readings that were stepped by the same rules; None: by another bundle."""
 
     readings: list[Reading]
     rules: SteppingRules | None
+    forgotten: tuple[str, ...] = ()  # streams that were forgotten just before: they begin as new ones
 
 
 def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple[list[Reading], SteppingRules | None]:
@@ -77,13 +81,13 @@ def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: 
             "copy the file of a stopped service, and use the copy",
         ) from None
     within = [one for one in placed if span.since <= one.batch < span.until]
-    readings = list(_readings(within, [gap for gap in gaps if span.since <= gap.batch < span.until]))
-    if stream is not None and not readings:
+    records = list(_records(within, [gap for gap in gaps if span.since <= gap.batch < span.until]))
+    if stream is not None and not any(isinstance(record, Reading) for _, record in records):
         raise EdgeLstmError(
             f"expected readings of the stream {stream} in {path}, found none of bundle {bundle_id}",
             "name a stream that the service predicted; its topic or payload has the name",
         )
-    return _by_rules(readings, span, contract)
+    return [part for records, rules in _by_rules(records, span, contract) for part in _parts(records, rules)]
 
 
 def _compare_count(database: sqlite3.Connection) -> None:
@@ -95,22 +99,41 @@ def _compare_count(database: sqlite3.Connection) -> None:
         log.warning("history damaged, readings were lost outside of a commit expected=%s found=%d", expected, found)
 
 
-def _by_rules(readings: Sequence[tuple[int, Reading]], span: Span, contract: Contract | None) -> list[Part]:
-    """The readings (batch, reading) in parts of the same rules."""
+def _by_rules(
+    records: Sequence[tuple[int, _Known]], span: Span, contract: Contract | None
+) -> list[tuple[list[_Known], SteppingRules | None]]:
+    """The records (batch, record) in parts of the same rules."""
     if not span.rules:
-        return [Part([reading for _, reading in readings], None)]
-    parts: list[Part] = []
+        return [([record for _, record in records], None)]
+    parts: list[tuple[list[_Known], SteppingRules | None]] = []
     end = span.until
     for since, rules in span.rules:
-        found = [reading for batch, reading in readings if since <= batch < end]
-        if contract is not None and since < span.former_until:
-            found = list(as_stepped_by_0_1_0(found, contract, rules.window))
-        if parts and parts[-1].rules == rules:
-            parts[-1] = Part([*found, *parts[-1].readings], rules)
+        found = [record for batch, record in records if since <= batch < end]
+        if contract is not None and since < span.former_until:  # that release forgot no stream
+            former = [record for record in found if isinstance(record, Reading)]
+            found = list(as_stepped_by_0_1_0(former, contract, rules.window))
+        if parts and parts[-1][1] == rules:
+            parts[-1] = [*found, *parts[-1][0]], rules
         elif found or not parts:
-            parts.append(Part(found, rules))
+            parts.append((found, rules))
         end = since
     return parts[::-1]
+
+
+def _parts(records: Iterable[_Known], rules: SteppingRules | None) -> list[Part]:
+    """The readings in parts, between which streams were forgotten; at least a part."""
+    parts: list[Part] = []
+    readings: list[Reading] = []
+    forgotten: list[str] = []
+    for record in records:
+        if isinstance(record, Reading):
+            readings.append(record)
+            continue
+        if readings:
+            parts.append(Part(readings, rules, tuple(forgotten)))
+            readings, forgotten = [], []
+        forgotten.append(record.stream)
+    return [*parts, Part(readings, rules, tuple(forgotten))] if readings or not parts else parts
 
 
 def _placed(database: sqlite3.Connection, form: int, stream: str | None, gaps: list[_Gap]) -> Iterator[_Placed]:
@@ -139,8 +162,8 @@ def _of_chunks(database: sqlite3.Connection, stream: str | None, gaps: list[_Gap
             yield from (_Placed(*one) for one in entries_of(content))
 
 
-def _readings(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[tuple[int, Reading]]:
-    """The readings and their batches. The first one of a stream after a gap restarts it."""
+def _records(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[tuple[int, _Known]]:
+    """The readings and forgotten streams, and their batches. The first reading of a stream after a gap restarts it."""
     last_gap: defaultdict[str | None, list[int]] = defaultdict(list)
     for gap in sorted(gaps, key=lambda gap: gap.batch):
         names = "every stream" if gap.stream is None else f"stream {gap.stream}"
@@ -149,6 +172,8 @@ def _readings(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[tuple[int
     known: dict[str, int] = {}  # by stream: batch of its last reading
     for batch, _, entry in placed:
         record = record_of(entry)
+        if isinstance(record, Forgotten):
+            yield batch, record
         if not isinstance(record, Reading):
             continue
         if gaps:

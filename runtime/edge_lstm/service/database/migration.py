@@ -96,7 +96,8 @@ def _statements() -> Iterator[str]:
     yield "insert into bundle select id from former_bundle"
     yield "insert into layouts values (1, '')"
     yield """
-        insert into streams select stream, 1, row_checksum(cast(stream as blob), row), 0, row from former_streams"""
+        insert into streams
+        select stream, 1, row_checksum(cast(stream as blob), row), 0, 0, 0, 0, row from former_streams"""
     yield "insert into unsent select batch, batch_checksum(batch, messages), null, messages from former_unsent"
     yield """
         insert into unacknowledged select message, batch, message_checksum(message, batch) from former_unacknowledged"""

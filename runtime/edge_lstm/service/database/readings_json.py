@@ -9,11 +9,12 @@ from typing import Any
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.formats.payloads import dump_json, load_json
-from edge_lstm.streaming.reading import Reading, Refusal
+from edge_lstm.streaming.reading import Forgotten, Reading, Refusal
 
-Record = Reading | Refusal
+Record = Reading | Refusal | Forgotten
 
 _load = load_json()
+_FORGOTTEN = "forgotten"
 _REQUIRED = 3  # stream, time, values
 _DEFAULTS = tuple(Reading._field_defaults.values())
 
@@ -21,7 +22,8 @@ _DEFAULTS = tuple(Reading._field_defaults.values())
 def records_text(records: Iterable[Record]) -> bytes:
     """A JSON list with an entry per record.
 
-    A reading is the list of its fields, without defaults at the end. A refusal is {"refused": [stream, time, reason]}.
+    A reading is the list of its fields, without defaults at the end. A refusal is {"refused": [stream, time, reason]},
+    a forgotten stream {"forgotten": [stream]}.
     """
     # usually plain tuples: orjson takes no named ones
     entries = [record[:_REQUIRED] if record[_REQUIRED:] == _DEFAULTS else _entry(record) for record in records]
@@ -31,6 +33,8 @@ def records_text(records: Iterable[Record]) -> bytes:
 def _entry(record: Record) -> object:
     if isinstance(record, Refusal):
         return {"refused": record[:]}
+    if isinstance(record, Forgotten):
+        return {_FORGOTTEN: record[:]}
     fields = list(record)
     while fields[-1] == _DEFAULTS[len(fields) - 1 - _REQUIRED]:
         fields.pop()
@@ -48,8 +52,14 @@ def entries_of(content: bytes) -> list[Any]:
 
 def stream_of(entry: Any) -> str:
     """The stream of an entry."""
-    stream: str = entry["refused"][0] if isinstance(entry, Mapping) else entry[0]
+    (fields,) = entry.values() if isinstance(entry, Mapping) else (entry,)
+    stream: str = fields[0]
     return stream
+
+
+def is_forgotten(entry: Any) -> bool:
+    """Whether the entry says that its stream was forgotten."""
+    return isinstance(entry, Mapping) and _FORGOTTEN in entry
 
 
 def record_of(entry: Any) -> Record:
@@ -59,6 +69,8 @@ def record_of(entry: Any) -> Record:
         return Reading(stream, time, _without_nulls(values), *others)
     if isinstance(entry, Mapping) and "refused" in entry:
         return Refusal(*entry["refused"])
+    if is_forgotten(entry):
+        return Forgotten(*entry[_FORGOTTEN])
     raise EdgeLstmError(
         f"expected readings and refusals in the history, found {str(entry)[:60]}",
         "run the later edge-lstm that wrote the state database",

@@ -24,9 +24,10 @@ TABLES = (
     "create table bundle (id text not null)",
     # of the rows in `streams`; the description is empty for rows that 0.1.0 wrote
     "create table layouts (id integer primary key, description text not null unique)",
+    # young: see `StreamRows`; since, last_used: of the first and the last reading, in seconds since 1970, 0: unknown
     """create table streams (
-        stream text primary key, layout integer not null, checksum integer not null, last_used integer not null,
-        row blob not null
+        stream text primary key, layout integer not null, checksum integer not null, young integer not null,
+        readings integer not null, since integer not null, last_used integer not null, row blob not null
     )""",
     "create table unsent (batch integer primary key, checksum integer not null, facts text, messages blob not null)",
     """create table unacknowledged (

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.times.text import CLOCK_UNSET_BEFORE
 from edge_lstm.hardware.boards import Sync
 from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.service.database.checksums import batch_checksum, message_checksum
@@ -30,7 +31,7 @@ from edge_lstm.service.database.service_values import (
     write_values,
 )
 from edge_lstm.service.database.spans import SteppingRules, begin_span
-from edge_lstm.service.database.stream_rows import StreamRows
+from edge_lstm.service.database.stream_rows import NO_CHANGES, NameChanges, StreamRows
 from edge_lstm.service.database.write_ahead_log import (
     SHORT_LOG_PAGES,
     checkpoint,
@@ -257,6 +258,34 @@ class Store:
         """The number of streams."""
         return self._rows.totals.rows
 
+    def known(self, streams: Collection[str]) -> set[str]:
+        """Those of the streams that have a row."""
+        return self._rows.known(streams)
+
+    def young(self) -> dict[str, int]:
+        """The marks of the streams that had few readings when the file was opened."""
+        return dict(self._rows.young)
+
+    def idle(self, before: float, most: int) -> list[str]:
+        """At most `most` streams whose last reading came before that moment, the oldest first.
+
+        Of those whose last reading came at an unknown moment, or by a clock that was not set, the idleness begins now.
+        """
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk
+            self._rows.begin_idleness(int(CLOCK_UNSET_BEFORE))
+            return self._rows.idle(int(before), most)
+        return []
+
+    @property
+    def batch(self) -> int:
+        """The number of the last batch that was committed."""
+        return self._batch
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is."""
+        return self._path.parent
+
     def begin(self, batch: int, messages: Sequence[str]) -> None:
         """Record that a batch of these messages is being processed, until it is committed.
 
@@ -279,13 +308,14 @@ class Store:
         acknowledged: int,
         readings: Sequence[Record] = (),
         values: Mapping[str, str] | None = None,
+        changes: NameChanges = NO_CHANGES,
     ) -> None:
         """Commit a batch in one transaction.
 
         Stored: the rows of the streams that stepped (each stream once), the batch's outgoing and unacknowledged
         messages, its readings and refusals, and values of the service by key. Deleted: the outgoing messages of all
-        batches up to `confirmed`, the unacknowledged messages of all batches up to `acknowledged`, and history beyond
-        its limits.
+        batches up to `confirmed`, the unacknowledged messages of all batches up to `acknowledged`, history beyond its
+        limits, and rows and history of `changes.forgotten`; such a stream may have a new row in the same batch.
 
         Raises StoreFullError if the disk refuses at present, EdgeLstmError if the file is damaged. Nothing is changed
         then.
@@ -300,7 +330,9 @@ class Store:
                     self._database.execute("delete from unacknowledged where batch <= ?", (acknowledged,))
                 if messages:
                     self._database.executemany("insert or replace into unacknowledged values (?, ?, ?)", messages)
-                totals = self._rows.write(list(rows))
+                totals = self._rows.write(list(rows), changes)
+                if changes.forgotten:
+                    self._history.forget(changes.forgotten)
                 self._write_batch(batch, outbox, readings, {**kept, **totals.values})
                 if self._begun is not None:
                     self._database.execute("delete from service where key = ?", (BEGUN,))

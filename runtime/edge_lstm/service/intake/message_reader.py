@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.messages.arrivals import ArrivalClock
-from edge_lstm.messages.decoder import Decoder, PayloadError
+from edge_lstm.messages.decoder import Decoder, NameRefusedError, PayloadError
 from edge_lstm.messages.formats.payloads import shown_bytes
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.intake.time_judge import TimeJudge
@@ -38,7 +38,7 @@ class MessageReader:
         `is_processed`: whether a message of this identity was processed before. `report` gets the facts of a refusal,
         at most once a minute. `watch` counts the refusals of each stream.
         """
-        self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0)
+        self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0, names_refused=0)
         self.refusals: list[Refusal] = []  # in the messages that were read last
         self.redelivered: set[str] = set()  # streams in them of which the broker has sent a message again
         self._decoder, self._arrivals, self._times = decoder, arrivals, times
@@ -61,7 +61,7 @@ class MessageReader:
             try:
                 found = decode(message.topic, message.payload, message.properties, arrival)
             except PayloadError as error:
-                self._refuse(message, str(error))
+                self._refuse(message, error)
                 found = error.readings
             else:
                 if not found:
@@ -107,17 +107,21 @@ class MessageReader:
                 shown_bytes(message.payload),
             )
 
-    def _refuse(self, message: Message, found: str, stream: str | None = None) -> None:
+    def _refuse(self, message: Message, found: str | PayloadError, stream: str | None = None) -> None:
         """Count, log and report a message that cannot be read, or a reading of `stream` that is refused for its time.
 
         The first one of a stream is logged, and others at most once a minute.
         """
         self.counts["refused"] += 1
         topic, refused = message.topic, self.counts["refused"]
-        is_first = self._watch.refused(stream or self._decoder.stream_of(topic))
+        if isinstance(found, NameRefusedError):  # no line and no count for each: strangers make up any number of names
+            self.counts["names_refused"] += 1
+            is_first = False
+        else:
+            is_first = self._watch.refused(stream or self._decoder.stream_of(topic))
         if self._refusals.due() or is_first:
             log.warning("payload refused topic=%s refused=%d: %s", topic, refused, found)
-            self._report({"topic": topic, "refused": refused, "error": found})
+            self._report({"topic": topic, "refused": refused, "error": str(found)})
 
 
 def message_identity(message: Message) -> str:
