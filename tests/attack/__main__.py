@@ -10,7 +10,9 @@ import argparse
 import concurrent.futures
 import dataclasses
 import json
+import logging
 import multiprocessing
+import os
 import random
 import shutil
 import sys
@@ -231,7 +233,7 @@ _attacks: list[Attack] = []  # in the processes of the pool, which are forked
 
 
 def _run_part(at: int, part: range) -> Result:
-    folder = FOLDER / f"run-{at}-{part.start}"
+    folder = FOLDER / f"run-{os.getpid()}-{at}-{part.start}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     result = _attacks[at].run(part, folder)
@@ -259,6 +261,7 @@ def main() -> int:
         (at, part) for at, attack in enumerate(_attacks) for part in attack.parts if not results.has(attack, part.start)
     ]
     begun = time.monotonic()
+    logging.disable(logging.CRITICAL)  # of the services that write the databases; those that are watched log again
 
     def note(at: int, part: range, result: Result) -> None:
         results.add(_attacks[at], part.start, result)

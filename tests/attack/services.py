@@ -204,7 +204,7 @@ def lying_broker(stage: Stage, part: range) -> None:
         before = stage.broker.connections
         stage.broker.send(data)
         stage.hold(lambda before=before: stage.broker.connections != before, 0.3)  # type: ignore[misc]
-        if stage.broker.connections == before and name.startswith(("a length of 256", "half a packet")):
+        if stage.broker.connections == before and name.startswith(("a length of 256", "half a packet", "random")):
             stage.broker.cut()  # the service waits for the rest
         answered = stage.honest(name, 45)
         stage.result.outcomes["served on" if answered else "failed"] += 1
