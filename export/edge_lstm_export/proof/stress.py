@@ -87,7 +87,7 @@ def _spiked(feature: Feature, values: Floats) -> Floats:
 
 
 def _constant(contract: Contract, samples: Samples) -> Floats:
-    """The first values in every step. A counter does not increase; its first increase is unknown, and a mean instead."""
+    """The first values in every step. A counter does not increase; its first one is unknown, and a mean instead."""
     constant = np.repeat(samples.values[:1], len(samples), axis=0)
     for column, feature in enumerate(contract.features):
         if feature.counter:
