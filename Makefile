@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-workshop test-compat test-systemd test-arm64 lint docs fuzz soak clean
+.PHONY: demo test test-device test-workshop test-compat test-systemd test-arm64 lint docs fuzz attack soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -66,6 +66,11 @@ fuzz: .venv/installed
 	$(BIN)/python -m pip install $(PIP_FLAGS) atheris==3.0.0
 	$(BIN)/python -m tests.fuzz.decoder
 	$(BIN)/python -m tests.fuzz.service
+
+# Every attack on bundles, databases and services at full size, half an hour on two cores; not part of the tests. An
+# interrupted run goes on; ATTACK="--only NAME --share 0.1 --again" runs less of it, or all of it again.
+attack: .venv/installed
+	$(BIN)/python -m tests.attack $(ATTACK)
 
 # The workshop: everything, with the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt

@@ -95,7 +95,7 @@ def _is_former(found: bytes, salts: bytes) -> bool:
     """Whether a frame with these salts is of an earlier use of the log: each use adds 1 to the first, and chooses the
     second one at random."""
     (first, second), (present, present_second) = struct.unpack(">2I", found), struct.unpack(">2I", salts)
-    return second != present_second and 0 < (present - first) & 0xFFFFFFFF < _MOST_USES
+    return bool(second != present_second and 0 < (present - first) & 0xFFFFFFFF < _MOST_USES)
 
 
 def checkpoint_all(database: sqlite3.Connection) -> None:
