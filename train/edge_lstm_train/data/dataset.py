@@ -19,6 +19,7 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.progress import Advance, work
 from edge_lstm.recordings.recording import Recording, read_recording
+from edge_lstm.recordings.same_times import with_same_times
 from edge_lstm.streaming.features import Features, cosine_columns, record_fields
 from edge_lstm_train.data.leaks import refuse_leaks
 from edge_lstm_train.data.outliers import refuse_impossible
@@ -144,7 +145,8 @@ def _target_of(contract: Contract) -> dict[str, str]:
 
 def read_dataset(recipe: Recipe) -> Dataset:
     """The recipe's recording as a dataset. Raises EdgeLstmError where the file is faulty or too short for the split."""
-    return dataset_of(recipe, read_recording(recipe.recording.path, recipe.columns))
+    recording = read_recording(recipe.recording.path, recipe.columns)
+    return dataset_of(recipe, with_same_times(recording, recipe.sampling.grid))
 
 
 def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
@@ -202,6 +204,7 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
         f"{recording.source}: expected each stream's rows in the order of time, found {late:,} of {rows:,} older than "
         f"one before them and {repeated:,} of the same time",
         "sort the file by time where the newest is first; name the streams (stream_column) where it holds several; "
+        "aggregate several readings of one time (grid = true and interval_s under [sampling]); "
         "else check time and time_format in the recipe",
     )
 
