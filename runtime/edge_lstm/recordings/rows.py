@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_lstm.foundation.arrays import Doubles, Flags, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Integers, narrow
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.growing_column import GrowingColumn
@@ -196,8 +196,8 @@ class RowReader:
     def _stream_of(self, table: Table, block: Block, at: int | None, only: str, prefix: str) -> Integers:
         streams = self.streams
         if at is None:
-            index: Any = np.int32(streams.setdefault(prefix + only, len(streams)))
-            return np.full(len(block.rows), index)
+            index = streams.setdefault(prefix + only, len(streams))
+            return narrow(np.full(len(block.rows), index, np.int32), np.int32)
         codes: Integers | None = None
         cells = block.cells[at]
         if isinstance(cells, PlainCells):
@@ -211,7 +211,7 @@ class RowReader:
         names = [prefix + name for name in names] if prefix else names
         for name in dict.fromkeys(names):
             streams.setdefault(name, len(streams))
-        indices: Any = np.fromiter(map(streams.__getitem__, names), np.int32, len(names))  # half of Integers' memory
+        indices = narrow(np.fromiter(map(streams.__getitem__, names), np.int32, len(names)), np.int32)
         return indices if codes is None else indices[codes]
 
     def _group(self, table: Table, block: Block, stream_of: Integers, groups: list[str]) -> None:
@@ -240,7 +240,7 @@ class RowReader:
 
 
 def _places(file: int, rows: Sequence[int]) -> Integers:
-    places: Any = np.empty((len(rows), 2), np.int32)  # half of Integers' memory
+    places = narrow(np.empty((len(rows), 2), np.int32), np.int32)
     places[:, 0] = file
     places[:, 1] = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     return places

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs, difference, position, sine_and_cosine
-from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, narrow
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.progress import Advance, work
 from edge_lstm.recordings.recording import Recording, read_recording
@@ -160,7 +160,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     dropped.update(recording.left_out)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
-    part_of = parts(recipe.split, recipe.recording, recording, stream_of, times).astype(np.int8)
+    part_of = narrow(parts(recipe.split, recipe.recording, recording, stream_of, times), np.int8)
     starts: dict[Part, float] = {part: times[part_of == index].min() for index, part in enumerate(PARTS)}
     mean, scale = _statistics(recipe, recording, samples, part_of == PARTS.index("train"))
     contract = recipe.contract(mean.tolist(), scale.tolist())
@@ -170,7 +170,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     with work("computing the inputs", len(times), "steps") as advance:
         values, features = _feature_vectors(contract, samples, held, restart, advance)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
-    run = np.cumsum(restart, dtype=np.int32)
+    run = narrow(np.cumsum(restart, dtype=np.int32), np.int32)
     targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
     truth = PublishedOutputs(contract)(targets)
     refuse_leaks(recording.source, contract, values, missing, truth, run)

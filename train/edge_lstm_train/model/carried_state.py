@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,7 +47,7 @@ def predict_streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -
 
     It equals one step at a time, but uses the kernel for whole sequences. NaN after that part in each stream.
     """
-    kept = np.float32 if len(dataset) > _MOST_IN_FLOAT64 else np.float64
+    kept: Any = np.float32 if len(dataset) > _MOST_IN_FLOAT64 else np.float64
     predictions = np.full(dataset.targets.shape, np.nan, kept)
     needed = dataset.needed_for(last)
     begins = np.flatnonzero(dataset.restart)
