@@ -136,7 +136,7 @@ def test_ctrl_c_after_the_training_leaves_a_checkpoint_without_scores(tmp_path: 
 @pytest.mark.parametrize(
     ("name", "arguments", "place"),
     [
-        ("init", ["init", "pump.csv", "--task", "forecast"], "edge_lstm_train.recipe.survey:survey"),
+        ("init", ["init", "pump.csv", "--task", "forecast", "--name", "other"], "edge_lstm_train.recipe.survey:survey"),
         ("replay", ["replay", "pump.elstm", "pump.csv"], "edge_lstm.bundle.archive:Bundle.open"),
         ("bench", ["bench", "pump.elstm"], "edge_lstm.bundle.archive:Bundle.open"),
         ("export", ["export", "run"], "edge_lstm_export.export_run:load_checkpoint"),
