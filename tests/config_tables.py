@@ -97,6 +97,10 @@ def named(kind: Any, least: float | None = None, most: float | None = None) -> s
 
 
 def _plural(kind: Any, least: float | None, most: float | None) -> str:
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_plural(one, least, most) for one in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return f"lists of {_plural(typing.get_args(kind)[0], least, most)}"
     if typing.get_origin(kind) is Literal:
         return ", ".join(_toml(one) for one in typing.get_args(kind))
     if typing.get_origin(kind) in (Union, types.UnionType):

@@ -210,7 +210,7 @@ def held_out_steps(dataset: Dataset) -> Integers:
 
 def _recording_digest(recipe: Recipe) -> str:
     """SHA-256 of the recording's files one after the other."""
-    files = recording_files(recipe.recording.path)
+    files = recording_files(recipe.recording.paths)
     return _files_digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 

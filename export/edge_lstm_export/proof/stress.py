@@ -17,7 +17,7 @@ from edge_lstm.decisions.angles import sine_and_cosine, wrapped
 from edge_lstm.foundation.arrays import Flags, Floats
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.streaming.features import cosine_columns, values_in
-from edge_lstm_train.data.samples import Samples, feature_vectors
+from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
 
 RECORDING = "recording"
 SEGMENTS = (RECORDING, "readings 2x+1", "readings with spikes x10", "constant readings", "missing readings")

@@ -138,7 +138,7 @@ def _read(bundle: Bundle, source: Source, columns: tuple[str, ...]) -> Recording
         return read_wav(source.path, [feature.name for feature in features], source.stream, sampling.interval_s)
     names = _renamed({feature.name: feature.name for feature in features}, columns)
     values = {one.name: ValueColumn(names[one.name], categories=one.categories, unit=one.unit) for one in features}
-    recording = _recording(source, lambda columns: values, list(names.values()))
+    recording = _recording(source, lambda columns: values, list(names.values()), sampling.grid)
     if (warning := pace_warning(recording, sampling)) is not None:
         click.echo(escaped(f"warning: {warning}"), err=True)
     return recording
@@ -157,11 +157,15 @@ class Source:
 
 
 def _recording(
-    source: Source, values: Callable[[Columns], Mapping[str, ValueColumn]], names: Sequence[str] = ()
+    source: Source,
+    values: Callable[[Columns], Mapping[str, ValueColumn]],
+    names: Sequence[str] = (),
+    grid: bool = False,
 ) -> Recording:
     """The recording with these values, in the format that is found; with notes about it on stderr.
 
-    `names`: the columns of the values. Where a file has all of them, it is not of one row a value.
+    `names`: the columns of the values. Where a file has all of them, it is not of one row a value. `grid`: whether
+    readings of one time are aggregated.
     """
     from edge_lstm.recordings.dialect import dialect
     from edge_lstm.recordings.long_search import long_layout
@@ -178,19 +182,21 @@ def _recording(
         from edge_lstm.recordings.recording import read_recording
 
         columns = replace(columns, join_within_s=found_joining(read_recording(source.path, columns)).within_s)
-    return _in_local_zone(source.path, columns, [*notes, *found.notes])
+    return _in_local_zone(source.path, columns, [*notes, *found.notes], grid)
 
 
-def _in_local_zone(path: Path, columns: Columns, notes: Sequence[str]) -> Recording:
+def _in_local_zone(path: Path, columns: Columns, notes: Sequence[str], grid: bool) -> Recording:
     """The recording, with notes about its times on stderr."""
     from edge_lstm.recordings.local_zone import in_local_zone
+    from edge_lstm.recordings.same_times import with_same_times
 
     for note in notes:
         click.echo(f"note: {note}", err=True)
     found = in_local_zone(path, columns)
-    for note in [*found.notes, *found.recording.notes]:
+    recording = with_same_times(found.recording, grid)
+    for note in [*found.notes, *recording.notes]:
         click.echo(f"note: {note}", err=True)
-    return found.recording
+    return recording
 
 
 class _Replayed(NamedTuple):

@@ -72,6 +72,7 @@ class Recording:
     )  # number of discarded values by reason (sentinels, implausible, unknown), and of rows (wrong clock, ...)
     notes: Sequence[str] = ()  # what was left out around the readings, with file and row
     places: Integers | None = None  # (rows, 2): index into `files`, row in that file
+    sets: Sequence[str] = ()  # of each stream: the name of its data set; empty: the files are no sets
 
     def __len__(self) -> int:
         return len(self.times)
@@ -123,8 +124,14 @@ class Recording:
         )
 
 
-def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) -> Recording:
-    """Read a file (CSV, .csv.gz or Parquet), the files of a pattern, or a list of either.
+Named = str | Path | Sequence[str | Path]
+Sets = Mapping[str, str | list[str]]
+
+
+def read_recording(path: Named | Sets, columns: Columns) -> Recording:
+    """Read a file (CSV, .csv.gz or Parquet), the files of a pattern, a list of either, or several data sets by name.
+
+    In data sets, the name of each stream begins with that of its set: `test-pump-7`.
 
     Where no column names the streams, each file is a stream, with as much of its path in the name as is needed to
     distinguish the files. Raises EdgeLstmError that names file, row and column.
@@ -135,12 +142,14 @@ def read_recording(path: str | Path | Sequence[str | Path], columns: Columns) ->
         return _read(path, columns, quick=False)
 
 
-def _read(path: str | Path | Sequence[str | Path], columns: Columns, quick: bool) -> Recording:
-    files = recording_files(path)
-    if columns.stream is not None:
-        names = [columns.stream] * len(files)
-    else:  # with a column for the streams, files may have equal names
-        names = [""] * len(files) if columns.stream_column is not None else stream_names(files)
+def _read(path: Named | Sets, columns: Columns, quick: bool) -> Recording:
+    sets = {name: recording_files(named) for name, named in (path if isinstance(path, Mapping) else {"": path}).items()}
+    files = [file for own in sets.values() for file in own]
+    for file in files:
+        if files.count(file) > 1:
+            raise EdgeLstmError(f"expected each file in one data set, found {file} in two", "correct path")
+    prefixes = [f"{name}-" if name else "" for name, own in sets.items() for _ in own]
+    names = [name for own in sets.values() for name in _names(own, columns)]
     times = (
         columns.time if isinstance(columns.time, TimeColumns) else TimeColumns([columns.time] if columns.time else [])
     )
@@ -148,11 +157,27 @@ def _read(path: str | Path | Sequence[str | Path], columns: Columns, quick: bool
     reader = RowReader(columns, list(map(_value_column, (*columns.values.values(), *labels.values()))), times)
     what = files[0].name if len(files) == 1 else f"{len(files)} files"
     with work(f"reading {what}", _estimated_rows(files), "rows") as advance:
-        for file, name in zip(files, names, strict=True):
+        for file, name, prefix in zip(files, names, prefixes, strict=True):
             table = open_table(file, columns.layout, quick)
-            reader.read(table, name, [] if times.interval_s is not None else time_columns(table, times), advance)
-        source = str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
-        return _recording(columns, reader, reader.rows(source), list(labels), source, files)
+            time_at = [] if times.interval_s is not None else time_columns(table, times)
+            reader.read(table, name, time_at, prefix, advance)
+        source = ", ".join(map(str, files)) if isinstance(path, Mapping) else _source(path)
+        found = _recording(columns, reader, reader.rows(source), list(labels), source, files)
+    if not isinstance(path, Mapping):
+        return found
+    return dataclasses.replace(found, sets=[next(s for s in sets if n.startswith(f"{s}-")) for n in found.streams])
+
+
+def _source(path: Named) -> str:
+    return str(path) if isinstance(path, (str, Path)) else ", ".join(map(str, path))
+
+
+def _names(files: Sequence[Path], columns: Columns) -> Sequence[str]:
+    """The names of the streams of files that are one stream each."""
+    if columns.stream is not None:
+        return [columns.stream] * len(files)
+    # with a column for the streams, files may have equal names
+    return [""] * len(files) if columns.stream_column is not None else stream_names(files)
 
 
 def _estimated_rows(files: Sequence[Path]) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_lstm.foundation.arrays import Doubles, Flags, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Integers, narrow
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.growing_column import GrowingColumn
@@ -66,10 +66,17 @@ class RowReader:
         """The group of each stream; empty without a column of groups."""
         return [self._group_of[index] for index in range(len(self.streams))] if self._columns.group_column else []
 
-    def read(self, table: Table, only: str, time_at: Sequence[int], advance: Advance = lambda rows: None) -> None:
+    def read(
+        self,
+        table: Table,
+        only: str,
+        time_at: Sequence[int],
+        prefix: str = "",
+        advance: Advance = lambda rows: None,
+    ) -> None:
         """Add a file; `only` is the name of its stream where no column names it; `time_at`: its columns of times.
 
-        `advance` is called with numbers of rows that are done.
+        `prefix`: what the names of its streams begin with. `advance` is called with numbers of rows that are done.
         """
         columns = self._columns
         stream_at = column_index(table, columns.stream_column) if columns.stream_column else None
@@ -77,7 +84,7 @@ class RowReader:
         names = [table.header[at] for at in time_at]
         asked = [*time_at, *(at for at in (stream_at, group_at) if at is not None)]
         for block, values in self._long(table, asked) if isinstance(table, LongTable) else self._wide(table, asked):
-            stream_of = self._stream_of(table, block, stream_at, only)
+            stream_of = self._stream_of(table, block, stream_at, only, prefix)
             if group_at is not None:
                 self._group(table, block, stream_of, texts_of(block.cells[group_at]))
             if time_at:
@@ -186,10 +193,11 @@ class RowReader:
         if len(times) > _MOST_NOTES:
             yield f"{len(times) - _MOST_NOTES} more rows with such times were left out"
 
-    def _stream_of(self, table: Table, block: Block, at: int | None, only: str) -> Integers:
+    def _stream_of(self, table: Table, block: Block, at: int | None, only: str, prefix: str) -> Integers:
         streams = self.streams
         if at is None:
-            return np.full(len(block.rows), streams.setdefault(only, len(streams)), np.int32)
+            index = streams.setdefault(prefix + only, len(streams))
+            return narrow(np.full(len(block.rows), index, np.int32), np.int32)
         codes: Integers | None = None
         cells = block.cells[at]
         if isinstance(cells, PlainCells):
@@ -200,9 +208,10 @@ class RowReader:
         if "" in names:
             row = names.index("") if codes is None else int(np.argmax(codes == names.index("")))
             raise cell_error(table, block, row, table.header[at], "expected the name of a stream, found nothing")
+        names = [prefix + name for name in names] if prefix else names
         for name in dict.fromkeys(names):
             streams.setdefault(name, len(streams))
-        indices = np.fromiter(map(streams.__getitem__, names), np.int32, len(names))
+        indices = narrow(np.fromiter(map(streams.__getitem__, names), np.int32, len(names)), np.int32)
         return indices if codes is None else indices[codes]
 
     def _group(self, table: Table, block: Block, stream_of: Integers, groups: list[str]) -> None:
@@ -231,7 +240,7 @@ class RowReader:
 
 
 def _places(file: int, rows: Sequence[int]) -> Integers:
-    places = np.empty((len(rows), 2), np.int32)
+    places = narrow(np.empty((len(rows), 2), np.int32), np.int32)
     places[:, 0] = file
     places[:, 1] = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     return places

@@ -76,7 +76,21 @@ def _contradicted(times: Doubles) -> Flags:
 
 
 def _longest_rising(times: Doubles) -> Integers:
-    """The indices of a longest sequence of rows whose times never fall."""
+    """The indices of a longest sequence of rows whose times never fall.
+
+    It has every row that is not before any row above it and not after any row below it. So only what lies between such
+    rows is searched, which is little of a long recording.
+    """
+    cuts = np.flatnonzero(np.maximum.accumulate(times)[:-1] <= np.minimum.accumulate(times[::-1])[::-1][1:]) + 1
+    begins, ends = np.concatenate([[0], cuts]), np.concatenate([cuts, [len(times)]])
+    found = [begins[ends - begins == 1]]
+    for run in np.flatnonzero(ends - begins > 1).tolist():
+        found.append(begins[run] + _rising_between(times[begins[run] : ends[run]]))
+    return np.sort(np.concatenate(found))
+
+
+def _rising_between(times: Doubles) -> Integers:
+    """`_longest_rising` of few rows."""
     ends: list[float] = []  # by length: the smallest last time of such a sequence
     rows: list[int] = []  # by length: the row of that time
     former = []  # by row: the row before it in its sequence

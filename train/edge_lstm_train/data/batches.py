@@ -35,7 +35,7 @@ def carried_chunks(
     state at a chunk's end is the state at the next chunk's start. Every epoch cuts the segments at other places, so
     that the state does not learn where it began. `augment` changes whole segments.
     """
-    steps = dataset.steps("train")
+    steps = dataset.steps("train").astype(np.int32)  # a large recording has hundreds of MB of them
     segments = min(segments, len(steps))
     length = len(steps) // segments
     while True:

@@ -15,10 +15,11 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs, difference, position, sine_and_cosine
-from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, narrow
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.progress import work
 from edge_lstm.recordings.recording import Recording, read_recording
+from edge_lstm.recordings.same_times import with_same_times
 from edge_lstm.streaming.features import Features, cosine_columns
 from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
 from edge_lstm_train.data.leaks import refuse_leaks
@@ -146,7 +147,8 @@ def _target_of(contract: Contract) -> dict[str, str]:
 
 def read_dataset(recipe: Recipe) -> Dataset:
     """The recipe's recording as a dataset. Raises EdgeLstmError where the file is faulty or too short for the split."""
-    return dataset_of(recipe, read_recording(recipe.recording.path, recipe.columns))
+    recording = read_recording(recipe.recording.path, recipe.columns)
+    return dataset_of(recipe, with_same_times(recording, recipe.sampling.grid))
 
 
 def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
@@ -160,7 +162,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     dropped.update(recording.left_out)
     times, missing, stream_of = samples.times, samples.missing, samples.stream_of
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
-    part_of = parts(recipe.split, recipe.recording, recording, stream_of, times).astype(np.int8)
+    part_of = narrow(parts(recipe.split, recipe.recording, recording, stream_of, times), np.int8)
     starts: dict[Part, float] = {part: times[part_of == index].min() for index, part in enumerate(PARTS)}
     mean, scale = _statistics(recipe, recording, samples, part_of == PARTS.index("train"))
     contract = recipe.contract(mean.tolist(), scale.tolist())
@@ -171,7 +173,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     with work("computing the inputs", len(times), "steps") as advance:
         values, features = feature_vectors(contract, made, advance)
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
-    run = np.cumsum(restart, dtype=np.int32)
+    run = narrow(np.cumsum(restart, dtype=np.int32), np.int32)
     targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
     truth = PublishedOutputs(contract)(targets)
     refuse_leaks(recording.source, contract, values, missing, truth, run)
@@ -206,6 +208,7 @@ def _refuse_disorder(recording: Recording, dropped: dict[str, int]) -> None:
         f"{recording.source}: expected each stream's rows in the order of time, found {late:,} of {rows:,} older than "
         f"one before them and {repeated:,} of the same time",
         "sort the file by time where the newest is first; name the streams (stream_column) where it holds several; "
+        "aggregate several readings of one time (grid = true and interval_s under [sampling]); "
         "else check time and time_format in the recipe",
     )
 

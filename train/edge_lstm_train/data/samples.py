@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, narrow
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.reading import Reading
@@ -115,7 +115,7 @@ def all_at_once(
         missing = ~(np.abs(values) <= limits)
         counts["gaps"] += len(steps)
         counts["missing"] += int(np.count_nonzero(missing))
-        stream_of = np.full(len(times), stream, np.int32)
+        stream_of = narrow(np.full(len(times), stream, np.int32), np.int32)
         parts.append(StreamSamples(stream_of, times, _held(values, missing, held), missing, since, restart))
         tick(len(behind))
     return _joined(parts), dict(counts)

@@ -37,6 +37,10 @@ def parts(
 
     Raises EdgeLstmError if a part would be empty, or if a name is neither a group nor, without groups, a stream.
     """
+    if recording.sets:
+        part_of = _by_set(split, recording, stream_of, times)
+        _refuse_empty(split, recording, part_of, times)
+        return part_of
     groups = groups_of(section, recording)
     left_out = _matching("leave_out", split.leave_out, recording, groups)
     if split.by == "time":
@@ -46,6 +50,21 @@ def parts(
     else:
         part_of = _by_name(split, recording, groups, left_out)[stream_of]
     _refuse_empty(split, recording, part_of, times)
+    return part_of
+
+
+def _by_set(split: SplitSection, recording: Recording, stream_of: Integers, times: Doubles) -> Integers:
+    """The parts by the data sets of the streams. Without a set for validation, it is the end of the training set.
+
+    There, validation has the share of the two shares of [split].
+    """
+    part_of = np.array([PARTS.index(name) for name in recording.sets])[stream_of]
+    if "validation" not in recording.sets:
+        train = part_of == PARTS.index("train")
+        ordered = np.sort(times[train])
+        first = round(len(ordered) * split.train / (split.train + split.validation))
+        if first < len(ordered):
+            part_of[train & (times >= ordered[first])] = PARTS.index("validation")
     return part_of
 
 

@@ -129,16 +129,18 @@ def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeCho
 def _linear_predictions(dataset: Dataset, choices: Sequence[RidgeChoice], chosen: Sequence[Doubles | None]) -> Doubles:
     """(steps, network outputs): the naive predictions, with the change that each output's weights give."""
     predictions = np.empty(dataset.targets.shape, kept_type(dataset))
-    for rows in _blocks(np.arange(len(dataset))):
-        found = dataset.naive_predictions_at(rows)
-        designs: dict[tuple[int, bool], Doubles] = {}
-        for output, (choice, weight) in enumerate(zip(choices, chosen, strict=True)):
-            if weight is not None:
-                form = choice.lags, choice.level_free
-                if form not in designs:
-                    designs[form] = _design_matrix(dataset, rows, *form)
-                found[:, output] += designs[form] @ weight
-        predictions[rows] = found
+    with work("predicting by the baselines", len(dataset), "rows") as advance:
+        for rows in _blocks(np.arange(len(dataset))):
+            found = dataset.naive_predictions_at(rows)
+            designs: dict[tuple[int, bool], Doubles] = {}
+            for output, (choice, weight) in enumerate(zip(choices, chosen, strict=True)):
+                if weight is not None:
+                    form = choice.lags, choice.level_free
+                    if form not in designs:
+                        designs[form] = _design_matrix(dataset, rows, *form)
+                    found[:, output] += designs[form] @ weight
+            predictions[rows] = found
+            advance(len(rows))
     return predictions
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import Network
 from edge_lstm.decisions.decider import Decisions
-from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, narrow
 from edge_lstm.foundation.growing_column import GrowingColumn
 from edge_lstm.foundation.progress import work
 from edge_lstm.recordings.recording import Recording
@@ -109,7 +110,8 @@ def predictions_of(predictor: Predictor, recording: Recording) -> Predictions:
                 continue
             outputs, decided = found.outputs, found.decisions
             streams = np.fromiter(map(stream_index.__getitem__, found.streams), np.int32, len(found.streams))
-            for column, part in zip(columns, (streams, found.times, found.steps, found.warm_steps), strict=True):
+            parts: list[NDArray[Any]] = [streams, found.times, found.steps, found.warm_steps]
+            for column, part in zip(columns, parts, strict=True):
                 column.add(part)
             codes = [label_index.setdefault(label, len(label_index)) for label in decided.labels]
             for column, part in ((values, decided.values), (labels, np.array(codes)), (turned, decided.turned)):
@@ -124,7 +126,10 @@ def predictions_of(predictor: Predictor, recording: Recording) -> Predictions:
         outputs,
         recording.streams,
         list(label_index),
-        *(column.whole() for column in columns),
+        columns[0].whole(),
+        columns[1].whole(),
+        columns[2].whole(),
+        columns[3].whole(),
         values.whole(),
         labels.whole(),
         turned.whole(),
@@ -187,7 +192,7 @@ def steps_of(dataset: Dataset, predictions: Predictions) -> Integers:
     streams = {name: index for index, name in enumerate(dataset.recording.streams)}
     index_of = np.array([streams.get(name, -1) for name in predictions.streams])[predictions.stream_of]
     begins = np.searchsorted(dataset.stream_of, np.arange(len(streams) + 1)).astype(np.int32)
-    found = (begins[index_of] + predictions.steps - 1).astype(np.int32)
+    found = narrow(begins[index_of] + predictions.steps - 1, np.int32)
     inside = (index_of >= 0) & (found < begins[index_of + 1])
     found[~inside] = -1
     unlike = np.flatnonzero(~inside | (dataset.times[found] != predictions.times))

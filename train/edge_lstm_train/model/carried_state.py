@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from edge_lstm_train.model.forecaster import Forecaster, State
 
 _RUNS_AT_ONCE = 64
 _STEPS_AT_ONCE = 262_144  # of all runs together
+_MOST_IN_FLOAT64 = 2_000_000  # steps
 
 
 def forward_batch(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor, State]:
@@ -44,7 +47,8 @@ def predict_streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -
 
     It equals one step at a time, but uses the kernel for whole sequences. NaN after that part in each stream.
     """
-    predictions = np.full(dataset.targets.shape, np.nan)
+    kept: Any = np.float32 if len(dataset) > _MOST_IN_FLOAT64 else np.float64
+    predictions = np.full(dataset.targets.shape, np.nan, kept)
     needed = dataset.needed_for(last)
     begins = np.flatnonzero(dataset.restart)
     runs = np.split(np.arange(len(dataset)), begins[1:])

@@ -84,6 +84,10 @@ class Recipe:
         yield from self._circle_faults()
         yield from self._fit_faults()
         yield from self._column_faults()
+        if isinstance(self.recording.path, dict):
+            for name in ("by", "beginning_steps", "validation_from", "test_from", "leave_out", "validate_on"):
+                if getattr(self.split, name) != getattr(SplitSection(), name):
+                    yield f"split.{name}", "expected none, since path under [recording] names the parts' data sets"
         if self.split.by == "stream" and (self.recording.groups or self.recording.group_column):
             yield "split.by", 'expected "group", since streams of one group must not be on both sides, found "stream"'
         if len(set(self.clock)) < len(self.clock):
@@ -376,12 +380,17 @@ def read_recipe(path_or_name: str | Path, data: str | Path | None = None) -> Rec
     folder = None if data is None else path_argument(data, "data as the path of a folder", ConfigError)
     recipe = read_toml(path, Recipe)
     written = recipe.recording.path
-    files = [written] if isinstance(written, str) else written
     if folder is None and path in bundled_recipes().values():
-        _refuse_without_data(recipe.name, path.parent, files)
-    paths = [str(((folder or path.parent) / one).resolve()) for one in files]
-    recording = dataclasses.replace(recipe.recording, path=paths[0] if isinstance(written, str) else paths)
-    return dataclasses.replace(recipe, recording=recording)
+        _refuse_without_data(recipe.name, path.parent, recipe.recording.paths)
+
+    def absolute(named: str | list[str]) -> str | list[str]:
+        paths = [
+            str(((folder or path.parent) / one).resolve()) for one in ([named] if isinstance(named, str) else named)
+        ]
+        return paths[0] if isinstance(named, str) else paths
+
+    found = {name: absolute(one) for name, one in written.items()} if isinstance(written, dict) else absolute(written)
+    return dataclasses.replace(recipe, recording=dataclasses.replace(recipe.recording, path=found))
 
 
 def _refuse_without_data(name: str, folder: Path, files: Sequence[str]) -> None:

@@ -26,8 +26,11 @@ from edge_lstm.recordings.tables.text_file import is_text_encoding
 class RecordingSection:
     """Where the readings are, and how to read them."""
 
-    path: str | list[str] = key(
-        doc="CSV or Parquet: a file, a pattern like logs/*.csv, or a list; relative to the recipe or to --data"
+    path: str | list[str] | dict[str, str | list[str]] = key(
+        doc=(
+            "CSV or Parquet: a file, a pattern like logs/*.csv, or a list; relative to the recipe or to --data; data "
+            "sets that are given apart: {train = ..., test = ...}, perhaps with validation"
+        )
     )
     time: str | list[str] | None = key(
         None, doc="column of times, or columns of date and hour; none: the first column that holds times"
@@ -78,6 +81,12 @@ class RecordingSection:
     missing: list[str] = key([], doc="texts that mean a missing value, besides NA, null, unavailable and similar ones")
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.path, dict):
+            for name in self.path:
+                if name not in ("train", "validation", "test"):
+                    yield "path", f'expected data sets named train, validation and test, found "{name}"'
+            if missing := [name for name in ("train", "test") if name not in self.path]:
+                yield "path", f"expected the data sets train and test, found no {' and no '.join(missing)}"
         if self.stream is not None and self.stream_column is not None:
             yield "stream_column", "expected either stream or stream_column, found both"
         if self.group_column is not None and self.groups:
@@ -168,8 +177,13 @@ class RecordingSection:
     @property
     def name(self) -> str:
         """The names of the files without their folders, which are private to this machine."""
-        named = [self.path] if isinstance(self.path, str) else self.path
-        return ", ".join(Path(one).name for one in named)
+        return ", ".join(Path(one).name for one in self.paths)
+
+    @property
+    def paths(self) -> list[str]:
+        """All files and patterns, also those of data sets."""
+        sets = self.path.values() if isinstance(self.path, dict) else [self.path]
+        return [one for named in sets for one in ([named] if isinstance(named, str) else named)]
 
     @property
     def row_s(self) -> float | None:

@@ -25,6 +25,7 @@ from edge_lstm.recordings.long_search import Joining, found_joining, long_layout
 from edge_lstm.recordings.number_cells import cell_unit, plain_number
 from edge_lstm.recordings.pace import median_interval_s
 from edge_lstm.recordings.recording import Columns, Recording, read_recording, value_columns
+from edge_lstm.recordings.same_times import with_same_times
 from edge_lstm.recordings.tables.home_assistant import entities, usual_entities, usual_interval_s
 from edge_lstm.recordings.tables.name_pattern import STREAM, likely_pattern
 from edge_lstm.recordings.tables.table import (
@@ -157,7 +158,14 @@ def survey(
             name for name, kind in found_columns.items() if kind.text and name not in few and name != stream_column
         ],
         drifting={name: levels for name, levels in drifting.items() if name in plain and name not in whole},
-        notes=[*around_notes, *long_notes, *found.notes, *zoned.notes, *recording.notes, *doubtful.values()],
+        notes=[
+            *around_notes,
+            *long_notes,
+            *found.notes,
+            *zoned.notes,
+            *with_same_times(recording, False).notes,
+            *doubtful.values(),
+        ],
         doubtful=list(doubtful.values()),
         layout=around,
         units=units,

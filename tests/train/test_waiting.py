@@ -1,0 +1,156 @@
+"""Commands show that they work, and Ctrl-C ends them with a finished checkpoint or one line that says why not.
+
+Real processes and signals. A phase is made to last by a pause in one of its functions.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_lstm_train.model.checkpoint import load_checkpoint
+from tests.deadline import wait_until
+
+SOON_S = 60.0  # on a busy machine; on a quiet one, all of them leave within five seconds
+
+RECIPE = """name = "pump"
+[recording]
+path = "pump.csv"
+[features.level]
+[forecast]
+targets = ["level"]
+horizons = [1]
+[fit]
+updates = {updates}
+"""
+
+PAUSED = """
+import importlib, sys, time
+module, _, name = {place!r}.rpartition(":")
+owner = importlib.import_module(module)
+*path, last = name.split(".")
+for part in path:
+    owner = getattr(owner, part)
+def paused(*arguments, **more):
+    print("PAUSED", file=sys.stderr, flush=True)
+    time.sleep(100)
+setattr(owner, last, paused)
+from edge_lstm.cli.main import main
+main({arguments!r}, prog_name="edge-lstm")
+"""
+
+
+class Command:
+    """A command in a process of its own, and what it wrote to stderr so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.told = ""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.told += line
+
+    def interrupt(self) -> tuple[int, float]:
+        """Press Ctrl-C; the exit status, and how long the command took to leave."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(SOON_S)
+        took_s = time.monotonic() - begun
+        self._reader.join(SOON_S)
+        return status, took_s
+
+
+@contextmanager
+def command(code: str) -> Iterator[Command]:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            yield Command(process)
+        finally:
+            process.kill()
+
+
+def pump(folder: Path, updates: int = 16) -> list[str]:
+    """The arguments of a training in the folder."""
+    rows = [f"{1_700_000_000 + 60 * at},{(at * 7919 % 101) / 10}" for at in range(400)]
+    (folder / "pump.csv").write_text("\n".join(["time,level", *rows]) + "\n")
+    (folder / "pump.toml").write_text(RECIPE.format(updates=updates))
+    return ["train", str(folder / "pump.toml"), "-o", str(folder / "run")]
+
+
+@pytest.mark.parametrize(
+    ("place", "during"),
+    [
+        ("edge_lstm.recordings.rows:RowReader.rows", "reading pump.csv"),
+        ("edge_lstm_train.data.dataset:samples_of", "taking samples"),
+        ("edge_lstm_train.evaluation.baselines:_ridge_weights", "fitting the baselines"),
+    ],
+)
+def test_ctrl_c_before_the_training_says_that_there_are_no_weights_yet(tmp_path: Path, place: str, during: str) -> None:
+    with command(PAUSED.format(place=place, arguments=pump(tmp_path))) as run:
+        wait_until(lambda: "PAUSED" in run.told, during, SOON_S)
+        wait_until(lambda: f"{during}  " in run.told, f"progress of {during}", SOON_S)
+        status, _ = run.interrupt()
+    assert status == 1
+    last = run.told.splitlines()[-1]
+    assert last == f"interrupted while {during}: there are no weights yet, so nothing was written"
+    assert "Traceback" not in run.told
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_ctrl_c_in_the_training_leaves_the_best_weights_as_a_checkpoint(tmp_path: Path) -> None:
+    arguments = pump(tmp_path, updates=80_000)
+    with command(f"from edge_lstm.cli.main import main\nmain({arguments!r}, prog_name='edge-lstm')") as run:
+        wait_until(lambda: "training  " in run.told, "the training", SOON_S)
+        status, _ = run.interrupt()
+    assert status in (0, 1)  # 1 where the machine was too busy for the evaluation
+    assert "interrupted at update " in run.told
+    assert "Traceback" not in run.told
+    assert load_checkpoint(tmp_path / "run").contract.name == "pump"
+
+
+@pytest.mark.parametrize("place", ["edge_lstm_train.run:predict", "edge_lstm_train.run:write_report"])
+def test_ctrl_c_after_the_training_leaves_a_checkpoint_without_scores(tmp_path: Path, place: str) -> None:
+    with command(PAUSED.format(place=place, arguments=pump(tmp_path))) as run:
+        wait_until(lambda: "PAUSED" in run.told, "the evaluation", SOON_S)
+        status, _ = run.interrupt()
+    assert status == 1
+    assert f"interrupted before the evaluation was done: {tmp_path / 'run' / 'checkpoint.pt'} holds" in run.told
+    assert "Traceback" not in run.told
+    assert load_checkpoint(tmp_path / "run").provenance["verdict"] == "interrupted before the evaluation"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "place"),
+    [
+        ("init", ["init", "pump.csv", "--task", "forecast", "--name", "other"], "edge_lstm_train.recipe.survey:survey"),
+        ("replay", ["replay", "pump.elstm", "pump.csv"], "edge_lstm.bundle.archive:Bundle.open"),
+        ("bench", ["bench", "pump.elstm"], "edge_lstm.bundle.archive:Bundle.open"),
+        ("export", ["export", "run"], "edge_lstm_export.export_run:load_checkpoint"),
+    ],
+)
+def test_each_long_command_shows_that_it_works_and_ends_at_ctrl_c(
+    tmp_path: Path, name: str, arguments: list[str], place: str
+) -> None:
+    pump(tmp_path)
+    code = f"import os\nos.chdir({str(tmp_path)!r})\n{PAUSED.format(place=place, arguments=arguments)}"
+    with command(code) as run:
+        wait_until(lambda: f"edge-lstm {name}  " in run.told, "progress", SOON_S)
+        wait_until(lambda: "PAUSED" in run.told, "the pause", SOON_S)
+        status, _ = run.interrupt()
+    assert status == 1
+    assert run.told.splitlines()[-1].startswith("interrupted")
+    assert "Traceback" not in run.told
