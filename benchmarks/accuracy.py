@@ -40,6 +40,7 @@ from edge_lstm.streaming.reading import Prediction
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.split import PARTS
+from edge_lstm_train.evaluation.alarm_rule import calibrated
 from edge_lstm_train.evaluation.baselines import PERSISTENCE, RIDGE, Baselines, fit_baselines
 from edge_lstm_train.evaluation.classification import (
     MAJORITY,
@@ -401,6 +402,8 @@ def _stream(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> St
     spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     model = fit(recipe, dataset, spread).model
     contract = with_start_states(dataset.contract, model)
+    if recipe.anomaly is not None:
+        contract, dataset, _ = calibrated(recipe, dataset, contract, model.network())
     checkpoint = Checkpoint(model, contract, dataset.features[held_out_steps(dataset)], {})
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from edge_lstm.foundation.files import write_file
 from edge_lstm.recordings.replay import replay
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm_train.data.dataset import read_dataset
+from edge_lstm_train.evaluation.alarm_rule import with_alarm
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import TextTable
@@ -33,6 +35,8 @@ def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
     """
     recipe = read_recipe(run_dir / RECIPE)
     dataset = read_dataset(recipe)
+    if bundle.contract.alarm is not None:  # its rule was found after the dataset was read
+        dataset = dataclasses.replace(dataset, contract=with_alarm(dataset.contract, bundle.contract.alarm))
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
     chosen = Predictor.of(bundle)
     name, scheme = chosen.backend.name, chosen.backend.scheme

@@ -26,11 +26,13 @@ from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.outliers import outliers
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
+from edge_lstm_train.evaluation.alarm_rule import calibrated
 from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.evaluation.stretch_choice import chosen_stretches
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.model.fit import Fitted, fit
 from edge_lstm_train.model.forecaster import Forecaster
@@ -84,6 +86,10 @@ def train(
     if resume and not (run_dir / PROGRESS_FILE).exists():
         click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)
     baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
+    if baselines is not None:
+        dataset, baselines, told = chosen_stretches(recipe, dataset, baselines)
+        for one in told:
+            click.echo(escaped(f"warning: {one}"), err=True)
     error_scale = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, error_scale, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
@@ -113,8 +119,12 @@ def train(
 def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
     """The run with the trained model evaluated on the test part, as a device runs it."""
     contract = with_start_states(dataset.contract, fitted.model)
+    rule = None
+    if recipe.anomaly is not None:
+        contract, dataset, rule = calibrated(recipe, dataset, contract, fitted.model.network())
+        click.echo(rule.sentence(), err=True)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
-    evaluation = evaluate(recipe, dataset, baselines, predictions)
+    evaluation = evaluate(recipe, dataset, baselines, predictions, rule)
     provenance = _provenance(recipe, evaluation)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
