@@ -17,8 +17,10 @@ from edge_lstm_train.data.dataset import Dataset, dataset_of, without_steps
 from edge_lstm_train.data.stretches import are_exceptions, uneven_stretches
 from edge_lstm_train.evaluation import plots
 from edge_lstm_train.evaluation.alarm_rule import averaged, find_rule, residuals_of
+from edge_lstm_train.evaluation.alarm_sections import calibration_warnings, realized_rate
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.evaluation.episodes import episode_table, episodes_of, rate_interval
+from edge_lstm_train.evaluation.episodes import Episodes, episode_table, episodes_of, rate_interval
+from edge_lstm_train.evaluation.report import Paragraph
 from edge_lstm_train.evaluation.stretch_choice import chosen_stretches
 from edge_lstm_train.evaluation.tail import fit_tail
 from edge_lstm_train.recipe.recipe import Recipe
@@ -204,6 +206,28 @@ def test_episodes_are_hits_where_they_overlap_an_event() -> None:
     unknown = episodes_of(dataset, alarms, scores, None)
     assert {one.kind for one in unknown.episodes} == {"unknown"}
     assert unknown.figures()["events"] is None
+
+
+def test_a_calibration_with_labelled_anomalies_is_warned_of() -> None:
+    recording = noisy(3, 500)
+    bad = np.zeros(len(recording.times))
+    bad[np.flatnonzero(recording.stream_of == 1)[40:52]] = 1.0
+    recipe = anomaly_recipe(truth="bad")
+    dataset = dataset_of(recipe, dataclasses.replace(recording, labels={"bad": bad}))
+    (warning,) = calibration_warnings(recipe, dataset, [])
+    assert isinstance(warning, Paragraph)
+    assert warning.kind == "warning"
+    assert warning.text.startswith("Stream s1: 12 of the 100 steps of its calibration are labelled")
+
+
+def test_a_rate_is_reported_with_its_interval_beside_the_expected_one() -> None:
+    recipe = anomaly_recipe(false_alarms_per="month")
+    rule = find_rule(recipe, *forecasts(recipe, noisy()))
+    assert rule.extrapolated
+    text = realized_rate(Episodes([], [], 43_200, True), rule)
+    assert text.startswith("On the test part: 0 false alarms in 43,200 normal steps (1 months): 0 per month")
+    assert "90 % interval 0 to 3." in text
+    assert "extrapolated" in text
 
 
 def ramp(recording: Any, stream: int, rows: int) -> Any:
