@@ -63,8 +63,13 @@ class Lines:
     band: tuple[str, Doubles, Doubles] | None = None  # a range of quantiles: name, lower and upper bound
 
 
-def forecast_plot(lines: Lines, quantity: str, name: str = "forecast", row_s: float | None = None) -> Drawing:
-    """The lines over time; `name` labels the predictions. row_s: seconds between rows that have no clock times."""
+def forecast_plot(
+    lines: Lines, quantity: str, name: str = "forecast", row_s: float | None = None, stream: str | None = None
+) -> Drawing:
+    """The lines over time; `name` labels the predictions, `stream` the plot.
+
+    row_s: seconds between rows that have no clock times.
+    """
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -77,6 +82,8 @@ def forecast_plot(lines: Lines, quantity: str, name: str = "forecast", row_s: fl
         axes.set_ylabel(quantity)
         axes.grid(axis="y", color=_FAINT, linewidth=0.6)
         axes.margins(x=0.01)
+        if stream is not None:
+            axes.set_title(_short(f"stream {stream}"), loc="left", fontsize="medium", color=_SOFT)
         figure.legend(loc="outside upper right", ncols=3)
 
     return _drawn(draw, 2.6)

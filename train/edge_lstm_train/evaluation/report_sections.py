@@ -127,7 +127,9 @@ def forecast_pictures(
                 share = f"{100 * least:g} to {100 * most:g} %"
                 lines = dataclasses.replace(lines, band=(share, band.min(axis=1), band.max(axis=1)))
             quantity = with_unit(target, contract.target_units[target])
-            svg = plots.forecast_plot(lines, quantity, called, row_s)
+            several = len(dataset.recording.streams) > 1
+            named = dataset.recording.streams[stream] if several else None
+            svg = plots.forecast_plot(lines, quantity, called, row_s, named)
             blocks.append(Picture(svg, f"{target}, {called} {steps_ahead(horizon)}".strip()))
     return blocks
 
