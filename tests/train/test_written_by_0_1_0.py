@@ -15,7 +15,7 @@ from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from tests.written_states import WRITTEN, assert_holds, plain
 
 RECIPES: dict[str, Any] = json.loads((WRITTEN / "recipes.json").read_text(encoding="utf-8"))
-FOUND = ("span_steps", "settle_steps", "factor")
+FOUND = ("factor",)
 RUNS: dict[str, Any] = json.loads((WRITTEN / "runs.json").read_text(encoding="utf-8"))
 
 
