@@ -18,7 +18,6 @@ import click
 import numpy as np
 import torch
 
-from edge_lstm.bundle.contract import Contract
 from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
@@ -38,14 +37,13 @@ from edge_lstm_train.evaluation.dead_sensors import figures as dead_sensors_figu
 from edge_lstm_train.evaluation.dead_sensors import section as dead_sensors_section
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
-from edge_lstm_train.evaluation.intervals import calibrated
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
-from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.evaluation.stretch_choice import chosen_stretches
+from edge_lstm_train.evaluation.trained_contract import trained_contract
 from edge_lstm_train.model.checkpoint import FILE as CHECKPOINT
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.model.fit import Fitted, fit
-from edge_lstm_train.model.forecaster import Forecaster
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import SplitSection
@@ -105,6 +103,11 @@ def train(
         click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)
     with work("preparing the training", left=_NOTHING_YET):
         baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
+        told: list[str] = []
+        if baselines is not None:
+            dataset, baselines, told = chosen_stretches(recipe, dataset, baselines)
+    for one in told:
+        click.echo(escaped(f"warning: {one}"), err=True)
     error_scale = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
     fitted = fit(recipe, dataset, error_scale, device=device, run_dir=run_dir, resume=resume)
     if fitted.interrupted_at is not None:
@@ -136,7 +139,7 @@ def train(
 
 def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted: Fitted) -> None:
     """Write a checkpoint that can be exported, although there is no time for an evaluation, and say so."""
-    contract = _trained_contract(recipe, dataset, fitted)
+    contract, _ = trained_contract(recipe, dataset, fitted)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
     provenance = _provenance(recipe, [], "interrupted before the evaluation")
@@ -153,10 +156,12 @@ def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted
 
 def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
     """The run with the trained model evaluated on the test part, as a device runs it."""
-    contract = _trained_contract(recipe, dataset, fitted)
+    contract, rule = trained_contract(recipe, dataset, fitted)
+    if rule is not None:
+        click.echo(rule.sentence(), err=True)
     dataset = dataclasses.replace(dataset, contract=contract)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
-    evaluation = evaluate(recipe, dataset, baselines, predictions)
+    evaluation = evaluate(recipe, dataset, baselines, predictions, rule)
     dead = dead_sensors(recipe, dataset, fitted.model)
     provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict)
     if dead:
@@ -166,23 +171,6 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     samples = dataset.samples.at(held_out)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth, samples)
     return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation, dead)
-
-
-def _trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> Contract:
-    """The contract with what training found: start states and intervals."""
-    contract = with_start_states(dataset.contract, fitted.model)
-    level = getattr(recipe.task_section, "intervals", None)
-    if level is None:
-        return contract
-    intervals = calibrated(dataset, predict_streamed(fitted.judged, dataset, "validation"), level)
-    return dataclasses.replace(contract, intervals=intervals)
-
-
-def with_start_states(contract: Contract, model: Forecaster) -> Contract:
-    """The contract with the learned start of each state."""
-    starts = model.start_values()
-    states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
-    return dataclasses.replace(contract, states=states)
 
 
 def make_run_folder(run_dir: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from edge_lstm.bundle.alarm import without_newer_keys
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
@@ -31,7 +32,7 @@ from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.text import is_printable, printable
 
 FORMAT_VERSION = 1
-_NEWER_FORMAT_VERSION = 2  # of a bundle with circles, counters, intervals or a purpose, unknown to version 1
+_NEWER_FORMAT_VERSION = 2  # of a bundle with anything that version 1 does not know, as `format_version` finds it
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CARD = "README.md"
@@ -156,10 +157,7 @@ class Manifest:
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from self.purpose.faults()
         if self.format_version < (needed := format_version(self.contract)):
-            yield (
-                "format_version",
-                f"expected {needed} for what the contract holds, found {self.format_version}",
-            )
+            yield "format_version", f"expected {needed} for what the contract has, found {self.format_version}"
         states = [state.name for state in self.contract.states]
         if (inputs := len(self.contract.inputs)) > _MAX_INPUTS:
             yield "contract.features", f"expected at most {_MAX_INPUTS} inputs, found {inputs}"
@@ -207,10 +205,12 @@ CheckSeal = Callable[[Seal], None]
 def format_version(contract: Contract) -> int:
     """The oldest version of the bundle format that has everything in the contract.
 
-    An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number.
+    An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number,
+    and end alarms at other steps.
     """
     newer = any(feature.period is not None or feature.counter or feature.age for feature in contract.features)
     newer |= contract.intervals is not None
+    newer |= contract.alarm is not None and contract.alarm.is_newer
     return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
 
 
@@ -335,6 +335,8 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
                     del feature[name]
     if manifest.contract.intervals is None:
         del facts["contract"]["intervals"]
+    if facts["contract"]["alarm"] is not None:
+        facts["contract"]["alarm"] = without_newer_keys(facts["contract"]["alarm"])
     if manifest.purpose == Purpose():  # bundles without one stay what they were
         for name in ("version", "devices", "expires"):
             del facts[name]

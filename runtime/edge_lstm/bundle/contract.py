@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from edge_lstm.bundle.alarm import Alarm as Alarm
 from edge_lstm.bundle.feature import Feature as Feature
 from edge_lstm.bundle.feature import derived_parts
 from edge_lstm.bundle.intervals import Intervals
@@ -65,33 +66,6 @@ class Decision:
         False,
         doc="true: average the probabilities of all steps since the state was reset; false: use only this step",
     )
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """How the residuals of a forecast become an alarm, calibrated on each stream's own first steps.
-
-    The residual vector of all targets is averaged exponentially. The Mahalanobis distance of the average from its
-    values during calibration is compared with `factor` times the `quantile` of this distance during calibration.
-    """
-
-    span_steps: int = key(40, least=1, most=1_000_000, doc="span of the exponential average of the residuals")
-    settle_steps: int = key(20, least=0, most=1_000_000, doc="steps after a start or restart that get no score")
-    calibrate_steps: int = key(
-        400,
-        least=20,
-        most=10_000,
-        doc="steps after settle_steps in which a stream is calibrated; the equipment must work normally",
-    )
-    quantile: float = key(0.99, least=0.5, most=1.0, doc="quantile of the distances during calibration")
-    factor: float = key(3.0, least=0.01, doc="the alarm threshold is this factor times that quantile")
-    release: float = key(
-        1.0,
-        least=0.01,
-        most=1.0,
-        doc="an alarm ends below this score; a value below 1 joins several short alarms into one",
-    )
-    shrinkage: float = key(0.1, least=0.0, most=1.0, doc="shrinkage of the covariance towards its diagonal")
 
 
 @dataclass(frozen=True)
@@ -172,6 +146,9 @@ class Contract:
             yield "decision", "expected in a classifier, and only there"
         if (self.alarm is not None) != (self.task == "anomaly"):
             yield "alarm", "expected if the task is anomaly, and only then"
+        residuals = None if self.alarm is None else self.alarm.residuals
+        if residuals is not None and len(residuals.spread) != len(self.targets):
+            yield "alarm.residuals", f"expected one spread per target, found {len(residuals.spread)}"
         if self.task in ("classify", "anomaly") and len(self.horizons) != 1:
             yield "horizons", f"expected one, found {self.horizons}"
         if self.quantiles and self.task not in ("forecast", "estimate"):

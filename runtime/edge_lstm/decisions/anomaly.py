@@ -2,19 +2,23 @@
 
 The residual vector is averaged exponentially. The score is the Mahalanobis distance of that average from its values
 during calibration (Mahalanobis 1936), relative to a threshold. It detects one sensor that is off for long, or several
-that are off together.
+that are off together. An alarm is held over gaps of `hold_steps`, and its average is limited by `ceiling`, since an
+average that a short event drove far away would take long to come back.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.contract import Alarm, Contract
 from edge_lstm.decisions.angles import difference
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 START_VALUES = {"expected": float("nan")}
 _MIN_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
+_TO_DEVIATION = 1.4826  # of the median absolute deviation, to the standard deviation of normal values
+_TRIMS = 2
+_LEAST_KEPT = 0.7  # of the steps of a calibration
 
 
 class AnomalyDetector:
@@ -22,7 +26,7 @@ class AnomalyDetector:
 
     The record of a stream has `expected` (the forecast of its next sample), `smoothed` (the average of the standardized
     residuals) and `calibrated` (calibration steps so far). After the calibration it has `center`, `whitening` and
-    `threshold`.
+    `threshold`. With `hold_steps`, `quiet` counts the steps since the score was last above `release`.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -74,10 +78,26 @@ class AnomalyDetector:
             chosen = slots[ready]
             away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
+            self._limit(current, slots, scores)
         before = current["alarm"][slots]
         alarms = scores > np.where(before, self._alarm.release, 1.0)  # False for NaN
+        if self._alarm.hold_steps:
+            quiet = np.where(scores > self._alarm.release, 0, current["quiet"][slots] + 1)
+            quiet = np.minimum(quiet, self._alarm.hold_steps + 1)
+            current["quiet"][slots] = quiet
+            alarms |= before & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
         return scores, alarms, alarms != before
+
+    def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:
+        """Pull averages with a score above the ceiling back to it, on the line to their center."""
+        ceiling = self._alarm.ceiling
+        if ceiling is None or not (over := scores > ceiling).any():
+            return
+        chosen = slots[over]
+        center = current["center"][chosen]
+        away = current["smoothed"][chosen] - center
+        current["smoothed"][chosen] = center + away * (ceiling / scores[over])[:, None]
 
     def _calibrate(self, current: Records, calibration: Floats, slots: Slots, smoothed: Doubles, judged: Flags) -> None:
         """Store the averages of streams in calibration; at its end, compute center, whitening and threshold."""
@@ -89,26 +109,53 @@ class AnomalyDetector:
         calibration[slots[places], count[places]] = smoothed[places]
         current["calibrated"][slots[places]] += 1
         for slot in slots[places[count[places] + 1 == size]].tolist():
-            center, whitening, threshold = self._fit(calibration[slot].astype(np.float64))
+            center, whitening, threshold = fit_distance(calibration[slot].astype(np.float64), self._alarm)
             current["center"][slot], current["whitening"][slot], current["threshold"][slot] = (
                 center,
                 whitening,
                 threshold,
             )
 
-    def _fit(self, rows: Doubles) -> tuple[Doubles, Doubles, float]:
-        """Center (targets,), whitening (targets, targets) and threshold of a stream's averages (steps, targets)."""
-        alarm = self._alarm
-        center = rows.mean(axis=0)
-        covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
-        diagonal = np.diag(np.maximum(np.diag(covariance), _MIN_VARIANCE))
-        covariance = (
-            (1 - alarm.shrinkage) * covariance + alarm.shrinkage * diagonal + _MIN_VARIANCE * np.eye(len(center))
-        )
-        whitening = np.linalg.inv(np.linalg.cholesky(covariance))
-        repeated = np.broadcast_to(center, rows.shape), np.broadcast_to(whitening, (len(rows), *whitening.shape))
-        usual = float(np.quantile(distance(rows, *repeated), alarm.quantile))
-        return center, whitening, alarm.factor * max(1.0, usual)  # 1: for values that never changed
+
+def fit_distance(rows: Doubles, alarm: Alarm) -> tuple[Doubles, Doubles, float]:
+    """Center (targets,), whitening (targets, targets) and threshold by a stream's averages (steps, targets)."""
+    if alarm.trim is not None:
+        rows = rows[usual_rows(rows, alarm.trim, alarm.shrinkage)]
+    center, whitening = _center_and_whitening(rows, alarm.shrinkage)
+    usual = float(np.quantile(_distances(rows, center, whitening), alarm.quantile))
+    return center, whitening, alarm.factor * max(1.0, usual)  # 1: for values that never changed
+
+
+def usual_rows(rows: Doubles, trim: float, shrinkage: float) -> Flags:
+    """(steps,): whether a step of the calibration (steps, targets) is kept.
+
+    The first distance is the RMS over the targets from their medians, in median absolute deviations (Hampel 1974). Then
+    the covariance of the steps that are kept gives the Mahalanobis distance, twice. A step further than `trim` times
+    the median is left out, but never more than three of ten.
+    """
+    median = np.median(rows, axis=0)
+    deviation = np.maximum(_TO_DEVIATION * np.median(np.abs(rows - median), axis=0), _MIN_VARIANCE**0.5)
+    away: Doubles = np.sqrt((((rows - median) / deviation) ** 2).mean(axis=1))
+    for _ in range(_TRIMS):
+        kept = away <= max(trim * float(np.median(away)), float(np.quantile(away, _LEAST_KEPT)))
+        away = _distances(rows, *_center_and_whitening(rows[kept], shrinkage))
+    found: Flags = away <= max(trim * float(np.median(away)), float(np.quantile(away, _LEAST_KEPT)))
+    return found
+
+
+def _center_and_whitening(rows: Doubles, shrinkage: float) -> tuple[Doubles, Doubles]:
+    """Mean (targets,) of the rows (steps, targets) and the inverse Cholesky factor of their shrunk covariance."""
+    center = rows.mean(axis=0)
+    covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
+    diagonal = np.diag(np.maximum(np.diag(covariance), _MIN_VARIANCE))
+    covariance = (1 - shrinkage) * covariance + shrinkage * diagonal + _MIN_VARIANCE * np.eye(len(center))
+    return center, np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def _distances(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
+    """`distance` from one center by one factor."""
+    repeated = np.broadcast_to(center, rows.shape), np.broadcast_to(whitening, (len(rows), *whitening.shape))
+    return distance(rows, *repeated)
 
 
 def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
@@ -121,6 +168,8 @@ def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
 def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for the detector."""
     size = len(contract.targets)
+    assert contract.alarm is not None  # checked by Contract.faults
+    held = [("quiet", "i8", ())] if contract.alarm.hold_steps else []
     return [
         ("expected", "f4", (size,)),
         ("smoothed", "f8", (size,)),
@@ -129,4 +178,5 @@ def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
         ("whitening", "f8", (size, size)),
         ("threshold", "f8", ()),
         ("alarm", "?", ()),
+        *held,
     ]

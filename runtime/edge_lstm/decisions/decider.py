@@ -192,7 +192,10 @@ def count_bounds(contract: Contract) -> dict[str, tuple[int, int]]:
     """The least and the most of these fields that are counts or indexes: a row with others is damaged."""
     if contract.decision is not None:
         return classify.index_bounds(contract)
-    return {} if contract.alarm is None else {"calibrated": (0, contract.alarm.calibrate_steps)}
+    if contract.alarm is None:
+        return {}
+    held = {"quiet": (0, contract.alarm.hold_steps + 1)} if contract.alarm.hold_steps else {}
+    return {"calibrated": (0, contract.alarm.calibrate_steps), **held}
 
 
 def calibration_shape(contract: Contract) -> tuple[int, int]:

@@ -198,7 +198,7 @@ def test_duplicate_variants_are_refused(valid_bundle_entries: dict[str, bytes], 
     assert "expected one of each format and scheme" in refused(data, tmp_path)
 
 
-def test_only_circles_and_counters_need_the_newer_format(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+def test_only_what_is_newer_needs_the_newer_format(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
     plain = make_bundle(tmp_path / "plain.elstm")
     assert json.loads(plain.manifest_bytes)["format_version"] == 1
     assert not {"period", "counter", "modulus"} & set(json.loads(plain.manifest_bytes)["contract"]["features"][0])
@@ -209,7 +209,7 @@ def test_only_circles_and_counters_need_the_newer_format(tmp_path: Path, make_bu
     assert Bundle.open(tmp_path / "newer.elstm").contract == contract
     entries = {"manifest.json": newer.manifest_bytes, **newer.content}
     data = with_manifest(entries, lambda facts: facts.update(format_version=1))
-    assert "expected 2 for what the contract holds, found 1" in refused(data, tmp_path)
+    assert "expected 2 for what the contract has, found 1" in refused(data, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 100_000, "[" * 3000])

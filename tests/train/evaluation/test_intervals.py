@@ -13,7 +13,7 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, dataset_of
-from edge_lstm_train.evaluation.intervals import calibrated, conformal_quantile, held
+from edge_lstm_train.evaluation.intervals import calibrated_intervals, conformal_quantile, held
 from edge_lstm_train.run import train
 
 Make = Callable[..., Any]
@@ -45,7 +45,7 @@ def forecasts(dataset: Dataset) -> list[Prediction]:
 
 def test_an_interval_holds_as_often_as_it_says(recipe_of: Make, recording_of: Make) -> None:
     dataset = noisy(recipe_of, recording_of, np.ones(10_000))
-    found = calibrated(dataset, np.zeros((len(dataset), 1)), 0.9)
+    found = calibrated_intervals(dataset, np.zeros((len(dataset), 1)), 0.9)
     assert found.by_hour == []  # every hour is alike
     assert found.widths == [pytest.approx(1.645, rel=0.05)]  # of a normal distribution
     dataset = dataclasses.replace(dataset, contract=dataclasses.replace(dataset.contract, intervals=found))
@@ -59,7 +59,7 @@ def test_noise_that_follows_the_hour_makes_intervals_that_follow_it(recipe_of: M
     hours = np.arange(40_000) % 24
     spread = np.where(hours < 12, 0.2, 2.0)  # the error of a forecast made at 11:00 is that of 12:00
     dataset = noisy(recipe_of, recording_of, spread)
-    found = calibrated(dataset, np.zeros((len(dataset), 1)), 0.9)
+    found = calibrated_intervals(dataset, np.zeros((len(dataset), 1)), 0.9)
     assert len(found.by_hour) == 24
     assert found.widths[0] * found.by_hour[3] == pytest.approx(1.645 * 0.2, rel=0.25)
     assert found.widths[0] * found.by_hour[15] == pytest.approx(1.645 * 2.0, rel=0.25)
@@ -73,7 +73,7 @@ def test_noise_that_follows_the_hour_makes_intervals_that_follow_it(recipe_of: M
 def test_too_few_validation_steps_for_the_probability_are_refused(recipe_of: Make, recording_of: Make) -> None:
     dataset = noisy(recipe_of, recording_of, np.ones(100))
     with pytest.raises(EdgeLstmError, match=r"intervals = 0.99: expected at least 99 .* known x 1 steps ahead, found"):
-        calibrated(dataset, np.zeros((len(dataset), 1)), 0.99)
+        calibrated_intervals(dataset, np.zeros((len(dataset), 1)), 0.99)
 
 
 def test_a_training_puts_its_intervals_into_checkpoint_metrics_and_report(

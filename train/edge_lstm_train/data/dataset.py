@@ -47,6 +47,7 @@ class Dataset:
     part_of: Integers  # (steps,): index into PARTS; -1: no part
     starts: dict[Part, float]  # the time of each part's first step, seconds since 1970
     samples: Samples  # what `values` and `features` are made of
+    left_out: Flags | None = None  # (steps,): steps that count for no statistics and are no targets; None: none
 
     def __len__(self) -> int:
         return len(self.times)
@@ -151,8 +152,16 @@ def read_dataset(recipe: Recipe) -> Dataset:
     return dataset_of(recipe, with_same_times(recording, recipe.sampling.grid))
 
 
-def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
-    """The recording as a dataset; statistics come from its training part alone."""
+def without_steps(recipe: Recipe, dataset: Dataset, left_out: Flags) -> Dataset:
+    """The dataset of the same recording, but with statistics and targets from the other steps alone."""
+    return dataset_of(recipe, dataset.recording, left_out)
+
+
+def dataset_of(recipe: Recipe, recording: Recording, left_out: Flags | None = None) -> Dataset:
+    """The recording as a dataset; statistics come from its training part alone.
+
+    left_out (steps,): steps that count for no statistics, and whose values are no targets.
+    """
     refuse_impossible(recipe, recording)
     # A feature without any value yet takes its mean, which is known only once the samples are split.
     unknown = recipe.contract([math.nan] * len(recipe.features), [1.0] * len(recipe.features))
@@ -164,7 +173,8 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     restart = samples.restart | (np.diff(stream_of, prepend=-1) != 0)
     part_of = narrow(parts(recipe.split, recipe.recording, recording, stream_of, times), np.int8)
     starts: dict[Part, float] = {part: times[part_of == index].min() for index, part in enumerate(PARTS)}
-    mean, scale = _statistics(recipe, recording, samples, part_of == PARTS.index("train"))
+    counted = part_of == PARTS.index("train")
+    mean, scale = _statistics(recipe, recording, samples, counted if left_out is None else counted & ~left_out)
     contract = recipe.contract(mean.tolist(), scale.tolist())
     held = samples.values
     for column, level in enumerate(mean.astype(np.float32).tolist()):  # in place: a copy could be the half of memory
@@ -175,6 +185,10 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
     labels = {name: _labels_at_steps(recording, samples, known) for name, known in recording.labels.items()}
     run = narrow(np.cumsum(restart, dtype=np.int32), np.int32)
     targets = _targets(recipe, contract, recording, labels, features, missing, run, part_of)
+    if left_out is not None:
+        targets[left_out] = np.nan
+        for output, (_, horizon) in enumerate(contract.network_outputs):
+            targets[: len(targets) - horizon][left_out[horizon:], output] = np.nan
     truth = PublishedOutputs(contract)(targets)
     refuse_leaks(recording.source, contract, values, missing, truth, run)
     _refuse_empty_parts(recording, contract, truth, part_of)
@@ -193,6 +207,7 @@ def dataset_of(recipe: Recipe, recording: Recording) -> Dataset:
         part_of,
         starts,
         made,
+        left_out,
     )
 
 

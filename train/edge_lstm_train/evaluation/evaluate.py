@@ -13,24 +13,32 @@ import numpy as np
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.evaluation import classification, detection, intervals, regression
+from edge_lstm_train.evaluation.alarm_rule import AlarmRule, truth_of
+from edge_lstm_train.evaluation.alarm_sections import (
+    alarm_pictures,
+    alarm_rule,
+    calibration_warnings,
+    episode_blocks,
+    key_figures,
+    realized_rate,
+    threshold_sections,
+)
 from edge_lstm_train.evaluation.baselines import RIDGE, Baselines
+from edge_lstm_train.evaluation.episodes import episodes_of
 from edge_lstm_train.evaluation.formatting import TextTable
 from edge_lstm_train.evaluation.predictions import predictions_by_step
 from edge_lstm_train.evaluation.regression import MODEL, Score
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table
 from edge_lstm_train.evaluation.report_sections import (
     MOST_STREAMS,
-    alarm_rule,
     calibration_section,
     forecast_pictures,
     interval_section,
     not_shown,
     quantile_section,
     residual_pictures,
-    score_pictures,
     score_tables,
     stream_tables,
-    threshold_sections,
     time_note,
 )
 from edge_lstm_train.recipe.recipe import Recipe
@@ -55,17 +63,21 @@ class Evaluation:
 
 
 def evaluate(
-    recipe: Recipe, dataset: Dataset, baselines: Baselines | None, predictions: Sequence[Prediction]
+    recipe: Recipe,
+    dataset: Dataset,
+    baselines: Baselines | None,
+    predictions: Sequence[Prediction],
+    rule: AlarmRule | None = None,
 ) -> Evaluation:
     """Evaluate the predictions for a whole recording on its test part, by the recipe's task.
 
-    baselines: None for classification, which has baselines of its own.
+    baselines: None for classification, which has baselines of its own. rule: how the alarm rule was found, if it was.
     """
     if recipe.classify is not None:
         return _evaluate_classes(recipe, dataset, predictions)
     assert baselines is not None  # all other tasks have numeric targets
     if recipe.anomaly is not None:
-        return _evaluate_alarms(recipe, dataset, baselines, predictions)
+        return _evaluate_alarms(recipe, dataset, baselines, predictions, rule)
     return _evaluate_numbers(recipe, dataset, baselines, predictions)
 
 
@@ -135,7 +147,7 @@ def _evaluate_classes(recipe: Recipe, dataset: Dataset, predictions: Sequence[Pr
 
 
 def _evaluate_alarms(
-    recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction]
+    recipe: Recipe, dataset: Dataset, baselines: Baselines, predictions: Sequence[Prediction], rule: AlarmRule | None
 ) -> Evaluation:
     assert recipe.anomaly is not None  # the caller checks it
     scores, raised = np.full(len(dataset), math.nan), np.zeros(len(dataset), bool)
@@ -143,32 +155,44 @@ def _evaluate_alarms(
         if prediction.score is not None:
             scores[step], raised[step] = prediction.score, bool(prediction.alarm)
     alarms = {MODEL: raised, RIDGE: detection.alarms_by_rule(dataset, baselines.predictions[RIDGE])}
-    name = recipe.anomaly.truth
-    truth = None if name is None else dataset.labels.get(name)
+    truth = truth_of(recipe, dataset)
     score = detection.alarm_score(dataset, alarms, np.isfinite(scores), truth)
     by_stream = detection.alarm_scores_by_stream(dataset, alarms, np.isfinite(scores), truth)
+    found = episodes_of(dataset, raised, scores, truth)
     forecasts = regression.score(dataset, baselines, predictions)
     kind = "reconstruction" if recipe.anomaly.reconstruct else "forecast"
 
     def sections() -> Iterator[Section]:
-        rule = Paragraph(alarm_rule(recipe), "note")
-        yield Section("Alarms on the test part", [Table(*detection.table(score)), rule])
-        yield Section(f"Scores{time_note(recipe)}", score_pictures(dataset, scores, truth, recipe.recording.row_s))
-        yield from threshold_sections(dataset, scores, truth)
-        yield Section(f"Errors of the {kind}", score_tables(forecasts))
+        row_s = recipe.recording.row_s
         yield Section(
-            f"The end of the test part{time_note(recipe)}",
-            forecast_pictures(dataset, predictions, recipe.recording.row_s, kind),
+            "Alarms on the test part",
+            [
+                key_figures(found, score, rule),
+                *calibration_warnings(recipe, dataset, predictions),
+                *episode_blocks(found, row_s),
+                *([] if rule is None else [Paragraph(realized_rate(found, rule), "note")]),
+                Table(*detection.table(score)),
+                Paragraph(alarm_rule(dataset.contract.alarm, rule), "note"),
+            ],
         )
-        yield Section("Residuals", residual_pictures(dataset, predictions))
+        yield Section(
+            f"Scores{time_note(recipe)}", alarm_pictures(dataset, predictions, found, scores, raised, truth, row_s)
+        )
+        yield from threshold_sections(dataset, scores, truth)
         if len(dataset.recording.streams) > 1:
             worst = sorted(by_stream.items(), key=detection.worst_first)[:MOST_STREAMS]
             table = Table(*detection.stream_table(worst))
             yield Section(_BY_STREAM, [table, *not_shown(len(by_stream))])
+        yield Section(f"Errors of the {kind}", score_tables(forecasts))
+        yield Section(
+            f"The end of the test part{time_note(recipe)}", forecast_pictures(dataset, predictions, row_s, kind)
+        )
+        yield Section("Residuals", residual_pictures(dataset, predictions))
 
     figures = {
         "test": [detection.figures(score)],
         "by_stream": {name: [detection.figures(one)] for name, one in by_stream.items()},
+        "alarms": {**found.figures(), "rule": None if rule is None else rule.figures()},
         "forecast": [score_figures(one) for one in forecasts],
     }
     return Evaluation(detection.verdict(score), detection.table(score), figures, sections, [])

@@ -32,7 +32,7 @@ _LEAST_FACTOR = 0.05  # of an hour: at night a plant's power is 0 in every train
 _LEAST_GAIN = 0.01  # of the interval score, for factors by hour
 
 
-def calibrated(dataset: Dataset, predicted: Doubles, level: float) -> Intervals:
+def calibrated_intervals(dataset: Dataset, predicted: Doubles, level: float) -> Intervals:
     """The intervals that hold on the validation part.
 
     predicted (steps, network outputs): from weights that were not trained on that part. Raises EdgeLstmError if it has

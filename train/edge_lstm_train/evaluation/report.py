@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,15 @@ from typing import Literal
 
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.text import escaped
+from edge_lstm_train.evaluation.plots import Drawing
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text: a "lead" at the top of the report, or a "note" that explains the block above it."""
+    """Plain text: a "lead" at the top of the report, a "note" that explains the block above it, or a "warning"."""
 
     text: str
-    kind: Literal["lead", "note"]
+    kind: Literal["lead", "note", "warning"]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,21 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An SVG with a caption of one line."""
+class KeyFigures:
+    """The numbers to read first, each with its name."""
 
-    svg: bytes
+    items: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot of `plots` with a caption of one line."""
+
+    svg: Drawing
     caption: str
 
 
-Block = Paragraph | Table | Facts | Picture
+Block = Paragraph | Table | Facts | KeyFigures | Picture
 
 
 @dataclass(frozen=True)
@@ -94,13 +101,20 @@ def _block(block: Block) -> str:
         return f"<p class={block.kind}>{_escaped(block.text)}</p>"
     if isinstance(block, Table):
         return _table(block)
+    if isinstance(block, KeyFigures):
+        large = "".join(
+            f"<div><dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd></div>" for name, text in block.items.items()
+        )
+        return f"<dl class=figures>{large}</dl>"
     if isinstance(block, Facts):
         rows = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in block.items.items())
         return f"<dl>{rows}</dl>"
-    image = base64.b64encode(block.svg).decode()
     caption = _escaped(block.caption)
-    img = f'<img alt="{caption}" src="data:image/svg+xml;base64,{image}">'
-    return f"<figure><figcaption>{caption}</figcaption>{img}</figure>"
+    drawn = "".join(
+        f'<div class={name} role="img" aria-label="{caption}">{svg.decode()}</div>'
+        for name, svg in zip(("wide", "narrow"), block.svg, strict=True)
+    )
+    return f"<figure><figcaption>{caption}</figcaption>{drawn}</figure>"
 
 
 def _table(block: Table) -> str:
@@ -117,34 +131,44 @@ def _table(block: Table) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --edge: #e4e7ec; --ink: #1d2530; --soft: #5b6675;
+  --line: #d9dee5; --rule: #eceff3; --measured: #8a96a6; --model: #0b7a5b; --other: #c2571a; }
+@media (prefers-color-scheme: dark) { :root { --page: #12161b; --card: #1a2027; --edge: #2b333d; --ink: #e6eaf0;
+  --soft: #a3aebb; --line: #3a4450; --rule: #29313a; --measured: #8593a5; --model: #4fc79f; --other: #f0955b; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: #f6f7f9; color: #1d2530;
+body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 760px; margin: 0 auto; padding: 24px 16px 48px; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 8px 0 20px; letter-spacing: -.01em; }
+main { max-width: 796px; margin: 0 auto; padding: 24px 16px 48px; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 8px 0 20px; letter-spacing: -.01em; overflow-wrap: anywhere; }
 h2 { font-size: 1.05rem; margin: 0 0 10px; }
-section { background: #fff; border: 1px solid #e4e7ec; border-radius: 10px; padding: 16px 18px; margin: 0 0 16px; }
+section { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 16px 18px;
+  margin: 0 0 16px; }
 p { margin: 0 0 10px; } section > :last-child { margin-bottom: 0; }
 .lead { font-size: 1.1rem; line-height: 1.45; }
-.note, figcaption { color: #5b6675; font-size: .875rem; }
+.note, figcaption { color: var(--soft); font-size: .875rem; }
 .note { margin-top: 8px; }
+.warning { border-left: 4px solid var(--other); padding-left: 10px; }
 .scroll { overflow-x: auto; margin: 0 -18px; padding: 0 18px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 0 6px 14px; text-align: right; white-space: nowrap; border-bottom: 1px solid #eceff3; }
-thead th { color: #5b6675; font-weight: 500; font-size: .8rem; white-space: normal; vertical-align: bottom; }
+th, td { padding: 6px 0 6px 14px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+thead th { color: var(--soft); font-weight: 500; font-size: .8rem; white-space: normal; vertical-align: bottom; }
 th:first-child { text-align: left; padding-left: 0; }
 tbody th { font-weight: 500; } tbody tr:last-child > * { border-bottom: 0; }
-td strong { color: #0b6b4f; }
-figure { margin: 0 0 18px; } figcaption { margin-bottom: 4px; }
-img { display: block; width: 100%; height: auto; }
+td strong { color: var(--model); }
+figure { margin: 0 0 18px; } figcaption { margin-bottom: 4px; overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: auto; }
+.narrow { display: none; }
 dl { display: grid; grid-template-columns: minmax(110px, max-content) 1fr; gap: 5px 18px; margin: 0; font-size: .9rem; }
 * + dl { margin-top: 14px; }
-dt { color: #5b6675; } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-.scroll + .scroll { margin-top: 16px; } .scroll + p { margin-top: 12px; color: #5b6675; font-size: .875rem; }
-@media (max-width: 520px) {
-  main { padding: 16px 10px 32px; } section { padding: 14px 12px; } .scroll { margin: 0 -12px; padding: 0 12px; }
-  table { font-size: .8rem; } th, td { padding-left: 8px; } thead th { font-size: .7rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.figures { display: flex; flex-wrap: wrap; gap: 10px 30px; margin: 0 0 14px; }
+.figures div { display: flex; flex-direction: column-reverse; } .figures dd { font-size: 1.5rem; line-height: 1.2; }
+.figures dl, .figures dt, .figures dd { margin: 0; }
+.scroll + .scroll { margin-top: 16px; } .scroll + p { margin-top: 12px; color: var(--soft); font-size: .875rem; }
+@media (max-width: 560px) {
+  main { padding: 16px 10px 32px; } section { padding: 14px 11px; } .scroll { margin: 0 -11px; padding: 0 11px; }
+  table { font-size: .8rem; } th, td { padding-left: 8px; } thead th { font-size: .72rem; }
+  .wide { display: none; } .narrow { display: block; } dl { grid-template-columns: minmax(80px, max-content) 1fr; }
 }
 """
 

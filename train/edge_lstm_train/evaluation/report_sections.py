@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
-from edge_lstm_train.evaluation import classification, detection, plots
+from edge_lstm_train.evaluation import classification, plots
 from edge_lstm_train.evaluation.baselines import MEAN, NAIVE
 from edge_lstm_train.evaluation.formatting import (
     output_label,
@@ -134,7 +133,9 @@ def forecast_pictures(
                 share = f"{100 * least:g} to {100 * most:g} %"
                 lines = dataclasses.replace(lines, band=(share, band.min(axis=1), band.max(axis=1)))
             quantity = with_unit(target, contract.target_units[target])
-            svg = plots.forecast_plot(lines, quantity, called, row_s)
+            several = len(dataset.recording.streams) > 1
+            named = dataset.recording.streams[stream] if several else None
+            svg = plots.forecast_plot(lines, quantity, called, row_s, named)
             blocks.append(Picture(svg, f"{target}, {called} {steps_ahead(horizon)}".strip()))
     return blocks
 
@@ -204,43 +205,6 @@ def calibration_section(dataset: Dataset, predictions: Sequence[Prediction]) -> 
     )
     note = Paragraph("Well calibrated, the points are on the line. Below it, the model is overconfident.", "note")
     return [Section("Calibration", [picture, note])]
-
-
-def score_pictures(dataset: Dataset, scores: Doubles, truth: Doubles | None, row_s: float | None) -> list[Block]:
-    """The anomaly scores (steps,) of the first streams of the test part over time."""
-    blocks: list[Block] = []
-    test = dataset.steps("test")
-    for stream in np.unique(dataset.stream_of[test])[:_MOST_PLOTS]:
-        own = test[dataset.stream_of[test] == stream]
-        own = own[np.isfinite(scores[own])]
-        if own.size:
-            anomalous = np.zeros(len(own), bool) if truth is None else truth[own] > 0
-            svg = plots.score_plot(dataset.times[own], scores[own], anomalous, row_s)
-            blocks.append(Picture(svg, f"{dataset.recording.streams[stream]}: an alarm is a score above 1"))
-    return blocks
-
-
-def threshold_sections(dataset: Dataset, scores: Doubles, truth: Doubles | None) -> list[Section]:
-    """The rates of false and missed alarms at other thresholds; empty without scored steps."""
-    thresholds, false, missed = detection.over_thresholds(dataset, scores, truth)
-    if not thresholds:
-        return []
-    shares = {"in alarm" if truth is None else "false alarms": false, **({"missed": missed} if missed else {})}
-    caption = "Share of steps, over the score at which an alarm begins; the line is the threshold in use"
-    note = Paragraph("Left of the line is a smaller factor under [anomaly], right of it a larger one.", "note")
-    return [Section("Threshold", [Picture(plots.threshold_plot(thresholds, shares), caption), note])]
-
-
-def alarm_rule(recipe: Recipe) -> str:
-    """The alarm rule of an anomaly recipe, in words."""
-    alarm = recipe.anomaly
-    assert alarm is not None  # the caller checks it
-    first = alarm.settle_steps + alarm.calibrate_steps
-    return (
-        f"The first {first} steps of each stream calibrate its alarm and are not scored. An alarm begins where the "
-        f"distance exceeds {alarm.factor:g} times its {alarm.quantile:g} quantile in these steps. The distance is that "
-        f"of residuals averaged over {alarm.span_steps} steps."
-    )
 
 
 def time_note(recipe: Recipe) -> str:

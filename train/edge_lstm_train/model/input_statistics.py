@@ -16,7 +16,10 @@ def input_statistics(dataset: Dataset) -> tuple[Floats, Floats]:
     contract = dataset.contract
     inputs = contract.inputs
     mean, scale = np.zeros(len(inputs), np.float32), np.ones(len(inputs), np.float32)
-    features, cosines = dataset.features[dataset.steps("train")], cosine_columns(contract)
+    steps = dataset.steps("train")
+    if dataset.left_out is not None:
+        steps = steps[~dataset.left_out[steps]]
+    features, cosines = dataset.features[steps], cosine_columns(contract)
     for column, feature in enumerate(contract.features):
         if feature.period is not None:
             for at in (column, cosines[column]):

@@ -22,6 +22,7 @@ from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm.recordings.tables.name_pattern import STREAM
 from edge_lstm_train.recipe.column_kinds import how_often, switch_words
+from edge_lstm_train.recipe.sections import usual_span
 from edge_lstm_train.recipe.survey import Survey
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value
 
@@ -44,6 +45,7 @@ _LABELS = (
 )
 _DAY_S = 86_400.0
 _YEAR_FIRST = re.compile(r"%Y\W*%m\W*%d")
+_LONGEST_CALIBRATION = 3000  # steps
 _LONGEST_SEASON = 2000  # steps
 _YEARS = 2 * 365.0  # days: in longer recordings levels return, and the day of the year predicts them
 _EXAMPLE = Survey(
@@ -366,8 +368,7 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
             yield f"truth = {json.dumps(target, ensure_ascii=False)}  # for scores alone, not for training"
         else:
             yield '# truth = "broken"  # a label that is 1 during an anomaly, for scores'
-        yield "calibrate_steps = 400  # <- a stream's first steps, in normal operation"
-        yield "factor = 3.0  # threshold of an alarm, relative to normal operation: larger means fewer alarms"
+        yield from _alarm_rule(survey)
     elif task == "classify":
         assert target is not None  # _target refuses
         classes = {**survey.texts, **survey.whole}[target]
@@ -379,6 +380,27 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         yield f"target = {json.dumps(target, ensure_ascii=False)}  # <- the value to estimate"
         yield '# unit = "kW"'
         yield "# cap = 125  # the largest target: for a remaining life, with countdown = true in its label"
+
+
+def _alarm_rule(survey: Survey) -> Iterator[str]:
+    """The keys of an alarm rule for this time between steps."""
+    span = usual_span(survey.interval_s)
+    wanted = max(400, 10 * span)  # averages within a span are alike: ten spans are about five different ones
+    if survey.interval_s is not None and wanted < _DAY_S / survey.interval_s <= _LONGEST_CALIBRATION:
+        wanted = round(_DAY_S / survey.interval_s)  # a day has mornings and evenings
+    yield 'false_alarms_per = "month"  # <- a false alarm of a stream: one an hour, day, week, month, year'
+    yield f"span_steps = {span}  # errors are averaged over so many steps{_in_words(span, survey.interval_s)}"
+    yield f"hold_steps = {span // 2}  # an alarm ends after so many quiet steps: one event, one alarm"
+    yield f"calibrate_steps = {wanted}  # <- a stream's first steps, in normal operation"
+    yield "# factor = 3.0  # threshold of an alarm; without it, training finds it for false_alarms_per"
+
+
+def _in_words(steps: int, interval_s: float | None) -> str:
+    if interval_s is None:
+        return ""
+    seconds = steps * interval_s
+    size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (0, "s")) if seconds >= size)
+    return f", {seconds / (size or 1):.3g} {unit}"
 
 
 def _split(survey: Survey) -> Iterator[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_lstm.bundle.contract import (
-    Alarm,
     ClockInput,
     Contract,
     Decision,
@@ -228,6 +227,11 @@ class Recipe:
         return None if self.forecast is None else self.forecast.season
 
     @property
+    def interval_s(self) -> float | None:
+        """The usual time between steps, if the recipe says it."""
+        return self.sampling.interval_s or self.recording.row_s
+
+    @property
     def change(self) -> bool:
         """Whether the network predicts changes from the newest value."""
         section = self.forecast or self.anomaly
@@ -270,7 +274,7 @@ class Recipe:
             quantiles=getattr(self.task_section, "quantiles", []),
             units={} if self.regress is None else {self.regress.target: self.regress.unit},
             decision=None if self.classify is None else _contract_part(Decision, self.classify),
-            alarm=None if self.anomaly is None else _contract_part(Alarm, self.anomaly),
+            alarm=None if self.anomaly is None else self.anomaly.alarm(self.interval_s),
         )
 
     def _predicted(self) -> tuple[list[str], list[int], Task]:

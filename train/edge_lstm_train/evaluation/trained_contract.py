@@ -1,0 +1,36 @@
+"""The contract of a trained model: the dataset's, with its start states, intervals and alarm rule."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edge_lstm.bundle.contract import Contract
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.evaluation.alarm_rule import AlarmRule, calibrated_alarm
+from edge_lstm_train.evaluation.intervals import calibrated_intervals
+from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.fit import Fitted
+from edge_lstm_train.model.forecaster import Forecaster
+from edge_lstm_train.recipe.recipe import Recipe
+
+
+def trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> tuple[Contract, AlarmRule | None]:
+    """The contract, and how the alarm rule was found; None for other tasks than anomaly.
+
+    Raises EdgeLstmError if the validation part is too short for the intervals.
+    """
+    contract = with_start_states(dataset.contract, fitted.model)
+    level = getattr(recipe.task_section, "intervals", None)
+    if level is not None:
+        intervals = calibrated_intervals(dataset, predict_streamed(fitted.judged, dataset, "validation"), level)
+        contract = dataclasses.replace(contract, intervals=intervals)
+    if recipe.anomaly is None:
+        return contract, None
+    return calibrated_alarm(recipe, dataset, contract, fitted.model.network())
+
+
+def with_start_states(contract: Contract, model: Forecaster) -> Contract:
+    """The contract with the learned start of each state."""
+    starts = model.start_values()
+    states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
+    return dataclasses.replace(contract, states=states)
