@@ -53,9 +53,8 @@ from edge_lstm_train.evaluation.detection import alarms_by_rule, f1
 from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
 from edge_lstm_train.evaluation.regression import MODEL, Score, score
 from edge_lstm_train.model.checkpoint import Checkpoint
-from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
-from edge_lstm_train.run import held_out_steps, with_start_states
+from edge_lstm_train.run import choose, held_out_steps, with_states
 
 FOLDER = Path("runs/accuracy")
 PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
@@ -377,7 +376,11 @@ def _measured(row: Row, data: Path, seeds: Sequence[int]) -> list[Figures]:
     for fold in row.folds or [None]:
         recipe = _recipe(row, data, fold)
         dataset = read_dataset(recipe)
-        baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
+        baselines = (
+            None
+            if recipe.classify is not None
+            else fit_baselines(dataset, recipe.fit.refit, recipe.model.most_parameters)
+        )
         for seed, folds in found.items():
             seeded = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=seed))
             folds.append(_stream(seeded, dataset, baselines))
@@ -398,9 +401,8 @@ def _recipe(row: Row, data: Path, fold: Sequence[str] | None) -> Recipe:
 
 def _stream(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> Streamed:
     """Train and export as the commands do, then stream as the service does."""
-    spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
-    model = fit(recipe, dataset, spread).model
-    contract = with_start_states(dataset.contract, model)
+    model = choose(recipe, dataset, baselines).chosen.fitted.model
+    contract = with_states(dataset.contract, model)
     checkpoint = Checkpoint(model, contract, dataset.features[held_out_steps(dataset)], {})
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle

@@ -15,7 +15,7 @@ import click
 import numpy as np
 import torch
 
-from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.contract import Contract, StateTensor
 from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
@@ -26,17 +26,20 @@ from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.outliers import outliers
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
-from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
+from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, seasonal_naive
+from edge_lstm_train.evaluation.candidate_tables import candidates_figures, candidates_section, choice_notes
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
+from edge_lstm_train.model.candidates import TITLES, Choice, fit_candidates
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
-from edge_lstm_train.model.fit import Fitted, fit
+from edge_lstm_train.model.fit import Fitted
 from edge_lstm_train.model.forecaster import Forecaster
+from edge_lstm_train.model.linear_start import linear_fits
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import SplitSection
+from edge_lstm_train.recipe.sections import ModelSection, SplitSection
 from edge_lstm_train.recipe.toml_text import recipe_toml
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
@@ -52,10 +55,15 @@ class Run:
     recipe: Recipe
     dataset: Dataset
     baselines: Baselines | None  # of numeric targets; None for other tasks
-    fitted: Fitted
+    choice: Choice  # among the candidates
     checkpoint: Checkpoint
     predictions: list[Prediction]  # for the whole recording, as a device would publish them
     evaluation: Evaluation  # of the test part
+
+    @property
+    def fitted(self) -> Fitted:
+        """The chosen network."""
+        return self.choice.chosen.fitted
 
 
 def train(
@@ -83,17 +91,19 @@ def train(
     make_run_folder(run_dir)
     if resume and not (run_dir / PROGRESS_FILE).exists():
         click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)
-    baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
-    error_scale = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
-    fitted = fit(recipe, dataset, error_scale, device=device, run_dir=run_dir, resume=resume)
-    if fitted.interrupted_at is not None:
-        saved = len(fitted.curve) > 1
+    baselines = None
+    if recipe.classify is None:
+        baselines = fit_baselines(dataset, recipe.fit.refit, recipe.model.most_parameters)
+    choice = choose(recipe, dataset, baselines, device=device, run_dir=run_dir, resume=resume)
+    for note in choice_notes(choice, baselines):
+        click.echo(note, err=True)
+    if choice.interrupted_at is not None:
+        saved = any(len(one.fitted.curve) > 1 for one in choice.candidates)
         hint = "continue with --resume" if saved else "start again, since no progress is saved yet"
-        click.echo(
-            f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {hint}", err=True
-        )
+        kept = f"weights of update {choice.chosen.fitted.best} kept"
+        click.echo(f"interrupted at update {choice.interrupted_at}: {kept}; {hint}", err=True)
     try:
-        run = _evaluated(recipe, run_dir, dataset, baselines, fitted)
+        run = _evaluated(recipe, run_dir, dataset, baselines, choice)
     except KeyboardInterrupt:
         click.echo("interrupted before the run was written; continue with the same command and --resume", err=True)
         raise
@@ -101,31 +111,54 @@ def train(
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
     write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
-    if fitted.diverged_at is not None:
+    if choice.diverged is not None:
+        fitted = choice.diverged.fitted
+        holds = f"the weights of update {fitted.best}, the best before it"
+        if choice.diverged.name != choice.chosen.name:
+            holds = f"the {TITLES[choice.chosen.name]}"
         raise EdgeLstmError(
             f"expected a finite loss, found NaN or infinity at update {fitted.diverged_at} of {recipe.fit.updates}; "
-            f"{run_dir} holds the weights of update {fitted.best}, the best before it",
+            f"{run_dir} holds {holds}",
             "lower learning_rate under [fit] in the recipe, or look for implausible values in the recording",
         )
     return run
 
 
-def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
-    """The run with the trained model evaluated on the test part, as a device runs it."""
-    contract = with_start_states(dataset.contract, fitted.model)
+def choose(
+    recipe: Recipe,
+    dataset: Dataset,
+    baselines: Baselines | None,
+    *,
+    device: str = "cpu",
+    run_dir: Path | None = None,
+    resume: bool = False,
+) -> Choice:
+    """The recipe's candidates, trained, and the one that the validation part chooses; baselines: None for classes."""
+    if baselines is None:
+        ones = np.ones(dataset.targets.shape[1])
+        return fit_candidates(recipe, dataset, ones, None, device=device, run_dir=run_dir, resume=resume)
+    seasonal = None if dataset.season is None else seasonal_naive(dataset, dataset.season)
+    linear = linear_fits(dataset, baselines.ridge, seasonal)
+    return fit_candidates(recipe, dataset, baselines.residual, linear, device=device, run_dir=run_dir, resume=resume)
+
+
+def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, choice: Choice) -> Run:
+    """The run with the chosen model evaluated on the test part, as a device runs it."""
+    fitted = choice.chosen.fitted
+    contract = with_states(dataset.contract, fitted.model)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     evaluation = evaluate(recipe, dataset, baselines, predictions)
     provenance = _provenance(recipe, evaluation)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth)
-    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation)
+    return Run(run_dir, recipe, dataset, baselines, choice, checkpoint, predictions, evaluation)
 
 
-def with_start_states(contract: Contract, model: Forecaster) -> Contract:
-    """The contract with the learned start of each state."""
-    starts = model.start_values()
-    states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
+def with_states(contract: Contract, model: Forecaster) -> Contract:
+    """The contract with the states of that network, and their learned start."""
+    sizes, starts = model.shape.state_sizes.items(), model.start_values()
+    states = [StateTensor(name, [size], start) for (name, size), start in zip(sizes, starts, strict=True)]
     return dataclasses.replace(contract, states=states)
 
 
@@ -179,12 +212,13 @@ def _metrics(run: Run) -> dict[str, Any]:
         **run.evaluation.figures,
         "steps": {part: len(run.dataset.steps(part)) for part in PARTS},
         "dropped": run.dataset.dropped,
-        "parameters": run.recipe.parameters,
+        "parameters": run.fitted.model.network().parameters,
+        **candidates_figures(run.choice),
         "seed": run.recipe.fit.seed,
         "kept_update": run.fitted.best,
         "refitted": run.fitted.refitted,
-        "interrupted_at": run.fitted.interrupted_at,
-        "diverged_at": run.fitted.diverged_at,
+        "interrupted_at": run.choice.interrupted_at,
+        "diverged_at": None if run.choice.diverged is None else run.choice.diverged.fitted.diverged_at,
         "curve": [
             {
                 "update": point.update,
@@ -204,6 +238,7 @@ def _report_sections(run: Run, trials: Section | None) -> list[Section]:
     return [
         Section("", [Paragraph(run.evaluation.verdict, "lead")]),
         *run.evaluation.sections,
+        candidates_section(run.choice, run.baselines),
         *training_sections(run),
         *([] if trials is None else [trials]),
     ]
@@ -246,7 +281,7 @@ def _model_options(recipe: Recipe) -> dict[str, str]:
     model, augment = recipe.model, recipe.augment
     levels = "level-free" if model.level_free else "with levels"
     options = {
-        "highway": f"{model.highway} samples, {levels}" if model.highway else "",
+        "highway": f"{model.earlier} samples, {levels}" if model.has_highway else "",
         "dropout": f"{model.dropout:g}, recurrent {model.recurrent_dropout:g}"
         if model.dropout or model.recurrent_dropout
         else "",
@@ -260,6 +295,11 @@ def _model_options(recipe: Recipe) -> dict[str, str]:
     return {name: text for name, text in options.items() if text}
 
 
+def _network_text(model: ModelSection, parameters: int) -> str:
+    layers = f"{model.cell}, {model.layers} x {model.hidden} units" if model.depth else "a linear path, no layers"
+    return f"{layers}, {parameters:,} parameters"
+
+
 def _split_text(split: SplitSection) -> str:
     shares = f"{split.train:g} training, {split.validation:g} validation, the rest test"
     if split.validation_from is not None:
@@ -269,10 +309,10 @@ def _split_text(split: SplitSection) -> str:
 
 
 def _settings(run: Run) -> Facts:
-    recipe, dataset = run.recipe, run.dataset
+    recipe, dataset = run.choice.chosen.recipe, run.dataset
     model, section = recipe.model, recipe.fit
     method = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
-    choices = [] if run.baselines is None else run.baselines.ridge
+    choices = [] if run.baselines is None else run.baselines.ridge.choices
     targets = dataset.contract.targets
     quantiles = {name for target in targets for name in dataset.contract.output_names_of(target)[1:]}
     ridge = "; ".join(
@@ -288,7 +328,7 @@ def _settings(run: Run) -> Facts:
             "readings": _counts_text(dataset) or "all used",
             **{f"outlier in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
-            "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
+            "network": _network_text(model, run.fitted.model.network().parameters),
             **_model_options(recipe),
             "split": _split_text(recipe.split),
             "method": f"{method}, {section.segments} side by side",

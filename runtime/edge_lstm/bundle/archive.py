@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.network import STARTED
 from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.bundle.stored_zip import contents, directory
@@ -31,7 +32,9 @@ from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.text import is_printable, printable
 
 FORMAT_VERSION = 1
-_NEWER_FORMAT_VERSION = 2  # of a bundle with circles, counters or a purpose, of which version 1 knows nothing
+_NEWER_FORMAT_VERSION = (
+    2  # of a bundle with what version 1 does not know: circles, counters, a purpose, a filled register
+)
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CARD = "README.md"
@@ -156,7 +159,10 @@ class Manifest:
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from self.purpose.faults()
         if self.format_version < (needed := format_version(self.contract)):
-            yield "format_version", f"expected {needed} for circles and counters, found {self.format_version}"
+            yield (
+                "format_version",
+                f"expected {needed} for circles, counters and filled registers, found {self.format_version}",
+            )
         states = [state.name for state in self.contract.states]
         if (inputs := len(self.contract.inputs)) > _MAX_INPUTS:
             yield "contract.features", f"expected at most {_MAX_INPUTS} inputs, found {inputs}"
@@ -204,9 +210,11 @@ CheckSeal = Callable[[Seal], None]
 def format_version(contract: Contract) -> int:
     """The oldest version of the bundle format that has everything in the contract.
 
-    An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number.
+    An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number, or
+    step a register that starts full as one of zeros.
     """
     newer = any(feature.period is not None or feature.counter for feature in contract.features)
+    newer = newer or any(state.name == STARTED for state in contract.states)
     return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
 
 

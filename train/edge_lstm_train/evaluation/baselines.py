@@ -1,6 +1,7 @@
 """The baselines that a model has to beat: persistence, seasonal-naive and a ridge autoregression, in closed form.
 
-They see no more than the model sees at the same step. They learn from the training part alone, and from the validation
+A device can run each of them: the linear path of a network holds them, and they are candidates for the model. They see
+no more than the model sees at the same step. They learn from the training part alone, and from the validation
 part as well if the model is refitted on both.
 """
 
@@ -10,31 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs
-from edge_lstm.foundation.arrays import Doubles, Integers
-from edge_lstm.streaming.features import cosine_columns
-from edge_lstm_train.data.dataset import Dataset, first_with_same_truth, target_columns
+from edge_lstm.foundation.arrays import Doubles
+from edge_lstm_train.data.dataset import Dataset, target_columns
+from edge_lstm_train.model.ridge import MOST_WEIGHTS, Ridge, fit_ridge, is_forecast
 
 PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
 NAIVE = (PERSISTENCE, SEASONAL, MEAN)
-
-_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # of standardized lags, per training row
-_SHORT_LAGS = (4, 12)
-_MOST_COLUMNS = 1500  # a larger Gram matrix takes longer than training the model
-_BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
-
-
-@dataclass(frozen=True)
-class RidgeChoice:
-    """The ridge settings that the validation part chose for one output."""
-
-    lags: int
-    level_free: bool  # lags relative to the newest value: robust against a drifting level
-    penalty: float
-
-    def __str__(self) -> str:
-        return f"{self.lags} lags{', level-free' if self.level_free else ''}, penalty {self.penalty:g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +25,22 @@ class Baselines:
     """The predictions of each baseline at every step of a dataset."""
 
     predictions: dict[str, Doubles]  # by name, (steps, outputs) in the targets' units, as they are published
-    ridge: list[RidgeChoice]  # one per output of the network
+    ridge: Ridge  # with its settings and coefficients for each output of the network
     residual: Doubles  # (network outputs,): RMS of the ridge's error on the training part, in the targets' units
 
 
-def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
+def fit_baselines(dataset: Dataset, refit: bool = False, most_weights: int = MOST_WEIGHTS) -> Baselines:
     """Persistence, seasonal-naive (if the dataset has a season) and ridge for `dataset`.
 
     If the target is not a feature, the mean replaces persistence. On a circle, each predicts sine and cosine. With
     `refit`, once lags and penalty are chosen, ridge is fitted again on training and validation part together, as the
-    model is.
+    model is. The ridge has at most `most_weights`, of all lags, inputs and outputs.
     """
-    predictions = {PERSISTENCE if _is_forecast(dataset) else MEAN: dataset.naive_predictions}
+    predictions = {PERSISTENCE if is_forecast(dataset) else MEAN: dataset.naive_predictions}
     if dataset.season is not None:
         predictions[SEASONAL] = seasonal_naive(dataset, dataset.season)
-    predictions[RIDGE], choices = ridge(dataset, refit)
+    ridge = fit_ridge(dataset, refit, most_weights)
+    predictions[RIDGE] = ridge.predictions
     train = dataset.steps("train")
     error = predictions[RIDGE][train] - dataset.targets[train]
     residual = np.sqrt(np.nanmean(error**2, axis=0))
@@ -65,7 +49,7 @@ def fit_baselines(dataset: Dataset, refit: bool = False) -> Baselines:
     published = PublishedOutputs(dataset.contract)
     for pair in published.pairs:  # of a position near 0 the cosine hardly changes, and its error counts as little
         residual[list(pair)] = np.sqrt((residual[list(pair)] ** 2).mean())
-    return Baselines({name: published(found) for name, found in predictions.items()}, choices, residual)
+    return Baselines({name: published(found) for name, found in predictions.items()}, ridge, residual)
 
 
 def seasonal_naive(dataset: Dataset, season: int) -> Doubles:
@@ -79,104 +63,3 @@ def seasonal_naive(dataset: Dataset, season: int) -> Doubles:
         known = steps - back >= run_start
         predictions[known, output] = dataset.features[steps[known] - back, column]
     return predictions
-
-
-def ridge(dataset: Dataset, refit: bool = False) -> tuple[Doubles, list[RidgeChoice]]:
-    """(steps, network outputs) predictions of a linear autoregression, and the settings that the validation part chose.
-
-    Inputs are the standardized lags of all features and the clock; the target is the change from the naive prediction.
-    Ridge regression: Hoerl & Kennard 1970.
-    """
-    outputs = len(dataset.contract.network_outputs)
-    best = np.full(outputs, np.inf)
-    predictions = dataset.naive_predictions.copy()
-    choices = [RidgeChoice(1, True, np.inf)] * outputs
-    validation = dataset.steps("validation")
-    for lags in _lag_counts(dataset):
-        for level_free in (True, False) if _is_forecast(dataset) else (False,):
-            for penalty, candidate in zip(_PENALTIES, _ridge_path(dataset, lags, level_free), strict=True):
-                error = np.nanmean((candidate[validation] - dataset.targets[validation]) ** 2, axis=0)
-                for output in np.flatnonzero(error < best):
-                    best[output] = error[output]
-                    predictions[:, output] = candidate[:, output]
-                    choices[output] = RidgeChoice(lags, level_free, penalty)
-    if refit:
-        both = dataset.with_validation_in_training()
-        for lags, level_free in {(choice.lags, choice.level_free) for choice in choices}:
-            path = dict(zip(_PENALTIES, _ridge_path(both, lags, level_free), strict=True))
-            for output, choice in enumerate(choices):
-                if (choice.lags, choice.level_free) == (lags, level_free) and choice.penalty in path:
-                    predictions[:, output] = path[choice.penalty][:, output]
-    return predictions, choices
-
-
-def _is_forecast(dataset: Dataset) -> bool:
-    """Whether the targets are features: only then can level-free lags predict them."""
-    return dataset.contract.task in ("forecast", "anomaly")
-
-
-def _lag_counts(dataset: Dataset) -> list[int]:
-    longest = (dataset.season or 0) + 1
-    fits = longest * len(dataset.contract.features) <= _MOST_COLUMNS
-    shortest = () if _is_forecast(dataset) else (1,)
-    return sorted({*shortest, *_SHORT_LAGS, *([longest] if dataset.season and fits else [])})
-
-
-def _ridge_path(dataset: Dataset, lags: int, level_free: bool) -> list[Doubles]:
-    """Predictions (steps, outputs) for each penalty, fitted on the training part."""
-    naive, train = dataset.naive_predictions, dataset.steps("train")
-    # lags from before a run are filled in, and a fit on them makes a weaker baseline
-    whole = train[train - dataset.run_start[train] >= lags - 1]
-    train = whole if 2 * len(whole) >= len(train) else train
-    blocks = [train[first : first + _BLOCK] for first in range(0, len(train), _BLOCK)]
-    alike = first_with_same_truth(dataset.contract)
-    distinct = sorted(set(alike))
-    solutions: list[list[Doubles]] = [[] for _ in _PENALTIES]  # by penalty, by distinct output: (columns + 1,)
-    for output in distinct:
-        size = _design_matrix(dataset, train[:1], lags, level_free).shape[1]
-        gram, moment, count = np.zeros((size, size)), np.zeros(size), 0
-        for block in blocks:
-            known = block[np.isfinite(dataset.targets[block, output])]
-            x = _design_matrix(dataset, known, lags, level_free)  # (rows, columns + 1)
-            change = dataset.targets[known, output] - naive[known, output]
-            gram += x.T @ x
-            moment += x.T @ change
-            count += len(known)
-        shrink = np.eye(size)
-        shrink[-1, -1] = 0.0  # no penalty on the intercept
-        for penalty, column in zip(_PENALTIES, solutions, strict=True):
-            column.append(np.linalg.solve(gram / count + penalty * shrink, moment / count))
-    places = [distinct.index(output) for output in alike]
-    weights = [np.stack(column, axis=1) for column in solutions]  # (columns + 1, distinct outputs) each
-    predictions = [naive.copy() for _ in _PENALTIES]
-    for first in range(0, len(dataset), _BLOCK):
-        rows = np.arange(first, min(first + _BLOCK, len(dataset)))
-        x = _design_matrix(dataset, rows, lags, level_free)
-        for prediction, weight in zip(predictions, weights, strict=True):
-            prediction[rows] += (x @ weight)[:, places]
-    return predictions
-
-
-def _design_matrix(dataset: Dataset, rows: Integers, lags: int, level_free: bool) -> Doubles:
-    """(rows, columns + 1): lags of the standardized features, masks and clock, and a one for the intercept.
-
-    A lag from before the last restart of the stream takes the first value after the restart.
-    """
-    rows = dataset.newest_known[rows]
-    columns, mean, scale = _measured(dataset.contract)
-    at = np.maximum(rows[:, None] - np.arange(lags), dataset.run_start[rows][:, None])  # (rows, lags)
-    taps = (dataset.features[at[..., None], columns].astype(np.float64) - mean) / scale  # (rows, lags, measured)
-    if level_free:
-        taps = taps[:, 1:] - taps[:, :1]
-    others = np.delete(dataset.features[rows], columns, axis=1).astype(np.float64)
-    return np.concatenate([taps.reshape(len(rows), -1), others, np.ones((len(rows), 1))], axis=1)
-
-
-def _measured(contract: Contract) -> tuple[Integers, Doubles, Doubles]:
-    """The columns of measured values in the feature vector, and their mean and scale: a circle has two columns."""
-    circles = cosine_columns(contract)
-    columns = np.array([*range(len(contract.features)), *circles.values()])
-    mean = np.array([*(feature.mean for feature in contract.features), *[0.0] * len(circles)])
-    scale = np.array([*(feature.scale for feature in contract.features), *[1.0] * len(circles)])
-    mean[list(circles)], scale[list(circles)] = 0.0, 1.0
-    return columns, mean, scale
