@@ -30,6 +30,7 @@ from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, seaso
 from edge_lstm_train.evaluation.candidate_tables import candidates_figures, candidates_section, choice_notes
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
+from edge_lstm_train.evaluation.opponents import Opponents, opponents, require_opponents
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
 from edge_lstm_train.model.candidates import TITLES, Choice, fit_candidates
@@ -59,6 +60,7 @@ class Run:
     checkpoint: Checkpoint
     predictions: list[Prediction]  # for the whole recording, as a device would publish them
     evaluation: Evaluation  # of the test part
+    opponents: Opponents | None = None  # where the recipe wants them
 
     @property
     def fitted(self) -> Fitted:
@@ -81,6 +83,8 @@ def train(
 
     Raises EdgeLstmError if the recording is faulty, or if the loss is not finite (after writing the best weights).
     """
+    if recipe.report.opponents:
+        require_opponents()  # before long work
     dataset = read_dataset(recipe)
     for note in dataset.recording.notes:
         click.echo(f"warning: {note}", err=True)
@@ -152,7 +156,8 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth)
-    return Run(run_dir, recipe, dataset, baselines, choice, checkpoint, predictions, evaluation)
+    beside = opponents(dataset, baselines, predictions) if recipe.report.opponents else None
+    return Run(run_dir, recipe, dataset, baselines, choice, checkpoint, predictions, evaluation, beside)
 
 
 def with_states(contract: Contract, model: Forecaster) -> Contract:
@@ -214,6 +219,7 @@ def _metrics(run: Run) -> dict[str, Any]:
         "dropped": run.dataset.dropped,
         "parameters": run.fitted.model.network().parameters,
         **candidates_figures(run.choice),
+        **({} if run.opponents is None else {"opponents": run.opponents.figures()}),
         "seed": run.recipe.fit.seed,
         "kept_update": run.fitted.best,
         "refitted": run.fitted.refitted,
@@ -239,6 +245,7 @@ def _report_sections(run: Run, trials: Section | None) -> list[Section]:
         Section("", [Paragraph(run.evaluation.verdict, "lead")]),
         *run.evaluation.sections,
         candidates_section(run.choice, run.baselines),
+        *([] if run.opponents is None else [run.opponents.section()]),
         *training_sections(run),
         *([] if trials is None else [trials]),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,12 +88,12 @@ def candidate_recipes(recipe: Recipe, linear: LinearFits | None) -> dict[Candida
     """The recipe of each candidate, the simplest first; linear: the start of a numeric task's linear path."""
     model = recipe.model
     earlier = 0 if linear is None else linear.searched.earlier
-    free = {"linear": True, "level_free": False, "highway": earlier}
-    alone = {**free, "cell": "none", "learned_start": False, "dropout": 0.0, "recurrent_dropout": 0.0}
+    free: dict[str, Any] = {"linear": True, "level_free": False, "highway": earlier}
+    alone: dict[str, Any] = {**free, "cell": "none", "learned_start": False, "dropout": 0.0, "recurrent_dropout": 0.0}
     if model.cell == "none" and model.highway:
         alone = {}  # the recipe says what the path sees
     beside = {} if model.has_highway else free
-    changes = {"linear": alone, "network": {}, "both": beside}
+    changes: dict[CandidateName, dict[str, Any]] = {"linear": alone, "network": {}, "both": beside}
     return {
         name: dataclasses.replace(recipe, model=dataclasses.replace(model, **changes[name]))
         for name in recipe.candidates

@@ -113,7 +113,8 @@ def _cross_entropy(recipe: Recipe, dataset: Dataset) -> LossFunctions:
     def step_errors(predictions: Doubles, targets: Doubles) -> Doubles:
         logits = predictions - predictions.max(axis=1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return -(targets * log_p).sum(axis=1, keepdims=True)  # (steps, 1)
+        errors: Doubles = -(targets * log_p).sum(axis=1, keepdims=True)  # (steps, 1)
+        return errors
 
     def mean_error(errors: Doubles) -> float:
         return float(np.nanmean(errors))

@@ -44,6 +44,7 @@ from edge_lstm_train.recipe.sections import (
     Range,
     RecordingSection,
     RegressSection,
+    ReportSection,
     SplitSection,
 )
 
@@ -75,6 +76,7 @@ class Recipe:
     model: ModelSection = key(ModelSection(), doc="the network")
     fit: FitSection = key(FitSection(), doc="how the weights are trained")
     augment: AugmentSection = key(AugmentSection(), doc="random changes to the training data")
+    report: ReportSection = key(ReportSection(), doc="what the report shows beside the model")
     tune: dict[str, Range] = key({}, doc='key = the values that edge-lstm tune may try, e.g. "model.hidden"')
 
     def faults(self) -> Iterator[tuple[str, str]]:

@@ -557,6 +557,17 @@ class FitSection:
 
 
 @dataclass(frozen=True)
+class ReportSection:
+    """What the report shows beside the model and its baselines."""
+
+    opponents: bool = key(
+        False,
+        doc="true: gradient-boosted trees and exponential smoothing on the same recording, which no device runs; needs "
+        "the extra opponents",
+    )
+
+
+@dataclass(frozen=True)
 class Range:
     """The values that `edge-lstm tune` may give a key: those of a list, or numbers between two bounds."""
 
