@@ -25,7 +25,7 @@ from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
-from tests.networks import contract_of, random_network
+from tests.networks import contract_of, linear_network, random_network
 
 _BOMB = 32 * 2**20
 WEIGHTS = "weights.float32.npz"
@@ -198,7 +198,7 @@ def test_duplicate_variants_are_refused(valid_bundle_entries: dict[str, bytes], 
     assert "expected one of each format and scheme" in refused(data, tmp_path)
 
 
-def test_only_circles_and_counters_need_the_newer_format(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+def test_only_what_older_readers_would_misread_is_newer(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
     plain = make_bundle(tmp_path / "plain.elstm")
     assert json.loads(plain.manifest_bytes)["format_version"] == 1
     assert not {"period", "counter", "modulus"} & set(json.loads(plain.manifest_bytes)["contract"]["features"][0])
@@ -209,7 +209,9 @@ def test_only_circles_and_counters_need_the_newer_format(tmp_path: Path, make_bu
     assert Bundle.open(tmp_path / "newer.elstm").contract == contract
     entries = {"manifest.json": newer.manifest_bytes, **newer.content}
     data = with_manifest(entries, lambda facts: facts.update(format_version=1))
-    assert "expected 2 for circles and counters, found 1" in refused(data, tmp_path)
+    assert "expected 2 for circles, counters and filled registers, found 1" in refused(data, tmp_path)
+    linear = make_bundle(tmp_path / "linear.elstm", linear_network())
+    assert json.loads(linear.manifest_bytes)["format_version"] == 2
 
 
 @pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 100_000, "[" * 3000])
