@@ -40,7 +40,6 @@ from edge_lstm.streaming.reading import Prediction
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.split import PARTS
-from edge_lstm_train.evaluation.alarm_rule import calibrated
 from edge_lstm_train.evaluation.baselines import PERSISTENCE, RIDGE, Baselines, fit_baselines
 from edge_lstm_train.evaluation.classification import (
     MAJORITY,
@@ -53,10 +52,10 @@ from edge_lstm_train.evaluation.classification import (
 from edge_lstm_train.evaluation.detection import alarms_by_rule, f1
 from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
 from edge_lstm_train.evaluation.regression import MODEL, Score, score
+from edge_lstm_train.evaluation.trained_contract import trained_contract
 from edge_lstm_train.model.checkpoint import Checkpoint
-from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
-from edge_lstm_train.run import held_out_steps, with_start_states
+from edge_lstm_train.run import choose, held_out_steps
 
 FOLDER = Path("runs/accuracy")
 PACKAGES = ("torch", "numpy", "ai-edge-litert", "onnxruntime")
@@ -378,7 +377,11 @@ def _measured(row: Row, data: Path, seeds: Sequence[int]) -> list[Figures]:
     for fold in row.folds or [None]:
         recipe = _recipe(row, data, fold)
         dataset = read_dataset(recipe)
-        baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
+        baselines = (
+            None
+            if recipe.classify is not None
+            else fit_baselines(dataset, recipe.fit.refit, recipe.model.most_parameters)
+        )
         for seed, folds in found.items():
             seeded = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=seed))
             folds.append(_stream(seeded, dataset, baselines))
@@ -399,11 +402,9 @@ def _recipe(row: Row, data: Path, fold: Sequence[str] | None) -> Recipe:
 
 def _stream(recipe: Recipe, dataset: Dataset, baselines: Baselines | None) -> Streamed:
     """Train and export as the commands do, then stream as the service does."""
-    spread = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
-    model = fit(recipe, dataset, spread).model
-    contract = with_start_states(dataset.contract, model)
-    if recipe.anomaly is not None:
-        contract, dataset, _ = calibrated(recipe, dataset, contract, model.network())
+    fitted = choose(recipe, dataset, baselines).chosen.fitted
+    contract, _ = trained_contract(recipe, dataset, fitted)
+    dataset, model = dataclasses.replace(dataset, contract=contract), fitted.model
     checkpoint = Checkpoint(model, contract, dataset.features[held_out_steps(dataset)], {})
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_bundle(checkpoint, Path(folder) / "model.elstm", schemes=["int8"]).bundle

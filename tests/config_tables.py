@@ -30,7 +30,8 @@ RUNTIME: tuple[type, ...] = (
 RECIPE: tuple[type, ...] = (
     *(Recipe, sections.RecordingSection, sections.FeatureSection, sections.LabelSection, sections.SplitSection),
     *(sections.ForecastSection, sections.AnomalySection, sections.ClassifySection, sections.RegressSection),
-    *(Sampling, sections.AugmentSection, sections.ModelSection, sections.FitSection, sections.Range),
+    *(Sampling, sections.AugmentSection, sections.ModelSection, sections.FitSection, sections.ReportSection),
+    sections.Range,
 )
 SCHEMAS: dict[str, type] = {schema.__name__: schema for schema in (*RUNTIME, *RECIPE)}
 

@@ -28,9 +28,18 @@ def random_network(
     return Network(cell, mean, scale, stack, array(outputs, hidden), array(outputs), np.zeros(outputs, np.int32))
 
 
+def linear_network(earlier: int = 5, *, inputs: int = 3, outputs: int = 2) -> Network:
+    """A network without layers, of random weights over the newest samples; its register starts full."""
+    rng = np.random.default_rng(0)
+    taps = rng.normal(0, 0.3, (outputs, (1 + earlier) * inputs)).astype(np.float32)
+    head, bias = np.zeros((outputs, 0), np.float32), rng.normal(0, 1, outputs).astype(np.float32)
+    mean, scale = rng.normal(0, 1, inputs).astype(np.float32), np.full(inputs, 1.5, np.float32)
+    return Network("none", mean, scale, (), head, bias, np.zeros(outputs, np.int32), taps, filled=True)
+
+
 def contract_of(network: Network, **changes: object) -> Contract:
     """A contract for `random_network`: feature `level` with a clock of the day, two horizons."""
-    states = [StateTensor(name, [network.hidden]) for name in network.state_names]
+    states = [StateTensor(name, [size]) for name, size in network.state_sizes.items()]
     sampling = Sampling(interval_s=60.0, max_gap_s=600.0)
     facts = {
         "name": "tank",

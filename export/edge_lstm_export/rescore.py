@@ -34,7 +34,9 @@ def rescore(run_dir: Path, bundle: Bundle) -> Evaluation:
     """
     recipe = read_recipe(run_dir / RECIPE)
     dataset = dataclasses.replace(read_dataset(recipe), contract=bundle.contract)  # which has what training found
-    baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
+    baselines = None
+    if recipe.classify is None:
+        baselines = fit_baselines(dataset, recipe.fit.refit, recipe.model.most_parameters)
     chosen = Predictor.of(bundle)
     name, scheme = chosen.backend.name, chosen.backend.scheme
     evaluations: dict[str, Evaluation] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -42,10 +43,12 @@ def make_checkpoint() -> Callable[..., Checkpoint]:
         highway: int = 0,
         level_free: bool = True,
         linear: bool = False,
+        filled: bool = False,
     ) -> Checkpoint:
         torch.manual_seed(layers)
         sizes = (hidden, layers) if cell != "none" else (0, 0)
-        shape = Shape(cell, len(features), *sizes, len(HORIZONS), highway=highway, level_free=level_free, linear=linear)
+        shape = Shape(cell, len(features), *sizes, len(HORIZONS), highway=highway, level_free=level_free)
+        shape = dataclasses.replace(shape, linear=linear, filled=filled)
         model = Forecaster(shape)
         if shape.has_highway:
             torch.nn.init.normal_(model.highway.weight, std=0.3 / max(1, highway))

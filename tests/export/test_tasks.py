@@ -39,6 +39,7 @@ max_gap_s = 600
 {model}
 learned_start = true
 highway = 3
+candidates = ["both"]
 [fit]
 updates = 40
 segments = 4
@@ -88,10 +89,9 @@ def test_each_task_predicts_the_same_in_training_and_on_the_device(task: str, li
     write_mill(tmp_path)
     recipe_text = COMMON.format(task=task, model=MODELS.get(task, "hidden = 6")) + TASKS[task]
     if linear:
-        recipe_text = (
-            COMMON.format(task=task, model='cell = "none"').replace("learned_start = true\n", "") + TASKS[task]
-        )
-        recipe_text = recipe_text.replace("highway = 3\n", "") if task == "classify" else recipe_text
+        common = COMMON.replace("learned_start = true\n", "").replace('candidates = ["both"]\n', "")
+        common = common.replace("highway = 3\n", "") if task in ("classify", "regress") else common
+        recipe_text = common.format(task=task, model='cell = "none"') + TASKS[task]
     (tmp_path / "mill.toml").write_text(recipe_text)
     run, bundle_path = tmp_path / "run", tmp_path / "mill.elstm"
     edge_lstm("train", tmp_path / "mill.toml", "-o", run)

@@ -63,6 +63,30 @@ def test_the_weather_recipe_reaches_its_skill_and_beats_ridge(tmp_path: Path) ->
     assert "It adds nothing to ridge for temp_max 1 step ahead" in run.evaluation.verdict
 
 
+def weather(updates: int) -> Recipe:
+    """The weather recipe with every candidate, trained for so many updates."""
+    recipe = read_recipe("weather")
+    model, section = dataclasses.replace(recipe.model, candidates=[]), dataclasses.replace(recipe.fit, updates=updates)
+    return dataclasses.replace(recipe, model=model, fit=section)
+
+
+def test_the_report_and_the_figures_name_every_candidate_and_the_chosen_one(tmp_path: Path) -> None:
+    run = train(weather(40), tmp_path)
+    assert run.choice.chosen.name == "linear"  # 40 updates gain nothing over ridge
+    for one in run.evaluation.scores:
+        assert one.rmse["model"] == pytest.approx(one.rmse["ridge"], rel=1e-5)
+    assert run.evaluation.verdict.startswith("The model adds nothing to ridge for temp_max 1 step ahead")
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert figures["chosen"] == "linear"
+    assert [one["name"] for one in figures["candidates"]] == ["linear", "network", "both"]
+    assert figures["candidates"][0]["validation_error"] == pytest.approx(1.0344, abs=2e-4)
+    assert figures["parameters"] == figures["candidates"][0]["parameters"] == 98
+    report = (tmp_path / "report.html").read_text()
+    assert report.count("<h2>Candidates</h2>") == 1
+    assert "The linear path alone is chosen by the validation part" in report
+    assert load_checkpoint(tmp_path).model.shape.cell == "none"
+
+
 def test_a_checkpoint_holds_test_inputs_that_were_not_trained_on(solar: Path) -> None:
     checkpoint = load_checkpoint(solar)
     assert checkpoint.input_sequence.shape == (2000, 3)
@@ -115,8 +139,10 @@ def test_train_prints_the_table_on_stdout_and_the_rest_on_stderr(tmp_path: Path)
     assert result.exit_code == 0, result.stderr
     header, row, words = result.stdout.splitlines()
     assert header.split() == ["target", "steps", "ahead", "model", "persistence", "ridge", "skill", "pairs"]
-    assert row.startswith("temp_max (°C)            1   3.0")
+    assert row.startswith("temp_max (°C)            1   2.8")
     assert words.startswith("The model ")
+    assert "\ncandidates: linear path alone " in result.stderr
+    assert "\nThe linear path alone is chosen by the validation part: its error is " in result.stderr
     assert "training 8/8  loss " in result.stderr
     assert "report.html" in result.stderr
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["seed"] == 7
@@ -130,13 +156,11 @@ def test_a_non_finite_loss_is_reported_after_the_best_is_saved(tmp_path: Path, m
 
     batches = fitting.carried_chunks
     monkeypatch.setattr(fitting, "carried_chunks", spoilt)
-    recipe = read_recipe("weather")
-    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=40))
+    recipe = weather(40)
     with pytest.raises(EdgeLstmError) as caught:
         train(recipe, tmp_path)
     assert caught.value.message == (
-        f"expected a finite loss, found NaN or infinity at update 17 of 40; {tmp_path} holds the weights of update 15, "
-        "the best before it"
+        f"expected a finite loss, found NaN or infinity at update 17 of 40; {tmp_path} holds the linear path alone"
     )
     assert load_checkpoint(tmp_path).contract.name == "weather"
     assert json.loads((tmp_path / "metrics.json").read_text())["diverged_at"] == 17
@@ -146,8 +170,7 @@ def test_ctrl_c_says_whether_and_how_training_can_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("edge_lstm_train.run._LEAVE_WITHIN_S", 100.0)  # the machine may be busy
-    recipe = read_recipe("weather")
-    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=16))
+    recipe = weather(16)
     real = torch.nn.utils.clip_grad_norm_
 
     def stopped_at(update: int) -> None:
@@ -174,7 +197,8 @@ def test_ctrl_c_says_whether_and_how_training_can_resume(
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path, resume=True)
     assert "continue with the same command and --resume\n" in capsys.readouterr().err
-    assert len(train(recipe, tmp_path, resume=True).fitted.curve) == 9
+    candidates = train(recipe, tmp_path, resume=True).choice.candidates
+    assert {one.name: len(one.fitted.curve) for one in candidates} == {"linear": 1, "network": 9, "both": 9}
 
 
 def test_ctrl_c_before_a_long_evaluation_leaves_a_checkpoint_without_scores(

@@ -31,22 +31,26 @@ from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.outliers import outliers
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
-from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
+from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, seasonal_naive
+from edge_lstm_train.evaluation.candidate_tables import candidates_figures, candidates_section, choice_notes
 from edge_lstm_train.evaluation.dead_sensors import DeadSensor, dead_sensors
 from edge_lstm_train.evaluation.dead_sensors import figures as dead_sensors_figures
 from edge_lstm_train.evaluation.dead_sensors import section as dead_sensors_section
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
+from edge_lstm_train.evaluation.opponents import Opponents, opponents, require_opponents
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
 from edge_lstm_train.evaluation.stretch_choice import chosen_stretches
 from edge_lstm_train.evaluation.trained_contract import trained_contract
+from edge_lstm_train.model.candidates import TITLES, Choice, fit_candidates
 from edge_lstm_train.model.checkpoint import FILE as CHECKPOINT
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
-from edge_lstm_train.model.fit import Fitted, fit
+from edge_lstm_train.model.fit import Fitted
+from edge_lstm_train.model.linear_start import linear_fits
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import SplitSection
+from edge_lstm_train.recipe.sections import ModelSection, SplitSection
 from edge_lstm_train.recipe.toml_text import recipe_toml
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
@@ -65,11 +69,17 @@ class Run:
     recipe: Recipe
     dataset: Dataset
     baselines: Baselines | None  # of numeric targets; None for other tasks
-    fitted: Fitted
+    choice: Choice  # among the candidates
     checkpoint: Checkpoint
     predictions: Sequence[Prediction]  # for the whole recording, as a device would publish them
     evaluation: Evaluation  # of the test part
     dead_sensors: list[DeadSensor]  # how good it is there without one of its sensors
+    opponents: Opponents | None = None  # where the recipe wants them
+
+    @property
+    def fitted(self) -> Fitted:
+        """The chosen network."""
+        return self.choice.chosen.fitted
 
 
 def train(
@@ -87,6 +97,8 @@ def train(
 
     Raises EdgeLstmError if the recording is faulty, or if the loss is not finite (after writing the best weights).
     """
+    if recipe.report.opponents:
+        require_opponents()  # before long work
     with work(f"preparing {recipe.name}", left=_NOTHING_YET):
         dataset = read_dataset(recipe)
         _recording_digest(recipe)  # while there is time for it
@@ -102,39 +114,62 @@ def train(
     if resume and not (run_dir / PROGRESS_FILE).exists():
         click.echo(f"no progress to resume in {run_dir}: training from the start", err=True)
     with work("preparing the training", left=_NOTHING_YET):
-        baselines = None if recipe.classify is not None else fit_baselines(dataset, recipe.fit.refit)
+        baselines: Baselines | None = None
         told: list[str] = []
-        if baselines is not None:
+        if recipe.classify is None:
+            baselines = fit_baselines(dataset, recipe.fit.refit, recipe.model.most_parameters)
             dataset, baselines, told = chosen_stretches(recipe, dataset, baselines)
     for one in told:
         click.echo(escaped(f"warning: {one}"), err=True)
-    error_scale = np.ones(dataset.targets.shape[1]) if baselines is None else baselines.residual
-    fitted = fit(recipe, dataset, error_scale, device=device, run_dir=run_dir, resume=resume)
-    if fitted.interrupted_at is not None:
-        saved = len(fitted.curve) > 1
+    choice = choose(recipe, dataset, baselines, device=device, run_dir=run_dir, resume=resume)
+    for note in choice_notes(choice, baselines):
+        click.echo(note, err=True)
+    interrupted = choice.interrupted_at is not None
+    if interrupted:
+        saved = any(len(one.fitted.curve) > 1 for one in choice.candidates)
         hint = "continue with --resume" if saved else "start again, since no progress is saved yet"
-        click.echo(
-            f"interrupted at update {fitted.interrupted_at}: weights of update {fitted.best} kept; {hint}", err=True
-        )
-    interrupted = fitted.interrupted_at is not None
+        kept = f"weights of update {choice.chosen.fitted.best} kept"
+        click.echo(f"interrupted at update {choice.interrupted_at}: {kept}; {hint}", err=True)
     try:
         with time_limit(_LEAVE_WITHIN_S) if interrupted else contextlib.nullcontext():
-            run = _evaluated(recipe, run_dir, dataset, baselines, fitted)
+            run = _evaluated(recipe, run_dir, dataset, baselines, choice)
             with work("writing the report"):
                 save_checkpoint(run_dir, run.checkpoint)
                 write_file(run_dir / RECIPE, recipe_toml(recipe))
                 write_file(run_dir / METRICS, json.dumps(_metrics(run), indent=2, allow_nan=False) + "\n")
                 write_report(run_dir / REPORT, f"{recipe.name}: training report", _report_sections(run, trials))
     except KeyboardInterrupt:
-        _save_without_scores(recipe, run_dir, dataset, fitted)
+        _save_without_scores(recipe, run_dir, dataset, choice.chosen.fitted)
         raise
-    if fitted.diverged_at is not None:
+    if choice.diverged is not None:
+        fitted = choice.diverged.fitted
+        holds = f"the weights of update {fitted.best}, the best before it"
+        if choice.diverged.name != choice.chosen.name:
+            holds = f"the {TITLES[choice.chosen.name]}"
         raise EdgeLstmError(
             f"expected a finite loss, found NaN or infinity at update {fitted.diverged_at} of {recipe.fit.updates}; "
-            f"{run_dir} holds the weights of update {fitted.best}, the best before it",
+            f"{run_dir} holds {holds}",
             "lower learning_rate under [fit] in the recipe, or look for implausible values in the recording",
         )
     return run
+
+
+def choose(
+    recipe: Recipe,
+    dataset: Dataset,
+    baselines: Baselines | None,
+    *,
+    device: str = "cpu",
+    run_dir: Path | None = None,
+    resume: bool = False,
+) -> Choice:
+    """The recipe's candidates, trained, and the one that the validation part chooses; baselines: None for classes."""
+    if baselines is None:
+        ones = np.ones(dataset.targets.shape[1])
+        return fit_candidates(recipe, dataset, ones, None, device=device, run_dir=run_dir, resume=resume)
+    seasonal = None if dataset.season is None else seasonal_naive(dataset, dataset.season)
+    linear = linear_fits(dataset, baselines.ridge, seasonal)
+    return fit_candidates(recipe, dataset, baselines.residual, linear, device=device, run_dir=run_dir, resume=resume)
 
 
 def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted: Fitted) -> None:
@@ -154,8 +189,9 @@ def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted
     )
 
 
-def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, fitted: Fitted) -> Run:
-    """The run with the trained model evaluated on the test part, as a device runs it."""
+def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Baselines | None, choice: Choice) -> Run:
+    """The run with the chosen model evaluated on the test part, as a device runs it."""
+    fitted = choice.chosen.fitted
     contract, rule = trained_contract(recipe, dataset, fitted)
     if rule is not None:
         click.echo(rule.sentence(), err=True)
@@ -170,7 +206,8 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     truth = dataset.targets[held_out].astype(np.float32)
     samples = dataset.samples.at(held_out)
     checkpoint = Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth, samples)
-    return Run(run_dir, recipe, dataset, baselines, fitted, checkpoint, predictions, evaluation, dead)
+    beside = opponents(dataset, baselines, predictions) if recipe.report.opponents else None
+    return Run(run_dir, recipe, dataset, baselines, choice, checkpoint, predictions, evaluation, dead, beside)
 
 
 def make_run_folder(run_dir: Path) -> None:
@@ -239,12 +276,14 @@ def _metrics(run: Run) -> dict[str, Any]:
         "dead_sensors": dead_sensors_figures(run.dead_sensors),
         "steps": {part: len(run.dataset.steps(part)) for part in PARTS},
         "dropped": run.dataset.dropped,
-        "parameters": run.recipe.parameters,
+        "parameters": run.fitted.model.network().parameters,
+        **candidates_figures(run.choice),
+        **({} if run.opponents is None else {"opponents": run.opponents.figures()}),
         "seed": run.recipe.fit.seed,
         "kept_update": run.fitted.best,
         "refitted": run.fitted.refitted,
-        "interrupted_at": run.fitted.interrupted_at,
-        "diverged_at": run.fitted.diverged_at,
+        "interrupted_at": run.choice.interrupted_at,
+        "diverged_at": None if run.choice.diverged is None else run.choice.diverged.fitted.diverged_at,
         "curve": [
             {
                 "update": point.update,
@@ -265,6 +304,8 @@ def _report_sections(run: Run, trials: Section | None) -> list[Section]:
         Section("", [Paragraph(run.evaluation.verdict, "lead")]),
         *run.evaluation.sections,
         *dead_sensors_section(run.dead_sensors),
+        candidates_section(run.choice, run.baselines),
+        *([] if run.opponents is None else [run.opponents.section()]),
         *training_sections(run),
         *([] if trials is None else [trials]),
     ]
@@ -307,7 +348,7 @@ def _model_options(recipe: Recipe) -> dict[str, str]:
     model, augment = recipe.model, recipe.augment
     levels = "level-free" if model.level_free else "with levels"
     options = {
-        "highway": f"{model.highway} samples, {levels}" if model.highway else "",
+        "highway": f"{model.earlier} samples, {levels}" if model.has_highway else "",
         "dropout": f"{model.dropout:g}, recurrent {model.recurrent_dropout:g}"
         if model.dropout or model.recurrent_dropout
         else "",
@@ -321,6 +362,11 @@ def _model_options(recipe: Recipe) -> dict[str, str]:
     return {name: text for name, text in options.items() if text}
 
 
+def _network_text(model: ModelSection, parameters: int) -> str:
+    layers = f"{model.cell}, {model.layers} x {model.hidden} units" if model.depth else "a linear path, no layers"
+    return f"{layers}, {parameters:,} parameters"
+
+
 def _split_text(split: SplitSection) -> str:
     shares = f"{split.train:g} training, {split.validation:g} validation, the rest test"
     if split.validation_from is not None:
@@ -330,10 +376,10 @@ def _split_text(split: SplitSection) -> str:
 
 
 def _settings(run: Run) -> Facts:
-    recipe, dataset = run.recipe, run.dataset
+    recipe, dataset = run.choice.chosen.recipe, run.dataset
     model, section = recipe.model, recipe.fit
     method = f"windows of {section.window}" if section.method == "windows" else f"carried, chunks of {section.chunk}"
-    choices = [] if run.baselines is None else run.baselines.ridge
+    choices = [] if run.baselines is None else run.baselines.ridge.choices
     targets = dataset.contract.targets
     quantiles = {name for target in targets for name in dataset.contract.output_names_of(target)[1:]}
     ridge = "; ".join(
@@ -349,7 +395,7 @@ def _settings(run: Run) -> Facts:
             "readings": _counts_text(dataset) or "all used",
             **{f"outlier in {one.section}": one.within for one in outliers(recipe, dataset.recording)},
             "inputs": ", ".join(dataset.contract.inputs),
-            "network": f"{model.cell}, {model.layers} x {model.hidden} units, {recipe.parameters:,} parameters",
+            "network": _network_text(model, run.fitted.model.network().parameters),
             **_model_options(recipe),
             "split": _split_text(recipe.split),
             "method": f"{method}, {section.segments} side by side",

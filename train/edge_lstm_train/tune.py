@@ -81,7 +81,7 @@ def tune(recipe: Recipe, trials: int, storage: str, study_name: str, budget: Bud
     error_scale = (
         np.ones(dataset.targets.shape[1])
         if recipe.classify is not None
-        else fit_baselines(dataset, recipe.fit.refit).residual
+        else fit_baselines(dataset, recipe.fit.refit, recipe.model.most_parameters).residual
     )
 
     def trial_error(trial: optuna.Trial) -> float:

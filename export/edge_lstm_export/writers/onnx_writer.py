@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Cell, Layer, Network, Quantized, Weight
+from edge_lstm.bundle.network import CARRIED, GATES, RECENT, STARTED, Cell, Layer, Network, Quantized, Weight
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
 from edge_lstm_export.writers.onnx_graph import Graph
@@ -143,7 +143,8 @@ def _write_head(graph: Graph, network: Network, hidden: str | None, standardized
     if highway is not None:
         samples = standardized
         if network.recent_size:
-            samples = graph.node("Concat", [standardized, RECENT], "samples", axis=1)  # the newest first
+            register = _write_filled_register(graph, network, standardized) if network.filled else RECENT
+            samples = graph.node("Concat", [standardized, register], "samples", axis=1)  # the newest first
             bounds = [
                 graph.constant(name, np.array([value], np.int64))
                 for name, value in (("newest", 0), ("oldest", network.recent_size), ("axis_of_columns", 1))
@@ -151,6 +152,17 @@ def _write_head(graph: Graph, network: Network, hidden: str | None, standardized
             graph.node("Slice", [samples, *bounds], f"next_{RECENT}")  # without the oldest
         taps = graph.constant("highway.weight", highway)
         graph.node("Gemm", [samples, taps, dense], PREDICTION, transB=1)
+
+
+def _write_filled_register(graph: Graph, network: Network, standardized: str) -> str:
+    """The shift register, full of the newest sample where a stream starts with it."""
+    one = graph.constant("one", np.ones(1, np.float32))
+    unfilled = graph.node("Sub", [one, STARTED], "unfilled")  # (batch, 1): 1 at a stream's first sample, then 0
+    width, size = len(network.mean), network.recent_size
+    columns = graph.constant("columns_of_copies", np.tile(np.arange(width), size // width))
+    copies = graph.node("Gather", [standardized, columns], "copies", axis=1)  # (batch, recent size)
+    graph.node("Add", [unfilled, STARTED], f"next_{STARTED}")
+    return graph.node("Add", [RECENT, graph.node("Mul", [copies, unfilled], "filling")], "register")
 
 
 def _with_inputs_and_outputs(graph: Graph, network: Network, contract: Contract) -> Any:
@@ -163,7 +175,8 @@ def _with_inputs_and_outputs(graph: Graph, network: Network, contract: Contract)
     inputs = [declared(FEATURES, "batch", len(network.mean))]
     flat = network.arithmetic == "static"  # only an LSTM node needs an axis of directions
     shapes = [
-        ("batch", size) if flat or name == RECENT else (1, "batch", size) for name, size in network.state_sizes.items()
+        ("batch", size) if flat or name in (RECENT, STARTED) else (1, "batch", size)
+        for name, size in network.state_sizes.items()
     ]
     inputs += [declared(pair.input, *shape) for pair, shape in zip(pairs, shapes, strict=True)]
     outputs = [declared(PREDICTION, "batch", len(network.head_bias))]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.bundle.network import CARRIED, GATES, RECENT, Layer, Network, Quantized, Weight
+from edge_lstm.bundle.network import CARRIED, GATES, RECENT, STARTED, Layer, Network, Quantized, Weight
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm_export.writers.input_scaling import InputScaling, input_scaling_of
 from edge_lstm_export.writers.tensor_names import FEATURES, PREDICTION, metadata
@@ -39,13 +39,21 @@ def write_tflite(network: Network, contract: Contract) -> bytes:
         x = following[-carried]  # the layer's hidden state is the next layer's input
     dense = graph.dense_head(x) if network.layers else None
     if network.highway is not None:
-        samples = graph.highway_samples(standardized, states[-1]) if network.recent_size else standardized
+        at = len(following)
+        samples = standardized
+        if network.filled:
+            register, started = graph.filled_register(standardized, states[at], states[at + 1])
+            samples = graph.highway_samples(standardized, register)
+        elif network.recent_size:
+            samples = graph.highway_samples(standardized, states[at])
         dense = graph.highway(dense, samples, network.highway)
     if dense is None:
         raise ValueError("expected layers or a highway, found neither")
     prediction = graph.add_level(features, dense)
     if network.recent_size:
         following.append(graph.next_register(samples))
+    if network.filled:
+        following.append(started)
     note = json.dumps(metadata(contract), ensure_ascii=False).encode()
     return graph.model.finish([features, *states], [prediction, *following], contract.name, note)
 
@@ -124,6 +132,17 @@ class _Graph:
         network = self._network
         name = self._head_output if network.highway is None else "recurrent_part"
         return self._dense(hidden, network.head_weight, network.head_bias, name)
+
+    def filled_register(self, standardized: int, recent: int, started: int) -> tuple[int, int]:
+        """The shift register, full of the newest sample where a stream starts with it; and the next `started`."""
+        width, size = len(self._network.mean), self._network.recent_size
+        ones = self.model.constant("one", np.ones(1, np.float32))
+        unfilled = self._apply("SUB", [ones, started], "unfilled", 1)  # 1 at a stream's first sample, then 0
+        columns = self.model.constant("columns_of_copies", np.tile(np.arange(width, dtype=np.int32), size // width))
+        copies = self._apply("GATHER", [standardized, columns], "copies", size, Axis=1)
+        filling = self._apply("MUL", [copies, unfilled], "filling", size)
+        register = self._apply("ADD", [recent, filling], "register", size)
+        return register, self._apply("ADD", [unfilled, started], f"next_{STARTED}", 1)
 
     def highway_samples(self, standardized: int, recent: int) -> int:
         """The standardized sample and the shift register, the newest first."""

@@ -122,15 +122,22 @@ class ReferenceBackend:
             following += layer.step(x, state)
             x = following[-self._states_per_layer]  # the layer's hidden state is the next layer's input
         if self._head is None:  # no layers: the linear path alone
-            prediction = np.repeat(self._network.head_bias[None], len(features), axis=0)
+            prediction: Floats = np.repeat(self._network.head_bias[None], len(features), axis=0)
         else:
             prediction = multiply_rows(x, self._head) + self._network.head_bias  # the dense output layer
         if self._highway is not None:
-            size = self._network.recent_size
-            samples = np.concatenate([standardized, states[-1]], axis=1) if size else standardized  # newest first
-            prediction += multiply_rows(samples, self._highway)
+            size, at = self._network.recent_size, len(following)
+            samples = standardized
             if size:
+                register = states[at]
+                if self._network.filled:
+                    unfilled = _ONE - states[at + 1]  # (batch, 1): 1 at a stream's first sample, then 0
+                    register = register + unfilled * np.tile(standardized, size // standardized.shape[1])
+                samples = np.concatenate([standardized, register], axis=1)  # newest first
                 following.append(samples[:, :size])  # drops the oldest
+            if self._network.filled:
+                following.append(unfilled + states[at + 1])  # 1
+            prediction += multiply_rows(samples, self._highway)
         if self._network.change_of.size:
             prediction = prediction + features[:, self._network.change_of]
         return prediction, following

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from edge_lstm.bundle.alarm import without_newer_keys
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.network import STARTED
 from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.schemes import Format, Scheme
 from edge_lstm.bundle.stored_zip import contents, directory
@@ -206,11 +207,12 @@ def format_version(contract: Contract) -> int:
     """The oldest version of the bundle format that has everything in the contract.
 
     An older edge-lstm refuses a newer version. Without this, it would take an angle or a counter for a plain number,
-    and end alarms at other steps.
+    end alarms at other steps, or step a register that starts full as one of zeros.
     """
     newer = any(feature.period is not None or feature.counter or feature.age for feature in contract.features)
     newer |= contract.intervals is not None
     newer |= contract.alarm is not None and contract.alarm.is_newer
+    newer |= any(state.name == STARTED for state in contract.states)
     return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
 
 

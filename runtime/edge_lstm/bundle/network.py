@@ -22,6 +22,8 @@ GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "none": 0}
 CARRIED: dict[Cell, tuple[str, ...]] = {"lstm": ("hidden_state", "cell_state"), "gru": ("hidden_state",), "none": ()}
 # State of the highway, a shift register: the last standardized samples, newest first.
 RECENT = "recent_samples"
+# State of a highway whose register starts full: 0 before a stream's first sample, then 1.
+STARTED = "register_started"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ class Network:
 
     A highway adds highway @ samples: a linear path beside the layers. Its samples are the standardized sample and the
     earlier ones in the shift register. It is float32 in every scheme: taps that form differences of neighbours cancel
-    exactly, and rounded taps would add a part of the signal's level. Without earlier samples, it has no register.
+    exactly, and rounded taps would add a part of the signal's level. Without earlier samples, it has no register. A
+    register that is `filled` holds copies of a stream's first sample at its start, others hold zeros.
 
     With the cell "none" there are no layers: hidden is 0, and prediction = highway @ samples + head_bias.
     """
@@ -102,6 +105,7 @@ class Network:
     change_of: NDArray[np.int32]  # (outputs,); empty: the outputs are absolute
     highway: Floats | None = None  # (outputs, (1 + earlier samples) * inputs): taps, newest sample first
     arithmetic: Arithmetic = "float32"
+    filled: bool = False  # whether a stream's first sample fills the shift register
 
     @property
     def hidden(self) -> int:
@@ -114,8 +118,8 @@ class Network:
 
     @property
     def state_sizes(self) -> dict[str, int]:
-        """Numbers per stream in each state tensor; the shift register is last."""
-        return state_sizes(self.cell, len(self.layers), self.hidden, self.recent_size)
+        """Numbers per stream in each state tensor; the shift register follows the layers."""
+        return state_sizes(self.cell, len(self.layers), self.hidden, self.recent_size, self.filled)
 
     @property
     def recent_size(self) -> int:
@@ -149,10 +153,17 @@ class Network:
         return [weight for layer in self.layers for weight in (layer.w_ih, layer.w_hh)] + [self.head_weight]
 
 
-def state_sizes(cell: Cell, layers: int, hidden: int, recent: int) -> dict[str, int]:
-    """The state tensors of such a network by name, with the numbers per stream of each."""
+def state_sizes(cell: Cell, layers: int, hidden: int, recent: int, filled: bool = False) -> dict[str, int]:
+    """The state tensors of such a network by name, with the numbers per stream of each.
+
+    recent: numbers in the shift register; filled: whether a stream's first sample fills it.
+    """
     sizes = {f"{name}_{layer}": hidden for layer in range(layers) for name in CARRIED[cell]}
-    return {**sizes, RECENT: recent} if recent else sizes
+    if recent:
+        sizes[RECENT] = recent
+    if recent and filled:
+        sizes[STARTED] = 1
+    return sizes
 
 
 def to_npz(network: Network) -> bytes:
@@ -169,6 +180,8 @@ def to_npz(network: Network) -> bytes:
         arrays["steps"] = np.array([[layer.x_step, layer.h_step] for layer in network.layers], np.float32)
     if network.highway is not None:
         arrays["highway"] = network.highway
+    if network.filled:
+        arrays["filled"] = np.array(1)
     _put_weight(arrays, "head_weight", network.head_weight)
     for index, layer in enumerate(network.layers):
         _put_weight(arrays, f"layer{index}.w_ih", layer.w_ih)
@@ -209,6 +222,7 @@ def from_npz(content: bytes) -> Network:
         arrays["change_of"],
         arrays.get("highway"),
         cast(Arithmetic, arithmetic),
+        "filled" in arrays,
     )
 
 

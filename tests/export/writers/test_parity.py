@@ -60,11 +60,14 @@ def test_every_backend_carries_the_state_of_a_highway(
     assert np.allclose(register[-1], samples[: -1 - highway : -1].ravel(), atol=1e-6)
 
 
-@pytest.mark.parametrize(("cell", "highway"), [("lstm", 0), ("none", 1), ("none", 96)])
+@pytest.mark.parametrize(
+    ("cell", "highway", "filled"),
+    [("lstm", 0, False), ("none", 1, False), ("none", 96, False), ("none", 96, True), ("lstm", 7, True)],
+)
 def test_every_backend_runs_a_linear_path_of_any_length(
-    make_checkpoint: MakeCheckpoint, cell: Cell, highway: int
+    make_checkpoint: MakeCheckpoint, cell: Cell, highway: int, filled: bool
 ) -> None:
-    checkpoint = make_checkpoint(cell, highway=highway, level_free=False, linear=True)
+    checkpoint = make_checkpoint(cell, highway=highway, level_free=False, linear=True, filled=filled)
     bundle = bundle_of(checkpoint)
     verdicts = verify(bundle, runnable(bundle))
     assert {verdict.scheme for verdict in verdicts} == set(SCHEMES)
@@ -73,10 +76,13 @@ def test_every_backend_runs_a_linear_path_of_any_length(
         exact = cell == "none"  # nothing of a linear network is rounded
         assert verdict.error <= (1e-5 if exact else PARITY.get(verdict.scheme, 1e-5)), verdict
         assert verdict.drift <= (1e-5 if exact else DRIFT[verdict.scheme]), verdict
-    assert [state.name for state in bundle.contract.states][-1:] == ["recent_samples" if highway else "cell_state_0"]
+    registers = (["recent_samples"] if highway else []) + (["register_started"] if filled else [])
+    layers = ["hidden_state_0", "cell_state_0"] if cell == "lstm" else []
+    assert [state.name for state in bundle.contract.states] == layers + registers
     model, golden = checkpoint.model, read_golden_vectors(bundle)
     x = (checkpoint.input_sequence - model.mean.numpy()) / model.scale.numpy()
-    earlier = [np.pad(x, ((back, 0), (0, 0)))[: len(x)] for back in range(highway + 1)]  # zeros before the stream
+    before = "edge" if filled else "constant"  # the first sample, or zeros
+    earlier = [np.pad(x, ((back, 0), (0, 0)), before)[: len(x)] for back in range(highway + 1)]
     added = np.concatenate(earlier, axis=1).astype(np.float64) @ model.network().highway.astype(np.float64).T
     if cell == "none":
         expected = added + model.network().head_bias + checkpoint.input_sequence[:, [0, 0]]

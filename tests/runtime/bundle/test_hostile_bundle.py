@@ -25,7 +25,7 @@ from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
-from tests.networks import contract_of, random_network
+from tests.networks import contract_of, linear_network, random_network
 
 _BOMB = 32 * 2**20
 WEIGHTS = "weights.float32.npz"
@@ -210,6 +210,8 @@ def test_only_what_is_newer_needs_the_newer_format(tmp_path: Path, make_bundle: 
     entries = {"manifest.json": newer.manifest_bytes, **newer.content}
     data = with_manifest(entries, lambda facts: facts.update(format_version=1))
     assert "expected 2 for what the contract has, found 1" in refused(data, tmp_path)
+    linear = make_bundle(tmp_path / "linear.elstm", linear_network())
+    assert json.loads(linear.manifest_bytes)["format_version"] == 2
 
 
 @pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 100_000, "[" * 3000])

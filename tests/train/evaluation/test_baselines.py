@@ -94,13 +94,21 @@ def test_a_gain_below_one_percent_counts_as_none_in_the_verdict() -> None:
 
     nothing = "adds nothing to ridge for x 1 step ahead (RMSE 0.99 and 1.00 °C); to ridge for x 6 steps ahead "
     nothing += "(RMSE 1.01 and 1.00 °C)."
-    assert verdict([scored(1, 0.991), scored(6, 1.009)]) == (
-        f"The model {nothing} Use the baseline, which needs no network."
-    )
+    assert verdict([scored(1, 0.991), scored(6, 1.009)]) == f"The model {nothing}"
     assert verdict([scored(1, 0.991), scored(6, 1.009), scored(24, 0.9)]) == (
         f"The model beats every baseline on 1 of 3 outputs (RMSE 10 % below the best of them). It {nothing}"
     )
     assert verdict([scored(1, 0.991), scored(6, 1.009), scored(24, 1.2)]) == (
         f"The model {nothing} The model does not beat the baselines: x 24 steps ahead, ridge has an RMSE of 1.00 and "
-        "the model 1.20 °C. Use the baseline, which needs no network."
+        "the model 1.20 °C."
     )
+
+
+def test_the_verdict_says_in_words_that_a_constant_would_be_better() -> None:
+    rmse = {"model": 2.0, "mean": 3.0}
+    words = verdict([Score("power", "kW", 0, 100, rmse, rmse, {"model": -0.25, "mean": -1.0})])
+    assert words == (
+        "The model beats every baseline on every output: its RMSE is 33 % below the best of them. "
+        "Its error is larger than that of the test part's own mean, a constant: power (R² -0.250)."
+    )
+    assert "constant" not in verdict([Score("power", "kW", 0, 100, rmse, rmse, {"model": 0.0, "mean": -1.0})])

@@ -80,7 +80,7 @@ def test_the_ridge_baseline_of_quantiles_is_that_of_their_target(recipe_of: Make
     recipe = recipe_of(horizons=[1, 4])
     ranged = dataclasses.replace(recipe, forecast=dataclasses.replace(recipe.forecast, quantiles=[0.1, 0.9]))
     alone, beside = (fit_baselines(dataset_of(one, waves)) for one in (recipe, ranged))
-    assert beside.ridge == alone.ridge * 3
+    assert beside.ridge.choices == alone.ridge.choices * 3
     for place in range(3):
         own = beside.predictions["ridge"][:, 2 * place : 2 * place + 2]
         np.testing.assert_allclose(own, alone.predictions["ridge"], rtol=1e-12)

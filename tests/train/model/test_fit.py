@@ -145,7 +145,7 @@ def test_ctrl_c_keeps_the_best_weights_so_far(
 def test_a_highway_carries_its_samples_across_chunks(recipe_of: Callable[..., Recipe], waves: Recording) -> None:
     recipe = recipe_of(model=ModelSection(hidden=4, highway=6))
     dataset = dataset_of(recipe, waves)
-    assert dataset.contract.states[-1].shape == [6]
+    assert [state.shape for state in dataset.contract.states[-2:]] == [[6], [1]]
     model = fit(recipe, dataset, fit_baselines(dataset).residual).model
     assert sum(parameter.numel() for parameter in model.parameters()) == recipe.parameters
     features = torch.from_numpy(dataset.features[None, :50])

@@ -179,7 +179,7 @@ def verdict(score: ClassScore) -> str:
     if score.margin <= 0:
         return (
             f"The model does not beat the baselines: {name} is right in {best:.1f} % of {evaluated}, the model in "
-            f"{model:.1f} %. Use the baseline, which needs no network."
+            f"{model:.1f} %."
         )
     right = f"it is right in {model:.1f} % of {evaluated}, {name} in {best:.1f} %"
     rival = max((one for one in score.f1 if one != MODEL), key=lambda one: score.f1[one])

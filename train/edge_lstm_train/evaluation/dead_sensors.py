@@ -56,7 +56,8 @@ def dead_sensors(recipe: Recipe, dataset: Dataset, model: Forecaster) -> list[De
         _, vectors = feature_vectors(contract, with_dead(dataset, column))
         dead = _rmse(dataset, predict_streamed(model, dataclasses.replace(dataset, features=vectors)))
         fewer = dataset_of(without(recipe, feature.name), dataset.recording)
-        never = _rmse(dataset, fit_baselines(fewer, recipe.fit.refit).predictions[RIDGE], is_published=True)
+        ridge = fit_baselines(fewer, recipe.fit.refit, recipe.model.most_parameters).predictions[RIDGE]
+        never = _rmse(dataset, ridge, is_published=True)
         for place, (target, horizon) in enumerate(outputs):
             at = contract.outputs.index((target, horizon))
             unit = contract.target_units[target]

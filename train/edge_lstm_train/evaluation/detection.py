@@ -131,10 +131,12 @@ def verdict(score: AlarmScore) -> str:
     )
     if score.f1[MODEL] > score.f1[name]:
         return f"The model beats every baseline: {model}; {other}."
-    advice = "Use the baseline, which needs no network."
+    advice = ""
+    if name == RIDGE:
+        advice = ' With candidates = ["linear"] under [model], the model is that ridge.'
     if name == ALWAYS:
-        advice = "An alarm that never ends scores better, so these alarms carry no information."
-    return f"The model does not beat the baselines: {model}; {other}. {advice}"
+        advice = " An alarm that never ends scores better, so these alarms carry no information."
+    return f"The model does not beat the baselines: {model}; {other}.{advice}"
 
 
 def table(score: AlarmScore) -> TextTable:

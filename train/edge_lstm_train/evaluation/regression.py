@@ -133,7 +133,11 @@ def _mean(values: Doubles) -> float:
 
 
 def verdict(scores: Sequence[Score]) -> str:
-    """One or more sentences that compare the model with the best baseline of each output."""
+    """One or more sentences that compare the model with the best baseline of each output, and say an R² below zero."""
+    return " ".join([_comparison(scores), *_below_the_mean(scores)])
+
+
+def _comparison(scores: Sequence[Score]) -> str:
     if not all(one.pairs for one in scores):
         return "Some outputs have no predictions to evaluate."
     better = [one for one in scores if one.margin > _LEAST_MARGIN]
@@ -144,7 +148,7 @@ def verdict(scores: Sequence[Score]) -> str:
     if not better:
         sentences = [f"The model {no_gain}."] if equal else []
         sentences += [f"The model does not beat the baselines: {losses}."] if worse else []
-        return " ".join([*sentences, "Use the baseline, which needs no network."])
+        return " ".join(sentences)
     low, high = (round(100 * choose(one.margin for one in better)) for choose in (min, max))
     span = f"{high} %" if low == high else f"{low} to {high} %"
     if len(better) == len(scores):
@@ -152,6 +156,15 @@ def verdict(scores: Sequence[Score]) -> str:
     part = f"on {len(better)} of {len(scores)} outputs (RMSE {span} below the best of them)"
     sentences = [f"The model beats every baseline {part}{f', but not on the rest: {losses}' if worse else ''}."]
     return " ".join([*sentences, *([f"It {no_gain}."] if equal else [])])
+
+
+def _below_the_mean(scores: Sequence[Score]) -> list[str]:
+    """A sentence on outputs whose R² is below zero, or none."""
+    below = [one for one in scores if one.r2[MODEL] < 0]
+    if not below:
+        return []
+    named = "; ".join(f"{output_label(one.target, one.horizon)} (R² {r2_text(one)})" for one in below)
+    return [f"Its error is larger than that of the test part's own mean, a constant: {named}."]
 
 
 def _tie_text(one: Score) -> str:

@@ -27,7 +27,7 @@ def chosen_stretches(recipe: Recipe, dataset: Dataset, baselines: Baselines) -> 
     if not are_exceptions(dataset, inside):
         return dataset, baselines, [*told, "these are no exceptions, so they are trained on"]
     reduced = without_steps(recipe, dataset, inside)
-    other = fit_baselines(reduced, recipe.fit.refit)
+    other = fit_baselines(reduced, recipe.fit.refit, recipe.model.most_parameters)
     ratio = np.exp(np.nanmean(np.log(_errors(reduced, other, inside) / _errors(dataset, baselines, inside))))
     if not ratio < 1.0:
         return (

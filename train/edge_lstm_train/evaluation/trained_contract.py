@@ -1,10 +1,10 @@
-"""The contract of a trained model: the dataset's, with its start states, intervals and alarm rule."""
+"""The contract of a trained model: the dataset's, with its states, intervals and alarm rule."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.contract import Contract, StateTensor
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.evaluation.alarm_rule import AlarmRule, calibrated_alarm
 from edge_lstm_train.evaluation.intervals import calibrated_intervals
@@ -19,7 +19,7 @@ def trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> tuple[
 
     Raises EdgeLstmError if the validation part is too short for the intervals.
     """
-    contract = with_start_states(dataset.contract, fitted.model)
+    contract = with_states(dataset.contract, fitted.model)
     level = getattr(recipe.task_section, "intervals", None)
     if level is not None:
         intervals = calibrated_intervals(dataset, predict_streamed(fitted.judged, dataset, "validation"), level)
@@ -29,8 +29,8 @@ def trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> tuple[
     return calibrated_alarm(recipe, dataset, contract, fitted.model.network())
 
 
-def with_start_states(contract: Contract, model: Forecaster) -> Contract:
-    """The contract with the learned start of each state."""
-    starts = model.start_values()
-    states = [dataclasses.replace(state, start=start) for state, start in zip(contract.states, starts, strict=True)]
+def with_states(contract: Contract, model: Forecaster) -> Contract:
+    """The contract with the states of that network, and their learned start."""
+    sizes, starts = model.shape.state_sizes.items(), model.start_values()
+    states = [StateTensor(name, [size], start) for (name, size), start in zip(sizes, starts, strict=True)]
     return dataclasses.replace(contract, states=states)

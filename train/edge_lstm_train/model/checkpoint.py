@@ -103,6 +103,8 @@ def _read(content: dict[str, Any], path: Path) -> Checkpoint:
     weights = content["weights"]
     weights_shape = weights["change_of"].shape
     model.change_of = torch.zeros(weights_shape, dtype=torch.int64)  # empty, or one per output
+    for name in {"free", "tied"} & model.state_dict().keys() - weights.keys():  # of a checkpoint of edge-lstm 0.1.0
+        weights[name] = getattr(model, name)
     model.load_state_dict(weights)
     for name, value in weights.items():
         if not torch.isfinite(value).all():

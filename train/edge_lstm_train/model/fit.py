@@ -26,8 +26,9 @@ from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.carried_state import forward_batch
 from edge_lstm_train.model.forecaster import Forecaster, State
 from edge_lstm_train.model.initial_model import initial_model
+from edge_lstm_train.model.linear_start import LinearFits
 from edge_lstm_train.model.losses import LossFunctions, loss_functions
-from edge_lstm_train.model.training_progress import TrainingProgress, Validation
+from edge_lstm_train.model.training_progress import PROGRESS_FILE, TrainingProgress, Validation
 from edge_lstm_train.recipe.recipe import Recipe
 
 _VALIDATIONS = 8
@@ -61,39 +62,57 @@ def fit(
     device: str = "cpu",
     run_dir: Path | None = None,
     resume: bool = False,
+    linear: LinearFits | None = None,
+    progress_file: str = PROGRESS_FILE,
 ) -> Fitted:
     """Train a network on the dataset's training part; equal arguments give equal weights.
 
     error_scale (outputs,): the typical error of each output in its target's unit, by which its loss is divided.
+    linear: the start of the network's linear path; None: that of the recipe. A network without layers is its start.
     Ctrl-C or a loss that is not finite ends the training early, and the best weights so far are kept. Each validation
-    saves the progress in `run_dir`; with `resume`, training continues from there with the same result. With `refit` in
-    the recipe, a new network is then trained on training and validation part together, with the same schedule, for as
-    many updates as were best.
+    saves the progress as `progress_file` in `run_dir`; with `resume`, training continues from there with the same
+    result. With `refit` in the recipe, a new network is then trained on training and validation part together, with the
+    same schedule, for as many updates as were best.
 
     Raises EdgeLstmError if the device is missing, or if the saved progress is of another recipe or recording.
     """
     with _reproducible(recipe.fit.seed):
-        model = initial_model(recipe, dataset, error_scale).to(_device(device))
+        model = initial_model(recipe, dataset, error_scale, linear=linear).to(_device(device))
         losses = loss_functions(recipe, dataset, error_scale)
-        training = TrainingProgress(model, dataset, losses.validation_error, recipe, run_dir)
+        training = TrainingProgress(model, dataset, losses.validation_error, recipe, run_dir, progress_file)
+        if not model.shape.layers:
+            training.validate(0, math.nan)
+            found = _best(model, training)
+            return _refitted(found, recipe, dataset, error_scale, device, linear) if recipe.fit.refit else found
         resumed = resume and training.resume()
         with progress(recipe.fit.updates, "training", training.update) as tick:
             try:
                 if not resumed:
                     training.validate(0, math.nan)
-                diverged_at = None
-                if recipe.model.depth:  # without layers, the start is the closed-form or converged solution
-                    diverged_at = _run_updates(model, recipe, dataset, losses, training, tick)
+                diverged_at = _run_updates(model, recipe, dataset, losses, training, tick)
                 found = _best(model, training, diverged_at=diverged_at)
             except KeyboardInterrupt:
                 return _best(model, training, interrupted_at=training.update)
         if not recipe.fit.refit or diverged_at is not None:
             return found
-        with progress(found.best, "training on both parts") as tick:
-            try:
-                return _refitted(found, recipe, dataset, error_scale, device, tick)
-            except KeyboardInterrupt:
-                return dataclasses.replace(found, interrupted_at=recipe.fit.updates)
+        return _refitted(found, recipe, dataset, error_scale, device, linear)
+
+
+def refitted(
+    found: Fitted,
+    recipe: Recipe,
+    dataset: Dataset,
+    error_scale: Doubles,
+    *,
+    device: str = "cpu",
+    linear: LinearFits | None = None,
+) -> Fitted:
+    """The result of `fit` with a new network trained on training and validation part, for as many updates as were best.
+
+    It is unchanged if a loss is not finite on the way, and after Ctrl-C.
+    """
+    with _reproducible(recipe.fit.seed):
+        return _refitted(found, recipe, dataset, error_scale, device, linear)
 
 
 def _best(
@@ -104,14 +123,26 @@ def _best(
     return Fitted(model, training.curve, training.best.update, interrupted_at, diverged_at)
 
 
-def _refitted(found: Fitted, recipe: Recipe, dataset: Dataset, error_scale: Doubles, device: str, tick: Tick) -> Fitted:
-    """The result with its weights trained again on both parts; unchanged if a loss was not finite on the way."""
+def _refitted(
+    found: Fitted,
+    recipe: Recipe,
+    dataset: Dataset,
+    error_scale: Doubles,
+    device: str,
+    linear: LinearFits | None,
+) -> Fitted:
     torch.manual_seed(recipe.fit.seed)  # the same initial weights as in the training before
-    model = initial_model(recipe, dataset, error_scale, refit=True).to(_device(device))
+    model = initial_model(recipe, dataset, error_scale, refit=True, linear=linear).to(_device(device))
     losses = loss_functions(recipe, dataset, error_scale)
     training = TrainingProgress(model, dataset, losses.validation_error, recipe, None)
     both = dataset.with_validation_in_training()
-    diverged_at = _run_updates(model, recipe, both, losses, training, tick, until=found.best)
+    diverged_at = None
+    if model.shape.layers:
+        with progress(found.best, "training on both parts") as tick:
+            try:
+                diverged_at = _run_updates(model, recipe, both, losses, training, tick, until=found.best)
+            except KeyboardInterrupt:
+                return dataclasses.replace(found, interrupted_at=recipe.fit.updates)
     if diverged_at is None and not all(torch.isfinite(weights).all() for weights in model.state_dict().values()):
         diverged_at = found.best  # the last gradient was not finite, and no loss follows that would show it
     if diverged_at is not None:

@@ -17,7 +17,7 @@ from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
 
 # One (layers, batch, hidden) tensor for each name in CARRIED[cell]: [h, c] of an LSTM, [h] of a GRU; then, with a
-# highway, its shift register (1, batch, highway * inputs).
+# highway, its shift register (1, batch, highway * inputs), and where that starts full, a 1 after the first step.
 State = list[Tensor]
 
 
@@ -38,6 +38,7 @@ class Shape:
     level_free: bool = key(True, doc="whether that path sees them relative to the newest sample")
     learned_start: bool = key(False, doc="whether the layers' state starts where training found best, and not at zero")
     linear: bool = key(False, doc="whether there is a linear path even where it sees the newest sample alone")
+    filled: bool = key(False, doc="whether a stream's first sample fills that path's register, which else starts at 0")
 
     @property
     def has_highway(self) -> bool:
@@ -47,7 +48,7 @@ class Shape:
     @property
     def state_sizes(self) -> dict[str, int]:
         """The carried tensors by name, with the size of each for one stream."""
-        return state_sizes(self.cell, self.layers, self.hidden, self.highway * self.inputs)
+        return state_sizes(self.cell, self.layers, self.hidden, self.highway * self.inputs, self.filled)
 
     @property
     def taps(self) -> int:
@@ -81,6 +82,8 @@ class Forecaster(nn.Module):
     output_offset: Tensor  # (outputs,)
     output_scale: Tensor  # (outputs,)
     change_of: Tensor  # (outputs,) int64, or empty
+    free: Tensor  # (outputs, taps): 1 where a highway with levels has a weight, else 0
+    tied: Tensor  # (outputs, inputs): 1 where the weights of an input over all its samples sum to zero, else 0
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -94,6 +97,9 @@ class Forecaster(nn.Module):
         if shape.has_highway:
             self.highway = nn.Linear(shape.taps, shape.outputs, bias=False)
             nn.init.zeros_(self.highway.weight)
+        if shape.has_highway and not shape.level_free:
+            self.register_buffer("free", torch.ones(shape.outputs, shape.taps))
+            self.register_buffer("tied", torch.zeros(shape.outputs, shape.inputs))
         self.register_buffer("mean", torch.zeros(shape.inputs))
         self.register_buffer("scale", torch.ones(shape.inputs))
         self.register_buffer("seen", torch.ones(shape.inputs))
@@ -121,6 +127,8 @@ class Forecaster(nn.Module):
             state = [start[:, None].expand(size) for start in self.start]
         if self.shape.highway:
             state.append(torch.zeros((1, batch, self.shape.highway * self.shape.inputs), device=self.mean.device))
+        if self.shape.filled:
+            state.append(torch.zeros((1, batch, 1), device=self.mean.device))
         return state
 
     def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
@@ -132,12 +140,24 @@ class Forecaster(nn.Module):
         else:
             prediction, following = self.head.bias * self.output_scale + self.output_offset, []
         if self.shape.has_highway:
-            added, recent = self._highway_outputs(x, state[-1] if self.shape.highway else None)
+            register = self._register(x, state[len(following) :])
+            added, recent = self._highway_outputs(x, register)
             prediction = prediction + added * self.output_scale
             following += [] if recent is None else [recent]
+        if self.shape.filled:
+            following.append(torch.ones_like(state[-1]))
         if self.change_of.numel():
             prediction = prediction + features[..., self.change_of]
         return prediction, following
+
+    def _register(self, x: Tensor, state: State) -> Tensor | None:
+        """The register before the steps x (batch, steps, inputs), filled by the first of them where a stream starts."""
+        if not state:
+            return None
+        if not self.shape.filled:
+            return state[0]
+        register, started = state  # (1, batch, highway * inputs), (1, batch, 1)
+        return register + (1 - started) * x[:, 0].repeat(1, self.shape.highway)
 
     def _highway_outputs(self, x: Tensor, register: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (batch, steps, inputs) and the register (1, batch, highway * inputs), newest first; None: no register.
@@ -150,13 +170,21 @@ class Forecaster(nn.Module):
         if register is not None:
             earlier = register[0].view(batch, self.shape.highway, inputs).flip(1)  # in the order of time
             samples = torch.cat([earlier, x], dim=1)  # (batch, highway + steps, inputs)
-        taps = self.highway.weight.view(self.shape.outputs, -1, inputs)  # newest first
-        if self.shape.level_free:
-            taps = torch.cat([-taps.sum(dim=1, keepdim=True), taps], dim=1)  # (outputs, 1 + highway, inputs)
+        taps = self._taps(self.highway.weight)
         added = F.conv1d(samples.transpose(1, 2), taps.flip(1).transpose(1, 2))  # (batch, outputs, steps)
         if register is not None:
             register = samples[:, -self.shape.highway :].flip(1).reshape(1, batch, -1)
         return added.transpose(1, 2), register
+
+    def _taps(self, weight: Tensor) -> Tensor:
+        """The highway's weights over plain samples, (outputs, 1 + highway, inputs), the newest first."""
+        shape = self.shape
+        if shape.level_free:
+            taps = weight.view(shape.outputs, -1, shape.inputs)
+            return torch.cat([-taps.sum(dim=1, keepdim=True), taps], dim=1)
+        taps = (weight * self.free).view(shape.outputs, -1, shape.inputs)
+        newest, earlier = taps[:, :1], taps[:, 1:]
+        return torch.cat([newest - self.tied[:, None] * earlier.sum(dim=1, keepdim=True), earlier], dim=1)
 
     def _recurrent_layers(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The recurrent layers over all steps at once, in torch's fused kernel."""
@@ -206,19 +234,16 @@ class Forecaster(nn.Module):
             arrays["head.bias"] * arrays["output_scale"] + arrays["output_offset"],
             arrays["change_of"].astype(np.int32),
             self._highway_weights(),
+            filled=self.shape.filled,
         )
 
     def _highway_weights(self) -> Floats | None:
         """The highway's weights over plain samples, (outputs, (1 + highway) * inputs), in the targets' units."""
-        shape = self.shape
-        if not shape.has_highway:
+        if not self.shape.has_highway:
             return None
-        weight = self.highway.weight.detach().cpu().numpy() * self.output_scale.cpu().numpy()[:, None]
-        taps = weight.reshape(shape.outputs, -1, shape.inputs).astype(np.float64)
-        if shape.level_free:
-            taps = np.concatenate([-taps.sum(axis=1, keepdims=True), taps], axis=1)
-        taps = taps.reshape(shape.outputs, -1)
-        return cast(Floats, taps.astype(np.float32))
+        weight = self.highway.weight.detach() * self.output_scale[:, None]
+        taps = self._taps(weight.double()).reshape(self.shape.outputs, -1)
+        return cast(Floats, taps.cpu().numpy().astype(np.float32))
 
     def stream(self, inputs: Floats, marks: Sequence[int] = ()) -> tuple[Floats, list[Floats]]:
         """The predictions of one stream along `inputs` (steps, inputs), its state carried.
@@ -249,4 +274,5 @@ class Forecaster(nn.Module):
         """The position of each tensor of `Network.state_names` in a `State`: (index of the tensor, its layer)."""
         kinds = range(len(CARRIED[self.shape.cell]))
         places = [(kind, layer) for layer in range(self.shape.layers) for kind in kinds]
-        return [*places, (len(kinds), 0)] if self.shape.highway else places
+        registers = self.shape.highway > 0, self.shape.filled
+        return [*places, *((len(kinds) + index, 0) for index in range(sum(registers)))]

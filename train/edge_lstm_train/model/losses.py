@@ -17,10 +17,18 @@ from edge_lstm_train.recipe.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class LossFunctions:
-    """A loss for updates and an error for validations; both ignore unknown targets (NaN)."""
+    """A loss for updates and an error for validations; both ignore unknown targets (NaN).
+
+    The error of a part is a mean of step errors, so that it can be computed again for any choice of steps.
+    """
 
     loss: Callable[[Tensor, Tensor], Tensor]  # predictions, targets (..., outputs) -> a mean
-    validation_error: Callable[[Doubles, Doubles], float]  # predictions, targets (steps, outputs) -> lower is better
+    step_errors: Callable[[Doubles, Doubles], Doubles]  # predictions, targets (steps, outputs) -> (steps, outputs)
+    mean_error: Callable[[Doubles], float]  # step errors -> the error of a part, lower is better
+
+    def validation_error(self, predictions: Doubles, targets: Doubles) -> float:
+        """The error over all steps of predictions and targets (steps, outputs); lower is better."""
+        return self.mean_error(self.step_errors(predictions, targets))
 
 
 def loss_functions(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> LossFunctions:
@@ -30,7 +38,7 @@ def loss_functions(recipe: Recipe, dataset: Dataset, error_scale: Doubles) -> Lo
     """
     if recipe.classify is not None:
         return _cross_entropy(recipe, dataset)
-    levels = np.array([_quantile(dataset, name) for name, _ in dataset.contract.network_outputs])
+    levels = quantile_levels(dataset)
     if np.isnan(levels).all():
         return _squared(recipe, error_scale)
     return _pinball(recipe, error_scale, levels)
@@ -44,10 +52,14 @@ def _squared(recipe: Recipe, error_scale: Doubles) -> LossFunctions:
         error = (predictions - targets.nan_to_num()) / scale.to(predictions.device)
         return (_point_loss(recipe, error) * known).sum() / known.sum().clamp(min=1)
 
-    def validation_error(predictions: Doubles, targets: Doubles) -> float:
-        return float((np.sqrt(np.nanmean((predictions - targets) ** 2, axis=0)) / error_scale).mean())
+    def step_errors(predictions: Doubles, targets: Doubles) -> Doubles:
+        squared: Doubles = (predictions - targets) ** 2
+        return squared
 
-    return LossFunctions(loss, validation_error)
+    def mean_error(errors: Doubles) -> float:
+        return float((np.sqrt(np.nanmean(errors, axis=0)) / error_scale).mean())
+
+    return LossFunctions(loss, step_errors, mean_error)
 
 
 def _point_loss(recipe: Recipe, error: Tensor) -> Tensor:
@@ -70,12 +82,16 @@ def _pinball(recipe: Recipe, error_scale: Doubles, levels: Doubles) -> LossFunct
         each = torch.where(expected.to(device), _point_loss(recipe, below), tilted)
         return (each * known).sum() / known.sum().clamp(min=1)
 
-    def validation_error(predictions: Doubles, targets: Doubles) -> float:
+    def step_errors(predictions: Doubles, targets: Doubles) -> Doubles:
         below = (targets - predictions) / error_scale
-        tilted = np.nanmean(np.maximum(np.nan_to_num(levels) * below, (np.nan_to_num(levels) - 1) * below), axis=0)
-        return float(np.where(np.isnan(levels), np.sqrt(np.nanmean(below**2, axis=0)), tilted).mean())
+        tilted = np.maximum(np.nan_to_num(levels) * below, (np.nan_to_num(levels) - 1) * below)
+        return np.where(np.isnan(levels), below**2, tilted)
 
-    return LossFunctions(loss, validation_error)
+    def mean_error(errors: Doubles) -> float:
+        means = np.nanmean(errors, axis=0)
+        return float(np.where(np.isnan(levels), np.sqrt(means), means).mean())
+
+    return LossFunctions(loss, step_errors, mean_error)
 
 
 def _cross_entropy(recipe: Recipe, dataset: Dataset) -> LossFunctions:
@@ -94,13 +110,21 @@ def _cross_entropy(recipe: Recipe, dataset: Dataset) -> LossFunctions:
         each = -(truth * F.log_softmax(predictions[known], dim=1)).sum(dim=1)
         return (each * weight).sum() / weight.sum().clamp(min=1e-6)
 
-    def validation_error(predictions: Doubles, targets: Doubles) -> float:
-        known = np.isfinite(targets[:, 0])
-        logits = predictions[known] - predictions[known].max(axis=1, keepdims=True)
+    def step_errors(predictions: Doubles, targets: Doubles) -> Doubles:
+        logits = predictions - predictions.max(axis=1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return float(-(targets[known] * log_p).sum(axis=1).mean())
+        errors: Doubles = -(targets * log_p).sum(axis=1, keepdims=True)  # (steps, 1)
+        return errors
 
-    return LossFunctions(loss, validation_error)
+    def mean_error(errors: Doubles) -> float:
+        return float(np.nanmean(errors))
+
+    return LossFunctions(loss, step_errors, mean_error)
+
+
+def quantile_levels(dataset: Dataset) -> Doubles:
+    """(outputs,): the level of each quantile output of the network, NaN for an expected value."""
+    return np.array([_quantile(dataset, name) for name, _ in dataset.contract.network_outputs])
 
 
 def _quantile(dataset: Dataset, name: str) -> float:

@@ -45,6 +45,7 @@ class TrainingProgress:
         error: Callable[[Doubles, Doubles], float],
         recipe: Recipe,
         run_dir: Path | None,
+        file: str = PROGRESS_FILE,
     ) -> None:
         """error: predictions and targets (steps, outputs) -> the validation error. run_dir: None keeps no file."""
         self.update = 0
@@ -56,7 +57,7 @@ class TrainingProgress:
         self._dataset = dataset
         self._error = error
         self._recipe = repr(recipe)
-        self._run_dir = run_dir
+        self._path = None if run_dir is None else run_dir / file
 
     def validate(self, update: int, training_loss: float) -> Validation:
         """Validate the model as it is now, and keep its weights if they are the best so far."""
@@ -70,7 +71,7 @@ class TrainingProgress:
 
     def save(self, optimizer: Any, schedule: Any, state: State | None) -> None:
         """Write all that is needed to resume from here into the run folder."""
-        if self._run_dir is None:
+        if self._path is None:
             return
         content = {
             "recipe": self._recipe,
@@ -88,18 +89,17 @@ class TrainingProgress:
         }
         file = io.BytesIO()
         torch.save(content, file)
-        write_file(self._run_dir / PROGRESS_FILE, file.getvalue())
+        write_file(self._path, file.getvalue())
 
     def resume(self) -> bool:
         """Load the progress from the run folder. False without a file there.
 
         Raises EdgeLstmError if the file is another kind, or of another recipe or recording.
         """
-        assert self._run_dir is not None  # a training that resumes has a folder
-        path = self._run_dir / PROGRESS_FILE
-        if not path.exists():
+        assert self._path is not None  # a training that resumes has a folder
+        if not self._path.exists():
             return False
-        content = self._read(path)
+        content = self._read(self._path)
         self.update = content["update"]
         self.curve = [Validation(*one) for one in content["curve"]]
         self.best = next(one for one in self.curve if one.update == content["best"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from edge_lstm.bundle.contract import (
     ClockInput,
@@ -33,6 +33,7 @@ from edge_lstm.recordings.recording import Columns
 from edge_lstm_train.recipe.sections import (
     AnomalySection,
     AugmentSection,
+    CandidateName,
     ClassifySection,
     FeatureSection,
     FitSection,
@@ -42,6 +43,7 @@ from edge_lstm_train.recipe.sections import (
     Range,
     RecordingSection,
     RegressSection,
+    ReportSection,
     SplitSection,
 )
 
@@ -73,6 +75,7 @@ class Recipe:
     model: ModelSection = key(ModelSection(), doc="the network")
     fit: FitSection = key(FitSection(), doc="how the weights are trained")
     augment: AugmentSection = key(AugmentSection(), doc="random changes to the training data")
+    report: ReportSection = key(ReportSection(), doc="what the report shows beside the model")
     tune: dict[str, Range] = key({}, doc='key = the values that edge-lstm tune may try, e.g. "model.hidden"')
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -186,7 +189,7 @@ class Recipe:
                 yield "augment.sensor_dropout", "expected mask = true in a feature that is no target, found none"
             if self.sampling.interval_s is None:
                 yield "sampling.interval_s", "missing (seconds between steps, where sensor_dropout is above 0)"
-        if self.fit.window is not None and self.fit.window <= self.model.highway:
+        if self.fit.window is not None and self.fit.window <= (self.model.highway or 0):
             yield (
                 "fit.window",
                 f"expected more steps than the highway sees ({self.model.highway}), found {self.fit.window}",
@@ -236,6 +239,20 @@ class Recipe:
         """Whether the network predicts changes from the newest value."""
         section = self.forecast or self.anomaly
         return section is not None and section.change and not (self.anomaly is not None and self.anomaly.reconstruct)
+
+    @property
+    def candidates(self) -> list[CandidateName]:
+        """The networks that the validation part chooses from, the simplest first."""
+        model = self.model
+        if model.candidates:
+            return [name for name in get_args(CandidateName) if name in model.candidates]
+        if model.cell == "none":
+            return ["linear"]
+        if self.anomaly is not None and self.anomaly.reconstruct:
+            return ["network"]  # what is linear would copy each step to the output
+        if model.has_highway:
+            return ["linear", "both"]
+        return ["linear", "network"] if model.highway == 0 else ["linear", "network", "both"]
 
     def contract(self, mean: Sequence[float], scale: Sequence[float]) -> Contract:
         """The contract of such a model, with the statistics (features,) of the training part."""
@@ -328,7 +345,7 @@ class Recipe:
     def state_sizes(self) -> dict[str, int]:
         """The carried tensors by name, with the size of each for one stream."""
         model = self.model
-        return state_sizes(model.cell, model.depth, model.units, model.earlier * self._input_width)
+        return state_sizes(model.cell, model.depth, model.units, model.earlier * self._input_width, model.earlier > 0)
 
     @property
     def columns(self) -> Columns:

@@ -571,6 +571,9 @@ class SplitSection:
             yield "test_from", f'expected a time after validation_from, found "{self.test_from}"'
 
 
+CandidateName = Literal["linear", "network", "both"]
+
+
 @dataclass(frozen=True)
 class ModelSection:
     """The network."""
@@ -582,13 +585,32 @@ class ModelSection:
     recurrent_dropout: float = key(
         0.0, doc="share of the hidden-to-hidden weights that is dropped in training", least=0, most=0.95
     )
-    highway: int = key(
-        0, doc="earlier samples in a linear path beside the recurrent layers; 0: no such path", least=0, most=1024
+    candidates: list[CandidateName] = key(
+        [],
+        doc="networks that the validation part chooses from: linear (a linear path alone), network (the layers alone), "
+        "both; empty: all that the other keys leave open",
+    )
+    highway: int | None = key(
+        None,
+        doc="earlier samples in a linear path beside the recurrent layers; 0: no such path; none: the validation part "
+        "chooses",
+        least=0,
+        most=1024,
     )
     linear: bool = key(False, doc="true: a linear path, even if it sees the newest sample alone (highway = 0)")
     level_free: bool = key(True, doc="true: the linear path takes its samples relative to the newest sample")
     learned_start: bool = key(False, doc="true: the initial state is learned; false: it is zero")
     most_parameters: int = key(20_000, doc="largest number of parameters; a larger network is refused", least=1)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.cell == "none" and set(self.candidates) - {"linear"}:
+            yield "candidates", f'expected ["linear"] with the cell "none", found {self.candidates}'
+        if len(set(self.candidates)) < len(self.candidates):
+            yield "candidates", f"expected each once, found {self.candidates}"
+        if self.has_highway and self.cell != "none" and "network" in self.candidates:
+            yield "candidates", f'expected no "network" beside a highway, found {self.candidates}'
+        if self.highway == 0 and not self.linear and self.cell != "none" and "both" in self.candidates:
+            yield "candidates", f'expected no "both" with highway = 0, found {self.candidates}'
 
     @property
     def depth(self) -> int:
@@ -603,12 +625,12 @@ class ModelSection:
     @property
     def has_highway(self) -> bool:
         """Whether there is a linear path."""
-        return self.linear or self.highway > 0 or self.cell == "none"
+        return self.linear or bool(self.highway) or self.cell == "none"
 
     @property
     def earlier(self) -> int:
         """Earlier samples in the linear path; a network without layers keeps one at least, to have a state."""
-        return max(1, self.highway) if self.cell == "none" else self.highway
+        return max(1, self.highway or 0) if self.cell == "none" else self.highway or 0
 
     @property
     def taps(self) -> int:
@@ -643,6 +665,17 @@ class FitSection:
             yield "window", 'missing (steps in a window, where method = "windows")'
         if self.method == "carried" and self.window is not None:
             yield "window", 'expected none where method = "carried": a carried state has no window'
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """What the report shows beside the model and its baselines."""
+
+    opponents: bool = key(
+        False,
+        doc="true: gradient-boosted trees and exponential smoothing on the same recording, which no device runs; needs "
+        "the extra opponents",
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""The candidates of a training as a table, as figures and in words: which network was chosen, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from edge_lstm_train.evaluation.baselines import Baselines
+from edge_lstm_train.evaluation.report import Paragraph, Section, Table
+from edge_lstm_train.model.candidates import TITLES, Candidate, Choice
+
+_TITLE = "Candidates"
+
+
+def choice_notes(choice: Choice, baselines: Baselines | None) -> Iterator[str]:
+    """Lines for a terminal."""
+    yield f"candidates: {', '.join(f'{TITLES[one.name]} {one.validation:.4f}' for one in choice.candidates)}"
+    yield choice.sentence()
+    yield from _limits(choice, baselines)
+
+
+def candidates_section(choice: Choice, baselines: Baselines | None) -> Section:
+    """The report's section: a row for each candidate, the simplest first."""
+    header = ["candidate", "validation error", "against the chosen one", "parameters", "numbers of state a stream"]
+    table = Table(header, [_row(choice, one) for one in choice.candidates])
+    notes = [Paragraph(note, "note") for note in (choice.sentence(), *_limits(choice, baselines))]
+    return Section(_TITLE, [table, *notes])
+
+
+def _row(choice: Choice, one: Candidate) -> list[str]:
+    network = one.fitted.model.network()
+    chosen = choice.chosen
+    against = "chosen"
+    if one.name != chosen.name:
+        change = 100 * (one.validation / chosen.validation - 1) if chosen.validation > 0 else math.nan
+        against = f"{change:+.1f} %"
+    states = f"{sum(network.state_sizes.values()):,}"
+    return [TITLES[one.name], f"{one.validation:.4f}", against, f"{network.parameters:,}", states]
+
+
+def _limits(choice: Choice, baselines: Baselines | None) -> Iterator[str]:
+    for name, reason in choice.left_out.items():
+        yield f"The {TITLES[name]} is no candidate: {reason}."
+    if baselines is not None and (left_out := baselines.ridge.left_out):
+        lags = " and ".join(map(str, left_out))
+        yield f"Ridge with {lags} lags is no candidate: its weights would be more than most_parameters under [model]."
+
+
+def candidates_figures(choice: Choice) -> dict[str, Any]:
+    """The candidates as JSON values."""
+    return {
+        "chosen": choice.chosen.name,
+        "candidates": [
+            {
+                "name": one.name,
+                "validation_error": one.validation if math.isfinite(one.validation) else None,
+                "kept_update": one.fitted.best,
+                "parameters": one.fitted.model.network().parameters,
+                "chosen_is_better_in": choice.ahead.get(one.name),
+            }
+            for one in choice.candidates
+        ],
+        "resampled": f"{choice.blocks} {choice.blocks_are}",
+    }

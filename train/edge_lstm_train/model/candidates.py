@@ -1,0 +1,208 @@
+"""The choice of the network: a linear path alone, the recurrent layers alone, or both, by their streamed validations.
+
+The simplest candidate is chosen that no other beats beyond noise. So the model is never worse on the validation part
+than the baselines that a device can run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_lstm.foundation.arrays import Doubles, Integers
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.fit import Fitted, fit, refitted
+from edge_lstm_train.model.linear_start import LinearFits
+from edge_lstm_train.model.losses import LossFunctions, loss_functions
+from edge_lstm_train.model.training_progress import PROGRESS_FILE
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import CandidateName
+
+_BEYOND_NOISE = 0.9  # of the resamples in which a candidate has to be better than a simpler one
+_RESAMPLES = 1000
+_LEAST_STREAMS = 8  # with fewer in the validation part, blocks of time are resampled
+_MOST_BLOCKS, _LEAST_BLOCKS = 40, 8
+TITLES: dict[CandidateName, str] = {
+    "linear": "linear path alone",
+    "network": "recurrent layers alone",
+    "both": "layers beside a linear path",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One of the networks to choose from, trained."""
+
+    name: CandidateName
+    recipe: Recipe  # with its [model] section
+    fitted: Fitted
+    validation: float  # its error on the validation part, streamed: the task's own, lower is better
+    errors: Doubles  # (validation steps, outputs): what `validation` is a mean of; NaN where the target is unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The candidates, the simplest first, and the chosen one."""
+
+    candidates: list[Candidate]
+    chosen: Candidate
+    ahead: dict[CandidateName, float]  # share of the resamples in which the chosen one is better than each other
+    blocks: int  # that were resampled: streams, or stretches of time
+    blocks_are: str
+    left_out: dict[CandidateName, str]  # candidates that could not be trained, with the reason
+
+    @property
+    def interrupted_at(self) -> int | None:
+        """The update at which Ctrl-C came, of whichever candidate was in training."""
+        found = [one.fitted.interrupted_at for one in [*self.candidates, self.chosen]]
+        return next((update for update in found if update is not None), None)
+
+    @property
+    def diverged(self) -> Candidate | None:
+        """The first candidate whose loss was not finite."""
+        trained = [*self.candidates, self.chosen]
+        return next((one for one in trained if one.fitted.diverged_at is not None), None)
+
+    def sentence(self) -> str:
+        """Which one is chosen, and by how much."""
+        name, chosen = TITLES[self.chosen.name], self.chosen
+        if len(self.candidates) == 1:
+            return f"The model is the {name}, the only candidate."
+        better = [self._compared(one) for one in self.candidates if one is not chosen]
+        return f"The {name} is chosen by the validation part: its error is {'; '.join(better)}."
+
+    def _compared(self, other: Candidate) -> str:
+        change = 100 * (1 - self.chosen.validation / other.validation) if other.validation > 0 else 0.0
+        size = f"{abs(change):.1f} % {'below' if change >= 0 else 'above'} that of the {TITLES[other.name]}"
+        simpler = "" if change >= 0 else ", which is less simple and no better beyond noise"
+        share = f"better in {100 * self.ahead[other.name]:.0f} % of the resamples of {self.blocks} {self.blocks_are}"
+        return f"{size} ({share}{simpler})"
+
+
+def candidate_recipes(recipe: Recipe, linear: LinearFits | None) -> dict[CandidateName, Recipe]:
+    """The recipe of each candidate, the simplest first; linear: the start of a numeric task's linear path."""
+    model = recipe.model
+    earlier = 0 if linear is None else linear.searched.earlier
+    free: dict[str, Any] = {"linear": True, "level_free": False, "highway": earlier}
+    alone: dict[str, Any] = {**free, "cell": "none", "learned_start": False, "dropout": 0.0, "recurrent_dropout": 0.0}
+    if model.cell == "none" and model.highway:
+        alone = {}  # the recipe says what the path sees
+    beside = {} if model.has_highway else free
+    changes: dict[CandidateName, dict[str, Any]] = {"linear": alone, "network": {}, "both": beside}
+    return {
+        name: dataclasses.replace(recipe, model=dataclasses.replace(model, **changes[name]))
+        for name in recipe.candidates
+    }
+
+
+def fit_candidates(
+    recipe: Recipe,
+    dataset: Dataset,
+    error_scale: Doubles,
+    linear: LinearFits | None,
+    *,
+    device: str = "cpu",
+    run_dir: Path | None = None,
+    resume: bool = False,
+) -> Choice:
+    """Train the recipe's candidates, and choose one; with `refit` in the recipe, that one is trained again on more.
+
+    error_scale and linear: as in `fit`. After Ctrl-C, the choice is among the candidates so far. Raises what `fit`
+    raises.
+    """
+    losses = loss_functions(recipe, dataset, error_scale)
+    candidates: list[Candidate] = []
+    left_out: dict[CandidateName, str] = {}
+    progress_file = PROGRESS_FILE
+    for name, own in candidate_recipes(recipe, linear).items():
+        if own.parameters > own.model.most_parameters:
+            left_out[name] = f"{own.parameters:,} parameters, more than most_parameters ({own.model.most_parameters:,})"
+            continue
+        search = dataclasses.replace(own, fit=dataclasses.replace(own.fit, refit=False))
+        start = None if name == "network" or own.model == recipe.model else linear
+        fitted = fit(
+            search,
+            dataset,
+            error_scale,
+            device=device,
+            run_dir=run_dir,
+            resume=resume,
+            linear=start,
+            progress_file=progress_file,
+        )
+        candidates.append(_validated(name, own, fitted, dataset, losses))
+        if own.model.depth:
+            progress_file = f"progress_{'both' if name == 'network' else 'network'}.pt"
+        if fitted.interrupted_at is not None:
+            break
+    choice = _choose(candidates, left_out, dataset, losses)
+    if not recipe.fit.refit or choice.interrupted_at is not None or choice.chosen.fitted.diverged_at is not None:
+        return choice
+    chosen = choice.chosen
+    start = None if chosen.name == "network" or chosen.recipe.model == recipe.model else linear
+    again = refitted(chosen.fitted, chosen.recipe, dataset, error_scale, device=device, linear=start)
+    return dataclasses.replace(choice, chosen=dataclasses.replace(chosen, fitted=again))
+
+
+def _validated(
+    name: CandidateName, recipe: Recipe, fitted: Fitted, dataset: Dataset, losses: LossFunctions
+) -> Candidate:
+    steps = dataset.steps("validation")
+    predictions = predict_streamed(fitted.model, dataset, "validation")[steps]
+    errors = losses.step_errors(predictions, dataset.targets[steps])
+    return Candidate(name, recipe, fitted, losses.mean_error(errors), errors)
+
+
+def _choose(
+    candidates: list[Candidate], left_out: dict[CandidateName, str], dataset: Dataset, losses: LossFunctions
+) -> Choice:
+    blocks, what = _blocks(dataset)
+    chosen = min(candidates, key=lambda one: one.validation)
+    for one in candidates:  # the simplest first
+        if one is chosen or _share_better(chosen, one, blocks, losses) < _BEYOND_NOISE:
+            chosen = one
+            break
+    ahead = {one.name: _share_better(chosen, one, blocks, losses) for one in candidates if one is not chosen}
+    return Choice(candidates, chosen, ahead, len(blocks), what, left_out)
+
+
+def _share_better(one: Candidate, other: Candidate, blocks: list[Integers], losses: LossFunctions) -> float:
+    """The share of resamples of the blocks, with replacement, in which `one` has the smaller error.
+
+    Both are compared over the same resamples (paired bootstrap, Efron & Tibshirani 1993); neighbouring steps stay
+    together, since their errors are alike (Künsch 1989).
+    """
+    random = np.random.default_rng(0)
+    weights = random.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), _RESAMPLES)  # (resamples, blocks)
+    first, second = (_resampled(found.errors, blocks, weights, losses) for found in (one, other))
+    comparable = np.isfinite(first) & np.isfinite(second)
+    return float((first < second)[comparable].mean()) if comparable.any() else 0.0
+
+
+def _resampled(errors: Doubles, blocks: list[Integers], weights: Integers, losses: LossFunctions) -> Doubles:
+    """(resamples,): the mean error of each resample, from the sums of its blocks; NaN where an output has no target."""
+    sums = np.stack([np.nansum(errors[block], axis=0) for block in blocks])  # (blocks, outputs)
+    counts = np.stack([np.isfinite(errors[block]).sum(axis=0) for block in blocks])
+    with np.errstate(invalid="ignore"):  # an output without any target in a resample
+        means = (weights @ sums) / (weights @ counts)  # (resamples, outputs)
+    return np.array([losses.mean_error(row[None]) if np.isfinite(row).all() else np.nan for row in means])
+
+
+def _blocks(dataset: Dataset) -> tuple[list[Integers], str]:
+    """The validation steps, as positions among them, in blocks that may be taken as independent."""
+    steps = dataset.steps("validation")
+    streams = dataset.stream_of[steps]
+    by_stream = [np.flatnonzero(streams == stream) for stream in np.unique(streams)]
+    if len(by_stream) >= _LEAST_STREAMS:
+        return by_stream, "streams"
+    longest = max(dataset.contract.horizons)
+    length = max(-(-len(steps) // _MOST_BLOCKS), 2 * longest)
+    if dataset.season and len(steps) >= _LEAST_BLOCKS * dataset.season:
+        length = max(length, dataset.season)
+    blocks = [own[first : first + length] for own in by_stream for first in range(0, len(own), length)]
+    return blocks, "blocks of time"
