@@ -27,7 +27,9 @@ from edge_lstm.foundation.text import escaped
 from edge_lstm.recordings.pace import pace_warning
 from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
+from edge_lstm_train.data.class_counts import class_notes
 from edge_lstm_train.data.dataset import Dataset, read_dataset
+from edge_lstm_train.data.group_folds import group_folds
 from edge_lstm_train.data.outliers import outliers
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
@@ -47,6 +49,7 @@ from edge_lstm_train.model.candidates import TITLES, Choice, fit_candidates
 from edge_lstm_train.model.checkpoint import FILE as CHECKPOINT
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.model.fit import Fitted
+from edge_lstm_train.model.group_choice import chosen_by_groups, fit_by_groups
 from edge_lstm_train.model.linear_start import linear_fits
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
@@ -108,6 +111,8 @@ def train(
         click.echo(escaped(f"warning: {warning}"), err=True)
     for found in outliers(recipe, dataset.recording):
         click.echo(escaped(f"warning: {found}\nhint: {found.remedy}"), err=True)
+    for note in class_notes(recipe, dataset):
+        click.echo(escaped(f"warning: {note}"), err=True)
     if counts := _counts_text(dataset):
         click.echo(escaped(f"readings: {len(dataset.recording):,}, of which {counts}"), err=True)
     make_run_folder(run_dir)
@@ -164,6 +169,8 @@ def choose(
     resume: bool = False,
 ) -> Choice:
     """The recipe's candidates, trained, and the one that the validation part chooses; baselines: None for classes."""
+    if folds := group_folds(recipe, dataset) if chosen_by_groups(recipe) else []:
+        return fit_by_groups(recipe, dataset, folds, device=device)
     if baselines is None:
         ones = np.ones(dataset.targets.shape[1])
         return fit_candidates(recipe, dataset, ones, None, device=device, run_dir=run_dir, resume=resume)

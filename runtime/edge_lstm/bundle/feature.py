@@ -19,6 +19,7 @@ DERIVED: dict[str, int] = {
     "deviation": 1,
     "from_mean": 1,
     "from_start": 1,
+    "standardized": 1,
     "slope": 2,
     "covariance": 1,
 }

@@ -11,6 +11,8 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.feature import derived_parts
 from edge_lstm.foundation.arrays import Doubles, Floats, Records, Slots
 
+_LEAST_SHARE = 0.1  # of the standard deviation in the training part: the least that a stream's own scale counts as
+
 
 class Derived:
     """The derived inputs of a contract, in its order, for many streams at once.
@@ -19,9 +21,13 @@ class Derived:
     new value. At the start of a run it is the arithmetic mean of the values so far, until 1 / count is smaller than
     2 / (s + 1). The variance follows Finch (2009), "Incremental calculation of weighted mean and variance".
 
-    `from_start` takes the mean of a run's first values and keeps it: the level at which this device started. A
-    covariance is updated as the variances are. The input is its square root with its sign, as a deviation is the square
-    root of a variance.
+    `from_start` takes the mean of a run's first values and keeps it: the level at which this device started.
+    `standardized` also divides by their standard deviation, or by a tenth of that of the training part if that is
+    larger: a device that stood still at first would turn digits into signals. It is instance normalization (Kim et al.
+    2022) by the first values alone.
+
+    A covariance is updated as the variances are. The input is its square root with its sign, as a deviation is the
+    square root of a variance.
 
     The fields `average`, `variance` and `covariance` of the stream's record carry all of this.
     """
@@ -37,7 +43,7 @@ class Derived:
         for column, feature in enumerate(contract.features):
             for text in feature.derived:
                 kind, other, spans = derived_parts(text)
-                kept = kind == "from_start"
+                kept = kind in ("from_start", "standardized")
                 parts = [self._average(column, int(span), kept) for span in spans]
                 if other:
                     self._pairs.append((parts[0], self._average(names.index(other), int(spans[0]), kept)))
@@ -45,6 +51,7 @@ class Derived:
                 self._columns.append((kind, column, parts))
             if feature.categories:
                 self._columns.append(("categories", column, [len(feature.categories)]))
+        self._least_scale = [_LEAST_SHARE * feature.scale for feature in contract.features]
         self._sources = np.array([column for column, _, _ in self._averaged], np.int64)
         self._spans = np.array([span for _, span, _ in self._averaged], np.float64)
         self._kept = np.array([kept for _, _, kept in self._averaged], np.bool_)
@@ -92,6 +99,9 @@ class Derived:
                 column = covariances[:, parts[0]]
             elif kind in ("from_mean", "from_start"):
                 column = value - averages[:, parts[0]]
+            elif kind == "standardized":
+                scale = np.maximum(deviations[:, parts[0]], self._least_scale[feature])
+                column = (value - averages[:, parts[0]]) / scale
             else:
                 column = averages[:, parts[0]] - averages[:, parts[1]]
             columns.append(column.astype(np.float32)[:, None])

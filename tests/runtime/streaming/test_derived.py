@@ -44,6 +44,22 @@ def test_from_start_uses_the_mean_of_the_first_values() -> None:
     np.testing.assert_array_equal(one_by_one, rows)
 
 
+def test_standardized_uses_the_level_and_scale_of_the_first_values() -> None:
+    asked = contract(Feature("x", scale=2.0, derived=["standardized 3"]), sampling=Sampling(60.0, 600.0))
+    values = [(0, 1.0), (1, 3.0), (2, 5.0), (3, 7.0), (4, 100.0), (60, 2.0), (61, 4.0)]  # a gap before the last two
+    rows, _ = fed(asked, [(minute, {"x": value}) for minute, value in values])
+    own = math.sqrt(8 / 3)  # of 1, 3 and 5 about 3
+    np.testing.assert_allclose(rows[:, 1], [0, 1, 2 / own, 4 / own, 97 / own, 0, 1], rtol=1e-6)
+    one_by_one, _ = fed(asked, [(minute, {"x": value}) for minute, value in values], 1)
+    np.testing.assert_array_equal(one_by_one, rows)
+
+
+def test_a_stream_that_stands_still_at_first_has_a_tenth_of_the_trained_scale() -> None:
+    asked = contract(Feature("x", scale=2.0, derived=["standardized 3"]))
+    rows, _ = fed(asked, [(minute, {"x": value}) for minute, value in enumerate([5.0, 5.0, 5.0, 6.0])])
+    np.testing.assert_allclose(rows[:, 1], [0, 0, 0, 1 / 0.2], rtol=1e-6)
+
+
 def test_a_running_deviation_converges_to_the_standard_deviation() -> None:
     values = np.random.default_rng(3).normal(5, 2, 4000)
     rows, _ = fed(contract(Feature("x", derived=["deviation 1000"])), [(i, {"x": v}) for i, v in enumerate(values)])

@@ -14,7 +14,7 @@ from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.evaluation import detection
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.evaluation.classification import MARKOV, class_baselines, recordings_score
+from edge_lstm_train.evaluation.classification import MARKOV, class_baselines, logistic_logits, recordings_score
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.predictions import predict, predictions_by_step
 from edge_lstm_train.model.initial_model import initial_model
@@ -122,7 +122,11 @@ def test_the_verdict_of_a_vote_counts_recordings(recipe_of: Make, recording_of: 
     judged = judged_untrained(recipe, dataset.recording)
     assert "of 2 recordings" in judged.verdict
     assert [one["of"] for one in judged.figures["test"]] == ["recordings", "steps"]
-    assert [row[0] for row in judged.table[1]][::2] == ["accuracy of recordings", "accuracy of steps"]
+    assert [row[0] for row in judged.table[1]][::2] == [
+        "accuracy of recordings",
+        "accuracy of steps",
+        "log loss of steps",
+    ]
     assert list(judged.figures["by_stream"]) == ["r8", "r9"]
 
 
@@ -132,7 +136,8 @@ def test_a_markov_chain_predicts_the_majority_after_unseen_symbols(recipe_of: Ma
     recording = dataclasses.replace(recording, categories={"x": ("a", "b", "c")})
     recipe = of_task(recipe_of(), classify=ClassifySection("x", classes=["a", "b", "c"], ahead=1))
     recipe = dataclasses.replace(recipe, features={"x": FeatureSection(categories=["a", "b", "c"])})
-    predicted = class_baselines(dataset_of(recipe, recording))
+    dataset = dataset_of(recipe, recording)
+    predicted = class_baselines(dataset, logistic_logits(recipe, dataset))
     after_a = np.flatnonzero(words == 0)[5:-5]
     assert set(predicted[MARKOV][after_a]) == set(predicted["majority"]) != {0}
 

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract, Feature
-from edge_lstm.foundation.arrays import Flags, Floats, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.streaming.derived import Derived
 from edge_lstm.streaming.features import record_fields
-from edge_lstm_train.data.batches import Batch
+from edge_lstm_train.data.batches import Batch, side_by_side
+from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.sensor_dropout import SensorDropout
 from edge_lstm_train.recipe.sections import AugmentSection
+
+_RUNS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +123,26 @@ class RunAugmentation:
             found = self._derived.step(current, slots, values, current["before"])
             features[:, step, self._first : self._last] = np.concatenate(found, axis=1)
             current["before"], current["warm_steps"] = values, current["warm_steps"] + 1
+
+
+def augmented_copy(
+    section: AugmentSection, dataset: Dataset, random: np.random.Generator
+) -> tuple[Floats, Doubles] | None:
+    """Features (steps, inputs) and targets (steps, outputs) of the dataset, each run changed; None: nothing changes.
+
+    Steps that a faster pace leaves without a source have unknown targets.
+    """
+    change = RunAugmentation(section, dataset.contract)
+    if not change:
+        return None
+    features, targets = dataset.features.copy(), dataset.targets.copy()
+    runs = np.split(np.arange(len(dataset)), np.flatnonzero(dataset.restart)[1:])
+    for first in range(0, len(runs), _RUNS_AT_ONCE):
+        group = runs[first : first + _RUNS_AT_ONCE]
+        changed = change(side_by_side(dataset, group), random)
+        for row, run in enumerate(group):
+            features[run], targets[run] = changed.features[row, : len(run)], changed.targets[row, : len(run)]
+    return features, targets
 
 
 def _warped_steps(steps: int, warp: float, random: np.random.Generator) -> Integers:

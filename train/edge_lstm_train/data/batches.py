@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edge_lstm.foundation.arrays import Flags, Floats, Integers
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import PARTS, Part
@@ -22,6 +22,8 @@ class Batch:
     targets: Floats  # (segments, steps, outputs): NaN where the loss ignores the output
     restart: Flags  # (segments, steps): the state is reset before this step
 
+
+_CHUNKS_OF_AN_ESTIMATE = 500
 
 Augmentation = Callable[[Batch, np.random.Generator], Batch]
 
@@ -65,22 +67,75 @@ def cropped_runs(
     train = dataset.steps("train")
     breaks = np.flatnonzero(dataset.restart[train] | (np.diff(train, prepend=-2) != 1))
     runs = np.split(train, breaks[1:])
-    width, outputs = dataset.features.shape[1], dataset.targets.shape[1]
     while True:
         order = random.permutation(len(runs))
         for first in range(0, len(runs), segments):
             group = [runs[place] for place in order[first : first + segments]]
             group = [run[int(random.integers(len(run) // 2 + 1)) :] for run in group]
-            longest = max(map(len, group))
-            features = np.zeros((len(group), longest, width), np.float32)
-            targets = np.full((len(group), longest, outputs), np.nan, np.float32)  # NaN past the end of a run
-            restart = np.zeros((len(group), longest), bool)
-            restart[:, 0] = True
-            for row, run in enumerate(group):
-                features[row, : len(run)], targets[row, : len(run)] = dataset.features[run], dataset.targets[run]
-            full = Batch(features, targets, restart)
+            full = side_by_side(dataset, group)
             full = full if augment is None else augment(full, random)
+            longest = full.restart.shape[1]
             yield from _in_chunks(full, np.array_split(np.arange(longest), math.ceil(longest / chunk)))
+
+
+def with_rare_chunks(
+    batches: Iterator[Batch],
+    dataset: Dataset,
+    rows: int,
+    random: np.random.Generator,
+    augment: Augmentation | None = None,
+) -> Iterator[Batch]:
+    """The batches with `rows` more segments each: chunks of the training part that hold a class drawn at random.
+
+    Each class that occurs is drawn as often as any other, then one of its steps, which lies anywhere in the chunk. From
+    uniform chunks alone, a class that occurs on one day of a month is seen too seldom to be learned. The state starts
+    again in each such chunk.
+    """
+    train = dataset.steps("train")
+    breaks = np.flatnonzero(dataset.restart[train] | (np.diff(train, prepend=-2) != 1))
+    first_of = np.repeat(train[breaks], np.diff(breaks, append=len(train)))  # (training steps,): of its run
+    last_of = np.repeat(train[np.append(breaks[1:], len(train)) - 1], np.diff(breaks, append=len(train)))
+    classes = [np.flatnonzero(dataset.targets[train, one] == 1) for one in range(dataset.targets.shape[1])]
+    classes = [places for places in classes if places.size]
+    for batch in batches:
+        steps, runs = batch.restart.shape[1], []
+        for _ in range(rows):
+            places = classes[int(random.integers(len(classes)))]
+            place = int(places[random.integers(places.size)])
+            begin = max(int(first_of[place]), int(train[place]) - int(random.integers(steps)))
+            runs.append(np.arange(begin, min(begin + steps, int(last_of[place]) + 1)))
+        drawn = side_by_side(dataset, runs, steps)
+        drawn = drawn if augment is None else augment(drawn, random)
+        yield Batch(
+            np.concatenate([batch.features, drawn.features]),
+            np.concatenate([batch.targets, drawn.targets]),
+            np.concatenate([batch.restart, drawn.restart]),
+        )
+
+
+def share_in_rare_chunks(dataset: Dataset, chunk: int) -> Doubles:
+    """(classes,): the share of each class in the steps of such chunks, estimated from 500 of them."""
+    random = np.random.default_rng(1)
+    empty = Batch(
+        np.zeros((0, chunk, dataset.features.shape[1]), np.float32),
+        np.zeros((0, chunk, dataset.targets.shape[1]), np.float32),
+        np.zeros((0, chunk), bool),
+    )
+    drawn = next(with_rare_chunks(iter([empty]), dataset, _CHUNKS_OF_AN_ESTIMATE, random))
+    share: Doubles = np.nanmean(drawn.targets, axis=(0, 1), dtype=np.float64)
+    return share
+
+
+def side_by_side(dataset: Dataset, runs: Sequence[Integers], steps: int = 0) -> Batch:
+    """The runs as segments of equal length, at least `steps`: past the end of a run the targets are unknown."""
+    shape = len(runs), max(steps, *map(len, runs))
+    features = np.zeros((*shape, dataset.features.shape[1]), np.float32)
+    targets = np.full((*shape, dataset.targets.shape[1]), np.nan, np.float32)
+    restart = np.zeros(shape, bool)
+    restart[:, 0] = True
+    for row, run in enumerate(runs):
+        features[row, : len(run)], targets[row, : len(run)] = dataset.features[run], dataset.targets[run]
+    return Batch(features, targets, restart)
 
 
 def _in_chunks(full: Batch, pieces: list[Integers]) -> Iterator[Batch]:

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.data.group_folds import group_folds
 from edge_lstm_train.data.split import Part
 from edge_lstm_train.evaluation.formatting import TextTable
-from edge_lstm_train.model.input_statistics import input_statistics
+from edge_lstm_train.model.logistic_start import chosen_penalty, logistic_regression
+from edge_lstm_train.model.losses import step_log_losses
+from edge_lstm_train.recipe.recipe import Recipe
 
 MODEL = "model"
 MAJORITY, LAST_CLASS, MARKOV, LOGISTIC = "majority", "the same again", "Markov chain", "logistic"
 UNKNOWN = -1
-_PENALTIES = (1e-4, 1e-2)
-_LOGISTIC_STEPS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +37,7 @@ class ClassScore:
     f1: dict[str, float]  # mean over the classes that occur
     confusion: Integers  # (classes, classes): true class by predicted class, of the model
     counted: Literal["steps", "recordings"] = "steps"  # what `pairs` counts
+    log_loss: dict[str, float] = field(default_factory=dict)  # by name, for those with probabilities
 
     @property
     def best_baseline(self) -> str:
@@ -55,8 +55,11 @@ def true_classes(dataset: Dataset) -> Integers:
     return np.where(known, np.nan_to_num(dataset.targets).argmax(axis=1), UNKNOWN)
 
 
-def class_baselines(dataset: Dataset) -> dict[str, Integers]:
-    """The class that each baseline predicts at every step, (steps,), by its name; learned from the training part."""
+def class_baselines(dataset: Dataset, logits: Doubles) -> dict[str, Integers]:
+    """The class that each baseline predicts at every step, (steps,), by its name; learned from the training part.
+
+    logits (steps, classes): of the logistic regression.
+    """
     truth, train = true_classes(dataset), dataset.steps("train")
     classes = dataset.targets.shape[1]
     known = train[truth[train] != UNKNOWN]
@@ -70,7 +73,7 @@ def class_baselines(dataset: Dataset) -> dict[str, Integers]:
         followed = known[before[known] != UNKNOWN]
         np.add.at(counts, (before[followed], truth[followed]), 1)
         baselines[MARKOV] = np.where(before == UNKNOWN, majority, counts.argmax(axis=1)[before])
-    baselines[LOGISTIC] = _logistic(dataset, truth)
+    baselines[LOGISTIC] = logits.argmax(axis=1)
     return baselines
 
 
@@ -83,33 +86,57 @@ def _class_before(dataset: Dataset, truth: Integers) -> Integers:
     return result
 
 
-def _logistic(dataset: Dataset, truth: Integers) -> Integers:
-    """Multinomial logistic regression on the step's own feature vector; the validation part chooses the penalty."""
-    mean, scale = input_statistics(dataset)
-    x = torch.from_numpy((dataset.features - mean) / scale).double()
-    train, validation = (
-        steps[truth[steps] != UNKNOWN] for steps in (dataset.steps("train"), dataset.steps("validation"))
+def logistic_logits(recipe: Recipe, dataset: Dataset) -> Doubles:
+    """(steps, classes): the logits of the logistic regression that training compares the network with."""
+    by_groups = bool(group_folds(recipe, dataset))
+    learned = dataset.with_validation_in_training() if by_groups else dataset
+    logits: Doubles = (
+        logistic_regression(recipe, learned, chosen_penalty(recipe, dataset)).logits(dataset.features).numpy()
     )
-    y = torch.from_numpy(truth)
-    best, predicted = -1.0, np.zeros(len(dataset), np.int64)
-    for penalty in _PENALTIES:
-        weight = torch.zeros((x.shape[1], dataset.targets.shape[1]), dtype=torch.float64, requires_grad=True)
-        bias = torch.zeros(dataset.targets.shape[1], dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=_LOGISTIC_STEPS, line_search_fn="strong_wolfe")
+    return logits
 
-        def loss(weight: torch.Tensor = weight, bias: torch.Tensor = bias, penalty: float = penalty) -> torch.Tensor:
-            value = F.cross_entropy(x[train] @ weight + bias, y[train]) + penalty * (weight**2).sum()
-            weight.grad = bias.grad = None
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
 
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            candidate = (x @ weight + bias).argmax(dim=1).numpy()
-        right = float((candidate[validation] == truth[validation]).mean())
-        if right > best:
-            best, predicted = right, candidate
-    return predicted
+def log_losses(dataset: Dataset, probabilities: Doubles, logits: Doubles, part: Part = "test") -> dict[str, float]:
+    """The mean log loss over the part's steps of the model and of the logistic regression, by name.
+
+    probabilities (steps, classes): of the model, NaN where there is none; logits (steps, classes).
+    """
+    steps = dataset.steps(part)
+    steps = steps[np.isfinite(probabilities[steps]).all(axis=1)]
+    model = np.log(np.maximum(probabilities[steps], 1e-12))
+    targets = dataset.targets[steps]
+    both = {MODEL: step_log_losses(model, targets), LOGISTIC: step_log_losses(logits[steps], targets)}
+    return {name: float(np.nanmean(losses)) for name, losses in both.items() if np.isfinite(losses).any()}
+
+
+def single_and_pooled(dataset: Dataset, probabilities: Doubles, pool: bool) -> tuple[Doubles, Doubles]:
+    """The probabilities (steps, classes) of each step alone, and the mean of those of its run so far.
+
+    `probabilities` are as published: with `pool` means, without it those of single steps. NaN where there is none.
+    """
+    other = np.full_like(probabilities, np.nan)
+    for run in np.split(np.arange(len(dataset)), np.flatnonzero(dataset.restart)[1:]):
+        count = np.arange(1, len(run) + 1)[:, None]
+        if pool:
+            other[run] = np.clip(np.diff(count * probabilities[run], axis=0, prepend=0.0), 0.0, 1.0)
+        else:
+            other[run] = np.cumsum(probabilities[run], axis=0) / count
+    return (other, probabilities) if pool else (probabilities, other)
+
+
+def likeliest(probabilities: Doubles) -> Integers:
+    """(steps,): the most probable class, `UNKNOWN` where there are no probabilities."""
+    known = np.isfinite(probabilities).all(axis=1)
+    return np.where(known, np.nan_to_num(probabilities).argmax(axis=1), UNKNOWN)
+
+
+def one_class_each(dataset: Dataset, part: Part = "test") -> bool:
+    """Whether the part holds several runs between restarts, each of one class alone: one label per run makes sense."""
+    truth, steps = true_classes(dataset), dataset.steps(part)
+    steps = steps[truth[steps] != UNKNOWN]
+    runs = np.unique(dataset.run_start[steps])
+    pairs = np.unique(np.stack([dataset.run_start[steps], truth[steps]]), axis=1)
+    return len(runs) > 1 and pairs.shape[1] == len(runs)
 
 
 def class_score(
@@ -133,7 +160,8 @@ def recordings_score(
 ) -> ClassScore:
     """The score with one label per recording; a recording is the run of steps between two restarts of the state.
 
-    The model's label is that of the last step. A baseline's label is its most frequent one, since it counts no votes.
+    The model's label is that of the last step: `predicted` are the classes of the mean probabilities so far. A
+    baseline's label is its most frequent one, since it counts no votes.
     """
     evaluated = _evaluated_steps(dataset, predicted, part)
     run_of = dataset.run_start[evaluated]
@@ -210,6 +238,9 @@ def table(scores: Sequence[ClassScore]) -> TextTable:
         of = f" of {score.counted}" if len(scores) > 1 else ""
         rows.append([f"accuracy{of}", *(f"{100 * score.accuracy[name]:.1f} %" for name in names)])
         rows.append([f"mean F1{of}", *(f"{score.f1[name]:.3f}" for name in names)])
+        if score.log_loss:
+            known = (score.log_loss.get(name) for name in names)
+            rows.append([f"log loss{of}", *("" if loss is None else f"{loss:.3f}" for loss in known)])
     return [scores[0].label, *names], rows
 
 
@@ -237,6 +268,7 @@ def figures(scores: Sequence[ClassScore]) -> list[dict[str, object]]:
             "of": score.counted,
             "accuracy": score.accuracy,
             "f1": score.f1,
+            "log_loss": score.log_loss,
             "classes": score.classes,
             "confusion": score.confusion.tolist(),
         }

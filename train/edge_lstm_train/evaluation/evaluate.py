@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from edge_lstm_train.evaluation.alarm_sections import (
 from edge_lstm_train.evaluation.baselines import RIDGE, Baselines
 from edge_lstm_train.evaluation.episodes import episodes_of
 from edge_lstm_train.evaluation.formatting import TextTable
-from edge_lstm_train.evaluation.predictions import predictions_by_step
+from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
 from edge_lstm_train.evaluation.regression import MODEL, Score
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table
 from edge_lstm_train.evaluation.report_sections import (
@@ -117,17 +118,26 @@ def _evaluate_numbers(
 
 def _evaluate_classes(recipe: Recipe, dataset: Dataset, predictions: Sequence[Prediction]) -> Evaluation:
     assert recipe.classify is not None  # the caller checks it
-    predicted = np.full(len(dataset), classification.UNKNOWN)
+    published = np.full(len(dataset), classification.UNKNOWN)
     index_of = {name: index for index, name in enumerate(dataset.contract.targets)}
     for step, prediction in predictions_by_step(dataset, predictions):
         if prediction.label is not None:
-            predicted[step] = index_of[prediction.label]
-    arguments = (dataset, classification.class_baselines(dataset), predicted, recipe.classify.label)
-    scores = [classification.class_score(*arguments)]
-    if recipe.classify.pool:  # its purpose is one label per recording
-        scores.insert(0, classification.recordings_score(*arguments))
+            published[step] = index_of[prediction.label]
+    pool, label = recipe.classify.pool, recipe.classify.label
+    single, pooled = classification.single_and_pooled(dataset, aligned(dataset, predictions), pool)
+    logits = classification.logistic_logits(recipe, dataset)
+    baselines = classification.class_baselines(dataset, logits)
+    # Labels of steps and of recordings are each judged by their own metric: votes help the one and harm the other.
+    predicted = classification.likeliest(single) if pool else published
+    of_steps = classification.class_score(dataset, baselines, predicted, label)
+    losses = classification.log_losses(dataset, single, logits)
+    scores = [dataclasses.replace(of_steps, log_loss=losses)]
+    if pool or classification.one_class_each(dataset):
+        voted = published if pool else classification.likeliest(pooled)
+        scores.insert(0 if pool else 1, classification.recordings_score(dataset, baselines, voted, label))
     counts = " and ".join(f"{score.pairs:,} {score.counted}" for score in scores)
     note = Paragraph(f"Over {counts} of the test part; the state is carried from reading to reading.", "note")
+    arguments = (dataset, baselines, predicted, label)
     by_stream = classification.class_scores_by_stream(*arguments)
 
     def sections() -> Iterator[Section]:

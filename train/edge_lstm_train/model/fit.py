@@ -21,7 +21,7 @@ from edge_lstm.foundation.arrays import Doubles, Floats
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.progress import Tick, progress
 from edge_lstm_train.data.augment import Noise, RunAugmentation
-from edge_lstm_train.data.batches import Batch, carried_chunks, cropped_runs, windows
+from edge_lstm_train.data.batches import Batch, carried_chunks, cropped_runs, windows, with_rare_chunks
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.carried_state import forward_batch
 from edge_lstm_train.model.forecaster import Forecaster, State
@@ -76,8 +76,8 @@ def fit(
 
     Raises EdgeLstmError if the device is missing, or if the saved progress is of another recipe or recording.
     """
-    with _reproducible(recipe.fit.seed):
-        model = initial_model(recipe, dataset, error_scale, linear=linear).to(_device(device))
+    with reproducible(recipe.fit.seed):
+        model = initial_model(recipe, dataset, error_scale, linear=linear).to(torch_device(device))
         losses = loss_functions(recipe, dataset, error_scale)
         training = TrainingProgress(model, dataset, losses.validation_error, recipe, run_dir, progress_file)
         if not model.shape.layers:
@@ -89,7 +89,7 @@ def fit(
             try:
                 if not resumed:
                     training.validate(0, math.nan)
-                diverged_at = _run_updates(model, recipe, dataset, losses, training, tick)
+                diverged_at = run_updates(model, recipe, dataset, losses, training, tick)
                 found = _best(model, training, diverged_at=diverged_at)
             except KeyboardInterrupt:
                 return _best(model, training, interrupted_at=training.update)
@@ -111,7 +111,7 @@ def refitted(
 
     It is unchanged if a loss is not finite on the way, and after Ctrl-C.
     """
-    with _reproducible(recipe.fit.seed):
+    with reproducible(recipe.fit.seed):
         return _refitted(found, recipe, dataset, error_scale, device, linear)
 
 
@@ -132,7 +132,7 @@ def _refitted(
     linear: LinearFits | None,
 ) -> Fitted:
     torch.manual_seed(recipe.fit.seed)  # the same initial weights as in the training before
-    model = initial_model(recipe, dataset, error_scale, refit=True, linear=linear).to(_device(device))
+    model = initial_model(recipe, dataset, error_scale, refit=True, linear=linear).to(torch_device(device))
     losses = loss_functions(recipe, dataset, error_scale)
     training = TrainingProgress(model, dataset, losses.validation_error, recipe, None)
     both = dataset.with_validation_in_training()
@@ -140,7 +140,7 @@ def _refitted(
     if model.shape.layers:
         with progress(found.best, "training on both parts") as tick:
             try:
-                diverged_at = _run_updates(model, recipe, both, losses, training, tick, until=found.best)
+                diverged_at = run_updates(model, recipe, both, losses, training, tick, until=found.best)
             except KeyboardInterrupt:
                 return dataclasses.replace(found, interrupted_at=recipe.fit.updates)
     if diverged_at is None and not all(torch.isfinite(weights).all() for weights in model.state_dict().values()):
@@ -151,7 +151,7 @@ def _refitted(
     return dataclasses.replace(found, model=model, refitted=True, validated=found.model)
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise EdgeLstmError(
             f"expected a CUDA device that torch {torch.__version__} can use, found none", "train with --device cpu"
@@ -161,7 +161,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _run_updates(
+def run_updates(
     model: Forecaster,
     recipe: Recipe,
     dataset: Dataset,
@@ -176,7 +176,8 @@ def _run_updates(
     """
     section = recipe.fit
     rate, decay = section.learning_rate, section.weight_decay
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=True)
+    trained = [weights for weights in model.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(trained, rate, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
     )
@@ -201,7 +202,7 @@ def _run_updates(
             return update
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), section.clip)
+        nn.utils.clip_grad_norm_(trained, section.clip)
         optimizer.step()
         schedule.step()
         since_validation.append(loss.item())
@@ -224,10 +225,12 @@ def _batches(dataset: Dataset, recipe: Recipe, scale: Floats, seen: Floats) -> I
         assert section.window is not None  # the recipe's faults() requires it
         batches = windows(dataset, section.window, section.segments, random)
         batches = batches if augment is None else (augment(batch, random) for batch in batches)
-    elif recipe.augment.crop:
-        batches = cropped_runs(dataset, section.segments, section.chunk, random, augment)
     else:
-        batches = carried_chunks(dataset, section.segments, section.chunk, random, augment)
+        rare = 0.0 if recipe.classify is None else recipe.classify.rare_chunks
+        rows = math.ceil(rare * section.segments)
+        cut = cropped_runs if recipe.augment.crop else carried_chunks
+        batches = cut(dataset, max(1, section.segments - rows), section.chunk, random, augment)
+        batches = with_rare_chunks(batches, dataset, rows, random, augment) if rows else batches
     if not recipe.augment.noise:
         return batches
     noise = Noise.of(recipe.augment, dataset.contract, scale, seen)
@@ -235,7 +238,7 @@ def _batches(dataset: Dataset, recipe: Recipe, scale: Floats, seen: Floats) -> I
 
 
 @contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
+def reproducible(seed: int) -> Iterator[None]:
     """Seeds torch, with one thread and deterministic kernels; restores the caller's settings afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):

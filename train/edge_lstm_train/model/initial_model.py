@@ -25,6 +25,7 @@ def initial_model(
     *,
     refit: bool = False,
     linear: LinearFits | None = None,
+    penalty: float | None = None,
 ) -> Forecaster:
     """The network before its first update.
 
@@ -32,7 +33,8 @@ def initial_model(
     frequencies of the classes. `linear` is the start of the highway, None: ridge over all that the recipe gives it, or
     logistic regression. With `refit`, the start is fitted on training and validation part together.
 
-    error_scale (outputs,): the typical error of each output in its target's unit.
+    error_scale (outputs,): the typical error of each output in its target's unit. penalty: of a classifier's logistic
+    regression; None: the one that was best on groups left out or on the validation part.
     """
     contract = dataset.contract
     model = Forecaster(_shape(recipe, len(contract.inputs), len(contract.network_outputs)))
@@ -58,7 +60,7 @@ def initial_model(
         elif model.shape.has_highway and recipe.classify is None:
             start_at_ridge(model, dataset, refit)
         elif model.shape.has_highway:
-            start_at_logistic(model, dataset, recipe, refit)
+            start_at_logistic(model, dataset, recipe, refit, penalty)
     return model
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_lstm.foundation.arrays import Doubles
+from edge_lstm_train.data.batches import share_in_rare_chunks
 from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.model.logistic_start import class_weights
 from edge_lstm_train.recipe.recipe import Recipe
 
 
@@ -97,10 +99,8 @@ def _pinball(recipe: Recipe, error_scale: Doubles, levels: Doubles) -> LossFunct
 def _cross_entropy(recipe: Recipe, dataset: Dataset) -> LossFunctions:
     assert recipe.classify is not None  # the caller checks it
     classes, smoothing = len(recipe.classify.classes), recipe.classify.smoothing
-    weights = torch.ones(classes)
-    if recipe.classify.balance:
-        share = np.nanmean(dataset.targets[dataset.steps("train")], axis=0)
-        weights = torch.from_numpy((1 / (classes * np.maximum(share, 1e-6))).astype(np.float32))
+    wanted = class_weights(dataset, recipe)
+    weights = wanted.float() / _frequency_in_chunks(recipe, dataset)
 
     def loss(predictions: Tensor, targets: Tensor) -> Tensor:
         known = torch.isfinite(targets[..., 0])
@@ -111,15 +111,39 @@ def _cross_entropy(recipe: Recipe, dataset: Dataset) -> LossFunctions:
         return (each * weight).sum() / weight.sum().clamp(min=1e-6)
 
     def step_errors(predictions: Doubles, targets: Doubles) -> Doubles:
-        logits = predictions - predictions.max(axis=1, keepdims=True)
-        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        errors: Doubles = -(targets * log_p).sum(axis=1, keepdims=True)  # (steps, 1)
-        return errors
+        weight = targets @ wanted.numpy()  # (steps,): NaN where unknown
+        weight = weight / np.nanmean(weight) if np.nansum(weight) > 0 else np.ones(len(weight))
+        return (step_log_losses(predictions, targets) * weight)[:, None]  # (steps, 1)
 
     def mean_error(errors: Doubles) -> float:
         return float(np.nanmean(errors))
 
     return LossFunctions(loss, step_errors, mean_error)
+
+
+def _frequency_in_chunks(recipe: Recipe, dataset: Dataset) -> Tensor:
+    """(classes,): how often each class comes in the batches, relative to the training part.
+
+    By its inverse, chunks that are drawn for the rarer classes show them more often without making them more probable.
+    """
+    assert recipe.classify is not None  # the caller checks it
+    drawn = recipe.classify.rare_chunks
+    if not drawn:
+        return torch.ones(len(recipe.classify.classes))
+    share = np.nanmean(dataset.targets[dataset.steps("train")], axis=0)
+    mixed = (1 - drawn) * share + drawn * share_in_rare_chunks(dataset, recipe.fit.chunk)
+    return torch.from_numpy(np.where(share > 0, mixed / np.maximum(share, 1e-12), 1.0)).float()
+
+
+def step_log_losses(logits: Doubles, targets: Doubles) -> Doubles:
+    """(steps,): the negative log-probability of the true class, NaN where it is unknown.
+
+    logits, targets (steps, classes): one-hot. The uniform guess has log(classes).
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    losses: Doubles = -(targets * log_p).sum(axis=1)
+    return losses
 
 
 def quantile_levels(dataset: Dataset) -> Doubles:

@@ -90,14 +90,9 @@ def recipe_outline(task: Task, name: str, path: str | None, found: Survey | None
         "",
         *_task(task, survey, chosen),
         "",
-        *_split(survey),
+        *_split(task, survey),
         "",
-        "[model]",
-        "hidden = 32        # units; 16 cost little, 64 seldom help",
-        "# highway = 4      # a linear path over the last samples beside the network, for slow signals",
-        "",
-        "[fit]",
-        "updates = 600      # gradient steps; the best of eight validations is kept",
+        *_network(task),
     ]
     return "\n".join(lines) + "\n"
 
@@ -374,6 +369,9 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         classes = {**survey.texts, **survey.whole}[target]
         yield f"label = {json.dumps(target, ensure_ascii=False)}"
         yield f"classes = {toml_value(classes)}"
+        yield "balance = true      # rare classes weigh as much as frequent ones"
+        yield "smoothing = 0.05    # labels are seldom certain"
+        yield "# rare_chunks = 0.5  # if a class is a few percent of the rows, on one day: half of the chunks show it"
         yield "# ahead = 1  # predict the next symbol of a series of events, not the present one"
         yield "# hold_steps = 5  # a new class is reported once it has won this many steps"
     else:
@@ -403,13 +401,43 @@ def _in_words(steps: int, interval_s: float | None) -> str:
     return f", {seconds / (size or 1):.3g} {unit}"
 
 
-def _split(survey: Survey) -> Iterator[str]:
+def _split(task: Task, survey: Survey) -> Iterator[str]:
     yield "[split]"
     yield "train = 0.6         # the oldest; the newest are for testing"
     yield "validation = 0.2"
     if survey.streams > 1:
         yield '# by = "stream"      # test on whole streams, if the device will meet new ones'
         yield '# leave_out = ["one", "other-*"]  # the streams to test on'
+        if task == "classify":
+            yield "# so the network is chosen by leaving out each stream (or group_column) of the others in turn"
+
+
+def _network(task: Task) -> Iterator[str]:
+    """The network and its training. A classifier that was kept from its training data carries over to new devices."""
+    yield "[model]"
+    if task != "classify":
+        yield "hidden = 32        # units; 16 cost little, 64 seldom help"
+        yield "# highway = 4      # a linear path over the last samples beside the network, for slow signals"
+        yield ""
+        yield "[fit]"
+        yield "updates = 600      # gradient steps; the best of eight validations is kept"
+        return
+    yield "hidden = 24        # units; 16 cost little, 64 seldom help"
+    yield "linear = true      # logistic regression beside the layers; alone, if they do not improve on it"
+    yield "dropout = 0.5"
+    yield ""
+    yield "[augment]"
+    yield "noise = 0.3        # of each input's standard deviation"
+    yield "# rotate_degrees = 15                # other positions of a sensor with three axes"
+    yield '# axes = [["ax", "ay", "az"]]'
+    yield "# scale = 0.1                        # other strengths and paces of a movement"
+    yield "# warp = 0.4"
+    yield ""
+    yield "[fit]"
+    yield "updates = 500      # gradient steps; more if a class is rare"
+    yield "learning_rate = 4e-3"
+    yield "weight_decay = 0.3"
+    yield "segments = 32"
 
 
 def _season(survey: Survey) -> int | None:

@@ -160,6 +160,8 @@ class Recipe:
             yield "model.highway", "expected none with reconstruct: a highway would copy each step to the output"
         if self.classify is not None and self.fit.loss != "mse":
             yield "fit.loss", f'expected none with [classify], which learns by cross-entropy, found "{self.fit.loss}"'
+        if self.classify is not None and self.classify.rare_chunks and self.fit.method == "windows":
+            yield "classify.rare_chunks", 'expected none where method = "windows", found a share of chunks'
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
 

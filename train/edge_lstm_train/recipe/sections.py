@@ -215,7 +215,7 @@ class FeatureSection:
         [],
         doc=(
             'inputs computed from it: "difference", "mean N", "deviation N", "from_mean N", "from_start N", '
-            '"slope N M", "covariance OTHER N"'
+            '"standardized N", "slope N M", "covariance OTHER N"'
         ),
     )
     mirrored_by: str | None = key(
@@ -447,6 +447,12 @@ class ClassifySection(Decision):
     classes: list[str] = key([], doc="values of the label to distinguish")
     ahead: int = key(0, doc="how many steps ahead the label is; 0: this step; 1: the next symbol of a series", least=0)
     balance: bool = key(False, doc="true: rare classes weigh as much as frequent ones")
+    rare_chunks: float = key(
+        0.0,
+        doc="share of the chunks that are drawn from where the rarer classes occur, each class as often as any other",
+        least=0,
+        most=0.9,
+    )
     smoothing: float = key(
         0.0, doc="label smoothing: share of the probability that is spread over all classes", least=0, most=0.5
     )
