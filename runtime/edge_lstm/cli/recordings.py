@@ -92,7 +92,7 @@ def replay(
     """Run a recording through the service's own code, at full speed."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.messages.encoder import encode_prediction
-    from edge_lstm.recordings.replay import predictions_csv, states, until
+    from edge_lstm.recordings.replay import predictions_csv, states
     from edge_lstm.service.database.history_reader import Part, read_parts
     from edge_lstm.service.database.spans import SteppingRules
 
@@ -107,7 +107,7 @@ def replay(
         raise click.UsageError("expected either a RECORDING or --history STATE.db")
     if at is not None:
         stop = _time(at)
-        parts = [Part(list(until(readings, stop)), rules) for readings, rules in parts]
+        parts = [part.until(stop) for part in parts]
     replayed = _replayed(parts, opened, backend, scheme)
     predictions = replayed.predictions
     if output is not None:
@@ -205,13 +205,13 @@ def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme
     totals: Counter[str] = Counter()
     predictions: list[Prediction] = []
     former, took_s = None, 0.0
-    for readings, rules in parts:
+    for readings, rules, batches in parts:
         rules = rules or SteppingRules(_REPLAY_REWIND, 0)
         predictor = Predictor.of(bundle, backend, scheme, **rules._asdict())
         if former is not None:
             hand_over(former, predictor)
         begun = time.perf_counter()
-        predictions += replay(predictor, readings)
+        predictions += replay(predictor, readings, batches)
         took_s += time.perf_counter() - begun
         totals.update(predictor.totals)
         former = predictor

@@ -266,13 +266,17 @@ class StreamTable:
         halfway = slots[length > 0]
         snapshot_mid[halfway] = current[halfway]
 
+    def rewind_begin(self, position: int, length: int) -> int:
+        """The number of the sample from which on a trail of `length` samples steps again for one at `position`."""
+        return self.depth if length > self.depth and position >= self.depth else 0
+
     def rewind(self, slot: int, position: int) -> Records:
         """Restore the latest snapshot before sample number `position` of the trail.
 
         Returns copies of the trail's samples after the snapshot (n,), to be stepped again.
         """
-        length, depth = int(self.trail_length[slot]), self.depth
-        begin = depth if length > depth and position >= depth else 0
+        length = int(self.trail_length[slot])
+        begin = self.rewind_begin(position, length)
         self.current[slot] = (self.snapshot_mid if begin else self.snapshot_old)[slot]
         self.trail_length[slot] = begin
         return self.trail[slot, begin:length].copy()

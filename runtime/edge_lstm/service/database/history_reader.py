@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,10 +38,19 @@ class _Gap(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Readings that were stepped by the same rules; None: by another bundle."""
+    """Readings that were stepped by the same rules; None: by another bundle.
+
+    `batches`: of each reading the number of the batch in which it was stepped; empty: no service stepped them.
+    """
 
     readings: list[Reading]
     rules: SteppingRules | None
+    batches: Sequence[int] = ()
+
+    def until(self, time: float) -> Part:
+        """The readings up to `time` (seconds since 1970)."""
+        chosen = [reading.time <= time for reading in self.readings]
+        return Part(list(compress(self.readings, chosen)), self.rules, list(compress(self.batches, chosen)))
 
 
 def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple[list[Reading], SteppingRules | None]:
@@ -86,17 +96,19 @@ def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: 
 def _by_rules(readings: Sequence[tuple[int, Reading]], span: Span, contract: Contract | None) -> list[Part]:
     """The readings (batch, reading) in parts of the same rules."""
     if not span.rules:
-        return [Part([reading for _, reading in readings], None)]
+        return [Part([reading for _, reading in readings], None, [batch for batch, _ in readings])]
     parts: list[Part] = []
     end = span.until
     for since, rules in span.rules:
         found = [reading for batch, reading in readings if since <= batch < end]
+        batches = [batch for batch, _ in readings if since <= batch < end]
         if contract is not None and since < span.former_until:
             found = list(as_stepped_by_0_1_0(found, contract, rules.window))
+            batches = list(range(-len(found), 0))  # it stepped each reading on its own
         if parts and parts[-1].rules == rules:
-            parts[-1] = Part([*found, *parts[-1].readings], rules)
+            parts[-1] = Part([*found, *parts[-1].readings], rules, [*batches, *parts[-1].batches])
         elif found or not parts:
-            parts.append(Part(found, rules))
+            parts.append(Part(found, rules, batches))
         end = since
     return parts[::-1]
 
