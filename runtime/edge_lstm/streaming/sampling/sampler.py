@@ -215,13 +215,13 @@ class Sampler:
 
     def _sample_list(self, readings: Sequence[Reading]) -> _SampleList:
         """The samples of the readings, in their order."""
-        names, slot_of = self._names, self._table.slot
+        names = self._names
         if not readings:
             return _SampleList([], [], [], [], np.zeros((0, len(names)), self._value_type))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
         streams, times, values, sequences, partials, _, arrived = zip(*readings, strict=True)
-        slots = [slot_of(stream) for stream in streams]  # first: a store that fails leaves every sample as it was
+        slots = self._table.slots(streams)  # first: a store that fails leaves every sample as it was
         if self._grid is not None or any(partials) or self._joins(slots):
             return self._joined(slots, readings)
         ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]  # every reading is a sample
