@@ -29,7 +29,7 @@ from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
-from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.mqtt.options import ConnectionOptions, Wanted
 from edge_lstm.service.accepted_bundle import open_acceptable
 from edge_lstm.service.bundle_versions import BundleVersions
 from edge_lstm.service.codecs import message_codecs, publish_properties
@@ -41,6 +41,7 @@ from edge_lstm.service.database.store import Store
 from edge_lstm.service.intake.inbox import Inbox
 from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
 from edge_lstm.service.intake.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.overload import Overload
 from edge_lstm.service.intake.sequence_gaps import SequenceGaps
 from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.service.outbox import Outbox
@@ -59,6 +60,7 @@ _MOST_UNCONFIRMED = 5000  # predictions; beyond, readings stay at the broker
 _LEAST_REPEATED = 2000  # the first messages of a connection, with all repetitions among them: brokers send fewer
 _POLL_S = 0.2
 _RETRY_COMMIT_S = 1.0
+_BESIDE_PAYLOAD = 1 << 17  # bytes of a packet that topic and properties may have
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be unacknowledged
 
 
@@ -141,7 +143,8 @@ class Service:
         self._reader = MessageReader(
             decoder, self._arrivals, self._times, self._outbox.knows, self._report, self._predictor.watch
         )
-        self._inbox = Inbox()
+        self._inbox = Inbox(sends_again=config.mqtt.session_expiry_s > 0)
+        self._overload = Overload(self._inbox, self._report)
         # the messages of a batch in which an earlier process crashed are among the first
         self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
         self._gaps = None if config.input.sequence is None else SequenceGaps(config.max_streams, self._last_number)
@@ -160,7 +163,7 @@ class Service:
 
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
-        mqtt, filters = self.config.mqtt, self.config.input.topic_filters
+        mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.input.topic_filters
         self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
@@ -170,6 +173,7 @@ class Service:
             status_topic=self._own_topic("status"),
             former_topics=self._store.subscribe(filters),
             expect_session=known and self._exactly_once,
+            wanted=Wanted(mapping.max_bytes + _BESIDE_PAYLOAD, mapping.properties_read),
         )
         return MqttConnection(
             parse_address(mqtt.url),
@@ -273,7 +277,9 @@ class Service:
             self._compare_session()
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
             self._publish_facts(refusal_topic(self.config.mqtt.client_id), refusal_facts(self._refused), retain=True)
-        self._inbox.add(messages)
+        self._mqtt.acknowledge(self._inbox.add(messages))
+        if self._mqtt.connected and self._overload.reconnect_due(len(messages), len(self._outbox)):
+            self._mqtt.reconnect()
 
     def _process(self, messages: list[Message]) -> None:
         begun = time.monotonic()
@@ -411,6 +417,8 @@ class Service:
             "predictions": self.predictions,
             "damaged": self._store.damaged,
             "malformed": connection["malformed"],
+            "lost": self._inbox.lost,
+            "overloads": self._overload.reconnects,
             "shed": connection["shed"],
             "unwanted": connection["refused"],
             "too_large": connection["too_large"],

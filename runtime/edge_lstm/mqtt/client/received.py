@@ -9,7 +9,7 @@ from edge_lstm.mqtt.client.stock_client import DUP, NO_PROPERTIES, QOS, RETAIN, 
 from edge_lstm.mqtt.client.topic_cache import DecodedTopics
 
 _MOST_A_POLL = 1000  # messages, about
-_MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
+_MOST_A_POLL_BYTES = 1 << 20  # about: one message may be larger
 # of a packet's first byte: QoS, DUP and RETAIN
 _FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
 
@@ -27,8 +27,14 @@ class Message(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES  # MQTT 5 user properties; the last one if a name repeats
 
 
+def message_bytes(message: Message) -> int:
+    """The size of what a sender chooses: topic, payload and properties."""
+    size = len(message.topic) + len(message.payload)
+    return size + sum(map(len, message.properties.values())) if message.properties else size
+
+
 class ReceivedMessages:
-    """Messages in the order of their arrival, with the size of their payloads."""
+    """Messages in the order of their arrival, with their size."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
@@ -52,7 +58,9 @@ class ReceivedMessages:
                 malformed.append(arrival)
                 continue
             qos, repeated, retained = _FLAGS[first & 15]
-            self._bytes += len(payload)
+            self._bytes += len(raw) + len(payload)
+            if properties:
+                self._bytes += sum(map(len, properties.values()))
             facts = (topic, payload, packet_id, connection, qos, repeated, retained, properties)
             messages.append(tuple.__new__(Message, facts))  # in half the time of Message(*facts)
         return malformed
