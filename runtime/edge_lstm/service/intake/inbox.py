@@ -8,7 +8,7 @@ the gap late.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from edge_lstm.mqtt.client.received import Message, message_bytes
 
@@ -56,10 +56,9 @@ class Inbox:
         self._append(messages)
         return ()
 
-    def _append(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            self._messages.append(message)
-            self._bytes += message_bytes(message)
+    def _append(self, messages: Sequence[Message]) -> None:
+        self._messages.extend(messages)
+        self._bytes += sum(map(message_bytes, messages))
 
     def _leave(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Leave the messages to the broker, as far as it sends them again. Returns the others."""
@@ -71,10 +70,11 @@ class Inbox:
     def batch(self) -> list[Message]:
         """Remove and return the oldest messages: up to a full batch, and at least one if any waits."""
         taken: list[Message] = []
-        size = 0
-        while self._messages and len(taken) < _MOST_A_BATCH and size < _MOST_BATCH_BYTES:
-            taken.append(self._messages.popleft())
-            size += message_bytes(taken[-1])
+        size, waiting = 0, self._messages
+        while waiting and len(taken) < _MOST_A_BATCH and size < _MOST_BATCH_BYTES:
+            message = waiting.popleft()
+            taken.append(message)
+            size += message_bytes(message)
         self._bytes -= size
         return taken
 
