@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from edge_lstm.mqtt.client.stock_client import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival
@@ -12,6 +13,9 @@ _MOST_A_POLL = 1000  # messages, about
 _MOST_A_POLL_BYTES = 1 << 20  # about: one message may be larger
 # of a packet's first byte: QoS, DUP and RETAIN
 _FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
+
+
+_TOPIC, _PAYLOAD, _PROPERTIES = map(itemgetter, (0, 1, 7))
 
 
 class Message(NamedTuple):
@@ -32,6 +36,13 @@ def message_bytes(message: Message) -> int:
     topic, payload, _, _, _, _, _, properties = message  # twice as fast as by name
     size = len(topic) + len(payload)
     return size + sum(map(len, properties.values())) if properties else size
+
+
+def bytes_of(messages: Sequence[Message]) -> int:
+    """The sum of `message_bytes`, in half the time."""
+    if any(map(_PROPERTIES, messages)):
+        return sum(map(message_bytes, messages))
+    return sum(map(len, map(_TOPIC, messages))) + sum(map(len, map(_PAYLOAD, messages)))
 
 
 class ReceivedMessages:

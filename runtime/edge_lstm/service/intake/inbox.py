@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from edge_lstm.mqtt.client.received import Message, message_bytes
+from edge_lstm.mqtt.client.received import Message, bytes_of, message_bytes
 
 _MOST_A_BATCH = 500
 _MOST_BATCH_BYTES = 1 << 18
@@ -58,7 +58,7 @@ class Inbox:
 
     def _append(self, messages: Sequence[Message]) -> None:
         self._messages.extend(messages)
-        self._bytes += sum(map(message_bytes, messages))
+        self._bytes += bytes_of(messages)
 
     def _leave(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Leave the messages to the broker, as far as it sends them again. Returns the others."""
@@ -69,8 +69,12 @@ class Inbox:
 
     def batch(self) -> list[Message]:
         """Remove and return the oldest messages: up to a full batch, and at least one if any waits."""
-        taken: list[Message] = []
         size, waiting = 0, self._messages
+        taken: list[Message] = []
+        if len(waiting) <= _MOST_A_BATCH and self._bytes < _MOST_BATCH_BYTES:  # all of them
+            taken += waiting
+            waiting.clear()
+            size = self._bytes
         while waiting and len(taken) < _MOST_A_BATCH and size < _MOST_BATCH_BYTES:
             message = waiting.popleft()
             taken.append(message)
