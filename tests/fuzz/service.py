@@ -13,6 +13,7 @@ never happened, and where memory grows by more than a twentieth.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import random
@@ -261,6 +262,9 @@ def serve(broker: SimulatedBroker, config: Path) -> Counter[str]:
         finally:
             broker.serving = False
         counts += Counter({**service._totals(), "readings": int(service.stats.figures()["readings"]), "runs": 1})
+        broker.stop = lambda: None
+        del service, commit, killed_or_commit
+        gc.collect()  # a kill gives back all memory; what is in cycles here would stay until Python looks for it
         if ended:
             return counts
 

@@ -13,17 +13,11 @@ import dataclasses
 import functools
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from edge_lstm.backends.protocol import ONE_THREAD, Backend
-from edge_lstm.backends.registry import preferred
-from edge_lstm.backends.selftest import Isolation, load_verified
-from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
@@ -31,8 +25,7 @@ from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
-from edge_lstm.mqtt.options import ConnectionOptions
-from edge_lstm.service.accepted_bundle import open_acceptable
+from edge_lstm.mqtt.options import Wanted
 from edge_lstm.service.bundle_versions import BundleVersions
 from edge_lstm.service.codecs import message_codecs, outgoing, publish_properties
 from edge_lstm.service.committer import Committer
@@ -46,12 +39,13 @@ from edge_lstm.service.intake.inbox import Inbox
 from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
 from edge_lstm.service.intake.message_reader import MessageReader
 from edge_lstm.service.intake.name_limit import NameLimit
+from edge_lstm.service.intake.overload import Overload
 from edge_lstm.service.intake.sequence_gaps import SequenceGaps
 from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.service.loss_reports import LossReports
+from edge_lstm.service.opened_files import OpenedFiles, proven_backend, state_path
 from edge_lstm.service.outbox import Outbox
 from edge_lstm.service.processor import Processor, Slice, StoppedError
-from edge_lstm.service.proven_bundles import proven
 from edge_lstm.service.published_state import BATCH, published_batch
 from edge_lstm.service.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.slices import Slices
@@ -69,23 +63,8 @@ _LEAST_REPEATED = 2000  # the first messages of a connection, with all repetitio
 _POLL_S = 0.2
 _LONGEST_SLICE_S = 1.0  # without work on the connection; single readings may take longer
 _RETRY_COMMIT_S = 1.0
+_BESIDE_PAYLOAD = 1 << 17  # bytes of a packet that topic and properties may have
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be unacknowledged
-
-
-class _OpenedFiles(NamedTuple):
-    """What a service reads once from the files of its config."""
-
-    bundle: Bundle
-    access: ConnectionOptions
-
-    @classmethod
-    def read(cls, config: ServiceConfig, folder: Path) -> _OpenedFiles:
-        """Raises EdgeLstmError if a file is missing or unusable, or the bundle is not acceptable."""
-        bundle = open_acceptable(config, folder)
-        access = config.mqtt.options(folder)
-        if access.tls is not None:
-            access.tls.context()  # before the database, which drops the states of another bundle
-        return cls(bundle, access)
 
 
 class Service:
@@ -108,13 +87,13 @@ class Service:
         Raises EdgeLstmError if the bundle, its backend's self-test or the database refuses.
         """
         self.config = config
-        self._files: _OpenedFiles = _OpenedFiles.read(config, folder) if former is None else former._files
+        self._files: OpenedFiles = OpenedFiles.read(config, folder) if former is None else former._files
         self._manager = manager or SystemdNotifier({})
         self._refused = refused
         if config.cores is not None:
             run_on(config.cores)
         bundle, rules = self._files.bundle, stepping_rules(config)
-        backend, smallest_batch = _proven_backend(config, folder, bundle)
+        backend, smallest_batch = proven_backend(config, folder, bundle)
         self._predictor = Predictor(
             bundle.contract, backend, smallest_batch, **rules._asdict(), fetch=self._row, bundle_id=bundle.id
         )
@@ -160,7 +139,8 @@ class Service:
             self._predictor.watch,
             lambda: self._slices.progress,
         )
-        self._inbox = Inbox()
+        self._inbox = Inbox(sends_again=config.mqtt.session_expiry_s > 0)
+        self._overload = Overload(self._inbox, self._report)
         most = min(config.max_streams, config.max_stream_names)
         self._gaps = None if config.input.sequence is None else SequenceGaps(most, self._last_number)
         self._losses = LossReports(
@@ -213,7 +193,7 @@ class Service:
 
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
-        mqtt, filters = self.config.mqtt, self.config.input.topic_filters
+        mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.input.topic_filters
         self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
@@ -223,6 +203,7 @@ class Service:
             status_topic=self._own_topic("status"),
             former_topics=self._store.subscribe(filters),
             expect_session=known and self._exactly_once,
+            wanted=Wanted(mapping.max_bytes + _BESIDE_PAYLOAD, mapping.properties_read),
         )
         return MqttConnection(
             parse_address(mqtt.url),
@@ -335,7 +316,11 @@ class Service:
             self._losses.compare()
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
             self._publish_facts(refusal_topic(self.config.mqtt.client_id), refusal_facts(self._refused), retain=True)
-        self._inbox.add(messages)
+        self._mqtt.acknowledge(self._inbox.add(messages))
+        unconfirmed = len(self._outbox)
+        busy = unconfirmed < _MOST_UNCONFIRMED and bool(self._inbox or self._slices)
+        if self._mqtt.connected and self._overload.reconnect_due(len(messages), unconfirmed, busy):
+            self._mqtt.reconnect()
 
     def _process(self, messages: list[Message]) -> None:
         """Process messages until they are committed, or wait for their next slice."""
@@ -421,6 +406,8 @@ class Service:
             "damaged": self._store.damaged,
             "rolled_back": self._losses.rolled_back,
             "malformed": connection["malformed"],
+            "lost": self._inbox.lost,
+            "overloads": self._overload.reconnects,
             "shed": connection["shed"],
             "unwanted": connection["refused"],
             "too_large": connection["too_large"],
@@ -463,33 +450,3 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
         config.input.join_within_s,
         config.max_steps_per_reading,
     )
-
-
-def prove(config: ServiceConfig, folder: Path, turn: Callable[[], None]) -> None:
-    """The self-test of the config's bundle in a child process, while `turn` is called again and again.
-
-    Raises EdgeLstmError where the bundle or its backend is refused.
-    """
-    _isolation(config, folder, _OpenedFiles.read(config, folder).bundle, turn)
-
-
-def _proven_backend(config: ServiceConfig, folder: Path, bundle: Bundle) -> tuple[Backend, int]:
-    """The backend and its smallest batch, after the self-test in a child process and then in this one."""
-    isolation = _isolation(config, folder, bundle)
-    # the child tests on the CPU; a GPU has kernels of its own
-    known = isolation if config.execution.providers == ONE_THREAD.providers else None
-    name, scheme = preferred(bundle, config.backend, config.scheme)
-    return load_verified(bundle, name, scheme, config.execution, known)
-
-
-def _isolation(
-    config: ServiceConfig, folder: Path, bundle: Bundle, turn: Callable[[], None] | None = None
-) -> Isolation:
-    name, scheme = preferred(bundle, config.backend, config.scheme)
-    memory = state_path(folder, config.state).with_suffix(".proven.json")
-    return proven(bundle, name, scheme, config.execution, memory, turn)
-
-
-def state_path(folder: Path, state: str) -> Path:
-    """Path of the state database: in the config's folder, or in the unit's StateDirectory= if systemd gives one."""
-    return Path(os.environ.get("STATE_DIRECTORY") or folder) / state

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _HOUR_S = 3600.0
 _MOST_STREAMS = 4096  # that are counted; strangers can make up any number of names
+_LONGEST_NAME = 200  # characters; a topic that is counted in place of a stream may be longer
 _MOST_LINES = 20  # about single streams, an hour
 _DROPPED_IN_A_ROW = 20  # readings of a stream
 _ALL_DROPPED_IN_A_ROW = 200  # readings of all streams
@@ -176,6 +177,8 @@ class StreamWatch:
 
     def _tally(self, stream: str) -> _Tally:
         tally = self._streams.get(stream)
+        if tally is None and len(stream) > _LONGEST_NAME:
+            return self._tally(f"{stream[: _LONGEST_NAME - 1]}…")
         if tally is None:
             if len(self._streams) >= _MOST_STREAMS:
                 self._streams = dict(
