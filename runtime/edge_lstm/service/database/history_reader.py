@@ -16,7 +16,7 @@ from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.former_readings import as_stepped_by_0_1_0
 from edge_lstm.service.database.readings_json import entries_of, record_of, stream_of
 from edge_lstm.service.database.schema import form_of
-from edge_lstm.service.database.service_values import HISTORY, read_values
+from edge_lstm.service.database.service_values import HISTORY, kept_readings, read_values
 from edge_lstm.service.database.spans import Span, SteppingRules, last_span
 from edge_lstm.streaming.reading import Forgotten, Reading
 
@@ -104,8 +104,7 @@ def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: 
 def _compare_count(database: sqlite3.Connection) -> None:
     """Log where there are not as many readings as the last commit recorded."""
     expected = read_values(database).get(HISTORY)
-    query = "select (select total(count) from history) + (select total(count) from chunks)"
-    found = int(database.execute(query).fetchone()[0])
+    found = kept_readings(database)
     if expected is not None and int(expected) != found:
         log.warning("history damaged, readings were lost outside of a commit expected=%s found=%d", expected, found)
 
