@@ -67,25 +67,27 @@ def data(request: pytest.FixtureRequest) -> Path:
     return folder
 
 
+def make_level_bundle(path: Path, network: Network | None = None, contract: Contract | None = None) -> Bundle:
+    """A numpy float32 bundle, by default of the one feature `level`; its golden vectors by the reference."""
+    network = network or random_network()
+    contract = contract or contract_of(network)
+    tape = np.random.default_rng(1).normal(0, 1, (200, len(contract.inputs))).astype(np.float32)
+    marks = np.array([1, 10, 200])
+    prediction, states = replay_tape(ReferenceBackend(network), contract, tape, marks)
+    golden = GoldenVectors(tape, marks, {"float32": Expected(prediction, states)})
+    pairs = [TensorPair(name, name, f"next_{name}") for name in network.state_names]
+    variant = Variant("numpy", "float32", "weights.float32.npz", "features", "prediction", pairs, 1e-5, 1e-4)
+    architecture = Architecture(network.cell, len(network.layers), network.hidden, network.parameters)
+    manifest = Manifest(format_version(contract), contract, architecture, [variant], {})
+    content = {variant.file: to_npz(network), GOLDEN: golden_npz(golden)}
+    return write_bundle(path, manifest, content)
+
+
 @pytest.fixture(scope="session")
 def make_bundle() -> Callable[..., Bundle]:
     """make_bundle(path, network=None, contract=None): a numpy float32 bundle, its golden vectors by the reference."""
 
-    def make(path: Path, network: Network | None = None, contract: Contract | None = None) -> Bundle:
-        network = network or random_network()
-        contract = contract or contract_of(network)
-        tape = np.random.default_rng(1).normal(0, 1, (200, len(contract.inputs))).astype(np.float32)
-        marks = np.array([1, 10, 200])
-        prediction, states = replay_tape(ReferenceBackend(network), contract, tape, marks)
-        golden = GoldenVectors(tape, marks, {"float32": Expected(prediction, states)})
-        pairs = [TensorPair(name, name, f"next_{name}") for name in network.state_names]
-        variant = Variant("numpy", "float32", "weights.float32.npz", "features", "prediction", pairs, 1e-5, 1e-4)
-        architecture = Architecture(network.cell, len(network.layers), network.hidden, network.parameters)
-        manifest = Manifest(format_version(contract), contract, architecture, [variant], {})
-        content = {variant.file: to_npz(network), GOLDEN: golden_npz(golden)}
-        return write_bundle(path, manifest, content)
-
-    return make
+    return make_level_bundle
 
 
 @pytest.fixture

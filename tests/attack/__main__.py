@@ -81,6 +81,13 @@ def on_a_service(
     return run
 
 
+def names_on_a_small_disk(names: int) -> Callable[[range, Path], Result]:
+    def run(part: range, folder: Path) -> Result:
+        return services.names_on_a_small_disk(folder, names)
+
+    return run
+
+
 def on_databases(damage: Damage, tears: bool = False) -> Callable[[range, Path], Result]:
     """Damaged databases of a killed and of a stopped service, with times of the device and of arrival."""
 
@@ -156,10 +163,11 @@ def attacks(seed: int, share: float) -> list[Attack]:
         Attack("200 MB payload", 1, on_a_service(services.huge_payload), **alone),
         Attack("200 MB payload, MQTT 3.1.1", 1, on_a_service(services.huge_payload, five=False), **alone),
         Attack("overload", 1, on_a_service(lambda stage, part: services.overload(stage, part, 45 * share)), **alone),
-        Attack("PINGRESP and PUBACK floods", 1, on_a_service(services.floods), **alone),
+        Attack("floods of answers", 1, on_a_service(services.floods), **alone),
         Attack(
             "invented names", 1, on_a_service(lambda stage, part: services.invented_names(stage, part, names)), **alone
         ),
+        Attack("names on a disk of 40 MB", 1, names_on_a_small_disk(some(200_000)), **alone),
         Attack("strange names", 1, on_a_service(services.strange_names), **alone),
         Attack("flipped bits of a database", some(1000), on_databases(flipped_bit), 125),
         Attack("torn writes of a database", some(300), on_databases(torn, tears=True), 50),  # type: ignore[arg-type]

@@ -101,7 +101,7 @@ def service_on(broker: MemoryBroker, config: Path, since_us: int = 1_700_100_000
     proven = proven_backend(config.parent / PUMP.name)
     with (
         mock.patch("edge_lstm.service.service.MqttConnection", return_value=broker),
-        mock.patch("edge_lstm.service.service._proven_backend", return_value=proven),
+        mock.patch("edge_lstm.service.service.proven_backend", return_value=proven),
         mock.patch("edge_lstm.service.service.ArrivalClock", clock),
     ):
         service = Service(read_service_config(config), config.parent)

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import struct
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ from edge_lstm.bundle.contract import Sampling
 from edge_lstm.bundle.golden import Expected, GoldenVectors, to_npz
 from edge_lstm.bundle.network import from_npz
 from tests.attack.raw_broker import (
-    PINGRESP,
     PUBACK,
     RECEIVE_MAXIMUM,
     RawBroker,
@@ -30,6 +30,10 @@ from tests.attack.raw_broker import (
     text,
 )
 from tests.attack.watched_service import WatchedService
+from tests.conftest import make_level_bundle, mosquittos
+from tests.flow.floods import PINGRESPS, PUBACKS, PUBRELS, SECOND_CONNACKS, SUBACKS
+from tests.hostile.costly_messages import filling_list, late_list
+from tests.hostile.name_flood import flood, small_disk
 from tests.paths import PUMP
 
 HONEST = "honest"  # a device that goes on during each attack
@@ -257,29 +261,42 @@ def send_until_acknowledged(stage: Stage, messages: list[bytes], what: str, time
         stage.hold(lambda: len(stage.broker.acknowledged) >= len(messages), 0.2)
 
 
-def late_list(count: int, rewind: int) -> bytes:
-    """A list of readings, each of which is as late as is allowed."""
+def of_the_pump(rows: list[dict[str, float]]) -> bytes:
+    """Readings of a bundle with the one feature `level` as those of the pump."""
+    changed = [{"time": row["time"], "pressure": 4 + row["level"], "flow": 12} for row in rows]
+    return json.dumps(changed, separators=(",", ":")).encode()
+
+
+def late_and_fresh(count: int, rewind: int) -> bytes:
+    """A list of readings, every other of which is as late as is allowed: no two of them share a rewind."""
     rows = []
     for number in range(count):
         at = 10_000 + number if number % 2 == 0 else 10_000 + number - rewind
-        rows.append({"time": _T0 + 60 * at + (7 if number % 2 else 0), "pressure": 4.0, "flow": 12.0})
-    return json.dumps(rows, separators=(",", ":")).encode()
+        rows.append({"time": _T0 + 60 * at + (7 if number % 2 else 0), "level": 0})
+    return of_the_pump(rows)
+
+
+def late_lists(rewind: int) -> list[bytes]:
+    """Lists of about 252 KB: only late readings, and late ones among fresh ones."""
+    of_level = 252_000 * 36 // 53  # `late_list` counts 36 bytes a reading, the pump's has 53
+    return [of_the_pump(late_list(of_level, rewind)), late_and_fresh(4800, rewind - 1)]
 
 
 def late_readings(stage: Stage, part: range) -> None:
-    """Two lists of 252 KB, half of whose readings are late."""
-    payload = late_list(5000, 7)
-    messages = [publish("sensors/poison", payload[: 1 << 30], number + 1) for number in range(2)]
+    """Two lists of each kind, of two streams."""
+    lists = 2 * late_lists(8)
+    messages = [publish(f"sensors/poison-{number // 2}", one, number + 1) for number, one in enumerate(lists)]
     send_until_acknowledged(stage, messages, "late lists", 240)
     stage.result.outcomes["taken"] += stage.service.alive
     stage.honest("after late lists", 60)
 
 
 def very_late_readings(stage: Stage, part: range) -> None:
-    """The same with max_rewind = 200."""
-    send_until_acknowledged(stage, [publish("sensors/poison", late_list(5000, 190), 1)], "a late list", 300)
+    """A list of each kind with max_rewind = 200."""
+    messages = [publish(f"sensors/poison-{number}", one, number + 1) for number, one in enumerate(late_lists(200))]
+    send_until_acknowledged(stage, messages, "late lists", 300)
     stage.result.outcomes["taken"] += stage.service.alive
-    stage.honest("after a late list", 60)
+    stage.honest("after late lists", 60)
 
 
 def grid_bundle(path: Path) -> Path:
@@ -309,9 +326,8 @@ def bundle_tape(bundle: Bundle):  # type: ignore[no-untyped-def]
 
 
 def far_apart(stage: Stage, part: range) -> None:
-    """A list of 581 bytes: each reading fills a silence of 9,999 intervals."""
-    rows = [{"time": _T0 + 9_990 * (number + 1), "pressure": 4, "flow": 12} for number in range(11)]
-    payload = json.dumps(rows, separators=(",", ":")).encode()
+    """A list of about a kilobyte: each reading fills a silence of 9,999 intervals."""
+    payload = of_the_pump(filling_list(20, 9_999))
     send_until_acknowledged(stage, [publish("sensors/poison", payload, 1)], "readings far apart", 120)
     stage.result.outcomes["taken"] += stage.service.alive
 
@@ -390,19 +406,27 @@ def overload(stage: Stage, part: range, seconds: float = 45.0) -> None:
     stage.honest("after the overload", 90)
 
 
-def floods(stage: Stage, part: range) -> None:
-    """PINGRESP and PUBACK without end, during which the service has to end at SIGTERM."""
-    data = (PINGRESP + packet(PUBACK, b"\x00\x01")) * 20_000
-    until = time.monotonic() + 10
-    while time.monotonic() < until and stage.service.alive:
-        stage.broker.send(data, 1.0) or stage.broker.wait_subscribed(2.0)
-        stage._measure()
-    import threading
+FLOODS = {
+    "PINGRESP": PINGRESPS,
+    "PUBACK": PUBACKS,
+    "SUBACK": SUBACKS,
+    "CONNACK": SECOND_CONNACKS,
+    "PUBREL": PUBRELS,
+}
 
+
+def floods(stage: Stage, part: range, seconds: float = 3.0) -> None:
+    """Answers without end, of each kind in turn. The service has to end at SIGTERM during those that it bears."""
+    for data in FLOODS.values():
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and stage.service.alive:
+            stage.broker.send(data, 1.0) or stage.broker.wait_subscribed(2.0)
+            stage._measure()
+    stage.broker.wait_subscribed(20)
     going = threading.Event()
 
     def flood() -> None:
-        while not going.is_set() and stage.broker.send(data, 1.0):
+        while not going.is_set() and stage.broker.send(PINGRESPS + PUBACKS, 1.0):
             pass
 
     sender = threading.Thread(target=flood, daemon=True)
@@ -440,6 +464,28 @@ def invented_names(stage: Stage, part: range, names: int = 1_000_000, most_s: fl
     stage.result.outcomes[f"{size:.0f} MB on the disk"] = 1
     if size > 40:
         stage.fault(f"the state database takes {size:.0f} MB")
+
+
+def names_on_a_small_disk(folder: Path, names: int) -> Result:
+    """The same with a real broker and 40 MB of disk: the predictions of honest devices are those of a quiet day.
+
+    One of them begins within the flood.
+    """
+    result = Result()
+    make_level_bundle(folder / "tank.elstm")
+    with small_disk(folder / "disk", 40) as disk, mosquittos(folder) as start:
+        place = disk or folder / "disk"  # only root mounts a small one
+        found = flood(folder / "tank.elstm", start().address, place, names, max(1, names // 200))
+    result.memory_mib, result.stop_s = found.memory_mb, found.stop_s
+    result.outcomes[f"{names:,} names in {found.took_s:.0f} s"] = 1
+    result.outcomes[f"{found.disk_mb:.0f} MB on the disk"] = 1
+    if not found.alive:
+        result.faults.append(f"the service died: {found.log[-600:]}")
+    elif not found.equal:
+        result.faults.append(f"predictions of honest devices: {found.found}, not those of an undisturbed run")
+    if found.disk_mb > 40:
+        result.faults.append(f"the state database takes {found.disk_mb:.0f} MB")
+    return result
 
 
 STRANGE_NAMES = [

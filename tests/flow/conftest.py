@@ -148,7 +148,7 @@ def starter(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
-    """start_service(bundle, address, extra="", environment=None, killed_at=None): a started service.
+    """start_service(bundle, address, extra="", environment=None, killed_at=None, mqtt=""): a started service.
 
     Its config is service.toml beside the bundle. The fixture does not wait for the connection.
     """
@@ -160,11 +160,12 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
         extra: str = "",
         environment: dict[str, str] | None = None,
         killed_at: tuple[str, int] | None = None,
+        mqtt: str = "",
     ) -> ServiceProcess:
         config = bundle.parent / "service.toml"
         config.write_text(
             f'bundle = "{bundle.name}"\nbackend = "numpy"\n{extra}\n'
-            f'[mqtt]\nurl = "{address}"\nclient_id = "edge-lstm-test"\n'
+            f'[mqtt]\nurl = "{address}"\nclient_id = "edge-lstm-test"\n{mqtt}\n'
         )
         started.append(ServiceProcess(config, environment, killed_at))
         return started[-1]

@@ -2,7 +2,8 @@
 
 A batch is committed, its predictions are published, its readings are acknowledged. A kill from outside hits the short
 time between two of these steps only by luck. Here SIGKILL comes exactly there, in the COUNT-th batch that has
-predictions and finds the broker connected. The product has no hook for it: its methods are replaced in this process.
+predictions and finds the broker connected, or in the COUNT-th that cuts a message. The product has no hook for it: its
+methods are replaced in this process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Any
 BEFORE_COMMIT = "before-commit"  # the states have stepped in memory only
 BEFORE_PUBLISH = "before-publish"  # committed, and nothing of it sent
 BEFORE_ACKNOWLEDGE = "before-acknowledge"  # predictions are sent, and the broker will send the readings again
-POINTS = (BEFORE_COMMIT, BEFORE_PUBLISH, BEFORE_ACKNOWLEDGE)
+BETWEEN_SLICES = "between-slices"  # a slice is committed that cuts a message, and nothing of it is sent
+POINTS = (BEFORE_COMMIT, BEFORE_PUBLISH, BEFORE_ACKNOWLEDGE, BETWEEN_SLICES)
+AT_A_VALUE = "at-a-value"  # whenever a reading has the value POISON: as a backend that crashes at some inputs
+POISON = 666.0
 
 
 def kill_itself(point: str) -> None:
@@ -47,12 +51,14 @@ def arm(point: str, count: int) -> None:
     def commit(original: Callable[..., None], store: Any, batch: int, rows: Any, outbox: Any, *rest: Any) -> None:
         nonlocal batches
         counts = bool(outbox) and connected
+        if point == BETWEEN_SLICES:
+            counts = '": ' in rest[-1].get("progress", "")
         batches += counts
         due = counts and batches == count
         if due and point == BEFORE_COMMIT:
             kill_itself(point)
         original(store, batch, rows, outbox, *rest)
-        if due and point == BEFORE_PUBLISH:
+        if due and point in (BEFORE_PUBLISH, BETWEEN_SLICES):
             kill_itself(point)
 
     @_around(MqttConnection, "publish_many")
@@ -68,6 +74,17 @@ def arm(point: str, count: int) -> None:
         if messages and published == count and point == BEFORE_ACKNOWLEDGE:
             kill_itself(point)
         original(connection, messages)
+
+
+def arm_value() -> None:
+    """Kill this process at each step of a reading with the value POISON."""
+    from edge_lstm.streaming.predictor import Predictor
+
+    @_around(Predictor, "feed_slice")
+    def feed_slice(original: Callable[..., Any], predictor: Any, readings: Any, *rest: Any) -> Any:
+        if any(POISON in reading.values.values() for reading in readings):
+            kill_itself(AT_A_VALUE)
+        return original(predictor, readings, *rest)
 
 
 def _around(owner: type, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -88,9 +105,12 @@ def _around(owner: type, name: str) -> Callable[[Callable[..., Any]], Callable[.
 def main(config: str, point: str, count: str) -> None:
     from edge_lstm.cli.main import main as edge_lstm
 
-    if point not in POINTS:
-        raise SystemExit(f"expected one of {', '.join(POINTS)}, found {point!r}")
-    arm(point, int(count))
+    if point == AT_A_VALUE:
+        arm_value()
+    elif point in POINTS:
+        arm(point, int(count))
+    else:
+        raise SystemExit(f"expected {AT_A_VALUE} or one of {', '.join(POINTS)}, found {point!r}")
     edge_lstm(["run", str(Path(config))])
 
 

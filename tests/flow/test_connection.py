@@ -17,7 +17,7 @@ from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.client.stock_client import StockClient
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
-from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.mqtt.options import ConnectionOptions, Wanted
 from edge_lstm.mqtt.send_window import PublishProperties
 from tests.flow.proxy import Proxy
 from tests.flow.scripted_broker import (
@@ -196,9 +196,12 @@ def test_an_invalid_topic_is_refused_and_nothing_is_sent(mosquitto: Any, client_
     assert not connection.unconfirmed
 
 
-def test_user_properties_content_type_and_expiry_arrive(mosquitto: Any, client_of: Make) -> None:
-    connection = connect(client_of(mosquitto.address, topics=["t/+"]))
-    said = PublishProperties(expiry_s=60, content_type="application/json", user=(("unit", "°C"), ("site", "a")))
+def test_wanted_user_properties_content_type_and_expiry_arrive(mosquitto: Any, client_of: Make) -> None:
+    wanted = Wanted(user_properties=frozenset({"unit", "site"}))
+    connection = connect(client_of(mosquitto.address, topics=["t/+"], wanted=wanted))
+    said = PublishProperties(
+        expiry_s=60, content_type="application/json", user=(("unit", "°C"), ("more", "x"), ("site", "a"))
+    )
     connection.publish_many(numbered(2), properties=said)
     connection.publish("t/in", "2")
     arrived = take(connection, 3)
@@ -484,7 +487,7 @@ MALFORMED = {
     "a property that there is none of": "30 06 00 01 61 02 7e 00",
     "a property of another packet": "30 09 00 01 61 05 11 00 00 00 01",
     "half a user property": "30 0a 00 01 61 05 26 00 01 6b 00 00",
-    "a user property that is no text": "30 0c 00 01 61 07 26 00 01 ff 00 01 76 00",
+    "a user property that is no text": "30 0b 00 01 61 07 26 00 01 6b 00 01 ff",
     "a length that never ends": "30 ff ff ff ff ff",
     "a confirmation without an id": "40 01 00",
     "a subscription answer without an id": "90 01 00",
@@ -500,7 +503,7 @@ def test_a_malformed_packet_ends_the_connection_without_an_exception(client_of: 
         broker.after_subscribe = lambda connection: (
             publish_packet("t/in", b"%d" % connection, 1) + (bytes.fromhex(packet) if connection == 1 else b"")
         )
-        connection = client_of(broker.address, topics=["t/+"])
+        connection = client_of(broker.address, topics=["t/+"], wanted=Wanted(user_properties=frozenset("k")))
         drive(connection, lambda: connection.connection_count == 2, "the connection is made again")
         assert numbers(take(connection, 1)) == [2], "nothing of the broken connection is handed out after it"
 

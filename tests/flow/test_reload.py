@@ -194,12 +194,14 @@ def test_a_replay_steps_readings_by_the_rules_of_their_time(
     for round_, rules in enumerate(["max_rewind = 8", "max_rewind = 2", 'late = "drop"']):
         service = start_service(bundle_path, mosquitto.address, rules)
         service.wait_connected()
-        minutes = [*range(12), 6.5, 10.5]  # two late readings: both are inserted, then one, then none
-        for minute in minutes:
-            time = start + 60 * (20 * round_ + minute)
-            subscriber.publish("sensors/tank-0", encode_reading(Reading("tank-0", time, {"level": minute})))
-        count += [12 + 6 + 2, 12 + 2, 12][round_]  # with the predictions that a late reading corrects
-        wait_until(lambda count=count: len(subscriber.messages) == count, "all is predicted")  # type: ignore[misc]
+        # two late readings, one after the other: both are inserted, then one, then none
+        parts = [([*range(12)], 12), ([6.5], [6, 0, 0][round_]), ([10.5], [2, 2, 0][round_])]
+        for minutes, predicted in parts:
+            for minute in minutes:
+                time = start + 60 * (20 * round_ + minute)
+                subscriber.publish("sensors/tank-0", encode_reading(Reading("tank-0", time, {"level": minute})))
+            count += predicted  # with the predictions that a late reading corrects
+            wait_until(lambda count=count: len(subscriber.messages) == count, "all is predicted")  # type: ignore[misc]
         assert service.stop() == 0
     published = [decode_prediction(message.payload.decode()) for message in subscriber.messages]
     assert len(last_revisions(published)) == 14 + 13 + 12

@@ -23,7 +23,8 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.child_process import ChildError, call_confined
 from edge_lstm.service.config import read_service_config
-from edge_lstm.service.service import Service, prove
+from edge_lstm.service.opened_files import prove
+from edge_lstm.service.service import Service
 
 Step = Callable[..., Any]
 

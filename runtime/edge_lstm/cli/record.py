@@ -121,6 +121,7 @@ class _Source:
         """A connection to the broker, not yet open. With a `client_id` the broker keeps a session."""
         from edge_lstm.mqtt.address import parse_address
         from edge_lstm.mqtt.connection import MqttConnection
+        from edge_lstm.mqtt.options import Wanted
 
         mqtt = self.mqtt
         return MqttConnection(
@@ -129,7 +130,10 @@ class _Source:
             self.mapping.topic_filters,
             session_expiry_s=_SESSION_S if client_id else 0,
             options=replace(
-                mqtt.options(self.folder), receive_maximum=mqtt.receive_maximum, keepalive_s=mqtt.keepalive_s
+                mqtt.options(self.folder),
+                receive_maximum=mqtt.receive_maximum,
+                keepalive_s=mqtt.keepalive_s,
+                wanted=Wanted(user_properties=self.mapping.properties_read),
             ),
         )
 

@@ -92,7 +92,7 @@ def replay(
     """Run a recording through the service's own code, at full speed."""
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.messages.encoder import encode_prediction
-    from edge_lstm.recordings.replay import predictions_csv, states, until
+    from edge_lstm.recordings.replay import predictions_csv, states
     from edge_lstm.service.database.history_reader import Part, read_parts
     from edge_lstm.service.database.spans import SteppingRules
 
@@ -107,7 +107,7 @@ def replay(
         raise click.UsageError("expected either a RECORDING or --history STATE.db")
     if at is not None:
         stop = _time(at)
-        parts = [part._replace(readings=list(until(part.readings, stop))) for part in parts]
+        parts = [part.until(stop) for part in parts]
     replayed = _replayed(parts, opened, backend, scheme)
     predictions = replayed.predictions
     if output is not None:
@@ -229,7 +229,7 @@ def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme
         for stream in predictor.table.names & set(part.forgotten):
             predictor.table.evict(stream)
         begun = time.perf_counter()
-        predictions += replay(predictor, part.readings)
+        predictions += replay(predictor, part.readings, part.batches)
         took_s += time.perf_counter() - begun
     assert predictor is not None, "expected at least a part"
     totals.update(predictor.totals)

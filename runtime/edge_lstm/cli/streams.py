@@ -86,6 +86,6 @@ def _on_one_line(text: str) -> str:
 def _database(config: Path, state: Path | None) -> Path:
     from edge_lstm.foundation.config import read_toml
     from edge_lstm.service.config import ServiceConfig
-    from edge_lstm.service.service import state_path
+    from edge_lstm.service.opened_files import state_path
 
     return state or state_path(config.parent, read_toml(config, ServiceConfig).state)

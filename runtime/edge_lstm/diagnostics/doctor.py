@@ -28,7 +28,7 @@ from edge_lstm.hardware.machine import this_machine
 from edge_lstm.messages.encoder import Encoder
 from edge_lstm.service.codecs import message_codecs
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.service import state_path
+from edge_lstm.service.opened_files import state_path
 from edge_lstm.streaming.reading import Prediction
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")

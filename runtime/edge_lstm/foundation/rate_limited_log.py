@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 
+_MOST_KEYS = 1000
+
 
 class RateLimitedLog:
     """Writes a line about a key at most once every `interval_s` seconds, and drops the others.
 
-    A key names what a line is about (None: all lines are about the same). Keys do not limit each other. Each takes some
-    memory, so they have to come from a fixed set.
+    A key names what a line is about (None: all lines are about the same). Keys do not limit each other, but there is a
+    bound of keys within an interval: an untrusted source may choose them, as in the names of topics.
     """
 
     def __init__(
@@ -28,8 +30,16 @@ class RateLimitedLog:
         written_at = self._written_at.get(key)
         if written_at is not None and now - written_at < self._interval_s:
             return False
+        if len(self._written_at) >= _MOST_KEYS:
+            self._forget_old(now)
+            if len(self._written_at) >= _MOST_KEYS:
+                return False
         self._written_at[key] = now
         return True
+
+    def _forget_old(self, now: float) -> None:
+        written_at = self._written_at
+        self._written_at = {key: at for key, at in written_at.items() if now - at < self._interval_s}
 
     def log(self, level: int, message: str, *facts: object, key: Hashable = None) -> bool:
         """Write `message % facts` if a line about `key` is due. Returns whether it was written."""

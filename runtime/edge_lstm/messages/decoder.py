@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from sys import getsizeof
 from typing import Any
 
 from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.limited_dict import LimitedDict
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.messages.feature_sources import FeatureSource, check, feature_source
@@ -50,7 +52,8 @@ __all__ = [
 # what the parser gives is right as it is.
 _Flat = tuple[Parse, list[tuple[str, str]], str, ToTime, tzinfo, float, float]
 
-_MOST_TOPICS = 4096  # whose meaning is kept; strangers can make up any number of them
+_MOST_BYTES = 1 << 21  # of topics whose meaning is kept
+_PART_BYTES = 300  # of a topic's meaning, beside its texts
 _new = tuple.__new__  # makes a named tuple in half the time
 _SURROGATES = re.compile("[\ud800-\udfff]")  # lone ones, which no database stores
 
@@ -109,8 +112,9 @@ class Decoder:
         paths = [value.path for value in self._shared if value.path is not None]
         self._parse = payload_parser(mapping, [path.text for path in paths])
         self._is_list = mapping.format in ("json", "msgpack") and any(path.begins_with_a_position for path in paths)
-        self._meanings: dict[str, _TopicMeaning | None] = {}
-        self._streams: dict[str, str] = {}  # by topic, where the topic is all that names the stream
+        self._meanings: LimitedDict[str, _TopicMeaning | None] = LimitedDict(most_bytes=_MOST_BYTES)
+        # by topic, where the topic is all that names the stream
+        self._streams: LimitedDict[str, str] = LimitedDict(most_bytes=_MOST_BYTES)
         self._flat = self._flat_keys()
 
     @property
@@ -209,12 +213,10 @@ class Decoder:
 
     def _learn(self, topic: str) -> _TopicMeaning | None:
         """What the topic means, kept for the next message."""
-        if len(self._meanings) >= _MOST_TOPICS:
-            self._meanings.clear()
-            self._streams.clear()
-        self._meanings[topic] = meaning = self._meaning(topic)
+        size = getsizeof(topic)  # and the texts of its parts are not longer
+        meaning = self._meanings.remember(topic, self._meaning(topic), 2 * size + _PART_BYTES)
         if meaning is not None and meaning.stream is not None and meaning.fault is None:
-            self._streams[topic] = meaning.stream
+            self._streams.remember(topic, meaning.stream, size + getsizeof(meaning.stream))
         return meaning
 
     def _meaning(self, topic: str) -> _TopicMeaning | None:

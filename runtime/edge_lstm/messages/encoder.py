@@ -7,10 +7,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from sys import getsizeof
 from typing import Any
 
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.extras import require
+from edge_lstm.foundation.limited_dict import LimitedDict
 from edge_lstm.foundation.numbers import shortest_texts
 from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.messages.mapping import OutputMapping
@@ -185,6 +187,12 @@ def _key(name: str | int) -> str:
     return f"{json.dumps(str(name))}:"
 
 
-@functools.lru_cache(4096)  # streams: the same ones again and again
-def _quoted(text: str) -> str:
-    return json.dumps(text)
+class _QuotedTexts(LimitedDict[str, str]):
+    """Texts as JSON: the same streams and labels again and again."""
+
+    def __missing__(self, text: str) -> str:
+        quoted = json.dumps(text)
+        return self.remember(text, quoted, getsizeof(text) + getsizeof(quoted))
+
+
+_quoted = _QuotedTexts().__getitem__

@@ -214,6 +214,13 @@ class InputMapping:
         by_property = self.sequence is not None and self.sequence_from == "property"
         return ["time_from"] * (self.time_from == "property") + ["sequence_from"] * by_property
 
+    @property
+    def properties_read(self) -> frozenset[str]:
+        """The names of the user properties that are read."""
+        time = {self.time} if self.time_from == "property" else set()
+        sequence = {self.sequence} if self.sequence is not None and self.sequence_from == "property" else set()
+        return frozenset(time | sequence)
+
     def zone(self) -> tzinfo:
         """The zone of times that name none. Raises what zoneinfo raises if this machine does not know it."""
         if self.timezone == "UTC":

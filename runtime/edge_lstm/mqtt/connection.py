@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import socket
 import threading
@@ -30,13 +31,13 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.mqtt.address import LOOPBACK, Address, unreachable, unreachable_reason
 from edge_lstm.mqtt.capabilities import BrokerCapabilities
-from edge_lstm.mqtt.client.batching_client import LARGEST_PACKET
 from edge_lstm.mqtt.client.client_choice import make_client
 from edge_lstm.mqtt.client.received import Message, ReceivedMessages
-from edge_lstm.mqtt.client.stock_client import QOS, Arrival, StockClient, mask_every_frame, tcp_socket
+from edge_lstm.mqtt.client.stock_client import QOS, Arrival, StockClient, tcp_socket
 from edge_lstm.mqtt.client.topic_cache import EncodedTopics
+from edge_lstm.mqtt.client.websocket_frames import read_and_write_frames
 from edge_lstm.mqtt.credentials import Tls
-from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.mqtt.options import LARGEST_PACKET, ConnectionOptions
 from edge_lstm.mqtt.paused_topics import PausedTopics
 from edge_lstm.mqtt.publisher import Publisher, delivery_of
 from edge_lstm.mqtt.reason_codes import UNSPECIFIED
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 MOST_UNCONFIRMED = 1000  # sent and not confirmed; a broker may ask for less
 _CONNECT_TIMEOUT_S = 5.0
+_LONGEST_READ_S = 0.1  # of one poll, before its caller does something else: a broker may send what is no message
+_LONGEST_GOODBYE_S = 0.5
 _DEFAULTS = ConnectionOptions()
 
 
@@ -107,7 +110,8 @@ class MqttConnection:
         protocol = MQTTProtocolVersion.MQTTv5 if self._version_5 else MQTTProtocolVersion.MQTTv311
         callbacks = (self._on_arrivals, self._on_confirmed, self._on_refused)
         clean = self._session_expiry_s == 0
-        client = make_client(options.client, self._client_id, protocol, clean, *callbacks, self.address.path)
+        path, wanted = self.address.path, options.wanted
+        client = make_client(options.client, self._client_id, protocol, clean, *callbacks, path, wanted)
         client.connect_timeout = _CONNECT_TIMEOUT_S
         if log.isEnabledFor(logging.DEBUG):
             client.enable_logger(log)  # every packet that paho itself handles
@@ -266,6 +270,25 @@ class MqttConnection:
         self._subscribes = self.unsubscribed = False
         return True
 
+    def reconnect(self) -> None:
+        """End this connection in order; the next `poll` makes another one. Then the broker sends everything again that
+        is not acknowledged, in order. It does not publish our last will.
+        """
+        if self._closed:
+            return
+        ours: Any = tcp_socket(self._client.socket())
+        # paho closes its socket behind the DISCONNECT packet. With bytes unread, that would reset the connection, and
+        # the broker would lose the acknowledgements before it. So the connection stays open until the broker ends it.
+        with socket.socket(fileno=os.dup(ours.fileno())) as left:
+            self._client.disconnect()
+            deadline = time.monotonic() + _LONGEST_GOODBYE_S
+            while not self._closed and time.monotonic() < deadline:
+                self._exchange(0.05, read=False)
+            if not self._closed:
+                self._abort()
+            _read_to_the_end(left, deadline)
+        self._timer.reconnect_at_once()
+
     def abort_connect(self) -> None:
         """End an attempt to connect in this thread. For a signal handler, which else waits for it up to 5 s."""
         if self._connecting_thread == threading.get_ident():
@@ -302,7 +325,7 @@ class MqttConnection:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = self._session_expiry_s
             properties.ReceiveMaximum = self._options.receive_maximum
-            properties.MaximumPacketSize = LARGEST_PACKET
+            properties.MaximumPacketSize = max(LARGEST_PACKET, self._options.wanted.largest_packet)
             settings = {"clean_start": self._session_expiry_s == 0, "properties": properties}
         try:
             self._connecting_thread = threading.get_ident()
@@ -363,13 +386,14 @@ class MqttConnection:
         return self.address.tls and connection.pending() > 0
 
     def _read_packets(self, connection: Any) -> None:
+        deadline = time.monotonic() + _LONGEST_READ_S
         while True:
             self._client.loop_read()
             left: Any = self._client.socket()
             if left is not connection:
                 return
-            more = self._has_decrypted(left) or select.select([left], [], [], 0)[0]
-            if self._received.enough or not more:
+            enough = self._received.enough or time.monotonic() > deadline
+            if enough or not (self._has_decrypted(left) or select.select([left], [], [], 0)[0]):
                 _acknowledge_at_once(connection)
                 return
 
@@ -429,9 +453,12 @@ class MqttConnection:
     def _on_socket_open(self, client: paho.Client, userdata: Any, connection: Any) -> None:
         # a prediction and an acknowledgement are small packets in a row: Nagle's algorithm delays the second by 40 ms
         tcp_socket(connection).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        mask_every_frame(connection)
+        read_and_write_frames(connection)
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if self._accepted:  # a second CONNACK
+            self._abort()
+            return
         if reason.is_failure:
             self._refusal = str(reason)
             self._log_limited(logging.ERROR, f"broker refuses us address={self.address} reason={reason}")
@@ -477,6 +504,8 @@ class MqttConnection:
         self.unsubscribed = True
 
     def _set_connected(self) -> None:
+        if self.connected:  # a second SUBACK
+            return
         self.connected = True
         self._publish_status(b"online")
 
@@ -515,6 +544,16 @@ class MqttConnection:
 
     def _on_refused(self, packet_id: int, code: int, reason: str) -> None:
         self._publisher.refuse(packet_id, code, reason)
+
+
+def _read_to_the_end(connection: socket.socket, deadline: float) -> None:
+    """Send no more, and read what the peer still sends until it closes."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        while (left_s := deadline - time.monotonic()) > 0:
+            connection.settimeout(left_s)
+            if not connection.recv(1 << 16):
+                return
 
 
 def _acknowledge_at_once(connection: Any) -> None:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from edge_lstm.mqtt.credentials import Login, Tls
 
 ClientKind = Literal["auto", "batching", "stock"]
+LARGEST_PACKET = 8 << 20  # bytes
+
+
+class Wanted(NamedTuple):
+    """What a connection keeps of the messages that arrive."""
+
+    largest_packet: int = LARGEST_PACKET  # bytes; of a larger one only the beginning is kept
+    user_properties: frozenset[str] = frozenset()  # names; others are not read
+
+
+USUALLY_WANTED = Wanted()
 
 
 @dataclass(frozen=True)
@@ -24,4 +35,5 @@ class ConnectionOptions:
     status_topic: str | None = None  # gets "online" at every connect and "offline" at the end, both retained
     former_topics: Sequence[str] = ()  # filters that a kept session may still subscribe to, and no longer should
     expect_session: bool = False  # whether a session exists already, so that its loss is reported at the first connect
+    wanted: Wanted = USUALLY_WANTED  # of the messages that arrive
     client: ClientKind = "auto"  # batching: our hot path; stock: paho's own; auto: batching if this paho allows it

@@ -17,6 +17,7 @@ from edge_lstm.mqtt.send_window import SentMessage
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 960.0
 _TOPICS_OF_A_FAMILY = 3  # refused without a confirmation in between, before the whole family pauses
 _MOST_KEPT = 1000  # messages
+_MOST_TOPICS = 1000  # that pause alone; strangers choose the names of streams
 _UNANSWERED_S = 10.0  # after which an attempt that no confirmation follows has succeeded, if the connection lasts
 _MOST_NEWER = 5000  # messages that are newer than the oldest kept one: a crash may send those again
 
@@ -158,8 +159,10 @@ class PausedTopics:
         return pause.kept.pop(0)
 
     def drop_oldest(self, next_number: int) -> list[SentMessage]:
-        """Remove and return the kept messages beyond the bound."""
+        """Remove and return the kept messages beyond the bound. The pauses of too many topics end, the oldest first."""
         dropped = []
+        while len(self._topics) > _MOST_TOPICS:
+            dropped += self._topics.pop(next(iter(self._topics))).kept
         kept = self.kept
         for pause in self:
             while pause.kept and next_number - 1 - pause.kept[0].number > _MOST_NEWER:

@@ -40,6 +40,10 @@ class ReconnectTimer:
         else:
             self._retry_at, self._pause_s = 0.0, _FIRST_PAUSE_S
 
+    def reconnect_at_once(self) -> None:
+        """Do not pause after a connection that we ended ourselves."""
+        self._retry_at, self._pause_s = 0.0, _FIRST_PAUSE_S
+
     def lost_for_a_reason(self) -> None:
         """Note the loss of an accepted connection whose reason is known."""
         self._short_in_a_row = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,28 +20,49 @@ from edge_lstm.streaming.step_results import Steps
 _READINGS_A_BATCH = 256  # a stream gets the same bits in any batch; larger batches are faster
 
 
-def replay(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[Prediction]:
-    """Feed all readings in order, and yield the predictions."""
-    for _, steps in replayed_steps(predictor, readings):
+def replay(predictor: Predictor, readings: Iterable[Reading], batches: Sequence[int] = ()) -> Iterator[Prediction]:
+    """Feed all readings in order, and yield the predictions. `batches`: as of `replayed_steps`."""
+    for _, steps in replayed_steps(predictor, readings, batches):
         yield from [] if steps is None else steps.predictions()
 
 
-def replayed_steps(predictor: Predictor, readings: Iterable[Reading]) -> Iterator[tuple[int, Steps | None]]:
-    """Feed all readings in order; (number of readings, their steps or None where nothing stepped) of each batch."""
+def replayed_steps(
+    predictor: Predictor, readings: Iterable[Reading], batches: Sequence[int] = ()
+) -> Iterator[tuple[int, Steps | None]]:
+    """Feed all readings in order; (number of readings, their steps or None where nothing stepped) of each batch.
+
+    `batches`: of each reading the number of the batch in which a service stepped it. Late readings of a stream share a
+    rewind there and here, so that the same corrections come out. Empty: any batches.
+    """
+    for batch in _as_stepped(readings, batches) if batches else _in_order(readings):
+        yield len(batch), predictor.feed_columns(batch)  # a row of a recording may hold no value
+
+
+def _in_order(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
     remaining = iter(readings)
     while batch := list(islice(remaining, _READINGS_A_BATCH)):
-        yield len(batch), predictor.feed_columns(batch)  # a row of a recording may hold no value
+        yield batch
+
+
+def _as_stepped(readings: Iterable[Reading], batches: Sequence[int]) -> Iterator[list[Reading]]:
+    """The batches; those that have no stream in common are stepped together, which gives the same."""
+    together: list[Reading] = []
+    streams: set[str] = set()
+    for _, numbered in groupby(zip(batches, readings, strict=True), itemgetter(0)):
+        batch = [reading for _, reading in numbered]
+        others = {reading.stream for reading in batch}
+        if together and (len(together) >= _READINGS_A_BATCH or not streams.isdisjoint(others)):
+            yield together
+            together, streams = [], set()
+        together += batch
+        streams |= others
+    yield together
 
 
 def hand_over(former: Predictor, following: Predictor) -> None:
     """Give all streams to a predictor with other rules for late and repeated readings, as a reloaded service does."""
     for stream in former.table.names:
         following.table.put_row(stream, former.table.row(stream), former.table.layout)
-
-
-def until(readings: Iterable[Reading], time: float) -> Iterator[Reading]:
-    """The readings up to `time` (seconds since 1970), in order."""
-    return (reading for reading in readings if reading.time <= time)
 
 
 def states(predictor: Predictor) -> dict[str, Any]:

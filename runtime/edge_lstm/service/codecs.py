@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.deadband import Deadband
@@ -10,6 +12,9 @@ from edge_lstm.messages.encoder import Encoder
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
+from edge_lstm.service.outbox import Outgoing
+from edge_lstm.streaming.step_results import Steps
+from edge_lstm.streaming.stream_table import StreamTable
 
 
 def message_codecs(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Encoder, Deadband | None]:
@@ -35,3 +40,18 @@ def publish_properties(output: OutputMapping) -> PublishProperties | None:
     if not output.needs_mqtt_5:
         return None
     return PublishProperties(output.expiry_s, output.content_type or "", tuple(output.user_properties.items()))
+
+
+def outgoing(
+    config: ServiceConfig, table: StreamTable, encoder: Encoder, deadband: Deadband | None
+) -> Callable[[Steps], list[Outgoing]]:
+    """A function that returns the messages of those steps whose predictions are published; corrections always are."""
+
+    def messages(steps: Steps) -> list[Outgoing]:
+        if deadband is not None:
+            steps = steps.at(deadband.moved(steps, table))
+        elif config.output.publish_when == "alarm":
+            steps = steps.at((steps.decisions.turned | (steps.revisions > 0)).nonzero()[0].tolist())
+        return encoder.messages(steps)
+
+    return messages

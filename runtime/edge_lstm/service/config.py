@@ -209,6 +209,13 @@ class ServiceConfig:
     max_rewind: int = key(
         8, least=1, most=1000, doc="how many samples late a reading may be; otherwise it is dropped and counted"
     )
+    max_steps_per_reading: int = key(
+        10_000,
+        least=1,
+        most=1_000_000,
+        doc="a reading that would cause more steps, by the empty intervals of a grid or by a rewind, is dropped and "
+        "counted as costly",
+    )
     max_streams: int = key(
         100_000,
         least=1,

@@ -42,6 +42,8 @@ class Outbox:
         self._most_repeated = math.inf  # messages; known from the first connection on
         self._repeats_left = 0  # messages to come on this connection before anything is forgotten
         self._forgotten = 0  # the last batch that was forgettable before that
+        self._held: int | None = None  # the first batch with messages that are not acknowledged yet
+        self._released: list[tuple[int, int]] = []  # former such batches, and after which ones that ended
 
     def __len__(self) -> int:
         """Messages that the broker has not confirmed."""
@@ -75,6 +77,12 @@ class Outbox:
         self._forgotten = self.forgettable
         self._repeats_left = self._most_repeated = messages
 
+    def hold(self, batch: int | None) -> None:
+        """Messages of this batch and later ones are not acknowledged yet; None: all are."""
+        if self._held is not None and batch != self._held:
+            self._released.append((self._held, self._last))
+        self._held = batch
+
     def knows(self, identity: str) -> bool:
         """Whether this message was processed and may have come again."""
         return identity in self._identities
@@ -100,7 +108,13 @@ class Outbox:
 
     def _close(self, batch: int) -> None:
         del self._open[batch]
-        self._acknowledged = max(self._acknowledged, batch - 1)
+        known = batch - 1
+        if self._held is not None:
+            known = min(known, self._held - 1)
+        if self._released:  # seldom
+            known = min([known, *(held - 1 for held, last in self._released if batch <= last)])
+            self._released = [one for one in self._released if one[1] > known]
+        self._acknowledged = max(self._acknowledged, known)
         self._forget_old()
 
     def _forget_old(self) -> None:

@@ -15,8 +15,9 @@ from edge_lstm.backends.selftest import SelfTestError
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.signals import ended_by_signals
 from edge_lstm.service.config import read_service_config
+from edge_lstm.service.opened_files import prove
 from edge_lstm.service.refusal import announce
-from edge_lstm.service.service import Service, prove
+from edge_lstm.service.service import Service
 from edge_lstm.service.systemd import SystemdNotifier
 
 log = logging.getLogger(__name__)

@@ -8,21 +8,16 @@ confirms nothing to a client whose window of unacknowledged messages is full, so
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from edge_lstm.backends.protocol import ONE_THREAD, Backend
-from edge_lstm.backends.registry import preferred
-from edge_lstm.backends.selftest import Isolation, load_verified
-from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
@@ -30,58 +25,46 @@ from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
-from edge_lstm.mqtt.options import ConnectionOptions
-from edge_lstm.service.accepted_bundle import open_acceptable
+from edge_lstm.mqtt.options import Wanted
 from edge_lstm.service.bundle_versions import BundleVersions
-from edge_lstm.service.codecs import message_codecs, publish_properties
+from edge_lstm.service.codecs import message_codecs, outgoing, publish_properties
 from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
+from edge_lstm.service.delivery import Delivery
+from edge_lstm.service.intake.idle_streams import IdleStreams
 from edge_lstm.service.intake.inbox import Inbox
 from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
-from edge_lstm.service.intake.message_reader import MessageReader, message_identity
+from edge_lstm.service.intake.message_reader import MessageReader
 from edge_lstm.service.intake.name_limit import NameLimit
+from edge_lstm.service.intake.overload import Overload
 from edge_lstm.service.intake.sequence_gaps import SequenceGaps
 from edge_lstm.service.intake.time_judge import TimeJudge
+from edge_lstm.service.loss_reports import LossReports
+from edge_lstm.service.opened_files import OpenedFiles, proven_backend, state_path
 from edge_lstm.service.outbox import Outbox
-from edge_lstm.service.proven_bundles import proven
+from edge_lstm.service.processor import Processor, Slice, StoppedError
 from edge_lstm.service.published_state import BATCH, published_batch
 from edge_lstm.service.refusal import refusal_facts, refusal_topic
+from edge_lstm.service.slices import Slices
 from edge_lstm.service.stats import ServiceStats
 from edge_lstm.service.status_payload import status_payload
+from edge_lstm.service.suspects import Suspects
 from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.row_format import StoredRow
-from edge_lstm.streaming.step_results import Steps
 
 log = logging.getLogger(__name__)
 
 _MOST_UNCONFIRMED = 5000  # predictions; beyond, readings stay at the broker
 _LEAST_REPEATED = 2000  # the first messages of a connection, with all repetitions among them: brokers send fewer
 _POLL_S = 0.2
-_DAY_S = 86_400.0
-_IDLE_EVERY_S = 600.0  # between two looks for idle streams
-_MOST_FORGOTTEN = 500  # of them, at once
+_LONGEST_SLICE_S = 1.0  # without work on the connection; single readings may take longer
 _RETRY_COMMIT_S = 1.0
+_BESIDE_PAYLOAD = 1 << 17  # bytes of a packet that topic and properties may have
 _ID_WINDOW = 256  # of a device's own sequence numbers: more than can be unacknowledged
-
-
-class _OpenedFiles(NamedTuple):
-    """What a service reads once from the files of its config."""
-
-    bundle: Bundle
-    access: ConnectionOptions
-
-    @classmethod
-    def read(cls, config: ServiceConfig, folder: Path) -> _OpenedFiles:
-        """Raises EdgeLstmError if a file is missing or unusable, or the bundle is not acceptable."""
-        bundle = open_acceptable(config, folder)
-        access = config.mqtt.options(folder)
-        if access.tls is not None:
-            access.tls.context()  # before the database, which drops the states of another bundle
-        return cls(bundle, access)
 
 
 class Service:
@@ -104,17 +87,17 @@ class Service:
         Raises EdgeLstmError if the bundle, its backend's self-test or the database refuses.
         """
         self.config = config
-        self._files: _OpenedFiles = _OpenedFiles.read(config, folder) if former is None else former._files
+        self._files: OpenedFiles = OpenedFiles.read(config, folder) if former is None else former._files
         self._manager = manager or SystemdNotifier({})
         self._refused = refused
         if config.cores is not None:
             run_on(config.cores)
         bundle, rules = self._files.bundle, stepping_rules(config)
-        backend, smallest_batch = _proven_backend(config, folder, bundle)
+        backend, smallest_batch = proven_backend(config, folder, bundle)
         self._predictor = Predictor(
             bundle.contract, backend, smallest_batch, **rules._asdict(), fetch=self._row, bundle_id=bundle.id
         )
-        decoder, self._encoder, self._deadband = message_codecs(config, bundle)
+        decoder, encoder, deadband = message_codecs(config, bundle)
         self._exactly_once = config.durability == "exactly-once"
         # a repeated reading is recognized by its own time, or else by its message
         self._identifies_messages = self._exactly_once and not decoder.timed
@@ -138,7 +121,6 @@ class Service:
             properties=publish_properties(output),
             family=output.topic,
         )
-        self._publish_unconfirmed = functools.partial(publish, qos=0)
         self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
         self._outbox.restore(unsent, processed)
         wait = self._wait_for_disk if self._exactly_once else None
@@ -147,33 +129,71 @@ class Service:
             config.max_stream_names, self._store, self._predictor, self._committer, self._free_bytes, self._report
         )
         self._arrivals, self._times = self._judgement_of_times()
+        self._slices = Slices(self._store.service_values())
         self._reader = MessageReader(
-            decoder, self._arrivals, self._times, self._outbox.knows, self._report, self._predictor.watch
+            decoder,
+            self._arrivals,
+            self._times,
+            self._outbox.knows,
+            self._report,
+            self._predictor.watch,
+            lambda: self._slices.progress,
         )
-        self._inbox = Inbox()
-        # the messages of a batch in which an earlier process crashed are among the first
-        self._suspects = _LEAST_REPEATED if self._store.ended_badly and self._exactly_once else 0
+        self._inbox = Inbox(sends_again=config.mqtt.session_expiry_s > 0)
+        self._overload = Overload(self._inbox, self._report)
         most = min(config.max_streams, config.max_stream_names)
         self._gaps = None if config.input.sequence is None else SequenceGaps(most, self._last_number)
-        self._gaps_reported = 0  # of the skipped readings
-        self._gaps_connection = 0  # of the last report
+        self._losses = LossReports(
+            self._gaps,
+            lambda: self._mqtt.granted,
+            self._report,
+            self._is_new and self._exactly_once,
+            last_batch,
+            lambda: published_batch(self._mqtt.address, self._files.access, self._own_topic("stats")),
+        )
+        self._idle = IdleStreams(self._names, config.forget_after, self._clock_is_right)
         self._stopping = False
         self._preparation: Callable[[Callable[[], None]], None] | None = None
         self._connection = 0  # number of the one that is in use
         self._is_announced = False  # whether it is logged and published
-        self._former_batch = last_batch  # until it was compared with the published one
-        self._rolled_back = 0  # batches
-        self._idle_due = time.monotonic() + _DAY_S * min(config.forget_after or 0.0, 1.0)
-        self.predictions = 0
+        self._polled_at = time.monotonic()
         self.stats = ServiceStats()
+        self._delivery = Delivery(
+            self._committer,
+            self._outbox,
+            self._slices,
+            self._names,
+            self._predictor.table,
+            self._predictor.watch,
+            config.max_streams,
+            lambda: kept_times(self._arrivals, self._times),
+            # a stream that restarts in another time does not know its former readings, which were ahead of the clock;
+            # neither does one that is forgotten
+            lambda: self._identifies_messages or self._times.may_restart or self._names.may_forget,
+            self._mqtt.acknowledge,
+            None if self._exactly_once else functools.partial(publish, qos=0),
+            self._report,
+            self.stats,
+        )
+        self._processor = Processor(
+            self._reader,
+            self._predictor,
+            outgoing(config, self._predictor.table, encoder, deadband),
+            self._names,
+            self._gaps,
+            self._slices,
+            # the messages of a batch in which an earlier process crashed are among the first
+            Suspects(self._store, _LEAST_REPEATED if self._exactly_once else 0),
+            self._delivery.withdraw,
+            self._between_steps,
+            lambda: self._committer.batch + 1,
+        )
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
         log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
-        if self._store.begun is not None:
-            log.warning("the service ended while it processed a batch: %.200s", self._store.begun)
 
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
-        mqtt, filters = self.config.mqtt, self.config.input.topic_filters
+        mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.input.topic_filters
         self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
@@ -183,6 +203,7 @@ class Service:
             status_topic=self._own_topic("status"),
             former_topics=self._store.subscribe(filters),
             expect_session=known and self._exactly_once,
+            wanted=Wanted(mapping.max_bytes + _BESIDE_PAYLOAD, mapping.properties_read),
         )
         return MqttConnection(
             parse_address(mqtt.url),
@@ -260,9 +281,14 @@ class Service:
         free = len(self._outbox) < _MOST_UNCONFIRMED
         # confirmations come over the same socket: with too few of them, read in any case
         read = not self._inbox.full or not free
-        self._receive(self._mqtt.poll(self._pause_s() if self._inbox and free else _POLL_S, read=read))
-        if self._inbox and free and self._pause_s() == 0:
-            self._process(self._inbox.batch())
+        is_idle = not self._inbox and not self._slices
+        self._receive(self._mqtt.poll(_POLL_S if is_idle or not free else self._pause_s(), read=read))
+        self._polled_at = time.monotonic()
+        if free and self._pause_s() == 0:
+            if self._slices:
+                self._deliver(self._processor.go_on())
+            if self._inbox and self._slices.has_room:
+                self._process(self._inbox.batch())
         self._do_what_is_due()
 
     def _turn_unless_stopped(self) -> None:
@@ -280,110 +306,43 @@ class Service:
         if self._mqtt.connection_count != self._connection:  # a broker repeats messages before it confirms topics
             self._connection, self._is_announced = self._mqtt.connection_count, False
             self._inbox.keep_only(self._connection)
-            self._outbox.expect_repeats(max(_LEAST_REPEATED, 2 * self.config.mqtt.receive_maximum))
+            repeats = max(_LEAST_REPEATED, 2 * self.config.mqtt.receive_maximum)
+            self._outbox.expect_repeats(repeats)
+            self._slices.expect_repeats(self._connection, repeats)
+            self._outbox.hold(self._slices.held)
         if self._mqtt.connected and not self._is_announced:
             self._is_announced = True
             log.info("connected address=%s", self._mqtt.address)
-            self._compare_session()
-            self._compare_published()
+            self._losses.compare()
             self._manager.status(f"connected to {self._mqtt.address}, bundle {self._files.bundle.id}")
             self._publish_facts(refusal_topic(self.config.mqtt.client_id), refusal_facts(self._refused), retain=True)
-        self._inbox.add(messages)
+        self._mqtt.acknowledge(self._inbox.add(messages))
+        unconfirmed = len(self._outbox)
+        busy = unconfirmed < _MOST_UNCONFIRMED and bool(self._inbox or self._slices)
+        if self._mqtt.connected and self._overload.reconnect_due(len(messages), unconfirmed, busy):
+            self._mqtt.reconnect()
 
     def _process(self, messages: list[Message]) -> None:
+        """Process messages until they are committed, or wait for their next slice."""
+        self._deliver(self._processor.process(messages))
+
+    def _deliver(self, slices: Iterator[Slice]) -> None:
+        """Commit and publish each slice, until the service ends."""
         begun = time.monotonic()
-        if self._suspects > 0:
-            self._suspects -= len(messages)
-            self._store.begin(self._committer.batch + 1, [message_identity(message) for message in messages])
-        readings = self._reader.readings(messages)
-        self._predictor.watch.redelivered = self._reader.redelivered
-        predictions: list[tuple[str, bytes]] = []
-        for part in self._names.parts(readings):
-            if self._gaps is not None:
-                self._gaps.add(part)  # first: it asks for the last number of a stream
-            steps = self._predictor.feed_columns(part)
-            self._committer.stepped([reading.stream for reading in part])
-            if steps is not None:
-                predictions += self._encoder.messages(self._to_publish(steps))
-                self.predictions += len(steps.order)
-        self._committer.begin_batch()
-        self._committer.values.update(kept_times(self._arrivals, self._times))
-        records = [*self._names.take_records(), *self._reader.refusals]
-        if self._exactly_once:
-            identities = self._identities(messages)
-            if not self._committer.commit(predictions, identities, records):
-                return
-            received = 0 if self._identifies_messages else len(messages)
-            self._outbox.put(self._committer.batch, predictions, identities, received)
-            self._mqtt.acknowledge(messages)
-        else:
-            self._publish_unconfirmed(predictions)
-        self._evict()
-        self.stats.processed(len(readings), time.monotonic() - begun, readings[-1].time if readings else None)
+        with contextlib.suppress(StoppedError):
+            for one in slices:
+                if not self._delivery.take(one, begun):
+                    return
+                begun = time.monotonic()
 
-    def _compare_session(self) -> None:
-        """Report a session that does not go with the states. The connection reports a session that is lost."""
-        granted = self._mqtt.granted
-        if self._is_new and self._exactly_once and granted is not None and granted.session_present:
-            self._report_loudly(
-                "the broker has a session of this client_id, and the state database is new: every stream starts cold",
-                "put the former state database back; if another service uses this client_id, choose another one",
-            )
-        self._is_new = False
-
-    def _compare_published(self) -> None:
-        """Report a database that is older than the statistics which the service has published; once."""
-        former, self._former_batch = self._former_batch, 0
-        if not former:
-            return
-        topic = self._own_topic("stats")
-        published = published_batch(self._mqtt.address, self._files.access, topic)
-        if published is not None and published > former:
-            self._rolled_back = published - former
-            self._report_loudly(
-                f"the state database was rolled back: it ends with batch {former}, and the service had stored batch "
-                f"{published} when it published {topic}; every stream goes on from an older state",
-                "put the newest copy of the database back, with its -wal file, while the service is stopped; "
-                "if there is none, check the disk: it may lose what is written",
-            )
-
-    def _report_gaps(self) -> None:
-        """Report readings that never came, by their sequence numbers; once per connection."""
-        gaps, granted = self._gaps, self._mqtt.granted
-        if gaps is None or granted is None or self._gaps_connection == self._connection:
-            return
-        if gaps.skipped > self._gaps_reported:
-            self._gaps_connection = self._connection
-            resumed = granted.session_present
-            self._report_loudly(
-                f"{gaps.skipped} readings never came, by their sequence numbers, the latest gap at {gaps.stream}",
-                "if the service was away, the broker's queue was too short (mosquitto: max_queued_messages 0), or an "
-                "older copy of the state database was put back; else the devices send with QoS 0 or skip numbers"
-                if resumed
-                else "the devices send with QoS 0 or skip numbers",
-            )
-        self._gaps_reported = gaps.skipped
-
-    def _report_loudly(self, error: str, hint: str) -> None:
-        log.error("%s; %s", error, hint)
-        self._report({"error": error, "hint": hint})
-
-    def _identities(self, messages: Sequence[Message]) -> list[str]:
-        """Those of the messages that may come again and are recognized by nothing else.
-
-        A stream that restarts in another time does not know its former readings any more. They were ahead of the clock.
-        """
-        if not (self._identifies_messages or self._times.may_restart or self._names.may_forget):
-            return []
-        return [message_identity(message) for message in messages if message.qos]
-
-    def _to_publish(self, steps: Steps) -> Steps:
-        """The steps whose predictions are published; corrections always are."""
-        if self._deadband is not None:
-            return steps.at(self._deadband.moved(steps, self._predictor.table))
-        if self.config.output.publish_when == "alarm":
-            return steps.at((steps.decisions.turned | (steps.revisions > 0)).nonzero()[0].tolist())
-        return steps
+    def _between_steps(self) -> None:
+        """Within a slice: tell systemd and the broker that the loop lives. Raises StoppedError after `stop`."""
+        self._manager.alive()
+        if self._stopping:
+            raise StoppedError("the service ends")
+        if self._mqtt.connected and time.monotonic() - self._polled_at > _LONGEST_SLICE_S:
+            self._mqtt.poll(0.0, read=False)
+            self._polled_at = time.monotonic()
 
     def _wait_for_disk(self) -> bool:
         """Wait a second with a full disk; nothing is read or acknowledged, so the broker keeps all. False: `stop`."""
@@ -401,15 +360,6 @@ class Service:
     def _free_bytes(self) -> int:
         return shutil.disk_usage(self._store.folder).free
 
-    def _evict(self) -> None:
-        """Remove the longest idle streams beyond `max_streams` from memory; the database has them."""
-        table = self._predictor.table
-        over = len(table) - self.config.max_streams  # a tenth more is evicted, so that it is rare
-        if over > 0:
-            for stream in table.least_recently_used(over + self.config.max_streams // 10):
-                if stream not in self._committer.unsaved:
-                    table.evict(stream)
-
     def _do_what_is_due(self) -> None:
         now, committer = time.monotonic(), self._committer
         self._predictor.watch.log_counts()
@@ -417,22 +367,12 @@ class Service:
             committer.commit()
         if not self._inbox:
             self._store.compact_history()
-        self._forget_idle(now)
+        self._idle.forget(now)
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
-            self._report_gaps()
+            self._losses.report_gaps(self._connection)
             self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)
         for fault in self._mqtt.take_faults():
             self._report(fault)
-
-    def _forget_idle(self, now: float) -> None:
-        """Forget idle streams, some at a time; not soon after the start: they may not have had time to send."""
-        days = self.config.forget_after
-        if days is None or now < self._idle_due or not self._clock_is_right():
-            return
-        count = self._names.forget_idle(time.time() - _DAY_S * days, _MOST_FORGOTTEN)
-        self._idle_due = now + (min(_IDLE_EVERY_S, _DAY_S * days) if count < _MOST_FORGOTTEN else 0.0)
-        if count:
-            log.info("streams without readings forgotten streams=%d forget_after=%g", count, days)
 
     def _stats(self) -> dict[str, object]:
         """The payload of the stats topic; docs/predictions.md explains it."""
@@ -461,10 +401,13 @@ class Service:
             "names_refused": self._names.refused + self._reader.counts["names_refused"],
             "names_forgotten": self._names.forgotten,
             "restarted": self._times.restarts,
-            "predictions": self.predictions,
+            "predictions": self._delivery.predictions,
+            "set_aside": self._delivery.set_aside,
             "damaged": self._store.damaged,
-            "rolled_back": self._rolled_back,
+            "rolled_back": self._losses.rolled_back,
             "malformed": connection["malformed"],
+            "lost": self._inbox.lost,
+            "overloads": self._overload.reconnects,
             "shed": connection["shed"],
             "unwanted": connection["refused"],
             "too_large": connection["too_large"],
@@ -505,34 +448,5 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
         config.max_rewind if config.late == "rewind" else 0,
         _ID_WINDOW if config.input.sequence is not None else 0,
         config.input.join_within_s,
+        config.max_steps_per_reading,
     )
-
-
-def prove(config: ServiceConfig, folder: Path, turn: Callable[[], None]) -> None:
-    """The self-test of the config's bundle in a child process, while `turn` is called again and again.
-
-    Raises EdgeLstmError where the bundle or its backend is refused.
-    """
-    _isolation(config, folder, _OpenedFiles.read(config, folder).bundle, turn)
-
-
-def _proven_backend(config: ServiceConfig, folder: Path, bundle: Bundle) -> tuple[Backend, int]:
-    """The backend and its smallest batch, after the self-test in a child process and then in this one."""
-    isolation = _isolation(config, folder, bundle)
-    # the child tests on the CPU; a GPU has kernels of its own
-    known = isolation if config.execution.providers == ONE_THREAD.providers else None
-    name, scheme = preferred(bundle, config.backend, config.scheme)
-    return load_verified(bundle, name, scheme, config.execution, known)
-
-
-def _isolation(
-    config: ServiceConfig, folder: Path, bundle: Bundle, turn: Callable[[], None] | None = None
-) -> Isolation:
-    name, scheme = preferred(bundle, config.backend, config.scheme)
-    memory = state_path(folder, config.state).with_suffix(".proven.json")
-    return proven(bundle, name, scheme, config.execution, memory, turn)
-
-
-def state_path(folder: Path, state: str) -> Path:
-    """Path of the state database: in the config's folder, or in the unit's StateDirectory= if systemd gives one."""
-    return Path(os.environ.get("STATE_DIRECTORY") or folder) / state

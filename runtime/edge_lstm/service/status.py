@@ -26,6 +26,7 @@ _LINES = (  # for a person
     ("broker", "{sessions_lost:,} sessions lost, {malformed:,} malformed, {unwanted:,} unwanted, {shed:,} shed"),
     ("damage", "{damaged:,} rows and batches of the state database, {rolled_back:,} batches rolled back"),
     ("limits", "{too_large:,} too large for the broker, {dropped:,} of refused topics dropped"),
+    ("costs", "{costly:,} readings would cause too many steps, {set_aside:,} messages set aside"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed, {waiting:,} of refused topics"),
     ("lag", "{lag_s:,.1f} s now, p50 {lag_s_p50:,.1f} s, p99 {lag_s_p99:,.1f} s"),
     ("batches", "p50 {batch_ms_p50:.1f} ms, p99 {batch_ms_p99:.1f} ms"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,14 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
 from edge_lstm.foundation.arguments import described, flag_argument, number_argument, quoted, whole_number
-from edge_lstm.foundation.arrays import Floats, Records, Slots
+from edge_lstm.foundation.arrays import Floats, Slots
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import BackendError, EdgeLstmError, ReadingError
-from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.bounds import squares_below
 from edge_lstm.streaming.features import Features
+from edge_lstm.streaming.late_readings import LateReadings
 from edge_lstm.streaming.reading import Prediction, Reading
-from edge_lstm.streaming.sampling.joining import belonging, completed
 from edge_lstm.streaming.sampling.sampler import Round, Sampler
-from edge_lstm.streaming.sampling.sequences import is_known
 from edge_lstm.streaming.step_results import Steps, in_reading_order
 from edge_lstm.streaming.stream_table import FetchRow, StreamTable, rows_of
 from edge_lstm.streaming.stream_watch import StreamWatch
@@ -55,6 +53,7 @@ class Predictor:
 
     A reading that is older than the last one of its stream is late. It is inserted at its time: the stream returns to
     an earlier state and steps again from there. Every prediction that changes is returned again with a higher revision.
+    Late readings of one call share the rewind: what a later one of them corrects again is returned once.
     A reading that is more than `max_rewind` samples late, or was received before, is dropped and counted.
 
     `predict` and `feed` check their readings. `feed_columns` and `steps` are for readings from a decoder or a
@@ -72,13 +71,15 @@ class Predictor:
         fetch: FetchRow = lambda stream: None,
         bundle_id: str = "",
         join_within_s: float | None = None,
+        max_steps: int = 0,
     ) -> None:
         """`smallest_batch`: the backend's rows agree bit for bit from this batch size on (the self-test finds it).
 
         `max_rewind`: how many samples a late reading may lie back (0: none); `window`: how many of a device's own
         sequence numbers are remembered a stream; `fetch`: a stream's row from a store, or None; `bundle_id`: what the
         states of streams are named by; `join_within_s`: how many seconds apart the parts of a sample may be, None: half
-        of the contract's interval, and not more than 2 s for times that the device gave.
+        of the contract's interval, and not more than 2 s for times that the device gave; `max_steps`: a reading that
+        would cause more steps, by the intervals of a grid or a rewind, is dropped as costly; 0: none is.
         """
         if not isinstance(contract, Contract):
             raise EdgeLstmError(
@@ -87,6 +88,7 @@ class Predictor:
             )
         max_rewind = whole_number(max_rewind, "max_rewind", 0, _MOST_KEPT, hint="choose how many samples to keep")
         window = whole_number(window, "window", 0, _MOST_KEPT, hint="choose how many sequences to keep")
+        max_steps = whole_number(max_steps, "max_steps", 0, _MOST_KEPT, hint="choose 0 for any number of steps")
         if not callable(fetch):
             raise EdgeLstmError(
                 f"expected fetch as a function from a stream's name to its row or None, found {described(fetch)}",
@@ -97,11 +99,12 @@ class Predictor:
         if join_within_s is not None:
             join_within_s = number_argument(join_within_s, "join_within_s")
         self.table = StreamTable(contract, max_rewind, window, fetch)
-        self.counts: Counter[str] = Counter(samples=0, used=0, duplicate=0, late=0, rewound=0, runaway=0)
+        self.counts: Counter[str] = Counter(samples=0, used=0, runaway=0)
         self.watch = StreamWatch(contract.sampling)
         self._max_rewind, self._window, self._fetch, self._bundle_id = max_rewind, window, fetch, bundle_id
         self._checks: ReadingChecks | None = None  # made at the first `feed`; a service uses `feed_columns`
-        self._sampler = Sampler(contract, self.table, join_within_s, self.watch)
+        self._sampler = Sampler(contract, self.table, join_within_s, self.watch, max_steps)
+        self._late = LateReadings(self.table, self._sampler, self.watch, max_rewind, max_steps, self._step_round)
         self._features = Features(contract)
         self._published = PublishedOutputs(contract)
         self._decider = decider(contract)
@@ -122,6 +125,7 @@ class Predictor:
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
         join_within_s: float | None = None,
+        max_steps: int = 0,
     ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
@@ -132,7 +136,8 @@ class Predictor:
         is dropped. `window`: how many values of `Reading.sequence` are kept for each stream, to find repeated readings.
         `fetch`: returns the stored row (`StreamState.row`) of a stream that the predictor does not have, or None.
         `join_within_s`: how many seconds apart partial readings of one sample may be; None: half of the bundle's
-        interval, and no more than 2 s for times that the device gave.
+        interval, and no more than 2 s for times that the device gave. `max_steps`: a reading that would cause more
+        steps is dropped; 0: none is.
 
         Raises BundleError if the file is missing, damaged or without that variant. Raises BackendError if the backend
         is not installed or fails the self-test, and EdgeLstmError if another argument is wrong.
@@ -153,6 +158,7 @@ class Predictor:
             fetch=fetch,
             bundle_id=opened.id,
             join_within_s=join_within_s,
+            max_steps=max_steps,
         )
 
     @staticmethod
@@ -166,6 +172,7 @@ class Predictor:
         window: int = 0,
         fetch: FetchRow = lambda stream: None,
         join_within_s: float | None = None,
+        max_steps: int = 0,
     ) -> Predictor:
         """The older name of `from_bundle`, only for an open Bundle."""
         return Predictor.from_bundle(
@@ -177,6 +184,7 @@ class Predictor:
             window=window,
             fetch=fetch,
             join_within_s=join_within_s,
+            max_steps=max_steps,
         )
 
     def __reduce__(self) -> str:
@@ -189,7 +197,7 @@ class Predictor:
     @property
     def totals(self) -> dict[str, int]:
         """Counts of samples, duplicate, late, rewound, runaway, gaps and missing, as in docs/predictions.md."""
-        found = Counter(self.counts)
+        found = Counter({**self.counts, "rewound": self._late.rewound})
         found.update(self._sampler.totals)  # adds counts of the same name
         return dict(found)
 
@@ -300,117 +308,47 @@ class Predictor:
         rounds = list(self.steps(readings))
         return in_reading_order(rounds) if rounds else None
 
+    def feed_slice(
+        self, readings: Sequence[Reading], most_steps: int, between: Callable[[], None]
+    ) -> tuple[Steps | None, int]:
+        """`feed_columns` of the first readings that cause at most `most_steps`, at least one; and how many these were.
+
+        `between` is called between two rounds. If it raises, the readings are not stepped as a whole: the caller
+        evicts their streams.
+        """
+        count = self._sampler.affordable(readings, most_steps)
+        rounds = []
+        for steps in self.steps(readings[:count] if count < len(readings) else readings):
+            rounds.append(steps)
+            between()
+        return in_reading_order(rounds) if rounds else None, count
+
     def steps(self, readings: Iterable[Reading]) -> Iterator[Steps]:
         """The steps of the readings' streams, round by round."""
         readings = readings if isinstance(readings, Sequence) else list(readings)
         dropped = self.watch.counts.total()
+        late = self._late
+        late.forget()  # what an iterator that was not used up has left
         for one in self._sampler.rounds(readings):
             self._round += 1
             self.table.used[one.rows] = self._round
             behind = self._sampler.late_or_repeated(one)
             if not np.count_nonzero(behind):
-                yield from self._step_new(one)
+                yield from late.step_new(one)
                 continue
-            yield from self._step_new(one.part(~behind))
+            yield from late.step_new(one.part(~behind))
             for index in np.flatnonzero(behind).tolist():
                 chosen = np.zeros(len(behind), np.bool_)
                 chosen[index] = True
-                yield from self._step_late(one.part(chosen))
+                yield from late.take(one.part(chosen))
+            if late and self._sampler.has_restarts:  # before a stream begins again
+                yield from late.settle()
+        if late:
+            yield from late.settle()
         used = len(readings) - (self.watch.counts.total() - dropped)
         if used:
             self.counts["used"] += used
             self.watch.dropped_in_a_row = 0
-
-    def _step_new(self, one: Round) -> Iterator[Steps]:
-        """Step a round of samples that are the newest of their streams."""
-        if one.sequences is not None:
-            self._sampler.note_sequences(one.slots, one.sequences)
-        yield from self._step_round(one)
-
-    def _step_late(self, one: Round) -> Iterator[Steps]:
-        """A round of one sample that is late or repeated: insert it at its time, add it to its sample, or drop it."""
-        table, slot, time = self.table, int(one.slots[0]), float(one.times[0])
-        newest, given = float(table.current["time"][slot]), one.given[0]
-        key = 0 if one.sequences is None else int(one.sequences.keys[0])
-        if key and is_known(key, table.seen[slot], int(table.identities[slot])):
-            self._drop(slot, "duplicate", "its sequence was received before")
-            return
-        if not time <= newest:  # of a counter that came to this number again
-            yield from self._step_new(one)
-            return
-        trail = table.trail[slot, : table.trail_length[slot]]
-        is_part = bool(np.isinf(given).any())
-        within_s = self._sampler.part_window_s if is_part else 0.0
-        if one.ids[0]:  # rows of before the keys were kept have the ids alone
-            same = (trail["time"] == time) & (trail["id"] == one.ids[0])
-            forgets = one.sequences is None and not len(trail)  # so that of one time only the first is known
-            known = forgets or bool((table.seen[slot] == one.ids[0]).any())
-            if same.any() or (time == newest and known):
-                self._drop(slot, "duplicate", "its sequence was received before")
-                return
-        elif (place := belonging(trail, time, within_s)) is not None:
-            sample_time = float(trail["time"][place])
-            merged = completed(trail["given"][place], sample_time, given, time, is_part)
-            if merged is None:
-                self._drop(slot, "duplicate", f"its time {format_time(time)} was received before")
-            elif len(trail) - place - 1 > self._max_rewind:
-                self._drop(slot, "late", self._lateness(time, newest))
-            else:
-                yield from self._step_again(one, place, merged)
-            return
-        elif time == newest:
-            self._drop(slot, "duplicate", f"its time {format_time(time)} was received before")
-            return
-        if time == newest:  # of one time with others, by its sequence
-            yield from self._step_new(self._after_ties(one, trail))
-            return
-        position = int(np.searchsorted(trail["time"], time, side="right"))
-        # the place of a sample before the whole trail is unknown
-        before_all = position == 0 and not np.isnan(table.snapshot_old["time"][slot])
-        if not len(trail) or before_all or len(trail) - position > self._max_rewind:
-            self._drop(slot, "late", self._lateness(time, newest))
-            return
-        if one.sequences is not None:
-            table.note_keys(one.slots, one.sequences.keys)
-        yield from self._step_again(self._after_ties(one, trail), position)
-
-    def _step_again(self, one: Round, position: int, merged: Floats | None = None) -> Iterator[Steps]:
-        """Step the trail again, from `position` on with the late sample before it, or with `merged` values instead."""
-        table, slot = self.table, int(one.slots[0])
-        self.counts["rewound"] += 1
-        length = int(table.trail_length[slot])
-        again = table.rewind(slot, position)
-        position -= length - len(again)
-        for sample in again[:position]:
-            for _ in self._repeat(_round_of(one, sample, 0)):
-                pass  # these predictions do not change
-        if merged is None:
-            yield from self._step_round(one)
-        else:
-            again[position]["given"] = merged
-        for sample in again[position:]:
-            yield from self._repeat(_round_of(one, sample, 1))
-
-    def _repeat(self, one: Round) -> Iterator[Steps]:
-        """Step a sample that was stepped before."""
-        self.watch.is_repeating = True
-        try:
-            yield from self._step_round(one)
-        finally:
-            self.watch.is_repeating = False
-
-    def _after_ties(self, one: Round, trail: Records) -> Round:
-        """The round of one sample, with the highest revision of the samples of the same time, so that it is unique."""
-        ties = trail["revision"][trail["time"] == one.times[0]]
-        return one._replace(revisions=ties.max(keepdims=True)) if len(ties) else one
-
-    def _lateness(self, time: float, newest: float) -> str:
-        """Why a late reading is dropped."""
-        behind = f"it lies {newest - time:.1f} s before the stream's newest one"
-        return f"{behind}, more than max_rewind={self._max_rewind} samples" if self._max_rewind else behind
-
-    def _drop(self, slot: int, fate: str, reason: str) -> None:
-        self.watch.dropped(self.table.name(slot), fate, reason, int(self.table.current["step"][slot]))
 
     def _step_round(self, one: Round) -> Iterator[Steps]:
         """Step each stream of the round once; every sample is newer than the last one of its stream."""
@@ -486,16 +424,3 @@ def _surely_bounded(raw: Floats, states: Sequence[Floats]) -> bool:
     """A cheap check that no state ran away. False: check each stream."""
     bound = _RUNAWAY_BOUND * _RUNAWAY_BOUND / 2
     return squares_below(raw, np.inf) and all(squares_below(state, bound) for state in states)
-
-
-def _round_of(one: Round, sample: np.void, more: int) -> Round:
-    """A round of one sample of the trail, caused by the reading of round `one`; its revision is raised by `more`."""
-    return Round(
-        one.order,
-        one.slots,
-        one.rows,
-        np.array([sample["time"]]),
-        np.array([sample["id"]]),
-        sample["given"][None],
-        np.array([sample["revision"] + more], np.uint64),
-    )

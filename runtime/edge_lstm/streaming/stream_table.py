@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import mmap
-from collections.abc import Callable, Iterable, KeysView
+from collections.abc import Callable, Iterable, KeysView, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,11 @@ class StreamTable:
         slot = self._slots.get(stream)
         # fetched first: a store that fails leaves the table as it was
         return slot if slot is not None else self._admit(stream, self._fetch(stream))
+
+    def slots(self, streams: Sequence[str]) -> list[int]:
+        """`slot` of each; without a call for each stream that is in the table."""
+        found = list(map(self._slots.get, streams))
+        return [self.slot(stream) for stream in streams] if None in found else found  # type: ignore[return-value]
 
     def _admit(self, stream: str, row: StoredRow | bytes | None) -> int:
         stored = StoredRow(row) if isinstance(row, bytes) else row
@@ -279,13 +284,17 @@ class StreamTable:
         halfway = slots[length > 0]
         snapshot_mid[halfway] = current[halfway]
 
+    def rewind_begin(self, position: int, length: int) -> int:
+        """The number of the sample from which on a trail of `length` samples steps again for one at `position`."""
+        return self.depth if length > self.depth and position >= self.depth else 0
+
     def rewind(self, slot: int, position: int) -> Records:
         """Restore the latest snapshot before sample number `position` of the trail.
 
         Returns copies of the trail's samples after the snapshot (n,), to be stepped again.
         """
-        length, depth = int(self.trail_length[slot]), self.depth
-        begin = depth if length > depth and position >= depth else 0
+        length = int(self.trail_length[slot])
+        begin = self.rewind_begin(position, length)
         self.current[slot] = (self.snapshot_mid if begin else self.snapshot_old)[slot]
         self.trail_length[slot] = begin
         return self.trail[slot, begin:length].copy()

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _HOUR_S = 3600.0
 _MOST_STREAMS = 4096  # that are counted; strangers can make up any number of names
+_LONGEST_NAME = 200  # characters; a topic that is counted in place of a stream may be longer
 _MOST_LINES = 20  # about single streams, an hour
 _DROPPED_IN_A_ROW = 20  # readings of a stream
 _ALL_DROPPED_IN_A_ROW = 200  # readings of all streams
@@ -45,11 +46,12 @@ class StreamWatch:
 
     def __init__(self, sampling: Sampling, clock: Callable[[], float] = time.monotonic) -> None:
         """`sampling`: of the bundle. `clock` gives seconds that never run backwards, for the rate of log lines."""
-        self.counts: Counter[str] = Counter(duplicate=0, late=0)
+        self.counts: Counter[str] = Counter(duplicate=0, late=0, costly=0)
         self.redelivered: Collection[str] = ()  # streams whose messages the broker repeats: drops are normal
         self.is_repeating = False  # whether samples are stepped again after a late one: nothing new happens
         self.drops: Counter[str] = Counter()  # by stream, until the caller clears it: those of a batch
         self.dropped_in_a_row = 0  # of all streams; the caller sets 0 when a reading is used
+        self.last: dict[str, tuple[str, str]] = {}  # by fate: stream and reason of the reading that was dropped last
         self._sampling, self._clock = sampling, clock
         self._streams: dict[str, _Tally] = {}
         self._hour: Counter[str] = Counter()  # fates since the last line of counts
@@ -60,12 +62,13 @@ class StreamWatch:
         self._numbers_logged: set[str] = set()
 
     def dropped(self, stream: str, fate: str, reason: str, step: int) -> None:
-        """A reading of the stream is dropped: `fate` is duplicate or late.
+        """A reading of the stream is dropped: `fate` is duplicate, late or costly.
 
         `step`: of the stream; readings that are dropped without a step between them are dropped in a row.
         """
         self.counts[fate] += 1
         self.drops[stream] += 1
+        self.last[fate] = stream, reason
         normal = stream in self.redelivered  # one that was received long ago counts as late
         tally = self._tally(stream)
         if self._is_first(tally, fate):
@@ -174,6 +177,8 @@ class StreamWatch:
 
     def _tally(self, stream: str) -> _Tally:
         tally = self._streams.get(stream)
+        if tally is None and len(stream) > _LONGEST_NAME:
+            return self._tally(f"{stream[: _LONGEST_NAME - 1]}…")
         if tally is None:
             if len(self._streams) >= _MOST_STREAMS:
                 self._streams = dict(

@@ -159,7 +159,7 @@ def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path:
         told[rules] = edge_lstm("replay", bundle_path, "--history", path, "--json").stdout.splitlines()
         expected = Predictor.of(bundle, "numpy", **rules._asdict()).feed(readings)
         assert told[rules] == [encode_prediction(one, bundle.id) for one in expected]
-    assert [len(lines) for lines in told.values()] == [4, 8]
+    assert [len(lines) for lines in told.values()] == [4, 7]  # both late ones share a rewind
 
 
 def test_one_stream_of_the_history_is_replayed(bundle_path: Path, tmp_path: Path) -> None:

@@ -59,3 +59,12 @@ def test_a_reset_makes_every_key_due(clock: FakeClock) -> None:
     assert limited.due("a")
     limited.reset()
     assert [limited.due("a"), limited.due("a")] == [True, False]
+
+
+def test_a_thousand_keys_within_an_interval_are_the_most(clock: FakeClock) -> None:
+    limited = RateLimitedLog(log, 60.0, clock)
+    assert sum(limited.due(f"topic {number}") for number in range(5000)) == 1000
+    assert not limited.due("one more")
+    clock.now_s = 61.0
+    assert limited.due("one more")
+    assert len(limited._written_at) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +17,9 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_lstm.mqtt.client.batching_client import LARGEST_PACKET, BatchingClient, _header, _refusal, _variable
-from edge_lstm.mqtt.client.stock_client import Arrival, StockClient
+from edge_lstm.mqtt.client.batching_client import BatchingClient, _header, _refusal, _variable
+from edge_lstm.mqtt.client.stock_client import Arrival, CutPayload, StockClient
+from edge_lstm.mqtt.options import LARGEST_PACKET, USUALLY_WANTED, Wanted
 
 V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 MESSAGE_EXPIRY, CONTENT_TYPE, CORRELATION = 60, "application/json", b"\x00\x01"
@@ -25,7 +28,7 @@ MESSAGE_EXPIRY, CONTENT_TYPE, CORRELATION = 60, "application/json", b"\x00\x01"
 class Fed:
     """A client on one end of a pair of sockets, and what it delivers."""
 
-    def __init__(self, kind: type[StockClient], protocol: MQTTProtocolVersion) -> None:
+    def __init__(self, kind: type[StockClient], protocol: MQTTProtocolVersion, wanted: Wanted) -> None:
         self.arrivals: list[Arrival] = []
         self.confirmed: list[int] = []
         self.refused: list[int] = []
@@ -36,6 +39,7 @@ class Fed:
             self.arrivals.extend,
             self.confirmed.extend,
             lambda packet_id, code, reason: self.refused.append(packet_id),
+            wanted=wanted,
         )
         self.broker, ours = socket.socketpair()
         ours.setblocking(False)
@@ -57,8 +61,8 @@ class Fed:
 
 
 @contextmanager
-def fed(kind: type[StockClient], protocol: MQTTProtocolVersion = V5) -> Iterator[Fed]:
-    one = Fed(kind, protocol)
+def fed(kind: type[StockClient], protocol: MQTTProtocolVersion = V5, wanted: Wanted = USUALLY_WANTED) -> Iterator[Fed]:
+    one = Fed(kind, protocol, wanted)
     try:
         yield one
     finally:
@@ -101,7 +105,7 @@ def publishes(draw: st.DrawFn) -> tuple[int, str, int, list[tuple[str, str]], bo
 def wire(message: tuple[int, str, int, list[tuple[str, str]], bool, bytes], protocol: int, more: bool) -> bytes:
     flags, topic, packet_id, user, _, payload = message
     body = len(topic.encode()).to_bytes(2, "big") + topic.encode()
-    body += packet_id.to_bytes(2, "big") if flags & 2 else b""
+    body += packet_id.to_bytes(2, "big") if flags & 6 else b""
     body += packed(user, more) if protocol == V5 else b""
     body += payload
     return _header(flags, len(body)) + body
@@ -115,10 +119,13 @@ def test_any_byte_stream_gives_the_same_messages_as_paho(
     stream = b"".join(wire(message, protocol, more) for message in messages)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     chunks = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    with fed(BatchingClient, protocol) as ours, fed(StockClient, protocol) as stock:
+    names = sorted({name for message in messages for name, _ in message[3]})
+    wanted = Wanted(user_properties=data.draw(st.frozensets(st.sampled_from(names)) if names else st.just(frozenset())))
+    with fed(BatchingClient, protocol, wanted) as ours, fed(StockClient, protocol, wanted) as stock:
         ours.feed(*chunks)
         stock.feed(*chunks)
         assert ours.arrivals == stock.arrivals
+        assert all(arrival[4].keys() <= wanted.user_properties for arrival in ours.arrivals)
         assert [(a[0].decode(), a[1], a[3]) for a in ours.arrivals] == [(m[1], m[5], 0x30 | m[0]) for m in messages]
 
 
@@ -177,10 +184,74 @@ def test_both_clients_send_the_same_bytes() -> None:
     assert len(sent[0]) == 12_958
 
 
-def test_a_packet_over_the_maximum_size_ends_the_connection() -> None:
-    with fed(BatchingClient) as ours:
-        ours.feed(_header(0, LARGEST_PACKET + 1))
+@pytest.mark.parametrize("protocol", [V5, V311])
+@pytest.mark.parametrize("cut", [3, 20, 70_000])
+def test_of_a_message_that_is_too_large_only_the_beginning_is_kept(protocol: MQTTProtocolVersion, cut: int) -> None:
+    payload, more = b"begin" + bytes(20_000_000), packed([("unwanted", "x" * 500)], True) if protocol == V5 else b""
+    body = b"\0\x05large" + b"\0\x07" + more + payload
+    packet = _header(2, len(body)) + body
+    small = [wire((2, "t", packet_id, [], False, b"small"), protocol, False) for packet_id in (6, 8)]
+    with fed(BatchingClient, protocol, Wanted(200_000)) as ours:
+        ours.feed(small[0] + packet[:cut])
+        thread = threading.Thread(target=ours.broker.sendall, args=(packet[cut:] + small[1],))
+        tracemalloc.start()
+        thread.start()
+        while len(ours.arrivals) < 3:
+            ours.client.loop_read()
+        thread.join()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert [arrival[:4] for arrival in (ours.arrivals[0], ours.arrivals[2])] == [
+        (b"t", b"small", 6, 0x32),
+        (b"t", b"small", 8, 0x32),
+    ]
+    topic, beginning, packet_id, first, properties = ours.arrivals[1]
+    assert (topic, beginning[:10], packet_id, first, properties) == (b"large", b"begin" + bytes(5), 7, 0x32, {})
+    assert isinstance(beginning, CutPayload)
+    assert len(beginning) == len(payload)
+    assert peak < 500_000, "bytes"
+
+
+def test_any_other_packet_that_is_too_large_ends_the_connection() -> None:
+    for packet in (b"\x90" + _header(0, LARGEST_PACKET + 1)[1:], _header(4, LARGEST_PACKET + 1) + b"\0\x01t\0\x01"):
+        with fed(BatchingClient) as ours:
+            ours.feed(packet)
+            assert ours.client.socket() is None
+
+
+@pytest.mark.parametrize("protocol", [V5, V311])
+def test_stock_paho_ends_the_connection_before_a_packet_is_there_that_is_too_large(
+    protocol: MQTTProtocolVersion,
+) -> None:
+    with fed(StockClient, protocol) as stock:
+        stock.broker.sendall(_header(0, 20_000_000) + b"\0\x01t" + bytes(1000))
+        for _ in range(3):
+            stock.client.loop_read()
+        assert stock.client.socket() is None
+
+
+@pytest.mark.parametrize("flood", ["62 02 00 07", "50 02 00 07", "b0 02 00 07"])
+def test_a_flood_of_packets_that_are_no_messages_ends_the_connection(flood: str) -> None:
+    with fed(BatchingClient, V311) as ours:
+        ours.broker.sendall(bytes.fromhex(flood) * 10_000)
+        ours.client.loop_read()
         assert ours.client.socket() is None
+
+
+def test_messages_at_qos_2_are_bounded_until_they_are_released() -> None:
+    with fed(BatchingClient) as ours:
+        for packet_id in range(1, 400):
+            if ours.client.socket() is not None:
+                ours.feed(wire((4, "t", packet_id, [], False, b"x"), V5, False))
+        assert ours.client.socket() is None
+
+
+def test_pings_that_are_answered_without_end_are_read_quickly() -> None:
+    with fed(BatchingClient) as ours:
+        ours.client._packet_handle = lambda: pytest.fail("paho takes microseconds for each")  # type: ignore[method-assign]
+        ours.feed(b"\xd0\x00" * 20_000)
+        assert ours.client.socket() is not None
+        assert ours.client._ping_t == 0.0
 
 
 def test_packet_lengths_are_complete_incomplete_or_malformed() -> None:

@@ -264,3 +264,18 @@ def test_a_topic_at_qos_0_pauses_after_a_disconnect_over_it(line: Line) -> None:
     line.now_s = 75
     line.publisher.connection_lost(UNSPECIFIED, "cable")
     assert line.publisher.allowed_unkept(items, delivery) == items, "the connection lasted: the broker takes it again"
+
+
+def test_at_most_a_thousand_topics_pause_alone_and_the_oldest_pauses_end_first(line: Line) -> None:
+    for number in range(1200):
+        line.refused.add(b"out/%d" % number)
+        line.publish(f"out/{number}", "x")
+        line.publish("out/good", "x")  # so that the family does not pause
+    paused = line.publisher.paused
+    assert sum(1 for _ in paused) <= 1001
+    assert paused.kept <= 1000
+    assert line.counts["dropped"] == 1200 - paused.kept
+    line.refused.clear()
+    line.publish("out/0", "y")
+    assert line.delivered[-1] == b"y"
+    assert line.publisher.window.unconfirmed == {number for pause in paused for number, *_ in pause.kept}

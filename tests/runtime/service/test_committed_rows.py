@@ -94,17 +94,17 @@ def test_after_a_crash_the_log_names_the_batch_that_was_being_processed(
     second = Service(service.config, tmp_path)
     assert "ended while it processed" not in caplog.text
 
-    def crash(readings: object) -> None:
+    def crash(*arguments: object) -> None:
         second._store._database.close()
-        raise MemoryError
+        raise SystemExit
 
-    monkeypatch.setattr(second._predictor, "feed_columns", crash)
+    monkeypatch.setattr(second._predictor, "feed_slice", crash)
     suspect = message("tank-0", 1)
-    with pytest.raises(MemoryError):
+    with pytest.raises(SystemExit):
         second._process([suspect])
     third = Service(service.config, tmp_path)
     identity = message_identity(suspect)
-    assert f'the service ended while it processed a batch: {{"batch":2,"messages":["{identity}"]}}' in (
+    assert f'the service ended while it processed a batch: {{"batch":2,"messages":["{identity}"],' in (
         caplog.text.replace(": [", ":[").replace('": 2, "', '":2,"')
     )
     third._process([suspect])

@@ -19,7 +19,8 @@ from edge_lstm.hardware.boards import board_names, board_table
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.service.config import ServiceConfig, read_service_config
 from edge_lstm.service.database.store import Store
-from edge_lstm.service.service import Service, state_path
+from edge_lstm.service.opened_files import state_path
+from edge_lstm.service.service import Service
 from tests.paths import PUMP
 
 

@@ -43,3 +43,43 @@ def test_only_qos_0_messages_of_an_earlier_connection_are_kept() -> None:
     intake.keep_only(connection=2)
     assert not intake.full
     assert intake.batch() == lost_otherwise + of_now
+
+
+def test_topics_and_properties_count_as_well_as_payloads() -> None:
+    intake = Inbox()
+    one = Message("t" * 60_000, b"", 1, 1, 1, False, False, {"wanted": "v" * 30_000})
+    for count in range(1, 100):
+        intake.add([one])
+        assert intake.full == (90_000 * count >= 1 << 22)
+
+
+def test_beyond_the_bound_nothing_more_of_the_connection_is_kept() -> None:
+    for count, size in ((10_000, 10), (90, 100_000)):
+        intake = Inbox()
+        intake.add(messages(count, size))
+        assert not intake.closed
+        assert list(intake.add(messages(5))) == []
+        assert intake.closed
+        while intake.batch():
+            pass
+        assert list(intake.add(messages(5))) == []
+        assert len(intake) == 0, "after a gap nothing is kept, though there is room"
+        intake.keep_only(connection=2)
+        intake.add(messages(5, connection=2))
+        assert (len(intake), intake.lost) == (5, 0)
+
+
+def test_what_does_not_come_again_is_lost_and_counted() -> None:
+    intake = Inbox()
+    intake.add(messages(10_000))
+    of_qos_0 = messages(3, qos=0)
+    assert list(intake.add([*of_qos_0, of_qos_0[0]._replace(retained=True)])) == [
+        *of_qos_0,
+        of_qos_0[0]._replace(retained=True),
+    ]
+    assert (intake.closed, intake.lost) == (False, 3), "what is retained is no reading"
+    without_session = Inbox(sends_again=False)
+    without_session.add(messages(10_000))
+    unkept = messages(3)
+    assert list(without_session.add(unkept)) == unkept, "unacknowledged ones would fill the broker's window"
+    assert (without_session.closed, without_session.lost) == (False, 3)

@@ -43,10 +43,12 @@ class Small:
     def feed(self, readings: Sequence[Reading]) -> list[Prediction]:
         """One batch."""
         found: list[Prediction] = []
-        for part in self.names.parts(readings):
-            steps = self.predictor.feed_columns(part)
-            self.committer.stepped([reading.stream for reading in part])
+        while readings:
+            admitted = self.names.admit(readings)
+            steps = self.predictor.feed_columns(admitted)
+            self.committer.stepped([reading.stream for reading in admitted])
             found += [] if steps is None else steps.predictions()
+            readings = readings[self.names.stepped(len(admitted)) :]
         self.committer.begin_batch()
         self.records = self.names.take_records()
         assert self.committer.commit((), (), self.records)

@@ -65,6 +65,23 @@ def test_identities_are_kept_until_repeats_could_have_arrived() -> None:
     assert outbox.knows("4:d")
 
 
+def test_identities_are_kept_while_acknowledgements_are_held_back() -> None:
+    """Batches 2 and 4 finish messages that are acknowledged only after batches 6 and 7."""
+    broker = Broker()
+    outbox = broker.outbox(0)
+    for batch in range(1, 10):
+        outbox.put(batch, [("t", b"%d" % batch)], [f"{batch}:x"])
+        outbox.hold(None if batch == 1 or batch > 6 else 2 if batch < 6 else 4)
+        if batch != 5:  # its confirmation comes with that of batch 8
+            broker.unconfirmed &= {4}
+        if batch == 8:
+            broker.unconfirmed.clear()
+        outbox.take_confirmations()
+        # a batch that is sent after the acknowledgements shows, once confirmed, that the broker has them
+        assert outbox.forgettable == (0 if batch == 1 else 1 if batch < 7 else 3 if batch == 7 else batch - 1)
+    assert not outbox.knows("8:x")
+
+
 def test_a_new_connection_pauses_forgetting() -> None:
     broker = Broker()
     outbox = broker.outbox(0)

@@ -119,7 +119,8 @@ def test_a_batch_that_was_begun_is_known_after_a_crash_and_no_longer_after_its_c
     crash(store)
     again = open_store(tmp_path)
     assert again.begun is not None
-    assert (again.ended_badly, json.loads(again.begun)) == (True, {"batch": 1, "messages": ["7:abc", "8:def"]})
+    facts = {"batch": 1, "messages": ["7:abc", "8:def"], "boot": "", "deaths": {}}
+    assert (again.ended_badly, json.loads(again.begun)) == (True, facts)
     again.commit(1, [("a", b"1")], OUTBOX, 0, [], 0, READINGS)
     assert again.begun is None
     crash(again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -152,3 +153,17 @@ def test_a_stream_whose_times_begin_again_often_is_one_warning(caplog: pytest.Lo
         "stream restarts at most of its readings stream=a restarts=3: "
         "its times jump: two devices have one name, or a time zone is wrong (timezone)"
     ]
+
+
+def test_refused_topics_take_a_few_mebibytes_however_long_they_are() -> None:
+    one = predictor()
+    tracemalloc.start()
+    try:
+        for number in range(6000):
+            one.watch.refused(f"{number}/{'x' * 60_000}")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 6 << 20, "bytes"
+    (worst, *_) = one.watch.worst(1)
+    assert len(worst["stream"]) == 200

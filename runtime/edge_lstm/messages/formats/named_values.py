@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from sys import getsizeof
 from typing import Any, NamedTuple
 
+from edge_lstm.foundation.limited_dict import LimitedDict
 from edge_lstm.messages.formats import senml
 from edge_lstm.messages.formats.json_path import ABSENT, Path
 from edge_lstm.messages.formats.payloads import PayloadError, shown
@@ -16,7 +18,8 @@ from edge_lstm.messages.mapping import InputMapping
 from edge_lstm.messages.stream_names import label_of
 from edge_lstm.messages.topics import PART
 
-_MOST_NAMES = 4096  # whose meaning is kept; strangers can make up any number of them
+_MOST_BYTES = 1 << 21  # of names whose meaning is kept
+_PART_BYTES = 300  # of a name's meaning, beside its texts
 _LONGEST = 255  # characters of a name
 
 
@@ -53,7 +56,8 @@ class NamedValues:
         inner = mapping.value if mapping.value is not None or self._name is None else "value"
         self._value = None if inner is None else Path.parse(inner)
         self._quality = None if mapping.quality is None else Path.parse(mapping.quality)
-        self._meanings: dict[str, tuple[Sequence[str], Mapping[str, str]] | None] = {}
+        self._meanings: LimitedDict[str, tuple[Sequence[str], Mapping[str, str]] | None]
+        self._meanings = LimitedDict(most_bytes=_MOST_BYTES)
 
     def parts(self, records: Sequence[Any]) -> Sequence[Any]:
         """The named values in these records, for `read`: the records, or all members of each."""
@@ -116,10 +120,7 @@ class NamedValues:
             pass
         if len(name) > _LONGEST:
             return None
-        if len(self._meanings) >= _MOST_NAMES:
-            self._meanings.clear()
-        self._meanings[name] = meaning = self._learn(name)
-        return meaning
+        return self._meanings.remember(name, self._learn(name), 2 * getsizeof(name) + _PART_BYTES)
 
     def _learn(self, name: str) -> tuple[Sequence[str], Mapping[str, str]] | None:
         if not self._patterns:

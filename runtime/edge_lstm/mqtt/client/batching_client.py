@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -18,14 +18,17 @@ from paho.mqtt import properties as paho_properties
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
-from edge_lstm.mqtt.client.stock_client import NO_PROPERTIES, PUBLISH, QOS, Arrival, StockClient
+from edge_lstm.mqtt.client.stock_client import NO_PROPERTIES, PUBLISH, QOS, Arrival, CutPayload, StockClient
 from edge_lstm.mqtt.reason_codes import reason_text
 
-LARGEST_PACKET = 8 << 20  # bytes; the largest packet that a broker may send, announced to it in MQTT 5
 _READ_BYTES = 1 << 16
-_PUBACK = 0x40
+_PUBACK, _PINGRESP = 0x40, 0xD0
 _QOS_1, _QOS_2 = 0x02, 0x04
 _FAILURE = 0x80  # the first reason code of a failure
+_SHOWN_BYTES = 64  # of a payload that is not kept
+_MOST_RARE = 2000  # packets of one read that paho handles
+_MOST_UNRELEASED, _MOST_UNRELEASED_BYTES = 200, 1 << 20  # messages at QoS 2, which nobody asked for
+_LONGEST_HEAD = 2 + 65_535 + 2 + 4  # bytes of a PUBLISH packet: topic, packet id, length of the properties
 _ACCEPTED = (0x00, 0x10)  # success; success without a subscriber
 _USER_PROPERTY, _SUBSCRIPTION_ID = 0x26, 0x0B
 _TEXTS = (0x03, 0x08, 0x09)  # content type, response topic, correlation data
@@ -73,11 +76,14 @@ class BatchingClient(StockClient):
         self._parts: list[bytes] = []  # of a packet that is not complete yet
         self._parts_bytes = 0
         self._needed = 0  # bytes before the next attempt to parse
+        self._too_large: Arrival | None = None  # what is kept of a packet that is too large
+        self._to_skip = 0  # bytes of it that have not come yet
         self._packed_of: Properties | None = None
         self._packed = b"\x00"
 
     def reconnect(self) -> MQTTErrorCode:
         self._keep_rest(b"", 0)
+        self._too_large, self._to_skip = None, 0
         return super().reconnect()
 
     # in
@@ -116,15 +122,21 @@ class BatchingClient(StockClient):
 
     def _parse(self, connection: Any, data: bytes) -> MQTTErrorCode:
         """Parse and deliver packets, in order. Raises _PacketError, or what paho raises, for a malformed one."""
+        arrivals: list[Arrival] = []
+        if self._too_large is not None:
+            if self._to_skip > len(data):
+                self._to_skip -= len(data)
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            data, arrivals = data[self._to_skip :], [self._too_large]
+            self._too_large, self._to_skip = None, 0
         if self._parts:
             self._parts.append(data)
             self._parts_bytes += len(data)
             if self._parts_bytes < self._needed:
                 return MQTTErrorCode.MQTT_ERR_SUCCESS
             data = b"".join(self._parts)
-        version_5 = self._protocol == MQTTProtocolVersion.MQTTv5
-        start, end, needed = 0, len(data), 2
-        arrivals: list[Arrival] = []
+        version_5, wanted = self._protocol == MQTTProtocolVersion.MQTTv5, self._wanted
+        start, end, needed, rare = 0, len(data), 2, 0
         confirmed: list[int] = []
         while end - start >= 2:
             first, length, body = data[start], data[start + 1], start + 2
@@ -133,17 +145,22 @@ class BatchingClient(StockClient):
                 if body > end:  # the length itself is not complete
                     needed = end - start + 1
                     break
-                if version_5 and length > LARGEST_PACKET:
-                    raise _PacketError(f"a packet of {length} bytes")
             after = body + length
             if after > end:
                 needed = after - start
+                if length > self._largest and (needed := self._skip(data, start, body, after, version_5)) == 0:
+                    start = end
                 break
             if first & 0xF0 == PUBLISH and first & _QOS_2 == 0:
-                arrivals.append(_publish(data, first, body, after, version_5))
+                arrivals.append(_publish(data, first, body, after, version_5, wanted))
             elif first == _PUBACK and (length == 2 or _is_plain_success(data, body, length)):
                 confirmed.append(data[body] << 8 | data[body + 1])
+            elif first == _PINGRESP and not length:
+                self._ping_t = 0.0
             else:
+                rare += 1
+                if rare > _MOST_RARE:
+                    raise _PacketError("a flood of packets")
                 self._deliver(arrivals, confirmed)
                 arrivals, confirmed = [], []
                 result = self._handle_rare(first, length, data[body:after])
@@ -154,10 +171,40 @@ class BatchingClient(StockClient):
         self._deliver(arrivals, confirmed)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
+    def _skip(self, data: bytes, start: int, body: int, after: int, version_5: bool) -> int:
+        """Keep the beginning of a packet that is too large, and let `_parse` skip its other bytes as they come.
+
+        Its message is delivered in its turn, without most of its payload: unacknowledged, a broker would send it again
+        without end. Returns 0, or how many bytes of the packet have to be there first.
+
+        Raises _PacketError for any other kind of packet than a PUBLISH at QoS 0 or 1.
+        """
+        first, end = data[start], len(data)
+        if first & 0xF0 != PUBLISH or first & _QOS_2:
+            raise _PacketError(f"a packet of {after - body} bytes")
+        if (head := min(body + _LONGEST_HEAD, after)) > end:
+            return head - start
+        at = _after_topic(data, body)
+        topic, packet_id = data[body + 2 : at], 0
+        if first & _QOS_1:
+            packet_id, at = int.from_bytes(data[at : at + 2], "big"), at + 2
+        if not topic or bool(packet_id) != bool(first & _QOS_1):
+            raise _PacketError("a PUBLISH packet without a topic or packet id")
+        if version_5:
+            length, at = _variable(data, at, end)
+            at += length
+        payload = CutPayload.of(data[at : at + _SHOWN_BYTES], max(after - at, self._largest))
+        self._too_large, self._to_skip = (topic, payload, packet_id, first, NO_PROPERTIES), after - end
+        return 0
+
     def _handle_rare(self, first: int, length: int, body: bytes) -> MQTTErrorCode:
         """paho handles everything but a plain PUBLISH and a plain PUBACK, for instance QoS 2."""
         if first & 0xF0 == PUBLISH and first & QOS == QOS:
             raise _PacketError("QoS 3")
+        if first & 0xF0 == PUBLISH:
+            unreleased = sum(len(message.payload) for message in self._in_messages.values())
+            if unreleased > _MOST_UNRELEASED_BYTES or len(self._in_messages) >= _MOST_UNRELEASED:
+                raise _PacketError("too many messages at QoS 2")
         if first == _PUBACK and length > 2:
             self._take_refusal(body)
             return MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -255,8 +302,18 @@ class BatchingClient(StockClient):
         return self._packed
 
 
-def _publish(data: bytes, first: int, body: int, after: int, version_5: bool) -> Arrival:
-    """The PUBLISH packet whose variable header starts at `body`; QoS 0 or 1. Raises _PacketError."""
+def _after_topic(data: bytes, body: int) -> int:
+    """Where the topic of the PUBLISH packet ends whose variable header starts at `body`."""
+    return body + 2 + (data[body] << 8 | data[body + 1])
+
+
+def _publish(
+    data: bytes, first: int, body: int, after: int, version_5: bool, wanted: Collection[bytes] = ()
+) -> Arrival:
+    """The PUBLISH packet whose variable header starts at `body`; QoS 0 or 1. `wanted`: names of user properties.
+
+    Raises _PacketError.
+    """
     if after - body < 2:
         raise _PacketError("a PUBLISH packet without a topic")
     at = body + 2 + (data[body] << 8 | data[body + 1])
@@ -271,8 +328,11 @@ def _publish(data: bytes, first: int, body: int, after: int, version_5: bool) ->
     if version_5:
         if at < after and data[at] == 0:
             at += 1
+        elif wanted:
+            properties, at = _user_properties(data, at, after, wanted)
         else:
-            properties, at = _user_properties(data, at, after)
+            length, at = _variable(data, at, after)
+            at += length
     if at > after or not topic:  # an empty topic needs a topic alias, which we did not allow
         raise _PacketError("a PUBLISH packet whose parts are longer than it")
     return topic, data[at:after], packet_id, first, properties
@@ -300,9 +360,9 @@ def _variable(data: bytes, at: int, end: int) -> tuple[int, int]:
     return 0, end + 1
 
 
-def _user_properties(data: bytes, at: int, end: int) -> tuple[Mapping[str, str], int]:
-    """The user properties of a PUBLISH packet (MQTT 5, 3.3.2.3), and where the payload starts. If a name repeats, the
-    last one counts.
+def _user_properties(data: bytes, at: int, end: int, wanted: Collection[bytes]) -> tuple[Mapping[str, str], int]:
+    """The wanted user properties of a PUBLISH packet (MQTT 5, 3.3.2.3), and where the payload starts. If a name
+    repeats, the last one counts.
 
     Raises _PacketError, UnicodeDecodeError if a text is not UTF-8, or IndexError if a byte is missing.
     """
@@ -317,7 +377,8 @@ def _user_properties(data: bytes, at: int, end: int) -> tuple[Mapping[str, str],
         if kind == _USER_PROPERTY:
             middle = at + 2 + (data[at] << 8 | data[at + 1])
             last = middle + 2 + (data[middle] << 8 | data[middle + 1])
-            found[data[at + 2 : middle].decode()] = data[middle + 2 : last].decode()
+            if (name := data[at + 2 : middle]) in wanted:
+                found[name.decode()] = data[middle + 2 : last].decode()
             at = last
         elif kind in _TEXTS:
             at += 2 + (data[at] << 8 | data[at + 1])
@@ -362,6 +423,7 @@ _ATTRIBUTES = {
     "_protocol": int,
     "_in_packet": dict,
     "_out_messages": dict,
+    "_in_messages": dict,
     "_last_mid": int,
     "_inflight_messages": int,
     "_ping_t": float,

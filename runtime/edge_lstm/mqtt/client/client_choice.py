@@ -11,7 +11,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.client.batching_client import REFUSAL, BatchingClient
 from edge_lstm.mqtt.client.stock_client import UNKNOWN_PING, Arrival, StockClient
-from edge_lstm.mqtt.options import ClientKind
+from edge_lstm.mqtt.options import USUALLY_WANTED, ClientKind, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def make_client(
     on_confirmed: Callable[[Sequence[int]], None],
     on_refused: Callable[[int, int, str], None],
     websocket_path: str | None = None,
+    wanted: Wanted = USUALLY_WANTED,
 ) -> StockClient:
     """A client of that kind; the callbacks are those of `StockClient`.
 
@@ -41,7 +42,7 @@ def make_client(
     if not batching and UNKNOWN_PING is not None:
         _warn_once(f"paho-mqtt is unknown, a connection that is not read ends after keepalive_s missing={UNKNOWN_PING}")
     chosen = BatchingClient if batching else StockClient
-    return chosen(client_id, protocol, clean, on_arrivals, on_confirmed, on_refused, websocket_path)
+    return chosen(client_id, protocol, clean, on_arrivals, on_confirmed, on_refused, websocket_path, wanted)
 
 
 @functools.lru_cache(maxsize=8)

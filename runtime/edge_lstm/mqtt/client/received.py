@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from edge_lstm.mqtt.client.stock_client import DUP, NO_PROPERTIES, QOS, RETAIN, Arrival
 from edge_lstm.mqtt.client.topic_cache import DecodedTopics
 
 _MOST_A_POLL = 1000  # messages, about
-_MOST_A_POLL_BYTES = 1 << 20  # of payload, about: a packet may have 8 MiB
+_MOST_A_POLL_BYTES = 1 << 20  # about: one message may be larger
 # of a packet's first byte: QoS, DUP and RETAIN
 _FLAGS = [((first & QOS) >> 1, first & DUP != 0, first & RETAIN != 0) for first in range(16)]
+
+
+_TOPIC, _PAYLOAD, _PROPERTIES = map(itemgetter, (0, 1, 7))
 
 
 class Message(NamedTuple):
@@ -27,8 +31,22 @@ class Message(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES  # MQTT 5 user properties; the last one if a name repeats
 
 
+def message_bytes(message: Message) -> int:
+    """The size of what a sender chooses: topic, payload and properties."""
+    topic, payload, _, _, _, _, _, properties = message  # twice as fast as by name
+    size = len(topic) + len(payload)
+    return size + sum(map(len, properties.values())) if properties else size
+
+
+def bytes_of(messages: Sequence[Message]) -> int:
+    """The sum of `message_bytes`, in half the time."""
+    if any(map(_PROPERTIES, messages)):
+        return sum(map(message_bytes, messages))
+    return sum(map(len, map(_TOPIC, messages))) + sum(map(len, map(_PAYLOAD, messages)))
+
+
 class ReceivedMessages:
-    """Messages in the order of their arrival, with the size of their payloads."""
+    """Messages in the order of their arrival, with their size."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
@@ -52,7 +70,9 @@ class ReceivedMessages:
                 malformed.append(arrival)
                 continue
             qos, repeated, retained = _FLAGS[first & 15]
-            self._bytes += len(payload)
+            self._bytes += len(raw) + len(payload)
+            if properties:
+                self._bytes += sum(map(len, properties.values()))
             facts = (topic, payload, packet_id, connection, qos, repeated, retained, properties)
             messages.append(tuple.__new__(Message, facts))  # in half the time of Message(*facts)
         return malformed

@@ -11,6 +11,8 @@ from paho.mqtt.client import WebsocketConnectionError
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
+from edge_lstm.mqtt.options import USUALLY_WANTED, Wanted
+
 if TYPE_CHECKING:
     import ssl  # loads OpenSSL, which most services do not need
 
@@ -22,6 +24,22 @@ NO_PROPERTIES: Mapping[str, str] = {}
 _NO_TEXT = b"\xff"  # not UTF-8, like the topic that it stands for: paho does not give that one
 PUBLISH = 0x30
 DUP, QOS, RETAIN = 0x08, 0x06, 0x01  # bits of its first byte
+
+
+class CutPayload(bytes):
+    """The beginning of a payload whose rest was not kept, since its packet is too large. `len` is that of the whole."""
+
+    whole: int
+
+    @classmethod
+    def of(cls, beginning: bytes, whole: int) -> CutPayload:
+        """`whole`: bytes of the whole payload."""
+        cut = cls(beginning)
+        cut.whole = whole
+        return cut
+
+    def __len__(self) -> int:
+        return self.whole
 
 
 class StockClient(paho.Client):
@@ -40,6 +58,7 @@ class StockClient(paho.Client):
         on_confirmed: Callable[[Sequence[int]], None],
         on_refused: Callable[[int, int, str], None],
         websocket_path: str | None = None,
+        wanted: Wanted = USUALLY_WANTED,
     ) -> None:
         """`on_confirmed` gets packet ids that the broker acknowledged; `on_refused` one that it refused, with the
         reason as a code and as text. With `websocket_path` it connects to the WebSocket at that path."""
@@ -55,6 +74,8 @@ class StockClient(paho.Client):
         if websocket_path is not None:
             self.ws_set_options(websocket_path)
         self.max_inflight_messages_set(0)
+        self._largest = wanted.largest_packet
+        self._wanted = frozenset(name.encode() for name in wanted.user_properties)
         self.connection = 0  # counts the attempts to connect: packet ids belong to one
         self._on_arrivals, self._on_confirmed, self._on_refused = on_arrivals, on_confirmed, on_refused
         self._opened: Any = None  # the TCP or TLS socket that was opened last
@@ -71,6 +92,14 @@ class StockClient(paho.Client):
         except WebsocketConnectionError:
             self._opened.close()  # paho leaves that to the garbage collector
             raise
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """As paho's; a packet that is too large ends the connection before all of it is read."""
+        result = super().loop_read(max_packets)
+        packet = getattr(self, "_in_packet", {})
+        if self._sock is not None and packet.get("remaining_length", 0) > self._largest:
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
+        return result
 
     def _create_socket_connection(self) -> socket.socket:
         opened = self._opened = super()._create_socket_connection()
@@ -120,7 +149,7 @@ class StockClient(paho.Client):
 
     def _take_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         first = PUBLISH | (message.dup and DUP) | message.qos << 1 | (message.retain and RETAIN)
-        pairs = getattr(message.properties, "UserProperty", ())
+        pairs = [pair for pair in getattr(message.properties, "UserProperty", ()) if pair[0].encode() in self._wanted]
         try:
             topic = message.topic.encode()
         except UnicodeDecodeError:
@@ -142,14 +171,6 @@ class StockClient(paho.Client):
 def tcp_socket(connection: Any) -> Any:
     """The TCP or TLS socket of a connection: paho puts a wrapper around that of a WebSocket."""
     return getattr(connection, "_socket", connection)
-
-
-def mask_every_frame(connection: Any) -> None:
-    """Mask the answers to a WebSocket's pings as well, as a client has to (RFC 6455, 5.1): paho does not, and servers
-    end the connection over it."""
-    make_frame = getattr(connection, "_create_frame", None)
-    if make_frame is not None:
-        connection._create_frame = lambda opcode, data, do_masking=1: make_frame(opcode, bytearray(data), 1)
 
 
 def unknown_ping(client: type[paho.Client] = paho.Client) -> str | None:

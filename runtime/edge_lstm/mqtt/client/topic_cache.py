@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from sys import getsizeof
+
 from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.foundation.limited_dict import LimitedDict
 
-_MOST_TOPICS = 4096  # strangers can make up any number
 
-
-class EncodedTopics(dict[str, bytes]):
+class EncodedTopics(LimitedDict[str, bytes]):
     """Topics to publish to, as bytes. A new one is checked and kept: `topics[topic]`."""
 
     def __missing__(self, topic: str) -> bytes:
@@ -20,19 +21,13 @@ class EncodedTopics(dict[str, bytes]):
             raise EdgeLstmError(
                 f"expected a topic to publish to, found {topic[:80]!r}", "no + # in it, and 65,535 bytes at most"
             )
-        if len(self) >= _MOST_TOPICS:
-            self.clear()
-        self[topic] = encoded
-        return encoded
+        return self.remember(topic, encoded, getsizeof(topic) + getsizeof(encoded))
 
 
-class DecodedTopics(dict[bytes, str]):
+class DecodedTopics(LimitedDict[bytes, str]):
     """Received topics, as text. A new one is kept: `topics[raw]`."""
 
     def __missing__(self, raw: bytes) -> str:
         """Raises UnicodeDecodeError if the topic is not UTF-8."""
         topic = raw.decode()
-        if len(self) >= _MOST_TOPICS:
-            self.clear()
-        self[raw] = topic
-        return topic
+        return self.remember(raw, topic, getsizeof(raw) + getsizeof(topic))

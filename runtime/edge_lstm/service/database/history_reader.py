@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.former_readings import as_stepped_by_0_1_0
 from edge_lstm.service.database.readings_json import entries_of, record_of, stream_of
 from edge_lstm.service.database.schema import form_of
-from edge_lstm.service.database.service_values import HISTORY, read_values
+from edge_lstm.service.database.service_values import HISTORY, kept_readings, read_values
 from edge_lstm.service.database.spans import Span, SteppingRules, last_span
 from edge_lstm.streaming.reading import Forgotten, Reading
 
@@ -37,15 +38,25 @@ class _Gap(NamedTuple):
     stream: str | None
 
 
-_Known = Reading | Forgotten
+_Numbered = tuple[int, Reading | Forgotten]  # with the batch
 
 
 class Part(NamedTuple):
-    """Readings that were stepped by the same rules; None: by another bundle."""
+    """Readings that were stepped by the same rules; None: by another bundle.
+
+    `batches`: of each reading the number of the batch in which it was stepped; empty: no service stepped them.
+    """
 
     readings: list[Reading]
     rules: SteppingRules | None
+    batches: Sequence[int] = ()
     forgotten: tuple[str, ...] = ()  # streams that were forgotten just before: they begin as new ones
+
+    def until(self, time: float) -> Part:
+        """The readings up to `time` (seconds since 1970)."""
+        chosen = [reading.time <= time for reading in self.readings]
+        batches = list(compress(self.batches, chosen))
+        return self._replace(readings=list(compress(self.readings, chosen)), batches=batches)
 
 
 def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple[list[Reading], SteppingRules | None]:
@@ -93,25 +104,25 @@ def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: 
 def _compare_count(database: sqlite3.Connection) -> None:
     """Log where there are not as many readings as the last commit recorded."""
     expected = read_values(database).get(HISTORY)
-    query = "select (select total(count) from history) + (select total(count) from chunks)"
-    found = int(database.execute(query).fetchone()[0])
+    found = kept_readings(database)
     if expected is not None and int(expected) != found:
         log.warning("history damaged, readings were lost outside of a commit expected=%s found=%d", expected, found)
 
 
 def _by_rules(
-    records: Sequence[tuple[int, _Known]], span: Span, contract: Contract | None
-) -> list[tuple[list[_Known], SteppingRules | None]]:
-    """The records (batch, record) in parts of the same rules."""
+    records: Sequence[_Numbered], span: Span, contract: Contract | None
+) -> list[tuple[Sequence[_Numbered], SteppingRules | None]]:
+    """The records in parts of the same rules."""
     if not span.rules:
-        return [([record for _, record in records], None)]
-    parts: list[tuple[list[_Known], SteppingRules | None]] = []
+        return [(records, None)]
+    parts: list[tuple[Sequence[_Numbered], SteppingRules | None]] = []
     end = span.until
     for since, rules in span.rules:
-        found = [record for batch, record in records if since <= batch < end]
+        found = [one for one in records if since <= one[0] < end]
         if contract is not None and since < span.former_until:  # that release forgot no stream
-            former = [record for record in found if isinstance(record, Reading)]
-            found = list(as_stepped_by_0_1_0(former, contract, rules.window))
+            former = [record for _, record in found if isinstance(record, Reading)]
+            stepped = list(as_stepped_by_0_1_0(former, contract, rules.window))
+            found = list(zip(range(-len(stepped), 0), stepped, strict=True))  # it stepped each reading on its own
         if parts and parts[-1][1] == rules:
             parts[-1] = [*found, *parts[-1][0]], rules
         elif found or not parts:
@@ -120,20 +131,22 @@ def _by_rules(
     return parts[::-1]
 
 
-def _parts(records: Iterable[_Known], rules: SteppingRules | None) -> list[Part]:
+def _parts(records: Iterable[_Numbered], rules: SteppingRules | None) -> list[Part]:
     """The readings in parts, between which streams were forgotten; at least a part."""
     parts: list[Part] = []
     readings: list[Reading] = []
+    batches: list[int] = []
     forgotten: list[str] = []
-    for record in records:
+    for batch, record in records:
         if isinstance(record, Reading):
             readings.append(record)
+            batches.append(batch)
             continue
         if readings:
-            parts.append(Part(readings, rules, tuple(forgotten)))
-            readings, forgotten = [], []
+            parts.append(Part(readings, rules, batches, tuple(forgotten)))
+            readings, batches, forgotten = [], [], []
         forgotten.append(record.stream)
-    return [*parts, Part(readings, rules, tuple(forgotten))] if readings or not parts else parts
+    return [*parts, Part(readings, rules, batches, tuple(forgotten))] if readings or not parts else parts
 
 
 def _placed(database: sqlite3.Connection, form: int, stream: str | None, gaps: list[_Gap]) -> Iterator[_Placed]:
@@ -162,7 +175,7 @@ def _of_chunks(database: sqlite3.Connection, stream: str | None, gaps: list[_Gap
             yield from (_Placed(*one) for one in entries_of(content))
 
 
-def _records(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[tuple[int, _Known]]:
+def _records(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[_Numbered]:
     """The readings and forgotten streams, and their batches. The first reading of a stream after a gap restarts it."""
     last_gap: defaultdict[str | None, list[int]] = defaultdict(list)
     for gap in sorted(gaps, key=lambda gap: gap.batch):

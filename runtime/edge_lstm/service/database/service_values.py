@@ -51,3 +51,9 @@ def write_values(database: sqlite3.Connection, values: Mapping[str, str]) -> Non
     """Write values into the table `service`."""
     rows = [(key, value, value_checksum(key, value)) for key, value in values.items()]
     database.executemany("insert or replace into service values (?, ?, ?)", rows)
+
+
+def kept_readings(database: sqlite3.Connection) -> int:
+    """How many readings the history has: what `HISTORY` says, where nothing is lost."""
+    query = "select (select total(count) from history) + (select total(count) from chunks)"
+    return int(database.execute(query).fetchone()[0])

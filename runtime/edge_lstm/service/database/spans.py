@@ -26,6 +26,7 @@ class SteppingRules(NamedTuple):
     max_rewind: int = 0
     window: int = 0
     join_within_s: float | None = None
+    max_steps: int = 0
 
 
 class Span(NamedTuple):

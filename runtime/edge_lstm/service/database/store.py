@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class StoreFullError(EdgeLstmError):
 
 
 _NO_RULES = SteppingRules()
+_MOST_POISON = 100  # messages
 
 
 class Store:
@@ -286,17 +288,43 @@ class Store:
         """Where the file is."""
         return self._path.parent
 
-    def begin(self, batch: int, messages: Sequence[str]) -> None:
+    def begin(
+        self, batch: int, messages: Sequence[str], *, boot: str = "", deaths: Mapping[str, int] | None = None
+    ) -> None:
         """Record that a batch of these messages is being processed, until it is committed.
 
         A crash of the process leaves the record, which the next one finds in `begun`. It does not wait for the disk.
+        `boot`: names this start of the machine; `deaths`: how often a process ended while it processed a message alone.
         """
-        facts = dump_json({"batch": batch, "messages": [*messages]})
+        self._write_begun(dump_json({"batch": batch, "messages": [*messages], "boot": boot, "deaths": deaths or {}}))
+
+    def end_attempt(self) -> None:
+        """Delete the record of `begin`, if there is one; the batch is not committed yet."""
+        if self._begun is not None:
+            self._write_begun(None)
+
+    def _write_begun(self, facts: str | None) -> None:
         self._database.execute("pragma synchronous = off")
         with contextlib.suppress(sqlite3.OperationalError):  # a full disk: the commit reports it
-            write_values(self._database, {BEGUN: facts})
+            if facts is None:
+                self._database.execute("delete from service where key = ?", (BEGUN,))
+            else:
+                write_values(self._database, {BEGUN: facts})
             self._begun = facts
         self._database.execute(f"pragma synchronous = {self._sync}")
+
+    def set_aside_message(self, content: bytes, reason: str) -> None:
+        """Keep a packed message that ended the service or raised an exception. The newest hundred are kept."""
+        with contextlib.suppress(sqlite3.OperationalError), self._transaction():  # a full disk: it is only logged
+            self._database.execute("insert into poison values (?, ?, ?)", (content, reason, int(time.time())))
+            self._database.execute(
+                "delete from poison where rowid <= (select max(rowid) from poison) - ?", (_MOST_POISON,)
+            )
+
+    def poison(self) -> list[tuple[bytes, int]]:
+        """The packed messages that were set aside, and when, in seconds since 1970."""
+        rows = self._database.execute("select message, time from poison")
+        return [(message, moment) for message, moment in rows if isinstance(message, bytes)]
 
     def commit(
         self,

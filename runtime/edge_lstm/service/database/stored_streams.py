@@ -14,7 +14,17 @@ from edge_lstm.foundation.times.text import CLOCK_UNSET_BEFORE
 from edge_lstm.service.database.checksums import batch_checksum
 from edge_lstm.service.database.readings_json import records_text
 from edge_lstm.service.database.schema import FORM, blob, connect, transaction
-from edge_lstm.service.database.service_values import BATCH, ROWS, ROWS_CHECKSUM, read_values, write_values
+from edge_lstm.service.database.service_values import (
+    BATCH,
+    HISTORY,
+    LOG,
+    ROWS,
+    ROWS_CHECKSUM,
+    kept_readings,
+    read_values,
+    write_values,
+)
+from edge_lstm.service.database.write_ahead_log import log_bytes
 from edge_lstm.streaming.reading import Forgotten
 
 _MOST_NAMED = 5
@@ -70,6 +80,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             "start the service once; one of systemd has its database in a folder of /var/lib: name it with --state",
         )
     try:
+        length = log_bytes(path)
         database, form = connect(path, "full")
         with contextlib.closing(database):
             if form < FORM:
@@ -77,6 +88,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
                     f"expected a state database of form {FORM} at {path}, found form {form}",
                     "start the service once with this release, which brings it to this form",
                 )
+            if length >= int(read_values(database).get(LOG, 0)):  # it was whole, and ends with this connection
+                database.execute("delete from service where key = ?", (LOG,))
             yield database
     except sqlite3.Error as error:
         is_owned = "locked" in str(error)
@@ -105,6 +118,7 @@ def _forget(database: sqlite3.Connection, names: Sequence[str]) -> None:
         "select max(batch) from (select batch from history union all select batch from unsent)"
     ).fetchone()
     batch = max(int(values.get(BATCH, 0)), last or 0) + 1
+    kept = kept_readings(database)
     with transaction(database):
         for name in names:
             database.execute("delete from streams where stream = ?", (name,))
@@ -112,8 +126,10 @@ def _forget(database: sqlite3.Connection, names: Sequence[str]) -> None:
         count, checksum = database.execute("select count(*), total(checksum) from streams").fetchone()
         if database.execute("select 1 from history limit 1").fetchone() is not None:
             content = records_text(map(Forgotten, names))
-            kept = batch_checksum(batch, None, content)
-            stored = batch, len(names), int(time.time()), kept, None, blob(content)
+            stored = batch, len(names), int(time.time()), batch_checksum(batch, None, content), None, blob(content)
             database.execute("insert into history values (?, ?, ?, ?, ?, ?)", stored)
         totals = {ROWS: str(count), ROWS_CHECKSUM: str(int(checksum))}
+        if HISTORY in values:
+            totals[HISTORY] = str(int(values[HISTORY]) + kept_readings(database) - kept)
+        values.pop(LOG, None)
         write_values(database, {**values, **totals, BATCH: str(batch)})

@@ -32,17 +32,22 @@ class MessageReader:
         is_processed: Callable[[str], bool],
         report: Callable[[Mapping[str, object]], None],
         watch: StreamWatch,
+        progress: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`arrivals` gives the times of arrival, `times` judges the readings' times.
 
         `is_processed`: whether a message of this identity was processed before. `report` gets the facts of a refusal,
-        at most once a minute. `watch` counts the refusals of each stream.
+        at most once a minute. `watch` counts the refusals of each stream. `progress`: by identity, how many readings
+        of a message were stepped before it came again.
         """
         self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0, names_refused=0)
         self.refusals: list[Refusal] = []  # in the messages that were read last
         self.redelivered: set[str] = set()  # streams in them of which the broker has sent a message again
+        self.ends: list[int] = []  # how many readings those up to each message have
+        self.refused_items: dict[int, list[int]] = {}  # by index of the message: numbers of its refused readings
+        self.begun_items: dict[int, int] = {}  # by index of the message: how many of its readings are left out
         self._decoder, self._arrivals, self._times = decoder, arrivals, times
-        self._is_processed, self._report, self._watch = is_processed, report, watch
+        self._is_processed, self._report, self._watch, self._progress = is_processed, report, watch, progress
         self._refusals = RateLimitedLog(log)
         self._ignored = RateLimitedLog(log, _IGNORED_LOGGED_EVERY_S)
 
@@ -51,10 +56,13 @@ class MessageReader:
         timed, decode = self._decoder.timed, self._decoder.readings
         arrival = self._arrivals.next()
         usual = self._times.begin_batch(arrival)
-        self.refusals, self.redelivered = [], set()
+        self.refusals, self.redelivered, self.refused_items, self.begun_items = [], set(), {}, {}
+        self.ends = []
+        end = self.ends.append
         readings: list[Reading] = []
         for message in messages:
             if (message.retained or message.repeated) and self._is_old(message):
+                end(len(readings))
                 continue
             if not timed:
                 arrival = self._arrivals.another()
@@ -68,13 +76,31 @@ class MessageReader:
                     self._ignore(message)
             if message.repeated:
                 self.redelivered.update(reading.stream for reading in found)
+                found = self._rest(message, found)
             for reading in found:
                 if reading.time < usual:
                     readings.append(reading)
                 elif (judged := self._judged(message, reading, arrival)) is not None:
                     readings.append(judged)
                     usual = min(usual, self._times.needs_none_below(arrival))
+                else:
+                    self._note_refused(len(readings))
+            end(len(readings))
         return readings
+
+    def _rest(self, message: Message, found: list[Reading]) -> list[Reading]:
+        """The readings of a repeated message that were not stepped before."""
+        progress = self._progress()
+        begun = progress.get(message_identity(message), 0) if progress else 0
+        if begun:
+            self.begun_items[len(self.ends)] = begun
+        return found[begun:]
+
+    def _note_refused(self, readings: int) -> None:
+        """A reading of the present message is refused, after so many of all messages that are not."""
+        index, before = len(self.ends), self.ends[-1] if self.ends else 0
+        items = self.refused_items.setdefault(index, [])
+        items.append(self.begun_items.get(index, 0) + readings - before + len(items))
 
     def _is_old(self, message: Message) -> bool:
         """Whether the message is retained, or repeats a processed one. Such a message is counted."""
@@ -126,5 +152,10 @@ class MessageReader:
 
 def message_identity(message: Message) -> str:
     """The same for a message and its repetition within a session (MQTT 5, 4.4), and different for all others."""
-    digest = sha256(message.topic.encode() + b"\0" + message.payload).hexdigest()[:16]
-    return f"{message.packet_id}:{digest}"
+    return f"{message.packet_id}:{message_digest(message.topic, message.payload)}"
+
+
+def message_digest(topic: str, payload: bytes) -> str:
+    """The part of a message's identity that does not depend on the session."""
+    digest: str = sha256(topic.encode() + b"\0" + payload).hexdigest()[:16]
+    return digest

@@ -12,7 +12,7 @@ how they are cut into batches.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
 
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
@@ -65,6 +65,12 @@ class NameLimit:
             self._by_count[mark & _COUNT][name] = None
         self._order = max(self._marks.values(), default=0) >> _COUNT_BITS
         self._records: list[Record] = []
+        # of the last `admit`: what may step, the place of each in what was given, and how much of that was looked at
+        self._admitted: Sequence[Reading] = ()
+        self._places: Sequence[int] = ()
+        self._end = 0
+        self._turned_away: list[tuple[int, Reading]] = []
+        self._new_ones: set[str] = set()
         self._told = RateLimitedLog(log, _LOGGED_EVERY_S)
 
     @property
@@ -81,58 +87,67 @@ class NameLimit:
     def _limit(self) -> int:
         return self._most if self._most_on_full_disk is None else min(self._most, self._most_on_full_disk)
 
-    def parts(self, readings: Sequence[Reading]) -> Iterator[Sequence[Reading]]:
-        """The readings that may step, in order. The caller steps a part before it asks for the next one: names are
-        forgotten between two parts."""
-        while readings:
-            admitted, count = self.admit(readings)
-            if admitted:
-                yield admitted
-                self.stepped(admitted)
-            readings = readings[count:]
+    def admit(self, readings: Sequence[Reading]) -> Sequence[Reading]:
+        """Those of the first readings that may step now. The caller steps them, or the first ones, and calls `stepped`.
 
-    def admit(self, readings: Sequence[Reading]) -> tuple[Sequence[Reading], int]:
-        """Those of the first readings that may step now, and how many the first ones are; the others are refused.
-
-        The rest comes in another call, after `stepped`: before it names have to be forgotten.
+        The rest comes in another call: before it names have to be forgotten.
         """
         self._drops.clear()
+        self._admitted, self._places, self._end = readings, range(len(readings)), len(readings)
+        self._turned_away.clear()
+        self._new_ones.clear()
         streams, in_memory = {reading.stream for reading in readings}, self._table.names
         if streams <= in_memory:  # the usual case
-            return readings, len(readings)
+            return readings
         new = self._new({stream for stream in streams if stream not in in_memory})
         if not new:
-            return readings, len(readings)
+            return readings
         self._look_at_disk()
         admitted: list[Reading] = []
-        refused: list[Reading] = []
+        places: list[int] = []
         room = self._limit - self.count
-        for reading in readings:
+        for place, reading in enumerate(readings):
             stream = reading.stream
             if stream in new:
                 if room <= 0 and self._marks:
                     if admitted:
+                        self._end = place
                         break  # first their readings are counted, which decides
                     new.update(self._make_room())
                     room = self._limit - self.count
                 if room <= 0:
-                    refused.append(reading)
+                    self._turned_away.append((place, reading))
                     continue
                 room -= 1
                 new.remove(stream)
+                self._new_ones.add(stream)
                 self._committer.added.add(stream)
                 self._mark(stream, 0)
             admitted.append(reading)
-        if refused:
-            self._records.append(self._refuse(refused))
-        return admitted, len(admitted) + len(refused)
+            places.append(place)
+        self._admitted, self._places = admitted, places
+        return admitted
 
-    def stepped(self, readings: Sequence[Reading]) -> None:
-        """These readings of the last `admit` were stepped: count them."""
+    def stepped(self, count: int) -> int:
+        """The first `count` readings of the last `admit` were stepped; returns how many of all are done with.
+
+        They are counted, and so are those that are refused before the next one. Other new names are unknown again.
+        """
+        readings = self._admitted[:count]
+        end = self._end
+        if count < len(self._admitted):
+            end = self._places[count]
+            for name in self._new_ones.difference(reading.stream for reading in readings):
+                self.withdraw(name)
         self._records = [*self._records, *readings] if self._records else list(readings)
+        if refused := [reading for place, reading in self._turned_away if place < end]:
+            self._records.append(self._refuse(refused))
+        if self._marks:
+            self._count(readings)
+        return end
+
+    def _count(self, readings: Sequence[Reading]) -> None:
         marks, drops = self._marks, self._drops
-        if not marks:
-            return
         for stream in [reading.stream for reading in readings if reading.stream in marks]:
             if drops[stream] > 0:  # a repetition must not count again
                 drops[stream] -= 1
@@ -140,6 +155,15 @@ class NameLimit:
                 count = self._unmark(stream) + 1
                 if count < ENOUGH_READINGS:
                     self._mark(stream, count)
+
+    def withdraw(self, name: str) -> None:
+        """What the name stepped since the last commit is left out. It leaves memory; a new one is unknown again."""
+        if name in self._table.names:
+            self._table.evict(name)
+        if name in self._committer.added:
+            self._committer.added.remove(name)
+            if name in self._marks:
+                self._unmark(name)
 
     def take_records(self) -> list[Record]:
         """What happened since the last call, for the history: the readings, the streams forgotten between them, and

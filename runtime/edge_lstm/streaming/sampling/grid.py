@@ -52,6 +52,10 @@ class Grid:
         """The time of the stream's newest reading; NaN before the first."""
         return float(self._table.open_interval[slot]["newest"])
 
+    def intervals(self, slot: int, time: float) -> tuple[float, int]:
+        """The numbers of the stream's open interval (NaN before the first reading) and of the interval of `time`."""
+        return float(self._table.open_interval[slot]["interval"]), math.floor(time / self._interval_s)
+
     def take(self, slot: int, time: float, values: list[float], is_new: bool = False) -> Taken:
         """Take a reading with all values. `is_new`: its sequence shows that none like it was received."""
         newest = self.newest(slot)

@@ -30,6 +30,7 @@ from edge_lstm.streaming.sampling.sequences import (
     sequences_of,
     wrapped_bits,
 )
+from edge_lstm.streaming.sampling.step_costs import StepCosts
 from edge_lstm.streaming.stream_table import StreamTable, rows_of
 from edge_lstm.streaming.stream_watch import StreamWatch
 
@@ -96,8 +97,12 @@ class Sampler:
         table: StreamTable,
         join_within_s: float | None = None,
         watch: StreamWatch | None = None,
+        max_steps: int = 0,
     ) -> None:
-        """`join_within_s`: see `Joiner`. `watch` gets readings that are dropped, and restarts."""
+        """`join_within_s`: see `Joiner`. `watch` gets readings that are dropped, and restarts.
+
+        `max_steps`: a reading that causes more on a grid is dropped; 0: none is.
+        """
         self._names = [feature.name for feature in contract.features]
         self._limits = np.array([limit_of(feature) for feature in contract.features], np.float32)
         self._least_limit_squared = float(self._limits.min()) ** 2
@@ -111,6 +116,9 @@ class Sampler:
         self._watch = watch or StreamWatch(contract.sampling)
         self._grid = Grid(contract, table) if contract.sampling.grid else None
         self._joiner = Joiner(contract, table, join_within_s)
+        self._costs = StepCosts(contract, table, max_steps)
+        self._max_steps = max_steps
+        self.has_restarts = False  # whether a stream begins again between these rounds
         self.gaps = 0  # silences longer than `max_gap_s`
         self.missing = 0  # values replaced by the last one
 
@@ -124,6 +132,10 @@ class Sampler:
         """Counts of gaps and missing values, and of duplicate and late readings that were dropped."""
         return {"gaps": self.gaps, "missing": self.missing, **self._watch.counts}
 
+    def affordable(self, readings: Sequence[Reading], most_steps: int) -> int:
+        """How many of the readings, from the first on, cause at most so many steps; at least one, if there is one."""
+        return self._costs.affordable(readings, most_steps)
+
     def rounds(self, readings: Iterable[Reading]) -> Iterator[Round]:
         """The samples in rounds: a stream's first sample is in the first round, its second one in the second.
 
@@ -134,7 +146,8 @@ class Sampler:
         their samples are stepped with the state before.
         """
         readings = readings if isinstance(readings, Sequence) else list(readings)
-        if not any(map(_is_restart, readings)):
+        self.has_restarts = any(map(_is_restart, readings))
+        if not self.has_restarts:
             yield from self._rounds(self._sample_list(readings))
             return
         for begin, part in _split_at_restarts(readings):
@@ -202,13 +215,13 @@ class Sampler:
 
     def _sample_list(self, readings: Sequence[Reading]) -> _SampleList:
         """The samples of the readings, in their order."""
-        names, slot_of = self._names, self._table.slot
+        names = self._names
         if not readings:
             return _SampleList([], [], [], [], np.zeros((0, len(names)), self._value_type))
         if self._is_measurement:
             readings = [self._without_sentinels(reading) for reading in readings]
         streams, times, values, sequences, partials, _, arrived = zip(*readings, strict=True)
-        slots = [slot_of(stream) for stream in streams]  # first: a store that fails leaves every sample as it was
+        slots = self._table.slots(streams)  # first: a store that fails leaves every sample as it was
         if self._grid is not None or any(partials) or self._joins(slots):
             return self._joined(slots, readings)
         ids = [0 if sequence is None else sequence_id(sequence) for sequence in sequences]  # every reading is a sample
@@ -247,6 +260,12 @@ class Sampler:
     def _samples(self, slot: int, reading: Reading) -> Sequence[tuple[float, list[float]]]:
         """The samples (time, values) that a reading completes or closes, oldest first."""
         time, joiner = reading.time, self._joiner
+        if self._grid is not None and self._max_steps:
+            begun, number = self._grid.intervals(slot, time)
+            if self._costs.closed(begun, number) is None:
+                found = f"it would end {number - begun:.0f} intervals of the grid"
+                self._drop(slot, "costly", f"{found}, more than max_steps_per_reading={self._max_steps}")
+                return []
         row, key = joiner.row(reading.values), 0
         # late ones are identified when they step, parts with a time of their own by that
         at_once = reading.arrived if reading.partial else joiner.is_newest(slot, time)
