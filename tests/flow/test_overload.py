@@ -92,7 +92,7 @@ def test_what_cannot_be_kept_comes_again_and_changes_no_prediction(
     subscriber, publisher = subscribe(mosquitto.address, "predictions/+"), publish_to(mosquitto.address)
     with serving(bundle_path, mosquitto.address, protocol=protocol) as service:
         publisher.send(floods.reading_packets(count))
-        wait_until(lambda: service.predictions >= count, f"{count} readings are stepped", 60)
+        wait_until(lambda: service._delivery.predictions >= count, f"{count} readings are stepped", 60)
         wait_until(lambda: len(subscriber.messages) >= count, f"{count} predictions arrive")
     assert by_stream_without_repeats(subscriber.messages) == expected
     assert len(subscriber.messages) == count, "none twice"
@@ -110,9 +110,9 @@ def test_the_embedded_broker_too_sends_in_order_what_was_left_to_it(
         with serving(bundle_path, broker.address) as service:
             publisher.send(floods.reading_packets(count))
             for part in range(500, count, 500):  # it keeps to 100 messages in transit, so that no inbox is full
-                wait_until(lambda part=part: service.predictions >= part, f"{part} readings are stepped")
+                wait_until(lambda part=part: service._delivery.predictions >= part, f"{part} readings are stepped")
                 service._inbox.closed = True
-            wait_until(lambda: service.predictions >= count, f"{count} readings are stepped")
+            wait_until(lambda: service._delivery.predictions >= count, f"{count} readings are stepped")
             wait_until(lambda: len(subscriber.messages) >= count, f"{count} predictions arrive")
         subscriber.close()
     assert by_stream_without_repeats(subscriber.messages) == expected
@@ -127,13 +127,15 @@ def test_without_a_session_what_cannot_be_kept_is_lost_and_the_service_goes_on(
     publisher = publish_to(mosquitto.address)
     with serving(bundle_path, mosquitto.address, mqtt="session_expiry_s = 0") as service:
         publisher.send(floods.reading_packets(3000))
-        wait_until(lambda: service.predictions + service._inbox.lost >= 3000, "every reading is stepped or lost")
-        before = service.predictions
+        wait_until(
+            lambda: service._delivery.predictions + service._inbox.lost >= 3000, "every reading is stepped or lost"
+        )
+        before = service._delivery.predictions
         publisher.send(
             floods.publish_of(b"sensors/new", b'{"time": %d, "level": 1}' % (1_700_000_000 + at), at)
             for at in range(1, 20)
         )
-        wait_until(lambda: service.predictions >= before + 19, "new readings are stepped")
+        wait_until(lambda: service._delivery.predictions >= before + 19, "new readings are stepped")
         assert service._mqtt.connection_count == 1
     assert service._inbox.lost > 0
 

@@ -324,7 +324,7 @@ class Store:
     def poison(self) -> list[tuple[bytes, int]]:
         """The packed messages that were set aside, and when, in seconds since 1970."""
         rows = self._database.execute("select message, time from poison")
-        return [(message, moment) for message, moment in rows if isinstance(message, bytes)]
+        return [(message, at) for message, at in rows if isinstance(message, bytes) and isinstance(at, int)]
 
     def commit(
         self,
