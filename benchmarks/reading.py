@@ -4,7 +4,7 @@
 
 It writes a file of 50 bytes a row (500 MB at ten million rows) with a column of streams and three values, unless one of
 that name exists. Each phase shows its time, the processor's time, and the largest memory of the process until its end.
-The evaluation after the training streams each reading through the runtime's predictor. Its processor time is measured on
+The evaluation after the training streams each reading through the runtime's predictor. Its processor time is that of
 200,000 readings.
 """
 
