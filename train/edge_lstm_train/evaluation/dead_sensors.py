@@ -55,7 +55,7 @@ def dead_sensors(recipe: Recipe, dataset: Dataset, model: Forecaster) -> list[De
         feature = contract.features[column]
         _, vectors = feature_vectors(contract, with_dead(dataset, column))
         dead = _rmse(dataset, predict_streamed(model, dataclasses.replace(dataset, features=vectors)))
-        fewer = dataset_of(without(recipe, feature.name), dataset.recording)
+        fewer = dataset_of(without(recipe, feature.name), dataset.recording, dataset.left_out)
         ridge = fit_baselines(fewer, recipe.fit.refit, recipe.model.most_parameters).predictions[RIDGE]
         never = _rmse(dataset, ridge, is_published=True)
         for place, (target, horizon) in enumerate(outputs):
