@@ -158,8 +158,8 @@ def test_ctrl_c_ends_the_search_without_the_unfinished_trial(
     storage = f"sqlite:///{tmp_path}/trials.db"
     whole = tuning.fit
 
-    def interrupted(*arguments: Any) -> Any:
-        return dataclasses.replace(whole(*arguments), interrupted_at=9)
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        return dataclasses.replace(whole(*arguments, **options), interrupted_at=9)
 
     with monkeypatch.context() as patched:
         patched.setattr(tuning, "fit", interrupted)

@@ -96,7 +96,7 @@ def pump(folder: Path, updates: int = 16) -> list[str]:
     [
         ("edge_lstm.recordings.rows:RowReader.rows", "reading pump.csv"),
         ("edge_lstm_train.data.dataset:samples_of", "taking samples"),
-        ("edge_lstm_train.evaluation.baselines:_ridge_weights", "fitting the baselines"),
+        ("edge_lstm_train.model.ridge:_path", "fitting the baselines"),
     ],
 )
 def test_ctrl_c_before_the_training_says_that_there_are_no_weights_yet(tmp_path: Path, place: str, during: str) -> None:

@@ -31,9 +31,10 @@ from edge_lstm_train.data.class_counts import class_notes
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.group_folds import group_folds
 from edge_lstm_train.data.outliers import outliers
+from edge_lstm_train.data.sensor_dropout import with_failures
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
-from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, seasonal_naive
+from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, linear_starts
 from edge_lstm_train.evaluation.candidate_tables import candidates_figures, candidates_section, choice_notes
 from edge_lstm_train.evaluation.dead_sensors import DeadSensor, dead_sensors
 from edge_lstm_train.evaluation.dead_sensors import figures as dead_sensors_figures
@@ -50,7 +51,6 @@ from edge_lstm_train.model.checkpoint import FILE as CHECKPOINT
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
 from edge_lstm_train.model.fit import Fitted
 from edge_lstm_train.model.group_choice import chosen_by_groups, fit_by_groups
-from edge_lstm_train.model.linear_start import linear_fits
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import ModelSection, SplitSection
@@ -168,15 +168,19 @@ def choose(
     run_dir: Path | None = None,
     resume: bool = False,
 ) -> Choice:
-    """The recipe's candidates, trained, and the one that the validation part chooses; baselines: None for classes."""
+    """The recipe's candidates, trained, and the one that the validation part chooses; baselines: None for classes.
+
+    With sensor_dropout, sensors fail in the validation part too.
+    """
+    share = recipe.augment.sensor_dropout
     if folds := group_folds(recipe, dataset) if chosen_by_groups(recipe) else []:
+        folds = [dataclasses.replace(fold, dataset=with_failures(fold.dataset, share)) for fold in folds]
         return fit_by_groups(recipe, dataset, folds, device=device)
-    if baselines is None:
-        ones = np.ones(dataset.targets.shape[1])
-        return fit_candidates(recipe, dataset, ones, None, device=device, run_dir=run_dir, resume=resume)
-    seasonal = None if dataset.season is None else seasonal_naive(dataset, dataset.season)
-    linear = linear_fits(dataset, baselines.ridge, seasonal)
-    return fit_candidates(recipe, dataset, baselines.residual, linear, device=device, run_dir=run_dir, resume=resume)
+    judged = with_failures(dataset, share)
+    error_scale, linear = np.ones(dataset.targets.shape[1]), None
+    if baselines is not None:
+        error_scale, linear = baselines.residual, linear_starts(judged, baselines)
+    return fit_candidates(recipe, dataset, judged, error_scale, linear, device=device, run_dir=run_dir, resume=resume)
 
 
 def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted: Fitted) -> None:

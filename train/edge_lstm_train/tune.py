@@ -25,11 +25,14 @@ from edge_lstm.backends.selftest import initial_states
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import ConfigError, EdgeLstmError
 from edge_lstm_train.data.dataset import Dataset, read_dataset
-from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.data.sensor_dropout import with_failures
+from edge_lstm_train.evaluation.baselines import fit_baselines, linear_starts
 from edge_lstm_train.evaluation.formatting import TextTable
 from edge_lstm_train.evaluation.report import Paragraph, Section, Table
+from edge_lstm_train.model.candidates import candidate_recipes, start_of
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.model.initial_model import initial_model
+from edge_lstm_train.model.linear_start import LinearFits
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSection, Range
 from edge_lstm_train.recipe.toml_text import recipe_toml
@@ -78,11 +81,11 @@ def tune(recipe: Recipe, trials: int, storage: str, study_name: str, budget: Bud
     """
     space = _search_space(recipe)
     dataset = read_dataset(recipe)  # for all trials: none of the keys changes inputs or targets
-    error_scale = (
-        np.ones(dataset.targets.shape[1])
-        if recipe.classify is not None
-        else fit_baselines(dataset, recipe.fit.refit, recipe.model.most_parameters).residual
-    )
+    judged = with_failures(dataset, recipe.augment.sensor_dropout)  # alike for all trials
+    error_scale, linear = np.ones(dataset.targets.shape[1]), None
+    if recipe.classify is None:
+        baselines = fit_baselines(dataset, most_weights=recipe.model.most_parameters)
+        error_scale, linear = baselines.residual, linear_starts(judged, baselines)
 
     def trial_error(trial: optuna.Trial) -> float:
         # The trial's number is unique over all processes. With one seed for all, each process would try the same keys.
@@ -92,13 +95,16 @@ def tune(recipe: Recipe, trials: int, storage: str, study_name: str, budget: Bud
         except EdgeLstmError as error:  # values that contradict each other
             trial.set_user_attr(REFUSAL, error.message)
             raise optuna.TrialPruned from None
-        over = _over_budget(changed, dataset, budget, trial)
+        # the candidate with the most to learn, with the linear path that `train` gives it
+        *_, (name, richest) = candidate_recipes(changed, linear).items()
+        start = start_of(name, richest, changed, linear)
+        over = _over_budget(richest, dataset, start, budget, trial)
         if over is not None:
             trial.set_user_attr(REFUSAL, over)
             raise optuna.TrialPruned
-        search_alone = dataclasses.replace(changed, fit=dataclasses.replace(changed.fit, refit=False))
+        search_alone = dataclasses.replace(richest, fit=dataclasses.replace(richest.fit, refit=False))
         try:
-            fitted = fit(search_alone, dataset, error_scale)
+            fitted = fit(search_alone, judged, error_scale, linear=start)
         except EdgeLstmError as error:  # windows longer than any run
             trial.set_user_attr(REFUSAL, error.message)
             raise optuna.TrialPruned from None
@@ -245,21 +251,24 @@ def changed_recipe(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     return changed
 
 
-def _over_budget(recipe: Recipe, dataset: Dataset, budget: Budget, trial: optuna.Trial) -> str | None:
+def _over_budget(
+    recipe: Recipe, dataset: Dataset, linear: LinearFits | None, budget: Budget, trial: optuna.Trial
+) -> str | None:
     """The limit that the recipe exceeds, in words, or None; known before training."""
     trial.set_user_attr("parameters", recipe.parameters)
     if budget.parameters is not None and recipe.parameters > budget.parameters:
         return f"{recipe.parameters:,} parameters, over {budget.parameters:,}"
-    step_us = _step_us(recipe, dataset)
+    step_us = _step_us(recipe, dataset, linear)
     trial.set_user_attr("step_us", step_us)
     if budget.step_us is not None and step_us > budget.step_us:
         return f"{step_us:.1f} µs a step, over {budget.step_us:g}"
     return None
 
 
-def _step_us(recipe: Recipe, dataset: Dataset) -> float:
+def _step_us(recipe: Recipe, dataset: Dataset, linear: LinearFits | None) -> float:
     """The median time per step of one stream on the numpy backend, in microseconds."""
-    backend = ReferenceBackend(initial_model(recipe, dataset, np.ones(dataset.targets.shape[1])).network())
+    ones = np.ones(dataset.targets.shape[1])
+    backend = ReferenceBackend(initial_model(recipe, dataset, ones, linear=linear).network())
     states = initial_states(recipe.contract(*_unit_statistics(recipe)), 1)
     times = []
     for row in np.resize(dataset.features, (_TIMED_STEPS, dataset.features.shape[1])):

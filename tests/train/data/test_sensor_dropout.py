@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.bundle.contract import Contract, Feature, Sampling
+from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading
+from edge_lstm_train.data.dataset import dataset_of
 from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
-from edge_lstm_train.data.sensor_dropout import SensorDropout, dead_steps
+from edge_lstm_train.data.samples import samples_of
+from edge_lstm_train.data.sensor_dropout import SensorDropout, dead_steps, with_failures
+from edge_lstm_train.data.split import PARTS
+from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.sections import FeatureSection
 from tests.networks import contract_of, random_network
 
 FEATURES = [
@@ -112,3 +120,40 @@ def test_the_age_survives_a_restart_of_the_service() -> None:
     assert one.values["power"][1] == pytest.approx(math.log1p(120.0))
     (one,) = second.feed([Reading("s", 180.0, {"power": 1.0, "wind": 2.0})])
     assert one.values["power"][1] == 0
+
+
+def test_sensors_that_fail_in_the_validation_part_give_the_inputs_of_a_device(
+    recipe_of: Callable[..., Recipe], recording_of: Callable[..., Recording]
+) -> None:
+    random = np.random.default_rng(2)
+    gone = random.random((1200, 2)) < 0.1
+    rows = [
+        (stream, 60.0 * step, [float(step), math.nan if gone[step, side] else float(random.normal())])
+        for side, stream in enumerate(("a", "b"))
+        for step in range(1200)
+    ]
+    wind = FeatureSection(mask=True, age=True, derived=["mean 5"])
+    recipe = dataclasses.replace(recipe_of(), features={"x": FeatureSection(), "wind": wind})
+    recipe = dataclasses.replace(recipe, sampling=Sampling(60.0, None))
+    alive = dataset_of(recipe, recording_of(rows, features=("x", "wind")))
+    assert with_failures(alive, 0.0) is alive
+    failing = with_failures(alive, 0.3)
+    missing = failing.samples.missing
+    validation = alive.part_of == PARTS.index("validation")
+    assert missing[validation, 1].mean() == pytest.approx(0.37, abs=0.2)
+    for one in (alive, failing):
+        assert not one.samples.missing[:, 0].any()
+    np.testing.assert_array_equal(missing[~validation], alive.samples.missing[~validation])
+    before = alive.part_of == PARTS.index("train")
+    np.testing.assert_array_equal(failing.features[before], alive.features[before])
+    np.testing.assert_array_equal(failing.targets, alive.targets)
+    np.testing.assert_array_equal(with_failures(alive, 0.3).features, failing.features)
+    rows_gone = [
+        (stream, time, [x, math.nan if missing[at, 1] else value]) for at, (stream, time, (x, value)) in enumerate(rows)
+    ]
+    device, _ = samples_of(alive.contract, recording_of(rows_gone, features=("x", "wind")))
+    expected = Samples(device.times, device.since, device.values, device.missing, alive.restart)
+    held = expected.values[:, 1]
+    held[np.isnan(held)] = alive.contract.features[1].mean
+    np.testing.assert_array_equal(failing.samples.values, expected.values)
+    np.testing.assert_array_equal(failing.features, feature_vectors(alive.contract, expected)[1])

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_lstm.bundle.contract import Sampling
 from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.data.dataset import Dataset, dataset_of
-from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, seasonal_naive
+from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, linear_starts
+from edge_lstm_train.evaluation.candidate_tables import choice_notes
 from edge_lstm_train.evaluation.predictions import aligned, predict
 from edge_lstm_train.evaluation.trained_contract import with_states
 from edge_lstm_train.model.candidates import Choice, candidate_recipes
@@ -19,10 +21,11 @@ from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.model.forecaster import Forecaster
 from edge_lstm_train.model.initial_model import initial_model
-from edge_lstm_train.model.linear_start import LinearFits, linear_fits
+from edge_lstm_train.model.linear_start import LinearFits
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import (
     AnomalySection,
+    AugmentSection,
     ClassifySection,
     FeatureSection,
     FitSection,
@@ -36,14 +39,9 @@ Make = Callable[..., Any]
 SHORT = FitSection(updates=16, segments=4, chunk=20)
 
 
-def linear_of(dataset: Dataset, baselines: Baselines) -> LinearFits:
-    seasonal = None if dataset.season is None else seasonal_naive(dataset, dataset.season)
-    return linear_fits(dataset, baselines.ridge, seasonal)
-
-
 def linear_alone(recipe: Recipe, dataset: Dataset) -> tuple[Forecaster, Baselines, LinearFits]:
     baselines = fit_baselines(dataset)
-    linear = linear_of(dataset, baselines)
+    linear = linear_starts(dataset, baselines)
     own = candidate_recipes(recipe, linear)["linear"]
     return initial_model(own, dataset, baselines.residual, linear=linear), baselines, linear
 
@@ -154,7 +152,7 @@ def test_training_beside_a_level_free_path_keeps_it_level_free(recipe_of: Make, 
     recipe = recipe_of(horizons=[1, 2], model=ModelSection(hidden=4), fit=SHORT)
     dataset = dataset_of(recipe, recording_of(rows))
     baselines = fit_baselines(dataset)
-    linear = linear_of(dataset, baselines)
+    linear = linear_starts(dataset, baselines)
     levelled = dataclasses.replace(linear.searched, tied=np.ones_like(linear.searched.tied))
     levelled = dataclasses.replace(levelled, free=np.where(np.arange(levelled.taps.shape[1])[:, None] > 0, 1.0, 0.0))
     levelled = dataclasses.replace(levelled, free=np.broadcast_to(levelled.free, levelled.taps.shape).copy())
@@ -230,3 +228,29 @@ def test_lags_that_a_device_could_not_hold_are_left_out_and_named(recipe_of: Mak
     assert ridge.left_out == [101]
     assert all(choice.lags <= 60 for choice in ridge.choices)
     assert fit_baselines(dataset).ridge.left_out == []
+
+
+def driven(steps: int, seed: int) -> list[Any]:
+    """Rows of a power that is the wind of the step before."""
+    random = np.random.default_rng(seed)
+    wind = random.normal(0, 1, steps + 1)
+    power = np.concatenate([[0.0], wind[:-1]]) + 0.3 * random.normal(0, 1, steps + 1)
+    return [("s", 60.0 * step, [power[step], wind[step]]) for step in range(steps)]
+
+
+def test_where_sensors_fail_the_candidates_are_judged_with_failing_sensors(recipe_of: Make, recording_of: Make) -> None:
+    fit = FitSection(updates=80, segments=4, chunk=60, learning_rate=0.02)
+    recipe = recipe_of(fit=fit, model=ModelSection(hidden=6, candidates=["linear", "both"]))
+    features = {"x": FeatureSection(), "wind": FeatureSection(mask=True, age=True)}
+    recipe = dataclasses.replace(recipe, features=features, sampling=Sampling(60.0, None))
+    failing = dataclasses.replace(recipe, augment=AugmentSection(sensor_dropout=0.5))
+    dataset = dataset_of(recipe, recording_of(driven(3000, 4), features=("x", "wind")))
+    baselines = fit_baselines(dataset)
+    alive, dead = (choose(one, dataset, baselines) for one in (recipe, failing))
+    assert alive.chosen.name == "linear"
+    assert dead.chosen.name == "both"
+    linear = next(one for one in dead.candidates if one.name == "linear")
+    assert linear.validation > 2 * alive.chosen.validation
+    assert "Sensors fail in the validation part as in the training, for 50 % of the time." in list(
+        choice_notes(dead, baselines)
+    )

@@ -1,17 +1,27 @@
-"""Dead sensors in training: blocks in which a feature is missing, so that a model learns to go on without it."""
+"""Dead sensors: blocks in which a feature is missing, so that a model learns to go on without it and is judged so."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.foundation.arrays import Flags, Floats
+from edge_lstm.foundation.arrays import Flags, Floats, Integers
 from edge_lstm.streaming.features import cosine_columns
+from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
 
 _SHORTEST, _LONGEST = 5, 500  # steps of a block; lengths are spread evenly over their logarithm
+_JUDGED_SEED = 1  # one for all candidates and trainings, so that all are judged by the same failures
 _MEAN_LENGTH = (_LONGEST - _SHORTEST) / math.log(_LONGEST / _SHORTEST)
+
+
+def mortal(contract: Contract) -> list[int]:
+    """The columns of the features that may fail: those with a mask that are no targets."""
+    targets = contract.targets
+    return [at for at, feature in enumerate(contract.features) if feature.mask and feature.name not in targets]
 
 
 class SensorDropout:
@@ -29,14 +39,14 @@ class SensorDropout:
         self._interval_s = contract.sampling.interval_s or 1.0
         self._sensors: list[tuple[list[int], int, int | None, list[float]]] = []  # columns, mask, age, start values
         cosines = cosine_columns(contract)
-        for column, feature in enumerate(features):
-            if feature.mask and feature.name not in contract.targets:
-                columns, start = [column], [feature.mean]
-                if feature.period is not None:
-                    angle = 2 * math.pi * feature.mean / feature.period
-                    columns, start = [column, cosines[column]], [math.sin(angle), math.cos(angle)]
-                age = contract.inputs.index(f"{feature.name} age") if feature.age else None
-                self._sensors.append((columns, len(features) + masked.index(feature.name), age, start))
+        for column in mortal(contract):
+            feature = features[column]
+            columns, start = [column], [feature.mean]
+            if feature.period is not None:
+                angle = 2 * math.pi * feature.mean / feature.period
+                columns, start = [column, cosines[column]], [math.sin(angle), math.cos(angle)]
+            age = contract.inputs.index(f"{feature.name} age") if feature.age else None
+            self._sensors.append((columns, len(features) + masked.index(feature.name), age, start))
 
     def __bool__(self) -> bool:
         return self._share > 0 and bool(self._sensors)
@@ -67,3 +77,37 @@ def dead_steps(steps: int, share: float, random: np.random.Generator) -> Flags:
         dead[at : at + length] = True
         at += length + max(1, int(random.exponential(alive_steps)))
     return dead
+
+
+def with_failures(dataset: Dataset, share: float) -> Dataset:
+    """The dataset whose sensors fail in the validation part as they do in training; the same failures in each call.
+
+    Without them, a model that is only good while all sensors live would win there. Inputs are what a device has then;
+    targets stay. share: of the time, 0 changes nothing.
+    """
+    if not share:
+        return dataset
+    random, samples = np.random.default_rng(_JUDGED_SEED), dataset.samples
+    for column in mortal(dataset.contract):
+        for own in dataset.by_stream(dataset.steps("validation")).values():
+            samples = without_sensor(dataset, samples, column, own[dead_steps(len(own), share, random)])
+    values, features = feature_vectors(dataset.contract, samples)
+    return dataclasses.replace(dataset, samples=samples, values=values, features=features)
+
+
+def without_sensor(dataset: Dataset, samples: Samples, column: int, dead: Integers) -> Samples:
+    """The samples with that feature missing at the steps `dead`: the last value is held, or the mean where none is."""
+    values, missing = samples.values.copy(), samples.missing.copy()
+    missing[dead, column] = True
+    begins = np.diff(dataset.stream_of, prepend=-1) != 0
+    values[begins & missing[:, column], column] = dataset.contract.features[column].mean
+    before, now = (_last_measured(begins, found[:, column]) for found in (samples.missing, missing))
+    later = np.flatnonzero(before != now)
+    values[later, column] = values[now[later], column]
+    return dataclasses.replace(samples, values=values, missing=missing)
+
+
+def _last_measured(begins: Flags, missing: Flags) -> Integers:
+    """(steps,): the newest step so far at which the value was measured, or the stream's first."""
+    found: Integers = np.maximum.accumulate(np.where(~missing | begins, np.arange(len(missing)), 0))
+    return found

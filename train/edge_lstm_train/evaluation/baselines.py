@@ -14,6 +14,7 @@ import numpy as np
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm_train.data.dataset import Dataset, target_columns
+from edge_lstm_train.model.linear_start import LinearFits, linear_fits
 from edge_lstm_train.model.ridge import MOST_WEIGHTS, Ridge, blocks_of, fit_ridge, is_forecast, kept_type
 
 PERSISTENCE, SEASONAL, MEAN, RIDGE = "persistence", "seasonal-naive", "mean", "ridge"
@@ -56,6 +57,12 @@ def fit_baselines(dataset: Dataset, refit: bool = False, most_weights: int = MOS
     for pair in published.pairs:  # of a position near 0 the cosine hardly changes, and its error counts as little
         residual[list(pair)] = np.sqrt((residual[list(pair)] ** 2).mean())
     return Baselines({name: published(found) for name, found in predictions.items()}, ridge, residual)
+
+
+def linear_starts(dataset: Dataset, baselines: Baselines) -> LinearFits:
+    """For each output, the best of them on the dataset's validation part, as the start of a linear path."""
+    seasonal = None if dataset.season is None else seasonal_naive(dataset, dataset.season)
+    return linear_fits(dataset, baselines.ridge, seasonal)
 
 
 def seasonal_naive(dataset: Dataset, season: int) -> Doubles:

@@ -40,6 +40,8 @@ def _row(choice: Choice, one: Candidate) -> list[str]:
 
 
 def _limits(choice: Choice, baselines: Baselines | None) -> Iterator[str]:
+    if share := choice.chosen.recipe.augment.sensor_dropout:
+        yield f"Sensors fail in the validation part as in the training, for {100 * share:g} % of the time."
     for name, reason in choice.left_out.items():
         yield f"The {TITLES[name]} is no candidate: {reason}."
     if baselines is not None and (left_out := baselines.ridge.left_out):

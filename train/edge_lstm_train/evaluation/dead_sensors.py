@@ -15,6 +15,7 @@ from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
+from edge_lstm_train.data.sensor_dropout import mortal, without_sensor
 from edge_lstm_train.evaluation.baselines import RIDGE, fit_baselines
 from edge_lstm_train.evaluation.formatting import output_label, rounded, with_unit
 from edge_lstm_train.evaluation.regression import errors_of
@@ -50,12 +51,11 @@ def dead_sensors(recipe: Recipe, dataset: Dataset, model: Forecaster) -> list[De
     outputs = [one for one in contract.outputs if one[0] in contract.targets]
     healthy = _rmse(dataset, predict_streamed(model, dataset))
     found = []
-    for column, feature in enumerate(contract.features):
-        if not feature.mask or feature.name in contract.targets or len(contract.features) == 1:
-            continue
+    for column in mortal(contract) if len(contract.features) > 1 else []:
+        feature = contract.features[column]
         _, vectors = feature_vectors(contract, with_dead(dataset, column))
         dead = _rmse(dataset, predict_streamed(model, dataclasses.replace(dataset, features=vectors)))
-        fewer = dataset_of(without(recipe, feature.name), dataset.recording)
+        fewer = dataset_of(without(recipe, feature.name), dataset.recording, dataset.left_out)
         ridge = fit_baselines(fewer, recipe.fit.refit, recipe.model.most_parameters).predictions[RIDGE]
         never = _rmse(dataset, ridge, is_published=True)
         for place, (target, horizon) in enumerate(outputs):
@@ -68,15 +68,7 @@ def dead_sensors(recipe: Recipe, dataset: Dataset, model: Forecaster) -> list[De
 
 def with_dead(dataset: Dataset, column: int) -> Samples:
     """The samples with that feature missing from the first step of the test part on, in each stream."""
-    samples = dataset.samples
-    values, missing = samples.values.copy(), samples.missing.copy()
-    test = dataset.steps("test")
-    for own in dataset.by_stream(test).values():
-        first = own[0]
-        is_first = first == 0 or dataset.stream_of[first - 1] != dataset.stream_of[first]
-        values[own, column] = dataset.contract.features[column].mean if is_first else values[first - 1, column]
-        missing[own, column] = True
-    return dataclasses.replace(samples, values=values, missing=missing)
+    return without_sensor(dataset, dataset.samples, column, dataset.steps("test"))
 
 
 def without(recipe: Recipe, name: str) -> Recipe:

@@ -39,11 +39,12 @@ def calibrated_intervals(dataset: Dataset, predicted: Doubles, level: float) -> 
     too few steps for the level.
     """
     contract, steps = dataset.contract, dataset.steps("validation")
+    times = dataset.times[steps]
     least = math.ceil(level / (1 - level) - 1e-9)  # of n scores, the (n + 1) * level smallest exists
     widths, tables, factors = [], [], []
-    scores = _scores(dataset, predicted)
+    scores = _scores(contract, predicted[steps], dataset.targets[steps])
     for place, (target, horizon) in enumerate(banded(contract)):
-        known = steps[np.isfinite(scores[steps, place])]
+        known = np.flatnonzero(np.isfinite(scores[:, place]))
         if len(known) < least:
             raise EdgeLstmError(
                 f"intervals = {level:g}: expected at least {least} validation steps with a known {target} "
@@ -53,8 +54,8 @@ def calibrated_intervals(dataset: Dataset, predicted: Doubles, level: float) -> 
         of_step = scores[known, place]
         by_hour = np.ones(HOURS)
         if not contract.quantiles:
-            by_hour = _factors(of_step, dataset.times[known], level)
-            of_step = of_step / by_hour[hours(dataset.times[known])]
+            by_hour = _factors(of_step, times[known], level)
+            of_step = of_step / by_hour[hours(times[known])]
         widths.append(conformal_quantile(of_step, level))
         tables += [conformal_quantile(of_step, share) for share in SHARES]
         factors.append(by_hour)
@@ -73,10 +74,13 @@ def banded(contract: Contract) -> list[tuple[str, int]]:
     return [(target, horizon) for target in contract.targets for horizon in contract.horizons]
 
 
-def _scores(dataset: Dataset, predicted: Doubles) -> Doubles:
-    """(steps, targets * horizons): how far the truth lies outside, NaN where it is unknown."""
-    contract, truth = dataset.contract, dataset.truth
-    published = in_order(contract, PublishedOutputs(contract)(predicted))
+def _scores(contract: Contract, predicted: Doubles, targets: Doubles) -> Doubles:
+    """(steps, targets * horizons): how far the truth lies outside, NaN where it is unknown.
+
+    predicted, targets: (steps, network outputs).
+    """
+    publish = PublishedOutputs(contract)
+    truth, published = publish(targets), in_order(contract, publish(predicted))
     scores = []
     for target, horizon in banded(contract):
         columns = [contract.outputs.index((name, horizon)) for name in contract.output_names_of(target)]

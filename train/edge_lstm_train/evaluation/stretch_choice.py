@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm_train.data.dataset import Dataset, without_steps
 from edge_lstm_train.data.stretches import are_exceptions, uneven_stretches
-from edge_lstm_train.evaluation.baselines import RIDGE, Baselines, fit_baselines
+from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines
+from edge_lstm_train.model.ridge import trained_ridge_at
 from edge_lstm_train.recipe.recipe import Recipe
 
 _SHOWN = 5
@@ -46,6 +48,8 @@ def _errors(dataset: Dataset, baselines: Baselines, inside: Flags) -> Doubles:
     """(outputs,): RMSE of ridge over the validation part, without the stretches."""
     steps = dataset.steps("validation")
     steps = steps[~inside[steps]]
-    error = baselines.predictions[RIDGE][steps] - dataset.truth[steps]
+    published = PublishedOutputs(dataset.contract)
+    predicted, truth = trained_ridge_at(dataset, steps, baselines.ridge), dataset.targets[steps]
+    error = published(predicted) - published(truth)
     found: Doubles = np.maximum(np.sqrt(np.nanmean(error**2, axis=0)), 1e-12)
     return found

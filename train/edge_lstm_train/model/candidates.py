@@ -100,9 +100,15 @@ def candidate_recipes(recipe: Recipe, linear: LinearFits | None) -> dict[Candida
     }
 
 
+def start_of(name: CandidateName, candidate: Recipe, recipe: Recipe, linear: LinearFits | None) -> LinearFits | None:
+    """The start of a candidate's linear path: None where the recipe itself says what the path sees, or has none."""
+    return None if name == "network" or candidate.model == recipe.model else linear
+
+
 def fit_candidates(
     recipe: Recipe,
     dataset: Dataset,
+    judged: Dataset,
     error_scale: Doubles,
     linear: LinearFits | None,
     *,
@@ -112,8 +118,8 @@ def fit_candidates(
 ) -> Choice:
     """Train the recipe's candidates, and choose one; with `refit` in the recipe, that one is trained again on more.
 
-    error_scale and linear: as in `fit`. After Ctrl-C, the choice is among the candidates so far. Raises what `fit`
-    raises.
+    judged: the dataset whose validation part judges them. error_scale and linear: as in `fit`. After Ctrl-C, the choice
+    is among the candidates so far. Raises what `fit` raises.
     """
     losses = loss_functions(recipe, dataset, error_scale)
     candidates: list[Candidate] = []
@@ -124,18 +130,17 @@ def fit_candidates(
             left_out[name] = f"{own.parameters:,} parameters, more than most_parameters ({own.model.most_parameters:,})"
             continue
         search = dataclasses.replace(own, fit=dataclasses.replace(own.fit, refit=False))
-        start = None if name == "network" or own.model == recipe.model else linear
         fitted = fit(
             search,
-            dataset,
+            judged,
             error_scale,
             device=device,
             run_dir=run_dir,
             resume=resume,
-            linear=start,
+            linear=start_of(name, own, recipe, linear),
             progress_file=progress_file,
         )
-        candidates.append(_validated(name, own, fitted, dataset, losses))
+        candidates.append(_validated(name, own, fitted, judged, losses))
         if own.model.depth:
             progress_file = f"progress_{'both' if name == 'network' else 'network'}.pt"
         if fitted.interrupted_at is not None:
@@ -144,7 +149,7 @@ def fit_candidates(
     if not recipe.fit.refit or choice.interrupted_at is not None or choice.chosen.fitted.diverged_at is not None:
         return choice
     chosen = choice.chosen
-    start = None if chosen.name == "network" or chosen.recipe.model == recipe.model else linear
+    start = start_of(chosen.name, chosen.recipe, recipe, linear)
     again = refitted(chosen.fitted, chosen.recipe, dataset, error_scale, device=device, linear=start)
     return dataclasses.replace(choice, chosen=dataclasses.replace(chosen, fitted=again))
 

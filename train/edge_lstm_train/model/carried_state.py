@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,10 +12,10 @@ from edge_lstm_train.data.batches import Batch
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
 from edge_lstm_train.model.forecaster import Forecaster, State
+from edge_lstm_train.model.ridge import kept_type
 
 _RUNS_AT_ONCE = 64
 _STEPS_AT_ONCE = 262_144  # of all runs together
-_MOST_IN_FLOAT64 = 2_000_000  # steps
 
 
 def forward_batch(model: Forecaster, batch: Batch, state: State | None) -> tuple[Tensor, State]:
@@ -47,8 +45,7 @@ def predict_streamed(model: Forecaster, dataset: Dataset, last: Part = "test") -
 
     It equals one step at a time, but uses the kernel for whole sequences. NaN after that part in each stream.
     """
-    kept: Any = np.float32 if len(dataset) > _MOST_IN_FLOAT64 else np.float64
-    predictions = np.full(dataset.targets.shape, np.nan, kept)
+    predictions = np.full(dataset.targets.shape, np.nan, kept_type(dataset))
     needed = dataset.needed_for(last)
     begins = np.flatnonzero(dataset.restart)
     runs = np.split(np.arange(len(dataset)), begins[1:])

@@ -11,7 +11,7 @@ from edge_lstm.foundation.arrays import Doubles
 from edge_lstm_train.data.dataset import Dataset, target_columns
 from edge_lstm_train.model.forecaster import Forecaster
 from edge_lstm_train.model.input_statistics import input_statistics
-from edge_lstm_train.model.ridge import Ridge, is_forecast, measured_inputs, ridge_at
+from edge_lstm_train.model.ridge import Ridge, blocks_of, is_forecast, measured_inputs, trained_ridge_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,7 @@ def linear_fits(dataset: Dataset, ridge: Ridge, seasonal: Doubles | None) -> Lin
     errors = {naive: error(dataset.naive_predictions_at(validation))}
     if seasonal is not None:
         errors["seasonal-naive"] = error(seasonal[validation])
-    # after a refit its predictions know the validation part, so its own are made again
-    errors["ridge"] = error(ridge_at(dataset, validation, ridge.choices, ridge.coefficients))
+    errors["ridge"] = error(trained_ridge_at(dataset, validation, ridge))
     names = list(errors)
     chosen = [names[index] for index in np.argmin(np.stack(list(errors.values())), axis=0).tolist()]
     fits = [_linear_fit(dataset, ridge, coefficients, chosen) for coefficients in (ridge.coefficients, ridge.refitted)]
@@ -128,13 +127,14 @@ def _quantile_shifts(dataset: Dataset, linear: LinearFit, quantiles: Doubles) ->
     if np.isnan(quantiles).all():
         return shifts
     mean, scale = (one.astype(np.float64) for one in input_statistics(dataset))
-    steps = dataset.steps("train")
-    back = steps[:, None] - np.arange(1 + linear.earlier)
-    at = np.maximum(back, dataset.run_start[steps][:, None])  # (steps, samples): a register that starts full
-    for output in np.flatnonzero(np.isfinite(quantiles)):
-        predicted = dataset.naive_predictions_at(steps)[:, output] + linear.bias[output]
+    steps, outputs = dataset.steps("train"), np.flatnonzero(np.isfinite(quantiles))
+    residuals = []  # (rows, quantile outputs) of each block
+    for rows in blocks_of(steps):
+        predicted = dataset.naive_predictions_at(rows)[:, outputs] + linear.bias[outputs]
         for lag in range(1 + linear.earlier):
-            predicted += ((dataset.features[at[:, lag]] - mean) / scale) @ linear.taps[output, lag]
-        residual = dataset.targets[steps, output] - predicted
+            at = np.maximum(rows - lag, dataset.run_start[rows])  # a register that starts full
+            predicted += ((dataset.features[at] - mean) / scale) @ linear.taps[outputs, lag].T
+        residuals.append(dataset.targets[rows][:, outputs] - predicted)
+    for output, residual in zip(outputs.tolist(), np.concatenate(residuals).T, strict=True):
         shifts[output] = np.quantile(residual[np.isfinite(residual)], quantiles[output])
     return shifts

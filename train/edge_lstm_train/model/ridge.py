@@ -183,6 +183,15 @@ def ridge_at(
     return found
 
 
+def trained_ridge_at(dataset: Dataset, rows: Integers, ridge: Ridge) -> Doubles:
+    """(rows, network outputs): what the regressions of the training part alone predict, in blocks.
+
+    After a refit, `ridge.predictions` know the validation part, so these judge it.
+    """
+    blocks = [ridge_at(dataset, block, ridge.choices, ridge.coefficients) for block in blocks_of(rows)]
+    return np.concatenate([np.empty((0, dataset.targets.shape[1])), *blocks])
+
+
 def kept_type(dataset: Dataset) -> type[np.floating[Any]]:
     """The type of predictions that are kept for every step: float32 of a large dataset, as its features are."""
     return np.float32 if len(dataset) > _MOST_IN_FLOAT64 else np.float64

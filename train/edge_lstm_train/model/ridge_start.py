@@ -8,9 +8,9 @@ import torch
 from edge_lstm.foundation.arrays import Doubles, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.forecaster import Forecaster
+from edge_lstm_train.model.ridge import blocks_of
 
 _PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the standardized samples, per training row
-_BLOCK = 16_384  # rows at a time, so that memory does not grow with the recording
 
 
 def start_at_ridge(model: Forecaster, dataset: Dataset, refit: bool = False) -> None:
@@ -28,7 +28,7 @@ def start_at_ridge(model: Forecaster, dataset: Dataset, refit: bool = False) -> 
         wanted = (dataset.targets[:, output] - offset[output] - _level(model, dataset, output)) / scale[output]
         solutions = _solutions(inputs, wanted, train)
         errors = np.zeros(len(solutions))
-        for rows in _blocks(validation[np.isfinite(wanted[validation])]):
+        for rows in blocks_of(validation[np.isfinite(wanted[validation])]):
             errors += ((inputs.at(rows) @ solutions.T - wanted[rows][:, None]) ** 2).sum(axis=0)
         best = (_solutions(inputs, wanted, both) if refit else solutions)[errors.argmin()]
         model.highway.weight[output] = torch.from_numpy(best[:-1])
@@ -72,7 +72,7 @@ def _solutions(inputs: _HighwayInputs, wanted: Doubles, train: Integers) -> Doub
     known = train[np.isfinite(wanted[train])]
     size = inputs.at(known[:1]).shape[1]
     gram, moment = np.zeros((size, size)), np.zeros(size)
-    for rows in _blocks(known):
+    for rows in blocks_of(known):
         x = inputs.at(rows)
         gram += x.T @ x
         moment += x.T @ wanted[rows]
@@ -89,7 +89,3 @@ def _level(model: Forecaster, dataset: Dataset, output: int) -> Doubles:
     if not model.change_of.numel():
         return np.zeros(len(dataset))
     return dataset.features[:, int(model.change_of[output])].astype(np.float64)
-
-
-def _blocks(rows: Integers) -> list[Integers]:
-    return [rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK)]
