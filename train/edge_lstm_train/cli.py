@@ -53,9 +53,10 @@ def train(
     require("train", "torch", "matplotlib")
     import logging
 
+    from edge_lstm.streaming import stream_watch
     from edge_lstm_train import train as train_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling.sampler").setLevel(logging.WARNING)  # the report counts the gaps
+    logging.getLogger(stream_watch.__name__).setLevel(logging.WARNING)  # the report counts the gaps
     result = train_recipe(recipe, output, data=data, seed=seed, device=device, resume=resume)
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.run import REPORT
@@ -113,6 +114,7 @@ def tune(
     require("tune", "torch", "matplotlib", "optuna")
     import logging
 
+    from edge_lstm.streaming import stream_watch
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT, make_run_folder
@@ -120,7 +122,7 @@ def tune(
     from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling.sampler").setLevel(logging.WARNING)
+    logging.getLogger(stream_watch.__name__).setLevel(logging.WARNING)
     chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
     make_run_folder(run_dir)

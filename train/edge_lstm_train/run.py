@@ -126,7 +126,8 @@ def train(
             dataset, baselines, told = chosen_stretches(recipe, dataset, baselines)
     for one in told:
         click.echo(escaped(f"warning: {one}"), err=True)
-    choice = choose(recipe, dataset, baselines, device=device, run_dir=run_dir, resume=resume)
+    with work("fitting the candidates", left=_NOTHING_YET):
+        choice = choose(recipe, dataset, baselines, device=device, run_dir=run_dir, resume=resume)
     for note in choice_notes(choice, baselines):
         click.echo(note, err=True)
     interrupted = choice.interrupted_at is not None

@@ -14,6 +14,7 @@ from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, seasonal_naive
 from edge_lstm_train.evaluation.predictions import aligned, predict
 from edge_lstm_train.evaluation.trained_contract import with_states
+from edge_lstm_train.model import candidates
 from edge_lstm_train.model.candidates import Choice, candidate_recipes
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import fit
@@ -230,3 +231,24 @@ def test_lags_that_a_device_could_not_hold_are_left_out_and_named(recipe_of: Mak
     assert ridge.left_out == [101]
     assert all(choice.lags <= 60 for choice in ridge.choices)
     assert fit_baselines(dataset).ridge.left_out == []
+
+
+@pytest.mark.parametrize("at", ["fit", "_validated", "refitted"])
+def test_ctrl_c_between_the_trainings_keeps_the_candidates_so_far(
+    recipe_of: Make, recording_of: Make, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    recipe = recipe_of(fit=dataclasses.replace(SHORT, refit=True))
+    dataset = dataset_of(recipe, recording_of(autoregressive(400)))
+    whole, calls = getattr(candidates, at), [0]
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2 or at == "refitted":
+            raise KeyboardInterrupt
+        return whole(*arguments, **more)
+
+    monkeypatch.setattr(candidates, at, interrupted)
+    choice = choose(recipe, dataset, fit_baselines(dataset))
+    assert choice.interrupted_at is not None
+    assert [one.name for one in choice.candidates] == ["linear", "network", "both"][: 3 if at == "refitted" else 1]
+    assert not choice.chosen.fitted.refitted
