@@ -138,7 +138,8 @@ def train(
         click.echo(f"interrupted at update {choice.interrupted_at}: {kept}; {hint}", err=True)
     try:
         with time_limit(_LEAVE_WITHIN_S) if interrupted else contextlib.nullcontext():
-            run = _evaluated(recipe, run_dir, dataset, baselines, choice)
+            with work("evaluating the model"):
+                run = _evaluated(recipe, run_dir, dataset, baselines, choice)
             with work("writing the report"):
                 save_checkpoint(run_dir, run.checkpoint)
                 write_file(run_dir / RECIPE, recipe_toml(recipe))

@@ -23,6 +23,7 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation.detection import f1
+from edge_lstm_train.evaluation.formatting import rate
 from edge_lstm_train.evaluation.tail import ENOUGH_EVENTS, Tail, fit_tail
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.forecaster import Forecaster
@@ -71,7 +72,7 @@ class AlarmRule:
         )
         if self.extrapolated:
             text += (
-                f", so the rate is extrapolated by the tail of their scores: 90 % interval {low:.2g} to {high:.2g} "
+                f", so the rate is extrapolated by the tail of their scores: 90 % interval {rate(low)} to {rate(high)} "
                 f"{_each(self.period)}"
             )
         return text + "."
