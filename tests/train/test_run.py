@@ -83,7 +83,7 @@ def test_the_report_and_the_figures_name_every_candidate_and_the_chosen_one(tmp_
     assert figures["parameters"] == figures["candidates"][0]["parameters"] == 98
     report = (tmp_path / "report.html").read_text()
     assert report.count("<h2>Candidates</h2>") == 1
-    assert "The linear path alone is chosen by the validation part" in report
+    assert "Chosen by the validation part: the linear path alone" in report
     assert load_checkpoint(tmp_path).model.shape.cell == "none"
 
 
@@ -142,9 +142,10 @@ def test_train_prints_the_table_on_stdout_and_the_rest_on_stderr(tmp_path: Path)
     assert row.startswith("temp_max (°C)            1   2.8")
     assert words.startswith("The model ")
     assert "\ncandidates: linear path alone " in result.stderr
-    assert "\nThe linear path alone is chosen by the validation part: its error is " in result.stderr
+    assert "\nChosen by the validation part: the linear path alone. Its error is " in result.stderr
     assert "training 8/8  loss " in result.stderr
     assert "report.html" in result.stderr
+    assert " INFO " not in result.stderr  # its gaps are counted
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["seed"] == 7
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
 

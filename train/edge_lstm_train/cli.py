@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -51,11 +52,10 @@ def train(
     checkpoint.pt (the input of export), report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
-    import logging
-
+    from edge_lstm.streaming import stream_watch
     from edge_lstm_train import train as train_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling.sampler").setLevel(logging.WARNING)  # the report counts the gaps
+    logging.getLogger(stream_watch.__name__).addFilter(_is_news)
     result = train_recipe(recipe, output, data=data, seed=seed, device=device, resume=resume)
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.run import REPORT
@@ -64,6 +64,11 @@ def train(
     click.echo(escaped(as_text(*result.evaluation.table)))
     click.echo(escaped(result.evaluation.verdict))
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether training has not counted it already: it says before it begins how many gaps and duplicates there are."""
+    return not str(record.msg).startswith(("reading dropped", "stream restarts stream="))
 
 
 @click.command()
@@ -111,8 +116,7 @@ def tune(
     share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
-    import logging
-
+    from edge_lstm.streaming import stream_watch
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT, make_run_folder
@@ -120,7 +124,7 @@ def tune(
     from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
 
-    logging.getLogger("edge_lstm.streaming.sampling.sampler").setLevel(logging.WARNING)
+    logging.getLogger(stream_watch.__name__).addFilter(_is_news)
     chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
     make_run_folder(run_dir)

@@ -126,7 +126,8 @@ def train(
             dataset, baselines, told = chosen_stretches(recipe, dataset, baselines)
     for one in told:
         click.echo(escaped(f"warning: {one}"), err=True)
-    choice = choose(recipe, dataset, baselines, device=device, run_dir=run_dir, resume=resume)
+    with work("fitting the candidates", left=_NOTHING_YET):
+        choice = choose(recipe, dataset, baselines, device=device, run_dir=run_dir, resume=resume)
     for note in choice_notes(choice, baselines):
         click.echo(note, err=True)
     interrupted = choice.interrupted_at is not None
@@ -137,7 +138,8 @@ def train(
         click.echo(f"interrupted at update {choice.interrupted_at}: {kept}; {hint}", err=True)
     try:
         with time_limit(_LEAVE_WITHIN_S) if interrupted else contextlib.nullcontext():
-            run = _evaluated(recipe, run_dir, dataset, baselines, choice)
+            with work("evaluating the model"):
+                run = _evaluated(recipe, run_dir, dataset, baselines, choice)
             with work("writing the report"):
                 save_checkpoint(run_dir, run.checkpoint)
                 write_file(run_dir / RECIPE, recipe_toml(recipe))

@@ -20,6 +20,7 @@ from edge_lstm_train.evaluation.alarm_rule import averaged, find_rule, residuals
 from edge_lstm_train.evaluation.alarm_sections import calibration_warnings, realized_rate
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.episodes import Episodes, episode_table, episodes_of, rate_interval
+from edge_lstm_train.evaluation.formatting import rate
 from edge_lstm_train.evaluation.report import Paragraph
 from edge_lstm_train.evaluation.stretch_choice import chosen_stretches
 from edge_lstm_train.evaluation.tail import fit_tail
@@ -286,3 +287,7 @@ def test_a_plot_of_alarms_has_the_stream_no_warning_and_readable_text() -> None:
         sizes = [float(each.split("px")[0]) for each in text.split("font-size: ")[1:]]
         assert min(sizes) * width / units >= 11.0
         assert len(svg) < 300_000
+
+
+def test_rates_too_small_to_matter_are_no_powers_of_ten() -> None:
+    assert [rate(value) for value in (0.0, 9.2e-6, 0.0153, 2.41, 71.2)] == ["0", "less than 0.01", "0.015", "2.4", "71"]

@@ -158,6 +158,23 @@ def test_the_verdict_compares_accuracy_with_per_class_accuracy() -> None:
     assert classification_verdict(better).startswith("The model beats every baseline: it is right in 70.0 %")
 
 
+def test_the_verdict_says_where_a_guess_is_as_good() -> None:
+    shares = {"model": 0.2, "majority": 0.0}
+    score = ClassScore(
+        "sky", ["a", "b", "c"], 900, shares, dict(shares), np.zeros((3, 3), np.int64), log_loss={"model": 2}
+    )
+    assert classification_verdict(score).endswith(" A guess among 3 classes is right more often, in 33.3 %.")
+    likelier = dataclasses.replace(score, accuracy={"model": 0.5, "majority": 0.0})
+    assert classification_verdict(likelier).endswith(
+        " Its probabilities are no better than equal ones: log loss 2.000, of equal ones 1.099."
+    )
+    good = dataclasses.replace(likelier, log_loss={"model": 1.0})
+    assert (
+        classification_verdict(good)
+        == "The model beats every baseline: it is right in 50.0 % of 900 steps, majority in 0.0 %."
+    )
+
+
 def test_reliability_is_accuracy_by_predicted_probability(recipe_of: Make, recording_of: Make) -> None:
     recording = recording_of([("s", 60.0 * index, [float(index % 7)]) for index in range(1000)])
     labelled = with_label(recording, "odd", np.arange(1000) % 2.0, ("no", "yes"))

@@ -16,6 +16,7 @@ from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, linea
 from edge_lstm_train.evaluation.candidate_tables import choice_notes
 from edge_lstm_train.evaluation.predictions import aligned, predict
 from edge_lstm_train.evaluation.trained_contract import with_states
+from edge_lstm_train.model import candidates
 from edge_lstm_train.model.candidates import Choice, candidate_recipes
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import fit
@@ -254,3 +255,24 @@ def test_where_sensors_fail_the_candidates_are_judged_with_failing_sensors(recip
     assert "Sensors fail in the validation part as in the training, for 50 % of the time." in list(
         choice_notes(dead, baselines)
     )
+
+
+@pytest.mark.parametrize("at", ["fit", "_validated", "refitted"])
+def test_ctrl_c_between_the_trainings_keeps_the_candidates_so_far(
+    recipe_of: Make, recording_of: Make, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    recipe = recipe_of(fit=dataclasses.replace(SHORT, refit=True))
+    dataset = dataset_of(recipe, recording_of(autoregressive(400)))
+    whole, calls = getattr(candidates, at), [0]
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2 or at == "refitted":
+            raise KeyboardInterrupt
+        return whole(*arguments, **more)
+
+    monkeypatch.setattr(candidates, at, interrupted)
+    choice = choose(recipe, dataset, fit_baselines(dataset))
+    assert choice.interrupted_at is not None
+    assert [one.name for one in choice.candidates] == ["linear", "network", "both"][: 3 if at == "refitted" else 1]
+    assert not choice.chosen.fitted.refitted

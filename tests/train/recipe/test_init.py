@@ -19,8 +19,11 @@ from edge_lstm.recordings.live.recording_file import RecordingFile
 from edge_lstm.service.config import read_service_config
 from edge_lstm.streaming.reading import Reading
 from edge_lstm_train.data.dataset import read_dataset
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.evaluation.trained_contract import trained_contract
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import read_recipe
+from edge_lstm_train.recipe.sections import FeatureSection
 from edge_lstm_train.recipe.survey import survey
 from tests.paths import ROOT
 
@@ -328,3 +331,42 @@ def test_a_target_without_a_feature_is_refused(task: str, tmp_path: Path) -> Non
     assert result.exit_code == 1
     assert result.output.startswith("error: expected a column besides running as a feature, found none\nhint: ")
     assert [path.name for path in tmp_path.iterdir()] == ["pump.csv"]  # nothing is written
+
+
+def test_the_outline_of_a_short_recording_trains_too(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    recipes = {}
+    for rows in (30, 60, 240):
+        (tmp_path / str(rows)).mkdir()
+        path = tmp_path / str(rows) / "hours.csv"
+        values = random.normal(20, 1, rows)
+        lines = [f"{1_700_000_000 + 3600 * row},{value:.2f}" for row, value in enumerate(values)]
+        path.write_text("\n".join(["time,level", *lines]) + "\n")
+        result = init(path, "--task", "forecast", "-o", path.parent)
+        assert result.exit_code == 0, result.output
+        recipes[rows] = read_recipe(path.parent / "hours.toml")
+        recipe = dataclasses.replace(recipes[rows], fit=dataclasses.replace(recipes[rows].fit, updates=1))
+        dataset = read_dataset(recipe)
+        fitted = fit(recipe, dataset, fit_baselines(dataset).residual)
+        contract, _ = trained_contract(recipe, dataset, fitted)
+        assert (contract.intervals is not None) is (rows > 30)
+    assert [recipe.forecast.horizons for recipe in recipes.values()] == [[1], [1], [1, 6, 24]]
+
+
+def test_names_of_takes_are_no_features(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    rows = [
+        f"{1_700_000_000 + 10_000 * take + second},take-{take},{random.normal():.3f},{('sit', 'walk')[take % 2]}"
+        for take in range(6)
+        for second in range(60)
+    ]
+    path = tmp_path / "takes.csv"
+    path.write_text("\n".join(["time,take,ax,activity", *rows]) + "\n")
+    assert init(path, "--task", "classify", "-o", tmp_path).exit_code == 0
+    recipe = read_recipe(tmp_path / "takes.toml")
+    assert list(recipe.features) == ["ax"]
+    assert "which no device measures: take" in (tmp_path / "takes.toml").read_text()
+    take = FeatureSection(categories=[f"take-{number}" for number in range(6)])
+    by_hand = dataclasses.replace(recipe, features={**recipe.features, "take": take})
+    with pytest.raises(EdgeLstmError, match='"take" to hold what a device can measure, found names of stretches'):
+        read_dataset(by_hand)

@@ -37,7 +37,7 @@ def refuse_leaks(
     names = [feature.name for feature in contract.features]
     measured = _Columns(values, missing)
     if contract.task == "classify":
-        _refuse_classes(source, contract, measured, targets)
+        _refuse_classes(source, contract, measured, targets, run)
         return
     for output, (target, horizon) in enumerate(contract.outputs):
         own = names.index(target) if target in names else None
@@ -64,7 +64,7 @@ class _Columns:
         return np.where(self.missing[:, column], np.nan, self.values[:, column].astype(np.float64))
 
 
-def _refuse_classes(source: str, contract: Contract, measured: _Columns, targets: Doubles) -> None:
+def _refuse_classes(source: str, contract: Contract, measured: _Columns, targets: Doubles, run: Integers) -> None:
     """Refuse a feature with one value per class; the label itself is allowed if a later label is predicted."""
     assert contract.decision is not None  # every contract of a classifier has one
     label, horizon = contract.decision.label, contract.horizons[0]
@@ -74,9 +74,17 @@ def _refuse_classes(source: str, contract: Contract, measured: _Columns, targets
     own = columns.pop(label, None) if horizon else None
     if own is not None and _maps_one_to_one(own, classes):
         return
+    texts = {feature.name for feature in contract.features if feature.categories}
     for name, values in columns.items():
         if _maps_one_to_one(values, classes):
             raise _leak_error(source, name, label, horizon)
+        if name in texts and _names_stretches(values, classes, run):
+            raise EdgeLstmError(
+                f'{source}: expected "{name}" to hold what a device can measure, found names of stretches of the '
+                f'recording, each with one value of "{label}"',
+                "remove the feature: a device meets new stretches; if each is a stream of its own, make it the "
+                "stream_column",
+            )
 
 
 def _refuse_shifted(source: str, names: list[str], target: str, measured: _Columns, run: Integers) -> None:
@@ -132,3 +140,16 @@ def _maps_one_to_one(values: Doubles, classes: Doubles) -> bool:
     different = np.unique(values[known])
     pairs = np.unique(np.stack([values[known], classes[known]]), axis=1)
     return bool(1 < len(different) == pairs.shape[1] == len(np.unique(pairs[1])))
+
+
+def _names_stretches(values: Doubles, classes: Doubles, run: Integers) -> bool:
+    """Whether each of several values per class occurs in one stretch of a run, all of one class."""
+    known = np.isfinite(values) & np.isfinite(classes)
+    if np.count_nonzero(known) < _FEWEST:
+        return False
+    values, classes, run = values[known], classes[known], run[known]
+    different = np.unique(values)
+    pairs = np.unique(np.stack([values, classes]), axis=1)
+    stretches = 1 + np.count_nonzero((np.diff(values) != 0) | (np.diff(run) != 0))
+    several = len(different) > len(np.unique(classes)) > 1
+    return bool(several and stretches == len(different) == pairs.shape[1])

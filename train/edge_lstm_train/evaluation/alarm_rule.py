@@ -16,16 +16,17 @@ import numpy as np
 
 from edge_lstm.bundle.alarm import MOST_RESIDUAL_TARGETS, Residuals
 from edge_lstm.bundle.contract import Alarm, Contract
-from edge_lstm.bundle.network import Network
-from edge_lstm.decisions.angles import difference
+from edge_lstm.decisions.angles import PublishedOutputs, difference
 from edge_lstm.decisions.anomaly import distance, fit_distance, usual_rows
 from edge_lstm.decisions.decider import decide_all
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation.detection import f1
-from edge_lstm_train.evaluation.predictions import aligned, predict
+from edge_lstm_train.evaluation.formatting import rate
 from edge_lstm_train.evaluation.tail import ENOUGH_EVENTS, Tail, fit_tail
+from edge_lstm_train.model.carried_state import predict_streamed
+from edge_lstm_train.model.forecaster import Forecaster
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.sections import PERIOD_S
 
@@ -71,7 +72,7 @@ class AlarmRule:
         )
         if self.extrapolated:
             text += (
-                f", so the rate is extrapolated by the tail of their scores: 90 % interval {low:.2g} to {high:.2g} "
+                f", so the rate is extrapolated by the tail of their scores: 90 % interval {rate(low)} to {rate(high)} "
                 f"{_each(self.period)}"
             )
         return text + "."
@@ -121,17 +122,12 @@ def find_rule(recipe: Recipe, dataset: Dataset, outputs: Doubles) -> AlarmRule:
 
 
 def calibrated_alarm(
-    recipe: Recipe, dataset: Dataset, contract: Contract, network: Network
+    recipe: Recipe, dataset: Dataset, contract: Contract, model: Forecaster
 ) -> tuple[Contract, AlarmRule]:
-    """The contract with the alarm rule for that network, and how the rule was found."""
-    newest = np.full(len(dataset.recording.streams), -np.inf)
-    validated = dataset.steps("validation")
-    np.maximum.at(newest, dataset.stream_of[validated], dataset.times[validated])
-    trained = dataset.steps("train")
-    np.maximum.at(newest, dataset.stream_of[trained], dataset.times[trained])
-    recording = dataset.recording
-    early = recording.rows(recording.times <= newest[recording.stream_of])  # the network meets no test part
-    rule = find_rule(recipe, dataset, aligned(dataset, predict(contract, network, early)))
+    """The contract with the alarm rule for that model, and how the rule was found. The model meets no test part."""
+    learned = dataset.with_validation_in_training()
+    # not reading by reading, as a device does: after Ctrl-C there are seconds for it
+    rule = find_rule(recipe, dataset, PublishedOutputs(contract)(predict_streamed(model, learned, "train")))
     return dataclasses.replace(contract, alarm=rule.alarm), rule
 
 

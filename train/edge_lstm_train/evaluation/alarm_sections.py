@@ -15,7 +15,7 @@ from edge_lstm_train.evaluation import detection, plots
 from edge_lstm_train.evaluation.alarm_rule import AlarmRule, averaged, residuals_of, truth_of
 from edge_lstm_train.evaluation.detection import MODEL, AlarmScore
 from edge_lstm_train.evaluation.episodes import Episodes, episode_table, rate_interval
-from edge_lstm_train.evaluation.formatting import with_unit
+from edge_lstm_train.evaluation.formatting import rate, with_unit
 from edge_lstm_train.evaluation.predictions import aligned
 from edge_lstm_train.evaluation.report import Block, KeyFigures, Paragraph, Picture, Section, Table
 from edge_lstm_train.recipe.recipe import Recipe
@@ -84,11 +84,12 @@ def realized_rate(found: Episodes, rule: AlarmRule) -> str:
     expected = ""
     if rule.data_steps:
         how = ", extrapolated by the tail of the scores" if rule.extrapolated else ""
-        expected = f" Expected are {rule.expected:.2g}{how}: {rule.interval[0]:.2g} to {rule.interval[1]:.2g}."
+        least, most = (rate(one) for one in rule.interval)
+        expected = f" Expected: {rate(rule.expected)}{how}, 90 % interval {least} to {most}."
     return (
         f"On the test part: {found.false} {'false ' if found.known else ''}alarm{'' if found.false == 1 else 's'} in "
         f"{found.normal_steps:,} {'normal ' if found.known else ''}steps ({periods:.2g} {rule.period}s): "
-        f"{found.false / periods:.2g} per {rule.period}, 90 % interval {low:.2g} to {high:.2g}."
+        f"{found.false / periods:.2g} per {rule.period}, 90 % interval {rate(low)} to {rate(high)}."
     ) + expected
 
 

@@ -6,6 +6,7 @@ If a baseline is as good as the model, `verdict` reports it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -200,7 +201,22 @@ def _macro_f1(truth: Integers, predicted: Integers, classes: int) -> float:
 
 
 def verdict(score: ClassScore) -> str:
-    """One or two sentences that compare the model with the best baseline."""
+    """Sentences that compare the model with the best baseline, and with a guess where it is no better than that."""
+    return _against_baselines(score) + _against_a_guess(score)
+
+
+def _against_a_guess(score: ClassScore) -> str:
+    """A sentence where equal probabilities for all classes would have been as good; else empty."""
+    count = len(score.classes)
+    if score.accuracy[MODEL] < 1 / count:
+        return f" A guess among {count} classes is right more often, in {100 / count:.1f} %."
+    loss, uniform = score.log_loss.get(MODEL), math.log(count)
+    if loss is not None and loss >= uniform:
+        return f" Its probabilities are no better than equal ones: log loss {loss:.3f}, of equal ones {uniform:.3f}."
+    return ""
+
+
+def _against_baselines(score: ClassScore) -> str:
     name = score.best_baseline
     model, best = 100 * score.accuracy[MODEL], 100 * score.accuracy[name]
     evaluated = f"{score.pairs:,} {score.counted}"

@@ -94,6 +94,10 @@ def _alarm_score(dataset: Dataset, alarms: dict[str, Flags], evaluated: Integers
     )
 
 
+def _alarms(count: int) -> str:
+    return f"{count or 'no'} alarm{'' if count == 1 else 's'}"
+
+
 def f1(truth: Flags, predicted: Flags) -> float:
     """The harmonic mean of precision and recall; 0 without a true positive."""
     both = truth.sum() + predicted.sum()
@@ -110,8 +114,8 @@ def verdict(score: AlarmScore) -> str:
         return "No step was scored: the test part is shorter than the calibration of its streams."
     if math.isnan(score.anomalous):
         return (
-            f"The truth is not known. The model raised {score.episodes[MODEL]} alarms, over "
-            f"{100 * score.alarms[MODEL]:.1f} % of {score.steps:,} steps; ridge {score.episodes[RIDGE]}, over "
+            f"The truth is not known. The model raised {_alarms(score.episodes[MODEL])}, over "
+            f"{100 * score.alarms[MODEL]:.1f} % of {score.steps:,} steps; ridge {_alarms(score.episodes[RIDGE])}, over "
             f"{100 * score.alarms[RIDGE]:.1f} %."
         )
     if not score.anomalous:

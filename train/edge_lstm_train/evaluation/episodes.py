@@ -131,7 +131,7 @@ def episode_table(episodes: Sequence[Episode], row_s: float | None) -> TextTable
     rows = [
         [one.stream, one.kind, f"{one.peak:.2f}", *_from_to(one.begin_time, one.end_time, row_s)] for one in episodes
     ]
-    return ["stream", "", "peak", *(["from row", "to row"] if row_s else ["from", "to (UTC)"])], rows
+    return ["stream", "alarm", "peak", *(["from row", "to row"] if row_s else ["from", "to (UTC)"])], rows
 
 
 def _from_to(begin: float, end: float, row_s: float | None) -> tuple[str, str]:

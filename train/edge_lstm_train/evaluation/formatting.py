@@ -29,6 +29,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if math.isfinite(share) else "none"
 
 
+def rate(value: float) -> str:
+    """A number of events in two significant digits; less than one in a hundred is "less than 0.01"."""
+    return f"{value:.2g}" if value >= 0.01 or not value else "less than 0.01"
+
+
 def rounded(values: Sequence[float]) -> list[str]:
     """The values with one number of decimals for all, so that the largest has three significant digits."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=1.0)

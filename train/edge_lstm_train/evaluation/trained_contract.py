@@ -26,7 +26,7 @@ def trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> tuple[
         contract = dataclasses.replace(contract, intervals=intervals)
     if recipe.anomaly is None:
         return contract, None
-    return calibrated_alarm(recipe, dataset, contract, fitted.model.network())
+    return calibrated_alarm(recipe, dataset, contract, fitted.model)
 
 
 def with_states(contract: Contract, model: Forecaster) -> Contract:

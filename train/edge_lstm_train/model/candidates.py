@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Integers
+from edge_lstm.foundation.progress import work
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import Fitted, fit, refitted
@@ -74,10 +75,12 @@ class Choice:
         if len(self.candidates) == 1:
             return f"The model is the {name}, the only candidate."
         better = [self._compared(one) for one in self.candidates if one is not chosen]
-        return f"The {name} is chosen by the validation part: its error is {'; '.join(better)}."
+        return f"Chosen by the validation part: the {name}. Its error is {'; '.join(better)}."
 
     def _compared(self, other: Candidate) -> str:
         change = 100 * (1 - self.chosen.validation / other.validation) if other.validation > 0 else 0.0
+        if abs(change) < 0.05:
+            return f"that of the {TITLES[other.name]}"
         size = f"{abs(change):.1f} % {'below' if change >= 0 else 'above'} that of the {TITLES[other.name]}"
         simpler = "" if change >= 0 else ", which is less simple and no better beyond noise"
         share = f"better in {100 * self.ahead[other.name]:.0f} % of the resamples of {self.blocks} {self.blocks_are}"
@@ -130,28 +133,44 @@ def fit_candidates(
             left_out[name] = f"{own.parameters:,} parameters, more than most_parameters ({own.model.most_parameters:,})"
             continue
         search = dataclasses.replace(own, fit=dataclasses.replace(own.fit, refit=False))
-        fitted = fit(
-            search,
-            judged,
-            error_scale,
-            device=device,
-            run_dir=run_dir,
-            resume=resume,
-            linear=start_of(name, own, recipe, linear),
-            progress_file=progress_file,
-        )
-        candidates.append(_validated(name, own, fitted, judged, losses))
+        try:
+            with work(f"fitting the {TITLES[name]}"):
+                fitted = fit(
+                    search,
+                    judged,
+                    error_scale,
+                    device=device,
+                    run_dir=run_dir,
+                    resume=resume,
+                    linear=start_of(name, own, recipe, linear),
+                    progress_file=progress_file,
+                )
+                candidates.append(_validated(name, own, fitted, judged, losses))
+        except KeyboardInterrupt:  # before its first update, or in its last validation
+            if not candidates:
+                raise
+            candidates[-1] = _interrupted(candidates[-1])
         if own.model.depth:
             progress_file = f"progress_{'both' if name == 'network' else 'network'}.pt"
-        if fitted.interrupted_at is not None:
+        if candidates[-1].fitted.interrupted_at is not None:
             break
     choice = _choose(candidates, left_out, dataset, losses)
     if not recipe.fit.refit or choice.interrupted_at is not None or choice.chosen.fitted.diverged_at is not None:
         return choice
     chosen = choice.chosen
     start = start_of(chosen.name, chosen.recipe, recipe, linear)
-    again = refitted(chosen.fitted, chosen.recipe, dataset, error_scale, device=device, linear=start)
+    try:
+        again = refitted(chosen.fitted, chosen.recipe, dataset, error_scale, device=device, linear=start)
+    except KeyboardInterrupt:  # before its first update
+        return dataclasses.replace(choice, chosen=_interrupted(chosen))
     return dataclasses.replace(choice, chosen=dataclasses.replace(chosen, fitted=again))
+
+
+def _interrupted(candidate: Candidate) -> Candidate:
+    """The candidate, complete, with Ctrl-C after its last update."""
+    curve = candidate.fitted.curve
+    update = curve[-1].update if curve else candidate.fitted.best
+    return dataclasses.replace(candidate, fitted=dataclasses.replace(candidate.fitted, interrupted_at=update))
 
 
 def _validated(

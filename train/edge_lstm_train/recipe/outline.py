@@ -40,6 +40,7 @@ _LABELS = (
     "alarm",
     "broken",
     "defect",
+    "leak",
     "occup",
     "truth",
 )
@@ -47,6 +48,9 @@ _DAY_S = 86_400.0
 _YEAR_FIRST = re.compile(r"%Y\W*%m\W*%d")
 _LONGEST_CALIBRATION = 3000  # steps
 _LONGEST_SEASON = 2000  # steps
+_HORIZONS = (1, 6, 24)
+_VALIDATION = 0.2  # share of the rows
+_FEWEST_KNOWN = 10  # validation steps with a known target; intervals of 0.9 need nine
 _YEARS = 2 * 365.0  # days: in longer recordings levels return, and the day of the year predicts them
 _EXAMPLE = Survey(
     10_000,
@@ -145,7 +149,7 @@ def feature_names(task: Task, survey: Survey | None, target: str | None) -> list
     chosen = _target_column(task, survey, target)
     labels = _label_names(task, survey, chosen)
     return [name for name in survey.numbers if name not in labels] + [
-        name for name in survey.texts if name not in labels
+        name for name in survey.texts if name not in labels and name not in survey.takes
     ]
 
 
@@ -288,7 +292,7 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
                 yield f"level = false  # <- it drifts from {first:.4g} to {last:.4g}: the layers see these instead"
                 yield f'derived = ["difference", "from_mean {_slow_span(survey)}"]  # change, distance from mean'
     for name, texts in survey.texts.items():
-        if name not in labels:
+        if name not in labels and name not in survey.takes:
             yield ""
             yield f"[features.{toml_key(name)}]"
             if words := switch_words(texts):
@@ -302,6 +306,10 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     if constants:
         yield ""
         yield f"# left out, constant in the training part: {', '.join(constants)}"
+    takes = [name for name in survey.takes if name not in labels]
+    if takes:
+        yield ""
+        yield f"# left out, each text is one stretch of rows, which no device measures: {', '.join(takes)}"
     if survey.others:
         yield ""
         yield f"# left out, neither numbers nor a few repeated texts: {', '.join(survey.others)}"
@@ -352,12 +360,15 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     yield f"[{task}]"
     if task == "forecast":
         yield f"targets = {json.dumps([target], ensure_ascii=False)}  # <- features to predict"
-        yield "horizons = [1, 6, 24]  # <- steps ahead"
+        horizons = _horizons(survey)
+        yield f"horizons = {horizons}  # <- steps ahead"
         if (season := _season(survey)) is not None:
             yield f'season = {season}  # a day, for the baseline "like yesterday"'
         else:
             yield '# season = 24  # steps of a day, for the baseline "like yesterday"'
-        yield "intervals = 0.9  # an interval about each prediction that holds the truth in nine of ten cases"
+        known = survey.streams * (_validation_steps(survey) - horizons[-1])
+        off = "" if known >= _FEWEST_KNOWN else "# "
+        yield f"{off}intervals = 0.9  # an interval about each prediction that holds the truth in nine of ten cases"
     elif task == "anomaly":
         if target is not None:
             yield f"truth = {json.dumps(target, ensure_ascii=False)}  # for scores alone, not for training"
@@ -378,6 +389,16 @@ def _task(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         yield f"target = {json.dumps(target, ensure_ascii=False)}  # <- the value to estimate"
         yield '# unit = "kW"'
         yield "# cap = 125  # the largest target: for a remaining life, with countdown = true in its label"
+
+
+def _horizons(survey: Survey) -> list[int]:
+    """Those of the usual horizons that a stream's validation part has enough steps for."""
+    return [ahead for ahead in _HORIZONS if _validation_steps(survey) - ahead >= _FEWEST_KNOWN] or [1]
+
+
+def _validation_steps(survey: Survey) -> int:
+    """Of a stream, by the split that the outline writes."""
+    return int(_VALIDATION * survey.rows / max(1, survey.streams))
 
 
 def _alarm_rule(survey: Survey) -> Iterator[str]:
@@ -404,7 +425,7 @@ def _in_words(steps: int, interval_s: float | None) -> str:
 def _split(task: Task, survey: Survey) -> Iterator[str]:
     yield "[split]"
     yield "train = 0.6         # the oldest; the newest are for testing"
-    yield "validation = 0.2"
+    yield f"validation = {_VALIDATION}"
     if survey.streams > 1:
         yield '# by = "stream"      # test on whole streams, if the device will meet new ones'
         yield '# leave_out = ["one", "other-*"]  # the streams to test on'

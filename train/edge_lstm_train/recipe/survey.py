@@ -67,6 +67,7 @@ class Survey:
     others: list[str] = field(default_factory=list)  # all other columns
     drifting: dict[str, tuple[float, float]] = field(default_factory=dict)  # columns -> level before and after
     kinds: ColumnKinds = field(default_factory=ColumnKinds)  # angles, counters and row numbers
+    takes: list[str] = field(default_factory=list)  # of `texts`: columns whose texts name a stretch of rows each
     notes: Sequence[str] = ()  # what a user has to know or to check about the times and the layout
     doubtful: Sequence[str] = ()  # of the notes, those about columns of numbers and other texts
     layout: Layout = field(default_factory=Layout)  # what was found around the table
@@ -171,6 +172,7 @@ def survey(
         units=units,
         joining=joining,
         kinds=kinds,
+        takes=_names_of_takes(path, [name for name in few if name != stream_column], layout),
     )
 
 
@@ -254,6 +256,25 @@ def _different_texts(
                     del found[name]
     known = {name: {text for text in texts if not _is_missing(text)} for name, texts in found.items()}
     return {name: (sorted(texts), rows[name]) for name, texts in known.items() if 2 <= len(texts) <= rows[name] / 5}
+
+
+def _names_of_takes(path: str | Path | Sequence[str | Path], columns: Sequence[str], layout: Layout) -> list[str]:
+    """The columns of at least three texts, each in one stretch of rows alone: names of recordings, or of experiments.
+
+    No device measures these: it meets new ones.
+    """
+    stretches: Counter[str] = Counter()
+    last: dict[str, str] = {}
+    known: dict[str, set[str]] = {name: set() for name in columns}
+    for file in recording_files(path) if columns else []:
+        table = open_table(file, layout)
+        for name, texts in column_texts(table, [name for name in columns if name in table.header]):
+            for text in texts:
+                if text != last.get(name):
+                    stretches[name] += 1
+                    last[name] = text
+            known[name].update(texts)
+    return [name for name in columns if 3 <= len(known[name]) == stretches[name]]
 
 
 def _is_missing(text: str) -> bool:
