@@ -201,5 +201,6 @@ def class_errors(run: Run, predictions: list[Prediction], part: Part) -> dict[st
             predicted[step] = dataset.contract.targets.index(prediction.label)
     steps = dataset.steps(part)
     steps = steps[(truth[steps] != classification.UNKNOWN) & (predicted[steps] != classification.UNKNOWN)]
-    by_name = {"model": predicted, **classification.class_baselines(dataset)}
+    logits = classification.logistic_logits(run.recipe, dataset)
+    by_name = {"model": predicted, **classification.class_baselines(dataset, logits)}
     return {name: (one[steps] != truth[steps]).astype(float)[:, None] for name, one in by_name.items()}

@@ -15,8 +15,12 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording, recording_csv
 from edge_lstm_train import tune as tuning
+from edge_lstm_train.data.dataset import read_dataset
+from edge_lstm_train.evaluation.baselines import fit_baselines
+from edge_lstm_train.model import candidates
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from edge_lstm_train.recipe.sections import FitSection, Range
+from edge_lstm_train.run import choose
 from edge_lstm_train.tune import Budget, changed_recipe, trials_section, tune
 
 Make = Callable[..., Recipe]
@@ -167,3 +171,27 @@ def test_ctrl_c_ends_the_search_without_the_unfinished_trial(
             tune(recipe, 3, storage, "waves", Budget())
     _, rows = tune(recipe, 1, storage, "waves", Budget()).table
     assert [row[0] for row in rows] == ["1"]
+
+
+@pytest.mark.parametrize("highway", [None, 2])
+def test_a_trial_starts_as_train_starts_its_richest_candidate(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, highway: int | None
+) -> None:
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, highway=highway))
+    recipe = dataclasses.replace(recipe, tune={"model.hidden": Range(choices=[2])})
+    starts = []
+    for module in (tuning, candidates):
+        whole = module.fit
+
+        def seen(own: Recipe, *more: Any, whole: Any = whole, **options: Any) -> Any:
+            fitted = whole(own, *more, **options)
+            if own.model.depth and own.model.has_highway:
+                starts.append((own.model, fitted.curve[0].validation_error))
+            return fitted
+
+        monkeypatch.setattr(module, "fit", seen)
+    found = tune(recipe, 1, f"sqlite:///{tmp_path}/trials.db", "waves", Budget())
+    dataset = read_dataset(found.recipe)
+    choose(found.recipe, dataset, fit_baselines(dataset))
+    assert len(starts) == 2
+    assert starts[0] == starts[1]

@@ -81,6 +81,7 @@ def test_a_choice_that_fails_in_one_group_is_the_logistic_regression(recipe_of: 
 
 def test_no_choice_looks_at_the_test_part(recipe_of: Make, recording_of: Make) -> None:
     recipe, dataset = people(recipe_of, recording_of, memory=True)
+    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=16))
     found = fit_by_groups(recipe, dataset, group_folds(recipe, dataset))
     test = dataset.steps("test")
     dataset.targets[test] = dataset.targets[test][:, ::-1]

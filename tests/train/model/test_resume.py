@@ -19,8 +19,10 @@ from edge_lstm.recordings.recording import Recording, recording_csv
 from edge_lstm_train.data.dataset import dataset_of, read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.model.fit import fit
+from edge_lstm_train.model.training_progress import TrainingProgress
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSection
+from edge_lstm_train.run import choose
 
 Make = Callable[..., Recipe]
 
@@ -57,6 +59,35 @@ def test_interrupted_training_resumes_to_the_same_weights(
     for name, value in whole.model.state_dict().items():
         np.testing.assert_array_equal(resumed.model.state_dict()[name], value, err_msg=name)
     assert [point.update for point in resumed.curve] == [point.update for point in whole.curve]
+
+
+def test_candidates_resume_beside_the_progress_of_an_earlier_training(
+    recipe_of: Make, waves: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(model=ModelSection(hidden=4))
+    dataset = dataset_of(recipe, waves)
+    baselines = fit_baselines(dataset)
+    earlier = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, seed=2))
+    choose(earlier, dataset, baselines, run_dir=tmp_path)
+    assert (tmp_path / "progress_both.pt").exists()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingProgress, "validate", stop_after(TrainingProgress.validate, 10))
+        assert choose(recipe, dataset, baselines, run_dir=tmp_path).interrupted_at == 10
+    resumed = choose(recipe, dataset, baselines, run_dir=tmp_path, resume=True)
+    whole = choose(recipe, dataset, baselines)
+    assert [one.validation for one in resumed.candidates] == [one.validation for one in whole.candidates]
+
+
+def stop_after(validate: Callable[..., Any], last: int) -> Callable[..., Any]:
+    """Ctrl-C at the validation after that update."""
+
+    def validated(progress: Any, update: int, training_loss: float) -> Any:
+        if update == last:
+            raise KeyboardInterrupt
+        return validate(progress, update, training_loss)
+
+    return validated
 
 
 KILLED = """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -128,6 +128,9 @@ def fit_candidates(
     candidates: list[Candidate] = []
     left_out: dict[CandidateName, str] = {}
     progress_file = PROGRESS_FILE
+    if run_dir is not None and not resume:
+        for name in get_args(CandidateName):  # of an earlier training; a later candidate would resume from it
+            (run_dir / _later_progress(name)).unlink(missing_ok=True)
     for name, own in candidate_recipes(recipe, linear).items():
         if own.parameters > own.model.most_parameters:
             left_out[name] = f"{own.parameters:,} parameters, more than most_parameters ({own.model.most_parameters:,})"
@@ -151,7 +154,7 @@ def fit_candidates(
                 raise
             candidates[-1] = _interrupted(candidates[-1])
         if own.model.depth:
-            progress_file = f"progress_{'both' if name == 'network' else 'network'}.pt"
+            progress_file = _later_progress("both" if name == "network" else "network")
         if candidates[-1].fitted.interrupted_at is not None:
             break
     choice = _choose(candidates, left_out, dataset, losses)
@@ -171,6 +174,11 @@ def _interrupted(candidate: Candidate) -> Candidate:
     curve = candidate.fitted.curve
     update = curve[-1].update if curve else candidate.fitted.best
     return dataclasses.replace(candidate, fitted=dataclasses.replace(candidate.fitted, interrupted_at=update))
+
+
+def _later_progress(name: CandidateName) -> str:
+    """The file of a candidate that is not the first with layers."""
+    return f"progress_{name}.pt"
 
 
 def _validated(
