@@ -125,7 +125,8 @@ def test_what_is_linear_is_chosen_where_layers_gain_nothing(recipe_of: Make, rec
     assert [one.name for one in choice.candidates] == ["linear", "network", "both"]
     assert choice.chosen.name == "linear"
     assert choice.chosen.fitted.best == 0
-    assert "linear path alone is chosen" in choice.sentence()
+    assert choice.sentence().startswith("Chosen by the validation part: the linear path alone. Its error is ")
+    assert choice.sentence().endswith("as large as that of the layers beside a linear path.")
 
 
 def test_layers_are_chosen_where_nothing_linear_can_predict(recipe_of: Make, recording_of: Make) -> None:

@@ -80,7 +80,7 @@ class Choice:
     def _compared(self, other: Candidate) -> str:
         change = 100 * (1 - self.chosen.validation / other.validation) if other.validation > 0 else 0.0
         if abs(change) < 0.05:
-            return f"that of the {TITLES[other.name]}"
+            return f"as large as that of the {TITLES[other.name]}"
         size = f"{abs(change):.1f} % {'below' if change >= 0 else 'above'} that of the {TITLES[other.name]}"
         simpler = "" if change >= 0 else ", which is less simple and no better beyond noise"
         share = f"better in {100 * self.ahead[other.name]:.0f} % of the resamples of {self.blocks} {self.blocks_are}"
