@@ -413,8 +413,8 @@ def _settings(run: Run) -> Facts:
             "split": _split_text(recipe.split),
             "method": f"{method}, {section.segments} side by side",
             "updates": f"{section.updates}, {_kept_text(run.fitted)}",
-            "learning rate": f"one cycle up to {section.learning_rate:g}, weight decay {section.weight_decay:g}, "
-            f"gradient clipped at a norm of {section.clip:g}",
+            "learning rate": f"{section.schedule}, at most {section.learning_rate:g}, "
+            f"weight decay {section.weight_decay:g}, gradient clipped at a norm of {section.clip:g}",
             "loss": section.loss if recipe.classify is None else "cross-entropy",
             "seed": str(section.seed),
             **({"ridge": ridge} if ridge else {}),

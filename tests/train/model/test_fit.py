@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.data.batches import Batch
@@ -189,3 +190,25 @@ def test_a_refit_uses_the_validation_part_as_does_its_ridge(
     assert slopes(False) == pytest.approx([1.0, 1.0], abs=0.05)
     assert slopes(True) == pytest.approx([1.25, 1.25], abs=0.05)  # three rows of 1 to one of 2, and none of 9
     assert learned_from == [1200, 1200, 1600]
+
+
+def learning_rates(recipe: Recipe, recording: Recording) -> list[float]:
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    try:
+        fitted_on(recipe, recording)
+    finally:
+        hook.remove()
+    return rates
+
+
+def test_a_cosine_falls_throughout_and_one_cycle_rises_first(recipe_of: Make, waves: Recording) -> None:
+    section = FitSection(updates=40, learning_rate=0.01)
+    cosine, cycle = (
+        learning_rates(recipe_of(fit=dataclasses.replace(section, schedule=name), max_gap_s=600), waves)
+        for name in ("cosine", "one-cycle")
+    )
+    np.testing.assert_allclose(cosine, [0.005 * (1 + np.cos(np.pi * update / 40)) for update in range(40)])
+    assert cycle[0] == pytest.approx(0.01 / 25)
+    assert int(np.argmax(cycle)) == 3
+    assert max(cycle) == pytest.approx(0.01)

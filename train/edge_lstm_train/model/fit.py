@@ -178,9 +178,7 @@ def run_updates(
     rate, decay = section.learning_rate, section.weight_decay
     trained = [weights for weights in model.parameters() if weights.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
-    )
+    schedule = _schedule(recipe, optimizer)
     validated = {math.ceil(section.updates * part / _VALIDATIONS) for part in range(1, _VALIDATIONS + 1)}
     validated, last = (validated, section.updates) if until is None else (set(), until)
     since_validation: list[float] = []  # losses
@@ -214,6 +212,16 @@ def run_updates(
             training.save(optimizer, schedule, state)
         tick(text)
     return None
+
+
+def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate by update: one cycle (Smith & Topin 2019) or a cosine (Loshchilov & Hutter 2017)."""
+    section = recipe.fit
+    if section.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, section.updates)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, section.learning_rate, total_steps=max(2, section.updates), pct_start=_WARM_UP
+    )
 
 
 def _batches(dataset: Dataset, recipe: Recipe, scale: Floats, seen: Floats) -> Iterator[Batch]:

@@ -651,7 +651,10 @@ class FitSection:
     """The training of the weights."""
 
     updates: int = key(600, doc="gradient steps", least=1)
-    learning_rate: float = key(3e-3, doc="peak of the one-cycle schedule", least=1e-7, most=1)
+    learning_rate: float = key(3e-3, doc="highest learning rate", least=1e-7, most=1)
+    schedule: Literal["one-cycle", "cosine"] = key(
+        "one-cycle", doc="one-cycle: it rises over a tenth of the updates, then falls; cosine: it falls throughout"
+    )
     weight_decay: float = key(1e-4, doc="weight decay of AdamW", least=0, most=10)
     method: Literal["carried", "windows"] = key(
         "carried", doc="carried: the state is carried from chunk to chunk; windows: it starts again in each window"
