@@ -8,6 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from edge_lstm.service.database.checksums import (
+    WRONG,
+    batch_checksum,
+    chunk_checksum,
+    message_checksum,
+    span_checksum,
+    value_checksum,
+)
 from edge_lstm.service.database.store import Store, StoreFullError
 
 CHANGED = "streams were lost or changed outside of a commit, lost ones start cold expected=3"
@@ -333,3 +341,38 @@ def test_a_damaged_identity_of_a_message_is_said_and_not_used(tmp_path: Path, ca
     assert (store.load()[2], store.damaged) == (["1:aa"], 1)
     assert "identities of messages damaged, one that comes again may be stepped twice messages=1" in caplog.text
     store.close(0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "spans set bundle = x'00'",
+        "spans set rules = 7",
+        "service set value = x'31'",
+        "unacknowledged set message = 7",
+        "unsent set facts = x'31'",
+    ],
+)
+def test_a_value_that_became_another_type_is_damage_and_no_traceback(
+    changed: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = stored(tmp_path)
+    store = open_store(tmp_path)
+    store.commit(3, [("a", b"third of a")], [("out/a", b"3")], 0, ["7:message"], 0)
+    store.close(0)
+    change(tmp_path, f"update {changed}")
+    store = open_store(tmp_path)
+    store.load()
+    store.commit(4, [("b", b"row of b")], [], 0, [], 0)
+    store.close(0)
+    assert "damaged" in caplog.text or changed.startswith("spans")  # a replay says what is wrong with a span
+
+
+def test_no_checksum_is_right_for_a_value_of_another_type() -> None:
+    assert span_checksum(None, "bundle", "{}") == WRONG
+    assert span_checksum(1, None, "{}") == WRONG
+    assert batch_checksum(1, 7, b"") == WRONG
+    assert message_checksum(b"7:message", 1) == WRONG
+    assert value_checksum("key", None) == WRONG
+    assert chunk_checksum(3, b"") == WRONG
+    assert batch_checksum(1, None, b"content") > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
+WRONG = -1  # of values whose type the damage changed; no stored checksum is right then
 BITS, TOP_BIT = 0x3FFFFFFF, 0x40000000  # such a number always takes 4 bytes in a row: a row keeps its length
 
 
@@ -27,26 +28,36 @@ def row_checksum(begun: int, row: bytes) -> int:
     return crc32(row, begun) & BITS | TOP_BIT
 
 
-def value_checksum(key: str, value: str) -> int:
+def value_checksum(key: object, value: object) -> int:
     """Of a value of the service."""
+    if not (isinstance(key, str) and isinstance(value, str)):
+        return WRONG
     return crc32(value.encode(), crc32(key.encode())) & BITS | TOP_BIT
 
 
-def batch_checksum(batch: int, facts: str | None, content: bytes) -> int:
-    """Of one batch of messages or readings, together with its number and the facts beside it."""
+def batch_checksum(batch: object, facts: object, content: object) -> int:
+    """Of one batch of messages or readings, together with its number and the facts (None: none) beside it."""
+    if not (isinstance(batch, int) and isinstance(content, bytes) and (facts is None or isinstance(facts, str))):
+        return WRONG
     return crc32(content, crc32((facts or "").encode(), batch & 0xFFFFFFFF)) & BITS | TOP_BIT
 
 
-def message_checksum(message: str, batch: int) -> int:
+def message_checksum(message: object, batch: object) -> int:
     """Of the identity of a message that may come again."""
+    if not (isinstance(message, str) and isinstance(batch, int)):
+        return WRONG
     return crc32(message.encode(errors="replace"), batch & 0xFFFFFFFF) & BITS | TOP_BIT
 
 
-def span_checksum(since: int, bundle: str, rules: str) -> int:
+def span_checksum(since: object, bundle: object, rules: object) -> int:
     """Of a span: which bundle stepped batches from `since` on, and by which rules."""
+    if not (isinstance(since, int) and isinstance(bundle, str) and isinstance(rules, str)):
+        return WRONG
     return crc32(f"{bundle}\n{rules}".encode(errors="replace"), since & 0xFFFFFFFF) & BITS | TOP_BIT
 
 
-def chunk_checksum(stream: str | None, content: bytes) -> int:
+def chunk_checksum(stream: object, content: object) -> int:
     """Of a chunk of one stream's readings."""
-    return crc32(content, crc32((stream or "").encode())) & BITS | TOP_BIT
+    if not (isinstance(stream, str) and isinstance(content, bytes)):
+        return WRONG
+    return crc32(content, crc32(stream.encode())) & BITS | TOP_BIT

@@ -75,7 +75,7 @@ def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: Ste
         database.execute("insert or replace into spans values (?, ?, ?, ?)", row)
 
 
-def _is_right(since: int, bundle: str, rules: str, kept: object) -> bool:
+def _is_right(since: object, bundle: object, rules: object, kept: object) -> bool:
     return span_checksum(since, bundle, rules) == kept
 
 
@@ -95,7 +95,7 @@ def last_span(database: sqlite3.Connection, form: int, bundle: str) -> Span:
     former_until = 0
     for begun, of_bundle, *stored in database.execute("select * from spans order by since desc"):
         if form > 1 and not _is_right(begun, of_bundle, *stored):
-            log.warning("history damaged, it is not known which bundle stepped the batches from %d on", begun)
+            log.warning("history damaged, it is not known which bundle stepped the batches from %s on", begun)
             of_bundle = _UNKNOWN
         if of_bundle == bundle:
             is_former = form <= 1 or _RELEASE in (_by_name(stored[0]) or {})
