@@ -376,3 +376,12 @@ def test_no_checksum_is_right_for_a_value_of_another_type() -> None:
     assert value_checksum("key", None) == WRONG
     assert chunk_checksum(3, b"") == WRONG
     assert batch_checksum(1, None, b"content") > 0
+
+
+def test_spans_that_vanished_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stored(tmp_path)
+    open_store(tmp_path).close(0)
+    assert "damaged" not in caplog.text
+    change(tmp_path, "delete from spans")
+    open_store(tmp_path).close(0)
+    assert "history damaged, it is not known which bundle stepped the batches before 3" in caplog.text

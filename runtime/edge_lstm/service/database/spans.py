@@ -67,6 +67,8 @@ def rules_of(text: str) -> SteppingRules:
 def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: SteppingRules) -> None:
     """Record that batches from `first` on are stepped by this bundle and these rules."""
     last = database.execute("select since, bundle, rules, checksum from spans order by since desc limit 1").fetchone()
+    if last is None and first > 1:  # each start records one
+        log.error("history damaged, it is not known which bundle stepped the batches before %d", first)
     is_ours = last is not None and last[1] == bundle and _is_right(*last)
     stored = _by_name(last[2]) if is_ours else None
     if stored is None or {**SteppingRules()._asdict(), **stored} != rules._asdict():
