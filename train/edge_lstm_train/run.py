@@ -41,6 +41,7 @@ from edge_lstm_train.evaluation.dead_sensors import figures as dead_sensors_figu
 from edge_lstm_train.evaluation.dead_sensors import section as dead_sensors_section
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.formatting import output_label
+from edge_lstm_train.evaluation.intervals import refuse_few_steps
 from edge_lstm_train.evaluation.opponents import Opponents, opponents, require_opponents
 from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
@@ -105,6 +106,8 @@ def train(
     with work(f"preparing {recipe.name}", left=_NOTHING_YET):
         dataset = read_dataset(recipe)
         _recording_digest(recipe)  # while there is time for it
+    if (level := getattr(recipe.task_section, "intervals", None)) is not None:
+        refuse_few_steps(dataset, level)  # before long work
     for note in dataset.recording.notes:
         click.echo(f"warning: {note}", err=True)
     if (warning := pace_warning(dataset.recording, recipe.sampling)) is not None:

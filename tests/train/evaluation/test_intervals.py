@@ -14,6 +14,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.evaluation.intervals import calibrated_intervals, conformal_quantile, held
+from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import train
 
 Make = Callable[..., Any]
@@ -72,7 +73,7 @@ def test_noise_that_follows_the_hour_makes_intervals_that_follow_it(recipe_of: M
 
 def test_too_few_validation_steps_for_the_probability_are_refused(recipe_of: Make, recording_of: Make) -> None:
     dataset = noisy(recipe_of, recording_of, np.ones(100))
-    with pytest.raises(EdgeLstmError, match=r"intervals = 0.99: expected at least 99 .* known x 1 steps ahead, found"):
+    with pytest.raises(EdgeLstmError, match=r"intervals = 0.99: expected at least 99 .* known x 1 step ahead, found"):
         calibrated_intervals(dataset, np.zeros((len(dataset), 1)), 0.99)
 
 
@@ -90,3 +91,17 @@ def test_a_training_puts_its_intervals_into_checkpoint_metrics_and_report(
     assert figures["share"] == pytest.approx(0.8, abs=0.15)
     assert set(figures["by_stream"]) == {"a", "b"}
     assert "Intervals that should hold 80 %" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_too_few_steps_for_the_intervals_are_refused_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"{1_700_000_000 + 60 * at},{at * 7919 % 101}" for at in range(200)]  # 39 of validation are known
+    (tmp_path / "pump.csv").write_text("\n".join(["time,level", *rows]) + "\n")
+    (tmp_path / "pump.toml").write_text(
+        'name = "pump"\n[recording]\npath = "pump.csv"\n[features.level]\n'
+        '[forecast]\ntargets = ["level"]\nhorizons = [1]\nintervals = 0.99\n'
+    )
+    monkeypatch.setattr("edge_lstm_train.run.choose", lambda *arguments, **more: pytest.fail("it trained"))
+    with pytest.raises(EdgeLstmError, match="at least 99 validation steps with a known level 1 step ahead, found 39"):
+        train(read_recipe(tmp_path / "pump.toml"), tmp_path / "run")

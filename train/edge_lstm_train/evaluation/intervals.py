@@ -24,6 +24,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import Part
+from edge_lstm_train.evaluation.formatting import output_label
 from edge_lstm_train.evaluation.predictions import Predictions, predictions_by_step, steps_of
 from edge_lstm_train.evaluation.regression import errors_of
 
@@ -39,18 +40,12 @@ def calibrated_intervals(dataset: Dataset, predicted: Doubles, level: float) -> 
     too few steps for the level.
     """
     contract, steps = dataset.contract, dataset.steps("validation")
+    refuse_few_steps(dataset, level)
     times = dataset.times[steps]
-    least = math.ceil(level / (1 - level) - 1e-9)  # of n scores, the (n + 1) * level smallest exists
     widths, tables, factors = [], [], []
     scores = _scores(contract, predicted[steps], dataset.targets[steps])
-    for place, (target, horizon) in enumerate(banded(contract)):
+    for place in range(len(banded(contract))):
         known = np.flatnonzero(np.isfinite(scores[:, place]))
-        if len(known) < least:
-            raise EdgeLstmError(
-                f"intervals = {level:g}: expected at least {least} validation steps with a known {target} "
-                f"{horizon} steps ahead, found {len(known)}",
-                "choose a lower probability, or a larger validation part under [split]",
-            )
         of_step = scores[known, place]
         by_hour = np.ones(HOURS)
         if not contract.quantiles:
@@ -61,6 +56,20 @@ def calibrated_intervals(dataset: Dataset, predicted: Doubles, level: float) -> 
         factors.append(by_hour)
     every = np.concatenate(factors)
     return Intervals(level, widths, tables, [] if (every == 1).all() else every.tolist())
+
+
+def refuse_few_steps(dataset: Dataset, level: float) -> None:
+    """Raise EdgeLstmError if the validation part has too few steps with a known target for intervals of that level."""
+    contract, truth = dataset.contract, dataset.truth[dataset.steps("validation")]
+    least = math.ceil(level / (1 - level) - 1e-9)  # of n scores, the (n + 1) * level smallest exists
+    for target, horizon in banded(contract):
+        known = int(np.isfinite(truth[:, contract.outputs.index((target, horizon))]).sum())
+        if known < least:
+            raise EdgeLstmError(
+                f"intervals = {level:g}: expected at least {least} validation steps with a known "
+                f"{output_label(target, horizon)}, found {known}",
+                "choose a lower probability, or a larger validation part under [split]",
+            )
 
 
 def conformal_quantile(scores: Doubles, share: float) -> float:
