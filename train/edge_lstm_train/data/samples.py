@@ -95,7 +95,7 @@ def all_at_once(
     given, limits = _given(contract, recording)
     max_gap_s = contract.sampling.max_gap_s or np.inf
     held = np.array([feature.mean for feature in contract.features], np.float32)
-    watch, counts = StreamWatch(contract.sampling), Counter(duplicate=0, late=0, gaps=0, missing=0)
+    watch, counts = StreamWatch(contract.sampling), Counter(duplicate=0, late=0, costly=0, gaps=0, missing=0)
     parts: list[StreamSamples] = []
     for stream, rows in enumerate(_rows_by_stream(recording)):
         times, values = recording.times[rows], given[rows]
