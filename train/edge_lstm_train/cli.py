@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.text import escaped
+
+if TYPE_CHECKING:
+    import logging  # loaded by commands that need it alone
 
 _DATA = click.option(
     "--data",
@@ -52,11 +56,10 @@ def train(
     checkpoint.pt (the input of export), report.html, metrics.json and recipe.toml (with every default written out).
     """
     require("train", "torch", "matplotlib")
-    from edge_lstm.streaming import stream_watch
     from edge_lstm_train import train as train_recipe
 
-    logging.getLogger(stream_watch.__name__).addFilter(_is_news)
-    result = train_recipe(recipe, output, data=data, seed=seed, device=device, resume=resume)
+    with _counted_alone():
+        result = train_recipe(recipe, output, data=data, seed=seed, device=device, resume=resume)
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.run import REPORT
 
@@ -66,8 +69,22 @@ def train(
     click.echo(f"wrote {run_dir} (open {run_dir / REPORT})", err=True)
 
 
+@contextmanager
+def _counted_alone() -> Iterator[None]:
+    """Without the log lines about gaps and dropped readings: training says how many there are before it begins."""
+    import logging
+
+    from edge_lstm.streaming import stream_watch
+
+    log = logging.getLogger(stream_watch.__name__)
+    log.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        log.removeFilter(_is_news)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether training has not counted it already: it says before it begins how many gaps and duplicates there are."""
     return not str(record.msg).startswith(("reading dropped", "stream restarts stream="))
 
 
@@ -116,7 +133,6 @@ def tune(
     share the work.
     """
     require("tune", "torch", "matplotlib", "optuna")
-    from edge_lstm.streaming import stream_watch
     from edge_lstm_train.evaluation.formatting import as_text
     from edge_lstm_train.recipe.recipe import read_recipe
     from edge_lstm_train.run import REPORT, make_run_folder
@@ -124,16 +140,16 @@ def tune(
     from edge_lstm_train.tune import Budget, refused_text, trials_section
     from edge_lstm_train.tune import tune as tune_recipe
 
-    logging.getLogger(stream_watch.__name__).addFilter(_is_news)
     chosen = read_recipe(recipe, data)
     run_dir = output or Path("runs") / f"{chosen.name}-tuned"
     make_run_folder(run_dir)
     url = storage or f"sqlite:///{(run_dir / 'trials.db').resolve()}"
-    try:
-        found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
-    except KeyboardInterrupt:
-        raise EdgeLstmError("interrupted; finished trials are kept", "continue with the same command") from None
-    result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
+    with _counted_alone():
+        try:
+            found = tune_recipe(chosen, trials, url, study or chosen.name, Budget(max_parameters, max_step_us))
+        except KeyboardInterrupt:
+            raise EdgeLstmError("interrupted; finished trials are kept", "continue with the same command") from None
+        result = train_recipe(found.recipe, run_dir, trials=trials_section(found))
     click.echo(escaped(as_text(*found.table)))
     if found.refused:
         click.echo(escaped(refused_text(found.refused)), err=True)
