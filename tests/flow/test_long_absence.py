@@ -72,7 +72,7 @@ def test_a_broker_outage_of_an_hour_loses_nothing(
         proxy.stall()  # so that predictions are committed, and at no broker; what it is just taking still passes
         for count, reading in enumerate(readings[:20], 1):
             subscriber.publish(f"sensors/{reading.stream}", encode_reading(reading))
-            wait_until(lambda count=count: services[0].predictions == count, "it is predicted")
+            wait_until(lambda count=count: services[0]._delivery.predictions == count, "it is predicted")
     assert len(subscriber.messages) <= 2
     tracemalloc.start()
     try:
