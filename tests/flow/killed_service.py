@@ -52,7 +52,8 @@ def arm(point: str, count: int) -> None:
         nonlocal batches
         counts = bool(outbox) and connected
         if point == BETWEEN_SLICES:
-            counts = '": ' in rest[-1].get("progress", "")
+            values, _ = rest[-2:]
+            counts = '": ' in values.get("progress", "")
         batches += counts
         due = counts and batches == count
         if due and point == BEFORE_COMMIT:
