@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-workshop test-compat test-systemd test-arm64 lint docs fuzz attack soak clean
+.PHONY: demo test test-device test-flow test-workshop test-compat test-systemd test-arm64 lint docs fuzz attack soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
@@ -12,11 +12,13 @@ demo: .venv/installed
 # The device's tests mostly wait for brokers and the workshop's mostly compute, so they go side by side. Those of a clock
 # that is set, and of hostile bundles, are in the workshop alone; those of the service and its connection on the device alone.
 test: lint .venv-device/installed
-	$(MAKE) --no-print-directory -j2 -Otarget test-device test-workshop
+	$(MAKE) --no-print-directory -j3 -Otarget test-flow test-device test-workshop
 
 test-device: .venv-device/installed
-	$(DEVICE)/python -m pytest tests/runtime tests/device tests/flow tests/test_plain_english.py --device-only \
-		--ignore tests/flow/test_clock_steps.py
+	$(DEVICE)/python -m pytest tests/runtime tests/device tests/test_plain_english.py --device-only
+
+test-flow: .venv-device/installed
+	$(DEVICE)/python -m pytest tests/flow --device-only --ignore tests/flow/test_clock_steps.py
 
 test-workshop: .venv/installed
 	$(BIN)/python -m pytest tests/train tests/export tests/runtime tests/hostile tests/flow/test_demo.py \
