@@ -72,7 +72,13 @@ def test_features_and_restarts_match_the_predictor(recipe_of: Make, recording_of
     cold, rows = zip(*listener.rows, strict=True)
     np.testing.assert_array_equal(dataset.features, np.stack(rows))
     np.testing.assert_array_equal(dataset.restart, cold)
-    assert dataset.dropped == {"duplicate": 10, "late": 10, "costly": 0, "gaps": 1, "missing": predictor.totals["missing"]}
+    assert dataset.dropped == {
+        "duplicate": 10,
+        "late": 10,
+        "costly": 0,
+        "gaps": 1,
+        "missing": predictor.totals["missing"],
+    }
     assert dataset.dropped["missing"] > 5
     assert len(dataset) == 120
 
