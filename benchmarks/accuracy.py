@@ -40,6 +40,7 @@ from edge_lstm.streaming.reading import Prediction
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.data.split import PARTS
+from edge_lstm_train.evaluation.alarms.detection import alarms_by_rule, f1
 from edge_lstm_train.evaluation.baselines import PERSISTENCE, RIDGE, Baselines, fit_baselines
 from edge_lstm_train.evaluation.classification import (
     LOGISTIC,
@@ -55,7 +56,6 @@ from edge_lstm_train.evaluation.classification import (
     recordings_score,
     single_and_pooled,
 )
-from edge_lstm_train.evaluation.detection import alarms_by_rule, f1
 from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
 from edge_lstm_train.evaluation.regression import MODEL, Score, score
 from edge_lstm_train.evaluation.trained_contract import trained_contract

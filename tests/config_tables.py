@@ -19,8 +19,17 @@ from edge_lstm.bundle.contract import Sampling
 from edge_lstm.hardware.boards import BoardConfig, Budget, Image, ServiceDefaults
 from edge_lstm.messages.mapping import InputMapping, Join, OutputMapping, ValueMapping
 from edge_lstm.service.config import ClockConfig, MqttConfig, ServiceConfig
-from edge_lstm_train.recipe import sections
 from edge_lstm_train.recipe.recipe import Recipe
+from edge_lstm_train.recipe.recording_sections import FeatureSection, LabelSection, RecordingSection
+from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, ForecastSection, RegressSection
+from edge_lstm_train.recipe.training_sections import (
+    AugmentSection,
+    FitSection,
+    ModelSection,
+    Range,
+    ReportSection,
+    SplitSection,
+)
 from tests.paths import ROOT
 
 RUNTIME: tuple[type, ...] = (
@@ -28,10 +37,9 @@ RUNTIME: tuple[type, ...] = (
     *(BoardConfig, Image, ServiceDefaults, Budget),
 )
 RECIPE: tuple[type, ...] = (
-    *(Recipe, sections.RecordingSection, sections.FeatureSection, sections.LabelSection, sections.SplitSection),
-    *(sections.ForecastSection, sections.AnomalySection, sections.ClassifySection, sections.RegressSection),
-    *(Sampling, sections.AugmentSection, sections.ModelSection, sections.FitSection, sections.ReportSection),
-    sections.Range,
+    *(Recipe, RecordingSection, FeatureSection, LabelSection, SplitSection),
+    *(ForecastSection, AnomalySection, ClassifySection, RegressSection),
+    *(Sampling, AugmentSection, ModelSection, FitSection, ReportSection, Range),
 )
 SCHEMAS: dict[str, type] = {schema.__name__: schema for schema in (*RUNTIME, *RECIPE)}
 

@@ -20,7 +20,7 @@ from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.credentials import Login, Tls
 from edge_lstm.mqtt.options import ConnectionOptions
 from edge_lstm.service.config import MqttConfig, read_service_config
-from edge_lstm.service.status import read_status
+from edge_lstm.service.reports.status import read_status
 from edge_lstm.streaming.reading import Reading
 from tests.conftest import free_port
 from tests.deadline import wait_until

@@ -12,8 +12,8 @@ from edge_lstm import Bundle, Prediction, Predictor, Reading
 from edge_lstm.bundle.contract import Sampling
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.recordings.replay import replay
-from edge_lstm.service import processor
 from edge_lstm.service.database.history_reader import read_parts
+from edge_lstm.service.processing import processor
 from tests.hostile.costly_messages import (
     START,
     Link,

@@ -16,8 +16,8 @@ from edge_lstm.foundation.arguments import quoted
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.log_format import EscapingFormatter
 from edge_lstm.foundation.text import escaped, is_printable, printable
-from edge_lstm.service.refusal import refusal_facts
-from edge_lstm.service.status import status_text
+from edge_lstm.service.reports.refusal import refusal_facts
+from edge_lstm.service.reports.status import status_text
 from tests.hostile.bundle_bytes import entries_of, with_manifest
 from tests.paths import PUMP
 

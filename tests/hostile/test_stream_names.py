@@ -138,7 +138,7 @@ def test_a_pattern_allows_the_streams_that_match() -> None:
 
 
 def test_a_line_of_the_log_and_the_status_shows_an_old_name_escaped() -> None:
-    from edge_lstm.service.status import status_text
+    from edge_lstm.service.reports.status import status_text
 
     facts = {"status": "online", "uptime_s": 1.0, "dropped_by_stream": [{"stream": "pump\u202e\u2028", "late": 1}]}
     assert r"pump\u202e\u2028: 1 late" in escaped(status_text(facts))

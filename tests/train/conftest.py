@@ -11,14 +11,9 @@ import pytest
 from edge_lstm.bundle.contract import ClockInput, Sampling
 from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import (
-    FeatureSection,
-    FitSection,
-    ForecastSection,
-    ModelSection,
-    RecordingSection,
-    SplitSection,
-)
+from edge_lstm_train.recipe.recording_sections import FeatureSection, RecordingSection
+from edge_lstm_train.recipe.task_sections import ForecastSection
+from edge_lstm_train.recipe.training_sections import FitSection, ModelSection, SplitSection
 
 
 def recipe_of(

@@ -19,7 +19,7 @@ from edge_lstm_train.data.dataset import read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.model import candidates
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
-from edge_lstm_train.recipe.sections import FitSection, Range
+from edge_lstm_train.recipe.training_sections import FitSection, Range
 from edge_lstm_train.run import choose
 from edge_lstm_train.tune import Budget, changed_recipe, trials_section, tune
 

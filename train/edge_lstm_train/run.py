@@ -54,8 +54,8 @@ from edge_lstm_train.model.fit import Fitted
 from edge_lstm_train.model.group_choice import chosen_by_groups, fit_by_groups
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import ModelSection, SplitSection
 from edge_lstm_train.recipe.toml_text import recipe_toml
+from edge_lstm_train.recipe.training_sections import ModelSection, SplitSection
 
 RECIPE, METRICS, REPORT = "recipe.toml", "metrics.json", "report.html"
 

@@ -34,8 +34,8 @@ from edge_lstm_train.model.fit import fit
 from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.model.linear_start import LinearFits
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSection, Range
 from edge_lstm_train.recipe.toml_text import recipe_toml
+from edge_lstm_train.recipe.training_sections import AugmentSection, FitSection, ModelSection, Range
 
 _SECTIONS = {"model": ModelSection, "fit": FitSection, "augment": AugmentSection}
 _HINTS = {name: get_type_hints(section) for name, section in _SECTIONS.items()}

@@ -50,7 +50,7 @@ def status(config: Path, as_json: bool) -> None:
     CONFIG is the config of the service (service.toml).
     """
     from edge_lstm.service.config import read_service_config
-    from edge_lstm.service.status import read_status, status_text
+    from edge_lstm.service.reports.status import read_status, status_text
 
     facts = read_status(read_service_config(config).mqtt, config.parent)
     click.echo(json.dumps(facts, indent=2) if as_json else escaped(status_text(facts)))

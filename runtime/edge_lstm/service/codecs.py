@@ -12,7 +12,7 @@ from edge_lstm.messages.encoder import Encoder
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
-from edge_lstm.service.outbox import Outgoing
+from edge_lstm.service.processing.outbox import Outgoing
 from edge_lstm.streaming.step_results import Steps
 from edge_lstm.streaming.stream_table import StreamTable
 

@@ -16,7 +16,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.signals import ended_by_signals
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.opened_files import prove
-from edge_lstm.service.refusal import announce
+from edge_lstm.service.reports.refusal import announce
 from edge_lstm.service.service import Service
 from edge_lstm.service.systemd import SystemdNotifier
 

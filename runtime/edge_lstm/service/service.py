@@ -28,12 +28,10 @@ from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import Wanted
 from edge_lstm.service.bundle_versions import BundleVersions
 from edge_lstm.service.codecs import message_codecs, outgoing, publish_properties
-from edge_lstm.service.committer import Committer
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
-from edge_lstm.service.delivery import Delivery
 from edge_lstm.service.intake.idle_streams import IdleStreams
 from edge_lstm.service.intake.inbox import Inbox
 from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
@@ -42,16 +40,18 @@ from edge_lstm.service.intake.name_limit import NameLimit
 from edge_lstm.service.intake.overload import Overload
 from edge_lstm.service.intake.sequence_gaps import SequenceGaps
 from edge_lstm.service.intake.time_judge import TimeJudge
-from edge_lstm.service.loss_reports import LossReports
 from edge_lstm.service.opened_files import OpenedFiles, proven_backend, state_path
-from edge_lstm.service.outbox import Outbox
-from edge_lstm.service.processor import Processor, Slice, StoppedError
-from edge_lstm.service.published_state import BATCH, published_batch
-from edge_lstm.service.refusal import refusal_facts, refusal_topic
-from edge_lstm.service.slices import Slices
-from edge_lstm.service.stats import ServiceStats
-from edge_lstm.service.status_payload import status_payload
-from edge_lstm.service.suspects import Suspects
+from edge_lstm.service.processing.committer import Committer
+from edge_lstm.service.processing.delivery import Delivery
+from edge_lstm.service.processing.outbox import Outbox
+from edge_lstm.service.processing.processor import Processor, Slice, StoppedError
+from edge_lstm.service.processing.slices import Slices
+from edge_lstm.service.processing.suspects import Suspects
+from edge_lstm.service.reports.loss_reports import LossReports
+from edge_lstm.service.reports.published_state import BATCH, published_batch
+from edge_lstm.service.reports.refusal import refusal_facts, refusal_topic
+from edge_lstm.service.reports.stats import ServiceStats
+from edge_lstm.service.reports.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.row_format import StoredRow

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.service.committer import Committer
 from edge_lstm.service.database.store import StoreFullError
-from edge_lstm.service.outbox import Outbox
+from edge_lstm.service.processing.committer import Committer
+from edge_lstm.service.processing.outbox import Outbox
 
 
 class Disk:

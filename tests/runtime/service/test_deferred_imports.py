@@ -16,7 +16,7 @@ def output_of(program: str) -> list[str]:
 
 def test_the_mqtt_connection_loads_no_openssl_http_or_email() -> None:
     program = (
-        "import edge_lstm.mqtt.connection, edge_lstm.service.refusal, edge_lstm.service.service\n"
+        "import edge_lstm.mqtt.connection, edge_lstm.service.reports.refusal, edge_lstm.service.service\n"
         "import edge_lstm.service.config\n"
         "print(*{name.split('.')[0] for name in sys.modules} & {'_ssl', 'http', 'email'})"
     )

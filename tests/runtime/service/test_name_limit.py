@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
-from edge_lstm.service.committer import Committer
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.history_reader import read_parts
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.intake.name_limit import ENOUGH_READINGS, NameLimit
-from edge_lstm.service.outbox import Outbox
+from edge_lstm.service.processing.committer import Committer
+from edge_lstm.service.processing.outbox import Outbox
 from edge_lstm.streaming.reading import Refusal
 
 MB = 1 << 20

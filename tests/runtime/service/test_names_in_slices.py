@@ -74,7 +74,7 @@ def test_where_a_batch_is_cut_changes_no_name_and_no_count(
     """With as many devices as names, invented ones are refused; else they push out one another."""
     seen = []
     for most_steps in (2000, 2):
-        monkeypatch.setattr("edge_lstm.service.processor.MOST_STEPS", most_steps)
+        monkeypatch.setattr("edge_lstm.service.processing.processor.MOST_STEPS", most_steps)
         link = Link(single(flood(250, devices)))
         service = opened(config, link)
         service.run()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from edge_lstm.service.outbox import Outbox, Outgoing
+from edge_lstm.service.processing.outbox import Outbox, Outgoing
 
 
 class Broker:

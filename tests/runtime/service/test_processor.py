@@ -13,8 +13,8 @@ import pytest
 from edge_lstm import Reading
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.mqtt.client.received import Message
+from edge_lstm.service.processing.suspects import DEATHS, boot_id
 from edge_lstm.service.service import Service
-from edge_lstm.service.suspects import DEATHS, boot_id
 from tests.hostile.costly_messages import Link, message, opened, reading
 
 BAD = 666.0
@@ -150,7 +150,7 @@ def test_a_power_cut_sets_no_message_aside(config: Path, monkeypatch: pytest.Mon
     assert boot_id()
     messages = batch(bad=[5])
     for number in range(8):
-        monkeypatch.setattr("edge_lstm.service.suspects.boot_id", lambda number=number: f"boot {number}")
+        monkeypatch.setattr("edge_lstm.service.processing.suspects.boot_id", lambda number=number: f"boot {number}")
         died(config, again(messages, []))
     assert died(config, [*again(messages, [5])], killed=False).reports == []
 
@@ -177,7 +177,7 @@ def test_acknowledgements_that_are_held_back_keep_the_identities_of_their_messag
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message of another stream is committed long before the one that came before it may be acknowledged."""
-    monkeypatch.setattr("edge_lstm.service.processor.MOST_STEPS", 10)
+    monkeypatch.setattr("edge_lstm.service.processing.processor.MOST_STEPS", 10)
     config.write_text(config.read_text() + 'input.time_from = "arrival"\n')
     long = message(1, "sensors/a", [{"level": n % 5} for n in range(100)])
     short = message(2, "sensors/b", {"level": 1})

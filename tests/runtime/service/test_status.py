@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_lstm.service.status import status_text
+from edge_lstm.service.reports.status import status_text
 
 FACTS = {
     "status": "online",

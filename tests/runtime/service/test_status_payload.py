@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_lstm.service.status_payload import status_payload
+from edge_lstm.service.reports.status_payload import status_payload
 
 FACTS: dict[str, Any] = {
     "error": "expected " + "x" * 300,

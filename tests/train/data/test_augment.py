@@ -13,7 +13,8 @@ from edge_lstm_train.data.augment import Noise, RunAugmentation
 from edge_lstm_train.data.batches import Batch, carried_chunks, cropped_runs
 from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import AugmentSection, FeatureSection
+from edge_lstm_train.recipe.recording_sections import FeatureSection
+from edge_lstm_train.recipe.training_sections import AugmentSection
 
 Make = Callable[..., Recipe]
 

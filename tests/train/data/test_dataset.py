@@ -23,7 +23,9 @@ from edge_lstm_train.evaluation.predictions import aligned, predict
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import read_recipe
-from edge_lstm_train.recipe.sections import ClassifySection, FeatureSection, FitSection
+from edge_lstm_train.recipe.recording_sections import FeatureSection
+from edge_lstm_train.recipe.task_sections import ClassifySection
+from edge_lstm_train.recipe.training_sections import FitSection
 
 Floats = np.ndarray
 Make = Callable[..., Any]

@@ -14,7 +14,8 @@ from edge_lstm_train.data.class_counts import class_notes
 from edge_lstm_train.data.dataset import Dataset, dataset_of
 from edge_lstm_train.data.group_folds import group_folds
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import AugmentSection, ClassifySection, SplitSection
+from edge_lstm_train.recipe.task_sections import ClassifySection
+from edge_lstm_train.recipe.training_sections import AugmentSection, SplitSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., object]

@@ -21,7 +21,7 @@ from edge_lstm_train.data.samples import samples_of
 from edge_lstm_train.data.sensor_dropout import SensorDropout, dead_steps, with_failures
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import FeatureSection
+from edge_lstm_train.recipe.recording_sections import FeatureSection
 from tests.networks import contract_of, random_network
 
 FEATURES = [

@@ -11,7 +11,8 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.recording import Recording
 from edge_lstm_train.data.split import NO_PART, PARTS, parts
-from edge_lstm_train.recipe.sections import RecordingSection, SplitSection
+from edge_lstm_train.recipe.recording_sections import RecordingSection
+from edge_lstm_train.recipe.training_sections import SplitSection
 
 SECTION = RecordingSection("nowhere.csv")
 

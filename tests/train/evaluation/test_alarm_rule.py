@@ -16,16 +16,16 @@ from edge_lstm.decisions.decider import calibration_shape, decide_all, record_fi
 from edge_lstm_train.data.dataset import Dataset, dataset_of, without_steps
 from edge_lstm_train.data.stretches import are_exceptions, uneven_stretches
 from edge_lstm_train.evaluation import plots
-from edge_lstm_train.evaluation.alarm_rule import averaged, find_rule, residuals_of
-from edge_lstm_train.evaluation.alarm_sections import calibration_warnings, realized_rate
+from edge_lstm_train.evaluation.alarms.alarm_rule import averaged, find_rule, residuals_of
+from edge_lstm_train.evaluation.alarms.alarm_sections import calibration_warnings, realized_rate
+from edge_lstm_train.evaluation.alarms.episodes import Episodes, episode_table, episodes_of, rate_interval
+from edge_lstm_train.evaluation.alarms.tail import fit_tail
 from edge_lstm_train.evaluation.baselines import fit_baselines
-from edge_lstm_train.evaluation.episodes import Episodes, episode_table, episodes_of, rate_interval
 from edge_lstm_train.evaluation.formatting import rate
 from edge_lstm_train.evaluation.report import Paragraph
 from edge_lstm_train.evaluation.stretch_choice import chosen_stretches
-from edge_lstm_train.evaluation.tail import fit_tail
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import AnomalySection, usual_span
+from edge_lstm_train.recipe.task_sections import AnomalySection, usual_span
 from tests.train.conftest import recipe_of, recording_of
 
 

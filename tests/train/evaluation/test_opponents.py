@@ -11,7 +11,7 @@ import pytest
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm_train.evaluation.opponents import _smoothed
 from edge_lstm_train.recipe.recipe import read_recipe
-from edge_lstm_train.recipe.sections import ReportSection
+from edge_lstm_train.recipe.training_sections import ReportSection
 from edge_lstm_train.run import train
 
 

@@ -26,16 +26,9 @@ from edge_lstm_train.evaluation.regression import coverage
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import (
-    AnomalySection,
-    AugmentSection,
-    ClassifySection,
-    FeatureSection,
-    FitSection,
-    ModelSection,
-    RecordingSection,
-    RegressSection,
-)
+from edge_lstm_train.recipe.recording_sections import FeatureSection, RecordingSection
+from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, RegressSection
+from edge_lstm_train.recipe.training_sections import AugmentSection, FitSection, ModelSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Recipe]

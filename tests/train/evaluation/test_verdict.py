@@ -12,14 +12,16 @@ import pytest
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset, dataset_of
-from edge_lstm_train.evaluation import detection
+from edge_lstm_train.evaluation.alarms import detection
 from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.classification import MARKOV, class_baselines, logistic_logits, recordings_score
 from edge_lstm_train.evaluation.evaluate import Evaluation, evaluate
 from edge_lstm_train.evaluation.predictions import predict, predictions_by_step
 from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import AnomalySection, ClassifySection, FeatureSection, SplitSection
+from edge_lstm_train.recipe.recording_sections import FeatureSection
+from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection
+from edge_lstm_train.recipe.training_sections import SplitSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Recipe]

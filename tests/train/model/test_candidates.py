@@ -24,15 +24,9 @@ from edge_lstm_train.model.forecaster import Forecaster
 from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.model.linear_start import LinearFits
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import (
-    AnomalySection,
-    AugmentSection,
-    ClassifySection,
-    FeatureSection,
-    FitSection,
-    ModelSection,
-    RegressSection,
-)
+from edge_lstm_train.recipe.recording_sections import FeatureSection
+from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, RegressSection
+from edge_lstm_train.recipe.training_sections import AugmentSection, FitSection, ModelSection
 from edge_lstm_train.run import choose
 from tests.train.conftest import of_task, with_label
 

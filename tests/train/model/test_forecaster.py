@@ -16,7 +16,9 @@ from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import FeatureSection, FitSection, ModelSection, RegressSection
+from edge_lstm_train.recipe.recording_sections import FeatureSection
+from edge_lstm_train.recipe.task_sections import RegressSection
+from edge_lstm_train.recipe.training_sections import FitSection, ModelSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., Recipe]

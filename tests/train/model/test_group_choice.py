@@ -20,7 +20,8 @@ from edge_lstm_train.model.initial_model import initial_model
 from edge_lstm_train.model.logistic_start import chosen_penalty, class_weights, logistic_regression
 from edge_lstm_train.model.losses import step_log_losses
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import ClassifySection, FitSection, ModelSection, SplitSection
+from edge_lstm_train.recipe.task_sections import ClassifySection
+from edge_lstm_train.recipe.training_sections import FitSection, ModelSection, SplitSection
 from tests.train.conftest import of_task, with_label
 
 Make = Callable[..., object]

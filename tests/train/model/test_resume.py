@@ -21,7 +21,7 @@ from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.model.training_progress import TrainingProgress
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
-from edge_lstm_train.recipe.sections import AugmentSection, FitSection, ModelSection
+from edge_lstm_train.recipe.training_sections import AugmentSection, FitSection, ModelSection
 from edge_lstm_train.run import choose
 
 Make = Callable[..., Recipe]

@@ -23,7 +23,7 @@ from edge_lstm_train.evaluation.baselines import fit_baselines
 from edge_lstm_train.evaluation.trained_contract import trained_contract
 from edge_lstm_train.model.fit import fit
 from edge_lstm_train.recipe.recipe import read_recipe
-from edge_lstm_train.recipe.sections import FeatureSection
+from edge_lstm_train.recipe.recording_sections import FeatureSection
 from edge_lstm_train.recipe.survey import survey
 from tests.paths import ROOT
 

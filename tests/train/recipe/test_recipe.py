@@ -16,21 +16,10 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.recordings.columns import ValueColumn
 from edge_lstm.recordings.tables.table import column_index, open_table, recording_files
 from edge_lstm_train.recipe.recipe import bundled_recipes, read_recipe
-from edge_lstm_train.recipe.sections import (
-    AnomalySection,
-    AugmentSection,
-    ClassifySection,
-    FeatureSection,
-    FitSection,
-    ForecastSection,
-    LabelSection,
-    ModelSection,
-    Range,
-    RecordingSection,
-    RegressSection,
-    SplitSection,
-)
+from edge_lstm_train.recipe.recording_sections import FeatureSection, LabelSection, RecordingSection
+from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, ForecastSection, RegressSection
 from edge_lstm_train.recipe.toml_text import recipe_toml
+from edge_lstm_train.recipe.training_sections import AugmentSection, FitSection, ModelSection, Range, SplitSection
 from tests.paths import ROOT
 
 if sys.version_info >= (3, 11):

@@ -18,7 +18,7 @@ from edge_lstm.streaming.features import record_fields
 from edge_lstm_train.data.batches import Batch, side_by_side
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.sensor_dropout import SensorDropout
-from edge_lstm_train.recipe.sections import AugmentSection
+from edge_lstm_train.recipe.training_sections import AugmentSection
 
 _RUNS_AT_ONCE = 256
 

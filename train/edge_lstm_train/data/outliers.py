@@ -18,7 +18,7 @@ from edge_lstm.recordings.recording import Recording, row_place
 from edge_lstm.streaming.sampling.counters import FALLEN, LARGEST, LAST, START, Counters
 from edge_lstm_train.recipe.column_kinds import circle_of
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import FeatureSection
+from edge_lstm_train.recipe.recording_sections import FeatureSection
 
 # An outlier is far from the median, with a gap between it and the other values. In eighty columns of public recordings,
 # no measurement has a gap of more than 3.1 before it; -200 for a missing value has 3.7 to 160.

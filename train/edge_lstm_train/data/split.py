@@ -17,7 +17,8 @@ from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.recordings.recording import Recording
-from edge_lstm_train.recipe.sections import RecordingSection, SplitSection
+from edge_lstm_train.recipe.recording_sections import RecordingSection
+from edge_lstm_train.recipe.training_sections import SplitSection
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

@@ -44,12 +44,6 @@ def _limits(choice: Choice, baselines: Baselines | None) -> Iterator[str]:
         yield f"Sensors fail in the validation part as in the training, for {100 * share:g} % of the time."
     for name, reason in choice.left_out.items():
         yield f"The {TITLES[name]} is no candidate: {reason}."
-    chosen = choice.chosen
-    if chosen.name == "linear" and chosen.recipe.augment.sensor_dropout and len(choice.candidates) > 1:
-        yield (
-            "sensor_dropout does not train a linear path, and the validation part has no sensors that it makes dead: "
-            'for a model that was trained for them, set candidates = ["network"] under [model].'
-        )
     if baselines is not None and (left_out := baselines.ridge.left_out):
         lags = " and ".join(map(str, left_out))
         yield f"Ridge with {lags} lags is no candidate: its weights would be more than most_parameters under [model]."

@@ -13,9 +13,10 @@ import numpy as np
 
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
-from edge_lstm_train.evaluation import classification, detection, intervals, regression
-from edge_lstm_train.evaluation.alarm_rule import AlarmRule, truth_of
-from edge_lstm_train.evaluation.alarm_sections import (
+from edge_lstm_train.evaluation import classification, intervals, regression
+from edge_lstm_train.evaluation.alarms import detection
+from edge_lstm_train.evaluation.alarms.alarm_rule import AlarmRule, truth_of
+from edge_lstm_train.evaluation.alarms.alarm_sections import (
     alarm_pictures,
     alarm_rule,
     calibration_warnings,
@@ -24,8 +25,8 @@ from edge_lstm_train.evaluation.alarm_sections import (
     realized_rate,
     threshold_sections,
 )
+from edge_lstm_train.evaluation.alarms.episodes import episodes_of
 from edge_lstm_train.evaluation.baselines import RIDGE, Baselines
-from edge_lstm_train.evaluation.episodes import episodes_of
 from edge_lstm_train.evaluation.formatting import TextTable
 from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
 from edge_lstm_train.evaluation.regression import MODEL, Score

@@ -6,7 +6,7 @@ import dataclasses
 
 from edge_lstm.bundle.contract import Contract, StateTensor
 from edge_lstm_train.data.dataset import Dataset
-from edge_lstm_train.evaluation.alarm_rule import AlarmRule, calibrated_alarm
+from edge_lstm_train.evaluation.alarms.alarm_rule import AlarmRule, calibrated_alarm
 from edge_lstm_train.evaluation.intervals import calibrated_intervals
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import Fitted

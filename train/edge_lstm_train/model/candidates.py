@@ -22,7 +22,7 @@ from edge_lstm_train.model.linear_start import LinearFits
 from edge_lstm_train.model.losses import LossFunctions, loss_functions
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import CandidateName
+from edge_lstm_train.recipe.training_sections import CandidateName
 
 _BEYOND_NOISE = 0.9  # of the resamples in which a candidate has to be better than a simpler one
 _RESAMPLES = 1000

@@ -28,7 +28,7 @@ from edge_lstm_train.model.logistic_start import chosen_penalty
 from edge_lstm_train.model.losses import loss_functions
 from edge_lstm_train.model.training_progress import TrainingProgress, Validation
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import CandidateName
+from edge_lstm_train.recipe.training_sections import CandidateName
 
 LOGISTIC, BOTH, MEAN = "logistic regression alone", "layers beside it", "mean of the log-probabilities of both"
 _BEYOND_NOISE = 0.8  # of the resamples in which the network has to be better; there are six groups at most

@@ -22,8 +22,8 @@ from edge_lstm.foundation.times.text import format_time
 from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm.recordings.tables.name_pattern import STREAM
 from edge_lstm_train.recipe.column_kinds import how_often, switch_words
-from edge_lstm_train.recipe.sections import usual_span
 from edge_lstm_train.recipe.survey import Survey
+from edge_lstm_train.recipe.task_sections import usual_span
 from edge_lstm_train.recipe.toml_text import toml_key, toml_value
 
 Task = Literal["forecast", "anomaly", "classify", "regress"]

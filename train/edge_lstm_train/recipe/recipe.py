@@ -30,19 +30,14 @@ from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns
-from edge_lstm_train.recipe.sections import (
-    AnomalySection,
+from edge_lstm_train.recipe.recording_sections import FeatureSection, LabelSection, RecordingSection
+from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, ForecastSection, RegressSection
+from edge_lstm_train.recipe.training_sections import (
     AugmentSection,
     CandidateName,
-    ClassifySection,
-    FeatureSection,
     FitSection,
-    ForecastSection,
-    LabelSection,
     ModelSection,
     Range,
-    RecordingSection,
-    RegressSection,
     ReportSection,
     SplitSection,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from edge_lstm.service.outbox import Outgoing
+from edge_lstm.service.processing.outbox import Outgoing
 
 
 def pack(messages: Sequence[Outgoing]) -> bytes:

@@ -41,7 +41,7 @@ from edge_lstm.service.database.write_ahead_log import (
     lost_commits,
     preallocate,
 )
-from edge_lstm.service.outbox import Outgoing
+from edge_lstm.service.processing.outbox import Outgoing
 from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
 
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
-from edge_lstm.service.committer import Committer
 from edge_lstm.service.database.readings_json import Record
 from edge_lstm.service.database.store import Store
+from edge_lstm.service.processing.committer import Committer
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Forgotten, Reading, Refusal
 

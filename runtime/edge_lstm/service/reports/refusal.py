@@ -15,7 +15,7 @@ from edge_lstm.foundation.text import escaped
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig
-from edge_lstm.service.status_payload import status_payload
+from edge_lstm.service.reports.status_payload import status_payload
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.intake.message_reader import MessageReader
 from edge_lstm.service.intake.name_limit import NameLimit
 from edge_lstm.service.intake.sequence_gaps import SequenceGaps
-from edge_lstm.service.outbox import Outgoing
-from edge_lstm.service.slices import Part, Slices
-from edge_lstm.service.suspects import Suspects
+from edge_lstm.service.processing.outbox import Outgoing
+from edge_lstm.service.processing.slices import Part, Slices
+from edge_lstm.service.processing.suspects import Suspects
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading, Refusal
 from edge_lstm.streaming.step_results import Steps

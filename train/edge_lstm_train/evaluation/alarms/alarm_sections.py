@@ -11,10 +11,11 @@ from edge_lstm.bundle.contract import Alarm
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.streaming.reading import Prediction
 from edge_lstm_train.data.dataset import Dataset
-from edge_lstm_train.evaluation import detection, plots
-from edge_lstm_train.evaluation.alarm_rule import AlarmRule, averaged, residuals_of, truth_of
-from edge_lstm_train.evaluation.detection import MODEL, AlarmScore
-from edge_lstm_train.evaluation.episodes import Episodes, episode_table, rate_interval
+from edge_lstm_train.evaluation import plots
+from edge_lstm_train.evaluation.alarms import detection
+from edge_lstm_train.evaluation.alarms.alarm_rule import AlarmRule, averaged, residuals_of, truth_of
+from edge_lstm_train.evaluation.alarms.detection import MODEL, AlarmScore
+from edge_lstm_train.evaluation.alarms.episodes import Episodes, episode_table, rate_interval
 from edge_lstm_train.evaluation.formatting import rate, with_unit
 from edge_lstm_train.evaluation.predictions import aligned
 from edge_lstm_train.evaluation.report import Block, KeyFigures, Paragraph, Picture, Section, Table

@@ -22,13 +22,13 @@ from edge_lstm.decisions.decider import decide_all
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.data.split import PARTS
-from edge_lstm_train.evaluation.detection import f1
+from edge_lstm_train.evaluation.alarms.detection import f1
+from edge_lstm_train.evaluation.alarms.tail import ENOUGH_EVENTS, Tail, fit_tail
 from edge_lstm_train.evaluation.formatting import rate
-from edge_lstm_train.evaluation.tail import ENOUGH_EVENTS, Tail, fit_tail
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.forecaster import Forecaster
 from edge_lstm_train.recipe.recipe import Recipe
-from edge_lstm_train.recipe.sections import PERIOD_S
+from edge_lstm_train.recipe.task_sections import PERIOD_S
 
 _FOLDS = 5
 _FEWEST_ROWS = 60  # of a stream

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from edge_lstm.service.database.readings_json import Record
 from edge_lstm.service.database.store import Store, StoreFullError
 from edge_lstm.service.database.stream_rows import NameChanges
-from edge_lstm.service.outbox import Outbox, Outgoing
+from edge_lstm.service.processing.outbox import Outbox, Outgoing
 from edge_lstm.streaming.stream_table import StreamTable
 
 log = logging.getLogger(__name__)

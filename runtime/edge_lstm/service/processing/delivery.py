@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.mqtt.client.received import Message
-from edge_lstm.service.committer import Committer
 from edge_lstm.service.intake.message_reader import message_identity
 from edge_lstm.service.intake.name_limit import NameLimit
-from edge_lstm.service.outbox import Outbox, Outgoing
-from edge_lstm.service.processor import Slice
-from edge_lstm.service.slices import Slices
-from edge_lstm.service.stats import ServiceStats
-from edge_lstm.service.suspects import facts_of
+from edge_lstm.service.processing.committer import Committer
+from edge_lstm.service.processing.outbox import Outbox, Outgoing
+from edge_lstm.service.processing.processor import Slice
+from edge_lstm.service.processing.slices import Slices
+from edge_lstm.service.processing.suspects import facts_of
+from edge_lstm.service.reports.stats import ServiceStats
 from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm.streaming.stream_watch import StreamWatch
 

@@ -1,0 +1,1 @@
+"""Received messages to predictions that are committed, published and acknowledged."""

@@ -1,0 +1,1 @@
+"""What a service says about itself: status, statistics, refusals and losses."""

@@ -1,0 +1,1 @@
+"""The alarm rule that data give, and how good its alarms are."""
