@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
-from edge_lstm.mqtt.address import Address
+from tests.flow.one_client_server import OneClientServer
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ = 0x10, 0x20, 0x30, 0x40, 0x80, 0x90, 0xC0
 PINGRESP = b"\xd0\x00"
@@ -49,11 +47,12 @@ def publish_311(topic: str, payload: bytes, packet_id: int) -> bytes:
     return packet(PUBLISH | 2, text(topic) + struct.pack(">H", packet_id) + payload)
 
 
-class RawBroker:
-    """One client at a time, within a `with` block. It accepts, and confirms what the client publishes."""
+class RawBroker(OneClientServer):
+    """It accepts, and confirms what the client publishes."""
 
     def __init__(self, five: bool = True) -> None:
         """`five`: speaks MQTT 5, not 3.1.1."""
+        super().__init__()
         self.five = five
         self.connack = b"\x20\x03\x00\x00\x00" if five else b"\x20\x02\x00\x00"
         self.confirms = True  # whether it sends a PUBACK for a prediction
@@ -62,32 +61,7 @@ class RawBroker:
         self.connections = 0
         self.acknowledged: set[int] = set()  # packet ids
         self._subscribed = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address("127.0.0.1", self._listener.getsockname()[1])
-        self._client: socket.socket | None = None
         self._sending = threading.Lock()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> RawBroker:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-        self._thread.join(10)
-
-    def cut(self) -> None:
-        """End the present connection."""
-        client, self._client = self._client, None
-        self._subscribed.clear()
-        if client is not None:
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Whether the condition comes true in time."""
@@ -118,21 +92,21 @@ class RawBroker:
         """How many of the packet ids 1 … sent are unacknowledged."""
         return sent - len(self.acknowledged)
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._client = client
-            with client, contextlib.suppress(OSError, IndexError):
-                self._answer(client)
+    def cut(self) -> None:
+        super().cut()
+        self._client = None
+        self._subscribed.clear()
+
+    def answer(self, client: socket.socket) -> None:
+        self.connections += 1
+        try:
+            self._answer_packets(client)
+        finally:
             if self._client is client:
                 self._client = None
             self._subscribed.clear()
 
-    def _answer(self, client: socket.socket) -> None:
+    def _answer_packets(self, client: socket.socket) -> None:
         received = b""
         while True:
             try:
