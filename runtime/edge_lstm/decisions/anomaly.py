@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Alarm, Contract
 from edge_lstm.decisions.angles import difference
+from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 START_VALUES = {"expected": float("nan")}
@@ -41,20 +42,9 @@ class AnomalyDetector:
         self._same_step = contract.horizons == [0]  # a reconstruction; else a forecast of the next step
         self._rate = 2.0 / (alarm.span_steps + 1.0)
 
-    def step(
-        self,
-        current: Records,
-        calibration: Floats,
-        slots: Slots,
-        values: Floats,
-        missing: Flags,
-        raw: Floats,
-    ) -> tuple[Doubles, Flags, Flags]:
-        """Scores, alarms and changed alarms, (n,) each. An alarm begins above a score of 1; NaN: not scored yet.
-
-        calibration (slots, calibrate_steps, targets): the residuals for calibration; values, missing (n, features): the
-        sample; raw (n, targets): the network's output after it. `current["warm_steps"]` includes this step.
-        """
+    def __call__(self, step: Step) -> tuple[Doubles, Flags, Flags]:
+        """Scores, alarms and changed alarms, (n,) each. An alarm begins above a score of 1; NaN: not scored yet."""
+        current, slots, values, raw = step.current, step.slots, step.values, step.outputs
         steps = current["warm_steps"][slots]
         expected = raw if self._same_step else current["expected"][slots]
         residuals = (values[:, self._columns].astype(np.float64) - expected) / self._scale
@@ -64,13 +54,13 @@ class AnomalyDetector:
         residuals_known = steps - (0 if self._same_step else 1)  # since the restart, with this one
         fresh = residuals_known <= 0
         smoothed = np.where((residuals_known <= 1)[:, None], 0.0, current["smoothed"][slots])
-        silent = missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
+        silent = step.missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
         rate = np.maximum(self._rate, 1.0 / np.maximum(residuals_known, 1))[:, None]  # at first the arithmetic mean
         smoothed = np.where(silent, smoothed, smoothed + rate * (residuals - smoothed))
         current["smoothed"][slots] = smoothed
         current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
-        self._calibrate(current, calibration, slots, smoothed, judged)
+        self._calibrate(current, step.calibration, slots, smoothed, judged)
         ready = judged & (current["calibrated"][slots] == self._alarm.calibrate_steps)
         ready &= current["threshold"][slots] > 0
         scores = np.full(len(slots), np.nan)

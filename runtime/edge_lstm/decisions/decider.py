@@ -5,9 +5,7 @@ The memory of a decision is in the stream's record, so it is rewound, evicted an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,63 +13,23 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions import anomaly
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.bands import Bands, in_order
-from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
+from edge_lstm.decisions.decisions import Decisions
+from edge_lstm.decisions.rules import DecisionRules
+from edge_lstm.decisions.step import Step
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 
-
-class Decisions(NamedTuple):
-    """The decisions of n steps, as arrays."""
-
-    values: Floats  # (n, outputs): the published values; of a classifier, probabilities
-    labels: list[str | None]  # None: the task has no labels
-    scores: Doubles | None  # (n,): an alarm begins above 1; NaN: not scored yet
-    alarms: Flags | None  # (n,)
-    turned: Flags  # (n,): whether label or alarm differs from the previous step
-    bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
-
-    def at(self, places: Sequence[int]) -> Decisions:
-        """The decisions at these indexes, in this order."""
-        chosen = np.array(places, np.intp)
-        labels = [self.labels[place] for place in places]
-        scores = None if self.scores is None else self.scores[chosen]
-        alarms = None if self.alarms is None else self.alarms[chosen]
-        bands = None if self.bands is None else self.bands[chosen]
-        return Decisions(self.values[chosen], labels, scores, alarms, self.turned[chosen], bands)
-
-
-def concatenated(rounds: Sequence[Decisions]) -> Decisions:
-    """The decisions of several rounds, one round after another."""
-    values, labels, scores, alarms, turned, bands = zip(*rounds, strict=True)
-    return Decisions(
-        np.concatenate(values),
-        list(chain.from_iterable(labels)),
-        None if scores[0] is None else np.concatenate(scores),
-        None if alarms[0] is None else np.concatenate(alarms),
-        np.concatenate(turned),
-        None if bands[0] is None else np.concatenate(bands),
-    )
+_NO_RULES = DecisionRules()
 
 
 class Decider(Protocol):
     """Turns the outputs of a network into the decisions of one task."""
 
-    def __call__(
-        self,
-        current: Records,
-        calibration: Floats,
-        slots: Slots,
-        values: Floats,
-        missing: Flags,
-        raw: Floats,
-    ) -> Decisions:
-        """The decisions of the streams `slots` (n,) after a step. `current` is updated and includes the step.
-
-        calibration: the table's column; values, missing (n, features): the sample; raw (n, outputs): of the network,
-        with one position for the sine and cosine of a circle.
-        """
+    def __call__(self, step: Step) -> Decisions:
+        """The decisions of the streams `step.slots` (n,)."""
         ...
 
 
-def decider(contract: Contract) -> Decider:
+def decider(contract: Contract, rules: DecisionRules = _NO_RULES) -> Decider:
     """The decider for the contract's task."""
     if contract.decision is not None:
         return _Classifier(contract)
@@ -108,7 +66,8 @@ def decide_all(
         slots = np.flatnonzero(lengths > step)
         at = begins[slots] + step
         current["warm_steps"][slots] = np.where(restart[at], 1, current["warm_steps"][slots] + 1)
-        decided = decide(current, calibration, slots, values[at], nothing[at], outputs[at])
+        learns = np.ones(len(at), np.bool_)
+        decided = decide(Step(current, calibration, slots, values[at], nothing[at], outputs[at], learns))
         if decided.scores is not None:
             scores[at] = decided.scores
         if decided.alarms is not None:
@@ -125,18 +84,10 @@ class _Numbers:
         self._contract = contract
         self._bands = None if contract.intervals is None else Bands(contract)
 
-    def __call__(
-        self,
-        current: Records,
-        calibration: Floats,
-        slots: Slots,
-        values: Floats,
-        missing: Flags,
-        raw: Floats,
-    ) -> Decisions:
-        ordered = in_order(self._contract, raw)
-        bands = None if self._bands is None else self._bands(ordered, current["time"][slots])
-        return Decisions(ordered, [None] * len(slots), None, None, np.zeros(len(slots), np.bool_), bands)
+    def __call__(self, step: Step) -> Decisions:
+        ordered, count = in_order(self._contract, step.outputs), len(step.slots)
+        bands = None if self._bands is None else self._bands(ordered, step.current["time"][step.slots])
+        return Decisions(ordered, [None] * count, None, None, np.zeros(count, np.bool_), bands)
 
 
 class _Classifier:
@@ -144,16 +95,8 @@ class _Classifier:
         self._classes: list[str | None] = [*contract.targets]
         self._classify = classify.Classifier(contract)
 
-    def __call__(
-        self,
-        current: Records,
-        calibration: Floats,
-        slots: Slots,
-        values: Floats,
-        missing: Flags,
-        raw: Floats,
-    ) -> Decisions:
-        probabilities, labels, turned = self._classify.step(current, slots, raw)
+    def __call__(self, step: Step) -> Decisions:
+        probabilities, labels, turned = self._classify.step(step.current, step.slots, step.outputs)
         return Decisions(probabilities, [self._classes[label] for label in labels.tolist()], None, None, turned)
 
 
@@ -161,34 +104,26 @@ class _Detector:
     def __init__(self, contract: Contract) -> None:
         self._detect = anomaly.AnomalyDetector(contract)
 
-    def __call__(
-        self,
-        current: Records,
-        calibration: Floats,
-        slots: Slots,
-        values: Floats,
-        missing: Flags,
-        raw: Floats,
-    ) -> Decisions:
-        scores, alarms, turned = self._detect.step(current, calibration, slots, values, missing, raw)
-        return Decisions(raw, [None] * len(slots), scores, alarms, turned)
+    def __call__(self, step: Step) -> Decisions:
+        scores, alarms, turned = self._detect(step)
+        return Decisions(step.outputs, [None] * len(step.slots), scores, alarms, turned)
 
 
-def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
+def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its decisions."""
     if contract.decision is not None:
         return classify.record_fields(contract)
     return anomaly.record_fields(contract) if contract.alarm is not None else []
 
 
-def start_values(contract: Contract) -> dict[str, float]:
+def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
     if contract.decision is not None:
         return classify.START_VALUES
     return anomaly.START_VALUES if contract.alarm is not None else {}
 
 
-def count_bounds(contract: Contract) -> dict[str, tuple[int, int]]:
+def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:
     """The least and the most of these fields that are counts or indexes: a row with others is damaged."""
     if contract.decision is not None:
         return classify.index_bounds(contract)

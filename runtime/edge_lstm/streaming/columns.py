@@ -10,6 +10,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.decider import calibration_shape
 from edge_lstm.decisions.decider import record_fields as decision_fields
 from edge_lstm.decisions.decider import start_values as decision_starts
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.arrays import Records
 from edge_lstm.streaming.features import record_fields as feature_fields
 from edge_lstm.streaming.sampling import counters
@@ -17,6 +18,9 @@ from edge_lstm.streaming.sampling import counters
 # always: each row has the column; trail: if the table has a depth; window: if the table has a window;
 # residuals: at the end of the row, and only the entries that are still needed; never: it is not stored
 Stored = Literal["always", "trail", "window", "residuals", "never"]
+
+
+_NO_RULES = DecisionRules()
 
 
 class Column(NamedTuple):
@@ -39,11 +43,11 @@ class Column(NamedTuple):
         return self.dtype.itemsize * int(np.prod(self.shape))
 
 
-def columns_of(contract: Contract, depth: int, window: int) -> list[Column]:
+def columns_of(contract: Contract, depth: int, window: int, rules: DecisionRules = _NO_RULES) -> list[Column]:
     """All columns of a table. A row has the stored ones in this order."""
     features, outputs, grid = len(contract.features), len(contract.outputs), contract.sampling.grid
     float32, int64, uint64 = np.dtype("f4"), np.dtype("i8"), np.dtype("u8")
-    first = first_record(contract)
+    first = first_record(contract, rules)
     record = first.dtype
     interval = open_interval(contract)
     given = counters.value_type(contract)
@@ -91,7 +95,7 @@ def open_interval(contract: Contract) -> Records:
     return first
 
 
-def first_record(contract: Contract) -> Records:
+def first_record(contract: Contract, rules: DecisionRules = _NO_RULES) -> Records:
     """The record of a stream before its first step. (1,)
 
     `time` of the last sample (seconds since 1970, NaN before the first), `step` and `warm_steps` (counts), `held` (the
@@ -109,12 +113,12 @@ def first_record(contract: Contract) -> Records:
         0 if contract.sampling.grid else len(counters.counter_columns(contract))
     )  # a grid has it in the open interval
     memory = [("counted", "f8", (counted, counters.MEMORY))] if counted else []
-    record = np.zeros(1, [*fields, *tensors, *feature_fields(contract), *decision_fields(contract), *memory])
+    record = np.zeros(1, [*fields, *tensors, *feature_fields(contract), *decision_fields(contract, rules), *memory])
     if counted:
         record["counted"] = counters.START
     record["time"] = np.nan
     record["held"] = [feature.mean for feature in contract.features]
-    for name, start in decision_starts(contract).items():
+    for name, start in decision_starts(contract, rules).items():
         record[name] = start
     for index, state in enumerate(contract.states):
         record[f"state{index}"] = state.initial

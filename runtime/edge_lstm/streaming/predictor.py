@@ -17,6 +17,8 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
+from edge_lstm.decisions.rules import DecisionRules
+from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arguments import described, flag_argument, number_argument, quoted, whole_number
 from edge_lstm.foundation.arrays import Floats, Slots
 from edge_lstm.foundation.config import suggestion
@@ -43,6 +45,7 @@ _MAX_REPORTED = 4096  # streams
 _RUNAWAY_BOUND = 1e6  # a hidden state is within 1, a cell state grows by at most 1 a step
 _MAX_NAMED = 20  # streams, in a message
 _MOST_KEPT = 1_000_000  # samples or sequences of a stream
+_NO_RULES = DecisionRules()
 
 
 class Predictor:
@@ -72,6 +75,7 @@ class Predictor:
         bundle_id: str = "",
         join_within_s: float | None = None,
         max_steps: int = 0,
+        decision_rules: DecisionRules = _NO_RULES,
     ) -> None:
         """`smallest_batch`: the backend's rows agree bit for bit from this batch size on (the self-test finds it).
 
@@ -79,7 +83,8 @@ class Predictor:
         sequence numbers are remembered a stream; `fetch`: a stream's row from a store, or None; `bundle_id`: what the
         states of streams are named by; `join_within_s`: how many seconds apart the parts of a sample may be, None: half
         of the contract's interval, and not more than 2 s for times that the device gave; `max_steps`: a reading that
-        would cause more steps, by the intervals of a grid or a rewind, is dropped as costly; 0: none is.
+        would cause more steps, by the intervals of a grid or a rewind, is dropped as costly; 0: none is;
+        `decision_rules`: how decisions go on being calibrated.
         """
         if not isinstance(contract, Contract):
             raise EdgeLstmError(
@@ -98,7 +103,7 @@ class Predictor:
         self.backend = backend
         if join_within_s is not None:
             join_within_s = number_argument(join_within_s, "join_within_s")
-        self.table = StreamTable(contract, max_rewind, window, fetch)
+        self.table = StreamTable(contract, max_rewind, window, fetch, decision_rules)
         self.counts: Counter[str] = Counter(samples=0, used=0, runaway=0)
         self.watch = StreamWatch(contract.sampling)
         self._max_rewind, self._window, self._fetch, self._bundle_id = max_rewind, window, fetch, bundle_id
@@ -107,7 +112,8 @@ class Predictor:
         self._late = LateReadings(self.table, self._sampler, self.watch, max_rewind, max_steps, self._step_round)
         self._features = Features(contract)
         self._published = PublishedOutputs(contract)
-        self._decider = decider(contract)
+        self._decision_rules = decision_rules
+        self._decider = decider(contract, decision_rules)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0
@@ -126,6 +132,7 @@ class Predictor:
         fetch: FetchRow = lambda stream: None,
         join_within_s: float | None = None,
         max_steps: int = 0,
+        decision_rules: DecisionRules = _NO_RULES,
     ) -> Predictor:
         """A predictor for the bundle, after its self-test on the backend.
 
@@ -137,7 +144,7 @@ class Predictor:
         `fetch`: returns the stored row (`StreamState.row`) of a stream that the predictor does not have, or None.
         `join_within_s`: how many seconds apart partial readings of one sample may be; None: half of the bundle's
         interval, and no more than 2 s for times that the device gave. `max_steps`: a reading that would cause more
-        steps is dropped; 0: none is.
+        steps is dropped; 0: none is. `decision_rules`: how decisions go on being calibrated on the device.
 
         Raises BundleError if the file is missing, damaged or without that variant. Raises BackendError if the backend
         is not installed or fails the self-test, and EdgeLstmError if another argument is wrong.
@@ -159,6 +166,7 @@ class Predictor:
             bundle_id=opened.id,
             join_within_s=join_within_s,
             max_steps=max_steps,
+            decision_rules=decision_rules,
         )
 
     @staticmethod
@@ -173,6 +181,7 @@ class Predictor:
         fetch: FetchRow = lambda stream: None,
         join_within_s: float | None = None,
         max_steps: int = 0,
+        decision_rules: DecisionRules = _NO_RULES,
     ) -> Predictor:
         """The older name of `from_bundle`, only for an open Bundle."""
         return Predictor.from_bundle(
@@ -185,6 +194,7 @@ class Predictor:
             fetch=fetch,
             join_within_s=join_within_s,
             max_steps=max_steps,
+            decision_rules=decision_rules,
         )
 
     def __reduce__(self) -> str:
@@ -297,7 +307,7 @@ class Predictor:
     def _start(self, stream: str) -> None:
         """Give the stream the row of one that never stepped."""
         if not self._first_row:
-            table = StreamTable(self.contract, self._max_rewind, self._window)
+            table = StreamTable(self.contract, self._max_rewind, self._window, rules=self._decision_rules)
             table.slot("")
             self._first_row = table.row("")
         self.table.put_row(stream, self._first_row, self.table.layout)
@@ -372,7 +382,9 @@ class Predictor:
         counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
         current["step"][rows], current["warm_steps"][rows] = counts
         outputs = self._published(raw) if self._published else raw
-        decisions = self._decider(current, table.calibration, slots, values, samples.missing, outputs)
+        learns = np.ones(len(slots), np.bool_)
+        step = Step(current, table.calibration, slots, values, samples.missing, outputs, learns)
+        decisions = self._decider(step)
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
         steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decisions)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions.decider import Decisions, concatenated
+from edge_lstm.decisions.decisions import Decisions, concatenated
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.numbers import shortest_digits
 from edge_lstm.streaming.reading import Prediction

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.decider import count_bounds
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.arguments import described, quoted
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers, Records, Slots
 from edge_lstm.foundation.errors import ReadingError
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 FetchRow = Callable[[str], "StoredRow | bytes | None"]
 
 MOST_STEPS = 10**15  # of a stream
+_NO_RULES = DecisionRules()
 _LARGE_BYTES = 1 << 20
 
 
@@ -69,18 +71,24 @@ class StreamTable:
     states: list[Floats]  # views of the state tensors in `current`, (slots, *shape) each
 
     def __init__(
-        self, contract: Contract, depth: int = 0, window: int = 0, fetch: FetchRow = lambda stream: None
+        self,
+        contract: Contract,
+        depth: int = 0,
+        window: int = 0,
+        fetch: FetchRow = lambda stream: None,
+        rules: DecisionRules = _NO_RULES,
     ) -> None:
         """`depth`: least number of samples in a full trail (0: no trail); `window`: number of identities remembered.
 
-        `fetch` returns the stored row of a stream that is not in the table, or None for a new stream.
+        `fetch` returns the stored row of a stream that is not in the table, or None for a new stream. `rules`: what
+        decisions carry depends on them.
         """
         self.depth = depth
         self.any_partial = False  # whether a stream has had an incomplete sample
-        self._columns = columns_of(contract, depth, window)
+        self._columns = columns_of(contract, depth, window, rules)
         self._start = self._columns[0].start  # of `current`
         self.state_fields = [f"state{index}" for index in range(len(contract.states))]
-        bounds = {"step": (0, MOST_STEPS), "warm_steps": (0, MOST_STEPS), **count_bounds(contract)}
+        bounds = {"step": (0, MOST_STEPS), "warm_steps": (0, MOST_STEPS), **count_bounds(contract, rules)}
         self._format = RowFormat(self._columns, depth, window, bounds)
         self.layout = self._format.layout
         self._fetch = fetch

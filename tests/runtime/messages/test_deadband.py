@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.bundle.contract import Feature
-from edge_lstm.decisions.decider import Decisions
+from edge_lstm.decisions.decisions import Decisions
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.deadband import Deadband
 from edge_lstm.streaming.step_results import Steps

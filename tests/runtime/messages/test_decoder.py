@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_lstm import EdgeLstmError
-from edge_lstm.decisions.decider import Decisions
+from edge_lstm.decisions.decisions import Decisions
 from edge_lstm.foundation.times.text import format_time, parse_time
 from edge_lstm.messages.decoder import Decoder, PayloadError, encode_reading
 from edge_lstm.messages.encoder import Encoder, decode_prediction, encode_prediction

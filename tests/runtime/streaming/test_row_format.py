@@ -12,6 +12,7 @@ import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Alarm, Contract, Feature
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.streaming import columns
 from edge_lstm.streaming.columns import Column, columns_of
 from edge_lstm.streaming.predictor import Predictor
@@ -74,11 +75,13 @@ def test_a_row_has_residuals_until_no_snapshot_needs_them() -> None:
     assert counts[24:] == [0] * 16
 
 
-def without(fields: set[str], order: Callable[[list[Any]], list[Any]] = list) -> Callable[[Contract], np.ndarray]:
+def without(
+    fields: set[str], order: Callable[[list[Any]], list[Any]] = list
+) -> Callable[[Contract, DecisionRules], np.ndarray]:
     first_record = columns.first_record
 
-    def former(contract: Contract) -> np.ndarray:
-        record = first_record(contract)
+    def former(contract: Contract, rules: DecisionRules) -> np.ndarray:
+        record = first_record(contract, rules)
         kept = order([name for name in record.dtype.names or () if name not in fields])
         found = np.zeros(1, [(name, record.dtype[name]) for name in kept])
         for name in kept:

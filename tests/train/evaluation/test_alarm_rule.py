@@ -13,6 +13,7 @@ import pytest
 from edge_lstm.bundle.contract import Alarm
 from edge_lstm.decisions.anomaly import AnomalyDetector
 from edge_lstm.decisions.decider import calibration_shape, decide_all, record_fields
+from edge_lstm.decisions.step import Step
 from edge_lstm_train.data.dataset import Dataset, dataset_of, without_steps
 from edge_lstm_train.data.stretches import are_exceptions, uneven_stretches
 from edge_lstm_train.evaluation import plots
@@ -92,7 +93,7 @@ def test_the_averages_of_the_search_are_those_of_a_device() -> None:
         current["warm_steps"] = step
         values, nothing = dataset.values[step - 1 : step].astype(np.float32), np.zeros((1, 2), bool)
         raw = outputs[step - 1 : step].astype(np.float32)
-        detector.step(current, calibration, np.array([0]), values, nothing, raw)
+        detector(Step(current, calibration, np.array([0]), values, nothing, raw, np.ones(1, bool)))
         if known[step - 1]:
             assert current["smoothed"][0] == pytest.approx(found[step - 1], abs=1e-5)
 

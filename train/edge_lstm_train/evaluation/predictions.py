@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.network import Network
-from edge_lstm.decisions.decider import Decisions
+from edge_lstm.decisions.decisions import Decisions
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, narrow
 from edge_lstm.foundation.growing_column import GrowingColumn
 from edge_lstm.foundation.progress import work

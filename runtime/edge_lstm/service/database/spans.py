@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from typing import Any, NamedTuple
 
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.service.database.checksums import span_checksum
 
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _AFTER_ALL_BATCHES = 1 << 62  # later than any batch
 _UNKNOWN = ""  # no bundle has this name
+_DECISIONS = "decision_rules"
 _RELEASE = "release"  # beside the rules of a span: the release that stepped its readings; left out since 0.2.0
 
 
@@ -27,6 +29,7 @@ class SteppingRules(NamedTuple):
     window: int = 0
     join_within_s: float | None = None
     max_steps: int = 0
+    decision_rules: DecisionRules = DecisionRules()
 
 
 class Span(NamedTuple):
@@ -43,7 +46,11 @@ class Span(NamedTuple):
 
 def rules_text(rules: SteppingRules, release: str | None = None) -> str:
     """The rules as JSON, by name. `release`: the one that stepped by them; None: this one."""
-    return json.dumps({**rules._asdict(), **({} if release is None else {_RELEASE: release})})
+    return json.dumps({**_by_names(rules), **({} if release is None else {_RELEASE: release})})
+
+
+def _by_names(rules: SteppingRules) -> dict[str, Any]:
+    return {**rules._asdict(), _DECISIONS: rules.decision_rules._asdict()}
 
 
 def rules_of(text: str) -> SteppingRules:
@@ -56,12 +63,15 @@ def rules_of(text: str) -> SteppingRules:
             f"expected stepping rules as JSON in the state database, found {text!r}",
             "replay a recording instead; the table spans of the database is damaged",
         )
-    if unknown := sorted(set(found) - set(SteppingRules._fields)):
+    decided = found.pop(_DECISIONS, {})
+    unknown = sorted({*found} - {*SteppingRules._fields} | {*decided} - {*DecisionRules._fields})
+    if unknown:
+        known = ", ".join([*SteppingRules._fields, *DecisionRules._fields])
         raise EdgeLstmError(
-            f"expected stepping rules among {', '.join(SteppingRules._fields)}, found {', '.join(unknown)}",
+            f"expected stepping rules among {known}, found {', '.join(unknown)}",
             "run the later edge-lstm that wrote the state database",
         )
-    return SteppingRules(**found)
+    return SteppingRules(**found, decision_rules=DecisionRules(**decided))
 
 
 def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: SteppingRules) -> None:
@@ -71,10 +81,16 @@ def begin_span(database: sqlite3.Connection, first: int, bundle: str, rules: Ste
         log.error("history damaged, it is not known which bundle stepped the batches before %d", first)
     is_ours = last is not None and last[1] == bundle and _is_right(*last)
     stored = _by_name(last[2]) if is_ours else None
-    if stored is None or {**SteppingRules()._asdict(), **stored} != rules._asdict():
+    if stored is None or _with_defaults(stored) != _by_names(rules):
         text = rules_text(rules)
         row = (first, bundle, text, span_checksum(first, bundle, text))
         database.execute("insert or replace into spans values (?, ?, ?, ?)", row)
+
+
+def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored rules by name, with those that were added after they were written."""
+    former = _by_names(SteppingRules())
+    return {**former, **stored, _DECISIONS: {**former[_DECISIONS], **stored.get(_DECISIONS, {})}}
 
 
 def _is_right(since: object, bundle: object, rules: object, kept: object) -> bool:

@@ -1,0 +1,19 @@
+"""A step of many streams, as the decisions see it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edge_lstm.foundation.arrays import Flags, Floats, Records, Slots
+
+
+class Step(NamedTuple):
+    """The step of n streams that was just made."""
+
+    current: Records  # the streams' records, (slots,); they include this step, and the decisions write to them
+    calibration: Floats  # (slots, calibrate_steps, targets): the table's column
+    slots: Slots  # (n,): the streams
+    values: Floats  # (n, features): the sample
+    missing: Flags  # (n, features)
+    outputs: Floats  # (n, outputs): of the network, with one position for the sine and cosine of a circle
+    learns: Flags  # (n,): whether this step may change what the device has learned of the stream
