@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import struct
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_lstm.bundle import archive
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.golden import GoldenVectors, read_golden_vectors, to_npz
-from edge_lstm.bundle.keys import new_keys
 from edge_lstm.bundle.npz import read_npz
-from edge_lstm.bundle.signing import open_trusted, signature
 from edge_lstm.foundation.errors import BundleError
 from tests.executed_lines import executed_lines
-from tests.hostile.bundle_bytes import entries_of, packed, with_manifest
+from tests.hostile.bundle_bytes import entries_of, with_manifest
 from tests.paths import FIXTURES, PUMP
 
 # of one refusal, by byte of the bundle; 8 and 26 were measured, and work that grows with the square of it takes 180
@@ -132,35 +127,6 @@ def test_long_golden_vectors_are_refused() -> None:
     bundle = Bundle.from_bytes(with_manifest(entries, lambda facts: None), "long")
     with pytest.raises(BundleError, match="vectors of at most 20000 steps, found 20001"):
         read_golden_vectors(bundle)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("cryptography") is None, reason="the package cryptography is not installed"
-)
-def test_the_signature_is_checked_before_anything_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    private, public = new_keys(tmp_path / "maker")
-    _, other = new_keys(tmp_path / "other")
-    bundle = Bundle.open(PUMP)
-    path = tmp_path / "signed.elstm"
-    path.write_bytes(bundle.signed(signature(bundle, private)))
-    assert open_trusted(path, public).id == bundle.id
-    entries = entries_of(path)
-    changed = with_manifest(entries, set_to("contract", "name", value="evil"))
-    parsed: list[bytes] = []
-    parse = archive.parsed_json
-    monkeypatch.setattr(archive, "parsed_json", lambda raw, most: parsed.append(raw) or parse(raw, most))
-    for data, key, found in (
-        (packed({**entries, "manifest.json": b"[" * 100_000}), public, "found one of other bytes"),
-        (changed, public, "found one of other bytes"),
-        (path.read_bytes(), other, "found one by another key"),
-        (PUMP.read_bytes(), public, "found none"),
-    ):
-        (tmp_path / "strange.elstm").write_bytes(data)
-        with pytest.raises(BundleError, match=found):
-            open_trusted(tmp_path / "strange.elstm", key)
-    assert parsed == []
-    open_trusted(path, public)
-    assert len(parsed) == 1
 
 
 def test_every_bundle_of_our_own_is_opened() -> None:
