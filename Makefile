@@ -4,26 +4,33 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-flow test-workshop test-compat test-systemd test-arm64 lint docs fuzz attack soak clean
+.PHONY: demo test test-device test-flow test-kills test-workshop test-compat test-systemd test-arm64 lint docs fuzz attack soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
 
-# The device's tests mostly wait for brokers and the workshop's mostly compute, so they go side by side. Those of a clock
-# that is set, and of hostile bundles, are in the workshop alone; those of the service and its connection on the device alone.
+# Four runs of about the same length, side by side: those with brokers mostly wait, the workshop's mostly compute.
 test: lint .venv-device/installed
-	$(MAKE) --no-print-directory -j3 -Otarget test-flow test-device test-workshop
+	$(MAKE) --no-print-directory -j4 -Otarget test-flow test-kills test-device test-workshop
 
 test-device: .venv-device/installed
-	$(DEVICE)/python -m pytest tests/runtime tests/device tests/test_plain_english.py --device-only
+	$(DEVICE)/python -m pytest tests/runtime tests/device tests/hostile tests/test_plain_english.py --device-only
+
+# Services that are killed, flooded, or get another clock: the longest tests with brokers.
+KILLS := $(patsubst %,tests/flow/test_%.py,at_most_once clock_steps exactly_once exactly_once_in_parts poison stream_names)
+
+test-kills: .venv-device/installed
+	$(DEVICE)/python -m pytest $(KILLS) --device-only
 
 test-flow: .venv-device/installed
-	$(DEVICE)/python -m pytest tests/flow --device-only --ignore tests/flow/test_clock_steps.py
+	$(DEVICE)/python -m pytest tests/flow --device-only $(addprefix --ignore ,$(KILLS))
+
+# What a device's tests show again, with numpy 1, tflite-runtime, orjson, pyarrow and cryptography.
+AGAIN := $(addprefix tests/runtime/,backends bundle decisions messages streaming foundation/test_numbers.py \
+	recordings/test_tables.py recordings/test_plain_rows.py) $(wildcard tests/runtime/test_*.py)
 
 test-workshop: .venv/installed
-	$(BIN)/python -m pytest tests/train tests/export tests/runtime tests/hostile tests/flow/test_demo.py \
-		tests/flow/test_clock_steps.py --ignore tests/runtime/service --ignore tests/runtime/mqtt \
-		--ignore tests/runtime/deploy --ignore tests/runtime/diagnostics
+	$(BIN)/python -m pytest tests/train tests/export tests/flow/test_demo.py $(AGAIN)
 
 # Bundles of every kind, made here, verified by the oldest and the newest runtimes in environments of their own.
 test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/installed

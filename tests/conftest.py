@@ -36,7 +36,7 @@ from edge_lstm.deploy.wheelhouse import collect
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import this_machine
 from edge_lstm.mqtt.address import Address
-from tests.deadline import wait_until
+from tests.deadline import DEADLINE_S, wait_until
 from tests.networks import contract_of, random_network
 
 HOST = "127.0.0.1"
@@ -144,7 +144,7 @@ class Mosquitto:
         """SIGTERM: mosquitto saves its sessions and queues."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(DEADLINE_S)
             self._process = None
 
 

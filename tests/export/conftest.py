@@ -13,6 +13,9 @@ from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
 from edge_lstm.bundle.network import Cell
 from edge_lstm_train.model.checkpoint import Checkpoint
 from edge_lstm_train.model.forecaster import Forecaster, Shape
+from tests.train.conftest import one_thread
+
+__all__ = ["one_thread"]  # pytest finds the fixture here
 
 FEATURES = [
     Feature("level", "m", 3.0, 2.0),
@@ -20,12 +23,6 @@ FEATURES = [
     Feature("pressure", "Pa", 1e5, 1e2),
 ]
 HORIZONS = [1, 6]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Two threads for products this small wait for each other most of the time, above all on a busy machine."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -481,7 +481,7 @@ def test_an_adopted_bundle_runs_as_a_service_and_carries_its_state(adopted: Path
             wait_until(answered, "every reading is answered")
         finally:
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
             client.close()
     assert [one["step"] for one in heard] == list(range(1, 31))
     found = np.array([one["predictions"]["y"]["0"] for one in heard])

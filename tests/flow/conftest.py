@@ -19,7 +19,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_lstm.mqtt.address import Address
-from tests.deadline import wait_until
+from tests.deadline import DEADLINE_S, wait_until
 from tests.flow.certificate_authority import Authority
 
 KILLED_SERVICE = Path(__file__).with_name("killed_service.py")
@@ -44,7 +44,7 @@ class Subscriber:
         return [json.loads(message.payload) for message in list(self.messages)]
 
     def publish(self, topic: str, payload: bytes | str, retain: bool = False) -> None:
-        self.client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+        self.client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(DEADLINE_S)
 
     def close(self) -> None:
         self.client.disconnect()
@@ -124,11 +124,11 @@ class ServiceProcess:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(DEADLINE_S)
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(DEADLINE_S)
 
 
 def starter(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:

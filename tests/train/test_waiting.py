@@ -5,17 +5,21 @@ Real processes and signals. A phase is made to last by a pause in one of its fun
 
 from __future__ import annotations
 
+import importlib
+import os
 import signal
-import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge_lstm.cli.main import main
 from edge_lstm_train.model.checkpoint import load_checkpoint
 from tests.deadline import wait_until
 
@@ -32,55 +36,91 @@ horizons = [1]
 updates = {updates}
 """
 
-PAUSED = """
-import importlib, sys, time
-module, _, name = {place!r}.rpartition(":")
-owner = importlib.import_module(module)
-*path, last = name.split(".")
-for part in path:
-    owner = getattr(owner, part)
-def paused(*arguments, **more):
-    print("PAUSED", file=sys.stderr, flush=True)
-    time.sleep(100)
-setattr(owner, last, paused)
-from edge_lstm.cli.main import main
-main({arguments!r}, prog_name="edge-lstm")
-"""
-
 
 class Command:
-    """A command in a process of its own, and what it wrote to stderr so far."""
+    """A command in a forked process, which has the imports already, and what it wrote to stderr so far."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    def __init__(self, arguments: list[str], folder: Path, place: str | None) -> None:
+        reading, writing = os.pipe()
+        self.process_id = os.fork()
+        if not self.process_id:
+            os.dup2(writing, 2)
+            _run(arguments, folder, place)
+        os.close(writing)
         self.told = ""
+        self.status: int | None = None
+        self._pipe = os.fdopen(reading, encoding="utf-8")
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self._pipe:
             self.told += line
 
-    def interrupt(self) -> tuple[int, float]:
-        """Press Ctrl-C; the exit status, and how long the command took to leave."""
-        begun = time.monotonic()
-        self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(SOON_S)
-        took_s = time.monotonic() - begun
-        self._reader.join(SOON_S)
-        return status, took_s
+    def interrupt(self) -> int:
+        """Press Ctrl-C; the exit status."""
+        os.kill(self.process_id, signal.SIGINT)
+        wait_until(self._has_ended, "it leaves", SOON_S)
+        assert self.status is not None
+        return self.status
+
+    def _has_ended(self) -> bool:
+        if self.status is None:
+            ended, status = os.waitpid(self.process_id, os.WNOHANG)
+            if ended:
+                self.status = os.waitstatus_to_exitcode(status)
+                self._reader.join(SOON_S)
+        return self.status is not None
+
+    def close(self) -> None:
+        if not self._has_ended():
+            os.kill(self.process_id, signal.SIGKILL)
+            wait_until(self._has_ended, "it is killed")
+        self._pipe.close()
+
+
+def _run(arguments: list[str], folder: Path, place: str | None) -> None:
+    """In the child: run the command in this folder, with a pause in the function at `place`, and leave."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(folder)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        if place is not None:
+            _pause_at(place)
+        main(arguments, prog_name="edge-lstm")
+    except SystemExit as leaving:
+        status = int(leaving.code or 0)
+    except BaseException:  # noqa: BLE001 - the child must never go on as the parent
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _pause_at(place: str) -> None:
+    """`place`: module:name of a function that says PAUSED from now on, and does not return for long."""
+    module, _, name = place.rpartition(":")
+    owner: Any = importlib.import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+
+    def paused(*arguments: Any, **more: Any) -> None:
+        print("PAUSED", file=sys.stderr, flush=True)
+        time.sleep(100)
+
+    setattr(owner, last, paused)
 
 
 @contextmanager
-def command(code: str) -> Iterator[Command]:
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            yield Command(process)
-        finally:
-            process.kill()
+def command(arguments: list[str], folder: Path, place: str | None = None) -> Iterator[Command]:
+    started = Command(arguments, folder, place)
+    try:
+        yield started
+    finally:
+        started.close()
 
 
 def pump(folder: Path, updates: int = 16) -> list[str]:
@@ -100,10 +140,10 @@ def pump(folder: Path, updates: int = 16) -> list[str]:
     ],
 )
 def test_ctrl_c_before_the_training_says_that_there_are_no_weights_yet(tmp_path: Path, place: str, during: str) -> None:
-    with command(PAUSED.format(place=place, arguments=pump(tmp_path))) as run:
+    with command(pump(tmp_path), tmp_path, place) as run:
         wait_until(lambda: "PAUSED" in run.told, during, SOON_S)
         wait_until(lambda: f"{during}  " in run.told, f"progress of {during}", SOON_S)
-        status, _ = run.interrupt()
+        status = run.interrupt()
     assert status == 1
     last = run.told.splitlines()[-1]
     assert last == f"interrupted while {during}: there are no weights yet, so nothing was written"
@@ -112,10 +152,9 @@ def test_ctrl_c_before_the_training_says_that_there_are_no_weights_yet(tmp_path:
 
 
 def test_ctrl_c_in_the_training_leaves_the_best_weights_as_a_checkpoint(tmp_path: Path) -> None:
-    arguments = pump(tmp_path, updates=80_000)
-    with command(f"from edge_lstm.cli.main import main\nmain({arguments!r}, prog_name='edge-lstm')") as run:
+    with command(pump(tmp_path, updates=80_000), tmp_path) as run:
         wait_until(lambda: "training  " in run.told, "the training", SOON_S)
-        status, _ = run.interrupt()
+        status = run.interrupt()
     assert status in (0, 1)  # 1 where the machine was too busy for the evaluation
     assert "interrupted at update " in run.told
     assert "Traceback" not in run.told
@@ -124,9 +163,9 @@ def test_ctrl_c_in_the_training_leaves_the_best_weights_as_a_checkpoint(tmp_path
 
 @pytest.mark.parametrize("place", ["edge_lstm_train.run:predict", "edge_lstm_train.run:write_report"])
 def test_ctrl_c_after_the_training_leaves_a_checkpoint_without_scores(tmp_path: Path, place: str) -> None:
-    with command(PAUSED.format(place=place, arguments=pump(tmp_path))) as run:
+    with command(pump(tmp_path), tmp_path, place) as run:
         wait_until(lambda: "PAUSED" in run.told, "the evaluation", SOON_S)
-        status, _ = run.interrupt()
+        status = run.interrupt()
     assert status == 1
     assert f"interrupted before the evaluation was done: {tmp_path / 'run' / 'checkpoint.pt'} holds" in run.told
     assert "Traceback" not in run.told
@@ -146,11 +185,10 @@ def test_each_long_command_shows_that_it_works_and_ends_at_ctrl_c(
     tmp_path: Path, name: str, arguments: list[str], place: str
 ) -> None:
     pump(tmp_path)
-    code = f"import os\nos.chdir({str(tmp_path)!r})\n{PAUSED.format(place=place, arguments=arguments)}"
-    with command(code) as run:
+    with command(arguments, tmp_path, place) as run:
         wait_until(lambda: f"edge-lstm {name}  " in run.told, "progress", SOON_S)
         wait_until(lambda: "PAUSED" in run.told, "the pause", SOON_S)
-        status, _ = run.interrupt()
+        status = run.interrupt()
     assert status == 1
     assert run.told.splitlines()[-1].startswith("interrupted")
     assert "Traceback" not in run.told

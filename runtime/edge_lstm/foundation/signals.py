@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
+
+_AGAIN_S = 0.2  # Python ignores what is raised in a finalizer or a callback of the garbage collector
 
 
 @contextlib.contextmanager
@@ -31,17 +34,31 @@ class OutOfTime(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the block once `seconds` are over; at once where the system has no such timer (Windows)."""
+    """Raise OutOfTime in the block once `seconds` are over, and again until it leaves the block.
+
+    It is not raised again in code that cleans up after it. At once where the system has no such timer (Windows).
+    """
     if not hasattr(signal, "setitimer"):
         raise OutOfTime
 
     def ring(number: int, frame: object) -> None:
-        raise OutOfTime
+        if not _is_handled(OutOfTime):
+            raise OutOfTime
 
     former = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, former)
+
+
+def _is_handled(kind: type[BaseException]) -> bool:
+    """Whether an exception of this kind, or one that followed from it, is being handled."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, kind):
+        error = error.__context__
+    return error is not None

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from edge_lstm.bundle import archive
 from edge_lstm.bundle.archive import SIGNATURE, Bundle
 from edge_lstm.bundle.keys import MOST_ROTATIONS, SigningKey, new_keys, rotated_keys
-from edge_lstm.bundle.signing import require_trusted_signature, signature, signer
+from edge_lstm.bundle.signing import open_trusted, require_trusted_signature, signature, signer
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.service.config import read_service_config
 from edge_lstm.service.service import Service
+from tests.hostile.bundle_bytes import entries_of, packed, with_manifest
+from tests.paths import PUMP
 
 pytest.importorskip("cryptography", reason="cryptography is not installed (extra signing)")
 
@@ -185,3 +188,29 @@ def test_a_passphrase_is_asked_twice_for_a_new_key(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "sesame" not in done.output
     assert SigningKey.read(tmp_path / "mine.key", lambda: b"sesame").public
+
+
+def test_the_signature_is_checked_before_anything_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = new_keys(tmp_path / "maker")
+    _, other = new_keys(tmp_path / "other")
+    bundle = Bundle.open(PUMP)
+    path = tmp_path / "signed.elstm"
+    path.write_bytes(bundle.signed(signature(bundle, private)))
+    assert open_trusted(path, public).id == bundle.id
+    entries = entries_of(path)
+    changed = with_manifest(entries, lambda facts: facts["contract"].update(name="evil"))
+    parsed: list[bytes] = []
+    parse = archive.parsed_json
+    monkeypatch.setattr(archive, "parsed_json", lambda raw, most: parsed.append(raw) or parse(raw, most))
+    for data, key, found in (
+        (packed({**entries, "manifest.json": b"[" * 100_000}), public, "found one of other bytes"),
+        (changed, public, "found one of other bytes"),
+        (path.read_bytes(), other, "found one by another key"),
+        (PUMP.read_bytes(), public, "found none"),
+    ):
+        (tmp_path / "strange.elstm").write_bytes(data)
+        with pytest.raises(EdgeLstmError, match=found):
+            open_trusted(tmp_path / "strange.elstm", key)
+    assert parsed == []
+    open_trusted(path, public)
+    assert len(parsed) == 1

@@ -203,7 +203,7 @@ def test_the_broker_command_listens_and_ends_on_sigterm() -> None:
     assert f"MQTT 5 at mqtt://127.0.0.1:{port}" in process.stderr.readline()
     edge_lstm("broker", "--port", port, code=1)
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     process.stderr.close()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from edge_lstm_train.model.fit import fit
 from edge_lstm_train.model.training_progress import TrainingProgress
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from edge_lstm_train.recipe.training_sections import AugmentSection, FitSection, ModelSection
-from edge_lstm_train.run import choose
+from edge_lstm_train.run import choose, train
+from tests.attack.forked import in_child
 
 Make = Callable[..., Recipe]
 
@@ -90,23 +90,17 @@ def stop_after(validate: Callable[..., Any], last: int) -> Callable[..., Any]:
     return validated
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from edge_lstm_train.model.training_progress import TrainingProgress
-from edge_lstm_train.recipe.recipe import read_recipe
-from edge_lstm_train.run import train
+def train_and_die(recipe: Path, run_dir: Path) -> None:
+    """SIGKILL once the progress of update 8 is saved."""
+    save = TrainingProgress.save
 
-save = TrainingProgress.save
+    def save_then_die(training: TrainingProgress, *arguments: Any) -> None:
+        save(training, *arguments)
+        if training.update >= 8:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def save_then_die(training, *arguments):
-    save(training, *arguments)
-    if training.update >= 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-TrainingProgress.save = save_then_die
-train(read_recipe(sys.argv[1]), Path(sys.argv[2]))
-"""
+    TrainingProgress.save = save_then_die  # type: ignore[method-assign]
+    train(read_recipe(recipe), run_dir)
 
 
 def test_killed_training_resumes_to_the_same_weights(waves: Recording, tmp_path: Path) -> None:
@@ -117,8 +111,7 @@ def test_killed_training_resumes_to_the_same_weights(waves: Recording, tmp_path:
         '[forecast]\ntargets = ["x"]\nhorizons = [1]\n[model]\nhidden = 4\ndropout = 0.2\nlearned_start = true\n'
         "[augment]\nnoise = 0.1\n[fit]\nupdates = 16\nsegments = 4\nchunk = 20\n"
     )
-    killed = subprocess.run([sys.executable, "-c", KILLED, recipe, tmp_path / "killed"], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert in_child(lambda: train_and_die(recipe, tmp_path / "killed")).fault == "it died of SIGKILL"
     assert [file.name for file in (tmp_path / "killed").iterdir()] == ["progress.pt"]
     (tmp_path / "whole").mkdir()
     dataset = read_dataset(read_recipe(recipe))
