@@ -41,7 +41,10 @@ class EventHead(NamedTuple):
 
 
 class EventMessage(NamedTuple):
-    """A message about an alarm. `drivers`: by moment, begin and peak, the sensors that drove the score then."""
+    """A message about an alarm. `drivers`: by moment, begin and peak, the sensors that drove the score then.
+
+    The peak of an event that is withdrawn is NaN.
+    """
 
     head: EventHead
     event: Event
@@ -123,7 +126,10 @@ class AlarmEvents:
                 yield self._message(steps, place, "end", event, drivers)
         elif band > known_band:
             announced[slot] = since, band
-            yield self._message(steps, place, "peak" if known_band else "begin", event, drivers)
+            if known_band:
+                yield self._message(steps, place, "peak", event, drivers)
+            else:  # the peak is the beginning
+                yield self._message(steps, place, "begin", event, {_MOMENTS[0]: drivers[_MOMENTS[0]]})
 
     def _message(
         self, steps: Steps, place: int, change: Change, event: Event, drivers: Mapping[str, Sequence[Driver]]
