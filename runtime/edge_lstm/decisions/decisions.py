@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edge_lstm.decisions.health import Verdicts
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 
 
@@ -20,6 +21,7 @@ class Decisions(NamedTuple):
     alarms: Flags | None  # (n,)
     turned: Flags  # (n,): whether label or alarm differs from the previous step
     bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
+    health: Verdicts | None = None  # on the model of each stream
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

@@ -53,6 +53,7 @@ from edge_lstm.service.reports.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.reports.stats import ServiceStats
 from edge_lstm.service.reports.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
+from edge_lstm.streaming.model_health import health_facts
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.row_format import StoredRow
 
@@ -376,6 +377,7 @@ class Service:
 
     def _stats(self) -> dict[str, object]:
         """The payload of the stats topic; docs/predictions.md explains it."""
+        health = health_facts(self._files.bundle.contract, self._predictor.table)
         return {
             "bundle": self._files.bundle.id,
             BATCH: self._store.batch,
@@ -390,6 +392,7 @@ class Service:
             **self._totals(),
             **self.stats.figures(),
             "dropped_by_stream": self._predictor.watch.worst(),
+            **({} if health is None else {"model_health": health}),
         }
 
     def _totals(self) -> dict[str, int]:
