@@ -8,10 +8,14 @@ average that a short event drove far away would take long to come back.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from edge_lstm.bundle.contract import Alarm, Contract
+from edge_lstm.decisions import events
 from edge_lstm.decisions.angles import difference
+from edge_lstm.decisions.drivers import TOLD_FROM, Drivers, drivers
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
@@ -20,6 +24,16 @@ _MIN_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of
 _TO_DEVIATION = 1.4826  # of the median absolute deviation, to the standard deviation of normal values
 _TRIMS = 2
 _LEAST_KEPT = 0.7  # of the steps of a calibration
+
+
+class Found(NamedTuple):
+    """What n steps of a detector come to."""
+
+    scores: Doubles  # (n,): an alarm begins above 1; NaN: not scored yet
+    alarms: Flags  # (n,)
+    turned: Flags  # (n,): whether the alarm differs from the previous step
+    drivers: Drivers
+    events: events.Events
 
 
 class AnomalyDetector:
@@ -42,8 +56,8 @@ class AnomalyDetector:
         self._same_step = contract.horizons == [0]  # a reconstruction; else a forecast of the next step
         self._rate = 2.0 / (alarm.span_steps + 1.0)
 
-    def __call__(self, step: Step) -> tuple[Doubles, Flags, Flags]:
-        """Scores, alarms and changed alarms, (n,) each. An alarm begins above a score of 1; NaN: not scored yet."""
+    def __call__(self, step: Step) -> Found:
+        """What n steps come to."""
         current, slots, values, raw = step.current, step.slots, step.values, step.outputs
         steps = current["warm_steps"][slots]
         expected = raw if self._same_step else current["expected"][slots]
@@ -77,7 +91,11 @@ class AnomalyDetector:
             current["quiet"][slots] = quiet
             alarms |= before & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
-        return scores, alarms, alarms != before
+        told = ready & ((scores >= TOLD_FROM) | alarms)
+        away = smoothed - current["center"][slots]
+        measured = np.where(step.missing, np.float32(np.nan), values)[:, self._columns]
+        drove = drivers(told, away, current["whitening"][slots], measured, expected)
+        return Found(scores, alarms, alarms != before, drove, events.follow(step, scores, alarms, drove))
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:
         """Pull averages with a score above the ceiling back to it, on the line to their center."""
@@ -169,4 +187,5 @@ def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
         ("threshold", "f8", ()),
         ("alarm", "?", ()),
         *held,
+        *events.record_fields(contract),
     ]

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import anomaly
+from edge_lstm.decisions import anomaly, events
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
@@ -112,8 +112,9 @@ class _Detector:
         self._detect = anomaly.AnomalyDetector(contract)
 
     def __call__(self, step: Step) -> Decisions:
-        scores, alarms, turned = self._detect(step)
-        return Decisions(step.outputs, [None] * len(step.slots), scores, alarms, turned)
+        scores, alarms, turned, drivers, events = self._detect(step)
+        labels: list[str | None] = [None] * len(step.slots)
+        return Decisions(step.outputs, labels, scores, alarms, turned, drivers=drivers, events=events)
 
 
 class _Judged:
@@ -156,6 +157,11 @@ def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[s
         return found
     held = {"quiet": (0, contract.alarm.hold_steps + 1)} if contract.alarm.hold_steps else {}
     return {**found, "calibrated": (0, contract.alarm.calibrate_steps), **held}
+
+
+def newer_fields(contract: Contract) -> frozenset[str]:
+    """Those of these fields that rows of release 0.1.0 lack."""
+    return frozenset() if contract.alarm is None else frozenset(events.FIELDS)
 
 
 def calibration_shape(contract: Contract) -> tuple[int, int]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edge_lstm.decisions.drivers import Drivers
+from edge_lstm.decisions.events import Events
 from edge_lstm.decisions.health import Verdicts
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 
@@ -21,6 +23,8 @@ class Decisions(NamedTuple):
     alarms: Flags | None  # (n,)
     turned: Flags  # (n,): whether label or alarm differs from the previous step
     bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
+    drivers: Drivers | None = None  # which sensors drove the score
+    events: Events | None = None  # the alarm that lasts, or has just ended
     health: Verdicts | None = None  # on the model of each stream
 
     def at(self, places: Sequence[int]) -> Decisions:

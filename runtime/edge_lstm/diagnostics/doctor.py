@@ -29,7 +29,8 @@ from edge_lstm.messages.encoder import Encoder
 from edge_lstm.service.codecs import message_codecs
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.opened_files import state_path
-from edge_lstm.streaming.reading import Prediction
+from edge_lstm.streaming.reading import Driver, Event, Prediction
+from edge_lstm.streaming.step_results import event_id
 
 _LIGHTS: tuple[Light, ...] = ("red", "amber", "unknown", "green")
 _LONG_NAME = "x" * 64
@@ -98,6 +99,10 @@ def prediction_bytes(config: ServiceConfig, opened: Bundle | None) -> int:
     for name, horizon in opened.contract.outputs:
         values.setdefault(name, {})[horizon] = -1.2345678e-12
     prediction = Prediction(_LONG_NAME, time.time(), 10**9, 10**9, values, 0)
+    if opened.contract.alarm is not None:
+        drivers = [Driver(name, 0.12345678, -1.2345678e-12, -1.2345678e-12) for name in opened.contract.targets]
+        event = Event(event_id(_LONG_NAME, time.time()), time.time(), 1.23456, time.time())
+        prediction = prediction._replace(score=1.23456, alarm=True, drivers=drivers, event=event)
     return _HEADER_BYTES + len(encoder.topic(_LONG_NAME).encode()) + len(encoder.payload(prediction))
 
 

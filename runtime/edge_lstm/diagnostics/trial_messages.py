@@ -22,7 +22,7 @@ from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.config import MqttConfig, ServiceConfig
 
-_OWN_TOPICS = ("status", "stats", "errors", "refusal")
+_OWN_TOPICS = ("status", "stats", "errors", "refusal", "events")
 _MOST_STREAMS = 3  # that are known from the state database
 _ANSWER_S, _ARRIVAL_S = 3.0, 1.5
 _REFUSED = "broker refuses what we publish: "

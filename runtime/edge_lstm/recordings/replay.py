@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.events import MOST_DRIVERS
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
@@ -90,8 +91,8 @@ def states(predictor: Predictor) -> dict[str, Any]:
 def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> str:
     """CSV text with a row per prediction: stream, time, step, warm_steps, and a column `target+horizon` per output.
 
-    A classifier adds the column label; an anomaly detector adds score and alarm; intervals add the columns
-    `target+horizon_low` and `target+horizon_high`.
+    A classifier adds the column label; an anomaly detector adds score and alarm, and at the end the columns of its
+    drivers and event, as a flat payload has them; intervals add `target+horizon_low` and `target+horizon_high`.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -100,12 +101,28 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     columns = [f"{target}+{horizon}" for target, horizon in outputs]
     banded = [] if contract.intervals is None else [one for one in outputs if one[0] in contract.targets]
     ends = [f"{target}+{horizon}_{end}" for target, horizon in banded for end in ("low", "high")]
-    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends])
+    most = 0 if contract.alarm is None else min(MOST_DRIVERS, len(contract.targets))
+    told = [f"driver_{number}{part}" for number in range(1, most + 1) for part in ("", "_share", "_is", "_expected")]
+    told += [] if contract.alarm is None else ["event_id", "event_since", "event_peak", "event_until"]
+    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *told])
     for prediction in predictions:
         values = [prediction.values[target][horizon] for target, horizon in outputs]
         counts = [prediction.step, prediction.warm_steps]
         facts = [getattr(prediction, name) for name in decided]
         bounds = [] if prediction.bands is None else [prediction.bands[target][horizon] for target, horizon in banded]
-        numbers = [*values, *chain.from_iterable(bounds)]
+        numbers: list[object] = [*values, *chain.from_iterable(bounds)]
+        if told:
+            numbers += _told(prediction, most)
         writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *numbers])
     return file.getvalue()
+
+
+def _told(prediction: Prediction, most: int) -> list[object]:
+    """The cells of the first drivers and of the event; None where there is none."""
+    drivers = list(chain.from_iterable((prediction.drivers or [])[:most]))
+    cells: list[object] = [*drivers, *[None] * (4 * most - len(drivers))]
+    event = prediction.event
+    if event is None:
+        return [*cells, None, None, None, None]
+    until = None if event.until is None else format_time(event.until)
+    return [*cells, event.id, format_time(event.since), event.peak, until]

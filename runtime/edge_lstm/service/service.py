@@ -22,6 +22,8 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
+from edge_lstm.messages.events import AlarmEvents
+from edge_lstm.messages.health_events import HealthEvents
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
@@ -45,6 +47,7 @@ from edge_lstm.service.processing.committer import Committer
 from edge_lstm.service.processing.delivery import Delivery
 from edge_lstm.service.processing.outbox import Outbox
 from edge_lstm.service.processing.processor import Processor, Slice, StoppedError
+from edge_lstm.service.processing.publication import publication
 from edge_lstm.service.processing.slices import Slices
 from edge_lstm.service.processing.suspects import Suspects
 from edge_lstm.service.reports.loss_reports import LossReports
@@ -115,13 +118,7 @@ class Service:
         )
         last_batch, unsent, processed = self._store.load()
         self._mqtt = self._make_connection(known=last_batch > 0 or self._store.count() > 0)
-        output = config.output
-        publish = functools.partial(
-            self._mqtt.publish_many,
-            retain=output.retain,
-            properties=publish_properties(output),
-            family=output.topic,
-        )
+        publish = publication(self._mqtt, config.output, publish_properties(config.output), config.mqtt.client_id)
         self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
         self._outbox.restore(unsent, processed)
         wait = self._wait_for_disk if self._exactly_once else None
@@ -176,10 +173,18 @@ class Service:
             self._report,
             self.stats,
         )
+        table = self._predictor.table
         self._processor = Processor(
             self._reader,
             self._predictor,
-            outgoing(config, self._predictor.table, encoder, deadband),
+            outgoing(
+                config,
+                table,
+                encoder,
+                deadband,
+                AlarmEvents(bundle.id, table),
+                HealthEvents(bundle.contract, bundle.id),
+            ),
             self._names,
             self._gaps,
             self._slices,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions.decider import calibration_shape
+from edge_lstm.decisions.decider import calibration_shape, newer_fields
 from edge_lstm.decisions.decider import record_fields as decision_fields
 from edge_lstm.decisions.decider import start_values as decision_starts
 from edge_lstm.decisions.rules import DecisionRules
@@ -49,23 +50,33 @@ def columns_of(contract: Contract, depth: int, window: int, rules: DecisionRules
     float32, int64, uint64 = np.dtype("f4"), np.dtype("i8"), np.dtype("u8")
     first = first_record(contract, rules)
     record = first.dtype
+    former_record = _without(record, newer_fields(contract))
+    alarming = contract.alarm is not None
+    announced = np.dtype([("since", "f8"), ("band", "i8")])
     interval = open_interval(contract)
     given = counters.value_type(contract)
     read = np.dtype("f8") if counters.counter_columns(contract) else float32
     sample = np.dtype([*_sample_fields(features, given), ("revision", "u8")])
     former_sample = np.dtype([*_sample_fields(features, float32), ("revision", "u2")])
     return [
-        Column("current", record, start=first[0]),
+        Column("current", record, start=first[0], former_dtype=former_record),
         Column("partial_values", read, (features,), start=np.nan),
         Column("partial_times", np.dtype("f8"), (features,), start=np.nan, is_new=True),
         Column("last_published", float32, (outputs,), start=np.nan),
         Column(
             "open_interval", interval.dtype, start=interval[0] if grid else None, stored="always" if grid else "never"
         ),
+        Column(
+            "announced",
+            announced,
+            start=np.zeros((), announced) if alarming else None,
+            stored="always" if alarming else "never",
+            is_new=True,
+        ),
         Column("trail_length", int64, start=0, stored="trail"),
         Column("trail", sample, (2 * depth,), stored="trail", former_dtype=former_sample),
-        Column("snapshot_old", record, stored="trail"),
-        Column("snapshot_mid", record, stored="trail"),
+        Column("snapshot_old", record, stored="trail", former_dtype=former_record),
+        Column("snapshot_mid", record, stored="trail", former_dtype=former_record),
         Column("seen", uint64, (window,), start=0, stored="window"),
         Column("identities", int64, start=0, stored="window", is_new=True),
         Column("last_number", int64, start=-1, stored="window", is_new=True),
@@ -123,6 +134,13 @@ def first_record(contract: Contract, rules: DecisionRules = _NO_RULES) -> Record
     for index, state in enumerate(contract.states):
         record[f"state{index}"] = state.initial
     return record
+
+
+def _without(record: np.dtype[Any], names: Collection[str]) -> np.dtype[Any]:
+    """The record without these fields."""
+    assert record.names is not None
+    kept: list[Any] = [(name, record[name].base, record[name].shape) for name in record.names if name not in names]
+    return np.dtype(kept)
 
 
 def _sample_fields(features: int, given: np.dtype[Any]) -> list[Any]:

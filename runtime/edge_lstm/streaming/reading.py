@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -65,6 +65,32 @@ class Forgotten(NamedTuple):
     stream: str
 
 
+class Driver(NamedTuple):
+    """One of the sensors that drove an anomaly score.
+
+    `share` is how much of the squared distance would be gone without it; the shares need not add up to 1. `measured`
+    and `expected` are in the sensor's unit; NaN: it is missing.
+    """
+
+    sensor: str
+    share: float
+    measured: float
+    expected: float
+
+
+class Event(NamedTuple):
+    """An alarm, from its first step on. `since` and `until` are in seconds since 1970; `until` is None while it lasts.
+
+    `id` is the stream's name and the time of the first step, so it is the same after a crash and in a replay. `peak` is
+    the highest score so far.
+    """
+
+    id: str
+    since: float
+    peak: float
+    until: float | None = None
+
+
 class Prediction(NamedTuple):
     """What the model predicts after one step of one stream.
 
@@ -75,6 +101,8 @@ class Prediction(NamedTuple):
     probabilities in `values`. An anomaly detector gives an `alarm`, which begins above a `score` of 1; the score is NaN
     until the stream has one. `turned`: the label or the alarm differs from that of the step before. `bands`: for each
     target and horizon, the lower and upper bound between which the truth lies with the bundle's probability.
+    `drivers`: the sensors that drove a score of 0.5 or more, or an alarm, the main one first. `event`: the alarm that
+    lasts, or at the first step after it the one that has ended.
     """
 
     stream: str
@@ -88,3 +116,5 @@ class Prediction(NamedTuple):
     turned: bool = False
     alarm: bool | None = None  # None where the task knows none
     bands: Mapping[str, Mapping[int, tuple[float, float]]] | None = None  # None where the bundle has no intervals
+    drivers: Sequence[Driver] | None = None  # None where the score is lower, or the task has none
+    event: Event | None = None

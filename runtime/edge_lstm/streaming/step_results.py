@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from edge_lstm.decisions.decisions import Decisions, concatenated
 from edge_lstm.foundation.arrays import Doubles, Floats, Integers
 from edge_lstm.foundation.numbers import shortest_digits
-from edge_lstm.streaming.reading import Prediction
+from edge_lstm.foundation.times.text import format_time
+from edge_lstm.streaming.reading import Driver, Event, Prediction
 
 Outputs = Sequence[tuple[str, Sequence[int]]]
 
@@ -64,11 +65,50 @@ class Steps(NamedTuple):
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         bands = [None] * count if decisions.bands is None else self._bands(decisions.bands)
-        for of_step, band in zip(rows, bands, strict=True):
+        for of_step, band, drivers, event in zip(rows, bands, self.drivers(), self.events(), strict=True):
             stream, label, score, alarm, time, step, warm_steps, revision, turned, row = of_step
             values = {name: dict(zip(horizons, row[at], strict=True)) for name, horizons, at in begins}
-            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, band)
+            facts = (
+                stream,
+                time,
+                step,
+                warm_steps,
+                values,
+                revision,
+                label,
+                score,
+                turned,
+                alarm,
+                band,
+                drivers,
+                event,
+            )
             found.append(_new(Prediction, facts))
+        return found
+
+    def drivers(self, most: int | None = None) -> list[list[Driver] | None]:
+        """Of each step: the sensors that drove its score, at most so many (None: all); None where none are told."""
+        told: list[list[Driver] | None] = [None] * len(self.order)
+        found = self.decisions.drivers
+        if found is None or not (places := np.flatnonzero(~np.isnan(found.share[:, 0]))).size:
+            return told
+        names = [name for name, _ in self.outputs]
+        sensors = found.sensors[places, :most].tolist()
+        numbers = (shortest_digits(part[places, :most]) for part in (found.share, found.measured, found.expected))
+        for place, *row in zip(places.tolist(), sensors, *numbers, strict=True):
+            told[place] = [Driver(names[sensor], *facts) for sensor, *facts in zip(*row, strict=True)]
+        return told
+
+    def events(self) -> list[Event | None]:
+        """Of each step: the alarm event that lasts, or has just ended."""
+        found: list[Event | None] = [None] * len(self.order)
+        events = self.decisions.events
+        if events is None:
+            return found
+        for place in np.flatnonzero(~np.isnan(events.since)).tolist():
+            since, stream = events.since[place].item(), self.streams[place]
+            until = self.times[place].item() if events.ended[place] else None
+            found[place] = Event(event_id(stream, since), since, events.peak[place].item(), until)
         return found
 
     def _bands(self, bands: Floats) -> Iterator[dict[str, dict[int, tuple[float, float]]]]:
@@ -86,6 +126,11 @@ class Steps(NamedTuple):
         bands = self.decisions.bands.shape[1]
         names = len(self.outputs) * len(self.outputs[0][1]) // bands  # of a target: itself and its quantiles
         return list(self.outputs[::names])
+
+
+def event_id(stream: str, since: float) -> str:
+    """The id of the alarm event of a stream that began at this time, in seconds since 1970."""
+    return f"{stream}@{format_time(since)}"
 
 
 def in_reading_order(rounds: Sequence[Steps]) -> Steps:

@@ -45,7 +45,8 @@ class StreamTable:
 
     `partial_values` holds the values of an incomplete sample, NaN for a value that has not arrived, and `partial_times`
     their times; on a grid, `partial_times` holds the time of the newest value of each feature. `last_published` is NaN
-    before anything was published. `calibration` holds the residuals for the calibration of an anomaly detector;
+    before anything was published. `announced` is the alarm event that subscribers know of, with the power of two of its
+    peak; a `since` of 0: none. `calibration` holds the residuals for the calibration of an anomaly detector;
     `current["calibrated"]` counts them.
 
     The trail holds a stream's last samples, so that a late reading can be inserted. `trail_length` counts them.
@@ -59,6 +60,7 @@ class StreamTable:
     partial_times: Doubles  # (slots, features): seconds since 1970
     last_published: Floats  # (slots, outputs)
     open_interval: Records  # (slots,): on a grid, the interval that has not ended
+    announced: Records  # (slots,): since and band of the last event that was published and has not ended
     trail_length: Integers  # (slots,)
     trail: Records  # (slots, 2 * depth): time, identity, values and revision of a sample
     snapshot_old: Records  # (slots,)

@@ -138,10 +138,20 @@ def as_0_1_0(table: StreamTable, stream: str) -> bytes:
     for column in table._format.columns:
         found = np.array(getattr(table, column.name)[slot])
         if not column.is_new:
-            parts.append(found.astype(column.former_dtype or column.dtype).tobytes())
+            parts.append(_in_type(found, column.former_dtype or column.dtype).tobytes())
     count = int(table.current["calibrated"][slot]) if table.calibration.shape[1] else 0
     parts.append(table.calibration[slot, : count if count < table.calibration.shape[1] else 0].tobytes())
     return b"".join(parts)
+
+
+def _in_type(found: np.ndarray, former: np.dtype) -> np.ndarray:
+    """The values in the type of that release, whose records have fewer fields."""
+    if former.names is None:
+        return found.astype(former)
+    converted = np.zeros(found.shape, former)
+    for name in former.names:
+        converted[name] = found[name]
+    return converted
 
 
 @pytest.mark.parametrize("steps", [5, 10, 14, 15, 23, 40])
@@ -151,7 +161,10 @@ def test_a_detectors_row_of_0_1_0_goes_on_bit_for_bit(steps: int) -> None:
     ordered = readings(1, steps + 10)
     one.feed(ordered[:steps])
     other.table.put_row("mill-0", as_0_1_0(one.table, "mill-0"))
-    assert plain(other.feed(ordered[steps:])) == plain(one.feed(ordered[steps:]))
+    found, expected = (  # a row of 0.1.0 does not know when an alarm began
+        [said._replace(event=None) for said in each.feed(ordered[steps:])] for each in (other, one)
+    )
+    assert plain(found) == plain(expected)
 
 
 @pytest.mark.parametrize(("steps", "is_dropped"), [(12, False), (15, True), (23, True), (40, False)])
