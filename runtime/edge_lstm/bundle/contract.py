@@ -12,6 +12,7 @@ import numpy as np
 from edge_lstm.bundle.alarm import Alarm as Alarm
 from edge_lstm.bundle.feature import Feature as Feature
 from edge_lstm.bundle.feature import derived_parts
+from edge_lstm.bundle.health import Health
 from edge_lstm.bundle.intervals import Intervals
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
@@ -122,6 +123,7 @@ class Contract:
     decision: Decision | None = key(None, doc="of a classifier")
     alarm: Alarm | None = key(None, doc="of an anomaly detector")
     intervals: Intervals | None = key(None, doc="about each prediction of a forecast or an estimate")
+    health: Health | None = key(None, doc="by what a device judges whether the model is still good")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         names = {feature.name for feature in self.features}
@@ -160,6 +162,9 @@ class Contract:
                 yield "intervals", f"expected none for the task {self.task}"
             elif (found := len(self.intervals.widths)) != (wanted := len(self.targets) * len(self.horizons)):
                 yield "intervals.widths", f"expected {wanted} numbers, one for each target and horizon, found {found}"
+        if self.health is not None:
+            outputs = len(self.targets) * len(self.horizons)
+            yield from (("health." + name, fault) for name, fault in self.health.mismatches(outputs, len(plain)))
         least = 1 if self.task == "forecast" else 0
         if not self.horizons or any(horizon < least for horizon in self.horizons):
             yield "horizons", f"expected steps of at least {least}, found {self.horizons}"

@@ -14,6 +14,8 @@ from edge_lstm.decisions import anomaly, events
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
+from edge_lstm.decisions.health import START_VALUES as HEALTH_STARTS
+from edge_lstm.decisions.health import ModelHealth, index_bounds
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
@@ -30,7 +32,12 @@ class Decider(Protocol):
 
 
 def decider(contract: Contract, rules: DecisionRules = _NO_RULES) -> Decider:
-    """The decider for the contract's task."""
+    """The decider for the contract's task; with it the judge of the model, where the contract has its limits."""
+    decide = _task_decider(contract)
+    return decide if contract.health is None else _Judged(contract, decide)
+
+
+def _task_decider(contract: Contract) -> Decider:
     if contract.decision is not None:
         return _Classifier(contract)
     if contract.alarm is not None:
@@ -110,28 +117,46 @@ class _Detector:
         return Decisions(step.outputs, labels, scores, alarms, turned, drivers=drivers, events=events)
 
 
+class _Judged:
+    """The decisions of another decider, with a verdict on the model of each stream."""
+
+    def __init__(self, contract: Contract, decide: Decider) -> None:
+        self._decide, self._judge = decide, ModelHealth(contract)
+        self._shape = len(contract.targets), -1, len(contract.horizons)
+
+    def __call__(self, step: Step) -> Decisions:
+        decided = self._decide(step)
+        count = len(step.slots)
+        published = decided.values.reshape(count, *self._shape)[:, :, 0].reshape(count, -1)  # without quantiles
+        verdicts = self._judge(step, published.astype(np.float64), decided.bands, decided.alarms)
+        return decided._replace(health=verdicts)
+
+
 def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its decisions."""
+    health = [] if contract.health is None else ModelHealth(contract).fields()
     if contract.decision is not None:
-        return classify.record_fields(contract)
-    return anomaly.record_fields(contract) if contract.alarm is not None else []
+        return classify.record_fields(contract) + health
+    return (anomaly.record_fields(contract) if contract.alarm is not None else []) + health
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
+    health = {} if contract.health is None else HEALTH_STARTS
     if contract.decision is not None:
-        return classify.START_VALUES
-    return anomaly.START_VALUES if contract.alarm is not None else {}
+        return classify.START_VALUES | health
+    return anomaly.START_VALUES | health if contract.alarm is not None else health
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:
     """The least and the most of these fields that are counts or indexes: a row with others is damaged."""
+    found = {} if contract.health is None else index_bounds(contract)
     if contract.decision is not None:
-        return classify.index_bounds(contract)
+        return found | classify.index_bounds(contract)
     if contract.alarm is None:
-        return {}
+        return found
     held = {"quiet": (0, contract.alarm.hold_steps + 1)} if contract.alarm.hold_steps else {}
-    return {"calibrated": (0, contract.alarm.calibrate_steps), **held}
+    return {**found, "calibrated": (0, contract.alarm.calibrate_steps), **held}
 
 
 def newer_fields(contract: Contract) -> frozenset[str]:

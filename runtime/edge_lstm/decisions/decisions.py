@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_lstm.decisions.drivers import Drivers
 from edge_lstm.decisions.events import Events
+from edge_lstm.decisions.health import Verdicts
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 
 
@@ -24,6 +25,7 @@ class Decisions(NamedTuple):
     bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
     drivers: Drivers | None = None  # which sensors drove the score
     events: Events | None = None  # the alarm that lasts, or has just ended
+    health: Verdicts | None = None  # on the model of each stream
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

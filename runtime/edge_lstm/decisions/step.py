@@ -17,3 +17,13 @@ class Step(NamedTuple):
     missing: Flags  # (n, features)
     outputs: Floats  # (n, outputs): of the network, with one position for the sine and cosine of a circle
     learns: Flags  # (n,): whether this step may change what the device has learned of the stream
+
+    def of(self, places: Slots) -> Step:
+        """The step of the streams at these places."""
+        return self._replace(
+            slots=self.slots[places],
+            values=self.values[places],
+            missing=self.missing[places],
+            outputs=self.outputs[places],
+            learns=self.learns[places],
+        )

@@ -10,6 +10,7 @@ from edge_lstm.messages.deadband import Deadband
 from edge_lstm.messages.decoder import Decoder
 from edge_lstm.messages.encoder import Encoder
 from edge_lstm.messages.events import AlarmEvents, encode_event
+from edge_lstm.messages.health_events import HealthEvents
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
@@ -45,20 +46,26 @@ def publish_properties(output: OutputMapping) -> PublishProperties | None:
 
 
 def outgoing(
-    config: ServiceConfig, table: StreamTable, encoder: Encoder, deadband: Deadband | None, events: AlarmEvents
+    config: ServiceConfig,
+    table: StreamTable,
+    encoder: Encoder,
+    deadband: Deadband | None,
+    events: AlarmEvents,
+    health: HealthEvents,
 ) -> Callable[[Steps], list[Outgoing]]:
-    """A function that returns the messages of steps: of those whose predictions are published, then about alarms.
+    """A function that returns the messages of steps: of those whose predictions are published, then about events.
 
     Corrections are always published.
     """
     about_events = events_topic(config.mqtt.client_id)
 
     def messages(steps: Steps) -> list[Outgoing]:
-        alarms = [(about_events, encode_event(one).encode()) for one in events.messages(steps)]
+        told = [*map(encode_event, events.messages(steps)), *health.messages(steps)]
+        about = [(about_events, text.encode()) for text in told]
         if deadband is not None:
             steps = steps.at(deadband.moved(steps, table))
         elif config.output.publish_when == "alarm":
             steps = steps.at((steps.decisions.turned | (steps.revisions > 0)).nonzero()[0].tolist())
-        return encoder.messages(steps) + alarms
+        return encoder.messages(steps) + about
 
     return messages

@@ -23,6 +23,7 @@ from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.messages.events import AlarmEvents
+from edge_lstm.messages.health_events import HealthEvents
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
@@ -55,6 +56,7 @@ from edge_lstm.service.reports.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.reports.stats import ServiceStats
 from edge_lstm.service.reports.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
+from edge_lstm.streaming.model_health import health_facts
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.row_format import StoredRow
 
@@ -175,7 +177,14 @@ class Service:
         self._processor = Processor(
             self._reader,
             self._predictor,
-            outgoing(config, table, encoder, deadband, AlarmEvents(bundle.id, table)),
+            outgoing(
+                config,
+                table,
+                encoder,
+                deadband,
+                AlarmEvents(bundle.id, table),
+                HealthEvents(bundle.contract, bundle.id),
+            ),
             self._names,
             self._gaps,
             self._slices,
@@ -373,6 +382,7 @@ class Service:
 
     def _stats(self) -> dict[str, object]:
         """The payload of the stats topic; docs/predictions.md explains it."""
+        health = health_facts(self._files.bundle.contract, self._predictor.table)
         return {
             "bundle": self._files.bundle.id,
             BATCH: self._store.batch,
@@ -387,6 +397,7 @@ class Service:
             **self._totals(),
             **self.stats.figures(),
             "dropped_by_stream": self._predictor.watch.worst(),
+            **({} if health is None else {"model_health": health}),
         }
 
     def _totals(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The contract of a trained model: the dataset's, with its states, intervals and alarm rule."""
+"""The contract of a trained model: the dataset's, with its states, intervals, health limits and alarm rule."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from edge_lstm.bundle.contract import Contract, StateTensor
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.evaluation.alarms.alarm_rule import AlarmRule, calibrated_alarm
 from edge_lstm_train.evaluation.intervals import calibrated_intervals
+from edge_lstm_train.evaluation.model_health import fitted_health
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import Fitted
 from edge_lstm_train.model.forecaster import Forecaster
@@ -21,9 +22,10 @@ def trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> tuple[
     """
     contract = with_states(dataset.contract, fitted.model)
     level = getattr(recipe.task_section, "intervals", None)
+    predicted = predict_streamed(fitted.judged, dataset, "validation")
     if level is not None:
-        intervals = calibrated_intervals(dataset, predict_streamed(fitted.judged, dataset, "validation"), level)
-        contract = dataclasses.replace(contract, intervals=intervals)
+        contract = dataclasses.replace(contract, intervals=calibrated_intervals(dataset, predicted, level))
+    contract = dataclasses.replace(contract, health=fitted_health(dataset, contract, predicted))
     if recipe.anomaly is None:
         return contract, None
     return calibrated_alarm(recipe, dataset, contract, fitted.model)

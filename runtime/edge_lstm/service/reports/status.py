@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,16 @@ def status_text(facts: dict[str, Any]) -> str:
     counted = defaultdict(int, facts)  # a service of another version may have fewer of them
     if "uptime_s" in facts:
         lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
+    if "model_health" in facts:
+        lines += _health_lines(facts["model_health"])
     for one in facts.get("dropped_by_stream", ()):
         fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
         lines.append(f"{'stream':<10}{one['stream']}: {fates}")
     return "\n".join(lines)
+
+
+def _health_lines(health: dict[str, Any]) -> Iterator[str]:
+    counts = "good for {good:,} streams, to watch for {watch:,}, poor for {poor:,}".format_map(health)
+    yield f"{'model':<10}{counts}"
+    for one in health["worst"]:
+        yield f"{one['health']:<10}{one['stream']}: {one['reason']}, since {one['since']}"
