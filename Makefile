@@ -9,7 +9,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
 
-# Four runs of about the same length, side by side: those with brokers mostly wait, the workshop's mostly compute.
+# Four runs side by side on two cores: those with brokers mostly wait, the workshop mostly computes.
 test: lint .venv-device/installed
 	$(MAKE) --no-print-directory -j4 -Otarget test-flow test-kills test-device test-workshop
 

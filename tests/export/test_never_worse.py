@@ -23,9 +23,9 @@ from edge_lstm_train.evaluation import classification, regression
 from edge_lstm_train.evaluation.predictions import aligned, predictions_by_step
 from edge_lstm_train.recipe.recipe import bundled_recipes, read_recipe
 from edge_lstm_train.run import Run, train
+from tests.train.bundled_runs import BUNDLED, bundled_run
 
 STEPS = 1500
-BUNDLED = ("solar", "weather")  # whose recordings come with the package
 ROUNDING = 1.01  # of a shipped network's error by int8 weights
 WORSE = 0.95  # share of resamples of blocks of time in which a model that is worse beyond noise is behind a baseline
 
@@ -130,18 +130,17 @@ def test_a_synthetic_task_ships_no_model_below_its_baselines(name: str, tmp_path
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", bundled_recipes())
 def test_a_bundled_recipe_ships_no_model_below_its_baselines(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
+    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> None:
-    data = None
-    if name not in BUNDLED:
-        if request.config.getoption("--data") is None:
-            pytest.skip("its recording does not come with the package; name a folder of recordings with --data")
-        data = request.getfixturevalue("data")
-    try:
-        recipe = read_recipe(name, data)
-        run = train(recipe, tmp_path / "run")
-    except (ConfigError, FileNotFoundError) as error:
-        pytest.skip(f"no recording: {error}")
+    if name in BUNDLED:
+        run = bundled_run(name, tmp_path_factory)
+    elif request.config.getoption("--data") is None:
+        pytest.skip("its recording does not come with the package; name a folder of recordings with --data")
+    else:
+        try:
+            run = train(read_recipe(name, request.getfixturevalue("data")), tmp_path / "run")
+        except (ConfigError, FileNotFoundError) as error:
+            pytest.skip(f"no recording: {error}")
     assert_not_worse(run, tmp_path)
 
 

@@ -27,18 +27,14 @@ from edge_lstm_train.model import fit as fitting
 from edge_lstm_train.model.checkpoint import load_checkpoint
 from edge_lstm_train.recipe.recipe import Recipe, read_recipe
 from edge_lstm_train.run import held_out_steps, train
+from tests.train.bundled_runs import bundled_run
 
 Make = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
 def solar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `solar` with a third of its updates."""
-    recipe = read_recipe("solar")
-    recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=200))
-    run_dir = tmp_path_factory.mktemp("runs") / "deep" / "solar"
-    train(recipe, run_dir)
-    return run_dir
+    return bundled_run("solar", tmp_path_factory).run_dir
 
 
 def test_the_solar_recipe_beats_both_naive_baselines(solar: Path) -> None:
@@ -53,8 +49,8 @@ def test_the_solar_recipe_beats_both_naive_baselines(solar: Path) -> None:
     assert [row["pairs"] for row in rows] == [1999, 1994, 1976]
 
 
-def test_the_weather_recipe_reaches_its_skill_and_beats_ridge(tmp_path: Path) -> None:
-    run = train(read_recipe("weather"), tmp_path)
+def test_the_weather_recipe_reaches_its_skill_and_beats_ridge(tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = bundled_run("weather", tmp_path_factory)
     high, low = (one.rmse for one in run.evaluation.scores)
     assert high["model"] < 2.85
     assert low["model"] < 1.65
@@ -104,7 +100,7 @@ def read_first_validation_value() -> float:
 
 def test_the_recipe_in_a_run_can_be_trained_again(solar: Path) -> None:
     recipe = read_recipe(solar / "recipe.toml")
-    assert recipe.fit.updates == 200
+    assert recipe.fit == read_recipe("solar").fit
     assert recipe.recording == read_recipe("solar").recording
 
 
