@@ -91,11 +91,16 @@ class AnomalyDetector:
             current["quiet"][slots] = quiet
             alarms |= before & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
-        told = ready & ((scores >= TOLD_FROM) | alarms)
-        away = smoothed - current["center"][slots]
-        measured = np.where(step.missing, np.float32(np.nan), values)[:, self._columns]
-        drove = drivers(told, away, current["whitening"][slots], measured, expected)
+        drove = self._drivers(step, ready & ((scores >= TOLD_FROM) | alarms), smoothed, expected)
         return Found(scores, alarms, alarms != before, drove, events.follow(step, scores, alarms, drove))
+
+    def _drivers(self, step: Step, told: Flags, smoothed: Doubles, expected: Floats) -> Drivers:
+        """Which sensors drove the scores that are `told` (n,), by the averages (n, targets) before the ceiling."""
+        chosen = step.slots[told]
+        away, whitening = smoothed[told] - step.current["center"][chosen], step.current["whitening"][chosen]
+        measured = step.values[:, self._columns]
+        measured[step.missing[:, self._columns]] = np.nan
+        return drivers(told, away, whitening, measured, expected)
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:
         """Pull averages with a score above the ceiling back to it, on the line to their center."""

@@ -25,30 +25,28 @@ class Drivers(NamedTuple):
 
 
 def drivers(told: Flags, away: Doubles, whitening: Doubles, measured: Floats, expected: Floats) -> Drivers:
-    """The drivers of the steps that are `told` (n,).
+    """The drivers of n steps, of which k are `told` (n,).
 
-    away (n, targets): the averaged residuals minus their center; whitening (n, targets, targets): the inverse Cholesky
+    away (k, targets): the averaged residuals minus their center; whitening (k, targets, targets): the inverse Cholesky
     factor of their covariance; measured and expected (n, targets): in the target's unit.
 
     With the precision P and r = `away`, leaving out sensor i takes (P r)_i^2 / P_ii of the squared distance r' P r
     (Alcala and Qin 2009, reconstruction-based contribution). The order is that of the terms r_i (P r)_i, which add up
     to the squared distance (the same, complete decomposition): it names the right sensor first a little more often.
     """
-    count, size = away.shape
-    sensors = np.broadcast_to(np.arange(size), (count, size)).copy()
-    share = np.full((count, size), np.nan, np.float32)
+    sensors = np.broadcast_to(np.arange(measured.shape[1]), measured.shape)
+    share = np.full(measured.shape, np.nan, np.float32)
     measured, expected = measured.astype(np.float32), expected.astype(np.float32)
-    places = np.flatnonzero(told)
-    if places.size:
-        away, whitening = away[places], whitening[places]
+    if away.size:
         columns = np.ascontiguousarray(np.swapaxes(whitening, 1, 2))  # sums over the last axis: same bits in any batch
         white = (whitening * away[:, None, :]).sum(axis=2)
         pulls = (columns * white[:, None, :]).sum(axis=2)  # P r
         squared = (white**2).sum(axis=1, keepdims=True)
         found = pulls**2 / (columns**2).sum(axis=2) / np.where(squared > 0, squared, 1.0)
         order = np.argsort(-away * pulls, axis=1, kind="stable")
-        sensors[places] = order
-        share[places] = np.take_along_axis(found, order, axis=1)
+        sensors = sensors.copy()
+        sensors[told] = order
+        share[told] = np.take_along_axis(found, order, axis=1)
         for values in (measured, expected):
-            values[places] = np.take_along_axis(values[places], order, axis=1)
+            values[told] = np.take_along_axis(values[told], order, axis=1)
     return Drivers(sensors, share, measured, expected)

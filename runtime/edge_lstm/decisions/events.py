@@ -39,7 +39,11 @@ def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
 def follow(step: Step, scores: Doubles, alarms: Flags, drivers: Drivers) -> Events:
     """Begin, continue or end the event of each stream (n,)."""
     current, slots = step.current, step.slots
-    since, peak = current["event_since"][slots], current["event_peak"][slots]
+    peak = current["event_peak"][slots]
+    if not (alarms.any() or peak.any()):  # as nearly always
+        told = np.zeros((1, *current["event_drivers"].shape[1:]), np.float32)
+        return Events(np.full(len(slots), np.nan), peak, alarms, np.broadcast_to(told, (len(slots), *told.shape[1:])))
+    since = current["event_since"][slots]
     open_before = peak > 0
     begins, ended = alarms & ~open_before, open_before & ~alarms
     higher = begins | (alarms & (scores > peak))  # False for NaN

@@ -15,7 +15,7 @@ import numpy as np
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.numbers import shortest_digits
 from edge_lstm.foundation.times.text import format_time, parse_time
-from edge_lstm.messages.endings import decoded_drivers, decoded_event, driver_text, event_text
+from edge_lstm.messages.endings import decoded_drivers, decoded_event, drivers_text, event_text
 from edge_lstm.messages.json_texts import quoted
 from edge_lstm.streaming.reading import Driver, Event
 from edge_lstm.streaming.step_results import Steps, event_id
@@ -60,9 +60,7 @@ def head_text(head: EventHead, rest: str) -> str:
 
 def encode_event(message: EventMessage) -> str:
     """A message about an alarm as JSON."""
-    moments = [
-        f"{quoted(moment)}:[{','.join(map(driver_text, drivers))}]" for moment, drivers in message.drivers.items()
-    ]
+    moments = [f"{quoted(moment)}:{drivers_text(drivers)}" for moment, drivers in message.drivers.items()]
     return head_text(message.head, f',"event":{event_text(message.event)},"drivers":{{{",".join(moments)}}}')
 
 
