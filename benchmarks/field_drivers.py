@@ -301,9 +301,9 @@ def print_cost() -> None:
     away, whitening = rng.normal(0, 1, (_STREAMS, _SENSORS)), rng.normal(0, 1, (_STREAMS, _SENSORS, _SENSORS))
     print(f"\ncost at {_STREAMS} streams of {_SENSORS} sensors, us a reading, the best of 50; mark 2")
     for title, told, alarms in (
-        ("normal, nothing told", slots < 0, slots < 0),
+        ("normal, nothing named", slots < 0, slots < 0),
         ("one stream in twenty in alarm", slots % 20 == 0, slots % 20 == 0),
-        ("all told", slots >= 0, slots < 0),
+        ("all named", slots >= 0, slots < 0),
         ("all in alarm", slots >= 0, slots >= 0),
     ):
         scores = np.where(alarms, 1.5, 0.6)

@@ -1,4 +1,4 @@
-"""Which sensors drove an anomaly score: the share of each in it, and the order in which they are told."""
+"""Which sensors drove an anomaly score: the share of each in it, and the order in which they are named."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 
-TOLD_FROM = 0.5  # the least score whose sensors are told: below, they are those of noise
+NAMED_FROM = 0.5  # the least score whose sensors are named: below, they are those of noise
 
 
 class Drivers(NamedTuple):
-    """The sensors of n steps, the one that drove the score most first; shares are NaN where no sensors are told.
+    """The sensors of n steps, the one that drove the score most first; shares are NaN where no sensors are named.
 
     The share of a sensor is how much of the squared distance would be gone without it. Sensors that are off together
     explain the same part, so the shares of a step need not add up to 1.
@@ -24,8 +24,8 @@ class Drivers(NamedTuple):
     expected: Floats  # (n, targets): what the network said about this step
 
 
-def drivers(told: Flags, away: Doubles, whitening: Doubles, measured: Floats, expected: Floats) -> Drivers:
-    """The drivers of n steps, of which k are `told` (n,).
+def drivers(named: Flags, away: Doubles, whitening: Doubles, measured: Floats, expected: Floats) -> Drivers:
+    """The drivers of n steps, of which k are `named` (n,).
 
     away (k, targets): the averaged residuals minus their center; whitening (k, targets, targets): the inverse Cholesky
     factor of their covariance; measured and expected (n, targets): in the target's unit.
@@ -45,8 +45,8 @@ def drivers(told: Flags, away: Doubles, whitening: Doubles, measured: Floats, ex
         found = pulls**2 / (columns**2).sum(axis=2) / np.where(squared > 0, squared, 1.0)
         order = np.argsort(-away * pulls, axis=1, kind="stable")
         sensors = sensors.copy()
-        sensors[told] = order
-        share[told] = np.take_along_axis(found, order, axis=1)
+        sensors[named] = order
+        share[named] = np.take_along_axis(found, order, axis=1)
         for values in (measured, expected):
-            values[told] = np.take_along_axis(values[told], order, axis=1)
+            values[named] = np.take_along_axis(values[named], order, axis=1)
     return Drivers(sensors, share, measured, expected)

@@ -23,7 +23,7 @@ def have_endings(steps: Steps) -> bool:
 
 
 def endings(steps: Steps, flat: bool) -> list[str]:
-    """Of each step: the end of its payload, with a comma first; empty where there is nothing to tell."""
+    """Of each step: the end of its payload, with a comma first; empty where there is neither."""
     texts = _texts_of_drivers(steps, flat)
     for place, event in enumerate(steps.events()):
         if event is not None:
@@ -32,7 +32,7 @@ def endings(steps: Steps, flat: bool) -> list[str]:
 
 
 def ending_of(drivers: Sequence[Driver] | None, event: Event | None, flat: bool) -> str:
-    """The end of one payload, with a comma first; empty where there is nothing to tell."""
+    """The end of one payload, with a comma first; empty where there is neither."""
     text = ""
     if drivers is not None:
         text = _pattern(len(drivers), flat) % tuple(chain.from_iterable(map(_cells, drivers)))

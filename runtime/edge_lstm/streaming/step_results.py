@@ -88,17 +88,17 @@ class Steps(NamedTuple):
         return found
 
     def drivers(self) -> list[list[Driver] | None]:
-        """Of each step: the sensors that drove its score; None where none are told."""
-        told: list[list[Driver] | None] = [None] * len(self.order)
+        """Of each step: the sensors that drove its score; None where none are named."""
+        named: list[list[Driver] | None] = [None] * len(self.order)
         found = self.decisions.drivers
         if found is None or not (places := np.flatnonzero(~np.isnan(found.share[:, 0]))).size:
-            return told
+            return named
         names = [name for name, _ in self.outputs]
         sensors = found.sensors[places].tolist()
         numbers = (shortest_digits(part[places]) for part in (found.share, found.measured, found.expected))
         for place, *row in zip(places.tolist(), sensors, *numbers, strict=True):
-            told[place] = [Driver(names[sensor], *facts) for sensor, *facts in zip(*row, strict=True)]
-        return told
+            named[place] = [Driver(names[sensor], *facts) for sensor, *facts in zip(*row, strict=True)]
+        return named
 
     def events(self) -> list[Event | None]:
         """Of each step: the alarm event that lasts, or has just ended."""
