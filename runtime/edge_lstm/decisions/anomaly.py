@@ -99,7 +99,8 @@ class AnomalyDetector:
         chosen = step.slots[named]
         away, whitening = smoothed[named] - step.current["center"][chosen], step.current["whitening"][chosen]
         measured = step.values[:, self._columns]
-        measured[step.missing[:, self._columns]] = np.nan
+        if chosen.size:
+            measured[step.missing[:, self._columns]] = np.nan
         return drivers(named, away, whitening, measured, expected)
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:

@@ -36,7 +36,6 @@ def drivers(named: Flags, away: Doubles, whitening: Doubles, measured: Floats, e
     """
     sensors = np.broadcast_to(np.arange(measured.shape[1]), measured.shape)
     share = np.full(measured.shape, np.nan, np.float32)
-    measured, expected = measured.astype(np.float32), expected.astype(np.float32)
     if away.size:
         columns = np.ascontiguousarray(np.swapaxes(whitening, 1, 2))  # sums over the last axis: same bits in any batch
         white = (whitening * away[:, None, :]).sum(axis=2)
@@ -47,6 +46,7 @@ def drivers(named: Flags, away: Doubles, whitening: Doubles, measured: Floats, e
         sensors = sensors.copy()
         sensors[named] = order
         share[named] = np.take_along_axis(found, order, axis=1)
+        measured, expected = measured.copy(), expected.copy()
         for values in (measured, expected):
             values[named] = np.take_along_axis(values[named], order, axis=1)
     return Drivers(sensors, share, measured, expected)
