@@ -87,7 +87,7 @@ attack: .venv/installed
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv, a few minutes on a first run" >&2
 	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt \
-		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,broker,parquet,signing,train,tune,export,adopt-test,dev]'
+		--editable '.[onnx,tflite,tflite-runtime,fast,msgpack,metrics,broker,parquet,signing,train,tune,export,adopt-test,dev]'
 	@touch $@
 
 # A device: the wheel and a backend, no torch, numpy 2; the runtime's tests run here too.
@@ -98,7 +98,7 @@ attack: .venv/installed
 	$(DEVICE)/python -m pip install $(PIP_FLAGS) --constraint constraints-device.txt --force-reinstall --no-deps \
 		.venv-device/wheel/*.whl
 	$(DEVICE)/python -m pip install $(PIP_FLAGS) --constraint constraints-device.txt --find-links .venv-device/wheel \
-		'edge-lstm[onnx,tflite,msgpack,broker]' pytest pytest-timeout hypothesis
+		'edge-lstm[onnx,tflite,msgpack,metrics,broker]' pytest pytest-timeout hypothesis
 	@touch $@
 
 # Ten minutes of 500 streams: memory flat, no descriptor leaked, every prediction there.

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_lstm.cli.options import config_argument
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import escaped
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from edge_lstm.service.config import ServiceConfig
+    from edge_lstm.service.reports.stats_requests import StatsRequests
 
 
 @click.command()
@@ -33,12 +40,20 @@ def run(config: Path, allow_downgrade: bool) -> None:
 
     faulthandler.enable()  # a wheel for another processor crashes the process: this prints in which import
     defer_rarely_used()
+    from edge_lstm.service.config import read_service_config
     from edge_lstm.service.runner import serve
 
     try:
-        serve(config, allow_downgrade)
+        serve(config, allow_downgrade, _beside if read_service_config(config).metrics.port else None)
     finally:
         gc.enable()  # where the config was refused
+
+
+def _beside(config: ServiceConfig, requests: StatsRequests) -> AbstractContextManager[object]:
+    """The endpoint of the metrics."""
+    from edge_lstm.integrations.metrics import metrics_endpoint
+
+    return metrics_endpoint(config.metrics, requests)
 
 
 @click.command()

@@ -160,6 +160,17 @@ class ClockConfig:
 
 
 @dataclass(frozen=True)
+class MetricsConfig:
+    """Metrics for Prometheus, over HTTP and without a password: for this machine, or for a network that is trusted."""
+
+    port: int | None = key(None, least=1, most=65_535, doc="TCP port of /metrics; none: there are no metrics")
+    host: str = key("127.0.0.1", doc="address to listen at; the default: this machine alone")
+    worst_streams: int = key(
+        0, least=0, most=10, doc="of how many streams with most dropped readings the metrics have the names"
+    )
+
+
+@dataclass(frozen=True)
 class ServiceConfig:
     """One service: a bundle, a broker, its input and output. Relative paths start at the config's folder."""
 
@@ -248,6 +259,7 @@ class ServiceConfig:
     )
     stats_interval_s: float = key(60.0, least=0.1, doc="time between two messages with statistics")
     clock: ClockConfig = key(ClockConfig(), doc="how far this machine's clock is trusted")
+    metrics: MetricsConfig = key(MetricsConfig(), doc="metrics for Prometheus")
     input: InputMapping = key(InputMapping(), doc="where to find the readings in the messages")
     output: OutputMapping = key(OutputMapping(), doc="where predictions go, and in which format")
 

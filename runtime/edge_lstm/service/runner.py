@@ -14,9 +14,10 @@ from pathlib import Path
 from edge_lstm.backends.selftest import SelfTestError
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.signals import ended_by_signals
-from edge_lstm.service.config import read_service_config
+from edge_lstm.service.config import ServiceConfig, read_service_config
 from edge_lstm.service.opened_files import prove
 from edge_lstm.service.reports.refusal import announce
+from edge_lstm.service.reports.stats_requests import StatsRequests
 from edge_lstm.service.service import Service
 from edge_lstm.service.systemd import SystemdNotifier
 
@@ -25,10 +26,14 @@ log = logging.getLogger(__name__)
 _OBJECTS_A_COLLECTION = 10_000  # new objects before the garbage collector runs: a batch makes half as many
 
 
-def serve(config: Path, allow_downgrade: bool = False) -> None:
+Beside = Callable[[ServiceConfig, StatsRequests], contextlib.AbstractContextManager[object]]
+
+
+def serve(config: Path, allow_downgrade: bool = False, beside: Beside | None = None) -> None:
     """Serve by that config until a signal ends it. Raises EdgeLstmError if config or bundle is refused.
 
-    `allow_downgrade`: the first bundle may have an older version than the highest that ran.
+    `allow_downgrade`: the first bundle may have an older version than the highest that ran. `beside`: what runs in
+    threads of its own meanwhile, by the first config; it may ask the service for figures.
     """
     manager = SystemdNotifier()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: it reads the present files anyway
@@ -36,7 +41,8 @@ def serve(config: Path, allow_downgrade: bool = False) -> None:
         settings = read_service_config(config)
         if allow_downgrade:
             settings = dataclasses.replace(settings, allow_downgrade=True)
-        service = Service(settings, config.parent, manager=manager)
+        requests = None if beside is None else StatsRequests()
+        service = Service(settings, config.parent, manager=manager, requests=requests)
     except EdgeLstmError as error:
         manager.status(f"refused: {error.message}")
         if isinstance(error, SelfTestError):
@@ -54,14 +60,15 @@ def serve(config: Path, allow_downgrade: bool = False) -> None:
         service.stop()
 
     signal.signal(signal.SIGHUP, hang_up)
-    with ended_by_signals(end) as ended:
+    others = contextlib.nullcontext() if beside is None or requests is None else beside(settings, requests)
+    with others, ended_by_signals(end) as ended:
         while True:
             _freeze_garbage_collector()
             service.run()
             if ended or not hangups:
                 return
             hangups.clear()
-            service = _reloaded(service, config, manager)
+            service = _reloaded(service, config, manager, requests)
             if ended or hangups:
                 service.stop()  # the signal came while there was no service
 
@@ -85,12 +92,14 @@ def _prove(config: Path, turn: Callable[[], None]) -> None:
         prove(read_service_config(config), config.parent, turn)
 
 
-def _reloaded(former: Service, config: Path, manager: SystemdNotifier) -> Service:
+def _reloaded(former: Service, config: Path, manager: SystemdNotifier, requests: StatsRequests | None) -> Service:
     """A service by the present config and bundle; by the former ones if the present ones are refused."""
     try:
-        service = Service(read_service_config(config), config.parent, manager=manager)
+        service = Service(read_service_config(config), config.parent, manager=manager, requests=requests)
     except EdgeLstmError as error:
         log.error("reload refused, going on as before: %s", str(error).replace("\n", " "))
-        return Service(former.config, config.parent, manager=manager, former=former, refused=error)
+        return Service(former.config, config.parent, manager=manager, former=former, refused=error, requests=requests)
+    if service.config.metrics != former.config.metrics:
+        log.warning("the keys under [metrics] changed, and are used from the next start on")
     log.info("reloaded config=%s", config)
     return service

@@ -54,6 +54,7 @@ from edge_lstm.service.reports.loss_reports import LossReports
 from edge_lstm.service.reports.published_state import BATCH, published_batch
 from edge_lstm.service.reports.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.reports.stats import ServiceStats
+from edge_lstm.service.reports.stats_requests import Snapshot, StatsRequests
 from edge_lstm.service.reports.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
 from edge_lstm.streaming.model_health import health_facts
@@ -82,18 +83,20 @@ class Service:
         manager: SystemdNotifier | None = None,
         former: Service | None = None,
         refused: EdgeLstmError | None = None,
+        requests: StatsRequests | None = None,
     ) -> None:
         """`folder`: where relative paths of the config start. `manager`: gets ready, alive and status.
 
         `former`: an ended service of the same config. Its bundle, certificates and password are used again, even if
         their files have changed. `refused`: an error of a reload, to be published at the broker.
+        `requests`: of another thread for figures.
 
         Raises EdgeLstmError if the bundle, its backend's self-test or the database refuses.
         """
         self.config = config
         self._files: OpenedFiles = OpenedFiles.read(config, folder) if former is None else former._files
         self._manager = manager or SystemdNotifier({})
-        self._refused = refused
+        self._refused, self._requests = refused, requests
         if config.cores is not None:
             run_on(config.cores)
         bundle, rules = self._files.bundle, stepping_rules(config)
@@ -379,17 +382,24 @@ class Service:
             self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)
         for fault in self._mqtt.take_faults():
             self._report(fault)
+        if self._requests is not None:
+            self._requests.answer(self._snapshot)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self._stats(), self.stats.durations, self._mqtt.connected)
 
     def _stats(self) -> dict[str, object]:
         """The payload of the stats topic; docs/predictions.md explains it."""
-        health = health_facts(self._files.bundle.contract, self._predictor.table)
+        contract, table = self._files.bundle.contract, self._predictor.table
+        health = health_facts(contract, table)
         return {
             "bundle": self._files.bundle.id,
             BATCH: self._store.batch,
             "backend": self._predictor.backend.name,
             "scheme": self._predictor.backend.scheme,
             "streams": self._store.count(),
-            "streams_in_memory": len(self._predictor.table),
+            "streams_in_memory": len(table),
+            **({} if contract.alarm is None else {"in_alarm": table.in_alarm()}),
             "queue": len(self._inbox),
             "unconfirmed": len(self._outbox),
             "waiting": self._mqtt.waiting,

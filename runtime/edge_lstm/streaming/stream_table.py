@@ -172,6 +172,10 @@ class StreamTable:
         times = self._last_times[list(self._slots.values())]
         return float(np.max(times, initial=-np.inf, where=~np.isnan(times)))
 
+    def in_alarm(self) -> int:
+        """How many streams in the table are in an alarm; for an anomaly detector."""
+        return int(self.current["alarm"][list(self._slots.values())].sum())
+
     def evict(self, stream: str) -> None:
         """Remove the stream from the table; the caller has stored its row."""
         slot = self._slots.pop(stream)

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import resource
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection
+from itertools import accumulate
+from typing import NamedTuple
 
+BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _MOST_BATCHES = 1000  # whose times are kept
+
+
+class Durations(NamedTuple):
+    """How long batches took since the start."""
+
+    counts: tuple[int, ...]  # of each of `BOUNDS_S` and of those beyond
+    total_s: float
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(bound in seconds, batches that took no longer), the last one for all batches."""
+        bounds = [*map(str, BOUNDS_S), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
 
 
 class ServiceStats:
@@ -17,6 +33,7 @@ class ServiceStats:
         self._begun = time.monotonic()
         self._published_at = -float("inf")
         self._readings = 0
+        self._counts, self._total_s = [0] * (len(BOUNDS_S) + 1), 0.0
         self._batches_ms: deque[float] = deque(maxlen=_MOST_BATCHES)
         self._lags_s: deque[float] = deque(maxlen=_MOST_BATCHES)
 
@@ -27,6 +44,8 @@ class ServiceStats:
         """
         self._readings += readings
         self._batches_ms.append(1000 * seconds)
+        self._counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self._total_s += seconds
         if last is not None:
             self._lags_s.append(time.time() - last)
 
@@ -36,6 +55,11 @@ class ServiceStats:
             return False
         self._published_at = now
         return True
+
+    @property
+    def durations(self) -> Durations:
+        """Of all batches."""
+        return Durations(tuple(self._counts), self._total_s)
 
     def figures(self) -> dict[str, float]:
         """Readings, uptime, milliseconds per batch and lag (p50 and p99 of the last 1000 batches), memory.

@@ -1,0 +1,1 @@
+"""Other people's systems: metrics for Prometheus."""
