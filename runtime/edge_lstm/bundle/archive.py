@@ -210,7 +210,7 @@ def format_version(contract: Contract) -> int:
     end alarms at other steps, or step a register that starts full as one of zeros.
     """
     newer = any(feature.period is not None or feature.counter or feature.age for feature in contract.features)
-    newer |= contract.intervals is not None
+    newer |= contract.intervals is not None or bool(contract.known_ahead)
     newer |= contract.alarm is not None and contract.alarm.is_newer
     newer |= any(state.name == STARTED for state in contract.states)
     return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
@@ -337,6 +337,8 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
                     del feature[name]
     if manifest.contract.intervals is None:
         del facts["contract"]["intervals"]
+    if not manifest.contract.known_ahead:
+        del facts["contract"]["known_ahead"]
     if facts["contract"]["alarm"] is not None:
         facts["contract"]["alarm"] = without_newer_keys(facts["contract"]["alarm"])
     if manifest.purpose == Purpose():  # bundles without one stay what they were

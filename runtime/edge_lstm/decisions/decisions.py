@@ -20,6 +20,7 @@ class Decisions(NamedTuple):
     alarms: Flags | None  # (n,)
     turned: Flags  # (n,): whether label or alarm differs from the previous step
     bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
+    degraded: list[tuple[str, ...]] | None = None  # of each step, what it went without; None: nothing is ever named
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from sys import getsizeof
 from typing import Any
@@ -56,8 +56,9 @@ class Encoder:
             labelled, scored = decided.labels[0] is not None, decided.scores is not None
             outputs = tuple([(name, tuple(horizons)) for name, horizons in steps.outputs])
             banded = tuple([(name, tuple(horizons)) for name, horizons in steps.banded])
-            pattern = _pattern(outputs, self._bundle_id, self._format == "flat", labelled, scored, banded)
-            payloads = [(pattern % row).encode() for row in zip(*_columns(steps), strict=True)]
+            flat = self._format == "flat"
+            pattern = _pattern(outputs, self._bundle_id, flat, labelled, scored, banded, decided.degraded is not None)
+            payloads = [(pattern % row).encode() for row in zip(*_columns(steps, flat), strict=True)]
         return list(zip(map(self.topic, steps.streams), payloads, strict=True))
 
 
@@ -93,6 +94,7 @@ def decode_prediction(payload: str) -> Prediction:
             None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
             alarm=facts.get("alarm"),
             bands=_bands(facts["bands"]) if "bands" in facts else None,
+            degraded=tuple(facts.get("degraded", ())),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
@@ -110,7 +112,7 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _columns(steps: Steps) -> list[Iterable[object]]:
+def _columns(steps: Steps, flat: bool) -> list[Iterable[object]]:
     """The values for the gaps of the pattern, one column per gap."""
     decided = steps.decisions
     times = steps.times.tolist()
@@ -121,6 +123,8 @@ def _columns(steps: Steps) -> list[Iterable[object]]:
         columns.append([_quoted(label or "") for label in decided.labels])
     if decided.scores is not None and decided.alarms is not None:
         columns += [map(_score, decided.scores.tolist()), map(_BOOLEANS.__getitem__, decided.alarms.tolist())]
+    if decided.degraded is not None:
+        columns.append([_degraded(names, flat) for names in decided.degraded])
     columns += _texts_by_column(steps.values)
     if decided.bands is not None:
         columns += _texts_by_column(decided.bands.reshape(len(times), -1))
@@ -142,20 +146,32 @@ def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
         row.append(_quoted(prediction.label))
     if prediction.score is not None:
         row += [_score(prediction.score), _BOOLEANS[bool(prediction.alarm)]]
+    row.append(_degraded(prediction.degraded, flat))
     numbers = (number for values in prediction.values.values() for number in values.values())
     bands = prediction.bands or {}
     bounds = (bound for by_horizon in bands.values() for pair in by_horizon.values() for bound in pair)
     row += [number if math.isfinite(number) else "null" for number in chain(numbers, bounds)]
     labelled, scored = prediction.label is not None, prediction.score is not None
     banded = tuple([(target, tuple(by_horizon)) for target, by_horizon in bands.items()])
-    return _pattern(outputs, bundle_id, flat, labelled, scored, banded) % tuple(row)
+    return _pattern(outputs, bundle_id, flat, labelled, scored, banded, degraded=True) % tuple(row)
 
 
 # Written by hand: json.dumps takes twice as long. orjson writes some floats differently, so the payload would depend on
 # what is installed.
 @functools.lru_cache(64)  # a bundle's predictions differ in numbers only
-def _pattern(outputs: _Outputs, bundle_id: str, flat: bool, labelled: bool, scored: bool, banded: _Outputs = ()) -> str:
-    """A prediction as JSON, with %s for everything that differs between predictions."""
+def _pattern(
+    outputs: _Outputs,
+    bundle_id: str,
+    flat: bool,
+    labelled: bool,
+    scored: bool,
+    banded: _Outputs = (),
+    degraded: bool = False,
+) -> str:
+    """A prediction as JSON, with %s for everything that differs between predictions.
+
+    `degraded`: whether there is a place for what `_degraded` gives.
+    """
 
     def literal(text: str) -> str:
         return text.replace("%", "%%")
@@ -165,7 +181,7 @@ def _pattern(outputs: _Outputs, bundle_id: str, flat: bool, labelled: bool, scor
 
     head = '{"stream":%s,"time":"%s","step":%s,"warm_steps":%s,"revision":%s'
     head += f',"bundle":{literal(_quoted(bundle_id))}'
-    head += ',"label":%s' * labelled + ',"score":%s,"alarm":%s' * scored
+    head += ',"label":%s' * labelled + ',"score":%s,"alarm":%s' * scored + "%s" * degraded
     if flat:
         names = [f"{target}+{horizon}" for target, horizons in outputs for horizon in horizons]
         names += [f"{target}+{horizon}_{end}" for target, horizons in banded for horizon in horizons for end in _ENDS]
@@ -177,6 +193,15 @@ def _pattern(outputs: _Outputs, bundle_id: str, flat: bool, labelled: bool, scor
         for target, horizons in banded
     ]
     return f'{head},"bands":{{{",".join(pairs)}}}}}' if banded else f"{head}}}"
+
+
+def _degraded(names: Sequence[str], flat: bool) -> str:
+    """The key and value of what a step went without; empty where it had all."""
+    if not names:
+        return ""
+    if flat:
+        return "".join([f',"degraded_{number}":{_quoted(name)}' for number, name in enumerate(names, 1)])
+    return f',"degraded":[{",".join(map(_quoted, names))}]'
 
 
 def _score(score: float) -> float | str:

@@ -64,10 +64,11 @@ class Steps(NamedTuple):
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         bands = [None] * count if decisions.bands is None else self._bands(decisions.bands)
-        for of_step, band in zip(rows, bands, strict=True):
+        degraded = decisions.degraded or [()] * count
+        for of_step, band, names in zip(rows, bands, degraded, strict=True):
             stream, label, score, alarm, time, step, warm_steps, revision, turned, row = of_step
             values = {name: dict(zip(horizons, row[at], strict=True)) for name, horizons, at in begins}
-            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, band)
+            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, band, names)
             found.append(_new(Prediction, facts))
         return found
 
