@@ -91,7 +91,8 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     """CSV text with a row per prediction: stream, time, step, warm_steps, and a column `target+horizon` per output.
 
     A classifier adds the column label; an anomaly detector adds score and alarm; intervals add the columns
-    `target+horizon_low` and `target+horizon_high`.
+    `target+horizon_low` and `target+horizon_high`; values that are known ahead add the column degraded, with names that
+    are separated by spaces.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -100,12 +101,14 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     columns = [f"{target}+{horizon}" for target, horizon in outputs]
     banded = [] if contract.intervals is None else [one for one in outputs if one[0] in contract.targets]
     ends = [f"{target}+{horizon}_{end}" for target, horizon in banded for end in ("low", "high")]
-    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends])
+    ahead = ["degraded"] if contract.known_ahead else []
+    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *ahead])
     for prediction in predictions:
         values = [prediction.values[target][horizon] for target, horizon in outputs]
         counts = [prediction.step, prediction.warm_steps]
         facts = [getattr(prediction, name) for name in decided]
         bounds = [] if prediction.bands is None else [prediction.bands[target][horizon] for target, horizon in banded]
+        lacking = [" ".join(prediction.degraded)] if ahead else []
         numbers = [*values, *chain.from_iterable(bounds)]
-        writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *numbers])
+        writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *numbers, *lacking])
     return file.getvalue()
