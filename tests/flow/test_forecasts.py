@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.bundle.contract import Contract, KnownAhead
+from edge_lstm.cli.recordings import replay as replay_command
+from edge_lstm.cli.recordings import simulate
+from edge_lstm.diagnostics.trial_messages import forecasts
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.messages.encoder import decode_prediction
 from edge_lstm.recordings.replay import replay
+from edge_lstm.service.config import MqttConfig, ServiceConfig
 from edge_lstm.service.database.history_reader import read_parts
 from edge_lstm.streaming.forecasts import Forecast, ForecastFeatures
+from tests.deadline import wait_until
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH
 from tests.flow.test_exactly_once import Rig, last_revisions
 from tests.networks import forecast_contract
@@ -87,8 +93,8 @@ def test_forecasts_that_come_late_twice_or_never_change_no_bit_under_kills(
     network, contract = forecast_contract(OUTDOOR, TARIFF)
     bundle = tmp_path / "tank.elstm"
     make_bundle(bundle, network, contract)
-    items, messages = traffic(steps=150, streams=5)
-    kills = {BEFORE_COMMIT: 2, BEFORE_PUBLISH: 2, BEFORE_ACKNOWLEDGE: 2}
+    items, messages = traffic(steps=100, streams=4)
+    kills = {BEFORE_COMMIT: 1, BEFORE_PUBLISH: 1, BEFORE_ACKNOWLEDGE: 2}
     extra = '[forecasts.outdoor]\ntime = "datetime"\n[forecasts.tariff]\ninterval_s = 120'
     rig = Rig(bundle, mosquitto, start_service, subscribe, kills, extra)
     rig.publish(messages, restarts=0)
@@ -111,3 +117,93 @@ def test_forecasts_that_come_late_twice_or_never_change_no_bit_under_kills(
 
 def _decoded(message: Any) -> Any:
     return decode_prediction(message.payload.decode())
+
+
+CONFIG = '[forecasts.outdoor]\ntime = "datetime"\nmost = 50'
+
+
+@pytest.mark.timeout(120)
+def test_predictions_are_degraded_until_a_forecast_comes_and_a_bad_one_is_reported(
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    make_bundle(tmp_path / "tank.elstm", *forecast_contract(OUTDOOR))
+    everything = subscribe(mosquitto.address, "#")
+    service = start_service(tmp_path / "tank.elstm", mosquitto.address, f"stats_interval_s = 0.2\n{CONFIG}")
+    service.wait_connected()
+
+    def degraded_at(minute: int) -> Any:
+        time = format_time(START + 60 * minute)
+        everything.publish("sensors/attic", encode_reading(Reading("attic", START + 60 * minute, {"level": 1.0})))
+        wait_until(lambda: time in payloads(everything, "predictions/attic", "time"), "the reading is predicted")
+        return payloads(everything, "predictions/attic")[-1].get("degraded")
+
+    assert degraded_at(0) == ["outdoor"]
+    everything.publish("weather/attic/forecast", '[{"datetime": "soon", "value": 1}]')
+    wait_until(lambda: payloads(everything, "edge-lstm/edge-lstm-test/errors"), "the refusal is reported")
+    assert "soon" in payloads(everything, "edge-lstm/edge-lstm-test/errors", "error")[0]
+    assert degraded_at(1) == ["outdoor"]
+    everything.publish(*forecast_message("attic", START, [1.0, 2.0]))
+    assert degraded_at(2) is None
+    assert degraded_at(61) == ["outdoor"]  # the forecast has ended
+    everything.publish(*forecast_message("attic", START, [1.0, 99.0, 3.0]))  # too large a value is missing
+    assert degraded_at(62) == ["outdoor"]
+    stats = payloads(everything, "edge-lstm/edge-lstm-test/stats")
+    wait_until(lambda: payloads(everything, "edge-lstm/edge-lstm-test/stats", "forecasts")[-1] == 2, "two are counted")
+    assert payloads(everything, "edge-lstm/edge-lstm-test/stats", "refused")[-1] == 1
+    assert stats[-1]["names_refused"] == 0
+    assert service.stop() == 0
+
+
+def payloads(subscriber: Any, topic: str, key: str | None = None) -> list[Any]:
+    """The payloads of a topic, or one key of each."""
+    found = [json.loads(one.payload) for one in list(subscriber.messages) if one.topic == topic and one.payload]
+    return found if key is None else [one.get(key) for one in found]
+
+
+@pytest.mark.timeout(120)
+def test_a_new_service_begins_with_the_retained_forecast_and_the_doctor_sees_it(
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    make_bundle(tmp_path / "tank.elstm", *forecast_contract(OUTDOOR))
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    config = ServiceConfig("tank.elstm", MqttConfig(str(mosquitto.address)))
+    contract = Bundle.open(tmp_path / "tank.elstm").contract
+    (before,) = forecasts(config, tmp_path, contract)
+    assert (before.light, "weather/+/forecast" in before.found) == ("amber", True)
+    topic, payload = forecast_message("attic", START, [1.0, 2.0])
+    subscriber.publish(topic, payload, retain=True)
+    (after,) = forecasts(config, tmp_path, contract)
+    assert (after.light, after.found) == ("green", "a forecast came on weather/attic/forecast")
+    service = start_service(tmp_path / "tank.elstm", mosquitto.address, CONFIG)
+    service.wait_connected()
+    subscriber.publish("sensors/attic", encode_reading(Reading("attic", START, {"level": 1.0})))
+    wait_until(lambda: len(subscriber.messages) == 1, "the reading is predicted")
+    assert "degraded" not in subscriber.payloads()[0]
+    assert service.stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_simulated_forecasts_give_what_a_replay_of_their_columns_gives(
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    bundle = tmp_path / "tank.elstm"
+    make_bundle(bundle, *forecast_contract(OUTDOOR))
+    rng = random.Random(2)
+    rows = [f"{format_time(START + 60 * row)},{rng.random()},{rng.random()},{rng.random()}" for row in range(40)]
+    rows[7] = rows[7].rpartition(",")[0] + ","  # the forecast for six minutes later is missing once
+    recording = tmp_path / "attic.csv"
+    recording.write_text(
+        "time,level,outdoor,outdoor+1min,outdoor+6\n"
+        + "\n".join(row.replace(",", f",{rng.random()},", 1) for row in rows)
+    )
+    subscriber = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle, mosquitto.address)
+    service.wait_connected()
+    asked = ["--to", str(mosquitto.address), "--speed", "max", "--forecast", "outdoor=weather/{stream}/forecast"]
+    assert CliRunner().invoke(simulate, [str(recording), *asked]).exit_code == 0
+    wait_until(lambda: len(subscriber.messages) == 40, "every row is predicted")
+    assert service.stop() == 0
+    replayed = CliRunner().invoke(replay_command, [str(bundle), str(recording), "--json"])
+    expected = [decode_prediction(line) for line in replayed.stdout.splitlines() if line.startswith("{")]
+    assert list(map(_decoded, subscriber.messages)) == expected
+    assert [one.step for one in expected if one.degraded] == [8]

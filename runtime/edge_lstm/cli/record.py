@@ -147,7 +147,7 @@ def _from_config(config: Path, url: str | None, paths: dict[str, str]) -> _Sourc
         raise click.UsageError("expected --feature NAME beside --config: the paths are in its [input.values]")
     service = read_service_config(config)
     bundle = config.parent / service.bundle  # before the first training there is none
-    features = Bundle.open(bundle).contract.features if bundle.exists() else []
+    features = Bundle.open(bundle).contract.measured if bundle.exists() else []
     names = list(paths) or [feature.name for feature in features]
     categories = {feature.name: feature.categories for feature in features if feature.categories}
     return _Source(url or service.mqtt.url, service.mqtt, config.parent, service.input, names, categories)
