@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
@@ -19,9 +21,9 @@ class Degraded:
         """Whether a step can go without anything that has a name here."""
         return bool(self._columns)
 
-    def __call__(self, missing: Flags) -> list[tuple[str, ...]]:
-        """Of each step the names, empty where it has all; missing (n, features)."""
-        found: list[tuple[str, ...]] = [()] * len(missing)
+    def __call__(self, missing: Flags, named: Sequence[tuple[str, ...]] | None = None) -> list[tuple[str, ...]]:
+        """Of each step the names, after those that are `named` already; missing (n, features)."""
+        found: list[tuple[str, ...]] = [()] * len(missing) if named is None else list(named)
         for name, columns in self._columns:
             for step in np.flatnonzero(missing[:, columns].any(axis=1)).tolist():
                 found[step] = (*found[step], name)

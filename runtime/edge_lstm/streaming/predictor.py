@@ -390,7 +390,7 @@ class Predictor:
         step = Step(current, table.calibration, slots, values, samples.missing, outputs, learns)
         decisions = self._decider(step)
         if self._degraded:
-            decisions = decisions._replace(degraded=self._degraded(samples.missing))
+            decisions = decisions._replace(degraded=self._degraded(samples.missing, decisions.degraded))
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
         steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decisions)
