@@ -58,6 +58,7 @@ class ForecastDecoder:
                 "the forecasts do not fit the bundle:\n  " + "\n  ".join(faults), "correct the service config"
             )
         self.topic_filters = filters_of(patterns.values())
+        self.max_bytes = max(_mapping(mappings, one).max_bytes for one in contract.known_ahead)
         self._patterns = [(one, TopicPattern(patterns[one.name])) for one in contract.known_ahead]
         self._readers = {one.name: _Reader(contract, one, _mapping(mappings, one)) for one in contract.known_ahead}
 

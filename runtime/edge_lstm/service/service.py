@@ -206,8 +206,10 @@ class Service:
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
         mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.input.topic_filters
+        most_bytes = mapping.max_bytes
         if self._forecasts is not None:
             filters = filters_of([*filters, *self._forecasts.topic_filters])
+            most_bytes = max(most_bytes, self._forecasts.max_bytes)
         self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
@@ -217,7 +219,7 @@ class Service:
             status_topic=self._own_topic("status"),
             former_topics=self._store.subscribe(filters),
             expect_session=known and self._exactly_once,
-            wanted=Wanted(mapping.max_bytes + _BESIDE_PAYLOAD, mapping.properties_read),
+            wanted=Wanted(most_bytes + _BESIDE_PAYLOAD, mapping.properties_read),
         )
         return MqttConnection(
             parse_address(mqtt.url),

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge_lstm.bundle.contract import KnownAhead
+from edge_lstm.messages.arrivals import ArrivalClock
+from edge_lstm.messages.decoder import Decoder, InputMapping
 from edge_lstm.messages.forecast_decoder import ForecastDecoder
+from edge_lstm.messages.forecast_mapping import ForecastMapping
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.database.stored_forecasts import ForecastKey
 from edge_lstm.service.intake.kept_forecasts import KeptForecasts
+from edge_lstm.service.intake.message_reader import MessageReader
+from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.stream_watch import StreamWatch
 from tests.networks import forecast_contract
 
 NOW = 1_700_000_000.0
@@ -69,7 +77,17 @@ def test_a_retained_forecast_is_used_where_none_is_known_or_the_session_is_lost(
     assert value_of(lost) == 2.0
 
 
-def test_what_is_undone_is_as_it_was_and_is_not_stored() -> None:
+def test_a_late_reading_gets_the_forecast_of_its_time_if_messages_say_when_they_were_made() -> None:
+    decoder = ForecastDecoder(CONTRACT, {"outdoor": ForecastMapping(issued="made")})
+    kept = KeptForecasts(CONTRACT, decoder, [], 10, lambda: True)
+    for number, made in enumerate((0, 120, 60)):  # the last one comes late
+        payload = {"made": NOW + made, "time": [NOW, NOW + 3600], "value": [made, made]}
+        kept.take(message(0.0, number)._replace(payload=json.dumps(payload).encode()), NOW)
+    found = [kept.filled(Reading("a", NOW + at, {})).values["outdoor+1"] for at in (0, 59, 60, 119, 120, 500)]
+    assert found == [0.0, 0.0, 60.0, 60.0, 120.0, 120.0]
+
+
+def test_what_is_undone_is_unchanged_and_is_not_stored() -> None:
     kept = kept_of()
     kept.take(message(1.0, 1), NOW)
     kept.begin_batch()
@@ -121,3 +139,28 @@ def test_the_database_gives_back_what_was_committed_and_leaves_damaged_rows_out(
     store = Store(tmp_path / "state.db", "bundle-1", "current.time <f8\n")
     assert store.forecasts() == []
     store.close(0)
+
+
+def test_readings_get_the_forecasts_before_them_also_where_messages_are_read_again() -> None:
+    """A message that raises makes the processor read the others again, one by one."""
+    reports: list[Mapping[str, object]] = []
+    reader = MessageReader(
+        Decoder(InputMapping(), ["level"]),
+        ArrivalClock(),
+        TimeJudge(1e9, 600.0, lambda: True, lambda stream: math.nan),
+        lambda identity: False,
+        reports.append,
+        StreamWatch(CONTRACT.sampling),
+        forecasts=kept_of(),
+    )
+    reading = Message("sensors/a", json.dumps({"time": NOW, "level": 1.0}).encode(), 9, 1, 1, False, False)
+    bad = message(0.0, 5)._replace(payload=b"{}")
+    messages = [reading, message(1.0, 1), reading, bad, message(2.0, 2), reading]
+    expected = [None, 1.0, 2.0]
+    assert [one.values.get("outdoor+1") for one in reader.readings(messages)] == expected
+    assert reader.ends == [1, 1, 2, 2, 2, 3]
+    reader.undo()
+    found = [one.values.get("outdoor+1") for each in messages for one in reader.readings([each])]
+    assert found == expected
+    assert reader.counts["refused"] == 2
+    assert "expected points of a forecast" in str(reports[0]["error"])

@@ -114,7 +114,7 @@ def with_failures(dataset: Dataset, share: float) -> Dataset:
 
 
 def without_sensor(dataset: Dataset, samples: Samples, columns: Sequence[int], dead: Integers) -> Samples:
-    """The samples with these features missing at the steps `dead`: the last value is held, or the mean where none is."""
+    """The samples with these features missing at the steps `dead`: their last value is held, or the mean."""
     values, missing = samples.values.copy(), samples.missing.copy()
     begins = np.diff(dataset.stream_of, prepend=-1) != 0
     for column in columns:

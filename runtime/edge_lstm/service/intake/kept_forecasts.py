@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
@@ -52,7 +53,7 @@ class KeptForecasts:
         `has_session`: whether the broker kept the session of the service, with every forecast that was published.
         """
         self.counts: Counter[str] = Counter(forecasts=0)
-        self.topic_filters = decoder.topic_filters
+        self.topic_filters, self.max_bytes = decoder.topic_filters, decoder.max_bytes
         self._decoder, self._features = decoder, ForecastFeatures(contract)
         self._names = [one.name for one in contract.known_ahead]
         self._most, self._has_session = most * len(self._names), has_session
@@ -96,7 +97,7 @@ class KeptForecasts:
                 continue
             if message.retained and not message.repeated and kept and self._has_session():
                 continue
-            self._change(message, key, _with(kept, one.forecast._replace(identity=identity)))
+            self._change(message, key, _with(kept, _packed(one.forecast, identity)))
         self.counts["forecasts"] += bool(found)
 
     def filled(self, reading: Reading) -> Reading:
@@ -135,10 +136,19 @@ class KeptForecasts:
             self._kept[key] = kept
 
 
+def _packed(forecast: Forecast, identity: str) -> Forecast:
+    """The forecast in a quarter of the memory."""
+    return Forecast(array("d", forecast.times), array("d", forecast.values), forecast.issued, identity)
+
+
 def _with(kept: _Kept, forecast: Forecast) -> _Kept:
-    """The forecasts with a new one: at its place by the time when they were made, or else as the newest."""
+    """The forecasts with a new one: at its place by the time when they were made, or else as the newest.
+
+    Of those that do not say when they were made, only the newest one is ever used.
+    """
     if forecast.issued is None:
-        return (*kept, forecast)[-_KEPT:]
+        former = [one if one.issued is not None else one._replace(times=(), values=()) for one in kept]
+        return (*former, forecast)[-_KEPT:]
     place = len(kept)
     while place and (issued := kept[place - 1].issued) is not None and issued > forecast.issued:
         place -= 1
@@ -164,5 +174,5 @@ def _forecasts(text: str) -> _Kept:
     for *numbers, issued, identity in json.loads(text):
         half = len(numbers) // 2
         values = [math.nan if value is None else float(value) for value in numbers[half:]]
-        found.append(Forecast([*map(float, numbers[:half])], values, issued, identity))
+        found.append(_packed(Forecast([*map(float, numbers[:half])], values, issued), identity))
     return tuple(found)
