@@ -181,6 +181,8 @@ class Contract:
     def _known_ahead_faults(self, features: set[str]) -> Iterator[tuple[str, str]]:
         if self.known_ahead and self.sampling.interval_s is None:
             yield "sampling.interval_s", "missing (seconds of a step, where values are known ahead)"
+        if self.features and not self.measured:
+            yield "features", "expected at least one that a device measures, found values that are known ahead alone"
         known = [one.name for one in self.known_ahead]
         if len(set(known)) < len(known):
             yield "known_ahead", f"expected each quantity once, found {', '.join(known)}"

@@ -55,6 +55,16 @@ def test_with_step_0_no_reading_holds_the_quantity(tmp_path: Path) -> None:
     assert recipe.ahead_columns["outdoor+0"].actual == ValueColumn("price", [], categories=[])
 
 
+def test_a_device_has_to_measure_something(tmp_path: Path) -> None:
+    path = tmp_path / "house.toml"
+    path.write_text(
+        f'name = "x"\ntask = "regress"\n[recording]\npath = "x.csv"\n[features.outdoor]\n{TOPIC}\n'
+        'known_ahead_steps = [0, 1]\n[sampling]\ninterval_s = 60\n[regress]\ntarget = "y"\n[labels.y]\n'
+    )
+    with pytest.raises(EdgeLstmError, match="expected one that a device measures beside those that are known ahead"):
+        read_recipe(path)
+
+
 @pytest.mark.parametrize("steps", ["", "known_ahead_steps = [0, 3]"])
 def test_the_written_recipe_reads_back_the_same(tmp_path: Path, steps: str) -> None:
     recipe = read_recipe(written(tmp_path, f"{TOPIC}\n{steps}"))

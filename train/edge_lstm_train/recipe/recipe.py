@@ -174,6 +174,8 @@ class Recipe:
         ahead = {name: section for name, section in self.features.items() if section.quantity is not None}
         if ahead and self.sampling.interval_s is None:
             yield "sampling.interval_s", "missing (seconds between steps, where values are known ahead)"
+        if ahead and len(ahead) == len(self.features):
+            yield "features", "expected one that a device measures beside those that are known ahead, found none"
         for name, section in ahead.items():
             expected = [feature_name(str(section.quantity), step) for step in section.known_ahead_steps]
             if [name] != expected:
