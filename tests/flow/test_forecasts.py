@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,3 +209,31 @@ def test_simulated_forecasts_give_what_a_replay_of_their_columns_gives(
     expected = [decode_prediction(line) for line in replayed.stdout.splitlines() if line.startswith("{")]
     assert list(map(_decoded, subscriber.messages)) == expected
     assert [one.step for one in expected if one.degraded] == [8]
+
+
+@pytest.mark.timeout(120)
+def test_a_recording_has_the_forecasts_that_were_known_at_each_row(
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, subscribe: Make
+) -> None:
+    make_bundle(tmp_path / "tank.elstm", *forecast_contract(OUTDOOR))
+    config = tmp_path / "service.toml"
+    config.write_text(f'bundle = "tank.elstm"\n[mqtt]\nurl = "{mosquitto.address}"\n{CONFIG}\n')
+    output = tmp_path / "out.csv"
+    command = [sys.executable, "-m", "edge_lstm", "record", "--config", str(config), "-o", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as recorder:
+        assert recorder.stderr is not None
+        assert any("recording from" in line for line in iter(recorder.stderr.readline, ""))
+        device = subscribe(mosquitto.address, "nothing")
+        device.publish("sensors/attic", encode_reading(Reading("attic", START, {"level": 1.5})))
+        device.publish(*forecast_message("attic", START, [1.0, 41.0]))
+        device.publish("sensors/attic", encode_reading(Reading("attic", START + 60, {"level": 2.5})))
+        device.publish("weather/attic/forecast", "[]")
+        wait_until(lambda: output.exists() and len(output.read_text().splitlines()) == 3, "two rows are written")
+        recorder.terminate()
+        assert recorder.stdout is not None
+        assert recorder.stdout.read() == f"2 readings of 1 stream in {output} (1 refused)\n"
+    assert output.read_text().splitlines() == [
+        "time,stream,level,outdoor+1,outdoor+6",
+        f"{format_time(START)},attic,1.5,,",
+        f"{format_time(START + 60)},attic,2.5,{1 + 40 * 120 / 3600!r},{1 + 40 * 420 / 3600!r}",
+    ]

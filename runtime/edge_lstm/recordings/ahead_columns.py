@@ -24,9 +24,9 @@ from edge_lstm.recordings.recording import Recording
 
 _LEAD = re.compile(r"(?P<base>.*\S) ?\+ ?(?P<number>\d+(?:\.\d+)?) ?(?P<unit>|s|min|h|d)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-_USUAL_NOISE = 0.5  # of the change from step to step: of air temperature, forecasts of services are about that good
+_USUAL_NOISE = 0.5  # of the actual change until then: a forecast that is twice as good as none
 _LONGEST_GAP = 1000  # steps of a random walk: a longer one is as good as this
-_EARLY = 0.5  # share of the rows from which that change is taken: those of the test part are the last ones
+_EARLY = 0.5  # share of a stream's rows from which that change is taken: those of the test part are the last ones
 
 
 @dataclass(frozen=True)
@@ -132,17 +132,19 @@ def with_actual_values(
     if not lacking and recording.features == list(features):
         return recording
     values = np.empty((len(recording), len(features)), order="F")
-    actual: dict[str, float] = {}
     for at, name in enumerate(features):
-        if name not in lacking:
+        if name in lacking:
+            column = recording.values[:, recording.features.index(ahead[name].quantity)]
+            values[:, at] = _later(recording, column, ahead[name], sampling)
+        else:
             values[:, at] = recording.values[:, recording.features.index(name)]
-            continue
-        one = ahead[name]
-        column = recording.values[:, recording.features.index(one.quantity)]
-        if one.quantity not in actual:
-            usual = 0.0 if one.between == "previous" else _USUAL_NOISE * _usual_change(recording, column, one.period)
-            actual[one.quantity] = (usual if one.noise is None else one.noise) if noisy else 0.0
-        values[:, at] = _later(recording, column, one, sampling, actual[one.quantity])
+    actual: dict[str, float] = {}
+    for quantity in dict.fromkeys(ahead[name].quantity for name in lacking):
+        own = [name for name in lacking if ahead[name].quantity == quantity]
+        places = {features.index(name): ahead[name] for name in own}
+        actual[quantity] = _noise(recording, values, places) if noisy else 0.0
+        for at, one in places.items():
+            values[:, at] = _with_error(recording, values[:, at], one, sampling, actual[quantity])
     categories = dict(recording.categories)
     categories.update(
         (name, categories[ahead[name].quantity]) for name in lacking if ahead[name].quantity in categories
@@ -174,15 +176,28 @@ def actual_sentence(quantity: str) -> str:
     )
 
 
-def _usual_change(recording: Recording, column: Doubles, period: float | None) -> float:
-    """The standard deviation of the change from one row to the next, in the earlier rows of each stream."""
-    squares, count = 0.0, 0
-    for rows in _by_stream(recording):
-        early = column[rows[: max(2, int(_EARLY * len(rows)))]]
-        changes = np.diff(early) if period is None else difference(early[1:], early[:-1], period)
-        known = changes[np.isfinite(changes)]
-        squares, count = squares + float((known**2).sum()), count + len(known)
-    return math.sqrt(squares / count) if count else 0.0
+def _noise(recording: Recording, values: Doubles, places: Mapping[int, AheadColumn]) -> float:
+    """The standard deviation of the error one step ahead, for the features of one quantity by their column in `values`.
+
+    Without a key that says it, half of the change over a feature's steps, divided by the root of their number; of
+    several features the largest. Of a random walk that is half of the change from step to step. A slow signal, which
+    goes on as it began, has more.
+    """
+    first = next(iter(places.values()))
+    if first.noise is not None:
+        return first.noise
+    if first.between == "previous":
+        return 0.0
+    present = recording.values[:, recording.features.index(first.quantity)]
+    early = np.concatenate([rows[: int(_EARLY * len(rows))] for rows in _by_stream(recording)])
+    changes = [0.0]
+    for at, one in places.items():
+        change = values[early, at] - present[early]
+        if one.period is not None:
+            change = difference(values[early, at], present[early], one.period)
+        if one.step and np.isfinite(change).any():
+            changes.append(math.sqrt(float(np.nanmean(change**2)) / one.step))
+    return _USUAL_NOISE * max(changes)
 
 
 def _by_stream(recording: Recording) -> list[Integers]:
@@ -192,20 +207,30 @@ def _by_stream(recording: Recording) -> list[Integers]:
     return list(np.split(order, begins))
 
 
-def _later(recording: Recording, column: Doubles, one: AheadColumn, sampling: Sampling, noise: float) -> Doubles:
+def _later(recording: Recording, column: Doubles, one: AheadColumn, sampling: Sampling) -> Doubles:
     """(rows,): the value of the column some steps after the sample of each row, NaN where it is unknown."""
     assert sampling.interval_s is not None  # where values are known ahead, a recipe and a contract have it
     found = np.full(len(column), np.nan)
-    for stream, rows in zip(recording.streams, _by_stream(recording), strict=True):
+    for rows in _by_stream(recording):
         known = rows[np.isfinite(column[rows])]
         known = known[np.diff(recording.times[known], prepend=-np.inf) > 0]
         if not len(known):
             continue
-        times, begun = recording.times[known], _sample_times(recording.times[rows], sampling)
-        later = begun + one.step * sampling.interval_s
-        found[rows] = _between(times, column[known], later, one, sampling.max_gap_s or np.inf)
-        if noise:
+        later = _sample_times(recording.times[rows], sampling) + one.step * sampling.interval_s
+        found[rows] = _between(recording.times[known], column[known], later, one, sampling.max_gap_s or np.inf)
+    return found if one.period is None else np.mod(found, one.period)
+
+
+def _with_error(recording: Recording, values: Doubles, one: AheadColumn, sampling: Sampling, noise: float) -> Doubles:
+    """(rows,): the values with the error of a forecast; `noise`: its standard deviation one step ahead."""
+    if not noise:
+        return values
+    assert sampling.interval_s is not None  # where values are known ahead, a recipe and a contract have it
+    found = values.copy()
+    for stream, rows in zip(recording.streams, _by_stream(recording), strict=True):
+        if len(rows):
             random = np.random.default_rng(crc32(f"{one.quantity}\n{stream}".encode()))
+            begun = _sample_times(recording.times[rows], sampling)
             found[rows] += noise * _walk(begun, one, sampling.interval_s, random)
     return found if one.period is None else np.mod(found, one.period)
 

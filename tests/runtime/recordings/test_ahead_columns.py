@@ -95,7 +95,12 @@ def test_the_added_error_grows_with_the_root_of_the_steps_and_is_alike_in_neighb
     assert np.array_equal(found.values, again.values, equal_nan=True)
 
 
-def test_the_usual_error_is_half_of_the_change_from_row_to_row() -> None:
+def test_the_usual_error_is_half_of_the_change_until_then() -> None:
     walk = np.cumsum(np.random.default_rng(1).normal(0, 3, 4000))
-    found = with_actual_values(recording_of(walk), ["outdoor+6"], {"outdoor+6": SIX}, HOURLY, True)
+    features = {f"outdoor+{step}": dataclasses.replace(SIX, step=step) for step in (1, 6)}
+    found = with_actual_values(recording_of(walk), list(features), features, HOURLY, True)
     assert found.actual_ahead["outdoor"] == pytest.approx(1.5, rel=0.05)
+    slow = 100 * np.sin(np.arange(4000) / 200)  # it moves on: over six steps by six times as much as over one
+    found = with_actual_values(recording_of(slow), list(features), features, HOURLY, True)
+    over_six = np.sqrt(np.mean((slow[6:2000] - slow[:1994]) ** 2))
+    assert found.actual_ahead["outdoor"] == pytest.approx(0.5 * over_six / np.sqrt(6), rel=0.01)

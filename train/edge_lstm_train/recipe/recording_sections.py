@@ -253,8 +253,8 @@ class FeatureSection:
     )
     known_ahead_noise: float | None = key(
         None,
-        doc="standard deviation of the error one step ahead, where the recording has no archived forecasts; none: half "
-        'of that of a change from row to row, and 0 with "previous"',
+        doc="standard deviation of the error one step ahead, where the recording has no archived forecasts; none: the "
+        'error is half of the change until then, and 0 with "previous"',
         least=0.0,
     )
     quantity: str | None = key(
