@@ -17,6 +17,7 @@ from typing import Any, Literal, Union
 
 from edge_lstm.bundle.contract import Sampling
 from edge_lstm.hardware.boards import BoardConfig, Budget, Image, ServiceDefaults
+from edge_lstm.messages.forecast_mapping import ForecastMapping
 from edge_lstm.messages.mapping import InputMapping, Join, OutputMapping, ValueMapping
 from edge_lstm.service.config import ClockConfig, MqttConfig, ServiceConfig
 from edge_lstm_train.recipe.recipe import Recipe
@@ -33,7 +34,7 @@ from edge_lstm_train.recipe.training_sections import (
 from tests.paths import ROOT
 
 RUNTIME: tuple[type, ...] = (
-    *(ServiceConfig, MqttConfig, ClockConfig, InputMapping, Join, ValueMapping, OutputMapping),
+    *(ServiceConfig, MqttConfig, ClockConfig, InputMapping, Join, ValueMapping, ForecastMapping, OutputMapping),
     *(BoardConfig, Image, ServiceDefaults, Budget),
 )
 RECIPE: tuple[type, ...] = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
+from edge_lstm.bundle.contract import Contract, Feature, KnownAhead, Sampling, StateTensor
 from edge_lstm.bundle.network import GATES, Cell, Layer, Network
 
 
@@ -52,6 +53,17 @@ def contract_of(network: Network, **changes: object) -> Contract:
         "sampling": sampling,
     }
     return Contract(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def forecast_contract(
+    *known: KnownAhead, measured: Sequence[str] = ("level",), **changes: object
+) -> tuple[Network, Contract]:
+    """A random network whose inputs are measured values and values that are known ahead, and its contract."""
+    names = [*measured, *(name for one in known for name in one.features)]
+    network = random_network(inputs=len(names))
+    features = [Feature(name, "", 1.0, 2.0) for name in names]
+    facts: dict[str, object] = {"features": features, "known_ahead": list(known), "clock": []}
+    return network, contract_of(network, **{**facts, **changes})
 
 
 def write_recurrent_onnx(path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from edge_lstm.bundle.archive import Architecture, Manifest
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.bundle.data_sheet import duration
+from edge_lstm.bundle.data_sheet import KNOWN_AHEAD, duration
 
 
 def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
@@ -20,6 +20,7 @@ def model_card(manifest: Manifest, content: Mapping[str, bytes]) -> str:
         "It takes one reading at a time and carries its state from each to the next:",
         f"{_kind(architecture)}, {architecture.parameters:,} parameters.",
         *_intervals(contract),
+        *_known_ahead(manifest),
         "",
         "| feature | unit | mean | standard deviation |",
         "|---|---|---:|---:|",
@@ -63,6 +64,16 @@ def _intervals(contract: Contract) -> list[str]:
     if contract.intervals is None:
         return []
     return [f"With each prediction it gives an interval that holds the truth in {100 * contract.intervals.level:g} %."]
+
+
+def _known_ahead(manifest: Manifest) -> list[str]:
+    """Which forecasts it takes, and whether its figures are those of actual values; none without forecasts."""
+    known = manifest.contract.known_ahead
+    if not known:
+        return []
+    listed = _listed([f"{one.name} ({_listed(one.steps)} steps ahead)" for one in known])
+    lines = ["", f"It takes forecasts of {listed}; without one it goes on, and names what it lacks in `degraded`."]
+    return [*lines, *([f"**{manifest.provenance[KNOWN_AHEAD]}**"] if KNOWN_AHEAD in manifest.provenance else [])]
 
 
 def _kind(architecture: Architecture) -> str:

@@ -48,7 +48,9 @@ def arm(point: str, count: int) -> None:
         return messages
 
     @_around(Store, "commit")
-    def commit(original: Callable[..., None], store: Any, batch: int, rows: Any, outbox: Any, *rest: Any) -> None:
+    def commit(
+        original: Callable[..., None], store: Any, batch: int, rows: Any, outbox: Any, *rest: Any, **options: Any
+    ) -> None:
         nonlocal batches
         counts = bool(outbox) and connected
         if point == BETWEEN_SLICES:
@@ -58,7 +60,7 @@ def arm(point: str, count: int) -> None:
         due = counts and batches == count
         if due and point == BEFORE_COMMIT:
             kill_itself(point)
-        original(store, batch, rows, outbox, *rest)
+        original(store, batch, rows, outbox, *rest, **options)
         if due and point in (BEFORE_PUBLISH, BETWEEN_SLICES):
             kill_itself(point)
 

@@ -18,12 +18,14 @@ import click
 import numpy as np
 import torch
 
+from edge_lstm.bundle.data_sheet import KNOWN_AHEAD
 from edge_lstm.foundation.arrays import Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.files import write_file
 from edge_lstm.foundation.progress import work
 from edge_lstm.foundation.signals import time_limit
 from edge_lstm.foundation.text import escaped
+from edge_lstm.recordings.ahead_columns import actual_sentence
 from edge_lstm.recordings.pace import pace_warning
 from edge_lstm.recordings.tables.table import recording_files
 from edge_lstm.streaming.reading import Prediction
@@ -193,7 +195,7 @@ def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted
     contract, _ = trained_contract(recipe, dataset, fitted)
     held_out = held_out_steps(dataset)
     truth = dataset.targets[held_out].astype(np.float32)
-    provenance = _provenance(recipe, [], "interrupted before the evaluation")
+    provenance = _provenance(recipe, [], "interrupted before the evaluation", _optimism(dataset))
     save_checkpoint(run_dir, Checkpoint(fitted.model, contract, dataset.features[held_out], provenance, truth))
     write_file(run_dir / RECIPE, recipe_toml(recipe))
     for name in (METRICS, REPORT):  # of an earlier run
@@ -215,7 +217,7 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
     predictions = predict(contract, fitted.model.network(), dataset.recording)
     evaluation = evaluate(recipe, dataset, baselines, predictions, rule)
     dead = dead_sensors(recipe, dataset, fitted.model)
-    provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict)
+    provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict, _optimism(dataset))
     if dead:
         provenance["dead_sensors"] = json.dumps(dead_sensors_figures(dead))
     held_out = held_out_steps(dataset)
@@ -266,7 +268,12 @@ def _files_digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def _provenance(recipe: Recipe, test: Any, verdict: str) -> dict[str, str]:
+def _optimism(dataset: Dataset) -> list[str]:
+    """Why the figures are optimistic, in sentences; none where they are not."""
+    return [f"{actual_sentence(quantity)}." for quantity in dataset.recording.actual_ahead]
+
+
+def _provenance(recipe: Recipe, test: Any, verdict: str, optimism: Sequence[str]) -> dict[str, str]:
     """`test`: the figures of the test part, as JSON values."""
     recording = recipe.recording
     nameless = dataclasses.replace(recording, path=recording.name)
@@ -275,6 +282,7 @@ def _provenance(recipe: Recipe, test: Any, verdict: str) -> dict[str, str]:
         "recording": recording.name,
         "recording_sha256": _recording_digest(recipe),
         "test": json.dumps(test),
+        **({KNOWN_AHEAD: " ".join(optimism)} if optimism else {}),
         "verdict": verdict,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
@@ -292,6 +300,7 @@ def _metrics(run: Run) -> dict[str, Any]:
         "dead_sensors": dead_sensors_figures(run.dead_sensors),
         "steps": {part: len(run.dataset.steps(part)) for part in PARTS},
         "dropped": run.dataset.dropped,
+        **({"actual_ahead": dict(run.dataset.recording.actual_ahead)} if run.dataset.recording.actual_ahead else {}),
         "parameters": run.fitted.model.network().parameters,
         **candidates_figures(run.choice),
         **({} if run.opponents is None else {"opponents": run.opponents.figures()}),
@@ -317,7 +326,10 @@ def _known(value: float) -> float | None:
 
 def _report_sections(run: Run, trials: Section | None) -> list[Section]:
     return [
-        Section("", [Paragraph(run.evaluation.verdict, "lead")]),
+        Section(
+            "",
+            [Paragraph(run.evaluation.verdict, "lead"), *(Paragraph(one, "warning") for one in _optimism(run.dataset))],
+        ),
         *run.evaluation.sections,
         *dead_sensors_section(run.dead_sensors),
         candidates_section(run.choice, run.baselines),

@@ -210,7 +210,7 @@ def format_version(contract: Contract) -> int:
     end alarms at other steps, or step a register that starts full as one of zeros.
     """
     newer = any(feature.period is not None or feature.counter or feature.age for feature in contract.features)
-    newer |= contract.intervals is not None or contract.health is not None
+    newer |= contract.intervals is not None or contract.health is not None or bool(contract.known_ahead)
     newer |= contract.alarm is not None and contract.alarm.is_newer
     newer |= any(state.name == STARTED for state in contract.states)
     return _NEWER_FORMAT_VERSION if newer else FORMAT_VERSION
@@ -335,8 +335,8 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
             for name in _NEWER_FEATURE_KEYS:
                 if not feature[name]:
                     del feature[name]
-    for name in ("intervals", "health"):
-        if getattr(manifest.contract, name) is None:
+    for name in ("intervals", "health", "known_ahead"):
+        if not getattr(manifest.contract, name):
             del facts["contract"][name]
     if facts["contract"]["alarm"] is not None:
         facts["contract"]["alarm"] = without_newer_keys(facts["contract"]["alarm"])

@@ -14,6 +14,7 @@ from edge_lstm.bundle.feature import Feature as Feature
 from edge_lstm.bundle.feature import derived_parts
 from edge_lstm.bundle.health import Health
 from edge_lstm.bundle.intervals import Intervals
+from edge_lstm.bundle.known_ahead import KnownAhead as KnownAhead
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
 from edge_lstm.foundation.numbers import FLOAT32_MAX
@@ -124,6 +125,7 @@ class Contract:
     alarm: Alarm | None = key(None, doc="of an anomaly detector")
     intervals: Intervals | None = key(None, doc="about each prediction of a forecast or an estimate")
     health: Health | None = key(None, doc="by what a device judges whether the model is still good")
+    known_ahead: list[KnownAhead] = key([], doc="quantities whose later values are features")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         names = {feature.name for feature in self.features}
@@ -165,6 +167,7 @@ class Contract:
         if self.health is not None:
             outputs = len(self.targets) * len(self.horizons)
             yield from (("health." + name, fault) for name, fault in self.health.mismatches(outputs, len(plain)))
+        yield from self._known_ahead_faults(names)
         least = 1 if self.task == "forecast" else 0
         if not self.horizons or any(horizon < least for horizon in self.horizons):
             yield "horizons", f"expected steps of at least {least}, found {self.horizons}"
@@ -180,6 +183,20 @@ class Contract:
             elif len(text) > _MAX_TEXT:
                 yield where, f'expected texts of at most {_MAX_TEXT} characters, found "{text[:_MAX_TEXT]}"'
 
+    def _known_ahead_faults(self, features: set[str]) -> Iterator[tuple[str, str]]:
+        if self.known_ahead and self.sampling.interval_s is None:
+            yield "sampling.interval_s", "missing (seconds of a step, where values are known ahead)"
+        if self.features and not self.measured:
+            yield "features", "expected at least one that a device measures, found values that are known ahead alone"
+        known = [one.name for one in self.known_ahead]
+        if len(set(known)) < len(known):
+            yield "known_ahead", f"expected each quantity once, found {', '.join(known)}"
+        for name in (name for one in self.known_ahead for name in one.features):
+            if name not in features:
+                yield "known_ahead", f'expected a feature "{name}", found none'
+            elif name in self.targets:
+                yield "known_ahead", f'expected no target among its features, found "{name}"'
+
     def _texts(self) -> Iterator[tuple[str, str]]:
         """Every text that is displayed, with its key."""
         yield "name", self.name
@@ -188,8 +205,21 @@ class Contract:
         yield from (("targets", text) for text in self.targets)
         yield from (("states", state.name) for state in self.states)
         yield from (("units", text) for pair in self.units.items() for text in pair)
+        yield from (("known_ahead", text) for one in self.known_ahead for text in (one.name, one.topic))
         if self.decision is not None:
             yield "decision", self.decision.label
+
+    @property
+    def measured(self) -> list[Feature]:
+        """The features that a device measures: all but the values that are known ahead."""
+        ahead = set(self.ahead_columns)
+        return [feature for column, feature in enumerate(self.features) if column not in ahead]
+
+    @property
+    def ahead_columns(self) -> list[int]:
+        """The indices of the features that are known ahead."""
+        ahead = {name for one in self.known_ahead for name in one.features}
+        return [column for column, feature in enumerate(self.features) if feature.name in ahead]
 
     @property
     def inputs(self) -> list[str]:

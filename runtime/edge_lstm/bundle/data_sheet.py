@@ -8,12 +8,13 @@ from typing import Any
 
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import read_certificate
-from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.bundle.contract import Contract, Feature, KnownAhead
 from edge_lstm.bundle.purpose import Purpose
 from edge_lstm.bundle.signing import signer
 
 # Entries of the provenance in the text; `facts` has all.
-_PROVENANCE_SHOWN = ("recording", "verdict", "exported by")
+KNOWN_AHEAD = "known ahead"  # why the figures of a model that takes forecasts are optimistic
+_PROVENANCE_SHOWN = ("recording", "verdict", KNOWN_AHEAD, "exported by")
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def state_bytes(bundle: Bundle) -> int:
 
 def data_sheet(bundle: Bundle) -> str:
     """The data sheet as text."""
-    lines = [f"{name:<10}{text}" for name, text in sheet_rows(bundle)]
+    lines = [f"{name:<9} {text}" for name, text in sheet_rows(bundle)]
     lines += ["", f"{'variant':<18}{'bytes':>9}   {'parity':>7}  {'drift':>7}"]
     for name, size, parity, drift, rows in variant_rows(bundle):
         lines.append(f"{name:<18}{size:>9}   {parity}  {drift:>7}  {rows}".rstrip())
@@ -70,7 +71,8 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
         ("bundle", f"{contract.name}, id {bundle.id}"),
         *_purpose_rows(bundle.manifest.purpose),
         ("task", contract.task),
-        ("takes", _listed([_with_unit(feature.name, feature.unit) for feature in contract.features])),
+        ("takes", _listed([_with_unit(feature.name, feature.unit) for feature in contract.measured])),
+        *[("forecasts", _known_ahead(one)) for one in contract.known_ahead],
     ]
     if kinds := list(filter(None, map(_kind, contract.features))):
         rows.append(("as", _listed(kinds)))
@@ -99,6 +101,12 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
     if (key := signer(bundle)) is not None:
         rows.append(("signed", f"by the key {key} (edge-lstm verify --trust checks it)"))
     return rows
+
+
+def _known_ahead(known: KnownAhead) -> str:
+    """The steps of a quantity whose later values are inputs, and where its forecasts come from."""
+    value = "" if known.between == "linear" else ", each value until the next one"
+    return f"{known.name} {_horizons_text(known.steps)} ahead, from {known.topic}{value}"
 
 
 def _kind(feature: Feature) -> str:

@@ -14,6 +14,7 @@ from edge_lstm.foundation.text import escaped
 if TYPE_CHECKING:
     from edge_lstm.messages.mapping import InputMapping
     from edge_lstm.mqtt.connection import MqttConnection
+    from edge_lstm.recordings.live.recorded_forecasts import RecordedForecasts
     from edge_lstm.service.config import MqttConfig
 
 _SESSION_S = 604_800  # a week, the default of a service
@@ -89,7 +90,9 @@ def record(
         )
     source = _from_options(url, topics, preset, paths) if config is None else _from_config(config, url, paths)
     connection = source.connection(client_id)
-    recorder = Recorder(connection, source.mapping, output, source.features, source.categories, settle_s)
+    recorder = Recorder(
+        connection, source.mapping, output, source.features, source.categories, settle_s, source.forecasts
+    )
     connection.open()
     try:
         with ended_by_signals(recorder.stop):
@@ -116,9 +119,11 @@ class _Source:
     mapping: InputMapping
     features: list[str]  # empty: the recorder finds them
     categories: dict[str, list[str]]  # of features whose values are texts
+    forecasts: RecordedForecasts | None = None  # of a bundle that takes some
 
     def connection(self, client_id: str | None) -> MqttConnection:
         """A connection to the broker, not yet open. With a `client_id` the broker keeps a session."""
+        from edge_lstm.messages.topics import filters_of
         from edge_lstm.mqtt.address import parse_address
         from edge_lstm.mqtt.connection import MqttConnection
         from edge_lstm.mqtt.options import Wanted
@@ -127,7 +132,9 @@ class _Source:
         return MqttConnection(
             parse_address(self.url),
             client_id or "",
-            self.mapping.topic_filters,
+            filters_of(
+                [*self.mapping.topic_filters, *([] if self.forecasts is None else self.forecasts.topic_filters)]
+            ),
             session_expiry_s=_SESSION_S if client_id else 0,
             options=replace(
                 mqtt.options(self.folder),
@@ -141,16 +148,25 @@ class _Source:
 def _from_config(config: Path, url: str | None, paths: dict[str, str]) -> _Source:
     """The source that a service config describes; `url` replaces its broker, the names in `paths` its features."""
     from edge_lstm.bundle.archive import Bundle
+    from edge_lstm.recordings.live.recorded_forecasts import RecordedForecasts
+    from edge_lstm.service.codecs import forecast_decoder
     from edge_lstm.service.config import read_service_config
 
     if any(paths.values()):
         raise click.UsageError("expected --feature NAME beside --config: the paths are in its [input.values]")
     service = read_service_config(config)
     bundle = config.parent / service.bundle  # before the first training there is none
-    features = Bundle.open(bundle).contract.features if bundle.exists() else []
+    contract = Bundle.open(bundle).contract if bundle.exists() else None
+    features = [] if contract is None else contract.measured
     names = list(paths) or [feature.name for feature in features]
     categories = {feature.name: feature.categories for feature in features if feature.categories}
-    return _Source(url or service.mqtt.url, service.mqtt, config.parent, service.input, names, categories)
+    decoder = None if contract is None or paths else forecast_decoder(service, contract)
+    forecasts = None if contract is None or decoder is None else RecordedForecasts(contract, decoder)
+    if forecasts is not None and contract is not None:
+        ahead = [contract.features[column] for column in contract.ahead_columns]
+        categories.update((feature.name, feature.categories) for feature in ahead if feature.categories)
+    mqtt = service.mqtt
+    return _Source(url or mqtt.url, mqtt, config.parent, service.input, names, categories, forecasts)
 
 
 def _from_options(url: str | None, topics: tuple[str, ...], preset: str | None, paths: dict[str, str]) -> _Source:

@@ -127,8 +127,10 @@ def replay(
 
 def _read(bundle: Bundle, source: Source, columns: tuple[str, ...]) -> Recording:
     """The recording with the features of the bundle."""
+    from edge_lstm.recordings.ahead_columns import ahead_of, columns_to_read, with_actual_values
     from edge_lstm.recordings.columns import ValueColumn
     from edge_lstm.recordings.pace import pace_warning
+    from edge_lstm.recordings.tables.table import open_table, recording_files
     from edge_lstm.recordings.wav import read_wav
 
     features, sampling = bundle.contract.features, bundle.contract.sampling
@@ -136,9 +138,22 @@ def _read(bundle: Bundle, source: Source, columns: tuple[str, ...]) -> Recording
         if sampling.interval_s is None:
             click.echo("note: the bundle does not say how long a step is, so any sample rate is taken", err=True)
         return read_wav(source.path, [feature.name for feature in features], source.stream, sampling.interval_s)
-    names = _renamed({feature.name: feature.name for feature in features}, columns)
-    values = {one.name: ValueColumn(names[one.name], categories=one.categories, unit=one.unit) for one in features}
-    recording = _recording(source, lambda columns: values, list(names.values()), sampling.grid)
+    quantities = {one.name: one.name for one in bundle.contract.known_ahead}
+    names = _renamed({**quantities, **{feature.name: feature.name for feature in features}}, columns)
+    values: dict[str, str | ValueColumn] = {
+        one.name: ValueColumn(names[one.name], categories=one.categories, unit=one.unit) for one in features
+    }
+    ahead = ahead_of(bundle.contract, names)
+    if ahead:
+        header = open_table(recording_files(source.path)[0], source.layout).header
+        values = columns_to_read(header, values, ahead, sampling.interval_s or 1.0)
+    read = [one.column for one in values.values() if isinstance(one, ValueColumn)]
+    recording = _recording(source, lambda columns: values, read, sampling.grid)
+    if ahead:
+        notes = recording.notes
+        recording = with_actual_values(recording, [feature.name for feature in features], ahead, sampling, noisy=False)
+        for note in recording.notes[len(notes) :]:
+            click.echo(escaped(f"warning: {note}"), err=True)
     if (warning := pace_warning(recording, sampling)) is not None:
         click.echo(escaped(f"warning: {warning}"), err=True)
     return recording
@@ -158,7 +173,7 @@ class Source:
 
 def _recording(
     source: Source,
-    values: Callable[[Columns], Mapping[str, ValueColumn]],
+    values: Callable[[Columns], Mapping[str, str | ValueColumn]],
     names: Sequence[str] = (),
     grid: bool = False,
 ) -> Recording:
@@ -302,6 +317,13 @@ def _speed(context: click.Context, parameter: click.Parameter, text: str) -> flo
     metavar="N|max",
     help="Speed relative to the recording, or max: without pauses.",
 )
+@click.option(
+    "--forecast",
+    "forecasts",
+    multiple=True,
+    metavar="COLUMN=TOPIC",
+    help="Publish columns like COLUMN+6h as forecasts of COLUMN; repeatable (default: as values of the readings).",
+)
 @times_options
 @layout_options
 @stream_column_option
@@ -310,6 +332,7 @@ def simulate(
     recording: Path,
     url: str,
     topic: str,
+    forecasts: tuple[str, ...],
     speed: float | None,
     stream_column: str | None,
     stream: str | None,
@@ -318,6 +341,7 @@ def simulate(
     """Publish a recording to a broker, as its sensors would."""
     from edge_lstm.foundation.progress import progress
     from edge_lstm.mqtt.address import parse_address
+    from edge_lstm.recordings.live.archived_forecasts import archived_forecasts
     from edge_lstm.recordings.live.simulator import simulate as play
     from edge_lstm.recordings.recording import value_columns
 
@@ -325,6 +349,9 @@ def simulate(
     layout, missing = asked_layout(how)
     source = Source(recording, asked_times(**how), layout, missing, stream_column, stream)
     read = _recording(source, lambda columns: value_columns(recording, columns))
+    archived, notes = archived_forecasts(read, forecasts)
+    for note in notes:
+        click.echo(escaped(f"note: {note}"), err=True)
     with progress(len(read), "readings") as tick:
-        published = play(read, address, topic, speed, lambda reading: tick(""))
+        published = play(read, address, topic, speed, lambda reading: tick(""), archived)
     click.echo(f"{published} readings of {_streams(len(read.streams))} published to {address}")

@@ -26,6 +26,7 @@ class Decisions(NamedTuple):
     drivers: Drivers | None = None  # which sensors drove the score
     events: Events | None = None  # the alarm that lasts, or has just ended
     health: Verdicts | None = None  # on the model of each stream
+    degraded: list[tuple[str, ...]] | None = None  # of each step, what it went without; None: nothing is ever named
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

@@ -21,12 +21,12 @@ from edge_lstm.diagnostics.clock import clock
 from edge_lstm.diagnostics.disk import disk
 from edge_lstm.diagnostics.finding import Finding, Light
 from edge_lstm.diagnostics.software import software
-from edge_lstm.diagnostics.trial_messages import publishing, receiving
+from edge_lstm.diagnostics.trial_messages import forecasts, publishing, receiving
 from edge_lstm.foundation.config import read_toml
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.hardware.machine import this_machine
 from edge_lstm.messages.encoder import Encoder
-from edge_lstm.service.codecs import message_codecs
+from edge_lstm.service.codecs import forecast_decoder, message_codecs
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.opened_files import state_path
 from edge_lstm.streaming.reading import Driver, Event, Prediction
@@ -40,6 +40,7 @@ _HEADER_BYTES = 5  # of an MQTT packet, with the length of its topic and its pac
 def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
     """All findings for the service config in `path`, one by one; `root` holds proc/, run/ and sys/."""
     config, opened, chosen, reachable = None, None, None, False
+    lights: dict[str, Light] = {}
     folder = path.parent
     try:
         config = read_toml(path, ServiceConfig)
@@ -53,7 +54,9 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         finding, opened, chosen = model.bundle(folder / config.bundle, config, folder)
         yield finding
         if opened is not None:
-            yield mapping(config, opened)
+            fits = mapping(config, opened)
+            lights[fits.check] = fits.light
+            yield fits
     yield from software(this_machine(root), None if config is None else config.device)
     yield from model.backends(chosen)
     yield from clock([path, *([folder / config.bundle] if config is not None else [])], root)
@@ -65,7 +68,6 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
     state = state_path(state_folder(path, root) or folder, config.state).absolute()
     yield from disk(state, root)
     if reachable:
-        lights: dict[str, Light] = {}
         for finding in broker(config.mqtt, folder, config.input.topic_filters, prediction_bytes(config, opened)):
             lights[finding.check] = finding.light
             yield finding
@@ -73,6 +75,8 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
             yield from publishing(config, folder, state)
         if lights.get("subscription") == "green":
             yield from receiving(config, folder)
+            if opened is not None and lights["mapping"] == "green":
+                yield from forecasts(config, folder, opened.contract)
     else:
         found = "not checked, because the credentials cannot be used"
         yield Finding("broker", "unknown", found, "see the line access")
@@ -82,6 +86,7 @@ def mapping(config: ServiceConfig, opened: Bundle) -> Finding:
     """Whether [input] and [output] fit the inputs and outputs of the bundle."""
     try:
         message_codecs(config, opened)
+        forecast_decoder(config, opened.contract)
     except EdgeLstmError as error:
         return Finding("mapping", "red", error.message, error.hint)
     return Finding("mapping", "green", f"{', '.join(config.input.topic_filters)} to {config.output.topic}")

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edge_lstm.bundle.contract import Contract
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.topics import STREAM, matches_filter, part_names
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
+from edge_lstm.service.codecs import forecast_decoder
 from edge_lstm.service.config import MqttConfig, ServiceConfig
 
 _OWN_TOPICS = ("status", "stats", "errors", "refusal", "events")
@@ -57,6 +59,13 @@ def receiving(config: ServiceConfig, folder: Path) -> Iterator[Finding]:
     mqtt = _newest_protocol(config.mqtt, folder)
     for topic_filter in config.input.topic_filters:
         yield _reading(mqtt, folder, topic_filter)
+
+
+def forecasts(config: ServiceConfig, folder: Path, contract: Contract) -> Iterator[Finding]:
+    """Whether forecasts come that the bundle takes: retained ones come at once, others seldom."""
+    decoder = forecast_decoder(config, contract)
+    for topic_filter in [] if decoder is None else decoder.topic_filters:
+        yield _forecast(config.mqtt, folder, topic_filter)
 
 
 def topics_of(config: ServiceConfig, state: Path) -> list[str]:
@@ -142,6 +151,23 @@ def _reading(config: MqttConfig, folder: Path, topic_filter: str) -> Finding:
         return Finding("readings", "unknown", found, "run doctor again while a device publishes")
     found = f"the broker accepts the subscription to {topic_filter} and delivers nothing: a message to {topic} is lost"
     return Finding("readings", "red", found, _ALLOW_READ)
+
+
+def _forecast(config: MqttConfig, folder: Path, topic_filter: str) -> Finding:
+    """Whether a message of the topic filter comes."""
+    connection = _connection(config, folder, [topic_filter])
+    arrived: list[str] = []
+    try:
+        _drive(connection, lambda: connection.connected, arrived)
+        _drive(connection, lambda: bool(arrived), arrived, _ARRIVAL_S)
+    finally:
+        connection.close(0.2)
+    if arrived:
+        return Finding("forecasts", "green", f"a forecast came on {arrived[0]}")
+    found = f"no forecast came on {topic_filter} in {_ARRIVAL_S:g} s: until one comes, predictions are degraded"
+    return Finding(
+        "forecasts", "amber", found, "publish forecasts with the retain flag: a new service gets the last one"
+    )
 
 
 def topic_in(topic_filter: str) -> str:

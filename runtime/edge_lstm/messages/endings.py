@@ -1,4 +1,6 @@
-"""The keys at the end of a payload that only some predictions have: which sensors drove a score, and the event."""
+"""The keys at the end of a payload that only some predictions have: which sensors drove a score, an event, and what
+the step went without.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +21,30 @@ from edge_lstm.streaming.step_results import Steps
 
 def have_endings(steps: Steps) -> bool:
     """Whether some predictions of this bundle have an ending."""
-    return steps.decisions.drivers is not None or steps.decisions.events is not None
+    decided = steps.decisions
+    return decided.drivers is not None or decided.events is not None or decided.degraded is not None
 
 
 def endings(steps: Steps, flat: bool) -> list[str]:
-    """Of each step: the end of its payload, with a comma first; empty where there is neither."""
+    """Of each step: the end of its payload, with a comma first; empty where there is nothing to tell."""
     texts = _texts_of_drivers(steps, flat)
     for place, event in enumerate(steps.events()):
         if event is not None:
             texts[place] += event_ending(event, flat)
+    for place, names in enumerate(steps.decisions.degraded or ()):
+        if names:
+            texts[place] += _degraded(names, flat)
     return texts
 
 
-def ending_of(drivers: Sequence[Driver] | None, event: Event | None, flat: bool) -> str:
-    """The end of one payload, with a comma first; empty where there is neither."""
+def ending_of(drivers: Sequence[Driver] | None, event: Event | None, degraded: Sequence[str], flat: bool) -> str:
+    """The end of one payload, with a comma first; empty where there is nothing to tell."""
     text = ""
     if drivers is not None:
         text = _pattern(len(drivers), flat) % tuple(chain.from_iterable(map(_cells, drivers)))
-    return text if event is None else text + event_ending(event, flat)
+    if event is not None:
+        text += event_ending(event, flat)
+    return text + _degraded(degraded, flat) if degraded else text
 
 
 def event_ending(event: Event, flat: bool) -> str:
@@ -46,6 +54,13 @@ def event_ending(event: Event, flat: bool) -> str:
     until = "" if event.until is None else f',"event_until":"{time_text(event.until)}"'
     since, peak = time_text(event.since), score_text(event.peak)
     return f',"event_id":{quoted(event.id)},"event_since":"{since}","event_peak":{peak}{until}'
+
+
+def _degraded(names: Sequence[str], flat: bool) -> str:
+    """What a step went without, as the end of a payload, with a comma first."""
+    if flat:
+        return "".join([f',"degraded_{number}":{quoted(name)}' for number, name in enumerate(names, 1)])
+    return f',"degraded":[{",".join(map(quoted, names))}]'
 
 
 def event_text(event: Event) -> str:

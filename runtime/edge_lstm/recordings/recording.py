@@ -73,6 +73,9 @@ class Recording:
     notes: Sequence[str] = ()  # what was left out around the readings, with file and row
     places: Integers | None = None  # (rows, 2): index into `files`, row in that file
     sets: Sequence[str] = ()  # of each stream: the name of its data set; empty: the files are no sets
+    actual_ahead: Mapping[str, float] = field(
+        default_factory=dict
+    )  # quantities whose later values are actual ones, each with the standard deviation of the error at one step
 
     def __len__(self) -> int:
         return len(self.times)

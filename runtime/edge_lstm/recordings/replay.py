@@ -92,7 +92,8 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     """CSV text with a row per prediction: stream, time, step, warm_steps, and a column `target+horizon` per output.
 
     A classifier adds the column label; an anomaly detector adds score and alarm, and at the end the columns of its
-    drivers and event, as a flat payload has them; intervals add `target+horizon_low` and `target+horizon_high`.
+    drivers and event, as a flat payload has them; intervals add `target+horizon_low` and `target+horizon_high`; values
+    that are known ahead add the column degraded, with names that are separated by spaces.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -104,7 +105,8 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     most = 0 if contract.alarm is None else min(MOST_DRIVERS, len(contract.targets))
     more = [f"driver_{number}{part}" for number in range(1, most + 1) for part in ("", "_share", "_is", "_expected")]
     more += [] if contract.alarm is None else ["event_id", "event_since", "event_peak", "event_until"]
-    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *more])
+    ahead = ["degraded"] if contract.known_ahead else []
+    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *more, *ahead])
     for prediction in predictions:
         values = [prediction.values[target][horizon] for target, horizon in outputs]
         counts = [prediction.step, prediction.warm_steps]
@@ -113,6 +115,7 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
         numbers: list[object] = [*values, *chain.from_iterable(bounds)]
         if more:
             numbers += _more_cells(prediction, most)
+        numbers += [" ".join(prediction.degraded)] if ahead else []
         writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *numbers])
     return file.getvalue()
 

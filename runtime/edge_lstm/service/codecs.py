@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.foundation.errors import EdgeLstmError
+from edge_lstm.bundle.contract import Contract
+from edge_lstm.foundation.errors import ConfigError, EdgeLstmError
 from edge_lstm.messages.deadband import Deadband
 from edge_lstm.messages.decoder import Decoder
 from edge_lstm.messages.encoder import Encoder
 from edge_lstm.messages.events import AlarmEvents, encode_event
+from edge_lstm.messages.forecast_decoder import ForecastDecoder
 from edge_lstm.messages.health_events import HealthEvents
 from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.messages.topics import matches_filter
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.processing.outbox import Outgoing
@@ -27,7 +30,7 @@ def message_codecs(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Enco
     """
     contract, output = bundle.contract, config.output
     categories = {feature.name: feature.categories for feature in contract.features if feature.categories}
-    units = {feature.name: feature.unit for feature in contract.features}
+    units = {feature.name: feature.unit for feature in contract.measured}
     decoder = Decoder(config.input, list(units), categories, units)
     if output.publish_when == "alarm" and contract.task not in ("classify", "anomaly"):
         raise EdgeLstmError(
@@ -36,6 +39,24 @@ def message_codecs(config: ServiceConfig, bundle: Bundle) -> tuple[Decoder, Enco
         )
     deadband = Deadband(contract, output.deadband) if output.publish_when == "change" else None
     return decoder, Encoder(output, bundle.id), deadband
+
+
+def forecast_decoder(config: ServiceConfig, contract: Contract) -> ForecastDecoder | None:
+    """Messages to forecasts; None for a bundle that takes none.
+
+    Raises ConfigError if [forecasts] does not fit the bundle, or if a prediction would be taken for a forecast.
+    """
+    if not contract.known_ahead and not config.forecasts:
+        return None
+    decoder = ForecastDecoder(contract, config.forecasts)
+    for topic_filter in decoder.topic_filters:
+        if matches_filter(config.published_topic, topic_filter):
+            raise ConfigError(
+                f'expected an output.topic outside of "{topic_filter}", the forecasts\' own, found '
+                f'"{config.output.topic}"',
+                "change output.topic, or the topic under [forecasts]",
+            )
+    return decoder
 
 
 def publish_properties(output: OutputMapping) -> PublishProperties | None:

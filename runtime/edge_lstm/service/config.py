@@ -22,6 +22,7 @@ from edge_lstm.hardware.boards import (
     unknown_board,
 )
 from edge_lstm.messages.decoder import InputMapping
+from edge_lstm.messages.forecast_mapping import ForecastMapping
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.messages.topics import STREAM, matches_filter, part_names
 from edge_lstm.mqtt.address import parse_address
@@ -261,6 +262,9 @@ class ServiceConfig:
     clock: ClockConfig = key(ClockConfig(), doc="how far this machine's clock is trusted")
     metrics: MetricsConfig = key(MetricsConfig(), doc="metrics for Prometheus")
     input: InputMapping = key(InputMapping(), doc="where to find the readings in the messages")
+    forecasts: dict[str, ForecastMapping] = key(
+        {}, doc="where to find the forecasts of a quantity that the bundle takes, if not as the bundle says"
+    )
     output: OutputMapping = key(OutputMapping(), doc="where predictions go, and in which format")
 
     @staticmethod
@@ -290,7 +294,7 @@ class ServiceConfig:
         if self.threads > 1 and self.backend == "numpy":
             yield "threads", "expected 1, since the backend numpy steps rows one by one, found more"
         for topic_filter in self.input.topic_filters:
-            if matches_filter(self._published, topic_filter):
+            if matches_filter(self.published_topic, topic_filter):
                 expected = f'expected a topic outside of [input], which subscribes to "{topic_filter}"'
                 yield "output.topic", f'{expected} and would receive its own output; found "{self.output.topic}"'
         if self.mqtt.protocol != "5":
@@ -321,7 +325,7 @@ class ServiceConfig:
         )
 
     @property
-    def _published(self) -> str:
+    def published_topic(self) -> str:
         """The topic of predictions; without {stream} if all streams have one name."""
         name = self.input.name
         return self.output.topic if name is None or part_names(name) else self.output.topic.replace(STREAM, name)

@@ -24,18 +24,20 @@ from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.messages.events import AlarmEvents
 from edge_lstm.messages.health_events import HealthEvents
+from edge_lstm.messages.topics import filters_of
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.options import Wanted
 from edge_lstm.service.bundle_versions import BundleVersions
-from edge_lstm.service.codecs import message_codecs, outgoing, publish_properties
+from edge_lstm.service.codecs import forecast_decoder, message_codecs, outgoing, publish_properties
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.intake.idle_streams import IdleStreams
 from edge_lstm.service.intake.inbox import Inbox
+from edge_lstm.service.intake.kept_forecasts import KeptForecasts
 from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
 from edge_lstm.service.intake.message_reader import MessageReader
 from edge_lstm.service.intake.name_limit import NameLimit
@@ -105,6 +107,7 @@ class Service:
             bundle.contract, backend, smallest_batch, **rules._asdict(), fetch=self._row, bundle_id=bundle.id
         )
         decoder, encoder, deadband = message_codecs(config, bundle)
+        forecasts = forecast_decoder(config, bundle.contract)
         self._exactly_once = config.durability == "exactly-once"
         # a repeated reading is recognized by its own time, or else by its message
         self._identifies_messages = self._exactly_once and not decoder.timed
@@ -120,6 +123,13 @@ class Service:
             ),
         )
         last_batch, unsent, processed = self._store.load()
+        self._forecasts = (
+            None
+            if forecasts is None
+            else KeptForecasts(
+                bundle.contract, forecasts, self._store.forecasts(), config.max_stream_names, self._has_session
+            )
+        )
         self._mqtt = self._make_connection(known=last_batch > 0 or self._store.count() > 0)
         publish = publication(self._mqtt, config.output, publish_properties(config.output), config.mqtt.client_id)
         self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
@@ -139,6 +149,7 @@ class Service:
             self._report,
             self._predictor.watch,
             lambda: self._slices.progress,
+            self._forecasts,
         )
         self._inbox = Inbox(sends_again=config.mqtt.session_expiry_s > 0)
         self._overload = Overload(self._inbox, self._report)
@@ -167,6 +178,7 @@ class Service:
             self._predictor.table,
             self._predictor.watch,
             config.max_streams,
+            self._forecasts,
             lambda: kept_times(self._arrivals, self._times),
             # a stream that restarts in another time does not know its former readings, which were ahead of the clock;
             # neither does one that is forgotten
@@ -203,6 +215,10 @@ class Service:
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
         mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.input.topic_filters
+        most_bytes = mapping.max_bytes
+        if self._forecasts is not None:
+            filters = filters_of([*filters, *self._forecasts.topic_filters])
+            most_bytes = max(most_bytes, self._forecasts.max_bytes)
         self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
@@ -212,7 +228,7 @@ class Service:
             status_topic=self._own_topic("status"),
             former_topics=self._store.subscribe(filters),
             expect_session=known and self._exactly_once,
-            wanted=Wanted(mapping.max_bytes + _BESIDE_PAYLOAD, mapping.properties_read),
+            wanted=Wanted(most_bytes + _BESIDE_PAYLOAD, mapping.properties_read),
         )
         return MqttConnection(
             parse_address(mqtt.url),
@@ -363,6 +379,10 @@ class Service:
             self._manager.alive()  # a full disk is waited for; a disk that hangs is not
         return True
 
+    def _has_session(self) -> bool:
+        granted = self._mqtt.granted
+        return granted is not None and granted.session_present
+
     def _row(self, stream: str) -> StoredRow | None:
         return None if stream in self._committer.forgotten else self._store.row(stream)
 
@@ -432,6 +452,7 @@ class Service:
             "dropped": connection["dropped"],
             "sessions_lost": connection["sessions_lost"],
             **({} if self._gaps is None else {"skipped": self._gaps.skipped}),
+            **({} if self._forecasts is None else self._forecasts.counts),
         }
 
     def _report(self, facts: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ same call corrects are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,13 +43,16 @@ class LateReadings:
         max_rewind: int,
         max_steps: int,
         step_round: StepRound,
+        ahead: Sequence[int] = (),
     ) -> None:
         """`max_rewind`: how many samples of its stream a late one may lie back; `max_steps`: how many it may cause,
-        0: any number; `step_round` steps a round of samples that are the newest of their streams.
+        0: any number; `step_round` steps a round of samples that are the newest of their streams; `ahead`: indices of
+        the features that are known ahead.
         """
         self.rewound = 0  # samples that were inserted or completed
         self._table, self._sampler, self._watch = table, sampler, watch
         self._max_rewind, self._max_steps, self._step_round = max_rewind, max_steps, step_round
+        self._ahead = ahead
         self._changed: dict[int, _Changed] = {}  # by slot
 
     def __bool__(self) -> bool:
@@ -97,7 +100,7 @@ class LateReadings:
                 return
         elif (place := belonging(trail, time, within_s)) is not None:
             sample_time = float(trail["time"][place])
-            merged = completed(trail["given"][place], sample_time, given, time, is_part)
+            merged = completed(trail["given"][place], sample_time, given, time, is_part, self._ahead)
             if merged is None:
                 self._drop(slot, "duplicate", f"its time {format_time(time)} was received before")
             elif len(trail) - place - 1 > self._max_rewind:

@@ -17,6 +17,7 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
+from edge_lstm.decisions.degraded import Degraded
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arguments import described, flag_argument, number_argument, quoted, whole_number
@@ -109,11 +110,14 @@ class Predictor:
         self._max_rewind, self._window, self._fetch, self._bundle_id = max_rewind, window, fetch, bundle_id
         self._checks: ReadingChecks | None = None  # made at the first `feed`; a service uses `feed_columns`
         self._sampler = Sampler(contract, self.table, join_within_s, self.watch, max_steps)
-        self._late = LateReadings(self.table, self._sampler, self.watch, max_rewind, max_steps, self._step_round)
+        self._late = LateReadings(
+            self.table, self._sampler, self.watch, max_rewind, max_steps, self._step_round, contract.ahead_columns
+        )
         self._features = Features(contract)
         self._published = PublishedOutputs(contract)
         self._decision_rules = decision_rules
         self._decider = decider(contract, decision_rules)
+        self._degraded = Degraded(contract)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0
@@ -385,6 +389,8 @@ class Predictor:
         learns = np.ones(len(slots), np.bool_)
         step = Step(current, table.calibration, slots, values, samples.missing, outputs, learns)
         decisions = self._decider(step)
+        if self._degraded:
+            decisions = decisions._replace(degraded=self._degraded(samples.missing, decisions.degraded))
         self.counts["samples"] += len(slots)
         streams = [table.name(slot) for slot in slots.tolist()]
         steps = Steps(self._outputs, one.order, streams, one.times, *counts, one.revisions, decisions)

@@ -103,6 +103,7 @@ class Prediction(NamedTuple):
     target and horizon, the lower and upper bound between which the truth lies with the bundle's probability.
     `drivers`: the sensors that drove a score of 0.5 or more, or an alarm, the main one first. `event`: the alarm that
     lasts, or at the first step after it the one that has ended.
+    `degraded`: the quantities that the model takes and went without; empty where it had all.
     """
 
     stream: str
@@ -118,3 +119,4 @@ class Prediction(NamedTuple):
     bands: Mapping[str, Mapping[int, tuple[float, float]]] | None = None  # None where the bundle has no intervals
     drivers: Sequence[Driver] | None = None  # None where the score is lower, or the task has none
     event: Event | None = None
+    degraded: tuple[str, ...] = ()

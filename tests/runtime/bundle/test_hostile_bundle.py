@@ -20,12 +20,13 @@ from click.testing import CliRunner
 
 from edge_lstm.bundle.archive import CERTIFICATE, GOLDEN, Bundle
 from edge_lstm.bundle.certificate import Certificate, read_certificate
-from edge_lstm.bundle.contract import Feature
+from edge_lstm.bundle.contract import Feature, KnownAhead, Sampling
+from edge_lstm.bundle.data_sheet import sheet_rows
 from edge_lstm.bundle.npz import NPZ_ERRORS, read_npz
 from edge_lstm.cli.main import main
 from edge_lstm.foundation.errors import EdgeLstmError
 from tests.executed_lines import executed_lines
-from tests.networks import contract_of, linear_network, random_network
+from tests.networks import contract_of, forecast_contract, linear_network, random_network
 
 _BOMB = 32 * 2**20
 WEIGHTS = "weights.float32.npz"
@@ -212,6 +213,25 @@ def test_only_what_is_newer_needs_the_newer_format(tmp_path: Path, make_bundle: 
     assert "expected 2 for what the contract has, found 1" in refused(data, tmp_path)
     linear = make_bundle(tmp_path / "linear.elstm", linear_network())
     assert json.loads(linear.manifest_bytes)["format_version"] == 2
+    assert "known_ahead" not in json.loads(newer.manifest_bytes)["contract"]
+    network, contract = forecast_contract(KnownAhead("outdoor", "weather/{stream}", [1, 6]))
+    ahead = make_bundle(tmp_path / "ahead.elstm", network, contract)
+    assert json.loads(ahead.manifest_bytes)["format_version"] == 2
+    assert Bundle.open(tmp_path / "ahead.elstm").contract == contract
+    assert ("forecasts", "outdoor 1, 6 steps ahead, from weather/{stream}") in sheet_rows(ahead)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"sampling": Sampling()}, "sampling.interval_s: missing"),
+        ({"targets": ["outdoor+1"]}, 'expected no target among its features, found "outdoor+1"'),
+        ({"features": [Feature("level")]}, 'expected a feature "outdoor+1", found none'),
+    ],
+)
+def test_a_contract_with_faulty_known_values_is_refused(changes: dict[str, Any], fault: str) -> None:
+    _, contract = forecast_contract(KnownAhead("outdoor", "weather", [1]), **changes)
+    assert fault in ", ".join(f"{where}: {text}" for where, text in contract.faults())
 
 
 @pytest.mark.parametrize("key", ["\x1b[2J", "a\nb", "\ud800", "x" * 100_000, "[" * 3000])

@@ -416,6 +416,15 @@ def test_a_flat_prediction_has_its_values_at_the_top_level() -> None:
     assert json.loads(payload) == {**rest, "level+1": 1.25, "level+5": -0.5}
 
 
+def test_a_prediction_that_went_without_something_names_it() -> None:
+    lacking = a_prediction()._replace(degraded=("outdoor", "tariff"))
+    payload = encode_prediction(lacking, "0123456789ab")
+    assert json.loads(payload) == {**NESTED, "degraded": ["outdoor", "tariff"]}
+    assert decode_prediction(payload) == lacking
+    flat = json.loads(Encoder(OutputMapping(format="flat"), "0123456789ab").payload(lacking))
+    assert (flat["degraded_1"], flat["degraded_2"]) == ("outdoor", "tariff")
+
+
 def test_messagepack_and_json_predictions_are_equal() -> None:
     msgpack = pytest.importorskip("msgpack")
     encoder = Encoder(OutputMapping("out/{stream}/next", format="msgpack"), "0123456789ab")
@@ -483,7 +492,8 @@ def test_many_predictions_are_encoded_like_single_ones(target: str, form: Litera
     numbers = [0.1, -3.4028235e38, 1e-45, 0.0, -0.0, math.nan, math.inf, 5.0, 9.999e-4, 1e-3, 1e12, -16777216.0]
     labels = {"labels": ['a "%d"' if place % 2 else "b" for place in range(len(numbers))]}
     scores = {"scores": np.array([*numbers[:-1], 1.23456789]), "alarms": np.arange(len(numbers)) % 2 > 0}
-    for decided in ({}, labels, scores):
+    lacking = {"degraded": [() if place % 2 else ('a "%d"', "b") for place in range(len(numbers))]}
+    for decided in ({}, labels, scores, lacking, {**scores, **lacking}):
         values = [[number, 2.5, 1e16, -1.0] for number in numbers]
         steps = steps_of(values, [(target, [1, 24]), ("other", [1, 24])], decided)
         encoder = Encoder(OutputMapping("out/{stream}/next", format=form), "58fb %s 74592d47")

@@ -21,7 +21,7 @@ class Disk:
         self.commits: list[tuple[int, list[tuple[str, bytes]]]] = []
         self.values: list[dict[str, str]] = []
 
-    def commit(self, batch: int, rows: list[tuple[str, bytes]], *others: Any) -> None:
+    def commit(self, batch: int, rows: list[tuple[str, bytes]], *others: Any, **more: Any) -> None:
         if self.refuses:
             self.refuses -= 1
             raise StoreFullError("expected to commit states, found: database or disk is full")

@@ -132,8 +132,8 @@ def test_a_list_that_is_cut_where_names_are_forgotten_goes_on_after_kills(config
         else:
             commit = service._store.commit
 
-            def committed(*arguments: Any, commit: Any = commit) -> None:
-                commit(*arguments)
+            def committed(*arguments: Any, commit: Any = commit, **more: Any) -> None:
+                commit(*arguments, **more)
                 raise KilledError
 
             service._store.commit = committed  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
-from edge_lstm.bundle.contract import Contract, Feature, Sampling
+from edge_lstm.bundle.contract import Contract, Feature, KnownAhead, Sampling
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.features import Features
 from edge_lstm.streaming.predictor import Predictor
@@ -18,7 +18,7 @@ from edge_lstm.streaming.reading import Reading
 from edge_lstm_train.data.dataset import dataset_of
 from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
 from edge_lstm_train.data.samples import samples_of
-from edge_lstm_train.data.sensor_dropout import SensorDropout, dead_steps, with_failures
+from edge_lstm_train.data.sensor_dropout import SensorDropout, dead_steps, mortal, with_failures
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.recording_sections import FeatureSection
@@ -157,3 +157,22 @@ def test_sensors_that_fail_in_the_validation_part_give_the_inputs_of_a_device(
     held[np.isnan(held)] = alive.contract.features[1].mean
     np.testing.assert_array_equal(failing.samples.values, expected.values)
     np.testing.assert_array_equal(failing.features, feature_vectors(alive.contract, expected)[1])
+
+
+def test_a_forecast_fails_with_all_its_steps_at_once() -> None:
+    features = [Feature("power"), *(Feature(f"wind+{step}", mean=7.0, mask=True) for step in (1, 6))]
+    known = [KnownAhead("wind", "weather", [1, 6])]
+    made = contract_of(
+        random_network(inputs=5, outputs=1),
+        features=features,
+        targets=["power"],
+        horizons=[1],
+        known_ahead=known,
+        clock=[],
+    )
+    assert mortal(made) == {"forecast of wind": [1, 2]}
+    run = np.random.default_rng(3).normal(0, 1, (2000, 5)).astype(np.float32)
+    run[:, 3:] = 0
+    SensorDropout(made, 0.3)(run, np.random.default_rng(1))
+    assert 0.1 < run[:, 3].mean() < 0.6
+    assert np.array_equal(run[:, 3], run[:, 4])

@@ -370,3 +370,23 @@ def test_names_of_takes_are_no_features(tmp_path: Path) -> None:
     by_hand = dataclasses.replace(recipe, features={**recipe.features, "take": take})
     with pytest.raises(EdgeLstmError, match='"take" to hold what a device can measure, found names of stretches'):
         read_dataset(by_hand)
+
+
+def test_columns_of_forecasts_become_later_values_of_their_quantity(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    lines = ["time,indoor,temp,temp+1h,temp+6h"]
+    for row in range(300):
+        time = (datetime(2024, 3, 1, tzinfo=timezone.utc) + timedelta(hours=row)).isoformat()
+        lines.append(f"{time},{','.join(f'{number:.3f}' for number in random.normal(10, 3, 4))}")
+    (tmp_path / "house.csv").write_text("\n".join(lines))
+    assert init(tmp_path / "house.csv", "--task", "forecast", "-o", tmp_path).exit_code == 0
+    recipe = read_recipe(tmp_path / "house.toml")
+    assert list(recipe.features) == ["indoor", "temp", "temp+1", "temp+6"]
+    assert recipe.forecast is not None
+    assert recipe.forecast.targets == ["indoor"]
+    dataset = read_dataset(recipe)
+    assert dataset.recording.actual_ahead == {}  # the columns are used
+    assert dataset.contract.known_ahead[0].topic == "weather/{stream}/forecast"
+    service = (tmp_path / "service.toml").read_text()
+    assert "# [forecasts.temp]" in service
+    assert '"temp+1h"' not in service

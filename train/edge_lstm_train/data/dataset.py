@@ -18,9 +18,10 @@ from edge_lstm.decisions.angles import PublishedOutputs, difference, position, s
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, narrow
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.progress import work
-from edge_lstm.recordings.recording import Recording, read_recording
+from edge_lstm.recordings.recording import Recording
 from edge_lstm.recordings.same_times import with_same_times
 from edge_lstm.streaming.features import Features, cosine_columns
+from edge_lstm_train.data.ahead_values import read_inputs
 from edge_lstm_train.data.feature_vectors import Samples, feature_vectors
 from edge_lstm_train.data.leaks import refuse_leaks
 from edge_lstm_train.data.outliers import refuse_impossible
@@ -148,8 +149,7 @@ def _target_of(contract: Contract) -> dict[str, str]:
 
 def read_dataset(recipe: Recipe) -> Dataset:
     """The recipe's recording as a dataset. Raises EdgeLstmError where the file is faulty or too short for the split."""
-    recording = read_recording(recipe.recording.path, recipe.columns)
-    return dataset_of(recipe, with_same_times(recording, recipe.sampling.grid))
+    return dataset_of(recipe, with_same_times(read_inputs(recipe), recipe.sampling.grid))
 
 
 def without_steps(recipe: Recipe, dataset: Dataset, left_out: Flags) -> Dataset:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +20,14 @@ _JUDGED_SEED = 1  # one for all candidates and trainings, so that all are judged
 _MEAN_LENGTH = (_LONGEST - _SHORTEST) / math.log(_LONGEST / _SHORTEST)
 
 
-def mortal(contract: Contract) -> list[int]:
-    """The columns of the features that may fail: those with a mask that are no targets."""
-    targets = contract.targets
-    return [at for at, feature in enumerate(contract.features) if feature.mask and feature.name not in targets]
+def mortal(contract: Contract) -> dict[str, list[int]]:
+    """What may fail, with its columns: a feature with a mask that is no target, or a forecast with all its steps."""
+    forecast_of = {name: f"forecast of {one.name}" for one in contract.known_ahead for name in one.features}
+    found: dict[str, list[int]] = {}
+    for column, feature in enumerate(contract.features):
+        if feature.mask and feature.name not in contract.targets:
+            found.setdefault(forecast_of.get(feature.name, feature.name), []).append(column)
+    return found
 
 
 class SensorDropout:
@@ -32,21 +38,10 @@ class SensorDropout:
     """
 
     def __init__(self, contract: Contract, share: float) -> None:
-        """share: of the time, for each feature with a mask that is no target."""
-        features = contract.features
-        masked = [feature.name for feature in features if feature.mask]
+        """share: of the time, for each of `mortal`."""
         self._share = share
         self._interval_s = contract.sampling.interval_s or 1.0
-        self._sensors: list[tuple[list[int], int, int | None, list[float]]] = []  # columns, mask, age, start values
-        cosines = cosine_columns(contract)
-        for column in mortal(contract):
-            feature = features[column]
-            columns, start = [column], [feature.mean]
-            if feature.period is not None:
-                angle = 2 * math.pi * feature.mean / feature.period
-                columns, start = [column, cosines[column]], [math.sin(angle), math.cos(angle)]
-            age = contract.inputs.index(f"{feature.name} age") if feature.age else None
-            self._sensors.append((columns, len(features) + masked.index(feature.name), age, start))
+        self._sensors = [[_inputs_of(contract, column) for column in columns] for columns in mortal(contract).values()]
 
     def __bool__(self) -> bool:
         return self._share > 0 and bool(self._sensors)
@@ -55,16 +50,39 @@ class SensorDropout:
         """Change the values, masks and ages of one run (steps, inputs) in place."""
         if not self:
             return
-        for columns, mask, age, start in self._sensors:
+        for sensor in self._sensors:
             dead = dead_steps(len(run), self._share, random)
             begins = np.flatnonzero(np.diff(dead, prepend=False) & dead)
             ends = np.flatnonzero(np.diff(dead, append=False) & dead) + 1
             for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-                run[begin:end, columns] = run[begin - 1, columns] if begin else start
-                run[begin:end, mask] = 1
-                if age is not None:
-                    before_s = math.expm1(run[begin - 1, age]) if begin else -self._interval_s
-                    run[begin:end, age] = np.log1p(before_s + self._interval_s * np.arange(1, end - begin + 1))
+                for one in sensor:
+                    self._die(run, one, begin, end)
+
+    def _die(self, run: Floats, one: _Inputs, begin: int, end: int) -> None:
+        run[begin:end, one.columns] = run[begin - 1, one.columns] if begin else one.start
+        run[begin:end, one.mask] = 1
+        if one.age is not None:
+            before_s = math.expm1(run[begin - 1, one.age]) if begin else -self._interval_s
+            run[begin:end, one.age] = np.log1p(before_s + self._interval_s * np.arange(1, end - begin + 1))
+
+
+class _Inputs(NamedTuple):
+    """Where the feature vector has one feature, and its values before the first measurement."""
+
+    columns: list[int]
+    mask: int
+    age: int | None
+    start: list[float]
+
+
+def _inputs_of(contract: Contract, column: int) -> _Inputs:
+    feature, inputs = contract.features[column], contract.inputs
+    mask = inputs.index(f"{feature.name} missing")
+    age = inputs.index(f"{feature.name} age") if feature.age else None
+    if feature.period is None:
+        return _Inputs([column], mask, age, [feature.mean])
+    angle = 2 * math.pi * feature.mean / feature.period
+    return _Inputs([column, cosine_columns(contract)[column]], mask, age, [math.sin(angle), math.cos(angle)])
 
 
 def dead_steps(steps: int, share: float, random: np.random.Generator) -> Flags:
@@ -88,22 +106,23 @@ def with_failures(dataset: Dataset, share: float) -> Dataset:
     if not share:
         return dataset
     random, samples = np.random.default_rng(_JUDGED_SEED), dataset.samples
-    for column in mortal(dataset.contract):
+    for columns in mortal(dataset.contract).values():
         for own in dataset.by_stream(dataset.steps("validation")).values():
-            samples = without_sensor(dataset, samples, column, own[dead_steps(len(own), share, random)])
+            samples = without_sensor(dataset, samples, columns, own[dead_steps(len(own), share, random)])
     values, features = feature_vectors(dataset.contract, samples)
     return dataclasses.replace(dataset, samples=samples, values=values, features=features)
 
 
-def without_sensor(dataset: Dataset, samples: Samples, column: int, dead: Integers) -> Samples:
-    """The samples with that feature missing at the steps `dead`: the last value is held, or the mean where none is."""
+def without_sensor(dataset: Dataset, samples: Samples, columns: Sequence[int], dead: Integers) -> Samples:
+    """The samples with these features missing at the steps `dead`: their last value is held, or the mean."""
     values, missing = samples.values.copy(), samples.missing.copy()
-    missing[dead, column] = True
     begins = np.diff(dataset.stream_of, prepend=-1) != 0
-    values[begins & missing[:, column], column] = dataset.contract.features[column].mean
-    before, now = (_last_measured(begins, found[:, column]) for found in (samples.missing, missing))
-    later = np.flatnonzero(before != now)
-    values[later, column] = values[now[later], column]
+    for column in columns:
+        missing[dead, column] = True
+        values[begins & missing[:, column], column] = dataset.contract.features[column].mean
+        before, now = (_last_measured(begins, found[:, column]) for found in (samples.missing, missing))
+        later = np.flatnonzero(before != now)
+        values[later, column] = values[now[later], column]
     return dataclasses.replace(samples, values=values, missing=missing)
 
 

@@ -51,36 +51,36 @@ def dead_sensors(recipe: Recipe, dataset: Dataset, model: Forecaster) -> list[De
     outputs = [one for one in contract.outputs if one[0] in contract.targets]
     healthy = _rmse(dataset, predict_streamed(model, dataset))
     found = []
-    for column in mortal(contract) if len(contract.features) > 1 else []:
-        feature = contract.features[column]
-        _, vectors = feature_vectors(contract, with_dead(dataset, column))
+    for sensor, columns in mortal(contract).items() if len(contract.features) > 1 else ():
+        names = [contract.features[column].name for column in columns]
+        _, vectors = feature_vectors(contract, with_dead(dataset, columns))
         dead = _rmse(dataset, predict_streamed(model, dataclasses.replace(dataset, features=vectors)))
-        fewer = dataset_of(without(recipe, feature.name), dataset.recording, dataset.left_out)
+        fewer = dataset_of(without(recipe, names), dataset.recording, dataset.left_out)
         ridge = fit_baselines(fewer, recipe.fit.refit, recipe.model.most_parameters).predictions[RIDGE]
         never = _rmse(dataset, ridge, is_published=True)
         for place, (target, horizon) in enumerate(outputs):
             at = contract.outputs.index((target, horizon))
             unit = contract.target_units[target]
             figures = (float(healthy[at]), float(dead[at]), float(never[at]))
-            found.append(DeadSensor(feature.name, target, outputs[place][1], unit, *figures))
+            found.append(DeadSensor(sensor, target, outputs[place][1], unit, *figures))
     return found
 
 
-def with_dead(dataset: Dataset, column: int) -> Samples:
-    """The samples with that feature missing from the first step of the test part on, in each stream."""
-    return without_sensor(dataset, dataset.samples, column, dataset.steps("test"))
+def with_dead(dataset: Dataset, columns: Sequence[int]) -> Samples:
+    """The samples with these features missing from the first step of the test part on, in each stream."""
+    return without_sensor(dataset, dataset.samples, columns, dataset.steps("test"))
 
 
-def without(recipe: Recipe, name: str) -> Recipe:
-    """The recipe without that feature and what is derived from it."""
+def without(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """The recipe without these features and what is derived from them."""
     features = {
         other: dataclasses.replace(
             section,
-            derived=[text for text in section.derived if derived_parts(text)[1] != name],
-            mirrored_by=None if section.mirrored_by == name else section.mirrored_by,
+            derived=[text for text in section.derived if derived_parts(text)[1] not in names],
+            mirrored_by=None if section.mirrored_by in names else section.mirrored_by,
         )
         for other, section in recipe.features.items()
-        if other != name
+        if other not in names
     }
     return dataclasses.replace(recipe, features=features)
 

@@ -19,6 +19,7 @@ from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import printable
 from edge_lstm.foundation.times.text import format_time
+from edge_lstm.recordings.ahead_columns import forecasts_among
 from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm.recordings.tables.name_pattern import STREAM
 from edge_lstm_train.recipe.column_kinds import how_often, switch_words
@@ -28,6 +29,7 @@ from edge_lstm_train.recipe.toml_text import toml_key, toml_value
 
 Task = Literal["forecast", "anomaly", "classify", "regress"]
 
+_FORECAST_TOPIC = "weather/{stream}/forecast"
 _LABELS = (
     "label",
     "class",
@@ -136,6 +138,7 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
             "# [input.values]             # if a value's name in the payload differs from the feature's",
             f'# {toml_key(features[0])} = "path.to.value"',
             "",
+            *_forecasts(found),
             "[output]",
             'topic = "predictions/{stream}"',
             "",
@@ -143,12 +146,23 @@ def service_outline(name: str, found: Survey | None, features: Sequence[str]) ->
     )
 
 
+def _forecasts(found: Survey | None) -> Iterator[str]:
+    """Lines on the forecasts that the bundle takes."""
+    for name in {} if found is None else _forecast_columns(found):
+        yield f"# forecasts of {printable(name)} come on {_FORECAST_TOPIC}, as the bundle says; elsewhere:"
+        yield f"# [forecasts.{toml_key(name)}]"
+        yield '# topic = "weather"             # without {stream}: for all streams'
+        yield '# points = "hourly"             # where the list of points is; or lists of times and values'
+        yield ""
+
+
 def feature_names(task: Task, survey: Survey | None, target: str | None) -> list[str]:
     """The features of the recipe that `recipe_outline` writes."""
     survey = survey or _EXAMPLE
     chosen = _target_column(task, survey, target)
     labels = _label_names(task, survey, chosen)
-    return [name for name in survey.numbers if name not in labels] + [
+    ahead = _ahead_columns(survey)
+    return [name for name in survey.numbers if name not in labels and name not in ahead] + [
         name for name in survey.texts if name not in labels and name not in survey.takes
     ]
 
@@ -161,7 +175,8 @@ def relative(path: Path, folder: Path) -> str:
 def _target_column(task: Task, survey: Survey, target: str | None) -> str | None:
     """The column of the task's target; None for an anomaly without known truth."""
     classes = {**survey.texts, **survey.whole}
-    numbers = [name for name in survey.numbers if name not in survey.kinds.counters] or survey.numbers
+    present = [name for name in survey.numbers if name not in _ahead_columns(survey)]
+    numbers = [name for name in present if name not in survey.kinds.counters] or present
     fitting = {
         "forecast": [name for name in numbers if name not in survey.whole] or numbers,
         "anomaly": list(survey.whole),
@@ -275,9 +290,9 @@ def _times(times: TimeColumns) -> Iterator[str]:
 
 def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
     labels = _label_names(task, survey, target)
-    kinds = survey.kinds
+    kinds, ahead = survey.kinds, _ahead_columns(survey)
     for name in survey.numbers:
-        if name not in labels:
+        if name not in labels and name not in ahead:
             yield ""
             if name in kinds.circles or name in kinds.counters:
                 yield from _kind(survey, name)
@@ -287,6 +302,7 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
                 yield f"# <- its values are {few}{', ...' if len(survey.whole[name]) > 3 else ''}: is it measured?"
             yield f"[features.{toml_key(name)}]"
             yield _unit_line(survey.units.get(name))
+            yield from _known_ahead(survey, name)
             if name in survey.drifting and task in ("forecast", "anomaly") and survey.days < _YEARS:
                 first, last = survey.drifting[name]
                 yield f"level = false  # <- it drifts from {first:.4g} to {last:.4g}: the layers see these instead"
@@ -315,6 +331,27 @@ def _features(task: Task, survey: Survey, target: str | None) -> Iterator[str]:
         yield f"# left out, neither numbers nor a few repeated texts: {', '.join(survey.others)}"
 
 
+def _ahead_columns(survey: Survey) -> set[str]:
+    """The columns that hold forecasts of others."""
+    return {column for columns in _forecast_columns(survey).values() for column in columns}
+
+
+def _forecast_columns(survey: Survey) -> dict[str, dict[str, float]]:
+    """By column of actual values, the columns of its forecasts with the number of steps of each; none of a counter."""
+    found = forecasts_among(survey.numbers, survey.interval_s or 1.0)
+    return {name: columns for name, columns in found.items() if name not in survey.kinds.counters}
+
+
+def _known_ahead(survey: Survey, name: str) -> Iterator[str]:
+    """The keys of a column of which the recording has forecasts."""
+    columns = _forecast_columns(survey).get(name, {})
+    steps = sorted(int(step) for step in columns.values() if step >= 1 and step.is_integer())
+    if steps:
+        yield f"# its forecasts are in {', '.join(columns)}"
+        yield f"known_ahead = {toml_value(_FORECAST_TOPIC)}  # <- the topic where a device gets them"
+        yield f"known_ahead_steps = {steps}"
+
+
 def _kind(survey: Survey, name: str) -> Iterator[str]:
     """The section of an angle or of a counter."""
     circles, counters = survey.kinds.circles, survey.kinds.counters
@@ -333,6 +370,7 @@ def _kind(survey: Survey, name: str) -> Iterator[str]:
     yield "circular = true  # <- a circle: its end and its begin are neighbours, and sine and cosine are the inputs"
     if unit is None:
         yield f"period = {period:g}"
+    yield from _known_ahead(survey, name)
 
 
 def _unit_line(unit: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,15 +21,18 @@ from edge_lstm.bundle.contract import (
     Task,
 )
 from edge_lstm.bundle.feature import derived_parts
+from edge_lstm.bundle.known_ahead import feature_name
 from edge_lstm.bundle.network import CARRIED, GATES, state_sizes
 from edge_lstm.foundation.arguments import path_argument
 from edge_lstm.foundation.config import key, read_toml, suggestion
 from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.foundation.text import is_printable, printable
 from edge_lstm.foundation.times.text import parse_time
+from edge_lstm.recordings.ahead_columns import AheadColumn
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
 from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
 from edge_lstm.recordings.recording import Columns
+from edge_lstm_train.recipe.ahead_features import ahead_columns, known_ahead_of, with_ahead_features
 from edge_lstm_train.recipe.recording_sections import FeatureSection, LabelSection, RecordingSection
 from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, ForecastSection, RegressSection
 from edge_lstm_train.recipe.training_sections import (
@@ -73,6 +76,11 @@ class Recipe:
     report: ReportSection = key(ReportSection(), doc="what the report shows beside the model")
     tune: dict[str, Range] = key({}, doc='key = the values that edge-lstm tune may try, e.g. "model.hidden"')
 
+    @staticmethod
+    def completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The table, with a feature for each later value that is known ahead."""
+        return with_ahead_features(data)
+
     def faults(self) -> Iterator[tuple[str, str]]:
         """Faults within the recipe, each with the key that it is in."""
         yield from self._presence_faults()
@@ -81,6 +89,7 @@ class Recipe:
         yield from self._circle_faults()
         yield from self._fit_faults()
         yield from self._column_faults()
+        yield from self._ahead_faults()
         if isinstance(self.recording.path, dict):
             for name in ("by", "beginning_steps", "validation_from", "test_from", "leave_out", "validate_on"):
                 if getattr(self.split, name) != getattr(SplitSection(), name):
@@ -159,6 +168,20 @@ class Recipe:
             yield "classify.rare_chunks", 'expected none where method = "windows", found a share of chunks'
         if self.classify is not None and len(self.classify.classes) < 2:
             yield "classify.classes", f"expected at least two, found {len(self.classify.classes)}"
+
+    def _ahead_faults(self) -> Iterator[tuple[str, str]]:
+        """Later values that are known ahead, but not by steps of an interval, or not of one quantity."""
+        ahead = {name: section for name, section in self.features.items() if section.quantity is not None}
+        if ahead and self.sampling.interval_s is None:
+            yield "sampling.interval_s", "missing (seconds between steps, where values are known ahead)"
+        if ahead and len(ahead) == len(self.features):
+            yield "features", "expected one that a device measures beside those that are known ahead, found none"
+        for name, section in ahead.items():
+            expected = [feature_name(str(section.quantity), step) for step in section.known_ahead_steps]
+            if [name] != expected:
+                yield f"features.{name}.known_ahead_steps", f"expected one step, that of the name, found {expected}"
+            if name in self._predicted()[0]:
+                yield f"features.{name}", "expected no target, since it is known ahead"
 
     def _column_faults(self) -> Iterator[tuple[str, str]]:
         """Two features that are the same: one column, read alike."""
@@ -289,6 +312,7 @@ class Recipe:
             units={} if self.regress is None else {self.regress.target: self.regress.unit},
             decision=None if self.classify is None else _contract_part(Decision, self.classify),
             alarm=None if self.anomaly is None else self.anomaly.alarm(self.interval_s),
+            known_ahead=known_ahead_of(self.features),
         )
 
     def _predicted(self) -> tuple[list[str], list[int], Task]:
@@ -359,6 +383,12 @@ class Recipe:
             NumberWords(source.decimal == "comma", source.missing, source.thousands),
             join_within_s=source.join_within_s,
         )
+
+    @property
+    def ahead_columns(self) -> dict[str, AheadColumn]:
+        """Where the recording has the features that are known ahead."""
+        values = {name: self._column_of(name, section) for name, section in self.features.items()}
+        return ahead_columns(self.features, values)
 
     def _label(self, name: str, label: LabelSection) -> ValueColumn | LabelWindows | Countdown:
         if label.countdown:

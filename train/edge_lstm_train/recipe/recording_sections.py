@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from edge_lstm.bundle.feature import PERIODS, Aggregate, derived_fault, kind_faults
+from edge_lstm.bundle.known_ahead import MOST_STEPS, Between
 from edge_lstm.foundation.config import key
 from edge_lstm.foundation.times.formats import format_fault
 from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.foundation.times.units import TimeUnit
 from edge_lstm.foundation.times.zones import zone_named
+from edge_lstm.messages.forecast_mapping import forecast_topic_faults
 from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm.recordings.tables.name_pattern import STREAM, pattern_fault
 from edge_lstm.recordings.tables.table import Layout
@@ -235,6 +237,30 @@ class FeatureSection:
         least=1e-6,
         most=1e18,
     )
+    known_ahead: str | None = key(
+        None,
+        doc="topic of its forecasts, like weather/{stream}/forecast: later values are forecast or known, and inputs",
+    )
+    known_ahead_steps: list[int] = key(
+        [],
+        doc="beside known_ahead: steps after the sample whose values are inputs; with 0 no reading holds the present "
+        "value; none: the horizons of [forecast]",
+        least=0,
+        most=MOST_STEPS,
+    )
+    known_ahead_between: Between = key(
+        "linear", doc="value between two points of a forecast: on the line, or that of the point before (a tariff)"
+    )
+    known_ahead_noise: float | None = key(
+        None,
+        doc="standard deviation of the error one step ahead, where the recording has no archived forecasts; none: the "
+        'error is half of the change until then, and 0 with "previous"',
+        least=0.0,
+    )
+    quantity: str | None = key(
+        None, doc="of a later value, what it is a value of; edge-lstm writes such features for known_ahead_steps"
+    )
+    actual: str | None = key(None, doc="beside quantity: the column of the actual values")
 
     @property
     def circle(self) -> float | None:
@@ -247,11 +273,30 @@ class FeatureSection:
         yield from _quantity_faults(self)
         yield from kind_faults(self)
         yield from self._circle_faults()
+        yield from self._ahead_faults()
         for text in self.derived:
             if (fault := derived_fault(text)) is not None:
                 yield "derived", fault
         if self.categories and (self.derived or self.mirrored_by):
             yield "categories", "expected no derived or mirrored_by beside them: those are for numbers"
+
+    def _ahead_faults(self) -> Iterator[tuple[str, str]]:
+        if self.known_ahead is None:
+            for name in ("known_ahead_steps", "known_ahead_noise", "quantity", "actual"):
+                if getattr(self, name):
+                    yield name, "expected known_ahead beside it"
+            return
+        yield from (("known_ahead", fault) for _, fault in forecast_topic_faults(self.known_ahead))
+        if not self.known_ahead_steps:
+            yield "known_ahead_steps", "missing (steps ahead; only with [forecast] they are its horizons)"
+        if len(set(self.known_ahead_steps)) < len(self.known_ahead_steps):
+            yield "known_ahead_steps", f"expected each once, found {self.known_ahead_steps}"
+        if self.counter:
+            yield "known_ahead", "expected none for a counter, whose increases no forecast gives"
+        if self.categories and self.known_ahead_between == "linear":
+            yield "known_ahead_between", 'expected "previous" for categories, which have nothing between them'
+        if self.categories and self.known_ahead_noise:
+            yield "known_ahead_noise", "expected none for categories"
 
     def _circle_faults(self) -> Iterator[tuple[str, str]]:
         if not self.circular:

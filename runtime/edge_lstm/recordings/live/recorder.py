@@ -18,6 +18,7 @@ from edge_lstm.messages.formats.payloads import shown_bytes
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.recordings.live.chosen_columns import ChosenColumns, chosen_columns, columns_of_file, given_columns
+from edge_lstm.recordings.live.recorded_forecasts import RecordedForecasts
 from edge_lstm.recordings.live.recording_file import RecordingFile
 from edge_lstm.recordings.live.unrecorded import UnrecordedKeys
 from edge_lstm.streaming.reading import Reading
@@ -45,11 +46,14 @@ class Recorder:
         features: Sequence[str] = (),
         categories: Mapping[str, Sequence[str]] | None = None,
         settle_s: float = SETTLE_S,
+        forecasts: RecordedForecasts | None = None,
     ) -> None:
         """`features`: the columns; empty: those of the file, or else all values that come within `settle_s` seconds.
 
-        `categories`: by feature, the texts that its values are indices of.
+        `categories`: by feature, the texts that its values are indices of. `forecasts` takes the messages that hold
+        some, and fills columns of its own.
         """
+        self._forecasts = forecasts
         self._categories = categories or {}
         self._mqtt, self._mapping, self._path, self._settle_s = connection, mapping, path, settle_s
         self._stops = 0
@@ -93,7 +97,8 @@ class Recorder:
             self._save([*unsaved, *self._mqtt.poll(0.0)])
             self._save_queued()
             if self._joining and self._output is not None:
-                self._append(list(self._joining.values()))
+                columns = self._columns
+                self._append([] if columns is None else [self._row(one, columns) for one in self._joining.values()])
         finally:
             if self._output is not None:
                 self._output.close()
@@ -118,8 +123,11 @@ class Recorder:
         """Write the readings of the messages to the disk, then acknowledge the messages."""
         if self._output is None:
             self._choose_columns(messages)
-        readings = [reading for message in messages for reading in self._readings(message)]
-        self._append([whole for reading in readings if (whole := self._completed(reading)) is not None])
+        rows = []  # each with what was known before it
+        for reading in (reading for message in messages for reading in self._readings(message)):
+            if (whole := self._completed(reading)) is not None and self._columns is not None:
+                rows.append(self._row(whole, self._columns))
+        self._append(rows)
         for message in messages:
             self._recent[message.packet_id, message.topic, message.payload] = None
         while len(self._recent) > _MOST_RECENT:
@@ -127,12 +135,12 @@ class Recorder:
         self._mqtt.acknowledge(messages)
 
     def _append(self, readings: Sequence[Reading]) -> None:
-        if readings and self._output is not None and self._columns is not None:
-            self._output.append([self._in_columns(reading, self._columns) for reading in readings])
+        if readings and self._output is not None:
+            self._output.append(readings)
             self.streams.update(reading.stream for reading in readings)
             self.counts["readings"] += len(readings)
 
-    def _in_columns(self, reading: Reading, columns: ChosenColumns) -> Reading:
+    def _row(self, reading: Reading, columns: ChosenColumns) -> Reading:
         """The reading with the names of columns; a value that fits none is left out, and said."""
         values = {}
         for key, value in reading.values.items():
@@ -140,7 +148,8 @@ class Recorder:
                 values[name] = value
             elif not math.isnan(value):
                 self.unrecorded.add(key, reading.stream, "its values have another size")
-        return reading._replace(values=values)
+        row = reading._replace(values=values)
+        return row if self._forecasts is None else self._forecasts.filled(row)
 
     def _choose_columns(self, messages: Sequence[Message]) -> None:
         """Choose the columns by these messages and the retained ones. None of them has a value: choose none yet."""
@@ -169,11 +178,18 @@ class Recorder:
     def _begin(self, columns: ChosenColumns) -> None:
         self._columns = columns
         self._decoder = Decoder(_with_paths(self._mapping, columns.keys), columns.keys, self._categories)
-        self._output = RecordingFile(self._path, columns.names, self._categories)
+        ahead = [] if self._forecasts is None else self._forecasts.names
+        self._output = RecordingFile(self._path, [*columns.names, *ahead], self._categories)
         log.info("recording file=%s features=%s", self._path, ",".join(columns.names))
 
     def _readings(self, message: Message) -> list[Reading]:
-        """The readings of a message; empty after counting the reason."""
+        """The readings of a message; empty after counting the reason, or for a forecast."""
+        if self._forecasts is not None and self._forecasts.is_for(message.topic):
+            try:
+                self._forecasts.take(message.topic, message.payload, self._arrivals.next())
+            except PayloadError as error:
+                self._refuse(message, str(error))
+            return []
         if message.retained:
             self.counts["retained"] += 1  # an old value, not a new reading
             if self._output is None and len(self._retained) < _MOST_EARLY:

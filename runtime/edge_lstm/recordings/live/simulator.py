@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.decoder import STREAM, encode_reading, topic_faults
 from edge_lstm.mqtt.address import Address
 from edge_lstm.mqtt.connection import MOST_UNCONFIRMED, MqttConnection
+from edge_lstm.recordings.live.archived_forecasts import ArchivedForecasts
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.reading import Reading
 
@@ -21,16 +22,17 @@ def simulate(
     topic: str,
     speed: float | None,
     on_published: Callable[[Reading], None] = lambda reading: None,
+    forecasts: Sequence[ArchivedForecasts] = (),
 ) -> int:
     """Publish every row as a JSON reading at QoS 1, and return their number after the broker has confirmed all.
 
     `topic` holds {stream}. `speed` is relative to the recording (None: no pauses). `on_published` is called with each
-    reading. Raises EdgeLstmError where the broker is not there, is silent for 30 s,
-    or refuses a reading.
+    reading. Before a reading come the `forecasts` of its row; their columns are not in the reading. Raises
+    EdgeLstmError where the broker is not there, is silent for 30 s, or refuses a reading.
     """
-    faults = [message for _, message in topic_faults(topic, wildcards=False)]
-    if faults:
-        raise EdgeLstmError(f"--topic: {faults[0]}", f"write it like sensors/{STREAM}")
+    for option, pattern in [("--topic", topic), *(("--forecast", one.topic) for one in forecasts)]:
+        if faults := [message for _, message in topic_faults(pattern, wildcards=False)]:
+            raise EdgeLstmError(f"{option}: {faults[0]}", f"write it like sensors/{STREAM}")
     connection = MqttConnection(address)
     connection.open()
     published = 0
@@ -40,6 +42,11 @@ def simulate(
             first = reading.time if first is None else first
             due = begun if speed is None else begun + (reading.time - first) / speed
             _wait(connection, due)
+            for one in forecasts:
+                if payload := one.payload(reading):
+                    connection.publish(one.topic.replace(STREAM, reading.stream), payload)
+                    _wait_for_confirmations(connection, MOST_UNCONFIRMED - 1)
+                reading = one.without(reading)
             connection.publish(topic.replace(STREAM, reading.stream), encode_reading(reading, recording.categories))
             on_published(reading)
             published += 1

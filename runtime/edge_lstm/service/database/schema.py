@@ -49,6 +49,11 @@ TABLES = (
     )""",
     "create table subscribed (filter text primary key) without rowid",
     "create table service (key text primary key, value text not null, checksum integer not null) without rowid",
+    # the newest forecasts, as JSON; stream empty: of all streams
+    """create table forecasts (
+        quantity text not null, stream text not null, checksum integer not null, content text not null,
+        primary key (quantity, stream)
+    )""",
     "create table poison (message blob not null, reason text not null, time integer not null)",
     # what was found damaged; kind: row or unsent
     """create table damaged (

@@ -32,6 +32,7 @@ from edge_lstm.service.database.service_values import (
     write_values,
 )
 from edge_lstm.service.database.spans import SteppingRules, begin_span
+from edge_lstm.service.database.stored_forecasts import ForecastKey, read_forecasts, write_forecasts
 from edge_lstm.service.database.stream_rows import NO_CHANGES, NameChanges, StreamRows
 from edge_lstm.service.database.write_ahead_log import (
     SHORT_LOG_PAGES,
@@ -195,6 +196,10 @@ class Store:
         """The values that earlier commits stored, by key."""
         return dict(self._values)
 
+    def forecasts(self) -> list[tuple[ForecastKey, str]]:
+        """The newest forecasts, the one that changed last at the end."""
+        return read_forecasts(self._database)
+
     @property
     def begun(self) -> str | None:
         """JSON of a batch that an earlier process began and never committed, as `begin` wrote it."""
@@ -337,13 +342,16 @@ class Store:
         readings: Sequence[Record] = (),
         values: Mapping[str, str] | None = None,
         changes: NameChanges = NO_CHANGES,
+        *,
+        forecasts: Mapping[ForecastKey, str | None] | None = None,
     ) -> None:
         """Commit a batch in one transaction.
 
         Stored: the rows of the streams that stepped (each stream once), the batch's outgoing and unacknowledged
-        messages, its readings and refusals, and values of the service by key. Deleted: the outgoing messages of all
-        batches up to `confirmed`, the unacknowledged messages of all batches up to `acknowledged`, history beyond its
-        limits, and rows and history of `changes.forgotten`; such a stream may have a new row in the same batch.
+        messages, its readings and refusals, values of the service by key, and forecasts that changed (None: deleted).
+        Deleted: the outgoing messages of all batches up to `confirmed`, the unacknowledged messages of all batches up
+        to `acknowledged`, history beyond its limits, and rows and history of `changes.forgotten`; such a stream may
+        have a new row in the same batch.
 
         Raises StoreFullError if the disk refuses at present, EdgeLstmError if the file is damaged. Nothing is changed
         then.
@@ -361,6 +369,8 @@ class Store:
                 totals = self._rows.write(list(rows), changes)
                 if changes.forgotten:
                     self._history.forget(changes.forgotten)
+                if forecasts:
+                    write_forecasts(self._database, forecasts)
                 self._write_batch(batch, outbox, readings, {**kept, **totals.values})
                 if self._begun is not None:
                     self._database.execute("delete from service where key = ?", (BEGUN,))

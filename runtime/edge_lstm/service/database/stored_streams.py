@@ -24,6 +24,7 @@ from edge_lstm.service.database.service_values import (
     read_values,
     write_values,
 )
+from edge_lstm.service.database.stored_forecasts import forget_forecasts
 from edge_lstm.service.database.write_ahead_log import log_bytes
 from edge_lstm.streaming.reading import Forgotten
 
@@ -123,6 +124,7 @@ def _forget(database: sqlite3.Connection, names: Sequence[str]) -> None:
         for name in names:
             database.execute("delete from streams where stream = ?", (name,))
             database.execute("delete from chunks where stream = ?", (name,))
+            forget_forecasts(database, name)
         count, checksum = database.execute("select count(*), total(checksum) from streams").fetchone()
         if database.execute("select 1 from history limit 1").fetchone() is not None:
             content = records_text(map(Forgotten, names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from edge_lstm.foundation.hashing import sha256
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
@@ -21,6 +22,16 @@ log = logging.getLogger(__name__)
 _IGNORED_LOGGED_EVERY_S = 3600.0
 
 
+class Forecasts(Protocol):
+    """What takes messages with forecasts (`kept_forecasts`)."""
+
+    def is_for(self, topic: str) -> bool: ...
+    def begin_batch(self) -> None: ...
+    def undo(self) -> None: ...
+    def take(self, message: Message, arrival: float) -> None: ...
+    def filled(self, reading: Reading) -> Reading: ...
+
+
 class MessageReader:
     """Reads messages, in order. `counts` says how many were refused, ignored, retained and repeated."""
 
@@ -33,12 +44,14 @@ class MessageReader:
         report: Callable[[Mapping[str, object]], None],
         watch: StreamWatch,
         progress: Callable[[], Mapping[str, int]] = dict,
+        forecasts: Forecasts | None = None,
     ) -> None:
         """`arrivals` gives the times of arrival, `times` judges the readings' times.
 
         `is_processed`: whether a message of this identity was processed before. `report` gets the facts of a refusal,
         at most once a minute. `watch` counts the refusals of each stream. `progress`: by identity, how many readings
-        of a message were stepped before it came again.
+        of a message were stepped before it came again. `forecasts` takes the messages that hold some, and fills
+        readings.
         """
         self.counts: Counter[str] = Counter(refused=0, ignored=0, retained=0, repeated=0, names_refused=0)
         self.refusals: list[Refusal] = []  # in the messages that were read last
@@ -48,6 +61,7 @@ class MessageReader:
         self.begun_items: dict[int, int] = {}  # by index of the message: how many of its readings are left out
         self._decoder, self._arrivals, self._times = decoder, arrivals, times
         self._is_processed, self._report, self._watch, self._progress = is_processed, report, watch, progress
+        self._forecasts = forecasts
         self._refusals = RateLimitedLog(log)
         self._ignored = RateLimitedLog(log, _IGNORED_LOGGED_EVERY_S)
 
@@ -60,7 +74,14 @@ class MessageReader:
         self.ends = []
         end = self.ends.append
         readings: list[Reading] = []
+        forecasts = self._forecasts
+        if forecasts is not None:
+            forecasts.begin_batch()
         for message in messages:
+            if forecasts is not None and forecasts.is_for(message.topic):
+                self._take_forecast(forecasts, message, arrival)
+                end(len(readings))
+                continue
             if (message.retained or message.repeated) and self._is_old(message):
                 end(len(readings))
                 continue
@@ -79,14 +100,28 @@ class MessageReader:
                 found = self._rest(message, found)
             for reading in found:
                 if reading.time < usual:
-                    readings.append(reading)
+                    readings.append(reading if forecasts is None else forecasts.filled(reading))
                 elif (judged := self._judged(message, reading, arrival)) is not None:
-                    readings.append(judged)
+                    readings.append(judged if forecasts is None else forecasts.filled(judged))
                     usual = min(usual, self._times.needs_none_below(arrival))
                 else:
                     self._note_refused(len(readings))
             end(len(readings))
         return readings
+
+    def undo(self) -> None:
+        """The messages that were read last are read again: forget what they brought besides readings."""
+        if self._forecasts is not None:
+            self._forecasts.undo()
+
+    def _take_forecast(self, forecasts: Forecasts, message: Message, arrival: float) -> None:
+        if message.repeated and self._is_processed(message_identity(message)):
+            self.counts["repeated"] += 1
+            return
+        try:
+            forecasts.take(message, arrival)
+        except PayloadError as error:
+            self._refuse(message, error)
 
     def _rest(self, message: Message, found: list[Reading]) -> list[Reading]:
         """The readings of a repeated message that were not stepped before."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edge_lstm.service.database.readings_json import Record
 from edge_lstm.service.database.store import Store, StoreFullError
+from edge_lstm.service.database.stored_forecasts import ForecastKey
 from edge_lstm.service.database.stream_rows import NameChanges
 from edge_lstm.service.processing.outbox import Outbox, Outgoing
 from edge_lstm.streaming.stream_table import StreamTable
@@ -39,6 +40,7 @@ class Committer:
         self.added: set[str] = set()  # of the unsaved streams, those that are new in the database
         self.forgotten: dict[str, None] = {}  # streams that the next commit deletes there
         self.values: dict[str, str] = {}  # of the service, by key: the next commit stores them
+        self.forecasts: dict[ForecastKey, str | None] = {}  # that changed: the next commit stores or deletes them
         self.saved_at = time.monotonic()  # when the last commit ended
         self._store, self._table, self._outbox = store, table, outbox
         self._wait, self._report = wait, report
@@ -75,7 +77,16 @@ class Committer:
         while True:
             try:
                 self._store.commit(
-                    self.batch, rows, predictions, confirmed, identities, acknowledged, readings, self.values, changes
+                    self.batch,
+                    rows,
+                    predictions,
+                    confirmed,
+                    identities,
+                    acknowledged,
+                    readings,
+                    self.values,
+                    changes,
+                    forecasts=self.forecasts,
                 )
                 break
             except StoreFullError as error:
@@ -88,7 +99,7 @@ class Committer:
         if self._disk_full:
             self._disk_full = False
             log.warning("commit taken, going on batch=%d", self.batch)
-        for noted in (self.unsaved, self.added, self.forgotten):
+        for noted in (self.unsaved, self.added, self.forgotten, self.forecasts):
             noted.clear()
         self.saved_at = time.monotonic()
         return True

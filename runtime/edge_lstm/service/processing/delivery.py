@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edge_lstm.foundation.rate_limited_log import RateLimitedLog
 from edge_lstm.mqtt.client.received import Message
+from edge_lstm.service.intake.kept_forecasts import KeptForecasts
 from edge_lstm.service.intake.message_reader import message_identity
 from edge_lstm.service.intake.name_limit import NameLimit
 from edge_lstm.service.processing.committer import Committer
@@ -34,6 +35,7 @@ class Delivery:
         table: StreamTable,
         watch: StreamWatch,
         max_streams: int,
+        forecasts: KeptForecasts | None,
         values: Callable[[], Mapping[str, str]],
         identifies: Callable[[], bool],
         acknowledge: Callable[[Iterable[Message]], None],
@@ -47,6 +49,7 @@ class Delivery:
         self.predictions = self.set_aside = 0
         self._committer, self._outbox, self._slices, self._names = committer, outbox, slices, names
         self._table, self._watch, self._max_streams = table, watch, max_streams
+        self._forecasts = forecasts
         self._costly = 0  # readings when they were reported
         self._costly_reports = RateLimitedLog(log)
         self._values, self._identifies = values, identifies
@@ -62,6 +65,8 @@ class Delivery:
         committer.begin_batch([reading.stream for reading in readings])
         committer.values.update(self._values())
         committer.values.update(self._slices.values())
+        if self._forecasts is not None:
+            committer.forecasts.update(self._forecasts.settled(self._slices.unacknowledged))
         records = [*self._names.take_records(), *one.refusals]  # after `begin_batch`, which says what is unsaved
         if self._publish_unconfirmed is None:
             identities = [message_identity(message) for message, _ in one.set_aside]

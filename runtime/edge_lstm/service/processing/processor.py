@@ -108,6 +108,7 @@ class Processor:
         readings = self._tried(lambda: self._reader.readings(messages))
         stepped = readings if isinstance(readings, Exception) else self._step(readings, self._reader.redelivered, True)
         if isinstance(readings, Exception) or isinstance(stepped, Exception):
+            self._reader.undo()
             self._read(messages)
             self._alone = len(messages)
             yield from self._slice(others=False)

@@ -6,9 +6,10 @@ again goes on there. Messages are acknowledged in the order of their arrival, as
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.intake.message_reader import MessageReader, message_identity
@@ -129,6 +130,12 @@ class Slices:
                 if part.message.qos:
                     self.progress[message_identity(part.message)] = part.next
         return finished
+
+    @property
+    def unacknowledged(self) -> Collection[int]:
+        """`id` of the messages that the next commit does not allow to acknowledge."""
+        rest = itertools.dropwhile(lambda part: not part.left, self._parts)
+        return {id(part.message) for part in rest}
 
     def values(self) -> dict[str, str]:
         """What the next commit stores."""

@@ -46,6 +46,7 @@ class Joiner:
         self._arrival_s = (half if within_s is None else within_s) + _RESOLUTION_S
         self.within_s = (min(half, _OWN_TIMES_S) if within_s is None else within_s) + _RESOLUTION_S
         self._names = [feature.name for feature in contract.features]
+        self._ahead = set(contract.ahead_columns)
         self._table = table
         self._newest: dict[int, float] = {}  # by slot, in the present batch: the time of the last sample
 
@@ -114,6 +115,8 @@ class Joiner:
         for index, value in enumerate(part):
             if value == ABSENT or time < times[index]:  # False for NaN: a value without a known time
                 continue
+            if index in self._ahead and time == times[index]:  # a part that came again, with another forecast
+                continue
             kept = waiting.dtype.type(math.inf if math.isnan(value) else value)
             is_used |= not (time == times[index] and kept == waiting[index])
             waiting[index], times[index] = kept, time
@@ -170,11 +173,16 @@ def belonging(trail: Records, time: float, within_s: float) -> int | None:
     return int(len(apart) - 1 - np.argmin(apart[::-1]))  # of equally near ones the newest
 
 
-def completed(given: Floats, sample_time: float, part: Floats, time: float, is_part: bool = True) -> Floats | None:
+def completed(
+    given: Floats, sample_time: float, part: Floats, time: float, is_part: bool = True, ahead: Sequence[int] = ()
+) -> Floats | None:
     """A sample's values (features,) with those of a late reading. None: it brings nothing new.
 
-    It fills values that have not arrived. A part of exactly the sample's time also corrects others.
+    It fills values that have not arrived. A part of exactly the sample's time also corrects others, but not those that
+    were known `ahead` (indices): what was known at that time stays.
     """
-    takes = ~np.isinf(part) & (np.isinf(given) | (is_part and time == sample_time))
+    corrects = np.full(len(given), is_part and time == sample_time)
+    corrects[list(ahead)] = False
+    takes = ~np.isinf(part) & (np.isinf(given) | corrects)
     merged = np.where(takes, part, given)
     return None if np.array_equal(merged, given, equal_nan=True) else merged

@@ -114,6 +114,9 @@ class Sampler:
         self._counted = counter_columns(contract)
         self._counters = None if contract.sampling.grid else Counters.of(contract)  # a grid counts by itself
         self._watch = watch or StreamWatch(contract.sampling)
+        ahead = contract.ahead_columns
+        # the values that identify a reading: it may come again with another forecast
+        self._identifying = np.delete(np.arange(len(self._names)), ahead) if ahead else slice(None)
         self._grid = Grid(contract, table) if contract.sampling.grid else None
         self._joiner = Joiner(contract, table, join_within_s)
         self._costs = StepCosts(contract, table, max_steps)
@@ -230,7 +233,8 @@ class Sampler:
             given[:, column] = [one.get(name, math.nan) for one in values]
         numbered = None
         if self._table.seen.shape[1] and any(ids):
-            numbered = sequences_of(sequences, np.array(ids, np.uint64), np.array(times, np.float64), given, arrived)
+            own = given[:, self._identifying]
+            numbered = sequences_of(sequences, np.array(ids, np.uint64), np.array(times, np.float64), own, arrived)
         return _SampleList(range(len(readings)), slots, times, ids, given, numbered)
 
     def _joined(self, known: Sequence[int], readings: Sequence[Reading]) -> _SampleList:
@@ -254,7 +258,10 @@ class Sampler:
         if self._table.seen.shape[1] and any(texts):
             arrived = [readings[index].arrived for index in order]
             keyed = [0 if text is None else number for text, number in zip(texts, ids, strict=True)]
-            numbered = sequences_of(texts, np.array(keyed, np.uint64), np.array(moments, np.float64), given, arrived)
+            own_values = given[:, self._identifying]
+            numbered = sequences_of(
+                texts, np.array(keyed, np.uint64), np.array(moments, np.float64), own_values, arrived
+            )
         return _SampleList(order, slots, moments, ids, given, numbered)
 
     def _samples(self, slot: int, reading: Reading) -> Sequence[tuple[float, list[float]]]:
@@ -305,7 +312,7 @@ class Sampler:
         row = self._joiner.row(reading.values)
         given = np.array([row if reading.partial else _without_absent(row)], self._value_type)
         ids, times = np.array([sequence_id(reading.sequence)], np.uint64), np.array([reading.time])
-        return sequences_of([reading.sequence], ids, times, given, [reading.arrived])
+        return sequences_of([reading.sequence], ids, times, given[:, self._identifying], [reading.arrived])
 
     def _is_repeated(self, slot: int, key: int) -> bool:
         """Whether the stream has received a reading of this key."""
