@@ -106,7 +106,8 @@ class _Detector:
 
     def __call__(self, step: Step) -> Decisions:
         scores, alarms, turned = self._detect(step)
-        return Decisions(step.outputs, [None] * len(step.slots), scores, alarms, turned)
+        confidence = self._detect.confidence(step, scores)
+        return Decisions(step.outputs, [None] * len(step.slots), scores, alarms, turned, confidence=confidence)
 
 
 def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[tuple[str, str, tuple[int, ...]]]:

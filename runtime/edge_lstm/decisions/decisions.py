@@ -20,6 +20,7 @@ class Decisions(NamedTuple):
     alarms: Flags | None  # (n,)
     turned: Flags  # (n,): whether label or alarm differs from the previous step
     bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
+    confidence: Doubles | None = None  # (n,): weight of the stream's own steps in its score; NaN: all, or no score
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

@@ -56,7 +56,8 @@ class Encoder:
             labelled, scored = decided.labels[0] is not None, decided.scores is not None
             outputs = tuple([(name, tuple(horizons)) for name, horizons in steps.outputs])
             banded = tuple([(name, tuple(horizons)) for name, horizons in steps.banded])
-            pattern = _pattern(outputs, self._bundle_id, self._format == "flat", labelled, scored, banded)
+            ended = decided.confidence is not None
+            pattern = _pattern(outputs, self._bundle_id, self._format == "flat", labelled, scored, banded, ended)
             payloads = [(pattern % row).encode() for row in zip(*_columns(steps), strict=True)]
         return list(zip(map(self.topic, steps.streams), payloads, strict=True))
 
@@ -93,6 +94,7 @@ def decode_prediction(payload: str) -> Prediction:
             None if "score" not in facts else math.nan if facts["score"] is None else float(facts["score"]),
             alarm=facts.get("alarm"),
             bands=_bands(facts["bands"]) if "bands" in facts else None,
+            confidence=facts.get("confidence"),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
@@ -124,6 +126,8 @@ def _columns(steps: Steps) -> list[Iterable[object]]:
     columns += _texts_by_column(steps.values)
     if decided.bands is not None:
         columns += _texts_by_column(decided.bands.reshape(len(times), -1))
+    if decided.confidence is not None:
+        columns.append(["" if math.isnan(one) else _ending(one) for one in decided.confidence.tolist()])
     return columns
 
 
@@ -148,14 +152,29 @@ def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
     row += [number if math.isfinite(number) else "null" for number in chain(numbers, bounds)]
     labelled, scored = prediction.label is not None, prediction.score is not None
     banded = tuple([(target, tuple(by_horizon)) for target, by_horizon in bands.items()])
-    return _pattern(outputs, bundle_id, flat, labelled, scored, banded) % tuple(row)
+    ended = prediction.confidence is not None
+    if prediction.confidence is not None:
+        row.append(_ending(prediction.confidence))
+    return _pattern(outputs, bundle_id, flat, labelled, scored, banded, ended) % tuple(row)
 
 
 # Written by hand: json.dumps takes twice as long. orjson writes some floats differently, so the payload would depend on
 # what is installed.
 @functools.lru_cache(64)  # a bundle's predictions differ in numbers only
-def _pattern(outputs: _Outputs, bundle_id: str, flat: bool, labelled: bool, scored: bool, banded: _Outputs = ()) -> str:
-    """A prediction as JSON, with %s for everything that differs between predictions."""
+def _pattern(
+    outputs: _Outputs,
+    bundle_id: str,
+    flat: bool,
+    labelled: bool,
+    scored: bool,
+    banded: _Outputs = (),
+    ended: bool = False,
+) -> str:
+    """A prediction as JSON, with %s for everything that differs between predictions.
+
+    ended: whether there is a %s for keys at the end that only some predictions have.
+    """
+    end = "%s}" if ended else "}"
 
     def literal(text: str) -> str:
         return text.replace("%", "%%")
@@ -169,14 +188,18 @@ def _pattern(outputs: _Outputs, bundle_id: str, flat: bool, labelled: bool, scor
     if flat:
         names = [f"{target}+{horizon}" for target, horizons in outputs for horizon in horizons]
         names += [f"{target}+{horizon}_{end}" for target, horizons in banded for horizon in horizons for end in _ENDS]
-        return f"{head},{gaps(names)}}}"
+        return f"{head},{gaps(names)}{end}"
     targets = [f"{literal(_key(target))}{{{gaps(horizons)}}}" for target, horizons in outputs]
     head += f',"predictions":{{{",".join(targets)}}}'
     pairs = [
         literal(_key(target)) + "{" + ",".join([f"{_key(horizon)}[%s,%s]" for horizon in horizons]) + "}"
         for target, horizons in banded
     ]
-    return f'{head},"bands":{{{",".join(pairs)}}}}}' if banded else f"{head}}}"
+    return head + (f',"bands":{{{",".join(pairs)}}}' if banded else "") + end
+
+
+def _ending(confidence: float) -> str:
+    return f',"confidence":{confidence}'
 
 
 def _score(score: float) -> float | str:

@@ -75,6 +75,8 @@ class Prediction(NamedTuple):
     probabilities in `values`. An anomaly detector gives an `alarm`, which begins above a `score` of 1; the score is NaN
     until the stream has one. `turned`: the label or the alarm differs from that of the step before. `bands`: for each
     target and horizon, the lower and upper bound between which the truth lies with the bundle's probability.
+    `confidence`: how much of the score rests on the stream's own steps, from 0 to 1, and not on those of other devices;
+    None once all of it does.
     """
 
     stream: str
@@ -88,3 +90,4 @@ class Prediction(NamedTuple):
     turned: bool = False
     alarm: bool | None = None  # None where the task knows none
     bands: Mapping[str, Mapping[int, tuple[float, float]]] | None = None  # None where the bundle has no intervals
+    confidence: float | None = None

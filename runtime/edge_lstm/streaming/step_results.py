@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -60,14 +61,17 @@ class Steps(NamedTuple):
         columns = (self.times, self.steps, self.warm_steps, self.revisions, decisions.turned)
         scores = [None] * count if decisions.scores is None else decisions.scores.tolist()
         alarms = [None] * count if decisions.alarms is None else decisions.alarms.tolist()
+        confidences = (
+            [None] * count if decisions.confidence is None else list(map(_known, decisions.confidence.tolist()))
+        )
         texts = (self.streams, decisions.labels, scores, alarms)
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         bands = [None] * count if decisions.bands is None else self._bands(decisions.bands)
-        for of_step, band in zip(rows, bands, strict=True):
+        for of_step, band, confidence in zip(rows, bands, confidences, strict=True):
             stream, label, score, alarm, time, step, warm_steps, revision, turned, row = of_step
             values = {name: dict(zip(horizons, row[at], strict=True)) for name, horizons, at in begins}
-            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, band)
+            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, band, confidence)
             found.append(_new(Prediction, facts))
         return found
 
@@ -86,6 +90,10 @@ class Steps(NamedTuple):
         bands = self.decisions.bands.shape[1]
         names = len(self.outputs) * len(self.outputs[0][1]) // bands  # of a target: itself and its quantiles
         return list(self.outputs[::names])
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def in_reading_order(rounds: Sequence[Steps]) -> Steps:
