@@ -15,6 +15,7 @@ from edge_lstm.foundation.config import key
 MOST_RESIDUAL_TARGETS = 64  # a covariance of more targets would fill the manifest
 _FEWEST_DEVICES = 3  # with fewer, nothing is known about how much devices differ
 _NEWER = ("hold_steps", "ceiling", "trim", "residuals")  # keys that release 0.1.0 does not know
+_MOST = 1e30  # its square is finite
 _SLACK = 1e-6  # below 0, relative to the largest eigenvalue of a covariance: rounding
 
 
@@ -29,12 +30,18 @@ class Residuals:
 
     streams: int = key(doc="streams with a calibration of their own", least=1, most=10**9)
     steps: int = key(doc="their steps", least=1, most=10**12)
-    raw: list[float] = key(doc="pooled covariance of the residuals (targets, targets)")
-    averaged: list[float] = key(doc="the same of the averaged residuals, which the score is computed from")
-    spread: list[float] = key(doc="standard deviation between streams of log(deviation), by target, averaged", least=0)
-    shift: list[float] = key(doc="standard deviation between streams of their mean, by target, averaged", least=0)
-    usual: float = key(doc="median over the streams of the quantile of the distance", least=0)
-    usual_spread: float = key(doc="standard deviation between streams of its logarithm", least=0)
+    raw: list[float] = key(doc="pooled covariance of the residuals (targets, targets)", least=-_MOST, most=_MOST)
+    averaged: list[float] = key(
+        doc="the same of the averaged residuals, which the score is computed from", least=-_MOST, most=_MOST
+    )
+    spread: list[float] = key(
+        doc="standard deviation between streams of log(deviation), by target, averaged", least=0, most=1e6
+    )
+    shift: list[float] = key(
+        doc="standard deviation between streams of their mean, by target, averaged", least=0, most=_MOST
+    )
+    usual: float = key(doc="median over the streams of the quantile of the distance", least=0, most=_MOST)
+    usual_spread: float = key(doc="standard deviation between streams of its logarithm", least=0, most=1e6)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         size = len(self.spread)

@@ -90,11 +90,15 @@ class AnomalyDetector:
         return scores, alarms, alarms != before
 
     def confidence(self, step: Step, scores: Doubles) -> Doubles | None:
-        """(n,): how much of each score rests on the stream's own steps; NaN: all of it. None without a prior."""
+        """(n,): how much of each score rests on the stream's own steps; NaN: all of it, or no score.
+
+        None without a prior.
+        """
         if self._prior is None:
             return None
-        own = self._prior.confidence(step.current["calibrated"][step.slots])
-        return np.where(np.isfinite(scores) & (own < 1), own, np.nan)
+        found = self._prior.confidence(step.current["calibrated"][step.slots])
+        found[~np.isfinite(scores)] = np.nan
+        return found
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:
         """Pull averages with a score above the ceiling back to it, on the line to their center."""

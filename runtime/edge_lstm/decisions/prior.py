@@ -15,6 +15,7 @@ from edge_lstm.bundle.alarm import Alarm, Residuals
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 
 _GROWTH = 1.25  # of the own steps from one fit to the next
+_LEAST = 1e-9  # of an eigenvalue, relative to the largest: a bundle's covariance may be singular
 
 
 def prior_of(alarm: Alarm) -> Prior | None:
@@ -28,7 +29,7 @@ class Prior:
     def __init__(self, alarm: Alarm, residuals: Residuals) -> None:
         self._size, self._span = alarm.calibrate_steps, alarm.span_steps
         self._worth = alarm.prior_steps
-        self._covariance = residuals.covariance("averaged")
+        self._covariance = _definite(residuals.covariance("averaged"))
         self._usual = max(1.0, residuals.usual)
         noise = np.diag(self._covariance) * self._span * residuals.streams / residuals.steps
         self._shift = np.maximum(np.square(residuals.shift) - noise, 0.0)  # variance of the centers between devices
@@ -36,6 +37,9 @@ class Prior:
         while counts[-1] < self._size:
             counts.append(max(counts[-1] + 1, int(counts[-1] * _GROWTH)))
         self._counts = np.array(counts)  # of own steps, ascending: a stream is fitted at each
+        fitted = self._counts[np.searchsorted(self._counts, np.arange(1, self._size), side="right") - 1]
+        self._shares = np.full(self._size + 1, np.nan)  # by own steps
+        self._shares[1:-1] = np.round(fitted / (fitted + self._worth), 3)
 
     def due(self, calibrated: Integers) -> Flags:
         """(n,): whether streams with so many steps of their own (n,) are fitted."""
@@ -43,10 +47,12 @@ class Prior:
         return found
 
     def confidence(self, calibrated: Integers) -> Doubles:
-        """(n,): the weight of the own steps at the last fit, for streams with so many (n,); 1 after calibration."""
-        fitted = self._counts[np.maximum(np.searchsorted(self._counts, calibrated, side="right") - 1, 0)]
-        share = np.round(fitted / (fitted + self._worth), 3)
-        return np.where(calibrated < self._size, share, 1.0)
+        """(n,): the weight of the own steps at the last fit, for streams with so many (n,).
+
+        NaN before the first fit, and after the calibration, when they alone count.
+        """
+        found: Doubles = self._shares[calibrated]
+        return found
 
     def posterior(self, mean: Doubles, covariance: Doubles, steps: int) -> tuple[Doubles, Doubles]:
         """Center (targets,) and covariance (targets, targets) from those of `steps` own averages.
@@ -64,3 +70,10 @@ class Prior:
         """The usual distance, from that of `steps` own averages, both at least 1."""
         weight = steps / (steps + self._worth)
         return float(np.exp(weight * np.log(own) + (1 - weight) * np.log(self._usual)))
+
+
+def _definite(covariance: Doubles) -> Doubles:
+    """The covariance (targets, targets) with eigenvalues that a Cholesky factorization can use."""
+    values, vectors = np.linalg.eigh(covariance)
+    found: Doubles = (vectors * np.maximum(values, _LEAST * values[-1])) @ vectors.T
+    return found

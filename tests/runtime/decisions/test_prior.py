@@ -167,6 +167,14 @@ def test_the_more_alike_devices_are_the_more_their_residuals_weigh() -> None:
     assert worths[4] == SPAN
 
 
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_devices_whose_sensors_always_go_together_judge_too(size: float) -> None:
+    singular = dataclasses.replace(RESIDUALS, averaged=[size] * 4, shift=[size] * 2)
+    found = scored(detector(singular, shrinkage=0.0), noise(60))
+    assert not list(singular.faults())
+    assert all(math.isfinite(one.score or math.nan) for one in found[SPAN:])
+
+
 def test_the_payload_says_how_sure_a_score_is_until_it_is_sure() -> None:
     found = scored(detector(), noise(300))
     early, later = (json.loads(encode_prediction(found[at], "b")) for at in (50, 250))
