@@ -36,6 +36,7 @@ from edge_lstm_train.data.outliers import outliers
 from edge_lstm_train.data.sensor_dropout import with_failures
 from edge_lstm_train.data.split import PARTS
 from edge_lstm_train.evaluation import plots
+from edge_lstm_train.evaluation.alarms.injected_faults import fault_judge
 from edge_lstm_train.evaluation.baselines import Baselines, fit_baselines, linear_starts
 from edge_lstm_train.evaluation.candidate_tables import candidates_figures, candidates_section, choice_notes
 from edge_lstm_train.evaluation.dead_sensors import DeadSensor, dead_sensors
@@ -177,7 +178,7 @@ def choose(
 ) -> Choice:
     """The recipe's candidates, trained, and the one that the validation part chooses; baselines: None for classes.
 
-    With sensor_dropout, sensors fail in the validation part too.
+    With sensor_dropout, sensors fail in the validation part too. Detectors are judged by faults that are put on it.
     """
     share = recipe.augment.sensor_dropout
     if folds := group_folds(recipe, dataset) if chosen_by_groups(recipe) else []:
@@ -187,7 +188,10 @@ def choose(
     error_scale, linear = np.ones(dataset.targets.shape[1]), None
     if baselines is not None:
         error_scale, linear = baselines.residual, linear_starts(judged, baselines)
-    return fit_candidates(recipe, dataset, judged, error_scale, linear, device=device, run_dir=run_dir, resume=resume)
+    judge = fault_judge(recipe, judged) if recipe.anomaly is not None and len(recipe.candidates) > 1 else None
+    return fit_candidates(
+        recipe, dataset, judged, error_scale, linear, judge=judge, device=device, run_dir=run_dir, resume=resume
+    )
 
 
 def _save_without_scores(recipe: Recipe, run_dir: Path, dataset: Dataset, fitted: Fitted) -> None:

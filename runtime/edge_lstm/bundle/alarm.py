@@ -13,7 +13,9 @@ from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.foundation.config import key
 
 MOST_RESIDUAL_TARGETS = 64  # a covariance of more targets would fill the manifest
+_FEWEST_DEVICES = 3  # with fewer, nothing is known about how much devices differ
 _NEWER = ("hold_steps", "ceiling", "trim", "residuals")  # keys that release 0.1.0 does not know
+_MOST = 1e30  # its square is finite
 _SLACK = 1e-6  # below 0, relative to the largest eigenvalue of a covariance: rounding
 
 
@@ -28,12 +30,18 @@ class Residuals:
 
     streams: int = key(doc="streams with a calibration of their own", least=1, most=10**9)
     steps: int = key(doc="their steps", least=1, most=10**12)
-    raw: list[float] = key(doc="pooled covariance of the residuals (targets, targets)")
-    averaged: list[float] = key(doc="the same of the averaged residuals, which the score is computed from")
-    spread: list[float] = key(doc="standard deviation between streams of log(deviation), by target, averaged", least=0)
-    shift: list[float] = key(doc="standard deviation between streams of their mean, by target, averaged", least=0)
-    usual: float = key(doc="median over the streams of the quantile of the distance", least=0)
-    usual_spread: float = key(doc="standard deviation between streams of its logarithm", least=0)
+    raw: list[float] = key(doc="pooled covariance of the residuals (targets, targets)", least=-_MOST, most=_MOST)
+    averaged: list[float] = key(
+        doc="the same of the averaged residuals, which the score is computed from", least=-_MOST, most=_MOST
+    )
+    spread: list[float] = key(
+        doc="standard deviation between streams of log(deviation), by target, averaged", least=0, most=1e6
+    )
+    shift: list[float] = key(
+        doc="standard deviation between streams of their mean, by target, averaged", least=0, most=_MOST
+    )
+    usual: float = key(doc="median over the streams of the quantile of the distance", least=0, most=_MOST)
+    usual_spread: float = key(doc="standard deviation between streams of its logarithm", least=0, most=1e6)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         size = len(self.spread)
@@ -103,6 +111,27 @@ class Alarm:
         "none: no step",
     )
     residuals: Residuals | None = key(None, doc="what residuals are like in normal operation, over all streams")
+
+    @property
+    def prior(self) -> Residuals | None:
+        """What judges a new stream until its calibration ends; None where too few devices are known."""
+        known = self.residuals
+        return None if known is None or known.streams < _FEWEST_DEVICES else known
+
+    @property
+    def prior_steps(self) -> float:
+        """How many steps of its own the prior of a stream weighs: the more alike devices are, the more.
+
+        The logarithm of a deviation of n averages has the variance span / (4 n), since averages within a span are
+        alike. That of the prior is the variance of this logarithm between devices: `spread`, without what their own few
+        steps add to it. Equal variances have equal weights. It is at least a span, and at most `calibrate_steps`.
+        """
+        if self.prior is None:
+            return 0.0
+        noise = self.span_steps * self.prior.streams / (4 * self.prior.steps)
+        variance = max(1e-9, float(np.mean(np.square(self.prior.spread))) - noise)
+        least = float(self.span_steps)
+        return min(max(least, float(self.calibrate_steps)), max(least, self.span_steps / (4 * variance)))
 
     @property
     def is_newer(self) -> bool:

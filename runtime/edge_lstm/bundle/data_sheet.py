@@ -6,6 +6,7 @@ import dataclasses
 from math import prod
 from typing import Any
 
+from edge_lstm.bundle.alarm import Alarm
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.certificate import read_certificate
 from edge_lstm.bundle.contract import Contract, Feature, KnownAhead
@@ -86,6 +87,7 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
         rows.append(("restarts", f"a stream that was silent for more than {duration(sampling.max_gap_s)}"))
     rows += [
         ("gives", _outputs(contract)),
+        *([] if contract.alarm is None else [("starts", _new_stream(contract.alarm, sampling.interval_s))]),
         ("ahead", _horizons_text(contract.horizons)),
         *([] if contract.intervals is None else [("intervals", f"{100 * contract.intervals.level:g} % about each")]),
         (
@@ -139,6 +141,17 @@ def _outputs(contract: Contract) -> str:
         how = "with the sensors that drove them, calibrated by each stream's own first steps"
         return f"a score and an alarm for {named}, {how}"
     return named
+
+
+def _new_stream(alarm: Alarm, interval_s: float | None) -> str:
+    """How long a new stream needs until it is judged."""
+    steps = alarm.settle_steps + alarm.calibrate_steps
+    length = f"{steps:,} steps" + (f" ({duration(steps * interval_s)})" if interval_s else "")
+    if alarm.prior is None:
+        return f"with a score {length} after its first, which must be normal"
+    others = f"{alarm.prior.streams:,} other devices, which count as {alarm.prior_steps:.0f} of its steps"
+    first = f"with a score {alarm.settle_steps:,} steps after its first, by {others}"
+    return f"{first}; {length} after its first by its own alone, which must be normal"
 
 
 def _horizons_text(horizons: list[int]) -> str:

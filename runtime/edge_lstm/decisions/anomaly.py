@@ -3,7 +3,8 @@
 The residual vector is averaged exponentially. The score is the Mahalanobis distance of that average from its values
 during calibration (Mahalanobis 1936), relative to a threshold. It detects one sensor that is off for long, or several
 that are off together. An alarm is held over gaps of `hold_steps`, and its average is limited by `ceiling`, since an
-average that a short event drove far away would take long to come back.
+average that a short event drove far away would take long to come back. Where the bundle knows the residuals of other
+devices, a stream is judged before the end of its calibration too (`prior`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from edge_lstm.bundle.contract import Alarm, Contract
 from edge_lstm.decisions import events
 from edge_lstm.decisions.angles import difference
 from edge_lstm.decisions.drivers import NAMED_FROM, Drivers, drivers
+from edge_lstm.decisions.prior import Prior, prior_of
 from edge_lstm.decisions.step import Step
-from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
+from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, Records, Slots
 
 START_VALUES = {"expected": float("nan")}
 _MIN_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of their feature
@@ -41,7 +43,9 @@ class AnomalyDetector:
 
     The record of a stream has `expected` (the forecast of its next sample), `smoothed` (the average of the standardized
     residuals) and `calibrated` (calibration steps so far). After the calibration it has `center`, `whitening` and
-    `threshold`. With `hold_steps`, `quiet` counts the steps since the score was last above `release`.
+    `threshold`. With `hold_steps`, `quiet` counts the steps since the score was last above `release`. A stream with a
+    prior has these from its first calibration step on; with `ceiling`, `unlimited` is then its average without ceiling,
+    from which it calibrates.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -55,6 +59,8 @@ class AnomalyDetector:
         self._circles = [(place, period) for place, period in periods if period is not None]
         self._same_step = contract.horizons == [0]  # a reconstruction; else a forecast of the next step
         self._rate = 2.0 / (alarm.span_steps + 1.0)
+        self._prior = prior_of(alarm)
+        self._has_unlimited = has_unlimited(alarm)
 
     def __call__(self, step: Step) -> Found:
         """What n steps come to."""
@@ -67,29 +73,33 @@ class AnomalyDetector:
             residuals[:, place] = difference(values_here, expected[:, place], period) / self._scale[place]
         residuals_known = steps - (0 if self._same_step else 1)  # since the restart, with this one
         fresh = residuals_known <= 0
-        smoothed = np.where((residuals_known <= 1)[:, None], 0.0, current["smoothed"][slots])
         silent = step.missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
-        rate = np.maximum(self._rate, 1.0 / np.maximum(residuals_known, 1))[:, None]  # at first the arithmetic mean
-        smoothed = np.where(silent, smoothed, smoothed + rate * (residuals - smoothed))
-        current["smoothed"][slots] = smoothed
+        current["smoothed"][slots] = self._averaged(current["smoothed"][slots], residuals, silent, residuals_known)
         current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
-        self._calibrate(current, step.calibration, slots, smoothed, judged)
-        ready = judged & (current["calibrated"][slots] == self._alarm.calibrate_steps)
-        ready &= current["threshold"][slots] > 0
+        learning = np.flatnonzero(current["calibrated"][slots] < self._alarm.calibrate_steps)
+        if self._has_unlimited and learning.size:
+            former = current["unlimited"][slots[learning]]
+            found = self._averaged(former, residuals[learning], silent[learning], residuals_known[learning])
+            current["unlimited"][slots[learning]] = found
+        completed = self._calibrate(current, step.calibration, slots, learning, judged & step.learns)
+        ready = judged & (current["threshold"][slots] > 0)
+        if self._prior is None:
+            ready &= current["calibrated"][slots] == self._alarm.calibrate_steps
         scores = np.full(len(slots), np.nan)
         if ready.any():
             chosen = slots[ready]
-            away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
+            away = distance(current["smoothed"][chosen], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
             self._limit(current, slots, scores)
         before = current["alarm"][slots]
-        alarms = scores > np.where(before, self._alarm.release, 1.0)  # False for NaN
+        kept = before & ~completed  # an alarm by the prior goes on only where the own steps alone raise it too
+        alarms = scores > np.where(kept, self._alarm.release, 1.0)  # False for NaN
         if self._alarm.hold_steps:
             quiet = np.where(scores > self._alarm.release, 0, current["quiet"][slots] + 1)
             quiet = np.minimum(quiet, self._alarm.hold_steps + 1)
             current["quiet"][slots] = quiet
-            alarms |= before & ready & (quiet <= self._alarm.hold_steps)
+            alarms |= kept & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
         drove = self._drivers(step, ready & ((scores >= NAMED_FROM) | alarms), smoothed, expected)
         return Found(scores, alarms, alarms != before, drove, events.follow(step, scores, alarms, drove))
@@ -103,6 +113,17 @@ class AnomalyDetector:
             measured[step.missing[:, self._columns]] = np.nan
         return drivers(named, away, whitening, measured, expected)
 
+    def confidence(self, step: Step, scores: Doubles) -> Doubles | None:
+        """(n,): how much of each score rests on the stream's own steps; NaN: all of it, or no score.
+
+        None without a prior.
+        """
+        if self._prior is None:
+            return None
+        found = self._prior.confidence(step.current["calibrated"][step.slots])
+        found[~np.isfinite(scores)] = np.nan
+        return found
+
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:
         """Pull averages with a score above the ceiling back to it, on the line to their center."""
         ceiling = self._alarm.ceiling
@@ -113,31 +134,57 @@ class AnomalyDetector:
         away = current["smoothed"][chosen] - center
         current["smoothed"][chosen] = center + away * (ceiling / scores[over])[:, None]
 
-    def _calibrate(self, current: Records, calibration: Floats, slots: Slots, smoothed: Doubles, judged: Flags) -> None:
-        """Store the averages of streams in calibration; at its end, compute center, whitening and threshold."""
-        size = self._alarm.calibrate_steps
-        count = current["calibrated"][slots]
-        places = np.flatnonzero(judged & (count < size))
-        if not places.size:
-            return
-        calibration[slots[places], count[places]] = smoothed[places]
-        current["calibrated"][slots[places]] += 1
-        for slot in slots[places[count[places] + 1 == size]].tolist():
-            center, whitening, threshold = fit_distance(calibration[slot].astype(np.float64), self._alarm)
-            current["center"][slot], current["whitening"][slot], current["threshold"][slot] = (
-                center,
-                whitening,
-                threshold,
-            )
+    def _averaged(self, former: Doubles, residuals: Doubles, silent: Flags, known: Integers) -> Doubles:
+        """The averages (n, targets) with these residuals, of which `known` (n,) have come since the restart."""
+        former = np.where((known <= 1)[:, None], 0.0, former)
+        rate = np.maximum(self._rate, 1.0 / np.maximum(known, 1))[:, None]  # at first the arithmetic mean
+        found: Doubles = np.where(silent, former, former + rate * (residuals - former))
+        return found
+
+    def _calibrate(self, current: Records, calibration: Floats, slots: Slots, learning: Slots, learns: Flags) -> Flags:
+        """Store the averages of the streams at `learning`, and fit those that have enough of them.
+
+        Returns (n,): whether its own steps alone judge a stream from now on.
+        """
+        completed = np.zeros(len(slots), np.bool_)
+        learning = learning[learns[learning]]
+        if not learning.size:
+            return completed
+        chosen = slots[learning]
+        count = current["calibrated"][chosen]
+        calibration[chosen, count] = current["unlimited" if self._has_unlimited else "smoothed"][chosen]
+        current["calibrated"][chosen] = count + 1
+        completed[learning] = count + 1 == self._alarm.calibrate_steps
+        for slot in chosen[completed[learning]].tolist():
+            self._fit(current, slot, calibration[slot], None)
+            if self._has_unlimited:
+                current["smoothed"][slot] = current["unlimited"][slot]
+        if self._prior is not None:
+            for slot in chosen[~completed[learning] & self._prior.due(count + 1)].tolist():
+                self._fit(current, slot, calibration[slot, : current["calibrated"][slot]], self._prior)
+        return completed
+
+    def _fit(self, current: Records, slot: int, rows: Floats, prior: Prior | None) -> None:
+        center, whitening, threshold = fit_distance(rows.astype(np.float64), self._alarm, prior)
+        current["center"][slot], current["whitening"][slot], current["threshold"][slot] = center, whitening, threshold
 
 
-def fit_distance(rows: Doubles, alarm: Alarm) -> tuple[Doubles, Doubles, float]:
-    """Center (targets,), whitening (targets, targets) and threshold by a stream's averages (steps, targets)."""
+def fit_distance(rows: Doubles, alarm: Alarm, prior: Prior | None = None) -> tuple[Doubles, Doubles, float]:
+    """Center (targets,), whitening (targets, targets) and threshold by a stream's averages (steps, targets).
+
+    prior: where these are fewer than the stream's whole calibration.
+    """
+    steps = len(rows)
     if alarm.trim is not None:
         rows = rows[usual_rows(rows, alarm.trim, alarm.shrinkage)]
-    center, whitening = _center_and_whitening(rows, alarm.shrinkage)
-    usual = float(np.quantile(_distances(rows, center, whitening), alarm.quantile))
-    return center, whitening, alarm.factor * max(1.0, usual)  # 1: for values that never changed
+    center, covariance = _moments(rows)
+    if prior is not None:
+        center, covariance = prior.posterior(center, covariance, steps)
+    whitening = _whitening(covariance, alarm.shrinkage)
+    usual = max(1.0, float(np.quantile(_distances(rows, center, whitening), alarm.quantile)))
+    if prior is not None:
+        usual = prior.usual(usual, steps)
+    return center, whitening, alarm.factor * usual  # 1: for values that never changed
 
 
 def usual_rows(rows: Doubles, trim: float, shrinkage: float) -> Flags:
@@ -152,18 +199,23 @@ def usual_rows(rows: Doubles, trim: float, shrinkage: float) -> Flags:
     away: Doubles = np.sqrt((((rows - median) / deviation) ** 2).mean(axis=1))
     for _ in range(_TRIMS):
         kept = away <= max(trim * float(np.median(away)), float(np.quantile(away, _LEAST_KEPT)))
-        away = _distances(rows, *_center_and_whitening(rows[kept], shrinkage))
+        center, covariance = _moments(rows[kept])
+        away = _distances(rows, center, _whitening(covariance, shrinkage))
     found: Flags = away <= max(trim * float(np.median(away)), float(np.quantile(away, _LEAST_KEPT)))
     return found
 
 
-def _center_and_whitening(rows: Doubles, shrinkage: float) -> tuple[Doubles, Doubles]:
-    """Mean (targets,) of the rows (steps, targets) and the inverse Cholesky factor of their shrunk covariance."""
-    center = rows.mean(axis=0)
-    covariance = np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
+def _moments(rows: Doubles) -> tuple[Doubles, Doubles]:
+    """Mean (targets,) and covariance (targets, targets) of the rows (steps, targets)."""
+    return rows.mean(axis=0), np.atleast_2d(np.cov(rows, rowvar=False, bias=True))
+
+
+def _whitening(covariance: Doubles, shrinkage: float) -> Doubles:
+    """The inverse Cholesky factor of the shrunk covariance."""
     diagonal = np.diag(np.maximum(np.diag(covariance), _MIN_VARIANCE))
-    covariance = (1 - shrinkage) * covariance + shrinkage * diagonal + _MIN_VARIANCE * np.eye(len(center))
-    return center, np.linalg.inv(np.linalg.cholesky(covariance))
+    covariance = (1 - shrinkage) * covariance + shrinkage * diagonal + _MIN_VARIANCE * np.eye(len(covariance))
+    found: Doubles = np.linalg.inv(np.linalg.cholesky(covariance))
+    return found
 
 
 def _distances(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
@@ -179,11 +231,17 @@ def distance(rows: Doubles, center: Doubles, whitening: Doubles) -> Doubles:
     return found
 
 
+def has_unlimited(alarm: Alarm) -> bool:
+    """Whether a stream has a second average: a calibration must not depend on what the prior takes for an alarm."""
+    return alarm.ceiling is not None and prior_of(alarm) is not None
+
+
 def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for the detector."""
     size = len(contract.targets)
     assert contract.alarm is not None  # checked by Contract.faults
     held = [("quiet", "i8", ())] if contract.alarm.hold_steps else []
+    unlimited = [("unlimited", "f8", (size,))] if has_unlimited(contract.alarm) else []
     return [
         ("expected", "f4", (size,)),
         ("smoothed", "f8", (size,)),
@@ -194,4 +252,5 @@ def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
         ("alarm", "?", ()),
         *held,
         *events.record_fields(contract),
+        *unlimited,
     ]

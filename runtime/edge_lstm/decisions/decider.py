@@ -114,7 +114,8 @@ class _Detector:
     def __call__(self, step: Step) -> Decisions:
         scores, alarms, turned, drivers, events = self._detect(step)
         labels: list[str | None] = [None] * len(step.slots)
-        return Decisions(step.outputs, labels, scores, alarms, turned, drivers=drivers, events=events)
+        told = {"drivers": drivers, "events": events, "confidence": self._detect.confidence(step, scores)}
+        return Decisions(step.outputs, labels, scores, alarms, turned, **told)
 
 
 class _Judged:

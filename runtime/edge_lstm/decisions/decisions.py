@@ -27,6 +27,7 @@ class Decisions(NamedTuple):
     events: Events | None = None  # the alarm that lasts, or has just ended
     health: Verdicts | None = None  # on the model of each stream
     degraded: list[tuple[str, ...]] | None = None  # of each step, what it went without; None: nothing is ever named
+    confidence: Doubles | None = None  # (n,): weight of the stream's own steps in its score; NaN: all, or no score
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

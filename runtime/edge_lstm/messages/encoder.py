@@ -113,6 +113,7 @@ def decode_prediction(payload: str) -> Prediction:
             drivers=decoded_drivers(facts["drivers"]) if "drivers" in facts else None,
             event=decoded_event(facts["event"]) if "event" in facts else None,
             degraded=tuple(facts.get("degraded", ())),
+            confidence=facts.get("confidence"),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
@@ -140,6 +141,8 @@ def _columns(steps: Steps) -> list[Iterable[object]]:
     columns += _texts_by_column(steps.values)
     if decided.bands is not None:
         columns += _texts_by_column(decided.bands.reshape(len(times), -1))
+    if decided.confidence is not None:
+        columns.append(["" if math.isnan(one) else _ending(one) for one in decided.confidence.tolist()])
     return columns
 
 
@@ -164,7 +167,7 @@ def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
     row += [number if math.isfinite(number) else "null" for number in chain(numbers, bounds)]
     labelled, scored = prediction.label is not None, prediction.score is not None
     banded = tuple([(target, tuple(by_horizon)) for target, by_horizon in bands.items()])
-    ending = ending_of(prediction.drivers, prediction.event, prediction.degraded, flat)
+    ending = ending_of(prediction.drivers, prediction.event, prediction.degraded, prediction.confidence, flat)
     return _pattern(outputs, bundle_id, flat, labelled, scored, banded, True) % (*row, ending)
 
 

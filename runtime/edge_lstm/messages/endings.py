@@ -1,5 +1,5 @@
-"""The keys at the end of a payload that only some predictions have: which sensors drove a score, an event, and what
-the step went without.
+"""The keys at the end of a payload that only some predictions have: which sensors drove a score, an event, what
+the step went without, and how sure the score of a new device is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge_lstm.streaming.step_results import Steps
 def have_endings(steps: Steps) -> bool:
     """Whether some predictions of this bundle have an ending."""
     decided = steps.decisions
-    return decided.drivers is not None or decided.events is not None or decided.degraded is not None
+    return any(part is not None for part in (decided.drivers, decided.events, decided.degraded, decided.confidence))
 
 
 def endings(steps: Steps, flat: bool) -> list[str]:
@@ -34,17 +34,28 @@ def endings(steps: Steps, flat: bool) -> list[str]:
     for place, names in enumerate(steps.decisions.degraded or ()):
         if names:
             texts[place] += _degraded(names, flat)
+    if (confidence := steps.decisions.confidence) is not None:
+        for place in np.flatnonzero(~np.isnan(confidence)).tolist():
+            texts[place] += _confidence(confidence[place].item())
     return texts
 
 
-def ending_of(drivers: Sequence[Driver] | None, event: Event | None, degraded: Sequence[str], flat: bool) -> str:
+def ending_of(
+    drivers: Sequence[Driver] | None,
+    event: Event | None,
+    degraded: Sequence[str],
+    confidence: float | None,
+    flat: bool,
+) -> str:
     """The end of one payload, with a comma first; empty where there is nothing to tell."""
     text = ""
     if drivers is not None:
         text = _pattern(len(drivers), flat) % tuple(chain.from_iterable(map(_cells, drivers)))
     if event is not None:
         text += event_ending(event, flat)
-    return text + _degraded(degraded, flat) if degraded else text
+    if degraded:
+        text += _degraded(degraded, flat)
+    return text if confidence is None else text + _confidence(confidence)
 
 
 def event_ending(event: Event, flat: bool) -> str:
@@ -61,6 +72,10 @@ def _degraded(names: Sequence[str], flat: bool) -> str:
     if flat:
         return "".join([f',"degraded_{number}":{quoted(name)}' for number, name in enumerate(names, 1)])
     return f',"degraded":[{",".join(map(quoted, names))}]'
+
+
+def _confidence(confidence: float) -> str:
+    return f',"confidence":{confidence}'
 
 
 def event_text(event: Event) -> str:

@@ -104,6 +104,8 @@ class Prediction(NamedTuple):
     `drivers`: the sensors that drove a score of 0.5 or more, or an alarm, the main one first. `event`: the alarm that
     lasts, or at the first step after it the one that has ended.
     `degraded`: the quantities that the model takes and went without; empty where it had all.
+    `confidence`: how much of the score rests on the stream's own steps, from 0 to 1, and not on those of other devices;
+    None once all of it does.
     """
 
     stream: str
@@ -120,3 +122,4 @@ class Prediction(NamedTuple):
     drivers: Sequence[Driver] | None = None  # None where the score is lower, or the task has none
     event: Event | None = None
     degraded: tuple[str, ...] = ()
+    confidence: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -62,12 +63,16 @@ class Steps(NamedTuple):
         columns = (self.times, self.steps, self.warm_steps, self.revisions, decisions.turned)
         scores = [None] * count if decisions.scores is None else decisions.scores.tolist()
         alarms = [None] * count if decisions.alarms is None else decisions.alarms.tolist()
+        confidences = (
+            [None] * count if decisions.confidence is None else list(map(_known, decisions.confidence.tolist()))
+        )
         texts = (self.streams, decisions.labels, scores, alarms)
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         bands = [None] * count if decisions.bands is None else self._bands(decisions.bands)
         degraded: Sequence[tuple[str, ...]] = [()] * count if decisions.degraded is None else decisions.degraded
-        for of_step, *last in zip(rows, bands, self.drivers(), self.events(), degraded, strict=True):
+        told = (bands, self.drivers(), self.events(), degraded, confidences)
+        for of_step, *last in zip(rows, *told, strict=True):
             stream, label, score, alarm, time, step, warm_steps, revision, turned, row = of_step
             values = {name: dict(zip(horizons, row[at], strict=True)) for name, horizons, at in begins}
             facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, *last)
@@ -122,6 +127,10 @@ class Steps(NamedTuple):
 def event_id(stream: str, since: float) -> str:
     """The id of the alarm event of a stream that began at this time, in seconds since 1970."""
     return f"{stream}@{format_time(since)}"
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def in_reading_order(rounds: Sequence[Steps]) -> Steps:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.alarm import Residuals
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Alarm, Contract, Feature
@@ -20,6 +19,7 @@ from edge_lstm.decisions.anomaly import fit_distance, usual_rows
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
 from tests.networks import contract_of, random_network
+from tests.runtime.decisions.zero_forecast import Zero
 
 RESIDUALS = Residuals(3, 900, [1.0, 0.5, 0.5, 1.0], [0.1, 0.0, 0.0, 0.2], [0.1, 0.2], [0.0, 0.1], 3.0, 0.05)
 
@@ -30,14 +30,6 @@ def detector(**alarm: Any) -> Contract:
     )
     facts = {"features": [Feature("x"), Feature("y")], "targets": ["x", "y"], "horizons": [1], "clock": []}
     return contract_of(random_network(inputs=2), task="anomaly", alarm=settings, **facts)
-
-
-class Zero(ReferenceBackend):
-    """A forecast of 0, so that the values are the residuals."""
-
-    def step(self, features: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        _, following = super().step(features, states)
-        return np.zeros_like(features), following
 
 
 def readings(values: np.ndarray, stream: str = "s") -> list[Reading]:

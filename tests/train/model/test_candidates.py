@@ -143,6 +143,41 @@ def test_the_choice_is_never_worse_than_any_candidate_beyond_noise(recipe_of: Ma
     assert choice.chosen is best or choice.ahead[best.name] > 0.1
 
 
+class Units:
+    """Judges a model by its recurrent units, in two cases: more of them are better."""
+
+    measure = "lack of units"
+    blocks_are = "cases"
+
+    def __init__(self) -> None:
+        self.blocks = [np.array([0]), np.array([1])]
+
+    def __call__(self, model: Forecaster) -> np.ndarray:
+        return np.array([1.0, 2.0]) / (1 + model.shape.hidden)
+
+
+def test_where_there_is_a_judge_the_errors_choose_nothing(recipe_of: Make, recording_of: Make) -> None:
+    recipe = recipe_of(model=ModelSection(hidden=2, candidates=["linear", "both"]), fit=SHORT)
+    dataset = dataset_of(recipe, recording_of(autoregressive(400)))
+    baselines = fit_baselines(dataset)
+    linear = linear_starts(dataset, baselines)
+    choice = candidates.fit_candidates(recipe, dataset, dataset, baselines.residual, linear, judge=Units())
+    assert [one.cost for one in choice.candidates] == [1.5, 0.5]
+    assert choice.chosen.name == "both"
+    assert choice.ahead == {"linear": 1.0}
+    assert "Its lack of units is 66.7 % below the one of the linear path alone" in choice.sentence()
+    assert "100 % of the resamples of 2 cases" in choice.sentence()
+
+
+def test_a_detector_is_chosen_by_the_faults_that_its_alarms_miss(recipe_of: Make, recording_of: Make) -> None:
+    recipe = of_task(recipe_of(model=ModelSection(hidden=2), fit=SHORT), anomaly=AnomalySection(span_steps=10))
+    choice, _ = chosen(recipe, recording_of(autoregressive(600, streams=2)))
+    assert choice.measure == "share of injected faults that its alarms miss"
+    assert all(0.05 < one.cost < 0.95 for one in choice.candidates)
+    assert choice.chosen.cost <= 1.02 * min(one.cost for one in choice.candidates)
+    assert "of injected faults" in next(choice_notes(choice, None))
+
+
 def test_training_beside_a_level_free_path_keeps_it_level_free(recipe_of: Make, recording_of: Make) -> None:
     rows = [(stream, time, [values[0] + 0.01 * time]) for stream, time, values in autoregressive(600)]  # it drifts
     recipe = recipe_of(horizons=[1, 2], model=ModelSection(hidden=4), fit=SHORT)

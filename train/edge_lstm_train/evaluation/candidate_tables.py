@@ -15,14 +15,16 @@ _TITLE = "Candidates"
 
 def choice_notes(choice: Choice, baselines: Baselines | None) -> Iterator[str]:
     """Lines for a terminal."""
-    yield f"candidates: {', '.join(f'{TITLES[one.name]} {one.validation:.4f}' for one in choice.candidates)}"
+    yield f"candidates: {', '.join(f'{TITLES[one.name]} {_cost(one)}' for one in choice.candidates)}"
     yield choice.sentence()
     yield from _limits(choice, baselines)
 
 
 def candidates_section(choice: Choice, baselines: Baselines | None) -> Section:
     """The report's section: a row for each candidate, the simplest first."""
-    header = ["candidate", "validation error", "against the chosen one", "parameters", "numbers of state a stream"]
+    judged = [] if choice.chosen.judged is None else ["faults missed"]
+    header = ["candidate", "validation error", *judged, "against the chosen one", "parameters"]
+    header.append("numbers of state a stream")
     table = Table(header, [_row(choice, one) for one in choice.candidates])
     notes = [Paragraph(note, "note") for note in (choice.sentence(), *_limits(choice, baselines))]
     return Section(_TITLE, [table, *notes])
@@ -33,10 +35,15 @@ def _row(choice: Choice, one: Candidate) -> list[str]:
     chosen = choice.chosen
     against = "chosen"
     if one.name != chosen.name:
-        change = 100 * (one.validation / chosen.validation - 1) if chosen.validation > 0 else math.nan
+        change = 100 * (one.cost / chosen.cost - 1) if chosen.cost > 0 else math.nan
         against = f"{change:+.1f} %"
     states = f"{sum(network.state_sizes.values()):,}"
-    return [TITLES[one.name], f"{one.validation:.4f}", against, f"{network.parameters:,}", states]
+    judged = [] if one.judged is None else [f"{100 * one.cost:.1f} %"]
+    return [TITLES[one.name], f"{one.validation:.4f}", *judged, against, f"{network.parameters:,}", states]
+
+
+def _cost(one: Candidate) -> str:
+    return f"{one.validation:.4f}" if one.judged is None else f"misses {100 * one.cost:.1f} % of injected faults"
 
 
 def _limits(choice: Choice, baselines: Baselines | None) -> Iterator[str]:
@@ -57,6 +64,7 @@ def candidates_figures(choice: Choice) -> dict[str, Any]:
             {
                 "name": one.name,
                 "validation_error": one.validation if math.isfinite(one.validation) else None,
+                **({} if one.judged is None else {"faults_missed": one.cost}),
                 "kept_update": one.fitted.best,
                 "parameters": one.fitted.model.network().parameters,
                 "chosen_is_better_in": choice.ahead.get(one.name),

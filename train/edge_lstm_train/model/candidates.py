@@ -1,15 +1,17 @@
 """The choice of the network: a linear path alone, the recurrent layers alone, or both, by their streamed validations.
 
 The simplest candidate is chosen that no other beats beyond noise. So the model is never worse on the validation part
-than the baselines that a device can run.
+than the baselines that a device can run. What counts is the error of the task, or where there is one, the judgement of
+a `Judge`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from edge_lstm.foundation.progress import work
 from edge_lstm_train.data.dataset import Dataset
 from edge_lstm_train.model.carried_state import predict_streamed
 from edge_lstm_train.model.fit import Fitted, fit, refitted
+from edge_lstm_train.model.forecaster import Forecaster
 from edge_lstm_train.model.linear_start import LinearFits
 from edge_lstm_train.model.losses import LossFunctions, loss_functions
 from edge_lstm_train.model.training_progress import PROGRESS_FILE
@@ -35,6 +38,29 @@ TITLES: dict[CandidateName, str] = {
 }
 
 
+class Judge(Protocol):
+    """Judges candidates by something else than their errors on the validation part."""
+
+    @property
+    def measure(self) -> str:
+        """What it measures, lower is better, in words."""
+        ...
+
+    @property
+    def blocks(self) -> list[Integers]:
+        """Which cases may be taken as independent of the others."""
+        ...
+
+    @property
+    def blocks_are(self) -> str:
+        """What the blocks are, in words."""
+        ...
+
+    def __call__(self, model: Forecaster) -> Doubles:
+        """(cases,): lower is better."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One of the networks to choose from, trained."""
@@ -44,6 +70,12 @@ class Candidate:
     fitted: Fitted
     validation: float  # its error on the validation part, streamed: the task's own, lower is better
     errors: Doubles  # (validation steps, outputs): what `validation` is a mean of; NaN where the target is unknown
+    judged: Doubles | None = None  # (cases, 1): what the choice is by, instead of the errors
+
+    @property
+    def cost(self) -> float:
+        """What the choice is by; lower is better."""
+        return self.validation if self.judged is None else float(self.judged.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +88,7 @@ class Choice:
     blocks: int  # that were resampled: streams, or stretches of time
     blocks_are: str
     left_out: dict[CandidateName, str]  # candidates that could not be trained, with the reason
+    measure: str = dataclasses.field(default="error", kw_only=True)  # what the choice is by, in words
 
     @property
     def interrupted_at(self) -> int | None:
@@ -75,13 +108,14 @@ class Choice:
         if len(self.candidates) == 1:
             return f"The model is the {name}, the only candidate."
         better = [self._compared(one) for one in self.candidates if one is not chosen]
-        return f"Chosen by the validation part: the {name}. Its error is {'; '.join(better)}."
+        return f"Chosen by the validation part: the {name}. Its {self.measure} is {'; '.join(better)}."
 
     def _compared(self, other: Candidate) -> str:
-        change = 100 * (1 - self.chosen.validation / other.validation) if other.validation > 0 else 0.0
+        change = 100 * (1 - self.chosen.cost / other.cost) if other.cost > 0 else 0.0
+        whose = f"{'that' if self.measure == 'error' else 'the one'} of the {TITLES[other.name]}"
         if abs(change) < 0.05:
-            return f"as large as that of the {TITLES[other.name]}"
-        size = f"{abs(change):.1f} % {'below' if change >= 0 else 'above'} that of the {TITLES[other.name]}"
+            return f"as large as {whose}"
+        size = f"{abs(change):.1f} % {'below' if change >= 0 else 'above'} {whose}"
         simpler = "" if change >= 0 else ", which is less simple and no better beyond noise"
         share = f"better in {100 * self.ahead[other.name]:.0f} % of the resamples of {self.blocks} {self.blocks_are}"
         return f"{size} ({share}{simpler})"
@@ -115,14 +149,15 @@ def fit_candidates(
     error_scale: Doubles,
     linear: LinearFits | None,
     *,
+    judge: Judge | None = None,
     device: str = "cpu",
     run_dir: Path | None = None,
     resume: bool = False,
 ) -> Choice:
     """Train the recipe's candidates, and choose one; with `refit` in the recipe, that one is trained again on more.
 
-    judged: the dataset whose validation part judges them. error_scale and linear: as in `fit`. After Ctrl-C, the choice
-    is among the candidates so far. Raises what `fit` raises.
+    judged: the dataset whose validation part judges them, by their errors or by `judge`. error_scale and linear: as in
+    `fit`. After Ctrl-C, the choice is among the candidates so far. Raises what `fit` raises.
     """
     losses = loss_functions(recipe, dataset, error_scale)
     candidates: list[Candidate] = []
@@ -148,7 +183,7 @@ def fit_candidates(
                     linear=start_of(name, own, recipe, linear),
                     progress_file=progress_file,
                 )
-                candidates.append(_validated(name, own, fitted, judged, losses))
+                candidates.append(_validated(name, own, fitted, judged, losses, judge))
         except KeyboardInterrupt:  # before its first update, or in its last validation
             if not candidates:
                 raise
@@ -157,7 +192,7 @@ def fit_candidates(
             progress_file = _later_progress("both" if name == "network" else "network")
         if candidates[-1].fitted.interrupted_at is not None:
             break
-    choice = _choose(candidates, left_out, dataset, losses)
+    choice = _choose(candidates, left_out, dataset, losses, judge)
     if not recipe.fit.refit or choice.interrupted_at is not None or choice.chosen.fitted.diverged_at is not None:
         return choice
     chosen = choice.chosen
@@ -182,28 +217,37 @@ def _later_progress(name: CandidateName) -> str:
 
 
 def _validated(
-    name: CandidateName, recipe: Recipe, fitted: Fitted, dataset: Dataset, losses: LossFunctions
+    name: CandidateName, recipe: Recipe, fitted: Fitted, dataset: Dataset, losses: LossFunctions, judge: Judge | None
 ) -> Candidate:
     steps = dataset.steps("validation")
     predictions = predict_streamed(fitted.model, dataset, "validation")[steps]
     errors = losses.step_errors(predictions, dataset.targets[steps])
-    return Candidate(name, recipe, fitted, losses.mean_error(errors), errors)
+    judged = None if judge is None else judge(fitted.model)[:, None]
+    return Candidate(name, recipe, fitted, losses.mean_error(errors), errors, judged)
 
 
 def _choose(
-    candidates: list[Candidate], left_out: dict[CandidateName, str], dataset: Dataset, losses: LossFunctions
+    candidates: list[Candidate],
+    left_out: dict[CandidateName, str],
+    dataset: Dataset,
+    losses: LossFunctions,
+    judge: Judge | None,
 ) -> Choice:
-    blocks, what = _blocks(dataset)
-    chosen = min(candidates, key=lambda one: one.validation)
+    blocks, what = _blocks(dataset) if judge is None else (judge.blocks, judge.blocks_are)
+    mean_error = losses.mean_error if judge is None else np.mean
+    chosen = min(candidates, key=lambda one: one.cost)
     for one in candidates:  # the simplest first
-        if one is chosen or _share_better(chosen, one, blocks, losses) < _BEYOND_NOISE:
+        if one is chosen or _share_better(chosen, one, blocks, mean_error) < _BEYOND_NOISE:
             chosen = one
             break
-    ahead = {one.name: _share_better(chosen, one, blocks, losses) for one in candidates if one is not chosen}
-    return Choice(candidates, chosen, ahead, len(blocks), what, left_out)
+    ahead = {one.name: _share_better(chosen, one, blocks, mean_error) for one in candidates if one is not chosen}
+    measure = "error" if judge is None else judge.measure
+    return Choice(candidates, chosen, ahead, len(blocks), what, left_out, measure=measure)
 
 
-def _share_better(one: Candidate, other: Candidate, blocks: list[Integers], losses: LossFunctions) -> float:
+def _share_better(
+    one: Candidate, other: Candidate, blocks: list[Integers], mean_error: Callable[[Doubles], Any]
+) -> float:
     """The share of resamples of the blocks, with replacement, in which `one` has the smaller error.
 
     Both are compared over the same resamples (paired bootstrap, Efron & Tibshirani 1993); neighbouring steps stay
@@ -211,18 +255,23 @@ def _share_better(one: Candidate, other: Candidate, blocks: list[Integers], loss
     """
     random = np.random.default_rng(0)
     weights = random.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), _RESAMPLES)  # (resamples, blocks)
-    first, second = (_resampled(found.errors, blocks, weights, losses) for found in (one, other))
+    first, second = (
+        _resampled(found.errors if found.judged is None else found.judged, blocks, weights, mean_error)
+        for found in (one, other)
+    )
     comparable = np.isfinite(first) & np.isfinite(second)
     return float((first < second)[comparable].mean()) if comparable.any() else 0.0
 
 
-def _resampled(errors: Doubles, blocks: list[Integers], weights: Integers, losses: LossFunctions) -> Doubles:
+def _resampled(
+    errors: Doubles, blocks: list[Integers], weights: Integers, mean_error: Callable[[Doubles], Any]
+) -> Doubles:
     """(resamples,): the mean error of each resample, from the sums of its blocks; NaN where an output has no target."""
     sums = np.stack([np.nansum(errors[block], axis=0) for block in blocks])  # (blocks, outputs)
     counts = np.stack([np.isfinite(errors[block]).sum(axis=0) for block in blocks])
     with np.errstate(invalid="ignore"):  # an output without any target in a resample
         means = (weights @ sums) / (weights @ counts)  # (resamples, outputs)
-    return np.array([losses.mean_error(row[None]) if np.isfinite(row).all() else np.nan for row in means])
+    return np.array([mean_error(row[None]) if np.isfinite(row).all() else np.nan for row in means])
 
 
 def _blocks(dataset: Dataset) -> tuple[list[Integers], str]:

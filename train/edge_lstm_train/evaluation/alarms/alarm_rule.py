@@ -300,7 +300,7 @@ def _validation_f1(recipe: Recipe, dataset: Dataset, outputs: Doubles) -> Callab
     validated = (dataset.part_of == PARTS.index("validation"))[needed]
 
     def judge(alarm: Alarm) -> float:
-        contract = dataclasses.replace(dataset.contract, alarm=alarm)
+        contract = dataclasses.replace(dataset.contract, alarm=dataclasses.replace(alarm, residuals=None))
         _, scores, alarms = decide_all(
             contract,
             dataset.stream_of[needed],
