@@ -245,9 +245,9 @@ def serve(broker: SimulatedBroker, config: Path) -> Counter[str]:
         broker.stop = service.stop
         commit = service._store.commit
 
-        def killed_or_commit(*arguments: Any, commit: Callable[..., None] = commit) -> None:
+        def killed_or_commit(*arguments: Any, commit: Callable[..., None] = commit, **options: Any) -> None:
             broker.kill_sometimes("before commit")
-            commit(*arguments)
+            commit(*arguments, **options)
 
         service._store.commit = killed_or_commit  # type: ignore[method-assign]
         ended = True

@@ -161,7 +161,7 @@ def test_a_kill_at_a_commit_sets_no_message_aside(config: Path) -> None:
     for _ in range(8):
         service = opened(config, Link(again(messages, [])))
 
-        def killed(*arguments: object) -> None:
+        def killed(*arguments: object, **options: object) -> None:
             raise KilledError
 
         service._store.commit = killed  # type: ignore[method-assign, assignment]
