@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import anomaly
+from edge_lstm.decisions import anomaly, learner
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
@@ -35,7 +35,7 @@ def decider(contract: Contract, rules: DecisionRules = _NO_RULES) -> Decider:
         return _Classifier(contract)
     if contract.alarm is not None:
         return _Detector(contract)
-    return _Numbers(contract)
+    return _Numbers(contract, rules)
 
 
 def decide_all(
@@ -80,12 +80,14 @@ def decide_all(
 class _Numbers:
     """The numbers of a forecast or an estimate."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, rules: DecisionRules) -> None:
         self._contract = contract
+        self._learner = learner.Learner(contract, rules) if learner.learns(contract, rules) else None
         self._bands = None if contract.intervals is None else Bands(contract)
 
     def __call__(self, step: Step) -> Decisions:
-        ordered, count = in_order(self._contract, step.outputs), len(step.slots)
+        outputs = step.outputs if self._learner is None else self._learner(step)
+        ordered, count = in_order(self._contract, outputs), len(step.slots)
         bands = None if self._bands is None else self._bands(ordered, step.current["time"][step.slots])
         return Decisions(ordered, [None] * count, None, None, np.zeros(count, np.bool_), bands)
 
@@ -113,14 +115,18 @@ def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[
     """The fields (name, type, shape) of a stream's record for its decisions."""
     if contract.decision is not None:
         return classify.record_fields(contract)
-    return anomaly.record_fields(contract) if contract.alarm is not None else []
+    if contract.alarm is not None:
+        return anomaly.record_fields(contract)
+    return learner.record_fields(contract) if learner.learns(contract, rules) else []
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
     if contract.decision is not None:
         return classify.START_VALUES
-    return anomaly.START_VALUES if contract.alarm is not None else {}
+    if contract.alarm is not None:
+        return anomaly.START_VALUES
+    return learner.START_VALUES if learner.learns(contract, rules) else {}
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:

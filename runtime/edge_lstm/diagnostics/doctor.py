@@ -53,6 +53,8 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         yield finding
         if opened is not None:
             yield mapping(config, opened)
+            if config.learn.enabled:
+                yield model.learning(config, opened)
     yield from software(this_machine(root), None if config is None else config.device)
     yield from model.backends(chosen)
     yield from clock([path, *([folder / config.bundle] if config is not None else [])], root)

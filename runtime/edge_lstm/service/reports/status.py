@@ -85,6 +85,9 @@ def status_text(facts: dict[str, Any]) -> str:
     counted = defaultdict(int, facts)  # a service of another version may have fewer of them
     if "uptime_s" in facts:
         lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
+    if facts.get("corrected"):
+        share = f"their error is {facts['corrected_error']:.0%} of the bundle's"
+        lines.append(f"{'learned':<10}{facts['corrected']:,} outputs are corrected, {share}")
     for one in facts.get("dropped_by_stream", ()):
         fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
         lines.append(f"{'stream':<10}{one['stream']}: {fates}")
