@@ -106,7 +106,7 @@ def test_nothing_is_published_corrected_unless_the_rolling_error_is_lower_by_the
 def test_a_step_that_must_not_learn_moves_no_number_and_what_it_said_is_not_learned_from_later() -> None:
     values, steps = wave(1124, 2), np.arange(1124)
     asleep = (steps >= 700) & (steps < 760)
-    spoiled = np.where(asleep[:, None], values + 500, values)
+    spoiled = np.where(asleep[:, None], values + 20, values)
     learns = np.repeat(~asleep[:, None], 2, axis=1)
     outputs = forecasts(values, wrong_by=1.5)
     outputs[asleep] += 40
@@ -114,6 +114,9 @@ def test_a_step_that_must_not_learn_moves_no_number_and_what_it_said_is_not_lear
     learned = [np.frombuffer(row, paused.record.dtype)["learned"] for row in paused.rows]
     for step in range(701, 760):
         np.testing.assert_array_equal(learned[step], learned[699])
+    for step in range(760, 766):  # what arrives 6 steps ahead was said before 760
+        np.testing.assert_array_equal(learned[step][:, :, 1], learned[699][:, :, 1])
+    assert (learned[766][:, :, 1] != learned[699][:, :, 1]).any()
     own, corrected = paused.errors(values, 0, 761, 1100)
     assert corrected < 0.6 * own
 

@@ -79,6 +79,19 @@ def test_switching_learning_on_and_off_keeps_the_rest_of_a_stream() -> None:
     assert switched.table.row("tank-0") == always_off.table.row("tank-0")
 
 
+def test_a_stream_that_begins_to_learn_has_no_predictions_of_before_to_learn_from() -> None:
+    former, learning = predictor(DecisionRules()), predictor()
+    fed = readings(1, 80)
+    former.feed(fed[:60])
+    learning.table.put_row("tank-0", former.table.row("tank-0"), former.table.layout)
+    learned = learning.table.current["learned"][0]
+    for reading in fed[60:62]:
+        assert not learned.any()
+        learning.feed([reading])
+    assert learned[:, 0].any()
+    assert not learned[:, 1].any()  # 12 steps ahead
+
+
 @pytest.mark.parametrize(
     "facts", [{}, {"task": "anomaly", "horizons": [1], "alarm": Alarm()}, {"task": "estimate", "targets": ["load"]}]
 )
