@@ -70,6 +70,11 @@ _REPLAY_REWIND = 1000  # readings; for a history of another bundle, which is in 
     help="Column of a feature; repeatable (default: the column with the name of the feature).",
 )
 @click.option(
+    "--learn/--no-learn",
+    default=None,
+    help="Correct forecasts as with [learn] in a service config (default: as the service did; not for a recording).",
+)
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the predictions to this file."
 )
 @click.option(
@@ -85,6 +90,7 @@ def replay(
     stream_column: str | None,
     stream: str | None,
     columns: tuple[str, ...],
+    learn: bool | None,
     output: Path | None,
     as_json: bool,
     **how: Any,
@@ -108,7 +114,7 @@ def replay(
     if at is not None:
         stop = _time(at)
         parts = [part.until(stop) for part in parts]
-    replayed = _replayed(parts, opened, backend, scheme)
+    replayed = _replayed(parts, opened, backend, scheme, learn)
     predictions = replayed.predictions
     if output is not None:
         from edge_lstm.foundation.files import write_file
@@ -223,8 +229,13 @@ class _Replayed(NamedTuple):
     took_s: float
 
 
-def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme: str | None) -> _Replayed:
-    """Replay parts, each by its own rules. The streams go on from one part to the next."""
+def _replayed(
+    parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme: str | None, learn: bool | None
+) -> _Replayed:
+    """Replay parts, each by its own rules. The streams go on from one part to the next.
+
+    `learn`: whether forecasts are corrected; None: as the rules say.
+    """
     from edge_lstm.recordings.replay import hand_over, replay
     from edge_lstm.service.database.spans import SteppingRules
     from edge_lstm.streaming.predictor import Predictor
@@ -235,6 +246,8 @@ def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme
     former_rules, took_s = None, 0.0
     for part in parts:
         rules = part.rules or SteppingRules(_REPLAY_REWIND, 0)
+        if learn is not None:
+            rules = rules._replace(decision_rules=rules.decision_rules._replace(learn=learn))
         if predictor is None or rules != former_rules:
             former, former_rules = predictor, rules
             predictor = Predictor.of(bundle, backend, scheme, **rules._asdict())

@@ -5,12 +5,13 @@ The memory of a decision is in the stream's record, so it is rewound, evicted an
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Protocol
 
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import anomaly, events
+from edge_lstm.decisions import anomaly, events, learner
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
@@ -33,16 +34,16 @@ class Decider(Protocol):
 
 def decider(contract: Contract, rules: DecisionRules = _NO_RULES) -> Decider:
     """The decider for the contract's task; with it the judge of the model, where the contract has its limits."""
-    decide = _task_decider(contract)
+    decide = _task_decider(contract, rules)
     return decide if contract.health is None else _Judged(contract, decide)
 
 
-def _task_decider(contract: Contract) -> Decider:
+def _task_decider(contract: Contract, rules: DecisionRules) -> Decider:
     if contract.decision is not None:
         return _Classifier(contract)
     if contract.alarm is not None:
         return _Detector(contract)
-    return _Numbers(contract)
+    return _Numbers(contract, rules)
 
 
 def decide_all(
@@ -58,6 +59,7 @@ def decide_all(
     (steps, outputs): as for a decider. Returns labels, scores and alarms, (steps,) each: None, NaN and False if the
     task has none.
     """
+    contract = dataclasses.replace(contract, health=None)  # the verdict on the model is no decision
     decide = decider(contract)
     begins = np.flatnonzero(np.diff(stream_of, prepend=-1))
     lengths = np.diff(begins, append=len(stream_of))
@@ -87,12 +89,14 @@ def decide_all(
 class _Numbers:
     """The numbers of a forecast or an estimate."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, rules: DecisionRules) -> None:
         self._contract = contract
+        self._learner = learner.Learner(contract, rules) if learner.learns(contract, rules) else None
         self._bands = None if contract.intervals is None else Bands(contract)
 
     def __call__(self, step: Step) -> Decisions:
-        ordered, count = in_order(self._contract, step.outputs), len(step.slots)
+        outputs = step.outputs if self._learner is None else self._learner(step)
+        ordered, count = in_order(self._contract, outputs), len(step.slots)
         bands = None if self._bands is None else self._bands(ordered, step.current["time"][step.slots])
         return Decisions(ordered, [None] * count, None, None, np.zeros(count, np.bool_), bands)
 
@@ -138,7 +142,9 @@ def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[
     health = [] if contract.health is None else ModelHealth(contract).fields()
     if contract.decision is not None:
         return classify.record_fields(contract) + health
-    return (anomaly.record_fields(contract) if contract.alarm is not None else []) + health
+    if contract.alarm is not None:
+        return anomaly.record_fields(contract) + health
+    return (learner.record_fields(contract) if learner.learns(contract, rules) else []) + health
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
@@ -146,7 +152,9 @@ def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[s
     health = {} if contract.health is None else HEALTH_STARTS
     if contract.decision is not None:
         return classify.START_VALUES | health
-    return anomaly.START_VALUES | health if contract.alarm is not None else health
+    if contract.alarm is not None:
+        return anomaly.START_VALUES | health
+    return learner.START_VALUES | health if learner.learns(contract, rules) else health
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:

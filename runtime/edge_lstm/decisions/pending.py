@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
@@ -49,12 +51,17 @@ class Pending:
     `horizon` steps before. A restart of the stream leaves nothing to read.
     """
 
-    def __init__(self, contract: Contract, name: str, numbers: int) -> None:
-        """`name`: of the field in the stream's record; `numbers`: of each prediction."""
+    def __init__(self, contract: Contract, name: str, numbers: int, most: int | None = None) -> None:
+        """`name`: of the field in the stream's record; `numbers`: of each prediction.
+
+        `most`: so many predictions of an output wait at once; for a longer horizon, those of every fifth, seventh, or
+        later step. None: all do.
+        """
         horizons = np.array([horizon for _ in contract.targets for horizon in contract.horizons], np.intp)
         self._name, self._numbers, self._horizons = name, numbers, horizons
-        self._begins = np.cumsum(horizons) - horizons
-        self._places = int(horizons.sum())
+        self._every = np.array([_every(horizon, most) for horizon in horizons.tolist()], np.intp)
+        sizes = np.where(horizons > 0, -(-(horizons - 1) // self._every) + 1, 0)  # of the rings
+        self._sizes, self._begins, self._places = sizes, np.cumsum(sizes) - sizes, int(sizes.sum())
         self._outputs = np.flatnonzero(horizons > 0)
 
     @property
@@ -67,25 +74,41 @@ class Pending:
         """The field (name, type, shape) of a stream's record."""
         return self._name, "f4", (self._places, self._numbers)
 
+    @property
+    def at_once(self) -> Slots:
+        """(targets * horizons,): of how many steps predictions wait at once."""
+        found: Slots = -(-self._horizons // self._every)
+        return found
+
     def arrived(self, step: Step) -> Floats:
         """(n, targets * horizons, numbers): what was said about this step; NaN where nothing was."""
         current, slots = step.current, step.slots
-        found: Floats = current[self._name][slots[:, None], self._now(current, slots)]
-        found[~self._was_said(current, slots)] = np.nan
+        said_at = current["step"][slots][:, None] - self._horizons
+        found: Floats = current[self._name][slots[:, None], self._ring(said_at)]
+        found[~self._was_said(current, slots) | (said_at % self._every < self._every - 1)] = np.nan
         return found
 
     def wait(self, step: Step, numbers: Floats) -> None:
         """Keep (n, targets * horizons, numbers) of this step's predictions, after `arrived` was read."""
-        current, slots = step.current, step.slots
-        chosen = self._outputs
-        current[self._name][slots[:, None], self._now(current, slots)[:, chosen]] = numbers[:, chosen]
+        slots, chosen = step.slots, self._outputs
+        places = self._ring(step.current["step"][slots][:, None])  # of steps that share one, the last one stays
+        step.current[self._name][slots[:, None], places[:, chosen]] = numbers[:, chosen]
 
-    def _now(self, current: Records, slots: Slots) -> Slots:
-        """(n, targets * horizons): the place of each prediction's ring at this step."""
-        steps = current["step"][slots][:, None]
-        found: Slots = self._begins + steps % np.maximum(self._horizons, 1)
+    def _ring(self, steps: Slots) -> Slots:
+        """(n, targets * horizons): the place of what is said at these steps, (n, 1 or targets * horizons)."""
+        found: Slots = self._begins + steps // self._every % np.maximum(self._sizes, 1)
         return np.minimum(found, self._places - 1)
 
     def _was_said(self, current: Records, slots: Slots) -> Flags:
         found: Flags = (current["warm_steps"][slots][:, None] > self._horizons) & (self._horizons > 0)
         return found
+
+
+def _every(horizon: int, most: int | None) -> int:
+    """Of how many steps one waits, so that at most `most` predictions for this horizon wait at once."""
+    if most is None or horizon <= most:
+        return 1
+    every = -(-(horizon - 1) // (most - 1))
+    while math.gcd(every, 6) > 1:  # else it could be the same hour of each day
+        every += 1
+    return every

@@ -7,3 +7,7 @@ from typing import NamedTuple
 
 class DecisionRules(NamedTuple):
     """Each field has a default, which state databases from before it have. The values are those of JSON."""
+
+    learn: bool = False  # whether outputs are corrected on the device
+    learn_memory_steps: int = 200  # how many past errors count
+    learn_margin: float = 0.02  # by which share a correction's squared error is lower while it is published

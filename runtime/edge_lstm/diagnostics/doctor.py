@@ -57,6 +57,8 @@ def examine(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
             fits = mapping(config, opened)
             lights[fits.check] = fits.light
             yield fits
+            if config.learn.enabled:
+                yield model.learning(config, opened)
     yield from software(this_machine(root), None if config is None else config.device)
     yield from model.backends(chosen)
     yield from clock([path, *([folder / config.bundle] if config is not None else [])], root)

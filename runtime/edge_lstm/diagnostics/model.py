@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.backends.registry import package_of, preferred, why_unavailable
 from edge_lstm.bundle.archive import Bundle
+from edge_lstm.decisions.learner import why_not
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.child_process import ChildError, ask
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -67,3 +68,11 @@ def bundle(path: Path, config: ServiceConfig, folder: Path) -> tuple[Finding, Bu
         remedy = "use another backend, or another version of this one; edge-lstm verify tries all that are installed"
         return Finding("bundle", "red", found, remedy), opened, name
     return Finding("bundle", "green", found), opened, name
+
+
+def learning(config: ServiceConfig, opened: Bundle) -> Finding:
+    """Whether [learn] can correct anything that the bundle predicts."""
+    if reason := why_not(opened.contract):
+        remedy = "leave out enabled in [learn]; the bundle's own predictions are published in any case"
+        return Finding("learning", "amber", f"[learn] is enabled and corrects nothing: {reason}", remedy)
+    return Finding("learning", "green", f"corrects forecasts, by the last {config.learn.memory_steps} errors")

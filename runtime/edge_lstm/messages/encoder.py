@@ -141,8 +141,6 @@ def _columns(steps: Steps) -> list[Iterable[object]]:
     columns += _texts_by_column(steps.values)
     if decided.bands is not None:
         columns += _texts_by_column(decided.bands.reshape(len(times), -1))
-    if decided.confidence is not None:
-        columns.append(["" if math.isnan(one) else _ending(one) for one in decided.confidence.tolist()])
     return columns
 
 

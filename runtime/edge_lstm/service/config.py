@@ -172,6 +172,22 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True)
+class LearnConfig:
+    """Corrections that the device learns from the errors of its forecasts."""
+
+    enabled: bool = key(False, doc="whether forecasts are corrected, once that has made their rolling error smaller")
+    memory_steps: int = key(
+        200, least=20, most=1_000_000, doc="how many past errors count: an error this old has a weight of 37 %"
+    )
+    margin: float = key(
+        0.02,
+        least=0,
+        most=0.9,
+        doc="a correction is published while its rolling squared error is lower than the bundle's by this share",
+    )
+
+
+@dataclass(frozen=True)
 class ServiceConfig:
     """One service: a bundle, a broker, its input and output. Relative paths start at the config's folder."""
 
@@ -261,6 +277,7 @@ class ServiceConfig:
     stats_interval_s: float = key(60.0, least=0.1, doc="time between two messages with statistics")
     clock: ClockConfig = key(ClockConfig(), doc="how far this machine's clock is trusted")
     metrics: MetricsConfig = key(MetricsConfig(), doc="metrics for Prometheus")
+    learn: LearnConfig = key(LearnConfig(), doc="corrections that the device learns")
     input: InputMapping = key(InputMapping(), doc="where to find the readings in the messages")
     forecasts: dict[str, ForecastMapping] = key(
         {}, doc="where to find the forecasts of a quantity that the bundle takes, if not as the bundle says"

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edge_lstm.decisions.learner import Learner, learns, why_not
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
@@ -210,6 +212,8 @@ class Service:
             lambda: self._committer.batch + 1,
         )
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
+        if config.learn.enabled and (reason := why_not(bundle.contract)):
+            log.warning("nothing is learned, though [learn] is enabled: %s", reason)
         log.info("state loaded streams=%d unsent=%d", self._store.count(), len(self._outbox))
 
     def _make_connection(self, known: bool) -> MqttConnection:
@@ -426,9 +430,18 @@ class Service:
             "unsaved": len(self._committer.unsaved),
             **self._totals(),
             **self.stats.figures(),
+            **self._corrections(),
             "dropped_by_stream": self._predictor.watch.worst(),
             **({} if health is None else {"model_health": health}),
         }
+
+    def _corrections(self) -> dict[str, object]:
+        """What is corrected by `[learn]` in the streams that are in memory."""
+        rules, table = stepping_rules(self.config).decision_rules, self._predictor.table
+        if not learns(self._predictor.contract, rules):
+            return {}
+        found = Learner(self._predictor.contract, rules).standing(table.current["learned"][table.slots([*table.names])])
+        return {"corrected": found.corrected, "corrected_error": found.error_share}
 
     def _totals(self) -> dict[str, int]:
         """How many readings, messages and predictions met each fate since the start."""
@@ -488,4 +501,9 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
         _ID_WINDOW if config.input.sequence is not None else 0,
         config.input.join_within_s,
         config.max_steps_per_reading,
+        decision_rules=DecisionRules(
+            learn=config.learn.enabled,
+            learn_memory_steps=config.learn.memory_steps,
+            learn_margin=config.learn.margin,
+        ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.decisions.pending import Pending, Truth
@@ -43,6 +44,21 @@ def test_each_prediction_arrives_after_its_horizon_and_none_from_before_a_restar
     expected = [[nan, nan], [10, nan], [20, nan], [30, 11], [40, 21], [nan, nan], [60, nan], [70, nan], [80, 61]]
     np.testing.assert_array_equal(arrived, expected)
     assert not current["said"][0].any()
+
+
+@pytest.mark.parametrize(("horizon", "every"), [(7, 1), (8, 5), (24, 5), (168, 29)])
+def test_with_a_limit_only_some_predictions_wait_for_a_long_horizon(horizon: int, every: int) -> None:
+    pending = Pending(contract(horizons=[horizon]), "said", 1, most=7)
+    assert pending.field[2][0] <= 7
+    current = np.zeros(1, [("step", "i8"), ("warm_steps", "i8"), pending.field])
+    arrived = {}
+    for number in range(1, 5 * horizon):
+        current["step"], current["warm_steps"] = number, number
+        step = step_of(current, [0], [[0, 0]], [[False, False]])
+        if not np.isnan(said := pending.arrived(step)[0, 0, 0]):
+            arrived[number] = said
+        pending.wait(step, np.array([[[float(number)]]], np.float32))
+    assert arrived == {number + horizon: number for number in range(max(every - 1, 1), 4 * horizon, every)}
 
 
 def test_the_truth_is_the_sample_unless_it_is_missing() -> None:

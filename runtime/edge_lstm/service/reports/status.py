@@ -88,6 +88,9 @@ def status_text(facts: dict[str, Any]) -> str:
         lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
     if "model_health" in facts:
         lines += _health_lines(facts["model_health"])
+    if facts.get("corrected"):
+        share = f"their error is {facts['corrected_error']:.0%} of the bundle's"
+        lines.append(f"{'learned':<10}{facts['corrected']:,} outputs are corrected, {share}")
     for one in facts.get("dropped_by_stream", ()):
         fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
         lines.append(f"{'stream':<10}{one['stream']}: {fates}")
