@@ -30,10 +30,12 @@ from edge_lstm.decisions.events import follow, record_fields
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.messages.encoder import Encoder
+from edge_lstm.messages.events import AlarmEvents
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.step_results import Steps
+from edge_lstm.streaming.stream_table import StreamTable
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.data.dataset import Dataset, read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
@@ -313,11 +315,14 @@ def print_cost() -> None:
         print(f"  {title:<34}{took:>8.3f}")
 
 
-def print_payload_cost(bundle: Bundle, steps: Steps) -> None:
+def print_payload_cost(bundle: Bundle, steps: Steps, table: StreamTable) -> None:
     """Microseconds that the keys at the end of a payload take, where all predictions have them."""
     encoder, bare = Encoder(OutputMapping(), bundle.id), steps.decisions._replace(drivers=None, events=None)
     took = [_best(lambda one=one: encoder.messages(one)) for one in (steps, steps._replace(decisions=bare))]  # type: ignore[misc]
     print(f"  {'payload, with drivers and event':<34}{took[0] - took[1]:>8.3f}  (of {took[0]:.3f})")
+    events = AlarmEvents(bundle.id, table)
+    events.messages(steps)  # those of the beginning
+    print(f"  {'nothing new about events':<34}{_best(lambda: events.messages(steps)):>8.3f}")
 
 
 def _best(do: Callable[[], object]) -> float:
@@ -349,13 +354,13 @@ def main() -> None:
             bundle = bundle_of(one, dataset, options.folder)
             healthy = list(stretches(one, dataset, bundle.contract))
             if one is recipe:
-                print_payload_cost(bundle, _in_alarm(bundle, healthy[0]))
+                print_payload_cost(bundle, *_in_alarm(bundle, healthy[0]))
             told = [each for stretch in healthy for each in told_of(bundle, stretch)]
             print_accuracy(name, bundle.manifest.architecture.kind, told, len(bundle.contract.targets))
 
 
-def _in_alarm(bundle: Bundle, stretch: Stretch) -> Steps:
-    """A step of 256 streams that are all in alarm."""
+def _in_alarm(bundle: Bundle, stretch: Stretch) -> tuple[Steps, StreamTable]:
+    """A step of 256 streams that are all in alarm, and their table."""
     predictor = Predictor.of(bundle, "numpy")
     for step in range(stretch.starts[0]):
         _fed(predictor, stretch, step, {stretch.stream: stretch.values[step]})
@@ -364,7 +369,7 @@ def _in_alarm(bundle: Bundle, stretch: Stretch) -> Steps:
     names = [f"pump-{number}" for number in range(_STREAMS)]
     for stream in names:
         predictor.table.put_row(stream, row, layout)
-    return _fed(predictor, stretch, stretch.starts[0], dict.fromkeys(names, far))
+    return _fed(predictor, stretch, stretch.starts[0], dict.fromkeys(names, far)), predictor.table
 
 
 if __name__ == "__main__":

@@ -112,22 +112,17 @@ class AlarmEvents:
         if known_band and known != since and (time >= known or not math.isnan(since)):
             yield self._message(steps, place, "withdrawn", Event(event_id(stream, known), known, math.nan), {})
             announced[slot] = known, known_band = 0.0, 0
-        if math.isnan(since):
-            return
+        band = 0 if math.isnan(since) or ended else _band(peak)
+        if math.isnan(since) or (not known_band if ended else band <= known_band):
+            return  # as at most steps of an event
+        change: Change = "end" if ended else "peak" if known_band else "begin"
+        announced[slot] = (0.0, 0) if ended else (since, band)
         names = [name for name, _ in steps.outputs]
-        event = Event(event_id(stream, since), since, peak, time if ended else None)
         drivers = dict(zip(_MOMENTS, (_drivers(names, numbers) for numbers in events.drivers[place]), strict=True))
-        band = _band(peak)
-        if ended:
-            if known_band:
-                announced[slot] = 0.0, 0
-                yield self._message(steps, place, "end", event, drivers)
-        elif band > known_band:
-            announced[slot] = since, band
-            if known_band:
-                yield self._message(steps, place, "peak", event, drivers)
-            else:  # the peak is the beginning
-                yield self._message(steps, place, "begin", event, {_MOMENTS[0]: drivers[_MOMENTS[0]]})
+        if change == "begin":  # the peak is the beginning
+            del drivers["peak"]
+        event = Event(event_id(stream, since), since, peak, time if ended else None)
+        yield self._message(steps, place, change, event, drivers)
 
     def _message(
         self, steps: Steps, place: int, change: Change, event: Event, drivers: Mapping[str, Sequence[Driver]]
