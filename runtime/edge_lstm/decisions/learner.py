@@ -21,6 +21,7 @@ from edge_lstm.foundation.arrays import Doubles, Flags, Floats
 
 MOST_CORRECTION = 3.0  # in the bundle's usual errors
 FARTHEST = 30.0  # deviations from the mean: what is further is no measurement
+_FARTHEST_UNKNOWN = 1e6  # where the contract of an adopted model has no mean and deviation
 
 # mean squared errors of the bundle's predictions and of the corrected ones, and the mean square of their difference
 _OWN, _CORRECTED, _SPREAD = SUMS, SUMS + 1, SUMS + 2
@@ -61,6 +62,8 @@ class Learner:
         self._columns = [names.index(feature.name) for feature in features]
         self._mean = np.array([feature.mean for feature in features])
         self._scale = np.array([feature.scale for feature in features])
+        is_known = np.array([(feature.mean, feature.scale) != (0.0, 1.0) for feature in features])
+        self._farthest = np.where(is_known, FARTHEST, _FARTHEST_UNKNOWN)
         self._places = [target * horizons + place for target, place in learning]  # among targets * horizons
         self._outputs = np.array([target * (1 + quantiles) * horizons + place for target, place in learning], np.intp)
         self._behind = [horizons * number for number in range(1 + quantiles)]  # the target, then its quantiles
@@ -90,7 +93,7 @@ class Learner:
         truth = (self._truth(step)[:, self._places] - self._mean) / self._scale
         own, _, value, difference = waited
         moved = np.maximum(np.abs(difference), np.abs(truth - value)) > _QUIET  # False where there is no truth
-        usable = moved & (np.abs(truth) < FARTHEST) & step.learns[:, None]
+        usable = moved & (np.abs(truth) < self._farthest) & step.learns[:, None]
         if not usable.any():
             return former
         waited[:, ~usable] = truth[~usable] = 0.0
@@ -133,7 +136,7 @@ class Learner:
         """
         own = (step.outputs[:, self._outputs] - self._mean) / self._scale
         value = (step.values[:, self._columns] - self._mean) / self._scale
-        measured = np.maximum(np.abs(own), np.abs(value)) < FARTHEST
+        measured = np.maximum(np.abs(own), np.abs(value)) < self._farthest
         own[~measured] = value[~measured] = np.nan
         difference = value - step.current["learned_value"][step.slots]
         difference[np.isnan(difference) & measured] = 0.0

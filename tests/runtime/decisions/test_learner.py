@@ -121,6 +121,14 @@ def test_a_step_that_must_not_learn_moves_no_number_and_what_it_said_is_not_lear
     assert corrected < 0.6 * own
 
 
+def test_an_adopted_model_without_statistics_learns_too() -> None:
+    values = 1000 + wave(1824)
+    played = Played(values, 999 + forecasts(values - 999, wrong_by=1.5), contract(features=[Feature("level", "m")]))
+    own, corrected = played.errors(values, 0, 900, 1800)
+    assert corrected < 0.6 * own
+    assert np.isfinite(played.corrected).all()
+
+
 def test_missing_truth_and_values_that_do_not_change_teach_nothing() -> None:
     values = wave(900)
     values[800:] = values[799]
