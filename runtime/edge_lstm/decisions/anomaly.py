@@ -60,7 +60,8 @@ class AnomalyDetector:
         residuals_known = steps - (0 if self._same_step else 1)  # since the restart, with this one
         fresh = residuals_known <= 0
         silent = step.missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
-        current["smoothed"][slots] = self._averaged(current["smoothed"][slots], residuals, silent, residuals_known)
+        smoothed = self._averaged(current["smoothed"][slots], residuals, silent, residuals_known)
+        current["smoothed"][slots] = smoothed
         current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
         learning = np.flatnonzero(current["calibrated"][slots] < self._alarm.calibrate_steps)
@@ -69,13 +70,14 @@ class AnomalyDetector:
             found = self._averaged(former, residuals[learning], silent[learning], residuals_known[learning])
             current["unlimited"][slots[learning]] = found
         completed = self._calibrate(current, step.calibration, slots, learning, judged & step.learns)
+        smoothed[completed] = current["smoothed"][slots[completed]]
         ready = judged & (current["threshold"][slots] > 0)
         if self._prior is None:
             ready &= current["calibrated"][slots] == self._alarm.calibrate_steps
         scores = np.full(len(slots), np.nan)
         if ready.any():
             chosen = slots[ready]
-            away = distance(current["smoothed"][chosen], current["center"][chosen], current["whitening"][chosen])
+            away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
             self._limit(current, slots, scores)
         before = current["alarm"][slots]
