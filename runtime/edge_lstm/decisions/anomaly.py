@@ -84,6 +84,7 @@ class AnomalyDetector:
             found = self._averaged(former, residuals[learning], silent[learning], residuals_known[learning])
             current["unlimited"][slots[learning]] = found
         completed = self._calibrate(current, step.calibration, slots, learning, judged & step.learns)
+        smoothed[completed] = current["smoothed"][slots[completed]]
         ready = judged & (current["threshold"][slots] > 0)
         if self._prior is None:
             ready &= current["calibrated"][slots] == self._alarm.calibrate_steps

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_lstm.bundle.alarm import Residuals
+from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Alarm, Contract, Feature
+from edge_lstm.bundle.data_sheet import sheet_rows
 from edge_lstm.decisions.decider import calibration_shape, decider, record_fields, start_values
 from edge_lstm.decisions.prior import Prior, prior_of
 from edge_lstm.decisions.step import Step
@@ -173,6 +177,19 @@ def test_devices_whose_sensors_always_go_together_judge_too(size: float) -> None
     found = scored(detector(singular, shrinkage=0.0), noise(60))
     assert not list(singular.faults())
     assert all(math.isfinite(one.score or math.nan) for one in found[SPAN:])
+
+
+def test_inspect_says_how_long_a_new_stream_needs(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+    network = random_network(inputs=2)
+    known, unknown = (
+        dict(sheet_rows(make_bundle(tmp_path / f"{name}.elstm", network, detector(residuals))))["starts"]
+        for name, residuals in (("known", RESIDUALS), ("unknown", None))
+    )
+    assert known == (
+        "with a score 10 steps after its first, by 8 other devices, which count as 200 of its steps; "
+        "210 steps (210 min) after its first by its own alone, which must be normal"
+    )
+    assert unknown == "with a score 210 steps (210 min) after its first, which must be normal"
 
 
 def test_the_payload_says_how_sure_a_score_is_until_it_is_sure() -> None:
