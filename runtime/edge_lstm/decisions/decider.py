@@ -116,10 +116,18 @@ class _Detector:
         self._detect = anomaly.AnomalyDetector(contract)
 
     def __call__(self, step: Step) -> Decisions:
-        scores, alarms, turned, drivers, events = self._detect(step)
-        labels: list[str | None] = [None] * len(step.slots)
-        told = {"drivers": drivers, "events": events, "confidence": self._detect.confidence(step, scores)}
-        return Decisions(step.outputs, labels, scores, alarms, turned, **told)
+        found, labels = self._detect(step), [None] * len(step.slots)
+        confidence = self._detect.confidence(step, found.scores)
+        return Decisions(
+            step.outputs,
+            [*labels],
+            found.scores,
+            found.alarms,
+            found.turned,
+            drivers=found.drivers,
+            events=found.events,
+            confidence=confidence,
+        )
 
 
 class _Judged:
