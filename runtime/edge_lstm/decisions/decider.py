@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import anomaly
+from edge_lstm.decisions import adaptation, anomaly
 from edge_lstm.decisions import classification as classify
+from edge_lstm.decisions.adaptation import AdaptiveBands
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
 from edge_lstm.decisions.rules import DecisionRules
@@ -82,11 +83,16 @@ class _Numbers:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
-        self._bands = None if contract.intervals is None else Bands(contract)
+        self._adaptive = AdaptiveBands(contract) if contract.intervals_adapt else None
+        self._static = None if contract.intervals is None or self._adaptive is not None else Bands(contract)
 
     def __call__(self, step: Step) -> Decisions:
         ordered, count = in_order(self._contract, step.outputs), len(step.slots)
-        bands = None if self._bands is None else self._bands(ordered, step.current["time"][step.slots])
+        bands = None
+        if self._adaptive is not None:
+            bands = self._adaptive(step, ordered)
+        elif self._static is not None:
+            bands = self._static(ordered, step.current["time"][step.slots], step.dead)
         return Decisions(ordered, [None] * count, None, None, np.zeros(count, np.bool_), bands)
 
 
@@ -113,14 +119,14 @@ def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[
     """The fields (name, type, shape) of a stream's record for its decisions."""
     if contract.decision is not None:
         return classify.record_fields(contract)
-    return anomaly.record_fields(contract) if contract.alarm is not None else []
+    return anomaly.record_fields(contract) if contract.alarm is not None else adaptation.record_fields(contract)
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
     if contract.decision is not None:
         return classify.START_VALUES
-    return anomaly.START_VALUES if contract.alarm is not None else {}
+    return anomaly.START_VALUES if contract.alarm is not None else adaptation.start_values(contract)
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:

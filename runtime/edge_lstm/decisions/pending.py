@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.intervals import MOST_WAITING
 from edge_lstm.decisions.angles import difference
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
-
-MOST_NUMBERS = 4096  # of a stream: all that waits is written with its row at every commit
 
 
 class Truth:
@@ -60,7 +59,7 @@ class Pending:
     @property
     def fits(self) -> bool:
         """Whether a record may hold all that waits, and there is anything that waits."""
-        return 0 < self._places * self._numbers <= MOST_NUMBERS
+        return 0 < self._places * self._numbers <= MOST_WAITING
 
     @property
     def field(self) -> tuple[str, str, tuple[int, ...]]:

@@ -17,3 +17,4 @@ class Step(NamedTuple):
     missing: Flags  # (n, features)
     outputs: Floats  # (n, outputs): of the network, with one position for the sine and cosine of a circle
     learns: Flags  # (n,): whether this step may change what the device has learned of the stream
+    dead: Flags | None = None  # (n, features): sensors that were found dead; None: none was looked for
