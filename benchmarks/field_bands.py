@@ -158,11 +158,7 @@ def _lived(series: dict[str, Doubles]) -> tuple[Contract, list[Streamed]]:
     scores = [conformal_quantile(one, share) for one in pooled for share in SHARES]
     made = Intervals(LEVEL, [conformal_quantile(one, LEVEL) for one in pooled], scores)
     network = _network()
-    contract = Contract(
-        "series", "forecast", [Feature("x")], ["x"], HORIZONS,
-        [StateTensor(name, [size]) for name, size in network.state_sizes.items()],
-        sampling=Sampling(interval_s=900.0), intervals=made,
-    )  # fmt: skip
+    contract = _contract(network, made)
     names = list(series)
     count = CALIBRATED + LIVED
     values = np.stack([series[name] for name in names], axis=1)[CALIBRATED:]
@@ -178,6 +174,14 @@ def _lived(series: dict[str, Doubles]) -> tuple[Contract, list[Streamed]]:
         truth = np.stack([np.append(own[horizon:], np.full(horizon, np.nan)) for horizon in HORIZONS], axis=1)
         found.append(_streamed(contract, predictions, name, places, truth))
     return contract, found
+
+
+def _contract(network: Network, intervals: Intervals | None) -> Contract:
+    states = [StateTensor(name, [size]) for name, size in network.state_sizes.items()]
+    sampling = Sampling(interval_s=900.0)
+    return Contract(
+        "series", "forecast", [Feature("x")], ["x"], HORIZONS, states, sampling=sampling, intervals=intervals
+    )
 
 
 def _network() -> Network:
@@ -285,20 +289,23 @@ def _inside(one: Streamed, kind: str, output: int) -> Flags:
 
 
 def print_cost() -> None:
-    """The processor time of a reading at 256 streams and the bytes of a row, without and with bands."""
-    names, rounds = [f"s{number}" for number in range(256)], 40
-    print(f"\nCost at {len(names)} streams, horizons {HORIZONS}: a reading, and a stored row")
-    contract, _ = _lived({"a": _autoregression(np.random.default_rng(1), np.ones(CALIBRATED + LIVED))})
-    for name, made in (("without bands", dataclasses.replace(contract, intervals=None)), ("with bands", contract)):
-        predictor, clock, best = Predictor(made, ReferenceBackend(_network())), 1.7e9, math.inf
-        for _ in range(7):
-            begun = time.process_time()
-            for _ in range(rounds):
-                clock += 900.0
-                predictor.feed_columns([Reading(stream, clock, {"x": 1.0}) for stream in names])
-            best = min(best, time.process_time() - begun)
-        each = 1e6 * best / rounds / len(names)
-        print(f"{name:14} {each:6.2f} us {len(predictor.table.row(names[0])):6} bytes")
+    """The processor time of a reading, alone and among 256 streams, and the bytes of a row, without and with bands."""
+    print(f"\nCost with one target and the horizons {HORIZONS}: a reading alone, one of 256 streams, a stored row")
+    network, rounds = _network(), {1: 2000, 256: 40}
+    intervals = Intervals(LEVEL, [1.0] * len(HORIZONS), [*SHARES] * len(HORIZONS))
+    for name, found in (("without bands", None), ("with bands", intervals)):
+        times = []
+        for streams in (1, 256):
+            predictor, clock = Predictor(_contract(network, found), ReferenceBackend(network)), 1.7e9
+            best = math.inf
+            for _ in range(7):
+                begun = time.process_time()
+                for _ in range(rounds[streams]):
+                    clock += 900.0
+                    predictor.feed_columns([Reading(f"s{number}", clock, {"x": 1.0}) for number in range(streams)])
+                best = min(best, time.process_time() - begun)
+            times.append(1e6 * best / rounds[streams] / streams)
+        print(f"{name:14} {times[0]:7.1f} us {times[1]:7.2f} us {len(predictor.table.row('s0')):6} bytes")
 
 
 def write_figures(folder: Path, solar: Sequence[Streamed], drifting: Sequence[Streamed]) -> None:

@@ -25,7 +25,8 @@ from edge_lstm.foundation.numbers import FLOAT32_MAX
 
 RATE = 0.005  # of the share, a step
 _SOON = 6  # steps; the errors of later horizons overlap more and say less, so that the share moves slower
-SCALE_RATE = 0.005  # of the scale, a step, one step ahead
+SCALE_RATE = 0.01  # of the scale, a step, one step ahead
+_OF_QUANTILES = 0.25  # of that rate: quantiles follow much of what changes by themselves
 _LEAST_SHARE = 0.5
 _SCALES = (1e-3, 1e3)
 _MOST_SCORE = 5.0  # of one step, in average scores: a single wild value must not make wide bands
@@ -50,63 +51,70 @@ class AdaptiveBands:
         self._level, self._has_quantiles = intervals.level, bool(contract.quantiles)
         horizons = np.maximum([horizon for _ in contract.targets for horizon in contract.horizons], 1)
         self._rate = RATE * np.sqrt(np.minimum(_SOON / horizons, 1))
-        self._scale_rate = SCALE_RATE / np.sqrt(horizons)
+        self._scale_rate = SCALE_RATE / np.sqrt(horizons) * (_OF_QUANTILES if self._has_quantiles else 1)
         scores = np.array(intervals.scores).reshape(-1, len(SHARES))
         # Errors are at least 0. Of quantiles, no score is the least; those around the median are the usual ones.
         self._origin = scores[:, SHARES.index(0.5)] * self._has_quantiles
         widest = FLOAT32_MAX / 4 / _SCALES[1] / max((1.0, *intervals.by_hour))  # so that no bound is infinite
-        self._table = np.array(
+        table = np.array(
             [
                 np.minimum(_table(row - origin, self._level, width - origin, self._has_quantiles), widest)
                 for row, width, origin in zip(scores, intervals.widths, self._origin, strict=True)
             ]
         )  # (outputs, cells + 1)
-        self._usual = np.maximum(np.abs(self._table).mean(axis=1), _TINY)
+        # (outputs * (cells + 1), 2): the score at the beginning of each cell, and its change in the cell; none at 1
+        self._cells = np.stack([table, np.diff(table, append=table[:, -1:])], axis=2).reshape(-1, 2)
+        self._first_cell = np.arange(len(table)) * (_CELLS + 1)
+        self._usual = np.maximum(np.abs(table).mean(axis=1), _TINY)
 
     def __call__(self, step: Step, outputs: Floats) -> Floats:
         """(n, targets * horizons, 2): the bounds for published outputs (n, outputs), their quantiles in order.
 
         NaN for a target whose sensor is dead.
         """
-        self._learn(step)
+        share, scale = self._learned(step)
         low, high = self._bands.inner(outputs)
         factors = self._bands.factors(step.current["time"][step.slots])
-        widths = self._bands.without_dead(self._widths(step) * factors, step.dead)
-        said = [low, high, widths] if self._has_quantiles else [low, widths, np.maximum(factors, _TINY)]
-        waiting = np.stack(said, axis=2).astype(np.float32)
+        widths = self._bands.without_dead((self._origin + scale * self._scores(share)) * factors, step.dead)
+        waiting = np.empty((*widths.shape, NUMBERS_WAITING), np.float32)
+        waiting[:, :, 0] = low
+        if self._has_quantiles:
+            waiting[:, :, 1], waiting[:, :, 2] = high, widths
+        else:
+            waiting[:, :, 1], waiting[:, :, 2] = widths, np.maximum(factors, _TINY)
         waiting[~step.learns] = np.nan  # neither the truth of such a step counts, nor what was said at it
         self._pending.wait(step, waiting)
         return self._bands.widened(low, high, widths)
 
-    def _learn(self, step: Step) -> None:
-        """Move share and scale where the truth of an earlier prediction has arrived."""
+    def _learned(self, step: Step) -> tuple[Doubles, Doubles]:
+        """Share and scale, (n, targets * horizons) each, moved where the truth of an earlier prediction has arrived."""
         current, slots = step.current, step.slots
         said = self._pending.arrived(step).astype(np.float64)
         truth = self._truth(step)
         if self._has_quantiles:
-            width = said[:, :, 2]
             score = np.maximum(said[:, :, 0] - truth, truth - said[:, :, 1])
-            missed = score > width
+            missed = score > said[:, :, 2]
         else:
             error = np.abs(self._truth.minus(truth, said[:, :, 0]))
             score = error / said[:, :, 2]
             missed = error > said[:, :, 1]
         known = np.isfinite(score) & step.learns[:, None]
         share, scale = current[_SHARE][slots], current[_SCALE][slots]
-        moved = share + self._rate * (missed - (1 - self._level))
-        current[_SHARE][slots] = np.where(known, np.fmin(np.fmax(moved, _LEAST_SHARE), 1.0), share)
+        share = np.where(known, share + self._rate * (missed - (1 - self._level)), share)
+        share = np.minimum(np.maximum(share, _LEAST_SHARE), 1.0)
         relative = np.minimum(np.abs(score - self._origin) / self._usual, _MOST_SCORE * scale)
-        grown = scale + self._scale_rate * (relative - scale)
-        current[_SCALE][slots] = np.where(known, np.fmin(np.fmax(grown, _SCALES[0]), _SCALES[1]), scale)
+        scale = np.where(known, scale + self._scale_rate * (relative - scale), scale)
+        scale = np.minimum(np.maximum(scale, _SCALES[0]), _SCALES[1])
+        current[_SHARE][slots], current[_SCALE][slots] = share, scale
+        return share, scale
 
-    def _widths(self, step: Step) -> Doubles:
-        """(n, targets * horizons): the scores at the streams' shares, by their scales."""
-        at = step.current[_SHARE][step.slots] * _CELLS
-        cell = np.minimum(at.astype(np.intp), _CELLS - 1)
-        outputs = np.arange(len(self._origin))
-        below, above = self._table[outputs, cell], self._table[outputs, cell + 1]
-        found: Doubles = self._origin + step.current[_SCALE][step.slots] * (below + (at - cell) * (above - below))
-        return found
+    def _scores(self, share: Doubles) -> Doubles:
+        """(n, targets * horizons): the scores at these shares, above the origin."""
+        at = share * _CELLS
+        cell = at.astype(np.intp)
+        found = self._cells[self._first_cell + cell]
+        scores: Doubles = found[:, :, 0] + (at - cell) * found[:, :, 1]
+        return scores
 
 
 def _table(scores: Doubles, level: float, width: float, has_quantiles: bool) -> Doubles:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
+from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract, Feature
+from edge_lstm.bundle.data_sheet import sheet_rows
 from edge_lstm.bundle.intervals import HOURS, SHARES, Intervals
 from edge_lstm.decisions.adaptation import RATE, SCALE_RATE, AdaptiveBands, record_fields
 from edge_lstm.decisions.bands import Bands
@@ -123,7 +126,7 @@ def test_share_and_scale_follow_a_hand_written_adaptation() -> None:
         record = predictor.table.current[predictor.table.slot("s")]
         assert record["band_share"][place] == pytest.approx(share, rel=1e-12)
         assert record["band_scale"][place] == pytest.approx(scale, rel=1e-6)
-        assert scale > 1.1
+        assert scale > 1.2
 
 
 def test_a_cold_stream_has_the_bands_of_the_bundle_until_a_truth_arrives() -> None:
@@ -144,7 +147,7 @@ def test_bands_hold_as_often_as_they_say_although_the_noise_has_tripled() -> Non
     static = np.abs(values[1:]) <= ABSOLUTE[SHARES.index(LEVEL)]
     assert inside.mean() == pytest.approx(LEVEL, abs=0.01)
     windows = inside[: len(inside) // 500 * 500].reshape(-1, 500).mean(axis=1)
-    assert np.abs(windows - LEVEL).max() <= 0.06
+    assert np.abs(windows - LEVEL).max() <= 0.05
     assert [round(float(static[begin : begin + 1000].mean()), 1) for begin in (0, 1000, 2000)] == [0.9, 0.4, 0.9]
 
 
@@ -279,11 +282,11 @@ def test_quantiles_are_widened_by_what_their_own_scores_say() -> None:
     made = contract(horizons=[1], quantiles=[0.05, 0.95])
     assert made.intervals is not None
     made = dataclasses.replace(made, intervals=Intervals(LEVEL, [0.0], scores))
-    values = [4 * value for value in noise(3000)]
+    values = [4 * value for value in noise(4000)]
     found, _ = lived(made, values, [0.0, -1.6449, 1.6449])
     assert found[0, 0].tolist() == pytest.approx([-1.6449, 1.6449])
-    assert held(found, values)[1000:].mean() == pytest.approx(LEVEL, abs=0.01)
-    assert np.diff(found[1000:, 0]).mean() == pytest.approx(2 * 4 * 1.6449, rel=0.1)
+    assert held(found, values)[2000:].mean() == pytest.approx(LEVEL, abs=0.01)
+    assert np.diff(found[2000:, 0]).mean() == pytest.approx(2 * 4 * 1.6449, rel=0.1)
 
 
 def test_a_position_on_a_circle_is_judged_the_shorter_way() -> None:
@@ -296,6 +299,20 @@ def test_a_position_on_a_circle_is_judged_the_shorter_way() -> None:
     predictor.feed([Reading("s", START + 60 * at, {"wind": 355.0 if at % 2 else 5.0}) for at in range(30)])
     record = predictor.table.current[predictor.table.slot("s")]
     assert record["band_share"][0] == pytest.approx(LEVEL - 29 * RATE * (1 - LEVEL))  # 5 degrees away: always inside
+
+
+def test_inspect_says_whether_a_device_adapts_the_intervals(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+    def shown(**facts: object) -> str:
+        made = contract(**facts)  # type: ignore[arg-type]
+        network = random_network(inputs=1, outputs=len(made.outputs))
+        rows = dict(sheet_rows(make_bundle(tmp_path / "tank.elstm", network, made)))
+        return rows["intervals"]
+
+    assert shown() == "90 % about each; each device goes on calibrating them"
+    beyond = shown(horizons=[1, 1400])
+    assert beyond == "90 % about each, as training calibrated them: 1400 steps are too long to wait"
+    unmeasured = shown(task="estimate", targets=["load"], horizons=[0])
+    assert unmeasured == "90 % about each, as training calibrated them: no device measures the truth"
 
 
 def test_only_bundles_whose_intervals_can_adapt_carry_more() -> None:
