@@ -19,13 +19,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.metadata
+import io
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -269,10 +272,8 @@ def print_pooled() -> None:
     steps = CALIBRATED + LIVED
     _, found = _lived({name: _autoregression(random, np.full(steps, by)) for name, by in spreads.items()})
     print("\nStreams of unlike noise, calibrated together, 1 step ahead")
-    print(
-        "| stream | static coverage | coverage of the first 500 steps | of later ones | width over that of the", end=" "
-    )
-    print("width of its own best static band, in steps 100 to 200 | 400 to 600 | after 2,000 |")
+    print("| stream | static coverage | coverage of the first 500 steps | of later ones", end=" ")
+    print("| width over that of its own best static band: steps 100 to 200 | 400 to 600 | after 2,000 |")
     for one in found:
         static, inside = _inside(one, "static", 0)[:-1], _inside(one, "adaptive", 0)[:-1]
         widths = (one.adaptive[1] - one.adaptive[0])[:, 0] / best_static_width([one], 0, LEVEL)
@@ -323,7 +324,7 @@ def write_figures(folder: Path, solar: Sequence[Streamed], drifting: Sequence[St
         for end, label in zip(one.static, ("static band", None), strict=True):
             axes.plot(hours, end[days, 1] / 1000, color="#c2571a", linewidth=0.9, linestyle="--", label=label)
         axes.plot(hours, one.truth[days, 1] / 1000, color="#1d2530", linewidth=1.2, label="measured")
-        axes.set(xlabel="days", ylabel="power 90 minutes ahead (kW)")
+        axes.set(xlabel="days", ylabel="power 90 minutes ahead (kW)", ylim=(-1.2, 7.8))
         axes.legend(frameon=False, ncols=3, loc="upper right")
         _save(figure, folder / "bands_of_days.svg")
         one = drifting[0]
@@ -334,13 +335,16 @@ def write_figures(folder: Path, solar: Sequence[Streamed], drifting: Sequence[St
             running = np.convolve(inside, np.full(WINDOW, 1 / WINDOW), "valid")[::20]
             axes.plot(WINDOW + 20 * np.arange(len(running)), running, color=color, linewidth=1.3, label=f"{kind} band")
         axes.axhspan(LEVEL - WITHIN, LEVEL + WITHIN, color="#d9dee5", linewidth=0, zorder=0)
-        axes.set(xlabel="steps", ylabel=f"coverage of {WINDOW} steps", ylim=(0.45, 1.02))
+        axes.set(xlabel="steps", ylabel=f"coverage of {WINDOW} steps", ylim=(0.35, 1.02))
         axes.legend(frameon=False, ncols=2, loc="lower left")
         _save(figure, folder / "coverage_under_drift.svg")
 
 
-def _save(figure: object, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None, "Creator": None})  # type: ignore[attr-defined]
+def _save(figure: Any, path: Path) -> None:
+    """As SVG, in tenths of a pixel."""
+    content = io.StringIO()
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    path.write_text(re.sub(r"(\d+\.\d)\d+", r"\1", content.getvalue()))
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class AdaptiveBands:
         self._pending = _pending(contract)
         self._level, self._has_quantiles = intervals.level, bool(contract.quantiles)
         horizons = np.maximum([horizon for _ in contract.targets for horizon in contract.horizons], 1)
-        self._rate = RATE * np.sqrt(np.minimum(_SOON / horizons, 1))
+        self._rate = RATE * np.minimum(_SOON / horizons, 1)
         self._scale_rate = SCALE_RATE / np.sqrt(horizons) * (_OF_QUANTILES if self._has_quantiles else 1)
         scores = np.array(intervals.scores).reshape(-1, len(SHARES))
         # Errors are at least 0. Of quantiles, no score is the least; those around the median are the usual ones.

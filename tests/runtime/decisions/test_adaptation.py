@@ -109,7 +109,7 @@ def test_share_and_scale_follow_a_hand_written_adaptation() -> None:
     usual = np.interp(np.linspace(0, 1, 201), (0, *SHARES), (0, *ABSOLUTE)).mean()
     for place, (horizon, center) in enumerate(zip(made.horizons, (0.25, -0.5), strict=True)):
         share, scale, unit = LEVEL, 1.0, 1.0 + place
-        rate, scale_rate = RATE * min(6 / horizon, 1) ** 0.5, SCALE_RATE / horizon**0.5
+        rate, scale_rate = RATE * min(6 / horizon, 1), SCALE_RATE / horizon**0.5
         said: list[tuple[float, float]] = []
         for at, value in enumerate(values):
             if at >= horizon:
