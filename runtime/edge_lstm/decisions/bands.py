@@ -79,10 +79,11 @@ class Bands:
         """(n, targets * horizons, 2): the bounds by `inner` and the widths, (n, targets * horizons) each."""
         low, high = low - widths, high + widths
         crossed = low > high  # quantiles that were too far apart, and now are less than nothing
-        middle = (low + high) / 2
-        bounds: Floats = np.stack([np.where(crossed, middle, low), np.where(crossed, middle, high)], axis=2).astype(
-            np.float32
-        )
+        if crossed.any():
+            middle = (low + high) / 2
+            low, high = np.where(crossed, middle, low), np.where(crossed, middle, high)
+        bounds = np.empty((*low.shape, 2), np.float32)
+        bounds[:, :, 0], bounds[:, :, 1] = low, high
         for output, period in self._circles:
             bounds[:, output] = wrapped(bounds[:, output], period)
             bounds[widths[:, output] >= period / 2, output] = (0.0, period)  # the whole circle

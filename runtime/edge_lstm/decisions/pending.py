@@ -16,20 +16,20 @@ class Truth:
 
     def __init__(self, contract: Contract) -> None:
         names = [feature.name for feature in contract.features]
-        self._columns = [names.index(target) if target in names else -1 for target in contract.targets]
+        columns = [names.index(target) if target in names else -1 for target in contract.targets]
         self._horizons = np.array(contract.horizons)
+        self._columns = np.repeat(np.maximum(columns, 0), len(contract.horizons))
+        self._unmeasured = np.flatnonzero(np.repeat(columns, len(contract.horizons)) < 0)
         self._circles = [
             (place, contract.circles[name]) for place, name in enumerate(contract.targets) if name in contract.circles
         ]
 
     def __call__(self, step: Step) -> Doubles:
         """(n, targets * horizons): the value of each target, repeated for each horizon; NaN where there is none."""
-        values = step.values.astype(np.float64)
-        values[step.missing] = np.nan
-        found = np.full((len(values), len(self._columns)), np.nan)
-        known = [place for place, column in enumerate(self._columns) if column >= 0]
-        found[:, known] = values[:, [self._columns[place] for place in known]]
-        return np.repeat(found, len(self._horizons), axis=1)
+        found = step.values[:, self._columns].astype(np.float64)
+        found[step.missing[:, self._columns]] = np.nan
+        found[:, self._unmeasured] = np.nan
+        return found
 
     def minus(self, truth: Doubles, predicted: Doubles) -> Doubles:
         """truth - predicted, (n, targets * horizons) each; on a circle, the shorter way."""
@@ -52,8 +52,9 @@ class Pending:
         """`name`: of the field in the stream's record; `numbers`: of each prediction."""
         horizons = np.array([horizon for _ in contract.targets for horizon in contract.horizons], np.intp)
         self._name, self._numbers, self._horizons = name, numbers, horizons
-        self._begins = np.cumsum(horizons) - horizons
         self._places = int(horizons.sum())
+        self._begins = np.minimum(np.cumsum(horizons) - horizons, self._places - 1)
+        self._lengths = np.maximum(horizons, 1)  # of the rings; nothing is written where the horizon is 0
         self._outputs = np.flatnonzero(horizons > 0)
 
     @property
@@ -82,8 +83,8 @@ class Pending:
     def _now(self, current: Records, slots: Slots) -> Slots:
         """(n, targets * horizons): the place of each prediction's ring at this step."""
         steps = current["step"][slots][:, None]
-        found: Slots = self._begins + steps % np.maximum(self._horizons, 1)
-        return np.minimum(found, self._places - 1)
+        found: Slots = self._begins + steps % self._lengths
+        return found
 
     def _was_said(self, current: Records, slots: Slots) -> Flags:
         found: Flags = (current["warm_steps"][slots][:, None] > self._horizons) & (self._horizons > 0)

@@ -162,6 +162,16 @@ def test_no_truth_makes_a_band_infinite_or_turns_it_around() -> None:
     assert ((record["band_scale"] >= 1e-3) & (record["band_scale"] <= 1e3)).all()
 
 
+@pytest.mark.parametrize(("scale", "value"), [(1e3, 1e9), (1e-3, 0.0)])
+def test_the_scale_of_a_stream_stays_within_its_bounds(scale: float, value: float) -> None:
+    made = contract(horizons=[1])
+    bands, current = AdaptiveBands(made), first_record(made)
+    current["band_scale"] = scale
+    for _ in range(5):
+        bands(step_of(made, current, value), np.zeros((1, 1), np.float32))
+        assert current["band_scale"].item() == scale
+
+
 def test_scores_of_any_size_in_a_bundle_make_no_infinite_band() -> None:
     made = contract(horizons=[1], by_hour=[1e6] * HOURS)
     assert made.intervals is not None
