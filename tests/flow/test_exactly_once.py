@@ -20,6 +20,7 @@ import pytest
 
 from edge_lstm import Bundle, Prediction, Predictor, Reading
 from edge_lstm.bundle.contract import Alarm
+from edge_lstm.bundle.intervals import SHARES, Intervals
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.messages.encoder import decode_prediction
 from edge_lstm.mqtt.address import Address
@@ -189,7 +190,10 @@ def readings_of(count: int, streams: int) -> list[Reading]:
 
 def last_revisions(predictions: Sequence[Prediction]) -> dict[tuple[str, float], tuple[Any, ...]]:
     """By stream and time, what a subscriber has in the end; what was sent again must be equal."""
-    return {(one.stream, one.time): (one.step, one.warm_steps, one.values) for one in without_repeats(predictions)}
+    return {
+        (one.stream, one.time): (one.step, one.warm_steps, one.values, one.bands)
+        for one in without_repeats(predictions)
+    }
 
 
 def by_step(predictions: Sequence[Prediction]) -> dict[tuple[str, int], Mapping[str, Any]]:
@@ -214,8 +218,9 @@ def test_twenty_kills_and_three_broker_restarts_change_no_bit(
 
 @pytest.mark.timeout(300)
 def test_shuffled_and_repeated_readings_end_where_ordered_ones_do(
-    bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+    tmp_path: Path, make_bundle: Make, mosquitto: Any, start_service: Make, subscribe: Make
 ) -> None:
+    bundle_path = banded_bundle(tmp_path, make_bundle)
     ordered = readings_of(READINGS // 5, STREAMS // 5)
     rng = random.Random(4)
     place = [index + rng.uniform(0, 50) for index in range(len(ordered))]  # at most five samples of its stream back
@@ -233,6 +238,14 @@ def test_shuffled_and_repeated_readings_end_where_ordered_ones_do(
     assert rig.hits == kills
     assert rig.connected_kills >= 5
     assert "late=0" in rig.close()
+
+
+def banded_bundle(folder: Path, make_bundle: Make) -> Path:
+    """A bundle whose bands each stream goes on calibrating."""
+    network = random_network()
+    intervals = Intervals(0.9, [1.0, 2.0], [share * width for width in (1.1, 2.2) for share in SHARES])
+    make_bundle(folder / "tank.elstm", network, contract_of(network, intervals=intervals))
+    return folder / "tank.elstm"
 
 
 def untimed_bundle(folder: Path, make_bundle: Make) -> Path:

@@ -50,6 +50,7 @@ from edge_lstm_train.evaluation.predictions import predict
 from edge_lstm_train.evaluation.report import Facts, Paragraph, Picture, Section, write_report
 from edge_lstm_train.evaluation.stretch_choice import chosen_stretches
 from edge_lstm_train.evaluation.trained_contract import trained_contract
+from edge_lstm_train.evaluation.unlike_streams import unlike_streams
 from edge_lstm_train.model.candidates import TITLES, Choice, fit_candidates
 from edge_lstm_train.model.checkpoint import FILE as CHECKPOINT
 from edge_lstm_train.model.checkpoint import Checkpoint, save_checkpoint
@@ -219,6 +220,8 @@ def _evaluated(recipe: Recipe, run_dir: Path, dataset: Dataset, baselines: Basel
         click.echo(rule.sentence(), err=True)
     dataset = dataclasses.replace(dataset, contract=contract)
     predictions = predict(contract, fitted.model.network(), dataset.recording)
+    for note in unlike_streams(dataset, predictions):
+        click.echo(escaped(f"warning: {note}"), err=True)
     evaluation = evaluate(recipe, dataset, baselines, predictions, rule)
     dead = dead_sensors(recipe, dataset, fitted.model)
     provenance = _provenance(recipe, evaluation.figures["test"], evaluation.verdict, _optimism(dataset))

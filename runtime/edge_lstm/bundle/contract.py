@@ -13,7 +13,7 @@ from edge_lstm.bundle.alarm import Alarm as Alarm
 from edge_lstm.bundle.feature import Feature as Feature
 from edge_lstm.bundle.feature import derived_parts
 from edge_lstm.bundle.health import Health
-from edge_lstm.bundle.intervals import Intervals
+from edge_lstm.bundle.intervals import MOST_WAITING, NUMBERS_WAITING, Intervals
 from edge_lstm.bundle.known_ahead import KnownAhead as KnownAhead
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.config import key
@@ -269,6 +269,13 @@ class Contract:
         circles = self.circles
         names = [(_sine(name), _cosine(name)) if name in circles else (name,) for name in self.output_names]
         return [(name, horizon) for parts in names for name in parts for horizon in self.horizons]
+
+    @property
+    def intervals_adapt(self) -> bool:
+        """Whether a device goes on calibrating the intervals: by the truth, which later samples of a target bring."""
+        measured = {feature.name for feature in self.features} & {*self.targets}
+        waiting = NUMBERS_WAITING * len(self.targets) * sum(self.horizons)
+        return self.intervals is not None and bool(measured) and 0 < waiting <= MOST_WAITING
 
     @property
     def target_units(self) -> dict[str, str]:

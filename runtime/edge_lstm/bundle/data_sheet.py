@@ -89,7 +89,7 @@ def sheet_rows(bundle: Bundle) -> list[tuple[str, str]]:
         ("gives", _outputs(contract)),
         *([] if contract.alarm is None else [("starts", _new_stream(contract.alarm, sampling.interval_s))]),
         ("ahead", _horizons_text(contract.horizons)),
-        *([] if contract.intervals is None else [("intervals", f"{100 * contract.intervals.level:g} % about each")]),
+        *([] if contract.intervals is None else [("intervals", _intervals_text(contract, contract.intervals.level))]),
         (
             "network",
             f"{architecture.kind}, {architecture.parameters:,} parameters",
@@ -158,6 +158,15 @@ def _horizons_text(horizons: list[int]) -> str:
     if horizons == [0]:
         return "the same step"
     return ", ".join(map(str, horizons)) + (" step" if horizons == [1] else " steps")
+
+
+def _intervals_text(contract: Contract, level: float) -> str:
+    text = f"{100 * level:g} % about each"
+    if contract.intervals_adapt:
+        return f"{text}; each device goes on calibrating them"
+    measured = max(contract.horizons) and {feature.name for feature in contract.features} & {*contract.targets}
+    why = f"{max(contract.horizons)} steps are too long to wait" if measured else "no device measures the truth"
+    return f"{text}, as training calibrated them: {why}"
 
 
 def duration(seconds: float) -> str:

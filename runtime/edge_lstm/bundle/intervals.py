@@ -9,6 +9,8 @@ from edge_lstm.foundation.config import key
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 
 HOURS = 24
+MOST_WAITING = 4096  # numbers about predictions in a stream's row: all that waits is written at every commit
+NUMBERS_WAITING = 3  # of each prediction with an interval
 # At which shares of the calibration the bundle keeps the scores: a device may need another one than `level` later.
 SHARES = (*(round(0.05 * share, 2) for share in range(1, 20)), 0.96, 0.97, 0.98, 0.99, 0.995, 1.0)
 

@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import anomaly, events, learner
+from edge_lstm.decisions import adaptation, anomaly, events, learner
 from edge_lstm.decisions import classification as classify
+from edge_lstm.decisions.adaptation import AdaptiveBands
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
 from edge_lstm.decisions.health import START_VALUES as HEALTH_STARTS
@@ -92,12 +93,17 @@ class _Numbers:
     def __init__(self, contract: Contract, rules: DecisionRules) -> None:
         self._contract = contract
         self._learner = learner.Learner(contract, rules) if learner.learns(contract, rules) else None
-        self._bands = None if contract.intervals is None else Bands(contract)
+        self._adaptive = AdaptiveBands(contract) if contract.intervals_adapt else None
+        self._static = None if contract.intervals is None or self._adaptive is not None else Bands(contract)
 
     def __call__(self, step: Step) -> Decisions:
         outputs = step.outputs if self._learner is None else self._learner(step)
         ordered, count = in_order(self._contract, outputs), len(step.slots)
-        bands = None if self._bands is None else self._bands(ordered, step.current["time"][step.slots])
+        bands = None
+        if self._adaptive is not None:
+            bands = self._adaptive(step, ordered)
+        elif self._static is not None:
+            bands = self._static(ordered, step.current["time"][step.slots], step.dead)
         return Decisions(ordered, [None] * count, None, None, np.zeros(count, np.bool_), bands)
 
 
@@ -152,7 +158,8 @@ def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[
         return classify.record_fields(contract) + health
     if contract.alarm is not None:
         return anomaly.record_fields(contract) + health
-    return (learner.record_fields(contract) if learner.learns(contract, rules) else []) + health
+    learned = learner.record_fields(contract) if learner.learns(contract, rules) else []
+    return [*learned, *adaptation.record_fields(contract), *health]
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
@@ -162,7 +169,8 @@ def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[s
         return classify.START_VALUES | health
     if contract.alarm is not None:
         return anomaly.START_VALUES | health
-    return learner.START_VALUES | health if learner.learns(contract, rules) else health
+    learned = learner.START_VALUES if learner.learns(contract, rules) else {}
+    return {**learned, **adaptation.start_values(contract), **health}
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:

@@ -7,11 +7,10 @@ import math
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.bundle.intervals import MOST_WAITING
 from edge_lstm.decisions.angles import difference
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
-
-MOST_NUMBERS = 4096  # of a stream: all that waits is written with its row at every commit
 
 
 class Truth:
@@ -19,20 +18,20 @@ class Truth:
 
     def __init__(self, contract: Contract) -> None:
         names = [feature.name for feature in contract.features]
-        self._columns = [names.index(target) if target in names else -1 for target in contract.targets]
+        columns = [names.index(target) if target in names else -1 for target in contract.targets]
         self._horizons = np.array(contract.horizons)
+        self._columns = np.repeat(np.maximum(columns, 0), len(contract.horizons))
+        self._unmeasured = np.flatnonzero(np.repeat(columns, len(contract.horizons)) < 0)
         self._circles = [
             (place, contract.circles[name]) for place, name in enumerate(contract.targets) if name in contract.circles
         ]
 
     def __call__(self, step: Step) -> Doubles:
         """(n, targets * horizons): the value of each target, repeated for each horizon; NaN where there is none."""
-        values = step.values.astype(np.float64)
-        values[step.missing] = np.nan
-        found = np.full((len(values), len(self._columns)), np.nan)
-        known = [place for place, column in enumerate(self._columns) if column >= 0]
-        found[:, known] = values[:, [self._columns[place] for place in known]]
-        return np.repeat(found, len(self._horizons), axis=1)
+        found = step.values[:, self._columns].astype(np.float64)
+        found[step.missing[:, self._columns]] = np.nan
+        found[:, self._unmeasured] = np.nan
+        return found
 
     def minus(self, truth: Doubles, predicted: Doubles) -> Doubles:
         """truth - predicted, (n, targets * horizons) each; on a circle, the shorter way."""
@@ -67,7 +66,7 @@ class Pending:
     @property
     def fits(self) -> bool:
         """Whether a record may hold all that waits, and there is anything that waits."""
-        return 0 < self._places * self._numbers <= MOST_NUMBERS
+        return 0 < self._places * self._numbers <= MOST_WAITING
 
     @property
     def field(self) -> tuple[str, str, tuple[int, ...]]:

@@ -17,6 +17,7 @@ class Step(NamedTuple):
     missing: Flags  # (n, features)
     outputs: Floats  # (n, outputs): of the network, with one position for the sine and cosine of a circle
     learns: Flags  # (n,): whether this step may change what the device has learned of the stream
+    dead: Flags | None = None  # (n, features): sensors that were found dead; None: none was looked for
 
     def of(self, places: Slots) -> Step:
         """The step of the streams at these places."""
@@ -26,4 +27,5 @@ class Step(NamedTuple):
             missing=self.missing[places],
             outputs=self.outputs[places],
             learns=self.learns[places],
+            dead=None if self.dead is None else self.dead[places],
         )

@@ -17,6 +17,7 @@ import pytest
 
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.bundle.contract import Feature, Sampling
+from edge_lstm.bundle.intervals import SHARES, Intervals
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.mqtt.embedded_broker import EmbeddedBroker
 from edge_lstm.service.database.spans import SteppingRules
@@ -160,6 +161,24 @@ def test_the_history_of_a_device_is_replayed_with_its_service_rules(bundle_path:
         expected = Predictor.of(bundle, "numpy", **rules._asdict()).feed(readings)
         assert told[rules] == [encode_prediction(one, bundle.id) for one in expected]
     assert [len(lines) for lines in told.values()] == [4, 7]  # both late ones share a rewind
+
+
+def test_the_bands_of_a_history_are_replayed_as_the_device_adapted_them(
+    make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    network = random_network()
+    intervals = Intervals(0.9, [1.0, 2.0], [share * width for width in (1.1, 2.2) for share in SHARES])
+    bundle = make_bundle(tmp_path / "tank.elstm", network, contract_of(network, intervals=intervals))
+    levels = [9.0 * (-1) ** step for step in range(20)]
+    readings = [Reading("tank", 1_700_000_000.0 + 60 * step, {"level": level}) for step, level in enumerate(levels)]
+    store = Store(tmp_path / "state.db", bundle.id, StreamTable(bundle.contract).layout, 100)
+    store.commit(1, [], [], 0, [], 0, readings)
+    store.close(1)
+    shown = edge_lstm("replay", tmp_path / "tank.elstm", "--history", tmp_path / "state.db", "--json").stdout
+    expected = Predictor.of(bundle, "numpy").feed(readings)
+    assert shown.splitlines() == [encode_prediction(one, bundle.id) for one in expected]
+    widths = [high - low for low, high in (one.bands["level"][1] for one in expected if one.bands)]
+    assert widths[-1] > 1.1 * widths[0]
 
 
 def test_one_stream_of_the_history_is_replayed(bundle_path: Path, tmp_path: Path) -> None:

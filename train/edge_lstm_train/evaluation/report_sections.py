@@ -185,8 +185,8 @@ def interval_section(held: Sequence[Held]) -> Section:
         )
     level = 100 * held[0].level
     note = Paragraph(
-        f"Intervals that should hold {level:g} % of the measured values, as calibrated on the validation part. Hours "
-        "are in UTC. Where the equipment or the season differs from that part, they hold more or less.",
+        f"Intervals that should hold {level:g} % of the measured values, as a device publishes them: calibrated on the "
+        "validation part, and by each stream's own measured values since. Hours are in UTC.",
         "note",
     )
     return Section(
