@@ -16,6 +16,7 @@ from edge_lstm.bundle.contract import Alarm, Contract
 from edge_lstm.decisions import events
 from edge_lstm.decisions.angles import difference
 from edge_lstm.decisions.drivers import TOLD_FROM, Drivers, drivers
+from edge_lstm.decisions.marginal import without
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
@@ -74,13 +75,21 @@ class AnomalyDetector:
         current["smoothed"][slots] = smoothed
         current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
-        self._calibrate(current, step.calibration, slots, smoothed, judged)
+        sensed = step.sensed
+        if sensed is not None:
+            smoothed = self._begun_again(current, slots, smoothed, sensed.turned)
+        certain = judged if sensed is None else judged & ~sensed.doubted
+        self._calibrate(current, step.calibration, slots, smoothed, certain)
         ready = judged & (current["calibrated"][slots] == self._alarm.calibrate_steps)
         ready &= current["threshold"][slots] > 0
+        counted = smoothed  # without dead sensors
+        if sensed is not None:
+            dead = (sensed.faults[:, self._columns] > 0) & ready[:, None]
+            counted = without(dead, smoothed, current["center"][slots], current["whitening"][slots])
         scores = np.full(len(slots), np.nan)
         if ready.any():
             chosen = slots[ready]
-            away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
+            away = distance(counted[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
             self._limit(current, slots, scores)
         before = current["alarm"][slots]
@@ -92,10 +101,17 @@ class AnomalyDetector:
             alarms |= before & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
         told = ready & ((scores >= TOLD_FROM) | alarms)
-        away = smoothed - current["center"][slots]
+        away = counted - current["center"][slots]
         measured = np.where(step.missing, np.float32(np.nan), values)[:, self._columns]
         drove = drivers(told, away, current["whitening"][slots], measured, expected)
         return Found(scores, alarms, alarms != before, drove, events.follow(step, scores, alarms, drove))
+
+    def _begun_again(self, current: Records, slots: Slots, smoothed: Doubles, again: Flags) -> Doubles:
+        """The averages (n, targets), where `again` (n,) at their center: what came before says little."""
+        again = again & (current["threshold"][slots] > 0)
+        smoothed = np.where(again[:, None], current["center"][slots], smoothed)
+        current["smoothed"][slots] = smoothed
+        return smoothed
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:
         """Pull averages with a score above the ceiling back to it, on the line to their center."""

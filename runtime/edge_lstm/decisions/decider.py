@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import anomaly, events
+from edge_lstm.decisions import anomaly, events, sensors
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
@@ -112,31 +112,34 @@ class _Detector:
 
 def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its decisions."""
+    watched = sensors.record_fields(contract, rules)
     if contract.decision is not None:
-        return classify.record_fields(contract)
-    return anomaly.record_fields(contract) if contract.alarm is not None else []
+        return [*classify.record_fields(contract), *watched]
+    return [*(anomaly.record_fields(contract) if contract.alarm is not None else []), *watched]
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
+    watched = sensors.start_values(contract, rules)
     if contract.decision is not None:
-        return classify.START_VALUES
-    return anomaly.START_VALUES if contract.alarm is not None else {}
+        return {**classify.START_VALUES, **watched}
+    return {**(anomaly.START_VALUES if contract.alarm is not None else {}), **watched}
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:
     """The least and the most of these fields that are counts or indexes: a row with others is damaged."""
+    watched = sensors.count_bounds(contract, rules)
     if contract.decision is not None:
-        return classify.index_bounds(contract)
+        return {**classify.index_bounds(contract), **watched}
     if contract.alarm is None:
-        return {}
+        return watched
     held = {"quiet": (0, contract.alarm.hold_steps + 1)} if contract.alarm.hold_steps else {}
-    return {"calibrated": (0, contract.alarm.calibrate_steps), **held}
+    return {"calibrated": (0, contract.alarm.calibrate_steps), **held, **watched}
 
 
 def newer_fields(contract: Contract) -> frozenset[str]:
     """Those of these fields that rows of release 0.1.0 lack."""
-    return frozenset() if contract.alarm is None else frozenset(events.FIELDS)
+    return frozenset([*sensors.FIELDS, *(() if contract.alarm is None else events.FIELDS)])
 
 
 def calibration_shape(contract: Contract) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_lstm.decisions.drivers import Drivers
 from edge_lstm.decisions.events import Events
@@ -20,10 +21,12 @@ class Decisions(NamedTuple):
     labels: list[str | None]  # None: the task has no labels
     scores: Doubles | None  # (n,): an alarm begins above 1; NaN: not scored yet
     alarms: Flags | None  # (n,)
-    turned: Flags  # (n,): whether label or alarm differs from the previous step
+    turned: Flags  # (n,): whether label, alarm or dead sensors differ from the previous step
     bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
     drivers: Drivers | None = None  # which sensors drove the score
     events: Events | None = None  # the alarm that lasts, or has just ended
+    degraded: list[tuple[str, ...]] | None = None  # the names of sensors that are dead; None: none is watched
+    faults: NDArray[np.uint8] | None = None  # (n, features): of the sensors, as `sensors.FAULTS`
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

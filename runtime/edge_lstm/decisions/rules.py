@@ -7,3 +7,5 @@ from typing import NamedTuple
 
 class DecisionRules(NamedTuple):
     """Each field has a default, which state databases from before it have. The values are those of JSON."""
+
+    sensor_timeout_s: float | None = None  # without a value, until a sensor is gone; None: as the bundle says

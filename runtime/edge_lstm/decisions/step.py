@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from edge_lstm.decisions.sensed import Sensed
 from edge_lstm.foundation.arrays import Flags, Floats, Records, Slots
 
 
@@ -17,3 +18,4 @@ class Step(NamedTuple):
     missing: Flags  # (n, features)
     outputs: Floats  # (n, outputs): of the network, with one position for the sine and cosine of a circle
     learns: Flags  # (n,): whether this step may change what the device has learned of the stream
+    sensed: Sensed | None = None  # None: no sensor is watched

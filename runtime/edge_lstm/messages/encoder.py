@@ -112,6 +112,7 @@ def decode_prediction(payload: str) -> Prediction:
             bands=_bands(facts["bands"]) if "bands" in facts else None,
             drivers=decoded_drivers(facts["drivers"]) if "drivers" in facts else None,
             event=decoded_event(facts["event"]) if "event" in facts else None,
+            degraded=tuple(facts.get("degraded", ())),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a prediction, found {payload[:60]!r} ({error})") from None
@@ -163,7 +164,7 @@ def _text(prediction: Prediction, bundle_id: str, flat: bool) -> str:
     row += [number if math.isfinite(number) else "null" for number in chain(numbers, bounds)]
     labelled, scored = prediction.label is not None, prediction.score is not None
     banded = tuple([(target, tuple(by_horizon)) for target, by_horizon in bands.items()])
-    ending = ending_of(prediction.drivers, prediction.event, flat)
+    ending = ending_of(prediction.drivers, prediction.event, prediction.degraded, flat)
     return _pattern(outputs, bundle_id, flat, labelled, scored, banded, True) % (*row, ending)
 
 

@@ -14,23 +14,26 @@ from edge_lstm.streaming.step_results import Steps
 
 def have_endings(steps: Steps) -> bool:
     """Whether some predictions of this bundle have an ending."""
-    return steps.decisions.drivers is not None or steps.decisions.events is not None
+    decided = steps.decisions
+    return decided.drivers is not None or decided.events is not None or decided.degraded is not None
 
 
 def endings(steps: Steps, flat: bool) -> list[str]:
     """Of each step: the end of its payload, with a comma first; empty where there is nothing to tell."""
-    told, events = steps.drivers(MOST_DRIVERS), steps.events()
-    return [ending_of(drivers, event, flat) for drivers, event in zip(told, events, strict=True)]
+    told, events, degraded = steps.drivers(MOST_DRIVERS), steps.events(), steps.decisions.degraded
+    names = [()] * len(told) if degraded is None else degraded
+    return [ending_of(*one, flat) for one in zip(told, events, names, strict=True)]
 
 
-def ending_of(drivers: Sequence[Driver] | None, event: Event | None, flat: bool) -> str:
+def ending_of(drivers: Sequence[Driver] | None, event: Event | None, degraded: Sequence[str], flat: bool) -> str:
     """The end of one payload, with a comma first; empty where there is nothing to tell."""
+    last = f',"degraded":[{",".join(map(quoted, degraded))}]' if degraded else ""
     if drivers is None and event is None:
-        return ""
+        return last
     if flat:
-        return _flat(drivers or [], event)
+        return _flat(drivers or [], event) + last
     told = "" if drivers is None else f',"drivers":[{",".join(map(driver_text, drivers))}]'
-    return told if event is None else f'{told},"event":{event_text(event)}'
+    return f"{told}{last}" if event is None else f'{told},"event":{event_text(event)}{last}'
 
 
 def driver_text(driver: Driver) -> str:

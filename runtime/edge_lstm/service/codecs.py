@@ -11,10 +11,11 @@ from edge_lstm.messages.decoder import Decoder
 from edge_lstm.messages.encoder import Encoder
 from edge_lstm.messages.events import AlarmEvents, encode_event
 from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.messages.sensor_events import SensorEvents
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.processing.outbox import Outgoing
-from edge_lstm.service.processing.publication import events_topic
+from edge_lstm.service.processing.publication import errors_topic, events_topic
 from edge_lstm.streaming.step_results import Steps
 from edge_lstm.streaming.stream_table import StreamTable
 
@@ -45,16 +46,23 @@ def publish_properties(output: OutputMapping) -> PublishProperties | None:
 
 
 def outgoing(
-    config: ServiceConfig, table: StreamTable, encoder: Encoder, deadband: Deadband | None, events: AlarmEvents
+    config: ServiceConfig,
+    table: StreamTable,
+    encoder: Encoder,
+    deadband: Deadband | None,
+    events: AlarmEvents,
+    sensors: SensorEvents,
 ) -> Callable[[Steps], list[Outgoing]]:
-    """A function that returns the messages of steps: of those whose predictions are published, then about alarms.
+    """A function that returns the messages of steps: of those whose predictions are published, then about alarms
+    and sensors.
 
     Corrections are always published.
     """
-    about_events = events_topic(config.mqtt.client_id)
+    about_events, about_errors = events_topic(config.mqtt.client_id), errors_topic(config.mqtt.client_id)
 
     def messages(steps: Steps) -> list[Outgoing]:
         alarms = [(about_events, encode_event(one).encode()) for one in events.messages(steps)]
+        alarms += [(about_errors, one.encode()) for one in sensors.messages(steps)]
         if deadband is not None:
             steps = steps.at(deadband.moved(steps, table))
         elif config.output.publish_when == "alarm":

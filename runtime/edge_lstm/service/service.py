@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.messages.events import AlarmEvents
+from edge_lstm.messages.sensor_events import SensorEvents
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.mqtt.connection import MqttConnection
@@ -60,6 +62,7 @@ from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)
 
+_MOST_DEGRADED = 20  # streams that are named
 _MOST_UNCONFIRMED = 5000  # predictions; beyond, readings stay at the broker
 _LEAST_REPEATED = 2000  # the first messages of a connection, with all repetitions among them: brokers send fewer
 _POLL_S = 0.2
@@ -171,11 +174,11 @@ class Service:
             self._report,
             self.stats,
         )
-        table = self._predictor.table
+        table, names = self._predictor.table, [feature.name for feature in bundle.contract.features]
         self._processor = Processor(
             self._reader,
             self._predictor,
-            outgoing(config, table, encoder, deadband, AlarmEvents(bundle.id, table)),
+            outgoing(config, table, encoder, deadband, AlarmEvents(bundle.id, table), SensorEvents(names, table)),
             self._names,
             self._gaps,
             self._slices,
@@ -387,6 +390,7 @@ class Service:
             **self._totals(),
             **self.stats.figures(),
             "dropped_by_stream": self._predictor.watch.worst(),
+            "degraded": self._predictor.degraded(_MOST_DEGRADED),
         }
 
     def _totals(self) -> dict[str, int]:
@@ -446,4 +450,5 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
         _ID_WINDOW if config.input.sequence is not None else 0,
         config.input.join_within_s,
         config.max_steps_per_reading,
+        DecisionRules(sensor_timeout_s=config.sensor_timeout_s),
     )

@@ -65,24 +65,12 @@ class Steps(NamedTuple):
         found = []
         rows = zip(*texts, *(column.tolist() for column in columns), shortest_digits(self.values), strict=True)
         bands = [None] * count if decisions.bands is None else self._bands(decisions.bands)
-        for of_step, band, drivers, event in zip(rows, bands, self.drivers(), self.events(), strict=True):
+        degraded: Sequence[tuple[str, ...]] = [()] * count if decisions.degraded is None else decisions.degraded
+        told = (bands, self.drivers(), self.events(), degraded)
+        for of_step, *last in zip(rows, *told, strict=True):
             stream, label, score, alarm, time, step, warm_steps, revision, turned, row = of_step
             values = {name: dict(zip(horizons, row[at], strict=True)) for name, horizons, at in begins}
-            facts = (
-                stream,
-                time,
-                step,
-                warm_steps,
-                values,
-                revision,
-                label,
-                score,
-                turned,
-                alarm,
-                band,
-                drivers,
-                event,
-            )
+            facts = (stream, time, step, warm_steps, values, revision, label, score, turned, alarm, *last)
             found.append(_new(Prediction, facts))
         return found
 
