@@ -30,6 +30,8 @@ NAMES = {
     "Predictor.totals": "runtime/edge_lstm/streaming/predictor.py",
     "Reading": "runtime/edge_lstm/streaming/reading.py",
     "Prediction": "runtime/edge_lstm/streaming/reading.py",
+    "Driver": "runtime/edge_lstm/streaming/reading.py",
+    "Event": "runtime/edge_lstm/streaming/reading.py",
     "Deduplicator": "runtime/edge_lstm/messages/deduplicator.py",
     "Deduplicator.is_new": "runtime/edge_lstm/messages/deduplicator.py",
     "StreamState": "runtime/edge_lstm/streaming/stream_state.py",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_lstm.foundation.errors import BackendError, BundleError, ConfigError, EdgeLstmError, ReadingError
     from edge_lstm.messages.deduplicator import Deduplicator
     from edge_lstm.streaming.predictor import Predictor
-    from edge_lstm.streaming.reading import Prediction, Reading
+    from edge_lstm.streaming.reading import Driver, Event, Prediction, Reading
     from edge_lstm.streaming.stream_state import StreamState
 
 __version__ = "0.2.0"
@@ -23,7 +23,9 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "Deduplicator",
+    "Driver",
     "EdgeLstmError",
+    "Event",
     "ExecutionOptions",
     "Prediction",
     "Predictor",
@@ -39,7 +41,9 @@ _MODULES = {
     "BundleError": "edge_lstm.foundation.errors",
     "ConfigError": "edge_lstm.foundation.errors",
     "Deduplicator": "edge_lstm.messages.deduplicator",
+    "Driver": "edge_lstm.streaming.reading",
     "EdgeLstmError": "edge_lstm.foundation.errors",
+    "Event": "edge_lstm.streaming.reading",
     "ExecutionOptions": "edge_lstm.backends.protocol",
     "Prediction": "edge_lstm.streaming.reading",
     "Predictor": "edge_lstm.streaming.predictor",

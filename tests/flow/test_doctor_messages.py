@@ -48,7 +48,7 @@ def test_a_denied_status_topic_is_red(tmp_path: Path, start_mosquitto: Make) -> 
     found = asked(broker.address, tmp_path)["publish"]
     assert found.light == "red"
     assert found.found == "the broker refuses " + ", ".join(
-        f"edge-lstm/edge-lstm/{name} (Not authorized)" for name in ("status", "stats", "errors", "refusal")
+        f"edge-lstm/edge-lstm/{name} (Not authorized)" for name in ("status", "stats", "errors", "refusal", "events")
     )
 
 

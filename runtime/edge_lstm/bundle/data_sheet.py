@@ -128,8 +128,8 @@ def _outputs(contract: Contract) -> str:
     if contract.decision is not None:
         return f"{contract.decision.label}, one of {named}"
     if contract.alarm is not None:
-        told = "with the sensors that drove them, calibrated by each stream's own first steps"
-        return f"a score and an alarm for {named}, {told}"
+        how = "with the sensors that drove them, calibrated by each stream's own first steps"
+        return f"a score and an alarm for {named}, {how}"
     return named
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from edge_lstm.bundle.contract import Alarm, Contract
 from edge_lstm.decisions import events
 from edge_lstm.decisions.angles import difference
-from edge_lstm.decisions.drivers import TOLD_FROM, Drivers, drivers
+from edge_lstm.decisions.drivers import NAMED_FROM, Drivers, drivers
 from edge_lstm.decisions.marginal import without
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
@@ -100,11 +100,17 @@ class AnomalyDetector:
             current["quiet"][slots] = quiet
             alarms |= before & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
-        told = ready & ((scores >= TOLD_FROM) | alarms)
-        away = counted - current["center"][slots]
-        measured = np.where(step.missing, np.float32(np.nan), values)[:, self._columns]
-        drove = drivers(told, away, current["whitening"][slots], measured, expected)
+        drove = self._drivers(step, ready & ((scores >= NAMED_FROM) | alarms), counted, expected)
         return Found(scores, alarms, alarms != before, drove, events.follow(step, scores, alarms, drove))
+
+    def _drivers(self, step: Step, named: Flags, smoothed: Doubles, expected: Floats) -> Drivers:
+        """Which sensors drove the scores that are `named` (n,), by the averages (n, targets) before the ceiling."""
+        chosen = step.slots[named]
+        away, whitening = smoothed[named] - step.current["center"][chosen], step.current["whitening"][chosen]
+        measured = step.values[:, self._columns]
+        if chosen.size:
+            measured[step.missing[:, self._columns]] = np.nan
+        return drivers(named, away, whitening, measured, expected)
 
     def _begun_again(self, current: Records, slots: Slots, smoothed: Doubles, again: Flags) -> Doubles:
         """The averages (n, targets), where `again` (n,) at their center: what came before says little."""

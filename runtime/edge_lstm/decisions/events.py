@@ -32,23 +32,27 @@ class Events(NamedTuple):
 
 def record_fields(contract: Contract) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its event. All are 0 without one."""
-    since, peak, told = FIELDS
-    return [(since, "f8", ()), (peak, "f8", ()), (told, "f4", (2, min(MOST_DRIVERS, len(contract.targets)), 4))]
+    since, peak, drivers = FIELDS
+    return [(since, "f8", ()), (peak, "f8", ()), (drivers, "f4", (2, min(MOST_DRIVERS, len(contract.targets)), 4))]
 
 
 def follow(step: Step, scores: Doubles, alarms: Flags, drivers: Drivers) -> Events:
     """Begin, continue or end the event of each stream (n,)."""
     current, slots = step.current, step.slots
-    since, peak = current["event_since"][slots], current["event_peak"][slots]
+    peak = current["event_peak"][slots]
+    if not (alarms.any() or peak.any()):  # as nearly always
+        none = np.broadcast_to(np.float32(0), (len(slots), *current["event_drivers"].shape[1:]))
+        return Events(np.full(len(slots), np.nan), peak, alarms, none)
+    since = current["event_since"][slots]
     open_before = peak > 0
     begins, ended = alarms & ~open_before, open_before & ~alarms
     higher = begins | (alarms & (scores > peak))  # False for NaN
     since = np.where(begins, current["time"][slots], since)
     peak = np.where(higher, np.fmax(scores, _LEAST), peak)
     if higher.any():
-        told = _kept(drivers)
-        current["event_drivers"][slots[begins], _BEGIN] = told[begins]
-        current["event_drivers"][slots[higher], _PEAK] = told[higher]
+        first = _kept(drivers)
+        current["event_drivers"][slots[begins], _BEGIN] = first[begins]
+        current["event_drivers"][slots[higher], _PEAK] = first[higher]
     known = current["event_drivers"][slots]
     current["event_since"][slots] = np.where(alarms, since, 0.0)
     current["event_peak"][slots] = np.where(alarms, peak, 0.0)

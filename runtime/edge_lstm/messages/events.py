@@ -15,7 +15,7 @@ import numpy as np
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.numbers import shortest_digits
 from edge_lstm.foundation.times.text import format_time, parse_time
-from edge_lstm.messages.endings import decoded_drivers, decoded_event, driver_text, event_text
+from edge_lstm.messages.endings import decoded_drivers, decoded_event, drivers_text, event_text
 from edge_lstm.messages.json_texts import quoted
 from edge_lstm.streaming.reading import Driver, Event
 from edge_lstm.streaming.step_results import Steps, event_id
@@ -25,7 +25,7 @@ from edge_lstm.streaming.stream_table import StreamTable
 # withdrawn: with a reading that came late, there is no such event
 Change = Literal["begin", "peak", "end", "withdrawn"]
 ALARM = "alarm"
-_MOMENTS = ("begin", "peak")  # whose drivers are told
+_MOMENTS = ("begin", "peak")  # with drivers
 
 
 class EventHead(NamedTuple):
@@ -41,7 +41,10 @@ class EventHead(NamedTuple):
 
 
 class EventMessage(NamedTuple):
-    """A message about an alarm. `drivers`: by moment, begin and peak, the sensors that drove the score then."""
+    """A message about an alarm. `drivers`: by moment, begin and peak, the sensors that drove the score then.
+
+    The peak of an event that is withdrawn is NaN.
+    """
 
     head: EventHead
     event: Event
@@ -57,9 +60,7 @@ def head_text(head: EventHead, rest: str) -> str:
 
 def encode_event(message: EventMessage) -> str:
     """A message about an alarm as JSON."""
-    moments = [
-        f"{quoted(moment)}:[{','.join(map(driver_text, drivers))}]" for moment, drivers in message.drivers.items()
-    ]
+    moments = [f"{quoted(moment)}:{drivers_text(drivers)}" for moment, drivers in message.drivers.items()]
     return head_text(message.head, f',"event":{event_text(message.event)},"drivers":{{{",".join(moments)}}}')
 
 
@@ -76,7 +77,7 @@ def decode_event(payload: str) -> EventMessage:
             int(facts["revision"]),
             facts["bundle"],
         )
-        drivers = {moment: decoded_drivers(told) for moment, told in facts["drivers"].items()}
+        drivers = {moment: decoded_drivers(found) for moment, found in facts["drivers"].items()}
         return EventMessage(head, decoded_event(facts["event"]), drivers)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"expected a message about an alarm, found {payload[:60]!r} ({error})") from None
@@ -86,7 +87,7 @@ class AlarmEvents:
     """The messages about alarms that steps cause.
 
     What subscribers know of is in the stream's row (`StreamTable.announced`), and is not rewound with it. So a
-    reading that comes late, and moves or removes an event, is told too.
+    reading that comes late, and moves or removes an event, has messages too.
     """
 
     def __init__(self, bundle_id: str, table: StreamTable) -> None:
@@ -115,7 +116,7 @@ class AlarmEvents:
             return
         names = [name for name, _ in steps.outputs]
         event = Event(event_id(stream, since), since, peak, time if ended else None)
-        drivers = dict(zip(_MOMENTS, (_drivers(names, told) for told in events.drivers[place]), strict=True))
+        drivers = dict(zip(_MOMENTS, (_drivers(names, numbers) for numbers in events.drivers[place]), strict=True))
         band = _band(peak)
         if ended:
             if known_band:
@@ -123,7 +124,10 @@ class AlarmEvents:
                 yield self._message(steps, place, "end", event, drivers)
         elif band > known_band:
             announced[slot] = since, band
-            yield self._message(steps, place, "peak" if known_band else "begin", event, drivers)
+            if known_band:
+                yield self._message(steps, place, "peak", event, drivers)
+            else:  # the peak is the beginning
+                yield self._message(steps, place, "begin", event, {_MOMENTS[0]: drivers[_MOMENTS[0]]})
 
     def _message(
         self, steps: Steps, place: int, change: Change, event: Event, drivers: Mapping[str, Sequence[Driver]]
@@ -138,6 +142,6 @@ def _band(peak: float) -> int:
     return max(math.frexp(peak)[1], 1)
 
 
-def _drivers(names: Sequence[str], told: Floats) -> list[Driver]:
+def _drivers(names: Sequence[str], numbers: Floats) -> list[Driver]:
     """The drivers of a moment, of numbers (most, 4)."""
-    return [Driver(names[int(sensor)], *numbers) for sensor, *numbers in shortest_digits(told)]
+    return [Driver(names[int(sensor)], *rest) for sensor, *rest in shortest_digits(numbers)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from sys import getsizeof
 from typing import Any
 
 from edge_lstm.foundation.limited_dict import LimitedDict
+from edge_lstm.foundation.times.text import format_time
 
 
 class _QuotedTexts(LimitedDict[str, str]):
@@ -19,6 +21,7 @@ class _QuotedTexts(LimitedDict[str, str]):
 
 
 quoted = _QuotedTexts().__getitem__
+time_text = functools.lru_cache(4096)(format_time)  # the beginning of an event, again and again
 
 
 def score_text(score: float) -> float | str:

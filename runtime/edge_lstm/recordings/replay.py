@@ -102,22 +102,22 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     banded = [] if contract.intervals is None else [one for one in outputs if one[0] in contract.targets]
     ends = [f"{target}+{horizon}_{end}" for target, horizon in banded for end in ("low", "high")]
     most = 0 if contract.alarm is None else min(MOST_DRIVERS, len(contract.targets))
-    told = [f"driver_{number}{part}" for number in range(1, most + 1) for part in ("", "_share", "_is", "_expected")]
-    told += [] if contract.alarm is None else ["event_id", "event_since", "event_peak", "event_until"]
-    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *told])
+    more = [f"driver_{number}{part}" for number in range(1, most + 1) for part in ("", "_share", "_is", "_expected")]
+    more += [] if contract.alarm is None else ["event_id", "event_since", "event_peak", "event_until"]
+    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *more])
     for prediction in predictions:
         values = [prediction.values[target][horizon] for target, horizon in outputs]
         counts = [prediction.step, prediction.warm_steps]
         facts = [getattr(prediction, name) for name in decided]
         bounds = [] if prediction.bands is None else [prediction.bands[target][horizon] for target, horizon in banded]
         numbers: list[object] = [*values, *chain.from_iterable(bounds)]
-        if told:
-            numbers += _told(prediction, most)
+        if more:
+            numbers += _more_cells(prediction, most)
         writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *numbers])
     return file.getvalue()
 
 
-def _told(prediction: Prediction, most: int) -> list[object]:
+def _more_cells(prediction: Prediction, most: int) -> list[object]:
     """The cells of the first drivers and of the event; None where there is none."""
     drivers = list(chain.from_iterable((prediction.drivers or [])[:most]))
     cells: list[object] = [*drivers, *[None] * (4 * most - len(drivers))]

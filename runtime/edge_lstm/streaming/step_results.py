@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -74,18 +75,18 @@ class Steps(NamedTuple):
             found.append(_new(Prediction, facts))
         return found
 
-    def drivers(self, most: int | None = None) -> list[list[Driver] | None]:
-        """Of each step: the sensors that drove its score, at most so many (None: all); None where none are told."""
-        told: list[list[Driver] | None] = [None] * len(self.order)
+    def drivers(self) -> list[list[Driver] | None]:
+        """Of each step: the sensors that drove its score; None where none are named."""
+        named: list[list[Driver] | None] = [None] * len(self.order)
         found = self.decisions.drivers
         if found is None or not (places := np.flatnonzero(~np.isnan(found.share[:, 0]))).size:
-            return told
+            return named
         names = [name for name, _ in self.outputs]
-        sensors = found.sensors[places, :most].tolist()
-        numbers = (shortest_digits(part[places, :most]) for part in (found.share, found.measured, found.expected))
+        sensors = found.sensors[places].tolist()
+        numbers = (shortest_digits(part[places]) for part in (found.share, found.measured, found.expected))
         for place, *row in zip(places.tolist(), sensors, *numbers, strict=True):
-            told[place] = [Driver(names[sensor], *facts) for sensor, *facts in zip(*row, strict=True)]
-        return told
+            named[place] = [Driver(names[sensor], *facts) for sensor, *facts in zip(*row, strict=True)]
+        return named
 
     def events(self) -> list[Event | None]:
         """Of each step: the alarm event that lasts, or has just ended."""
@@ -93,10 +94,12 @@ class Steps(NamedTuple):
         events = self.decisions.events
         if events is None:
             return found
-        for place in np.flatnonzero(~np.isnan(events.since)).tolist():
-            since, stream = events.since[place].item(), self.streams[place]
-            until = self.times[place].item() if events.ended[place] else None
-            found[place] = Event(event_id(stream, since), since, events.peak[place].item(), until)
+        places = np.flatnonzero(~np.isnan(events.since))
+        columns = (events.since, events.peak, events.ended, self.times)
+        for place, since, peak, ended, time in zip(
+            places.tolist(), *(one[places].tolist() for one in columns), strict=True
+        ):
+            found[place] = Event(event_id(self.streams[place], since), since, peak, time if ended else None)
         return found
 
     def _bands(self, bands: Floats) -> Iterator[dict[str, dict[int, tuple[float, float]]]]:
@@ -116,6 +119,7 @@ class Steps(NamedTuple):
         return list(self.outputs[::names])
 
 
+@functools.lru_cache(4096)  # for every step of an event again
 def event_id(stream: str, since: float) -> str:
     """The id of the alarm event of a stream that began at this time, in seconds since 1970."""
     return f"{stream}@{format_time(since)}"

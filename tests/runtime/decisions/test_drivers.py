@@ -7,7 +7,7 @@ import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Alarm, Contract, Feature
-from edge_lstm.decisions.drivers import TOLD_FROM, drivers
+from edge_lstm.decisions.drivers import NAMED_FROM, drivers
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
 from tests.networks import contract_of, random_network
@@ -74,10 +74,10 @@ def test_an_offset_of_one_sensor_names_it_with_its_measured_and_expected_value()
         assert first.drivers is not None
         assert [one.sensor for one in first.drivers] == [name, *(one.sensor for one in first.drivers[1:])]
         assert {one.sensor for one in first.drivers} == set(NAMES)
-        told = first.drivers[0]
-        assert told.share > 0.9
-        assert told.measured == pytest.approx(values[int(first.time / 60), place], rel=1e-6)
-        assert told.expected == 10.0 * (place + 1)
+        named = first.drivers[0]
+        assert named.share > 0.9
+        assert named.measured == pytest.approx(values[int(first.time / 60), place], rel=1e-6)
+        assert named.expected == 10.0 * (place + 1)
 
 
 def test_sensors_are_told_from_half_the_threshold_on() -> None:
@@ -87,7 +87,7 @@ def test_sensors_are_told_from_half_the_threshold_on() -> None:
     assert {one.drivers is not None for one in said} == {True, False}
     for one in said:
         assert one.score is not None
-        assert (one.drivers is not None) == (one.score >= TOLD_FROM or bool(one.alarm))
+        assert (one.drivers is not None) == (one.score >= NAMED_FROM or bool(one.alarm))
 
 
 def test_drivers_are_the_same_bits_alone_and_in_a_batch() -> None:
@@ -99,12 +99,12 @@ def test_drivers_are_the_same_bits_alone_and_in_a_batch() -> None:
     for step in range(110):
         for one in together.feed([readings(values, name)[step] for name, values in streams.items()]):
             found[one.stream].append(one)
-    told = 0
+    named = 0
     for name, values in streams.items():
         alone = predictor().feed(readings(values, name))
         assert repr(found[name]) == repr(alone)
-        told += sum(one.drivers is not None for one in alone)
-    assert told > 100
+        named += sum(one.drivers is not None for one in alone)
+    assert named > 100
 
 
 def test_an_angle_is_driven_the_shorter_way_around() -> None:
@@ -126,9 +126,9 @@ def test_an_angle_is_driven_the_shorter_way_around() -> None:
     said = Predictor(contract, Still(network)).feed(
         [Reading("s", 60.0 * step, dict(zip(names, map(float, row), strict=True))) for step, row in enumerate(values)]
     )
-    told = said[115].drivers
-    assert told is not None
-    assert (told[0].sensor, told[0].measured, told[0].expected) == ("heading", 300.0, 0.0)
+    named = said[115].drivers
+    assert named is not None
+    assert (named[0].sensor, named[0].measured, named[0].expected) == ("heading", 300.0, 0.0)
     assert said[115].score > 10 * said[105].score  # type: ignore[operator]
 
 
@@ -138,8 +138,8 @@ def test_a_missing_value_is_told_as_missing() -> None:
     fed = readings(values)
     fed[110] = Reading("pump", 6600.0, {"flow": None, "pressure": 20.0, "level": 30.0})
     said = predictor().feed(fed)
-    told = said[110].drivers
-    assert told is not None
-    assert told[0].sensor == "flow"
-    assert np.isnan(told[0].measured)
-    assert told[0].expected == 10.0
+    named = said[110].drivers
+    assert named is not None
+    assert named[0].sensor == "flow"
+    assert np.isnan(named[0].measured)
+    assert named[0].expected == 10.0

@@ -32,7 +32,7 @@ def test_drivers_and_event_follow_the_other_keys_of_a_payload() -> None:
     facts = json.loads(encode_prediction(a_prediction(), "b"))
     assert list(facts)[-3:] == ["predictions", "drivers", "event"]
     assert facts["drivers"][:2] == [
-        {"sensor": "flow", "share": 0.976543, "is": 16.25, "expected": 10.0},
+        {"sensor": "flow", "share": 0.97654321, "is": 16.25, "expected": 10.0},
         {"sensor": "pressure", "share": 0.25, "is": None, "expected": 20.0},
     ]
     assert facts["event"] == {
@@ -44,12 +44,17 @@ def test_drivers_and_event_follow_the_other_keys_of_a_payload() -> None:
     back = decode_prediction(encode_prediction(a_prediction(), "b"))
     assert back.event == EVENT._replace(peak=1.73457)
     assert back.drivers is not None
-    assert repr(back.drivers[1:]) == repr([DRIVERS[1], Driver("level", 0.0, 1.0, 2.0)])
+    assert repr(back.drivers) == repr([*DRIVERS[:2], Driver("level", 0.0, 1.0, 2.0)])
 
 
 def test_a_flat_payload_has_drivers_and_event_at_its_top_level() -> None:
     facts = json.loads(Encoder(OutputMapping(format="flat"), "b").payload(a_prediction()))
-    assert [facts[f"driver_1{part}"] for part in ("", "_share", "_is", "_expected")] == ["flow", 0.976543, 16.25, 10.0]
+    assert [facts[f"driver_1{part}"] for part in ("", "_share", "_is", "_expected")] == [
+        "flow",
+        0.97654321,
+        16.25,
+        10.0,
+    ]
     assert facts["driver_2_is"] is None
     assert (facts["event_id"], facts["event_peak"]) == (EVENT.id, 1.73457)
     assert facts["event_until"] == "2023-11-14T22:14:20Z"
@@ -129,7 +134,9 @@ def test_a_message_about_an_event_survives_json() -> None:
         peak = float(f"{message.event.peak:.6g}")
         back = decode_event(text)
         assert (back.head, back.event) == (message.head, message.event._replace(peak=peak))
-        assert [one.sensor for one in back.drivers["peak"]] == [one.sensor for one in message.drivers["peak"]]
+        for moment, drivers in message.drivers.items():
+            assert [one.sensor for one in back.drivers[moment]] == [one.sensor for one in drivers]
+        assert set(message.drivers) == ({"begin"} if message.head.change == "begin" else {"begin", "peak"})
     with pytest.raises(ValueError, match="expected a message about an alarm, found"):
         decode_event('{"kind": "alarm"}')
 
