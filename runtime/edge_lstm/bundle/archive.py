@@ -210,6 +210,7 @@ def format_version(contract: Contract) -> int:
     end alarms at other steps, or step a register that starts full as one of zeros.
     """
     newer = any(feature.period is not None or feature.counter or feature.age for feature in contract.features)
+    newer |= any(feature.sensor is not None for feature in contract.features)
     newer |= contract.intervals is not None or contract.health is not None or bool(contract.known_ahead)
     newer |= contract.alarm is not None and contract.alarm.is_newer
     newer |= any(state.name == STARTED for state in contract.states)
@@ -335,6 +336,9 @@ def pack(manifest: Manifest, content: Mapping[str, bytes]) -> bytes:
             for name in _NEWER_FEATURE_KEYS:
                 if not feature[name]:
                     del feature[name]
+    for feature in facts["contract"]["features"]:
+        if feature["sensor"] is None:
+            del feature["sensor"]
     for name in ("intervals", "health", "known_ahead"):
         if not getattr(manifest.contract, name):
             del facts["contract"][name]

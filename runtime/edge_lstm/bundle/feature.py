@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from edge_lstm.bundle.sensor import Sensor
 from edge_lstm.foundation.config import key
 from edge_lstm.foundation.numbers import FLOAT32_MAX
 
@@ -62,6 +63,7 @@ class Feature:
     )
     modulus: float | None = key(None, least=1e-6, most=1e18, doc="the counter goes back to 0 instead of reaching this")
     age: bool = key(False, doc="whether an input says how long ago the value was measured: log(1 + seconds)")
+    sensor: Sensor | None = key(None, doc="what its sensor is like while it works")
 
     @property
     def circle(self) -> float | None:

@@ -17,6 +17,7 @@ from edge_lstm.bundle.contract import Alarm, Contract
 from edge_lstm.decisions import events
 from edge_lstm.decisions.angles import difference
 from edge_lstm.decisions.drivers import NAMED_FROM, Drivers, drivers
+from edge_lstm.decisions.marginal import without
 from edge_lstm.decisions.prior import Prior, prior_of
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, Records, Slots
@@ -78,6 +79,9 @@ class AnomalyDetector:
         current["smoothed"][slots] = smoothed
         current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
+        sensed = step.sensed
+        if sensed is not None:
+            smoothed = self._begun_again(current, slots, smoothed, sensed.turned)
         learning = np.flatnonzero(current["calibrated"][slots] < self._alarm.calibrate_steps)
         if self._has_unlimited and learning.size:
             former = current["unlimited"][slots[learning]]
@@ -88,10 +92,14 @@ class AnomalyDetector:
         ready = judged & (current["threshold"][slots] > 0)
         if self._prior is None:
             ready &= current["calibrated"][slots] == self._alarm.calibrate_steps
+        counted = smoothed  # without dead sensors
+        if sensed is not None:
+            dead = (sensed.faults[:, self._columns] > 0) & ready[:, None]
+            counted = without(dead, smoothed, current["center"][slots], current["whitening"][slots])
         scores = np.full(len(slots), np.nan)
         if ready.any():
             chosen = slots[ready]
-            away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
+            away = distance(counted[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
             self._limit(current, slots, scores)
         before = current["alarm"][slots]
@@ -103,7 +111,7 @@ class AnomalyDetector:
             current["quiet"][slots] = quiet
             alarms |= kept & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
-        drove = self._drivers(step, ready & ((scores >= NAMED_FROM) | alarms), smoothed, expected)
+        drove = self._drivers(step, ready & ((scores >= NAMED_FROM) | alarms), counted, expected)
         return Found(scores, alarms, alarms != before, drove, events.follow(step, scores, alarms, drove))
 
     def _drivers(self, step: Step, named: Flags, smoothed: Doubles, expected: Floats) -> Drivers:
@@ -125,6 +133,13 @@ class AnomalyDetector:
         found = self._prior.confidence(step.current["calibrated"][step.slots])
         found[~np.isfinite(scores)] = np.nan
         return found
+
+    def _begun_again(self, current: Records, slots: Slots, smoothed: Doubles, again: Flags) -> Doubles:
+        """The averages (n, targets), where `again` (n,) at their center: what came before says little."""
+        again = again & (current["threshold"][slots] > 0)
+        smoothed = np.where(again[:, None], current["center"][slots], smoothed)
+        current["smoothed"][slots] = smoothed
+        return smoothed
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:
         """Pull averages with a score above the ceiling back to it, on the line to their center."""

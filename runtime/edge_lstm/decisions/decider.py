@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import adaptation, anomaly, events, learner
+from edge_lstm.decisions import adaptation, anomaly, events, learner, sensors
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.adaptation import AdaptiveBands
 from edge_lstm.decisions.bands import Bands, in_order
@@ -153,40 +153,41 @@ class _Judged:
 
 def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its decisions."""
-    health = [] if contract.health is None else ModelHealth(contract).fields()
+    common = sensors.record_fields(contract, rules)
+    common += [] if contract.health is None else ModelHealth(contract).fields()
     if contract.decision is not None:
-        return classify.record_fields(contract) + health
+        return [*classify.record_fields(contract), *common]
     if contract.alarm is not None:
-        return anomaly.record_fields(contract) + health
+        return [*anomaly.record_fields(contract), *common]
     learned = learner.record_fields(contract) if learner.learns(contract, rules) else []
-    return [*learned, *adaptation.record_fields(contract), *health]
+    return [*learned, *adaptation.record_fields(contract), *common]
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
-    health = {} if contract.health is None else HEALTH_STARTS
+    common = {**sensors.start_values(contract, rules), **({} if contract.health is None else HEALTH_STARTS)}
     if contract.decision is not None:
-        return classify.START_VALUES | health
+        return {**classify.START_VALUES, **common}
     if contract.alarm is not None:
-        return anomaly.START_VALUES | health
+        return {**anomaly.START_VALUES, **common}
     learned = learner.START_VALUES if learner.learns(contract, rules) else {}
-    return {**learned, **adaptation.start_values(contract), **health}
+    return {**learned, **adaptation.start_values(contract), **common}
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:
     """The least and the most of these fields that are counts or indexes: a row with others is damaged."""
-    found = {} if contract.health is None else index_bounds(contract)
+    common = {**sensors.count_bounds(contract, rules), **({} if contract.health is None else index_bounds(contract))}
     if contract.decision is not None:
-        return found | classify.index_bounds(contract)
+        return {**classify.index_bounds(contract), **common}
     if contract.alarm is None:
-        return found
+        return common
     held = {"quiet": (0, contract.alarm.hold_steps + 1)} if contract.alarm.hold_steps else {}
-    return {**found, "calibrated": (0, contract.alarm.calibrate_steps), **held}
+    return {"calibrated": (0, contract.alarm.calibrate_steps), **held, **common}
 
 
 def newer_fields(contract: Contract) -> frozenset[str]:
     """Those of these fields that rows of release 0.1.0 lack."""
-    return frozenset() if contract.alarm is None else frozenset(events.FIELDS)
+    return frozenset([*sensors.FIELDS, *(() if contract.alarm is None else events.FIELDS)])
 
 
 def calibration_shape(contract: Contract) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_lstm.decisions.drivers import Drivers
 from edge_lstm.decisions.events import Events
@@ -21,13 +22,14 @@ class Decisions(NamedTuple):
     labels: list[str | None]  # None: the task has no labels
     scores: Doubles | None  # (n,): an alarm begins above 1; NaN: not scored yet
     alarms: Flags | None  # (n,)
-    turned: Flags  # (n,): whether label or alarm differs from the previous step
+    turned: Flags  # (n,): whether label, alarm or dead sensors differ from the previous step
     bands: Floats | None = None  # (n, targets * horizons, 2): lower and upper bound of each prediction
     drivers: Drivers | None = None  # which sensors drove the score
     events: Events | None = None  # the alarm that lasts, or has just ended
     health: Verdicts | None = None  # on the model of each stream
     degraded: list[tuple[str, ...]] | None = None  # of each step, what it went without; None: nothing is ever named
     confidence: Doubles | None = None  # (n,): weight of the stream's own steps in its score; NaN: all, or no score
+    faults: NDArray[np.uint8] | None = None  # (n, features): of the sensors, as `sensors.FAULTS`
 
     def at(self, places: Sequence[int]) -> Decisions:
         """The decisions at these indexes, in this order."""

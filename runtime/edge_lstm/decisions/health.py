@@ -151,7 +151,8 @@ class _Errors:
         means = squares[judged].sum(axis=1) / number[judged, None]
         inside = None
         if self._banded:
-            held = (arrived[:, :, 3] <= truth) & (truth <= arrived[:, :, 4]) & known
+            beyond = (truth < arrived[:, :, 3]) | (arrived[:, :, 4] < truth)  # False where there was no interval
+            held = ~beyond & known
             inside = held[judged].sum(axis=1) / number[judged]
         self._average(step.current, step.slots[judged], means, inside)
 

@@ -11,3 +11,4 @@ class DecisionRules(NamedTuple):
     learn: bool = False  # whether outputs are corrected on the device
     learn_memory_steps: int = 200  # how many past errors count
     learn_margin: float = 0.02  # by which share a correction's squared error is lower while it is published
+    sensor_timeout_s: float | None = None  # without a value, until a sensor is gone; None: as the bundle says

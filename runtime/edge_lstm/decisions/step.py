@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from edge_lstm.decisions.sensed import Sensed
 from edge_lstm.foundation.arrays import Flags, Floats, Records, Slots
 
 
@@ -17,7 +18,12 @@ class Step(NamedTuple):
     missing: Flags  # (n, features)
     outputs: Floats  # (n, outputs): of the network, with one position for the sine and cosine of a circle
     learns: Flags  # (n,): whether this step may change what the device has learned of the stream
-    dead: Flags | None = None  # (n, features): sensors that were found dead; None: none was looked for
+    sensed: Sensed | None = None  # None: no sensor is watched
+
+    @property
+    def dead(self) -> Flags | None:
+        """(n, features): the sensors that are dead; None: none is watched."""
+        return None if self.sensed is None else self.sensed.faults > 0
 
     def of(self, places: Slots) -> Step:
         """The step of the streams at these places."""
@@ -27,5 +33,5 @@ class Step(NamedTuple):
             missing=self.missing[places],
             outputs=self.outputs[places],
             learns=self.learns[places],
-            dead=None if self.dead is None else self.dead[places],
+            sensed=None if self.sensed is None else Sensed(*(column[places] for column in self.sensed)),
         )

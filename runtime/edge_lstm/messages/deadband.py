@@ -42,10 +42,12 @@ class Deadband:
     def moved(self, steps: Steps, table: StreamTable) -> list[int]:
         """The indices of the steps to publish, in order; corrections always are."""
         moved = []
+        watched = steps.decisions.degraded is not None
+        turned = steps.decisions.turned if watched else np.zeros(len(steps.order), np.bool_)
         for place, (stream, revision) in enumerate(zip(steps.streams, steps.revisions.tolist(), strict=True)):
             slot, values = table.slot(stream), steps.values[place]
             quiet = self._change(values, table.last_published[slot]) <= self._bands  # NaN before the first: false
-            if revision or not quiet.all():
+            if revision or not quiet.all() or turned[place]:
                 table.last_published[slot] = values
                 moved.append(place)
         return moved

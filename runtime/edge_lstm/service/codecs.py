@@ -14,11 +14,12 @@ from edge_lstm.messages.events import AlarmEvents, encode_event
 from edge_lstm.messages.forecast_decoder import ForecastDecoder
 from edge_lstm.messages.health_events import HealthEvents
 from edge_lstm.messages.mapping import OutputMapping
+from edge_lstm.messages.sensor_events import SensorEvents
 from edge_lstm.messages.topics import matches_filter
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.processing.outbox import Outgoing
-from edge_lstm.service.processing.publication import events_topic
+from edge_lstm.service.processing.publication import errors_topic, events_topic
 from edge_lstm.streaming.step_results import Steps
 from edge_lstm.streaming.stream_table import StreamTable
 
@@ -73,16 +74,19 @@ def outgoing(
     deadband: Deadband | None,
     events: AlarmEvents,
     health: HealthEvents,
+    sensors: SensorEvents,
 ) -> Callable[[Steps], list[Outgoing]]:
-    """A function that returns the messages of steps: of those whose predictions are published, then about events.
+    """A function that returns the messages of steps: of those whose predictions are published, then about events
+    and sensors.
 
     Corrections are always published.
     """
-    about_events = events_topic(config.mqtt.client_id)
+    about_events, about_errors = events_topic(config.mqtt.client_id), errors_topic(config.mqtt.client_id)
 
     def messages(steps: Steps) -> list[Outgoing]:
         told = [*map(encode_event, events.messages(steps)), *health.messages(steps)]
         about = [(about_events, text.encode()) for text in told]
+        about += [(about_errors, one.encode()) for one in sensors.messages(steps)]
         if deadband is not None:
             steps = steps.at(deadband.moved(steps, table))
         elif config.output.publish_when == "alarm":

@@ -268,6 +268,12 @@ class ServiceConfig:
     history_days: float | None = key(
         None, least=0, doc="readings that were received longer ago are deleted; none: their age does not matter"
     )
+    sensor_timeout_s: float | None = key(
+        None,
+        least=0.001,
+        doc="seconds without a value after which a sensor is gone, while its stream goes on; none: as the bundle says, "
+        "1.5 times the longest such time in training",
+    )
     max_ahead_s: float = key(
         300.0,
         least=0,

@@ -26,6 +26,7 @@ from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
 from edge_lstm.messages.events import AlarmEvents
 from edge_lstm.messages.health_events import HealthEvents
+from edge_lstm.messages.sensor_events import SensorEvents
 from edge_lstm.messages.topics import filters_of
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message
@@ -67,6 +68,7 @@ from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)
 
+_MOST_DEGRADED = 20  # streams that are named
 _MOST_UNCONFIRMED = 5000  # predictions; beyond, readings stay at the broker
 _LEAST_REPEATED = 2000  # the first messages of a connection, with all repetitions among them: brokers send fewer
 _POLL_S = 0.2
@@ -190,7 +192,7 @@ class Service:
             self._report,
             self.stats,
         )
-        table = self._predictor.table
+        table, names = self._predictor.table, [feature.name for feature in bundle.contract.features]
         self._processor = Processor(
             self._reader,
             self._predictor,
@@ -201,6 +203,7 @@ class Service:
                 deadband,
                 AlarmEvents(bundle.id, table),
                 HealthEvents(bundle.contract, bundle.id),
+                SensorEvents(names, table),
             ),
             self._names,
             self._gaps,
@@ -433,6 +436,7 @@ class Service:
             **self._corrections(),
             "dropped_by_stream": self._predictor.watch.worst(),
             **({} if health is None else {"model_health": health}),
+            "degraded": self._predictor.degraded(_MOST_DEGRADED),
         }
 
     def _corrections(self) -> dict[str, object]:
@@ -505,5 +509,6 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
             learn=config.learn.enabled,
             learn_memory_steps=config.learn.memory_steps,
             learn_margin=config.learn.margin,
+            sensor_timeout_s=config.sensor_timeout_s,
         ),
     )

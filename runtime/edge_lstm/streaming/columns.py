@@ -12,6 +12,7 @@ from edge_lstm.decisions.decider import calibration_shape, newer_fields
 from edge_lstm.decisions.decider import record_fields as decision_fields
 from edge_lstm.decisions.decider import start_values as decision_starts
 from edge_lstm.decisions.rules import DecisionRules
+from edge_lstm.decisions.sensors import watched
 from edge_lstm.foundation.arrays import Records
 from edge_lstm.streaming.features import record_fields as feature_fields
 from edge_lstm.streaming.sampling import counters
@@ -71,6 +72,14 @@ def columns_of(contract: Contract, depth: int, window: int, rules: DecisionRules
             announced,
             start=np.zeros((), announced) if alarming else None,
             stored="always" if alarming else "never",
+            is_new=True,
+        ),
+        Column(
+            "reported_faults",
+            np.dtype("u1"),
+            (features,),
+            start=0 if watched(contract, rules) else None,
+            stored="always" if watched(contract, rules) else "never",
             is_new=True,
         ),
         Column("trail_length", int64, start=0, stored="trail"),

@@ -19,6 +19,7 @@ from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
 from edge_lstm.decisions.degraded import Degraded
 from edge_lstm.decisions.rules import DecisionRules
+from edge_lstm.decisions.sensors import SensorWatch
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arguments import described, flag_argument, number_argument, quoted, whole_number
 from edge_lstm.foundation.arrays import Floats, Slots
@@ -118,6 +119,7 @@ class Predictor:
         self._decision_rules = decision_rules
         self._decider = decider(contract, decision_rules)
         self._degraded = Degraded(contract)
+        self._sensors = SensorWatch(contract, decision_rules)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0
@@ -214,6 +216,16 @@ class Predictor:
         found = Counter({**self.counts, "rewound": self._late.rewound})
         found.update(self._sampler.totals)  # adds counts of the same name
         return dict(found)
+
+    def degraded(self, most: int) -> dict[str, dict[str, str]]:
+        """The dead sensors of streams in memory, each with its fault; of at most so many streams."""
+        table = self.table
+        if not self._sensors:
+            return {}
+        faulty = np.flatnonzero(table.current["sensor_fault"].any(axis=1))
+        used = {table.slot(stream): stream for stream in table.names}
+        chosen = [slot for slot in faulty.tolist() if slot in used][:most]
+        return {used[slot]: self._sensors.dead(table.current[slot]) for slot in chosen}
 
     def predict(self, readings: Reading | Iterable[Reading], *, ignore_unknown: bool = False) -> list[Prediction]:
         """Predict from one reading or from many; `feed` does the same, but takes no single reading."""
@@ -375,8 +387,13 @@ class Predictor:
             return
         table, slots, rows = self.table, one.slots, one.rows
         table.remember(slots, one.times, one.ids, one.given, one.revisions)
+        held = table.current["held"][slots] if self._sensors else None
         samples = self._sampler.complete(one)
-        current = table.current
+        current, sensed = table.current, None
+        if held is not None:
+            facts = samples.restart, held, samples.values, samples.missing
+            sensed = self._sensors(current, slots, one.times, *facts)
+            samples = samples._replace(values=sensed.values, missing=sensed.missing)
         values = self._features.conditioned(samples.values)
         features = self._features.vectors(current, slots, one.times, samples.since, values, samples.missing)
         raw, following = self._step(rows, features)  # (n, network outputs)
@@ -386,9 +403,11 @@ class Predictor:
         counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
         current["step"][rows], current["warm_steps"][rows] = counts
         outputs = self._published(raw) if self._published else raw
-        learns = np.ones(len(slots), np.bool_)
-        step = Step(current, table.calibration, slots, values, samples.missing, outputs, learns)
+        learns = np.ones(len(slots), np.bool_) if sensed is None else ~sensed.doubted
+        step = Step(current, table.calibration, slots, values, samples.missing, outputs, learns, sensed)
         decisions = self._decider(step)
+        if sensed is not None:
+            decisions = self._sensors.decided(decisions, sensed)
         if self._degraded:
             decisions = decisions._replace(degraded=self._degraded(samples.missing, decisions.degraded))
         self.counts["samples"] += len(slots)

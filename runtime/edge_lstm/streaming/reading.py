@@ -99,11 +99,12 @@ class Prediction(NamedTuple):
     `values` maps each target to its prediction by horizon (in steps ahead), in the target's unit. `revision` counts how
     often this prediction was corrected because an earlier reading came late. A classifier gives its `label`, and
     probabilities in `values`. An anomaly detector gives an `alarm`, which begins above a `score` of 1; the score is NaN
-    until the stream has one. `turned`: the label or the alarm differs from that of the step before. `bands`: for each
+    until the stream has one. `turned`: the label, the alarm or `degraded`
+    differs from that of the step before. `bands`: for each
     target and horizon, the lower and upper bound between which the truth lies with the bundle's probability.
     `drivers`: the sensors that drove a score of 0.5 or more, or an alarm, the main one first. `event`: the alarm that
     lasts, or at the first step after it the one that has ended.
-    `degraded`: the quantities that the model takes and went without; empty where it had all.
+    `degraded`: the features of dead sensors, and the quantities that were not known ahead; empty where it had all.
     `confidence`: how much of the score rests on the stream's own steps, from 0 to 1, and not on those of other devices;
     None once all of it does.
     """

@@ -61,6 +61,7 @@ class StreamTable:
     last_published: Floats  # (slots, outputs)
     open_interval: Records  # (slots,): on a grid, the interval that has not ended
     announced: Records  # (slots,): since and band of the last event that was published and has not ended
+    reported_faults: NDArray[np.uint8]  # (slots, features): of the sensors, what subscribers know
     trail_length: Integers  # (slots,)
     trail: Records  # (slots, 2 * depth): time, identity, values and revision of a sample
     snapshot_old: Records  # (slots,)

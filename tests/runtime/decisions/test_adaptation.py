@@ -18,6 +18,7 @@ from edge_lstm.bundle.data_sheet import sheet_rows
 from edge_lstm.bundle.intervals import HOURS, SHARES, Intervals
 from edge_lstm.decisions.adaptation import RATE, SCALE_RATE, AdaptiveBands, record_fields
 from edge_lstm.decisions.bands import Bands
+from edge_lstm.decisions.sensed import Sensed
 from edge_lstm.decisions.step import Step
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.streaming.columns import first_record
@@ -278,7 +279,10 @@ def test_a_dead_target_has_no_band_and_null_in_the_payload() -> None:
         dead = np.zeros((1, len(made.features)), bool)
         dead[0, -1] = True  # level itself, or another sensor
         step = step_of(made, first_record(made), 1.0)
-        step = step._replace(dead=dead, values=np.ones((1, len(made.features)), np.float32), missing=~dead & False)
+        sensed = Sensed(
+            np.ones((1, len(made.features)), np.float32), dead, dead[:, 0], dead[:, 0], dead.astype(np.uint8)
+        )
+        step = step._replace(sensed=sensed, values=sensed.values, missing=~dead & False)
         found = AdaptiveBands(made)(step, np.zeros((1, 1), np.float32))
         static = Bands(made)(np.zeros((1, 1), np.float32), np.array([START]), dead)
         assert np.isnan(found).all() == np.isnan(static).all() == (len(made.features) == 1)

@@ -1,4 +1,4 @@
-"""The contract of a trained model: the dataset's, with its states, intervals, health limits and alarm rule."""
+"""The contract of a trained model: the dataset's, with its states, sensors, intervals, health limits and alarm rule."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 
 from edge_lstm.bundle.contract import Contract, StateTensor
 from edge_lstm_train.data.dataset import Dataset
+from edge_lstm_train.data.sensor_statistics import sensor_statistics
 from edge_lstm_train.evaluation.alarms.alarm_rule import AlarmRule, calibrated_alarm
 from edge_lstm_train.evaluation.intervals import calibrated_intervals
 from edge_lstm_train.evaluation.model_health import fitted_health
@@ -20,7 +21,7 @@ def trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> tuple[
 
     Raises EdgeLstmError if the validation part is too short for the intervals.
     """
-    contract = with_states(dataset.contract, fitted.model)
+    contract = with_sensors(with_states(dataset.contract, fitted.model), dataset)
     level = getattr(recipe.task_section, "intervals", None)
     predicted = predict_streamed(fitted.judged, dataset, "validation")
     if level is not None:
@@ -29,6 +30,13 @@ def trained_contract(recipe: Recipe, dataset: Dataset, fitted: Fitted) -> tuple[
     if recipe.anomaly is None:
         return contract, None
     return calibrated_alarm(recipe, dataset, contract, fitted.model)
+
+
+def with_sensors(contract: Contract, dataset: Dataset) -> Contract:
+    """The contract with what its sensors are like while they work."""
+    found = zip(contract.features, sensor_statistics(dataset), strict=True)
+    features = [dataclasses.replace(feature, sensor=one) for feature, one in found]
+    return dataclasses.replace(contract, features=features)
 
 
 def with_states(contract: Contract, model: Forecaster) -> Contract:

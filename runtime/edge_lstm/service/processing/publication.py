@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, Protocol
 
 from edge_lstm.messages.mapping import OutputMapping
@@ -22,21 +24,26 @@ def events_topic(client_id: str) -> str:
     return f"edge-lstm/{client_id}/events"
 
 
+def errors_topic(client_id: str) -> str:
+    """The topic of what went wrong, such as a sensor that died."""
+    return f"edge-lstm/{client_id}/errors"
+
+
 def publication(
     mqtt: MqttConnection, output: OutputMapping, properties: PublishProperties | None, client_id: str
 ) -> Publish:
-    """A function that sends the messages of a batch, whose messages about events are the last ones."""
-    about_events = events_topic(client_id)
+    """A function that sends the messages of a batch, whose messages about events and errors are the last ones."""
+    plain = (events_topic(client_id), errors_topic(client_id))
 
     def publish(messages: Sequence[Outgoing], qos: Literal[0, 1] = 1) -> Sequence[int]:
         count = len(messages)
-        while count and messages[count - 1][0] == about_events:
+        while count and messages[count - 1][0] in plain:
             count -= 1
         numbers = mqtt.publish_many(
             messages[:count], qos=qos, retain=output.retain, properties=properties, family=output.topic
         )
-        if count == len(messages):
-            return numbers
-        return [*numbers, *mqtt.publish_many(messages[count:], qos=qos, family=about_events)]
+        for topic, of_topic in groupby(messages[count:], itemgetter(0)):
+            numbers = [*numbers, *mqtt.publish_many(list(of_topic), qos=qos, family=topic)]
+        return numbers
 
     return publish

@@ -94,6 +94,8 @@ def status_text(facts: dict[str, Any]) -> str:
     for one in facts.get("dropped_by_stream", ()):
         fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
         lines.append(f"{'stream':<10}{one['stream']}: {fates}")
+    for stream, faults in facts.get("degraded", {}).items():
+        lines.append(f"{'sensors':<10}{stream}: {', '.join(f'{name} {fault}' for name, fault in faults.items())}")
     return "\n".join(lines)
 
 
