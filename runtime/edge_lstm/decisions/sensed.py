@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.foundation.arrays import Flags, Floats
+from edge_lstm.foundation.arrays import Flags, Floats, Slots
 
 
 class Sensed(NamedTuple):
@@ -18,3 +18,13 @@ class Sensed(NamedTuple):
     doubted: Flags  # (n,): whether the value of one is not used that is not dead, or not known to be
     turned: Flags  # (n,): whether one died or came back at this step
     faults: NDArray[np.uint8]  # (n, features): index into FAULTS
+
+    def of(self, places: Slots) -> Sensed:
+        """The sensors of the streams at these places."""
+        return Sensed(
+            self.values[places],
+            self.missing[places],
+            self.doubted[places],
+            self.turned[places],
+            self.faults[places],
+        )

@@ -33,5 +33,5 @@ class Step(NamedTuple):
             missing=self.missing[places],
             outputs=self.outputs[places],
             learns=self.learns[places],
-            sensed=None if self.sensed is None else Sensed(*(column[places] for column in self.sensed)),
+            sensed=None if self.sensed is None else self.sensed.of(places),
         )
