@@ -52,7 +52,7 @@ def arm(point: str, count: int) -> None:
         nonlocal batches
         counts = bool(outbox) and connected
         if point == BETWEEN_SLICES:
-            values, _ = rest[-2:]
+            values = rest[4]
             counts = '": ' in values.get("progress", "")
         batches += counts
         due = counts and batches == count

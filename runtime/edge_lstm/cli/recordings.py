@@ -212,8 +212,10 @@ def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme
     """Replay parts, each by its own rules. The streams go on from one part to the next."""
     from edge_lstm.recordings.replay import hand_over, replay
     from edge_lstm.service.database.spans import SteppingRules
+    from edge_lstm.service.feedback.replaying import ReplayedCommands
     from edge_lstm.streaming.predictor import Predictor
 
+    commands = ReplayedCommands(parts)
     totals: Counter[str] = Counter()
     predictions: list[Prediction] = []
     predictor: Predictor | None = None
@@ -226,8 +228,7 @@ def _replayed(parts: Sequence[Part], bundle: Bundle, backend: str | None, scheme
             if former is not None:
                 totals.update(former.totals)
                 hand_over(former, predictor)
-        for stream in predictor.table.names & set(part.forgotten):
-            predictor.table.evict(stream)
+        commands.begin(part, predictor)
         begun = time.perf_counter()
         predictions += replay(predictor, part.readings, part.batches)
         took_s += time.perf_counter() - begun

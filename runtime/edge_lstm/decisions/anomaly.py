@@ -12,6 +12,8 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Alarm, Contract
 from edge_lstm.decisions.angles import difference
+from edge_lstm.decisions.operator import Operator
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
@@ -20,6 +22,7 @@ _MIN_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of
 _TO_DEVIATION = 1.4826  # of the median absolute deviation, to the standard deviation of normal values
 _TRIMS = 2
 _LEAST_KEPT = 0.7  # of the steps of a calibration
+_NO_RULES = DecisionRules()
 
 
 class AnomalyDetector:
@@ -30,11 +33,12 @@ class AnomalyDetector:
     `threshold`. With `hold_steps`, `quiet` counts the steps since the score was last above `release`.
     """
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, rules: DecisionRules = _NO_RULES) -> None:
         alarm = contract.alarm
         assert alarm is not None  # checked by Contract.faults
         names = [feature.name for feature in contract.features]
         self._alarm = alarm
+        self._operator = Operator(contract, rules)
         self._columns = [names.index(target) for target in contract.targets]
         self._scale = np.array([contract.features[column].scale for column in self._columns])
         periods = ((place, contract.circles.get(target)) for place, target in enumerate(contract.targets))
@@ -57,17 +61,23 @@ class AnomalyDetector:
         silent = step.missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
         rate = np.maximum(self._rate, 1.0 / np.maximum(residuals_known, 1))[:, None]  # at first the arithmetic mean
         smoothed = np.where(silent, smoothed, smoothed + rate * (residuals - smoothed))
+        maintained = self._operator.maintained(current, slots)
+        if maintained.any():  # what happens then leaves no trace: afterwards the average begins as usual
+            calibrated = maintained & (current["calibrated"][slots] == self._alarm.calibrate_steps)
+            smoothed[maintained] = current["smoothed"][slots[maintained]]
+            smoothed[calibrated] = current["center"][slots[calibrated]]
         current["smoothed"][slots] = smoothed
         current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
-        self._calibrate(current, step.calibration, slots, smoothed, judged)
-        ready = judged & (current["calibrated"][slots] == self._alarm.calibrate_steps)
+        self._calibrate(current, step.calibration, slots, smoothed, judged & step.learns)
+        ready = judged & ~maintained & (current["calibrated"][slots] == self._alarm.calibrate_steps)
         ready &= current["threshold"][slots] > 0
         scores = np.full(len(slots), np.nan)
         if ready.any():
             chosen = slots[ready]
             away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
+            scores[ready] = self._operator.scores(current, chosen, smoothed[ready], scores[ready])
             self._limit(current, slots, scores)
         before = current["alarm"][slots]
         alarms = scores > np.where(before, self._alarm.release, 1.0)  # False for NaN
@@ -77,6 +87,7 @@ class AnomalyDetector:
             current["quiet"][slots] = quiet
             alarms |= before & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
+        self._operator.note_alarms(current, slots, before, alarms, scores)
         return scores, alarms, alarms != before
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import anomaly
+from edge_lstm.decisions import anomaly, operator
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.bands import Bands, in_order
 from edge_lstm.decisions.decisions import Decisions
@@ -34,7 +34,7 @@ def decider(contract: Contract, rules: DecisionRules = _NO_RULES) -> Decider:
     if contract.decision is not None:
         return _Classifier(contract)
     if contract.alarm is not None:
-        return _Detector(contract)
+        return _Detector(contract, rules)
     return _Numbers(contract)
 
 
@@ -101,8 +101,8 @@ class _Classifier:
 
 
 class _Detector:
-    def __init__(self, contract: Contract) -> None:
-        self._detect = anomaly.AnomalyDetector(contract)
+    def __init__(self, contract: Contract, rules: DecisionRules) -> None:
+        self._detect = anomaly.AnomalyDetector(contract, rules)
 
     def __call__(self, step: Step) -> Decisions:
         scores, alarms, turned = self._detect(step)
@@ -111,16 +111,18 @@ class _Detector:
 
 def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its decisions."""
+    said = operator.record_fields(contract, rules)
     if contract.decision is not None:
-        return classify.record_fields(contract)
-    return anomaly.record_fields(contract) if contract.alarm is not None else []
+        return [*classify.record_fields(contract), *said]
+    return [*(anomaly.record_fields(contract) if contract.alarm is not None else []), *said]
 
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
+    said = operator.start_values(rules)
     if contract.decision is not None:
-        return classify.START_VALUES
-    return anomaly.START_VALUES if contract.alarm is not None else {}
+        return {**classify.START_VALUES, **said}
+    return {**(anomaly.START_VALUES if contract.alarm is not None else {}), **said}
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:

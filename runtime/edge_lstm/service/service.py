@@ -32,6 +32,8 @@ from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
+from edge_lstm.service.feedback.config import answers_topic, feedback_topic
+from edge_lstm.service.feedback.feedback import Feedback
 from edge_lstm.service.intake.idle_streams import IdleStreams
 from edge_lstm.service.intake.inbox import Inbox
 from edge_lstm.service.intake.kept_times import kept_times, newest_arrival_us, newest_time
@@ -43,7 +45,7 @@ from edge_lstm.service.intake.time_judge import TimeJudge
 from edge_lstm.service.opened_files import OpenedFiles, proven_backend, state_path
 from edge_lstm.service.processing.committer import Committer
 from edge_lstm.service.processing.delivery import Delivery
-from edge_lstm.service.processing.outbox import Outbox
+from edge_lstm.service.processing.outbox import Outbox, Outgoing
 from edge_lstm.service.processing.processor import Processor, Slice, StoppedError
 from edge_lstm.service.processing.slices import Slices
 from edge_lstm.service.processing.suspects import Suspects
@@ -121,7 +123,13 @@ class Service:
             properties=publish_properties(output),
             family=output.topic,
         )
-        self._outbox = Outbox(publish, lambda: self._mqtt.unconfirmed, last_batch)
+        answered = answers_topic(config.mqtt.client_id)
+
+        def publish_batch(items: Sequence[Outgoing]) -> Sequence[int]:
+            is_answer = bool(items) and items[0][0] == answered  # a batch of its own
+            return self._mqtt.publish_many(items, family=answered) if is_answer else publish(items)
+
+        self._outbox = Outbox(publish_batch, lambda: self._mqtt.unconfirmed, last_batch)
         self._outbox.restore(unsent, processed)
         wait = self._wait_for_disk if self._exactly_once else None
         self._committer = Committer(self._store, self._predictor.table, self._outbox, last_batch, wait, self._report)
@@ -139,7 +147,10 @@ class Service:
             self._predictor.watch,
             lambda: self._slices.progress,
         )
-        self._inbox = Inbox(sends_again=config.mqtt.session_expiry_s > 0)
+        self._inbox = Inbox(
+            sends_again=config.mqtt.session_expiry_s > 0,
+            apart=feedback_topic(config.mqtt.client_id) if config.feedback.enabled else None,
+        )
         self._overload = Overload(self._inbox, self._report)
         most = min(config.max_streams, config.max_stream_names)
         self._gaps = None if config.input.sequence is None else SequenceGaps(most, self._last_number)
@@ -168,13 +179,32 @@ class Service:
             config.max_streams,
             lambda: kept_times(self._arrivals, self._times),
             # a stream that restarts in another time does not know its former readings, which were ahead of the clock;
-            # neither does one that is forgotten
-            lambda: self._identifies_messages or self._times.may_restart or self._names.may_forget,
+            # neither does one that is forgotten, or begins as a new device
+            lambda: (
+                self._identifies_messages
+                or self._times.may_restart
+                or self._names.may_forget
+                or config.feedback.enabled
+            ),
             self._mqtt.acknowledge,
             None if self._exactly_once else functools.partial(publish, qos=0),
             self._report,
             self.stats,
         )
+        # the messages of a batch in which an earlier process crashed are among the first
+        suspects = Suspects(self._store, _LEAST_REPEATED if self._exactly_once else 0)
+        self._feedback: Feedback | None = None
+        if config.feedback.enabled:
+            self._feedback = Feedback(
+                config.feedback,
+                answered,
+                self._predictor,
+                self._store,
+                self._committer,
+                suspects,
+                self._outbox.knows,
+                self._between_steps,
+            )
         self._processor = Processor(
             self._reader,
             self._predictor,
@@ -182,8 +212,7 @@ class Service:
             self._names,
             self._gaps,
             self._slices,
-            # the messages of a batch in which an earlier process crashed are among the first
-            Suspects(self._store, _LEAST_REPEATED if self._exactly_once else 0),
+            suspects,
             self._delivery.withdraw,
             self._between_steps,
             lambda: self._committer.batch + 1,
@@ -193,7 +222,7 @@ class Service:
 
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
-        mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.input.topic_filters
+        mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.subscriptions
         self._is_new = not known and not self._store.has_subscribed()
         options = dataclasses.replace(
             self._files.access,
@@ -288,7 +317,7 @@ class Service:
             if self._slices:
                 self._deliver(self._processor.go_on())
             if self._inbox and self._slices.has_room:
-                self._process(self._inbox.batch())
+                self._process_next()
         self._do_what_is_due()
 
     def _turn_unless_stopped(self) -> None:
@@ -325,6 +354,13 @@ class Service:
     def _process(self, messages: list[Message]) -> None:
         """Process messages until they are committed, or wait for their next slice."""
         self._deliver(self._processor.process(messages))
+
+    def _process_next(self) -> None:
+        """Process the next batch of readings, or the next command."""
+        if self._feedback is None or not self._inbox.next_is_apart:
+            self._process(self._inbox.batch())
+        elif not self._slices:  # a command comes after all readings before it
+            self._deliver(self._feedback.process(*self._inbox.batch()))
 
     def _deliver(self, slices: Iterator[Slice]) -> None:
         """Commit and publish each slice, until the service ends."""
@@ -389,6 +425,7 @@ class Service:
             "unsaved": len(self._committer.unsaved),
             **self._totals(),
             **self.stats.figures(),
+            **({} if self._feedback is None else self._feedback.figures()),
             "dropped_by_stream": self._predictor.watch.worst(),
         }
 
@@ -449,4 +486,5 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
         _ID_WINDOW if config.input.sequence is not None else 0,
         config.input.join_within_s,
         config.max_steps_per_reading,
+        config.feedback.rules,
     )

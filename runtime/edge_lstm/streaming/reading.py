@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,6 +63,20 @@ class Forgotten(NamedTuple):
     """The stream left the service: its next reading is that of a new stream."""
 
     stream: str
+
+
+class Command(NamedTuple):
+    """An operator's command that was taken.
+
+    `id`: names it; `kind`: of `decisions.operator.KINDS`; `time`: the stream's last time then, in seconds since 1970.
+    `facts`: JSON values that its kind needs.
+    """
+
+    stream: str
+    id: str
+    kind: str
+    time: float
+    facts: Mapping[str, Any]
 
 
 class Prediction(NamedTuple):

@@ -49,6 +49,10 @@ TABLES = (
     )""",
     "create table subscribed (filter text primary key) without rowid",
     "create table service (key text primary key, value text not null, checksum integer not null) without rowid",
+    # of operators, by id; command: JSON, null: it was refused
+    """create table commands (
+        id text primary key, batch integer not null, checksum integer not null, command text, answer text not null
+    ) without rowid""",
     "create table poison (message blob not null, reason text not null, time integer not null)",
     # what was found damaged; kind: row or unsent
     """create table damaged (

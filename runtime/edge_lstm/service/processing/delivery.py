@@ -62,7 +62,11 @@ class Delivery:
         committer.begin_batch([reading.stream for reading in readings])
         committer.values.update(self._values())
         committer.values.update(self._slices.values())
-        records = [*self._names.take_records(), *one.refusals]  # after `begin_batch`, which says what is unsaved
+        records = [
+            *self._names.take_records(),
+            *one.refusals,
+            *one.commands,
+        ]  # after `begin_batch`, which says what is unsaved
         if self._publish_unconfirmed is None:
             identities = [message_identity(message) for message, _ in one.set_aside]
             if identifies:
