@@ -66,7 +66,7 @@ def arm(point: str, count: int) -> None:
     def publish_many(original: Callable[..., Any], connection: Any, items: Any, **options: Any) -> Any:
         nonlocal published
         numbers = original(connection, items, **options)
-        if any(topic.startswith("predictions/") for topic, _ in items):
+        if any(topic.startswith("predictions/") or topic.endswith("/feedback/answers") for topic, _ in items):
             published = batches
         return numbers
 
