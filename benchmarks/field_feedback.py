@@ -19,13 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.decisions.operator import Operator
 from edge_lstm.decisions.rules import DecisionRules
+from edge_lstm.service.feedback.applying import apply
 from edge_lstm.streaming.predictor import Predictor
-from edge_lstm.streaming.reading import Reading
+from edge_lstm.streaming.reading import Command, Reading
 from edge_lstm_export.assemble import export_bundle
 from edge_lstm_train.data.dataset import read_dataset
 from edge_lstm_train.evaluation.baselines import fit_baselines
@@ -38,8 +37,8 @@ ORDERS = 20
 PAUSE_S = 3600.0  # between two recordings of a chain: the device restarts
 DAY_S = 86_400.0
 WRONG = 0.1  # share of the alarms within windows that are marked as false
-CHOSEN = DecisionRules(True, 1.2, 1.5, 30 * DAY_S)
-STEPS, HALF_LIVES = (1.05, 1.1, 1.2, 1.3, 1.5), (1.0, 7.0, 30.0)  # days
+CHOSEN = DecisionRules(True, 1.1, 1.5, 30 * DAY_S)
+STEPS, BOUNDS, HALF_LIVES = (1.0, 1.1, 1.2), (1.25, 1.5), (1.0, 30.0)  # days
 RESIDUALS = (False, True)
 
 
@@ -142,10 +141,8 @@ class _Watcher:
     """One operator beside one device."""
 
     def __init__(self, predictor: Predictor, marks: Marks, rows: Sequence[Row], seed: int) -> None:
-        self._table, self._marks = predictor.table, marks
+        self._predictor, self._marks = predictor, marks
         self._operator = Operator(predictor.contract, marks.rules)
-        assert predictor.contract.alarm is not None
-        self._calibrate_steps = predictor.contract.alarm.calibrate_steps
         self._random = random.Random(seed)
         self._windows = len({row.window for row in rows} - {-1})
         self._hit: set[int] = set()
@@ -160,24 +157,19 @@ class _Watcher:
         elif self._alarm:
             self._false += not self._touched
             if not self._touched or self._random.random() < self._marks.wrong:
-                self._mark(row, 1)
+                self._mark(row, "false_alarm")
         if row.window != self._window and self._window >= 0 and self._window not in self._hit:
-            self._mark(row, -1)
+            self._mark(row, "missed")
         self._window, self._alarm = row.window, alarm
 
-    def _mark(self, row: Row, direction: int) -> None:
-        rules = self._marks.rules
-        if not rules.feedback:
+    def _mark(self, row: Row, kind: str) -> None:
+        if not self._marks.rules.feedback:
             return
         self._number += 1
-        record = self._table.current[self._table.slot(row.reading.stream)]
-        excused = (
-            self._operator.excusable(record, 0, self._calibrate_steps)
-            if self._marks.residuals and direction > 0
-            else None
-        )
-        size = direction * float(np.log(rules.feedback_step))
-        self._operator.move(record, np.uint64(self._number), row.reading.time, size, excused)
+        stream, time_s = row.reading.stream, row.reading.time
+        record = self._predictor.table.current[self._predictor.table.slot(stream)]
+        facts = {"from": float(record["alarm_begins"][0]), "residuals": self._marks.residuals}
+        apply(self._predictor, self._operator, Command(stream, str(self._number), kind, time_s, facts))
 
     def found(self) -> Found:
         return Found(len(self._hit), self._windows, self._false)
@@ -190,8 +182,8 @@ def total(found: Sequence[Found]) -> Found:
 
 def candidates() -> Iterator[Marks]:
     """The ways to mark among which one is chosen."""
-    for step, days, residuals in itertools.product(STEPS, HALF_LIVES, RESIDUALS):
-        yield Marks(DecisionRules(True, step, CHOSEN.feedback_most, days * DAY_S), residuals)
+    for step, most, days, residuals in itertools.product(STEPS, BOUNDS, HALF_LIVES, RESIDUALS):
+        yield Marks(DecisionRules(True, step, most, days * DAY_S), residuals)
 
 
 def main() -> None:
@@ -207,11 +199,10 @@ def main() -> None:
         for marks in candidates():
             rules = marks.rules
             lost = total(alarms_of(valves, devices[:half], marks._replace(wrong=WRONG)))
-            print(
-                f"step {rules.feedback_step} half-life {rules.feedback_half_life_s / DAY_S:g} d residuals "
-                f"{marks.residuals}: {total(alarms_of(valves, devices[:half], marks))}; 10 % wrong: {lost}",
-                flush=True,
-            )
+            days = rules.feedback_half_life_s / DAY_S
+            keys = f"step {rules.feedback_step} most {rules.feedback_most} half-life {days:g} d"
+            marked = total(alarms_of(valves, devices[:half], marks))
+            print(f"{keys}, residuals {marks.residuals}: {marked}; 10 % wrong: {lost}", flush=True)
         return
     machine_text = f"{platform.machine()}, Python {platform.python_version()}, numpy {version('numpy')}"
     print(f"{time.strftime('%Y-%m-%d')}, {machine_text}")

@@ -73,10 +73,12 @@ class AnomalyDetector:
         ready = judged & ~maintained & (current["calibrated"][slots] == self._alarm.calibrate_steps)
         ready &= current["threshold"][slots] > 0
         scores = np.full(len(slots), np.nan)
+        calibrated_scores = scores
         if ready.any():
             chosen = slots[ready]
             away = distance(smoothed[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
+            calibrated_scores = scores.copy()
             scores[ready] = self._operator.scores(current, chosen, smoothed[ready], scores[ready])
             self._limit(current, slots, scores)
         before = current["alarm"][slots]
@@ -87,7 +89,7 @@ class AnomalyDetector:
             current["quiet"][slots] = quiet
             alarms |= before & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
-        self._operator.note_alarms(current, slots, before, alarms, scores)
+        self._operator.note_alarms(current, slots, before, alarms, calibrated_scores)
         return scores, alarms, alarms != before
 
     def _limit(self, current: Records, slots: Slots, scores: Doubles) -> None:

@@ -3,6 +3,7 @@
 A move of the threshold is a factor, whose logarithm decays exponentially with the stream's own times. An excused alarm
 adds its mean residual to the covariance as a rank one term (Sherman and Morrison 1950), which decays too. Both together
 never lower a score to less than 1 / `feedback_most` of what the calibration gives: a fault beyond that is always found.
+Neither lowers a score whose residual is most like an earlier alarm that nobody marked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.arrays import Doubles, Flags, Records, Slots
 
 MOVES = 8  # of a stream that can be reverted
-EVENTS = 4  # alarms of a stream that a command can name, with the one that goes on
+_ALIKE = 0.85  # cosine between whitened residuals
+EVENTS = 8  # alarms of a stream that a command can name, with the one that goes on
 # what only commands change: a rewind of the stream keeps it
 COMMAND_FIELDS = ("maintenance", "maintenance_id")
 MOVE_FIELDS = ("raised", "raised_at", "is_moved", "move_ids", "move_sizes", "move_times", "excused")
@@ -34,7 +36,7 @@ class Operator:
 
     def __init__(self, contract: Contract, rules: DecisionRules) -> None:
         self.is_on = rules.feedback
-        self.step = math.log(rules.feedback_step)  # of a move
+        self.step = math.log(rules.feedback_step)  # by which a missed alarm lowers the threshold
         self._most, self._half_life_s = rules.feedback_most, rules.feedback_half_life_s
         self._detects = contract.alarm is not None
 
@@ -54,6 +56,8 @@ class Operator:
         for place in moved.tolist():  # few; one at a time they have the same bits in any batch
             record = current[slots[place]]
             share = self._unexcused(record, smoothed[place]) / self.factor(record, float(record["time"]))
+            if share < 1 and _is_like_an_unmarked_alarm(record, smoothed[place]):
+                continue
             found[place] *= max(share, 1.0 / self._most)
         return found
 
@@ -62,7 +66,10 @@ class Operator:
         return math.exp(float(record["raised"]) * self._left(time, float(record["raised_at"])))
 
     def note_alarms(self, current: Records, slots: Slots, before: Flags, alarms: Flags, scores: Doubles) -> None:
-        """Add the step of each stream to its alarm, if it has one. `before`: whether the step before was in alarm."""
+        """Add the step of each stream to its alarm, if it has one. `before`: whether the step before was in alarm.
+
+        scores (n,): by the calibrated threshold.
+        """
         if not self.is_on or not alarms.any():
             return
         began = slots[alarms & ~before]
@@ -141,6 +148,11 @@ class Operator:
         record["alarm_moves"][record["alarm_moves"] == number] = 0
         return True
 
+    def to_peak(self, record: Any, event: int, time: float) -> float:
+        """The size of the move that raises the threshold to the peak of an alarm; 0: it is there already."""
+        now = float(record["raised"]) * self._left(time, float(record["raised_at"]))
+        return max(math.log(max(float(record["alarm_peaks"][event]), 1.0)) - now, 0.0)
+
     def excusable(self, record: Any, event: int, calibrate_steps: int) -> Doubles:
         """(targets,): what the residuals of an alarm add to the covariance, by its share of all steps known usual."""
         steps = float(record["alarm_steps"][event])
@@ -154,6 +166,18 @@ class Operator:
 
 
 _EVENT_FIELDS = ("alarm_begins", "alarm_ends", "alarm_peaks", "alarm_steps", "alarm_means", "alarm_moves")
+
+
+def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
+    """Whether the former alarm with the most similar residual is very similar and was not marked as false."""
+    first = 1 if record["alarm"] else 0  # the alarm that goes on is none
+    steps, whitening = record["alarm_steps"][first:], record["whitening"]
+    white = (whitening * (smoothed - record["center"])).sum(axis=1)
+    means = (whitening * record["alarm_means"][first:, None, :]).sum(axis=2)
+    lengths = np.sqrt((means * means).sum(axis=1) * float((white * white).sum()))
+    cosines = np.where((steps > 0) & (lengths > 0), (means * white).sum(axis=1) / np.maximum(lengths, 1e-300), -1.0)
+    best = int(cosines.argmax())
+    return bool(cosines[best] > _ALIKE) and record["alarm_moves"][first + best] == 0
 
 
 def _length(whitening: Doubles, away: Doubles) -> float:

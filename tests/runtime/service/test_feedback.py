@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -115,16 +116,25 @@ def operated(bundle: Bundle, tmp_path: Path) -> Operated:
 def test_a_false_alarm_raises_the_threshold_of_its_stream_alone(operated: Operated) -> None:
     operated.read("b", 0, 50)
     before = operated.rows()["b"]
+    peak = float(operated.record()["alarm_peaks"][0])
     answer = operated.ask(id="1", command="false_alarm", event=operated.event())
+    assert peak > 1.5
     assert answer == {
         "id": "1",
         "ok": True,
         "command": "false_alarm",
         "stream": "a",
-        "threshold": {"before": 1.0, "after": 1.25, "most": 1.5},
-        "text": "a: threshold 1.25 times the calibrated one, before 1 times",
+        "threshold": {"before": 1.0, "after": 1.5, "most": 1.5},
+        "text": "a: threshold 1.5 times the calibrated one, before 1 times",
     }
     assert operated.rows()["b"] == before
+
+
+def test_a_false_alarm_raises_the_threshold_to_its_peak(operated: Operated) -> None:
+    record = operated.record()
+    record["alarm_peaks"][0] = 1.2
+    answer = operated.ask(id="1", command="false_alarm", event=operated.event())
+    assert answer["threshold"]["after"] == 1.2
 
 
 def test_marks_move_the_threshold_no_further_than_most(operated: Operated) -> None:
@@ -175,8 +185,10 @@ def test_residuals_lower_a_score_by_no_more_than_most(operated: Operated) -> Non
     operator = operated.service._feedback._operator  # type: ignore[union-attr]
     record, slot = operated.record(), [operated.table.slot("a")]
     operator.move(record, 1, float(record["time"]), 0.0, record["whitening"][0] * 1e6)
-    found = operator.scores(operated.table.current, slot, record["smoothed"][None] + 1e3, [3.0])
-    assert found == pytest.approx([2.0])
+    far = record["smoothed"][None] + 1e3, np.array([3.0])
+    assert operator.scores(operated.table.current, slot, *far).tolist() == [3.0]  # as former alarms, which stand
+    record["alarm_moves"] = 1
+    assert operator.scores(operated.table.current, slot, *far) == pytest.approx([2.0])
 
 
 def test_maintenance_has_no_alarms_and_learns_nothing(bundle: Bundle, tmp_path: Path) -> None:

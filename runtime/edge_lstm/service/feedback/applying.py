@@ -77,11 +77,11 @@ def _move(predictor: Predictor, operator: Operator, record: Any, command: Comman
         return
     found = np.flatnonzero(record["alarm_begins"] == command.facts["from"])
     if not found.size:  # a replay of a history that begins later
-        operator.move(record, number, command.time, operator.step)
         return
     event = int(found[0])
+    size = operator.to_peak(record, event, command.time)
     excused = operator.excusable(record, event, alarm.calibrate_steps) if command.facts["residuals"] else None
-    operator.move(record, number, command.time, operator.step, excused)
+    operator.move(record, number, command.time, size, excused)
     record["alarm_moves"][event] = number
 
 
