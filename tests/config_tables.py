@@ -19,6 +19,7 @@ from edge_lstm.bundle.contract import Sampling
 from edge_lstm.hardware.boards import BoardConfig, Budget, Image, ServiceDefaults
 from edge_lstm.messages.mapping import InputMapping, Join, OutputMapping, ValueMapping
 from edge_lstm.service.config import ClockConfig, MqttConfig, ServiceConfig
+from edge_lstm.service.feedback.config import FeedbackConfig
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.recording_sections import FeatureSection, LabelSection, RecordingSection
 from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, ForecastSection, RegressSection
@@ -33,7 +34,7 @@ from edge_lstm_train.recipe.training_sections import (
 from tests.paths import ROOT
 
 RUNTIME: tuple[type, ...] = (
-    *(ServiceConfig, MqttConfig, ClockConfig, InputMapping, Join, ValueMapping, OutputMapping),
+    *(ServiceConfig, MqttConfig, ClockConfig, FeedbackConfig, InputMapping, Join, ValueMapping, OutputMapping),
     *(BoardConfig, Image, ServiceDefaults, Budget),
 )
 RECIPE: tuple[type, ...] = (

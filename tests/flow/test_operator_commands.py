@@ -25,6 +25,7 @@ from edge_lstm.service.feedback.checks import CommandChecks
 from edge_lstm.service.feedback.commands import KEYS, request_of
 from edge_lstm.service.service import stepping_rules
 from edge_lstm.streaming.reading import Command
+from tests.deadline import wait_until
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH
 from tests.flow.test_exactly_once import CONNECTED, READINGS, Rig, readings_of
 from tests.networks import contract_of, random_network
@@ -131,3 +132,30 @@ def rows_in(path: Path) -> dict[str, bytes]:
         found = dict(database.execute("select stream, row from streams"))
     database.close()
     return found
+
+
+def test_a_command_from_a_shell_is_answered(
+    tmp_path: Path, bundle_path: Path, mosquitto: Any, start_service: Make, subscribe: Make
+) -> None:
+    predicted = subscribe(mosquitto.address, "predictions/+")
+    service = start_service(bundle_path, mosquitto.address, "feedback.enabled = true")
+    service.wait_connected()
+    for reading in readings_of(3, 1):
+        predicted.publish(f"sensors/{reading.stream}", encode_reading(reading))
+    wait_until(lambda: len(predicted.messages) == 3, "three predictions")
+    program = ["feedback", str(tmp_path / "service.toml")]
+    result = CliRunner().invoke(
+        main, [*program[:1], "--id", "a1", program[1], "maintenance", "tank-0", "2023-11-15T00:00Z"]
+    )
+    assert result.exit_code == 0, result.output
+    until = "no alarms and nothing learned until 2023-11-15T00:00:00Z; the state goes on"
+    assert result.stdout == f"tank-0: {until}\nid: a1\n"
+    refused = CliRunner().invoke(main, [*program, "recalibrate", "tank-1"])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith('error: recalibrate: expected a stream that had readings, found "tank-1"')
+    service.stop()
+    silent = CliRunner().invoke(main, ["feedback", "--timeout", "0.5", program[1], "revert", "a1"])
+    assert silent.exit_code == 1
+    assert "within 0.5 s, found none" in silent.stderr
+    exported = CliRunner().invoke(main, [*program, "export"])
+    assert exported.stdout.splitlines()[1].startswith("2023-11-14T22:15:20Z,2023-11-15T00:00:00Z,tank-0,maintenance,a1")

@@ -3,7 +3,7 @@
 A move of the threshold is a factor, whose logarithm decays exponentially with the stream's own times. An excused alarm
 adds its mean residual to the covariance as a rank one term (Sherman and Morrison 1950), which decays too. Both together
 never lower a score to less than 1 / `feedback_most` of what the calibration gives: a fault beyond that is always found.
-Neither lowers a score whose residual is most like an earlier alarm that nobody marked.
+Neither lowers a score above 1 whose residual is most like an earlier alarm that nobody marked.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.arrays import Doubles, Flags, Records, Slots
 
 MOVES = 8  # of a stream that can be reverted
-_ALIKE = 0.85  # cosine between whitened residuals
 EVENTS = 8  # alarms of a stream that a command can name, with the one that goes on
+_ALIKE = 0.85  # cosine between whitened residuals
 # what only commands change: a rewind of the stream keeps it
 COMMAND_FIELDS = ("maintenance", "maintenance_id")
 MOVE_FIELDS = ("raised", "raised_at", "is_moved", "move_ids", "move_sizes", "move_times", "excused")
@@ -38,7 +38,6 @@ class Operator:
         self.is_on = rules.feedback
         self.step = math.log(rules.feedback_step)  # by which a missed alarm lowers the threshold
         self._most, self._half_life_s = rules.feedback_most, rules.feedback_half_life_s
-        self._detects = contract.alarm is not None
 
     def maintained(self, current: Records, slots: Slots) -> Flags:
         """(n,): whether the step that was just made is within a maintenance."""
@@ -56,7 +55,7 @@ class Operator:
         for place in moved.tolist():  # few; one at a time they have the same bits in any batch
             record = current[slots[place]]
             share = self._unexcused(record, smoothed[place]) / self.factor(record, float(record["time"]))
-            if share < 1 and _is_like_an_unmarked_alarm(record, smoothed[place]):
+            if share < 1 < scores[place] and _is_like_an_unmarked_alarm(record, smoothed[place]):
                 continue
             found[place] *= max(share, 1.0 / self._most)
         return found
@@ -147,6 +146,12 @@ class Operator:
         record["is_moved"] = bool(record["raised"] != 0 or record["excused"].any())
         record["alarm_moves"][record["alarm_moves"] == number] = 0
         return True
+
+    def mark_as(self, record: Any, other: Any) -> None:
+        """Mark the alarms of another record of the stream as they are marked in this one."""
+        marks = dict(zip(record["alarm_begins"].tolist(), record["alarm_moves"].tolist(), strict=True))
+        for event, begin in enumerate(other["alarm_begins"].tolist()):
+            other["alarm_moves"][event] = marks.get(begin, 0) if begin else 0
 
     def to_peak(self, record: Any, event: int, time: float) -> float:
         """The size of the move that raises the threshold to the peak of an alarm; 0: it is there already."""

@@ -213,6 +213,7 @@ def test_a_late_reading_keeps_what_a_command_moved(operated: Operated) -> None:
     operated.take(operated.message("sensors/a", json.dumps(late).encode()))
     assert int(operated.record()["step"]) == 121
     assert operated.record()["raised"] == before > 0
+    assert operated.record()["alarm_moves"].any()
 
 
 @pytest.mark.parametrize("first", [0, 40])

@@ -64,6 +64,8 @@ def apply(
     for snapshot in (table.snapshot_old, table.snapshot_mid):  # a rewind keeps what commands changed
         for name in (*COMMAND_FIELDS, *(MOVE_FIELDS if detects else ())):
             snapshot[name][slot] = record[name]
+        if detects:
+            operator.mark_as(record, snapshot[slot])
     after = operator.factor(record, command.time) if detects else None
     is_move = command.kind in ("false_alarm", "missed") and command.facts.get("moves", True)
     return Change(before, after) if is_move or before != after else Change()

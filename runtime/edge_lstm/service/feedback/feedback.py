@@ -118,7 +118,7 @@ class Feedback:
 
     def figures(self) -> dict[str, object]:
         """For the statistics: how many commands came, and the streams that have another threshold or maintenance."""
-        return {"commands": dict(self.counts), "told_by_operator": list(self._told())}
+        return {"commands": dict(self.counts), "operator": list(self._told())}
 
     def _told(self) -> Iterator[dict[str, object]]:
         table = self._predictor.table
@@ -133,6 +133,6 @@ class Feedback:
             facts: dict[str, object] = {"stream": table.name(slot)}
             if moved.any() and record["is_moved"]:
                 facts["threshold"] = round(self._operator.factor(record, float(record["time"])), 3)
-            if not np.isnan(record["maintenance"][1]):
+            if record["time"] < record["maintenance"][1]:  # False for NaN
                 facts["maintenance_until"] = format_time(float(record["maintenance"][1]))
             yield facts
