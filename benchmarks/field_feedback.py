@@ -142,7 +142,7 @@ class _Watcher:
 
     def __init__(self, predictor: Predictor, marks: Marks, rows: Sequence[Row], seed: int) -> None:
         self._predictor, self._marks = predictor, marks
-        self._operator = Operator(predictor.contract, marks.rules)
+        self._operator = Operator(marks.rules)
         self._random = random.Random(seed)
         self._windows = len({row.window for row in rows} - {-1})
         self._hit: set[int] = set()

@@ -44,7 +44,7 @@ class Undisturbed:
     def __init__(self, bundle: Bundle, config: ServiceConfig) -> None:
         rules = stepping_rules(config)
         self.bundle, self.predictor = bundle, Predictor.of(bundle, "numpy", **rules._asdict())
-        self.operator = Operator(bundle.contract, rules.decision_rules)
+        self.operator = Operator(rules.decision_rules)
         self.config = config
         self.kept: list[Numbered] = []
         self.commands: dict[str, Command] = {}
@@ -80,7 +80,7 @@ def next_command(number: int, stream: str, run: Undisturbed) -> dict[str, Any]:
     former = f"c{number - 1}"
     if number % 7 == 3 and run.commands[former].kind != "sensor_replaced":
         return {"command": "revert", "of": former}
-    if record["alarm_begins"][0] and not record["alarm_moves"][0]:
+    if record["alarm_begins"][0] and record["alarm_begins"][0] not in record["move_events"]:
         event = f"{stream}@{format_time(float(record['alarm_begins'][0]))}"
         return {"command": "false_alarm", "event": event, "residuals": number % 2 == 0}
     return {"command": "missed", "stream": stream, "from": last - 60, "to": last}

@@ -38,7 +38,7 @@ class AnomalyDetector:
         assert alarm is not None  # checked by Contract.faults
         names = [feature.name for feature in contract.features]
         self._alarm = alarm
-        self._operator = Operator(contract, rules)
+        self._operator = Operator(rules)
         self._columns = [names.index(target) for target in contract.targets]
         self._scale = np.array([contract.features[column].scale for column in self._columns])
         periods = ((place, contract.circles.get(target)) for place, target in enumerate(contract.targets))

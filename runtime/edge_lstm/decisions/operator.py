@@ -22,19 +22,19 @@ EVENTS = 8  # alarms of a stream that a command can name, with the one that goes
 _ALIKE = 0.85  # cosine between whitened residuals
 # what only commands change: a rewind of the stream keeps it
 COMMAND_FIELDS = ("maintenance", "maintenance_id")
-MOVE_FIELDS = ("raised", "raised_at", "is_moved", "move_ids", "move_sizes", "move_times", "excused")
+MOVE_FIELDS = ("raised", "raised_at", "is_moved", "move_ids", "move_sizes", "move_times", "move_events", "excused")
 
 
 class Operator:
     """What the commands to many streams mean for their steps.
 
     Fields of a record: `maintenance` (from, until; NaN: none). Of a detector's also `raised`, the logarithm of the
-    threshold's factor at `raised_at`, and the newest `MOVES` moves: id, size and time, and what each excuses. `alarm_*`
-    describe the newest `EVENTS` alarms: first and last step, peak of the score, steps, mean residual, and which move
-    was made for it.
+    threshold's factor at `raised_at`, and the newest `MOVES` moves: id, size and time, the first step of the alarm
+    for which each was made (0: none), and what it excuses. `alarm_*` describe the newest `EVENTS` alarms: first and
+    last step, peak of the score, steps, mean residual.
     """
 
-    def __init__(self, contract: Contract, rules: DecisionRules) -> None:
+    def __init__(self, rules: DecisionRules) -> None:
         self.is_on = rules.feedback
         self.step = math.log(rules.feedback_step)  # by which a missed alarm lowers the threshold
         self._most, self._half_life_s = rules.feedback_most, rules.feedback_half_life_s
@@ -113,19 +113,27 @@ class Operator:
 
     # what commands change
 
-    def move(self, record: Any, number: np.uint64, time: float, size: float, excused: Doubles | None = None) -> None:
+    def move(
+        self,
+        record: Any,
+        number: np.uint64,
+        time: float,
+        size: float,
+        event: float = 0.0,
+        excused: Doubles | None = None,
+    ) -> None:
         """Move the threshold by the factor exp(size), within the bounds; `excused` (targets,) joins the covariance.
 
-        number: of the command; time: of the stream, in seconds since 1970.
+        number: of the command; time: of the stream, and event: of the first step of an alarm, in seconds since 1970.
         """
         most = math.log(self._most)
         now = float(record["raised"]) * self._left(time, float(record["raised_at"]))
         raised = min(max(now + size, -most), most)
-        for name in ("move_ids", "move_sizes", "move_times", "excused"):
+        for name in _LISTED:
             values = record[name]
             values[1:] = values[:-1].copy()
         record["move_ids"][0], record["move_sizes"][0], record["move_times"][0] = number, raised - now, time
-        record["excused"][0] = 0.0 if excused is None else excused
+        record["move_events"][0], record["excused"][0] = event, 0.0 if excused is None else excused
         record["raised"], record["raised_at"], record["is_moved"] = raised, time, True
 
     def revert(self, record: Any, number: np.uint64, time: float) -> bool:
@@ -136,7 +144,7 @@ class Operator:
         place = int(places[0])
         size, moved_at = float(record["move_sizes"][place]), float(record["move_times"][place])
         now = float(record["raised"]) * self._left(time, float(record["raised_at"]))
-        for name in ("move_ids", "move_sizes", "move_times", "excused"):
+        for name in _LISTED:
             values = record[name]
             values[place:-1] = values[place + 1 :].copy()
             values[-1] = 0
@@ -144,14 +152,7 @@ class Operator:
         if not record["move_sizes"].any():  # nothing but rounding is left
             record["raised"] = 0.0
         record["is_moved"] = bool(record["raised"] != 0 or record["excused"].any())
-        record["alarm_moves"][record["alarm_moves"] == number] = 0
         return True
-
-    def mark_as(self, record: Any, other: Any) -> None:
-        """Mark the alarms of another record of the stream as they are marked in this one."""
-        marks = dict(zip(record["alarm_begins"].tolist(), record["alarm_moves"].tolist(), strict=True))
-        for event, begin in enumerate(other["alarm_begins"].tolist()):
-            other["alarm_moves"][event] = marks.get(begin, 0) if begin else 0
 
     def to_peak(self, record: Any, event: int, time: float) -> float:
         """The size of the move that raises the threshold to the peak of an alarm; 0: it is there already."""
@@ -170,7 +171,8 @@ class Operator:
             record[name] = 0
 
 
-_EVENT_FIELDS = ("alarm_begins", "alarm_ends", "alarm_peaks", "alarm_steps", "alarm_means", "alarm_moves")
+_LISTED = ("move_ids", "move_sizes", "move_times", "move_events", "excused")  # the newest first
+_EVENT_FIELDS = ("alarm_begins", "alarm_ends", "alarm_peaks", "alarm_steps", "alarm_means")  # the newest first
 
 
 def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
@@ -182,7 +184,7 @@ def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
     lengths = np.sqrt((means * means).sum(axis=1) * float((white * white).sum()))
     cosines = np.where((steps > 0) & (lengths > 0), (means * white).sum(axis=1) / np.maximum(lengths, 1e-300), -1.0)
     best = int(cosines.argmax())
-    return bool(cosines[best] > _ALIKE) and record["alarm_moves"][first + best] == 0
+    return bool(cosines[best] > _ALIKE) and record["alarm_begins"][first + best] not in record["move_events"]
 
 
 def _length(whitening: Doubles, away: Doubles) -> float:
@@ -206,13 +208,13 @@ def record_fields(contract: Contract, rules: DecisionRules) -> list[tuple[str, s
         ("move_ids", "u8", (MOVES,)),
         ("move_sizes", "f8", (MOVES,)),
         ("move_times", "f8", (MOVES,)),
+        ("move_events", "f8", (MOVES,)),
         ("excused", "f8", (MOVES, size)),
         ("alarm_begins", "f8", (EVENTS,)),
         ("alarm_ends", "f8", (EVENTS,)),
         ("alarm_peaks", "f8", (EVENTS,)),
         ("alarm_steps", "f8", (EVENTS,)),
         ("alarm_means", "f8", (EVENTS, size)),
-        ("alarm_moves", "u8", (EVENTS,)),
     ]
 
 

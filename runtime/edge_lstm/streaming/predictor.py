@@ -116,7 +116,7 @@ class Predictor:
         self._published = PublishedOutputs(contract)
         self._decision_rules = decision_rules
         self._decider = decider(contract, decision_rules)
-        self._operator = Operator(contract, decision_rules)
+        self._operator = Operator(decision_rules)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0

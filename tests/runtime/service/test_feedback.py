@@ -184,10 +184,10 @@ def test_half_of_a_move_is_gone_after_a_half_life(operated: Operated) -> None:
 def test_residuals_lower_a_score_by_no_more_than_most(operated: Operated) -> None:
     operator = operated.service._feedback._operator  # type: ignore[union-attr]
     record, slot = operated.record(), [operated.table.slot("a")]
-    operator.move(record, 1, float(record["time"]), 0.0, record["whitening"][0] * 1e6)
+    operator.move(record, 1, float(record["time"]), 0.0, excused=record["whitening"][0] * 1e6)
     far = record["smoothed"][None] + 1e3, np.array([3.0])
     assert operator.scores(operated.table.current, slot, *far).tolist() == [3.0]  # as former alarms, which stand
-    record["alarm_moves"] = 1
+    record["move_events"] = record["alarm_begins"]
     assert operator.scores(operated.table.current, slot, *far) == pytest.approx([2.0])
 
 
@@ -213,7 +213,7 @@ def test_a_late_reading_keeps_what_a_command_moved(operated: Operated) -> None:
     operated.take(operated.message("sensors/a", json.dumps(late).encode()))
     assert int(operated.record()["step"]) == 121
     assert operated.record()["raised"] == before > 0
-    assert operated.record()["alarm_moves"].any()
+    assert operated.record()["alarm_begins"][0] in operated.record()["move_events"]
 
 
 @pytest.mark.parametrize("first", [0, 40])

@@ -64,8 +64,6 @@ def apply(
     for snapshot in (table.snapshot_old, table.snapshot_mid):  # a rewind keeps what commands changed
         for name in (*COMMAND_FIELDS, *(MOVE_FIELDS if detects else ())):
             snapshot[name][slot] = record[name]
-        if detects:
-            operator.mark_as(record, snapshot[slot])
     after = operator.factor(record, command.time) if detects else None
     is_move = command.kind in ("false_alarm", "missed") and command.facts.get("moves", True)
     return Change(before, after) if is_move or before != after else Change()
@@ -83,8 +81,7 @@ def _move(predictor: Predictor, operator: Operator, record: Any, command: Comman
     event = int(found[0])
     size = operator.to_peak(record, event, command.time)
     excused = operator.excusable(record, event, alarm.calibrate_steps) if command.facts["residuals"] else None
-    operator.move(record, number, command.time, size, excused)
-    record["alarm_moves"][event] = number
+    operator.move(record, number, command.time, size, command.facts["from"], excused)
 
 
 def _revert(operator: Operator, record: Any, command: Command, detects: bool) -> None:

@@ -74,7 +74,7 @@ class CommandChecks:
         found = [place for place, at in enumerate(record["alarm_begins"].tolist()) if at == begin and at != 0]
         residuals = bool(values.get("residuals", False))
         if found:
-            if record["alarm_moves"][found[0]]:
+            if begin in record["move_events"]:
                 raise CommandError(
                     f"false_alarm: expected an event that is not marked yet, found {shown(event)}",
                     "revert the former command first",

@@ -55,7 +55,7 @@ class Feedback:
         self._topic, self._most, self._between = topic, config.most, between
         self._predictor, self._store, self._committer, self._suspects = predictor, store, committer, suspects
         self._is_processed = is_processed
-        self._operator = Operator(predictor.contract, config.rules)
+        self._operator = Operator(config.rules)
         self._checks = CommandChecks(config, predictor, store.kept_readings, self._taken)
 
     def process(self, message: Message) -> Iterator[Slice]:

@@ -40,5 +40,5 @@ class ReplayedCommands:
     def _apply(self, command: Command, part: Part, predictor: Predictor) -> None:
         rules = part.rules or SteppingRules()
         if rules.decision_rules.feedback:
-            operator = Operator(predictor.contract, rules.decision_rules)
+            operator = Operator(rules.decision_rules)
             apply(predictor, operator, command, lambda: self._kept.get(command.stream, []))
