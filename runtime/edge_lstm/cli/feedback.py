@@ -27,7 +27,7 @@ from edge_lstm.foundation.text import escaped
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.pass_context
 def feedback(context: click.Context, /, **asked: Any) -> None:
-    """Tell a running service about its alarms, or export what was said.
+    """Say what alarms were, to a running service; export that.
 
     CONFIG is the config of the service (service.toml), with enabled = true under [feedback].
     """
@@ -39,7 +39,9 @@ def feedback(context: click.Context, /, **asked: Any) -> None:
 @click.option("--residuals", is_flag=True, help="Take the residuals of the event as usual from now on.")
 @click.pass_obj
 def false_alarm(asked: dict[str, Any], event: str, residuals: bool) -> None:
-    """Say that an alarm was nothing: raises the threshold of its stream.
+    """Say that an alarm was nothing.
+
+    It raises the threshold of the stream.
 
     EVENT is the event's id, STREAM@TIME with the time of its first step.
     """
@@ -52,7 +54,7 @@ def false_alarm(asked: dict[str, Any], event: str, residuals: bool) -> None:
 @click.argument("end", metavar="TO")
 @click.pass_obj
 def missed(asked: dict[str, Any], stream: str, begin: str, end: str) -> None:
-    """Say that there was a fault without an alarm: lowers the threshold."""
+    """Say that there was a fault without an alarm."""
     _send(asked, "missed", stream=stream, **{"from": begin, "to": end})
 
 
@@ -61,7 +63,7 @@ def missed(asked: dict[str, Any], stream: str, begin: str, end: str) -> None:
 @click.argument("until", metavar="UNTIL")
 @click.pass_obj
 def maintenance(asked: dict[str, Any], stream: str, until: str) -> None:
-    """Announce maintenance: no alarms, and nothing is learned."""
+    """Announce maintenance: no alarms until its end."""
     _send(asked, "maintenance", stream=stream, until=until)
 
 
@@ -79,7 +81,7 @@ def recalibrate(asked: dict[str, Any], stream: str, begin: str | None) -> None:
 @click.argument("sensor")
 @click.pass_obj
 def sensor_replaced(asked: dict[str, Any], stream: str, sensor: str) -> None:
-    """Say that a sensor was replaced: alarms are calibrated again."""
+    """Say that a sensor was replaced."""
     _send(asked, "sensor_replaced", stream=stream, sensor=sensor)
 
 

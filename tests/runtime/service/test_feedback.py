@@ -31,12 +31,12 @@ Make = Callable[..., Any]
 class Operated:
     """A service that never finds its broker: the tests hand it messages, and read what it would publish."""
 
-    def __init__(self, folder: Path, extra: str = "") -> None:
+    def __init__(self, folder: Path, extra: str = "", step: float = 1.25) -> None:
         self.folder, self._packet = folder, 0
         config = folder / "service.toml"
         config.write_text(
             f'bundle = "tank.elstm"\nbackend = "numpy"\n{extra}\n[feedback]\nenabled = true\n'
-            'step = 1.25\nmost = 1.5\nhalf_life_days = 1\n[mqtt]\nurl = "mqtt://localhost:1"\n'
+            f'step = {step}\nmost = 1.5\nhalf_life_days = 1\n[mqtt]\nurl = "mqtt://localhost:1"\n'
         )
         self.config = read_service_config(config)
         self.service = Service(self.config, folder)
@@ -342,3 +342,12 @@ def test_commands_are_readings_like_others_where_feedback_is_off(bundle: Bundle,
     result = CliRunner().invoke(main, ["feedback", str(config), "revert", "1"])
     assert result.exit_code == 1
     assert "set enabled = true under [feedback]" in result.stderr
+
+
+def test_a_missed_alarm_is_a_label_alone_where_its_step_is_one(bundle: Bundle, tmp_path: Path) -> None:
+    operated = Operated(tmp_path, step=1.0)
+    operated.read("a", 0, 60)
+    answer = operated.ask(id="1", command="missed", stream="a", **{"from": START, "to": START + 60})
+    assert answer["text"] == "a: kept as a label; the threshold stays"
+    assert operated.ask(id="2", command="revert", of="1")["text"] == "a: the command 1 does not hold any more"
+    assert not operated.record()["is_moved"]

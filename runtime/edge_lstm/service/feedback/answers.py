@@ -52,7 +52,7 @@ def _words(command: Command, change: Change) -> str:
 def _unmoved(command: Command) -> str:
     if command.kind == "revert":
         return f"the command {command.facts['of']} does not hold any more"
-    if command.facts.get("moves", True) is False:
+    if command.kind == "false_alarm" and not command.facts["moves"]:
         return "kept as a label only; the event is too long ago to move the threshold"
     if command.facts.get("residuals"):
         return "the threshold stays, the residuals of the event count as usual"

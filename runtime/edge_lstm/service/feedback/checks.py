@@ -107,7 +107,7 @@ class CommandChecks:
                 f"missed: expected a time up to the stream's last one, {format_time(time)}, found a later `from`",
                 "correct the times",
             )
-        return {"from": values["from"], "to": values["to"]}
+        return {"from": values["from"], "to": values["to"], "moves": self._config.step > 1}
 
     def _maintenance(self, stream: str, time: float, values: Mapping[str, Any]) -> dict[str, Any]:
         hours = self._config.longest_maintenance_hours

@@ -19,10 +19,10 @@ class FeedbackConfig:
         doc="whether commands on edge-lstm/CLIENT_ID/feedback are taken; who may publish there can mute alarms",
     )
     step: float = key(
-        1.1,
+        1.0,
         least=1.0,
         most=10.0,
-        doc="factor by which a missed alarm lowers the threshold; a false one raises it to its peak, within `most`",
+        doc="factor by which a missed alarm lowers the threshold; 1: it does not; a false one raises it to its peak",
     )
     most: float = key(
         1.5,
