@@ -20,6 +20,7 @@ from edge_lstm.hardware.boards import BoardConfig, Budget, Image, ServiceDefault
 from edge_lstm.messages.forecast_mapping import ForecastMapping
 from edge_lstm.messages.mapping import InputMapping, Join, OutputMapping, ValueMapping
 from edge_lstm.service.config import ClockConfig, LearnConfig, MetricsConfig, MqttConfig, ServiceConfig
+from edge_lstm.service.feedback.config import FeedbackConfig
 from edge_lstm_train.recipe.recipe import Recipe
 from edge_lstm_train.recipe.recording_sections import FeatureSection, LabelSection, RecordingSection
 from edge_lstm_train.recipe.task_sections import AnomalySection, ClassifySection, ForecastSection, RegressSection
@@ -34,7 +35,7 @@ from edge_lstm_train.recipe.training_sections import (
 from tests.paths import ROOT
 
 RUNTIME: tuple[type, ...] = (
-    *(ServiceConfig, MqttConfig, ClockConfig, MetricsConfig, LearnConfig),
+    *(ServiceConfig, MqttConfig, ClockConfig, MetricsConfig, LearnConfig, FeedbackConfig),
     *(InputMapping, Join, ValueMapping, ForecastMapping, OutputMapping),
     *(BoardConfig, Image, ServiceDefaults, Budget),
 )

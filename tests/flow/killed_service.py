@@ -54,7 +54,7 @@ def arm(point: str, count: int) -> None:
         nonlocal batches
         counts = bool(outbox) and connected
         if point == BETWEEN_SLICES:
-            values, _ = rest[-2:]
+            values = rest[4]
             counts = '": ' in values.get("progress", "")
         batches += counts
         due = counts and batches == count
@@ -68,7 +68,7 @@ def arm(point: str, count: int) -> None:
     def publish_many(original: Callable[..., Any], connection: Any, items: Any, **options: Any) -> Any:
         nonlocal published
         numbers = original(connection, items, **options)
-        if any(topic.startswith("predictions/") for topic, _ in items):
+        if any(topic.startswith("predictions/") or topic.endswith("/feedback/answers") for topic, _ in items):
             published = batches
         return numbers
 

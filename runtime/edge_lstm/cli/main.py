@@ -36,6 +36,7 @@ _COMMANDS = {
     "doctor": "edge_lstm.cli.doctor",
     "run": "edge_lstm.cli.service",
     "status": "edge_lstm.cli.service",
+    "feedback": "edge_lstm.cli.feedback",
     "streams": "edge_lstm.cli.streams",
     "device": "edge_lstm.cli.device",
     "broker": "edge_lstm.cli.service",

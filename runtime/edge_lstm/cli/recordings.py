@@ -238,8 +238,10 @@ def _replayed(
     """
     from edge_lstm.recordings.replay import hand_over, replay
     from edge_lstm.service.database.spans import SteppingRules
+    from edge_lstm.service.feedback.replaying import ReplayedCommands
     from edge_lstm.streaming.predictor import Predictor
 
+    commands = ReplayedCommands(parts)
     totals: Counter[str] = Counter()
     predictions: list[Prediction] = []
     predictor: Predictor | None = None
@@ -254,8 +256,7 @@ def _replayed(
             if former is not None:
                 totals.update(former.totals)
                 hand_over(former, predictor)
-        for stream in predictor.table.names & set(part.forgotten):
-            predictor.table.evict(stream)
+        commands.begin(part, predictor)
         begun = time.perf_counter()
         predictions += replay(predictor, part.readings, part.batches)
         took_s += time.perf_counter() - begun

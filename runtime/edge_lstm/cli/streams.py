@@ -36,7 +36,7 @@ def list_names(config: Path, state: Path | None, as_json: bool) -> None:
     """
     from edge_lstm.service.database.stored_streams import list_streams
 
-    found = list_streams(_database(config, state))
+    found = list_streams(database_of(config, state))
     if as_json:
         shown = [{**one._asdict(), "first": _time(one.first), "last": _time(one.last)} for one in found]
         click.echo(json.dumps(shown, indent=2))
@@ -66,7 +66,7 @@ def forget(config: Path, names: tuple[str, ...], state: Path | None, idle: float
 
     if bool(names) == (idle is not None):
         raise click.UsageError("expected either names of streams or --idle DAYS")
-    gone = forget_streams(_database(config, state), names, None if idle is None else _DAY_S * idle)
+    gone = forget_streams(database_of(config, state), names, None if idle is None else _DAY_S * idle)
     for name in gone:
         click.echo(_on_one_line(name))
     click.echo(f"{len(gone)} stream{'' if len(gone) == 1 else 's'} forgotten", err=True)
@@ -83,7 +83,8 @@ def _on_one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n")
 
 
-def _database(config: Path, state: Path | None) -> Path:
+def database_of(config: Path, state: Path | None) -> Path:
+    """The state database of a config, or the one that is named."""
     from edge_lstm.foundation.config import read_toml
     from edge_lstm.service.config import ServiceConfig
     from edge_lstm.service.opened_files import state_path

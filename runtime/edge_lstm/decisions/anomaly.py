@@ -18,7 +18,9 @@ from edge_lstm.decisions import events
 from edge_lstm.decisions.angles import difference
 from edge_lstm.decisions.drivers import NAMED_FROM, Drivers, drivers
 from edge_lstm.decisions.marginal import without
+from edge_lstm.decisions.operator import Operator
 from edge_lstm.decisions.prior import Prior, prior_of
+from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, Records, Slots
 
@@ -27,6 +29,7 @@ _MIN_VARIANCE = 1e-8  # of averaged residuals, in squared standard deviations of
 _TO_DEVIATION = 1.4826  # of the median absolute deviation, to the standard deviation of normal values
 _TRIMS = 2
 _LEAST_KEPT = 0.7  # of the steps of a calibration
+_NO_RULES = DecisionRules()
 
 
 class Found(NamedTuple):
@@ -49,11 +52,12 @@ class AnomalyDetector:
     from which it calibrates.
     """
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, rules: DecisionRules = _NO_RULES) -> None:
         alarm = contract.alarm
         assert alarm is not None  # checked by Contract.faults
         names = [feature.name for feature in contract.features]
         self._alarm = alarm
+        self._operator = Operator(rules)
         self._columns = [names.index(target) for target in contract.targets]
         self._scale = np.array([contract.features[column].scale for column in self._columns])
         periods = ((place, contract.circles.get(target)) for place, target in enumerate(contract.targets))
@@ -76,20 +80,23 @@ class AnomalyDetector:
         fresh = residuals_known <= 0
         silent = step.missing[:, self._columns] | ~np.isfinite(residuals) | fresh[:, None]
         smoothed = self._averaged(current["smoothed"][slots], residuals, silent, residuals_known)
+        maintained = self._operator.maintained(current, slots)
+        if maintained.any():  # what happens then leaves no trace: afterwards the average begins as usual
+            smoothed[maintained] = self._resting(current, slots[maintained])
         current["smoothed"][slots] = smoothed
         current["expected"][slots] = raw
         judged = ~fresh & (steps > self._alarm.settle_steps)
         sensed = step.sensed
         if sensed is not None:
             smoothed = self._begun_again(current, slots, smoothed, sensed.turned)
-        learning = np.flatnonzero(current["calibrated"][slots] < self._alarm.calibrate_steps)
+        learning = np.flatnonzero((current["calibrated"][slots] < self._alarm.calibrate_steps) & ~maintained)
         if self._has_unlimited and learning.size:
             former = current["unlimited"][slots[learning]]
             found = self._averaged(former, residuals[learning], silent[learning], residuals_known[learning])
             current["unlimited"][slots[learning]] = found
         completed = self._calibrate(current, step.calibration, slots, learning, judged & step.learns)
         smoothed[completed] = current["smoothed"][slots[completed]]
-        ready = judged & (current["threshold"][slots] > 0)
+        ready = judged & ~maintained & (current["threshold"][slots] > 0)
         if self._prior is None:
             ready &= current["calibrated"][slots] == self._alarm.calibrate_steps
         counted = smoothed  # without dead sensors
@@ -97,10 +104,13 @@ class AnomalyDetector:
             dead = (sensed.faults[:, self._columns] > 0) & ready[:, None]
             counted = without(dead, smoothed, current["center"][slots], current["whitening"][slots])
         scores = np.full(len(slots), np.nan)
+        calibrated_scores = scores
         if ready.any():
             chosen = slots[ready]
             away = distance(counted[ready], current["center"][chosen], current["whitening"][chosen])
             scores[ready] = away / current["threshold"][chosen]
+            calibrated_scores = scores.copy()
+            scores[ready] = self._operator.scores(current, chosen, counted[ready], scores[ready])
             self._limit(current, slots, scores)
         before = current["alarm"][slots]
         kept = before & ~completed  # an alarm by the prior goes on only where the own steps alone raise it too
@@ -111,6 +121,7 @@ class AnomalyDetector:
             current["quiet"][slots] = quiet
             alarms |= kept & ready & (quiet <= self._alarm.hold_steps)
         current["alarm"][slots] = alarms
+        self._operator.note_alarms(current, slots, before, alarms, calibrated_scores)
         drove = self._drivers(step, ready & ((scores >= NAMED_FROM) | alarms), counted, expected)
         return Found(scores, alarms, alarms != before, drove, events.follow(step, scores, alarms, drove))
 
@@ -132,6 +143,12 @@ class AnomalyDetector:
             return None
         found = self._prior.confidence(step.current["calibrated"][step.slots])
         found[~np.isfinite(scores)] = np.nan
+        return found
+
+    def _resting(self, current: Records, slots: Slots) -> Doubles:
+        """(n, targets): the averages of calibrated streams at their centers, and those of others as they are."""
+        calibrated = current["calibrated"][slots] == self._alarm.calibrate_steps
+        found: Doubles = np.where(calibrated[:, None], current["center"][slots], current["smoothed"][slots])
         return found
 
     def _begun_again(self, current: Records, slots: Slots, smoothed: Doubles, again: Flags) -> Doubles:

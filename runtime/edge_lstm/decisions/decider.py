@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import adaptation, anomaly, events, learner, sensors
+from edge_lstm.decisions import adaptation, anomaly, events, learner, operator, sensors
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.adaptation import AdaptiveBands
 from edge_lstm.decisions.bands import Bands, in_order
@@ -43,7 +43,7 @@ def _task_decider(contract: Contract, rules: DecisionRules) -> Decider:
     if contract.decision is not None:
         return _Classifier(contract)
     if contract.alarm is not None:
-        return _Detector(contract)
+        return _Detector(contract, rules)
     return _Numbers(contract, rules)
 
 
@@ -118,8 +118,8 @@ class _Classifier:
 
 
 class _Detector:
-    def __init__(self, contract: Contract) -> None:
-        self._detect = anomaly.AnomalyDetector(contract)
+    def __init__(self, contract: Contract, rules: DecisionRules) -> None:
+        self._detect = anomaly.AnomalyDetector(contract, rules)
 
     def __call__(self, step: Step) -> Decisions:
         found, labels = self._detect(step), [None] * len(step.slots)
@@ -153,7 +153,7 @@ class _Judged:
 
 def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its decisions."""
-    common = sensors.record_fields(contract, rules)
+    common = [*operator.record_fields(contract, rules), *sensors.record_fields(contract, rules)]
     common += [] if contract.health is None else ModelHealth(contract).fields()
     if contract.decision is not None:
         return [*classify.record_fields(contract), *common]
@@ -165,7 +165,8 @@ def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
-    common = {**sensors.start_values(contract, rules), **({} if contract.health is None else HEALTH_STARTS)}
+    common = {**operator.start_values(rules), **sensors.start_values(contract, rules)}
+    common |= {} if contract.health is None else HEALTH_STARTS
     if contract.decision is not None:
         return {**classify.START_VALUES, **common}
     if contract.alarm is not None:

@@ -12,3 +12,7 @@ class DecisionRules(NamedTuple):
     learn_memory_steps: int = 200  # how many past errors count
     learn_margin: float = 0.02  # by which share a correction's squared error is lower while it is published
     sensor_timeout_s: float | None = None  # without a value, until a sensor is gone; None: as the bundle says
+    feedback: bool = False  # whether an operator's commands are taken
+    feedback_step: float = 1.0  # by how much one false alarm raises the threshold of its stream
+    feedback_most: float = 1.0  # how far all marks together move it, either way
+    feedback_half_life_s: float = 1.0  # in which half of a move is gone

@@ -198,7 +198,7 @@ class _Limits:
 
 
 def watched(contract: Contract, rules: DecisionRules) -> list[int]:
-    """The columns of the features whose sensors are watched: those with statistics; by a timeout all that are measured."""
+    """The columns of the features that are watched: with statistics; by a timeout all that are measured."""
     timed = rules.sensor_timeout_s is not None
     told = {name for one in contract.known_ahead for name in one.features}  # of no sensor
     features = enumerate(contract.features)

@@ -23,6 +23,7 @@ from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.service.codecs import forecast_decoder
 from edge_lstm.service.config import MqttConfig, ServiceConfig
+from edge_lstm.service.feedback.config import answers_topic
 
 _OWN_TOPICS = ("status", "stats", "errors", "refusal", "events")
 _MOST_STREAMS = 3  # that are known from the state database
@@ -57,7 +58,7 @@ def publishing(config: ServiceConfig, folder: Path, state: Path) -> Iterator[Fin
 def receiving(config: ServiceConfig, folder: Path) -> Iterator[Finding]:
     """Whether messages of each topic filter of the readings are delivered."""
     mqtt = _newest_protocol(config.mqtt, folder)
-    for topic_filter in config.input.topic_filters:
+    for topic_filter in config.subscriptions:
         yield _reading(mqtt, folder, topic_filter)
 
 
@@ -74,7 +75,8 @@ def topics_of(config: ServiceConfig, state: Path) -> list[str]:
     fixed = [name] if name is not None and not part_names(name) else []
     streams = fixed or known_streams(state) or ["edge-lstm-doctor"]
     predictions = dict.fromkeys(config.output.topic.replace(STREAM, stream) for stream in streams)
-    return [*predictions, *(f"edge-lstm/{config.mqtt.client_id}/{own}" for own in _OWN_TOPICS)]
+    answers = [answers_topic(config.mqtt.client_id)] if config.feedback.enabled else []
+    return [*predictions, *(f"edge-lstm/{config.mqtt.client_id}/{own}" for own in _OWN_TOPICS), *answers]
 
 
 def known_streams(state: Path) -> list[str]:

@@ -28,6 +28,7 @@ from edge_lstm.messages.topics import STREAM, matches_filter, part_names
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.credentials import Login, Tls, credential_path, read_password, secret_path
 from edge_lstm.mqtt.options import ConnectionOptions
+from edge_lstm.service.feedback.config import FeedbackConfig, feedback_topic
 
 _MOST_NAME = 1000  # characters
 _SECRET_FILES = ("password_file", "key_file")
@@ -281,6 +282,7 @@ class ServiceConfig:
         "is further in the future restarts at a reading that agrees with the clock",
     )
     stats_interval_s: float = key(60.0, least=0.1, doc="time between two messages with statistics")
+    feedback: FeedbackConfig = key(FeedbackConfig(), doc="what an operator's commands may change")
     clock: ClockConfig = key(ClockConfig(), doc="how far this machine's clock is trusted")
     metrics: MetricsConfig = key(MetricsConfig(), doc="metrics for Prometheus")
     learn: LearnConfig = key(LearnConfig(), doc="corrections that the device learns")
@@ -332,6 +334,12 @@ class ServiceConfig:
         for path in self.trusted_keys:
             yield ConfigFile("trust", path, "public")
         yield from self.mqtt.files()
+
+    @property
+    def subscriptions(self) -> list[str]:
+        """The topic filters of the service: of its readings, and the topic of commands."""
+        own = [feedback_topic(self.mqtt.client_id)] if self.feedback.enabled else []
+        return [*self.input.topic_filters, *own]
 
     @property
     def trusted_keys(self) -> list[str]:

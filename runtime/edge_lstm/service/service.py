@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edge_lstm.decisions.learner import Learner, learns, why_not
-from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
@@ -38,6 +37,8 @@ from edge_lstm.service.config import ServiceConfig
 from edge_lstm.service.database.history import HistoryLimits
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.database.store import Store
+from edge_lstm.service.feedback.config import answers_topic, feedback_topic
+from edge_lstm.service.feedback.feedback import Feedback
 from edge_lstm.service.intake.idle_streams import IdleStreams
 from edge_lstm.service.intake.inbox import Inbox
 from edge_lstm.service.intake.kept_forecasts import KeptForecasts
@@ -155,7 +156,10 @@ class Service:
             lambda: self._slices.progress,
             self._forecasts,
         )
-        self._inbox = Inbox(sends_again=config.mqtt.session_expiry_s > 0)
+        self._inbox = Inbox(
+            sends_again=config.mqtt.session_expiry_s > 0,
+            apart=feedback_topic(config.mqtt.client_id) if config.feedback.enabled else None,
+        )
         self._overload = Overload(self._inbox, self._report)
         most = min(config.max_streams, config.max_stream_names)
         self._gaps = None if config.input.sequence is None else SequenceGaps(most, self._last_number)
@@ -185,14 +189,33 @@ class Service:
             self._forecasts,
             lambda: kept_times(self._arrivals, self._times),
             # a stream that restarts in another time does not know its former readings, which were ahead of the clock;
-            # neither does one that is forgotten
-            lambda: self._identifies_messages or self._times.may_restart or self._names.may_forget,
+            # neither does one that is forgotten, or begins as a new device
+            lambda: (
+                self._identifies_messages
+                or self._times.may_restart
+                or self._names.may_forget
+                or config.feedback.enabled
+            ),
             self._mqtt.acknowledge,
             None if self._exactly_once else functools.partial(publish, qos=0),
             self._report,
             self.stats,
         )
         table, names = self._predictor.table, [feature.name for feature in bundle.contract.features]
+        # the messages of a batch in which an earlier process crashed are among the first
+        suspects = Suspects(self._store, _LEAST_REPEATED if self._exactly_once else 0)
+        self._feedback: Feedback | None = None
+        if config.feedback.enabled:
+            self._feedback = Feedback(
+                config.feedback,
+                answers_topic(config.mqtt.client_id),
+                self._predictor,
+                self._store,
+                self._committer,
+                suspects,
+                self._outbox.knows,
+                self._between_steps,
+            )
         self._processor = Processor(
             self._reader,
             self._predictor,
@@ -208,8 +231,7 @@ class Service:
             self._names,
             self._gaps,
             self._slices,
-            # the messages of a batch in which an earlier process crashed are among the first
-            Suspects(self._store, _LEAST_REPEATED if self._exactly_once else 0),
+            suspects,
             self._delivery.withdraw,
             self._between_steps,
             lambda: self._committer.batch + 1,
@@ -221,7 +243,7 @@ class Service:
 
     def _make_connection(self, known: bool) -> MqttConnection:
         """`known`: whether this service ran before, so that the broker should have its session."""
-        mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.input.topic_filters
+        mqtt, mapping, filters = self.config.mqtt, self.config.input, self.config.subscriptions
         most_bytes = mapping.max_bytes
         if self._forecasts is not None:
             filters = filters_of([*filters, *self._forecasts.topic_filters])
@@ -320,7 +342,7 @@ class Service:
             if self._slices:
                 self._deliver(self._processor.go_on())
             if self._inbox and self._slices.has_room:
-                self._process(self._inbox.batch())
+                self._process_next()
         self._do_what_is_due()
 
     def _turn_unless_stopped(self) -> None:
@@ -357,6 +379,13 @@ class Service:
     def _process(self, messages: list[Message]) -> None:
         """Process messages until they are committed, or wait for their next slice."""
         self._deliver(self._processor.process(messages))
+
+    def _process_next(self) -> None:
+        """Process the next batch of readings, or the next command."""
+        if self._feedback is None or not self._inbox.next_is_apart:
+            self._process(self._inbox.batch())
+        elif not self._slices:  # a command comes after all readings before it
+            self._deliver(self._feedback.process(*self._inbox.batch()))
 
     def _deliver(self, slices: Iterator[Slice]) -> None:
         """Commit and publish each slice, until the service ends."""
@@ -434,6 +463,7 @@ class Service:
             **self._totals(),
             **self.stats.figures(),
             **self._corrections(),
+            **({} if self._feedback is None else self._feedback.figures()),
             "dropped_by_stream": self._predictor.watch.worst(),
             **({} if health is None else {"model_health": health}),
             "degraded": self._predictor.degraded(_MOST_DEGRADED),
@@ -505,7 +535,7 @@ def stepping_rules(config: ServiceConfig) -> SteppingRules:
         _ID_WINDOW if config.input.sequence is not None else 0,
         config.input.join_within_s,
         config.max_steps_per_reading,
-        decision_rules=DecisionRules(
+        decision_rules=config.feedback.rules._replace(
             learn=config.learn.enabled,
             learn_memory_steps=config.learn.memory_steps,
             learn_margin=config.learn.margin,

@@ -18,6 +18,7 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
 from edge_lstm.decisions.degraded import Degraded
+from edge_lstm.decisions.operator import Operator
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.sensors import SensorWatch
 from edge_lstm.decisions.step import Step
@@ -110,6 +111,7 @@ class Predictor:
         self.watch = StreamWatch(contract.sampling)
         self._max_rewind, self._window, self._fetch, self._bundle_id = max_rewind, window, fetch, bundle_id
         self._checks: ReadingChecks | None = None  # made at the first `feed`; a service uses `feed_columns`
+        self._join_within_s, self._max_steps = join_within_s, max_steps
         self._sampler = Sampler(contract, self.table, join_within_s, self.watch, max_steps)
         self._late = LateReadings(
             self.table, self._sampler, self.watch, max_rewind, max_steps, self._step_round, contract.ahead_columns
@@ -120,6 +122,7 @@ class Predictor:
         self._decider = decider(contract, decision_rules)
         self._degraded = Degraded(contract)
         self._sensors = SensorWatch(contract, decision_rules)
+        self._operator = Operator(decision_rules)
         self._outputs = [(name, contract.horizons) for name in contract.output_names]
         self._smallest_batch = smallest_batch
         self._round = 0
@@ -201,6 +204,20 @@ class Predictor:
             join_within_s=join_within_s,
             max_steps=max_steps,
             decision_rules=decision_rules,
+        )
+
+    def without_streams(self) -> Predictor:
+        """A predictor of the same model and rules that has no stream and fetches none."""
+        return Predictor(
+            self.contract,
+            self.backend,
+            self._smallest_batch,
+            max_rewind=self._max_rewind,
+            window=self._window,
+            bundle_id=self._bundle_id,
+            join_within_s=self._join_within_s,
+            max_steps=self._max_steps,
+            decision_rules=self._decision_rules,
         )
 
     def __reduce__(self) -> str:
@@ -403,7 +420,9 @@ class Predictor:
         counts = current["step"][rows] + 1, current["warm_steps"][rows] + 1
         current["step"][rows], current["warm_steps"][rows] = counts
         outputs = self._published(raw) if self._published else raw
-        learns = np.ones(len(slots), np.bool_) if sensed is None else ~sensed.doubted
+        learns = ~self._operator.maintained(current, slots)
+        if sensed is not None:
+            learns &= ~sensed.doubted
         step = Step(current, table.calibration, slots, values, samples.missing, outputs, learns, sensed)
         decisions = self._decider(step)
         if sensed is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -89,6 +89,20 @@ class Event(NamedTuple):
     since: float
     peak: float
     until: float | None = None
+
+
+class Command(NamedTuple):
+    """An operator's command that was taken.
+
+    `id`: names it; `kind`: of `decisions.operator.KINDS`; `time`: the stream's last time then, in seconds since 1970.
+    `facts`: JSON values that its kind needs.
+    """
+
+    stream: str
+    id: str
+    kind: str
+    time: float
+    facts: Mapping[str, Any]
 
 
 class Prediction(NamedTuple):

@@ -76,6 +76,7 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
         "doctor",
         "run",
         "status",
+        "feedback",
         "streams",
         "device",
         "broker",

@@ -26,7 +26,7 @@ class Disk:
             self.refuses -= 1
             raise StoreFullError("expected to commit states, found: database or disk is full")
         self.commits.append((batch, rows))
-        self.values.append(dict(others[-2]))
+        self.values.append(dict(others[5]))
 
 
 class Table:

@@ -83,3 +83,15 @@ def test_what_does_not_come_again_is_lost_and_counted() -> None:
     unkept = messages(3)
     assert list(without_session.add(unkept)) == unkept, "unacknowledged ones would fill the broker's window"
     assert (without_session.closed, without_session.lost) == (False, 3)
+
+
+def test_messages_of_a_topic_that_is_apart_are_batches_of_their_own() -> None:
+    inbox = Inbox(apart="commands")
+    found = [Message(topic, b"x", number, 0, 1, False, False) for number, topic in enumerate("aab")]
+    command = Message("commands", b"y", 9, 0, 1, False, False)
+    inbox.add([found[0], found[1], command, command, found[2]])
+    assert not inbox.next_is_apart
+    assert inbox.batch() == found[:2]
+    assert inbox.next_is_apart
+    assert [inbox.batch(), inbox.batch(), inbox.batch()] == [[command], [command], [found[2]]]
+    assert not inbox

@@ -186,7 +186,7 @@ def replayed(bundle: Bundle, folder: Path) -> dict[str, list[Prediction]]:
     predictor = Predictor.of(bundle, "numpy", **RULES._asdict())
     found: dict[str, list[Prediction]] = {}
     for part in read_parts(folder / "state.db", bundle.id):
-        for stream in predictor.table.names & set(part.forgotten):
+        for stream in predictor.table.names & {one.stream for one in part.before}:
             predictor.table.evict(stream)
         for one in predictor.feed(part.readings):
             found.setdefault(one.stream, []).append(one)

@@ -30,3 +30,19 @@ def test_the_text_names_restarts_damage_lag_and_the_worst_streams() -> None:
 
 def test_a_service_without_stats_yet_has_its_status_alone() -> None:
     assert status_text({"status": "online"}) == "status    online"
+
+
+def test_the_text_names_streams_that_an_operator_moved() -> None:
+    moved = [
+        {"stream": "tank-1", "threshold": 1.25},
+        {"stream": "tank-2", "threshold": 1.0, "maintenance_until": "2026-03-01T16:00:00Z"},
+    ]
+    lines = status_text(
+        {**FACTS, "commands": {"taken": 3, "refused": 1, "repeated": 0}, "operator": moved}
+    ).splitlines()
+    for line in (
+        "commands  3 taken, 1 refused, 0 repeated",
+        "operator  tank-1: threshold 1.25 times the calibrated one",
+        "operator  tank-2: threshold 1 times the calibrated one, maintenance until 2026-03-01T16:00:00Z",
+    ):
+        assert line in lines

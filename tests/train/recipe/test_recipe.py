@@ -316,7 +316,7 @@ def test_contradicting_recording_label_and_split_keys_are_all_named(tmp_path: Pa
         ("features.sky.categories", "expected different texts, found sun, sun"),
         ("features.sky.categories", "expected no sentinels, least or most beside them: those are for numbers"),
         ("features.x.least", "expected at most `most` (2), found 3"),
-        ("labels.broken.column", "expected one of a column, windows and countdown, found several"),
+        ("labels.broken.column", "expected one of a column, windows, windows_file and countdown, found several"),
         ("labels.broken.windows[0]", "expected [from, to] or [from, to, stream], found 1 texts"),
         (
             "labels.broken.windows[1]",

@@ -30,7 +30,7 @@ from edge_lstm.foundation.text import is_printable, printable
 from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.recordings.ahead_columns import AheadColumn
 from edge_lstm.recordings.columns import NumberWords, ValueColumn
-from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows
+from edge_lstm.recordings.label_windows import Countdown, LabelWindow, LabelWindows, read_windows
 from edge_lstm.recordings.recording import Columns
 from edge_lstm_train.recipe.ahead_features import ahead_columns, known_ahead_of, with_ahead_features
 from edge_lstm_train.recipe.recording_sections import FeatureSection, LabelSection, RecordingSection
@@ -401,6 +401,8 @@ class Recipe:
                     for window in label.windows
                 ]
             )
+        if label.windows_file is not None:
+            return LabelWindows(read_windows(Path(label.windows_file), label.windows_kind, self.recording.zone()))
         return self._column_of(name, label, label.text)
 
     def _column_of(self, name: str, section: FeatureSection | LabelSection, text: bool = False) -> ValueColumn:
@@ -421,7 +423,8 @@ def _contract_part(kind: type[T], section: Any) -> T:
 def read_recipe(path_or_name: str | Path, data: str | Path | None = None) -> Recipe:
     """The recipe in a TOML file, or the bundled recipe of that name.
 
-    The path of the recording is relative to `data`, by default the recipe's folder. Raises ConfigError with all faults.
+    The paths of the recording and of labels are relative to `data`, by default the recipe's folder. Raises ConfigError
+    with all faults.
     """
     hint = 'write read_recipe("pumps.toml")'
     path = _recipe_path(path_argument(path_or_name, "the path or name of a recipe", ConfigError, hint))
@@ -431,14 +434,18 @@ def read_recipe(path_or_name: str | Path, data: str | Path | None = None) -> Rec
     if folder is None and path in bundled_recipes().values():
         _refuse_without_data(recipe.name, path.parent, recipe.recording.paths)
 
+    def resolved(named: str) -> str:
+        return str(((folder or path.parent) / named).resolve())
+
     def absolute(named: str | list[str]) -> str | list[str]:
-        paths = [
-            str(((folder or path.parent) / one).resolve()) for one in ([named] if isinstance(named, str) else named)
-        ]
-        return paths[0] if isinstance(named, str) else paths
+        return resolved(named) if isinstance(named, str) else [resolved(one) for one in named]
 
     found = {name: absolute(one) for name, one in written.items()} if isinstance(written, dict) else absolute(written)
-    return dataclasses.replace(recipe, recording=dataclasses.replace(recipe.recording, path=found))
+    labels = {
+        name: dataclasses.replace(one, windows_file=None if one.windows_file is None else resolved(one.windows_file))
+        for name, one in recipe.labels.items()
+    }
+    return dataclasses.replace(recipe, recording=dataclasses.replace(recipe.recording, path=found), labels=labels)
 
 
 def _refuse_without_data(name: str, folder: Path, files: Sequence[str]) -> None:

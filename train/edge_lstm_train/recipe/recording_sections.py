@@ -328,15 +328,23 @@ class LabelSection:
     windows: list[list[str]] = key(
         [], doc="instead of a column: 1 inside these [from, to] or [from, to, stream] intervals, 0 elsewhere"
     )
+    windows_file: str | None = key(
+        None, doc="instead of a column: path of a CSV file with such intervals, as edge-lstm feedback export writes it"
+    )
+    windows_kind: str | None = key(
+        None, doc='only the intervals of this kind, such as "missed", count; none: all of windows_file'
+    )
     countdown: bool = key(False, doc="instead of a column: number of rows that follow, as the remaining life")
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from _quantity_faults(self)
         if self.text and self.categories:
             yield "text", "expected this or categories, found both"
-        sources = [self.column is not None or self.text or bool(self.categories), bool(self.windows), self.countdown]
-        if sum(sources) > 1:
-            yield "column", "expected one of a column, windows and countdown, found several"
+        if self.windows_kind is not None and self.windows_file is None:
+            yield "windows_kind", "expected windows_file beside it, found none"
+        has_column = self.column is not None or self.text or bool(self.categories)
+        if sum([has_column, bool(self.windows), self.windows_file is not None, self.countdown]) > 1:
+            yield "column", "expected one of a column, windows, windows_file and countdown, found several"
         for index, window in enumerate(self.windows):
             where = f"windows[{index}]"
             if len(window) not in (2, 3):

@@ -15,10 +15,10 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.former_readings import as_stepped_by_0_1_0
 from edge_lstm.service.database.readings_json import entries_of, record_of, stream_of
-from edge_lstm.service.database.schema import form_of
+from edge_lstm.service.database.schema import FORM, form_of
 from edge_lstm.service.database.service_values import HISTORY, kept_readings, read_values
 from edge_lstm.service.database.spans import Span, SteppingRules, last_span
-from edge_lstm.streaming.reading import Forgotten, Reading
+from edge_lstm.streaming.reading import Command, Forgotten, Reading
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class _Gap(NamedTuple):
     stream: str | None
 
 
-_Numbered = tuple[int, Reading | Forgotten]  # with the batch
+_Numbered = tuple[int, Reading | Forgotten | Command]  # with the batch
 
 
 class Part(NamedTuple):
@@ -50,13 +50,14 @@ class Part(NamedTuple):
     readings: list[Reading]
     rules: SteppingRules | None
     batches: Sequence[int] = ()
-    forgotten: tuple[str, ...] = ()  # streams that were forgotten just before: they begin as new ones
+    before: tuple[Forgotten | Command, ...] = ()  # what happened to streams just before; a forgotten one begins as new
 
     def until(self, time: float) -> Part:
-        """The readings up to `time` (seconds since 1970)."""
+        """The readings and commands up to `time` (seconds since 1970)."""
         chosen = [reading.time <= time for reading in self.readings]
         batches = list(compress(self.batches, chosen))
-        return self._replace(readings=list(compress(self.readings, chosen)), batches=batches)
+        before = tuple(one for one in self.before if isinstance(one, Forgotten) or one.time <= time)
+        return self._replace(readings=list(compress(self.readings, chosen)), batches=batches, before=before)
 
 
 def read_history(path: Path, bundle_id: str, stream: str | None = None) -> tuple[list[Reading], SteppingRules | None]:
@@ -80,8 +81,7 @@ def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: 
         try:
             form = form_of(database, path) or 0
             span = last_span(database, form, bundle_id)
-            gaps: list[_Gap] = []
-            placed = sorted(_placed(database, form, stream, gaps), key=lambda one: one[:2])
+            records = _within(database, form, span, stream)
             if form > 1:
                 _compare_count(database)
         finally:
@@ -91,14 +91,40 @@ def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: 
             f"expected a state database at {path}, found: {error}",
             "copy the file of a stopped service, and use the copy",
         ) from None
-    within = [one for one in placed if span.since <= one.batch < span.until]
-    records = list(_records(within, [gap for gap in gaps if span.since <= gap.batch < span.until]))
     if stream is not None and not any(isinstance(record, Reading) for _, record in records):
         raise EdgeLstmError(
             f"expected readings of the stream {stream} in {path}, found none of bundle {bundle_id}",
             "name a stream that the service predicted; its topic or payload has the name",
         )
     return [part for records, rules in _by_rules(records, span, contract) for part in _parts(records, rules)]
+
+
+def kept_readings_of(database: sqlite3.Connection, bundle_id: str, stream: str) -> list[tuple[int, Reading]]:
+    """The readings of a stream that this bundle stepped last, since it was forgotten, each with its batch.
+
+    `database`: open, of the present form.
+    """
+    records = _within(database, FORM, last_span(database, FORM, bundle_id), stream)
+    return readings_so_far(records)
+
+
+def readings_so_far(records: Iterable[_Numbered]) -> list[tuple[int, Reading]]:
+    """The readings of one stream among its records, from the last time on that it was forgotten."""
+    found: list[tuple[int, Reading]] = []
+    for batch, record in records:
+        if isinstance(record, Reading):
+            found.append((batch, record))
+        elif isinstance(record, Forgotten):
+            found.clear()
+    return found
+
+
+def _within(database: sqlite3.Connection, form: int, span: Span, stream: str | None) -> list[_Numbered]:
+    """The records of a span in the order of their processing."""
+    gaps: list[_Gap] = []
+    placed = sorted(_placed(database, form, stream, gaps), key=lambda one: one[:2])
+    within = [one for one in placed if span.since <= one.batch < span.until]
+    return list(_records(within, [gap for gap in gaps if span.since <= gap.batch < span.until]))
 
 
 def _compare_count(database: sqlite3.Connection) -> None:
@@ -132,21 +158,21 @@ def _by_rules(
 
 
 def _parts(records: Iterable[_Numbered], rules: SteppingRules | None) -> list[Part]:
-    """The readings in parts, between which streams were forgotten; at least a part."""
+    """The readings in parts, between which something happened to streams; at least a part."""
     parts: list[Part] = []
     readings: list[Reading] = []
     batches: list[int] = []
-    forgotten: list[str] = []
+    before: list[Forgotten | Command] = []
     for batch, record in records:
         if isinstance(record, Reading):
             readings.append(record)
             batches.append(batch)
             continue
         if readings:
-            parts.append(Part(readings, rules, batches, tuple(forgotten)))
-            readings, batches, forgotten = [], [], []
-        forgotten.append(record.stream)
-    return [*parts, Part(readings, rules, batches, tuple(forgotten))] if readings or not parts else parts
+            parts.append(Part(readings, rules, batches, tuple(before)))
+            readings, batches, before = [], [], []
+        before.append(record)
+    return [*parts, Part(readings, rules, batches, tuple(before))] if readings or before or not parts else parts
 
 
 def _placed(database: sqlite3.Connection, form: int, stream: str | None, gaps: list[_Gap]) -> Iterator[_Placed]:
@@ -176,7 +202,10 @@ def _of_chunks(database: sqlite3.Connection, stream: str | None, gaps: list[_Gap
 
 
 def _records(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[_Numbered]:
-    """The readings and forgotten streams, and their batches. The first reading of a stream after a gap restarts it."""
+    """The readings, forgotten streams and commands, and their batches.
+
+    The first reading of a stream after a gap restarts it.
+    """
     last_gap: defaultdict[str | None, list[int]] = defaultdict(list)
     for gap in sorted(gaps, key=lambda gap: gap.batch):
         names = "every stream" if gap.stream is None else f"stream {gap.stream}"
@@ -185,7 +214,7 @@ def _records(placed: Iterable[_Placed], gaps: list[_Gap]) -> Iterator[_Numbered]
     known: dict[str, int] = {}  # by stream: batch of its last reading
     for batch, _, entry in placed:
         record = record_of(entry)
-        if isinstance(record, Forgotten):
+        if isinstance(record, (Forgotten, Command)):
             yield batch, record
         if not isinstance(record, Reading):
             continue

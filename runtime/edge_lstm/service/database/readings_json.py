@@ -9,12 +9,12 @@ from typing import Any
 
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.messages.formats.payloads import dump_json, load_json
-from edge_lstm.streaming.reading import Forgotten, Reading, Refusal
+from edge_lstm.streaming.reading import Command, Forgotten, Reading, Refusal
 
-Record = Reading | Refusal | Forgotten
+Record = Reading | Refusal | Forgotten | Command
 
 _load = load_json()
-_FORGOTTEN = "forgotten"
+_FORGOTTEN, _COMMAND = "forgotten", "command"
 _REQUIRED = 3  # stream, time, values
 _DEFAULTS = tuple(Reading._field_defaults.values())
 
@@ -23,7 +23,7 @@ def records_text(records: Iterable[Record]) -> bytes:
     """A JSON list with an entry per record.
 
     A reading is the list of its fields, without defaults at the end. A refusal is {"refused": [stream, time, reason]},
-    a forgotten stream {"forgotten": [stream]}.
+    a forgotten stream {"forgotten": [stream]}, an operator's command {"command": [stream, id, kind, time, facts]}.
     """
     # usually plain tuples: orjson takes no named ones
     entries = [record[:_REQUIRED] if record[_REQUIRED:] == _DEFAULTS else _entry(record) for record in records]
@@ -35,6 +35,8 @@ def _entry(record: Record) -> object:
         return {"refused": record[:]}
     if isinstance(record, Forgotten):
         return {_FORGOTTEN: record[:]}
+    if isinstance(record, Command):
+        return {_COMMAND: record[:]}
     fields = list(record)
     while fields[-1] == _DEFAULTS[len(fields) - 1 - _REQUIRED]:
         fields.pop()
@@ -71,6 +73,8 @@ def record_of(entry: Any) -> Record:
         return Refusal(*entry["refused"])
     if is_forgotten(entry):
         return Forgotten(*entry[_FORGOTTEN])
+    if isinstance(entry, Mapping) and _COMMAND in entry:
+        return Command(*entry[_COMMAND])
     raise EdgeLstmError(
         f"expected readings and refusals in the history, found {str(entry)[:60]}",
         "run the later edge-lstm that wrote the state database",

@@ -54,6 +54,10 @@ TABLES = (
         quantity text not null, stream text not null, checksum integer not null, content text not null,
         primary key (quantity, stream)
     )""",
+    # of operators, by id; command: JSON, null: it was refused
+    """create table commands (
+        id text primary key, batch integer not null, checksum integer not null, command text, answer text not null
+    ) without rowid""",
     "create table poison (message blob not null, reason text not null, time integer not null)",
     # what was found damaged; kind: row or unsent
     """create table damaged (

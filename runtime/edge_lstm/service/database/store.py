@@ -13,9 +13,11 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.text import CLOCK_UNSET_BEFORE
 from edge_lstm.hardware.boards import Sync
 from edge_lstm.messages.formats.payloads import dump_json
+from edge_lstm.service.database.answered_commands import Answered, read_answer, write_answers
 from edge_lstm.service.database.checksums import batch_checksum, message_checksum
 from edge_lstm.service.database.damage import is_another_file, move_file_aside, set_aside
 from edge_lstm.service.database.history import History, HistoryLimits
+from edge_lstm.service.database.history_reader import kept_readings_of
 from edge_lstm.service.database.migration import migrate
 from edge_lstm.service.database.packed_messages import pack, unpack
 from edge_lstm.service.database.readings_json import Record
@@ -43,6 +45,7 @@ from edge_lstm.service.database.write_ahead_log import (
     preallocate,
 )
 from edge_lstm.service.processing.outbox import Outgoing
+from edge_lstm.streaming.reading import Reading
 from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)
@@ -257,6 +260,17 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise self._damaged("read", error) from None
 
+    def answer(self, command_id: str) -> Answered | None:
+        """The answer to an operator's command; None: it is not known."""
+        return read_answer(self._database, command_id)
+
+    def kept_readings(self, stream: str) -> tuple[list[tuple[int, Reading]], bool]:
+        """The readings of a stream in the history, each with its batch, and whether these are all that it ever had."""
+        (bundle_id,) = self._database.execute("select id from bundle").fetchone()
+        found = kept_readings_of(self._database, bundle_id, stream)
+        known = self._database.execute("select readings from streams where stream = ?", (stream,)).fetchone()
+        return found, known is not None and len(found) >= known[0] > 0
+
     def streams(self) -> list[str]:
         """The streams that have a row. Takes long where there are many."""
         return [stream for (stream,) in self._database.execute("select stream from streams")]
@@ -342,16 +356,17 @@ class Store:
         readings: Sequence[Record] = (),
         values: Mapping[str, str] | None = None,
         changes: NameChanges = NO_CHANGES,
+        answers: Sequence[Answered] = (),
         *,
         forecasts: Mapping[ForecastKey, str | None] | None = None,
     ) -> None:
         """Commit a batch in one transaction.
 
         Stored: the rows of the streams that stepped (each stream once), the batch's outgoing and unacknowledged
-        messages, its readings and refusals, values of the service by key, and forecasts that changed (None: deleted).
-        Deleted: the outgoing messages of all batches up to `confirmed`, the unacknowledged messages of all batches up
-        to `acknowledged`, history beyond its limits, and rows and history of `changes.forgotten`; such a stream may
-        have a new row in the same batch.
+        messages, its readings and refusals, values of the service by key, answers to commands, and forecasts that
+        changed (None: deleted). Deleted: the outgoing messages of all batches up to `confirmed`, the unacknowledged
+        messages of all batches up to `acknowledged`, history beyond its limits, and rows and history of
+        `changes.forgotten`; such a stream may have a new row in the same batch.
 
         Raises StoreFullError if the disk refuses at present, EdgeLstmError if the file is damaged. Nothing is changed
         then.
@@ -372,6 +387,8 @@ class Store:
                 if forecasts:
                     write_forecasts(self._database, forecasts)
                 self._write_batch(batch, outbox, readings, {**kept, **totals.values})
+                if answers:
+                    write_answers(self._database, batch, answers)
                 if self._begun is not None:
                     self._database.execute("delete from service where key = ?", (BEGUN,))
         except sqlite3.OperationalError as error:

@@ -45,7 +45,7 @@ class StoredStream(NamedTuple):
 
 def list_streams(path: Path) -> list[StoredStream]:
     """The streams, the one with the latest reading first. Raises EdgeLstmError as `forget_streams` does."""
-    with _opened(path) as database:
+    with opened(path) as database:
         return _streams(database)
 
 
@@ -55,7 +55,7 @@ def forget_streams(path: Path, names: Sequence[str] = (), idle_s: float | None =
     A stream of which it is not known when it had its last reading is not idle. Raises EdgeLstmError if a name is not
     there, or if it is no state database, has another form, or a running service owns it. Nothing is changed then.
     """
-    with _opened(path) as database:
+    with opened(path) as database:
         found = _streams(database)
         if idle_s is not None:
             before = time.time() - idle_s
@@ -74,7 +74,8 @@ def forget_streams(path: Path, names: Sequence[str] = (), idle_s: float | None =
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database of a stopped service. Raises EdgeLstmError if there is none, or a running service owns it."""
     if not path.is_file():
         raise EdgeLstmError(
             f"expected a state database at {path}, found none",

@@ -23,11 +23,14 @@ _MOST_KEPT_BYTES = 1 << 23
 class Inbox:
     """A queue that reports when it is full. Then its owner reads no more, and the broker keeps the rest."""
 
-    def __init__(self, sends_again: bool = True) -> None:
-        """`sends_again`: whether the broker sends what is not acknowledged again after a reconnect."""
+    def __init__(self, sends_again: bool = True, apart: str | None = None) -> None:
+        """`sends_again`: whether the broker sends what is not acknowledged again after a reconnect.
+
+        `apart`: a topic whose messages are each a batch of their own; None: there is none.
+        """
         self.closed = False  # whether nothing more of this connection is kept
         self.lost = 0  # messages that were not kept and do not come again: those at QoS 0
-        self._sends_again = sends_again
+        self._sends_again, self._apart = sends_again, apart
         self._messages: deque[Message] = deque()
         self._bytes = 0
 
@@ -38,6 +41,11 @@ class Inbox:
     def full(self) -> bool:
         """Whether to read no more messages for now."""
         return len(self._messages) >= _MOST_WAITING or self._bytes >= _MOST_WAITING_BYTES
+
+    @property
+    def next_is_apart(self) -> bool:
+        """Whether the next batch is a message of the topic that is apart."""
+        return self._apart is not None and bool(self._messages) and self._messages[0].topic == self._apart
 
     @property
     def has_full_batch(self) -> bool:
@@ -71,6 +79,8 @@ class Inbox:
         """Remove and return the oldest messages: up to a full batch, and at least one if any waits."""
         size, waiting = 0, self._messages
         taken: list[Message] = []
+        if self._apart is not None:
+            return self._batch_apart(self._apart)
         if len(waiting) <= _MOST_A_BATCH and self._bytes < _MOST_BATCH_BYTES:  # all of them
             taken += waiting
             waiting.clear()
@@ -79,6 +89,22 @@ class Inbox:
             message = waiting.popleft()
             taken.append(message)
             size += message_bytes(message)
+        self._bytes -= size
+        return taken
+
+    def _batch_apart(self, topic: str) -> list[Message]:
+        """A batch that ends before a message of the topic, or is one."""
+        size, waiting = 0, self._messages
+        taken: list[Message] = []
+        while waiting and len(taken) < _MOST_A_BATCH and size < _MOST_BATCH_BYTES:
+            is_apart = waiting[0].topic == topic
+            if is_apart and taken:
+                break
+            message = waiting.popleft()
+            taken.append(message)
+            size += message_bytes(message)
+            if is_apart:
+                break
         self._bytes -= size
         return taken
 

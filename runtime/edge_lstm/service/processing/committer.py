@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from edge_lstm.service.database.answered_commands import Answered
 from edge_lstm.service.database.readings_json import Record
 from edge_lstm.service.database.store import Store, StoreFullError
 from edge_lstm.service.database.stored_forecasts import ForecastKey
@@ -41,6 +42,7 @@ class Committer:
         self.forgotten: dict[str, None] = {}  # streams that the next commit deletes there
         self.values: dict[str, str] = {}  # of the service, by key: the next commit stores them
         self.forecasts: dict[ForecastKey, str | None] = {}  # that changed: the next commit stores or deletes them
+        self.answers: dict[str, Answered] = {}  # to operators' commands by id: the next commit stores them
         self.saved_at = time.monotonic()  # when the last commit ended
         self._store, self._table, self._outbox = store, table, outbox
         self._wait, self._report = wait, report
@@ -54,6 +56,10 @@ class Committer:
     def stepped(self, streams: Iterable[str]) -> None:
         """These streams had a reading each."""
         self.unsaved.update(streams)
+
+    def changed(self, stream: str) -> None:
+        """A command changed the stream: the next commit has its row."""
+        self.unsaved[stream] += 0
 
     def forget(self, stream: str) -> None:
         """The next commit deletes the stream, unless it steps again before."""
@@ -86,6 +92,7 @@ class Committer:
                     readings,
                     self.values,
                     changes,
+                    list(self.answers.values()),
                     forecasts=self.forecasts,
                 )
                 break
@@ -99,7 +106,7 @@ class Committer:
         if self._disk_full:
             self._disk_full = False
             log.warning("commit taken, going on batch=%d", self.batch)
-        for noted in (self.unsaved, self.added, self.forgotten, self.forecasts):
+        for noted in (self.unsaved, self.added, self.forgotten, self.forecasts, self.answers):
             noted.clear()
         self.saved_at = time.monotonic()
         return True

@@ -67,7 +67,11 @@ class Delivery:
         committer.values.update(self._slices.values())
         if self._forecasts is not None:
             committer.forecasts.update(self._forecasts.settled(self._slices.unacknowledged))
-        records = [*self._names.take_records(), *one.refusals]  # after `begin_batch`, which says what is unsaved
+        records = [
+            *self._names.take_records(),
+            *one.refusals,
+            *one.commands,
+        ]  # after `begin_batch`, which says what is unsaved
         if self._publish_unconfirmed is None:
             identities = [message_identity(message) for message, _ in one.set_aside]
             if identifies:

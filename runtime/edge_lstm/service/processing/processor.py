@@ -21,7 +21,7 @@ from edge_lstm.service.processing.outbox import Outgoing
 from edge_lstm.service.processing.slices import Part, Slices
 from edge_lstm.service.processing.suspects import Suspects
 from edge_lstm.streaming.predictor import Predictor
-from edge_lstm.streaming.reading import Reading, Refusal
+from edge_lstm.streaming.reading import Command, Reading, Refusal
 from edge_lstm.streaming.step_results import Steps
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Slice(NamedTuple):
     steps: int
     finished: Sequence[Message]  # all their readings are stepped
     set_aside: Sequence[tuple[Message, str]] = ()  # of those that are finished, with the reason
+    commands: Sequence[Command] = ()  # of operators
 
 
 class _Stepped(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.mqtt.connection import MqttConnection
 from edge_lstm.mqtt.send_window import PublishProperties
+from edge_lstm.service.feedback.config import answers_topic
 from edge_lstm.service.processing.outbox import Outgoing
 
 
@@ -32,8 +33,8 @@ def errors_topic(client_id: str) -> str:
 def publication(
     mqtt: MqttConnection, output: OutputMapping, properties: PublishProperties | None, client_id: str
 ) -> Publish:
-    """A function that sends the messages of a batch, whose messages about events and errors are the last ones."""
-    plain = (events_topic(client_id), errors_topic(client_id))
+    """A function that sends the messages of a batch, whose messages about events, errors and commands are the last ones."""
+    plain = (events_topic(client_id), errors_topic(client_id), answers_topic(client_id))
 
     def publish(messages: Sequence[Outgoing], qos: Literal[0, 1] = 1) -> Sequence[int]:
         count = len(messages)

@@ -28,6 +28,7 @@ _LINES = (  # for a person
     ("damage", "{damaged:,} rows and batches of the state database, {rolled_back:,} batches rolled back"),
     ("limits", "{too_large:,} too large for the broker, {dropped:,} of refused topics dropped"),
     ("costs", "{costly:,} readings would cause too many steps, {set_aside:,} messages set aside"),
+    ("commands", "{commands_taken:,} taken, {commands_refused:,} refused, {commands_repeated:,} repeated"),
     ("queue", "{queue:,} readings waiting, {unconfirmed:,} predictions unconfirmed, {waiting:,} of refused topics"),
     ("lag", "{lag_s:,.1f} s now, p50 {lag_s_p50:,.1f} s, p99 {lag_s_p99:,.1f} s"),
     ("batches", "p50 {batch_ms_p50:.1f} ms, p99 {batch_ms_p99:.1f} ms"),
@@ -85,12 +86,18 @@ def status_text(facts: dict[str, Any]) -> str:
         lines.append(f"{'refusal':<10}{facts['refusal']['error']}")
     counted = defaultdict(int, facts)  # a service of another version may have fewer of them
     if "uptime_s" in facts:
-        lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in _LINES]
+        counted.update({f"commands_{fate}": count for fate, count in facts.get("commands", {}).items()})
+        shown = [line for line in _LINES if line[0] != "commands" or "commands" in facts]
+        lines += [f"{name:<10}{pattern.format_map(counted)}" for name, pattern in shown]
     if "model_health" in facts:
         lines += _health_lines(facts["model_health"])
     if facts.get("corrected"):
         share = f"their error is {facts['corrected_error']:.0%} of the bundle's"
         lines.append(f"{'learned':<10}{facts['corrected']:,} outputs are corrected, {share}")
+    for one in facts.get("operator", ()):
+        factor = f"threshold {one['threshold']:g} times the calibrated one" if "threshold" in one else ""
+        until = f"maintenance until {one['maintenance_until']}" if "maintenance_until" in one else ""
+        lines.append(f"{'operator':<10}{one['stream']}: {', '.join(filter(None, (factor, until)))}")
     for one in facts.get("dropped_by_stream", ()):
         fates = ", ".join(f"{count:,} {fate}" for fate, count in one.items() if fate != "stream")
         lines.append(f"{'stream':<10}{one['stream']}: {fates}")

@@ -1,0 +1,35 @@
+"""What operators said as labels: a CSV with a row for each window of time, which a recipe takes (`windows_file`)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge_lstm.foundation.times.text import format_time
+from edge_lstm.service.database.answered_commands import read_commands
+from edge_lstm.service.database.stored_streams import opened
+from edge_lstm.streaming.reading import Command
+
+_KINDS = ("false_alarm", "missed", "maintenance")
+
+
+def export_labels(path: Path) -> str:
+    """The labels in the state database of a stopped service, as CSV. Raises EdgeLstmError as `list_streams` does."""
+    with opened(path) as database:
+        return labels_csv(read_commands(database))
+
+
+def labels_csv(commands: Iterable[Command]) -> str:
+    """The windows of commands that were not reverted: from, to, stream, kind, id."""
+    taken = list(commands)
+    reverted = {one.facts["of"] for one in taken if one.kind == "revert"}
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["from", "to", "stream", "kind", "id"])
+    for one in taken:
+        if one.kind in _KINDS and one.id not in reverted:
+            begin, end = format_time(one.facts["from"]), format_time(one.facts["to"])
+            writer.writerow([begin, end, one.stream, one.kind, one.id])
+    return file.getvalue()
