@@ -33,7 +33,7 @@ def errors_topic(client_id: str) -> str:
 def publication(
     mqtt: MqttConnection, output: OutputMapping, properties: PublishProperties | None, client_id: str
 ) -> Publish:
-    """A function that sends the messages of a batch, whose messages about events, errors and commands are the last ones."""
+    """A function that sends the messages of a batch; those about events, errors and commands are the last ones."""
     plain = (events_topic(client_id), errors_topic(client_id), answers_topic(client_id))
 
     def publish(messages: Sequence[Outgoing], qos: Literal[0, 1] = 1) -> Sequence[int]:
