@@ -120,10 +120,9 @@ def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
-    watched = sensors.start_values(contract, rules)
     if contract.decision is not None:
-        return {**classify.START_VALUES, **watched}
-    return {**(anomaly.START_VALUES if contract.alarm is not None else {}), **watched}
+        return classify.START_VALUES
+    return anomaly.START_VALUES if contract.alarm is not None else {}
 
 
 def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, tuple[int, int]]:

@@ -234,7 +234,7 @@ def test_rows_of_bundles_without_statistics_are_unchanged() -> None:
         one.feed(readings(steps=3))
     assert "sensor" not in plain.table.layout
     assert "reported_faults" not in plain.table.layout
-    assert len(sensed.table.row("pump")) - len(plain.table.row("pump")) == 2 * 69 + 2
+    assert len(sensed.table.row("pump")) - len(plain.table.row("pump")) == 2 * (12 * 8 + 1) + 2
 
 
 def test_a_row_from_before_the_statistics_starts_nobody_cold() -> None:
