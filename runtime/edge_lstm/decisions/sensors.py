@@ -54,7 +54,7 @@ class SensorWatch:
         self._low, self._high = np.array(ranges).reshape(-1, 2).T
         widths = [np.inf if one is None or one.most <= one.least else one.most - one.least for one in known]
         self._jump = np.where(np.isnan(self._periods), np.array(widths, np.float64), np.inf)
-        self._waits = np.array([0.0 if one is None else one.still_steps + 1 for one in known])
+        self._waits = np.array([0 if one is None else one.still_steps + 1 for one in known], np.float64)
         self._timeout_s = np.array([_timeout_s(one, contract, rules) for one in known])
 
     def __bool__(self) -> bool:
@@ -100,7 +100,8 @@ class SensorWatch:
         usual = _usual(numbers, found, measured & ~left_out)
         current["sensors"][slots], current["sensor_fault"][slots] = numbers, faults
         used, missing = values.copy(), missing.copy()
-        used[:, columns] = np.where(left_out, np.where(self._masked, held[:, columns], usual), values[:, columns])
+        replaced = np.where(dead & ~self._masked, usual, held[:, columns])
+        used[:, columns] = np.where(left_out, replaced, values[:, columns])
         missing[:, columns] |= left_out
         current["held"][slots] = used
         reported = np.zeros(missing.shape, np.uint8)

@@ -44,7 +44,7 @@ def after_values(former: Stillness, values: Doubles, still: Doubles, periods: Do
     rate = 1.0 / count
     mean = np.where(begins, values, former.mean + rate * away)
     square = np.where(begins, 0.0, (1.0 - rate) * (former.square + rate * away**2))
-    run = np.where(begins, 1.0, np.where(square <= still**2, former.run + 1.0, 0.0))  # exact to 2 ** 53
+    run = np.where(begins, 1.0, np.where(square <= still**2, former.run + 1.0, 0.0))
     equal = np.where((values == former.last) & (former.values > 0), former.equal + 1.0, 1.0)
     found = (mean, square, count, run, np.broadcast_to(values, mean.shape), equal)
     return Stillness(*(np.where(measured, new, old) for new, old in zip(found, former, strict=True)))
