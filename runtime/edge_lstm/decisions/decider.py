@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import adaptation, anomaly, events, learner, operator, sensors
+from edge_lstm.decisions import adaptation, anomaly, learner, operator, sensors
 from edge_lstm.decisions import classification as classify
 from edge_lstm.decisions.adaptation import AdaptiveBands
 from edge_lstm.decisions.bands import Bands, in_order
@@ -23,6 +23,12 @@ from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 
 _NO_RULES = DecisionRules()
+_FIELDS_OF_0_1_0 = frozenset(
+    [
+        *("label", "rival", "rival_steps", "votes"),
+        *("expected", "smoothed", "calibrated", "center", "whitening", "threshold", "alarm"),
+    ]
+)
 
 
 class Decider(Protocol):
@@ -186,9 +192,9 @@ def count_bounds(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[s
     return {"calibrated": (0, contract.alarm.calibrate_steps), **held, **common}
 
 
-def newer_fields(contract: Contract) -> frozenset[str]:
+def newer_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> frozenset[str]:
     """Those of these fields that rows of release 0.1.0 lack."""
-    return frozenset([*sensors.FIELDS, *(() if contract.alarm is None else events.FIELDS)])
+    return frozenset(name for name, *_ in record_fields(contract, rules)) - _FIELDS_OF_0_1_0
 
 
 def calibration_shape(contract: Contract) -> tuple[int, int]:

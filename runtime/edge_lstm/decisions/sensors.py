@@ -26,24 +26,12 @@ _BACK_STEPS = 10.0  # beyond doubt, in a row
 _USUAL_SPAN = 400.0  # steps of the average that replaces a value where the network has no mask
 _GAP_TIMES = 1.5  # the longest gap in training, before a sensor is gone
 _LEAST_GAP = 20  # intervals
-_MOST_COUNT = 2.0**30
 
-FIELDS = {  # of a stream's record, one number for each sensor that is watched: the type
-    "sensor_mean": "f8",
-    "sensor_square": "f8",
-    "sensor_count": "i4",
-    "sensor_still": "i4",
-    "sensor_last": "f8",
-    "sensor_equal": "i4",
-    "sensor_fault": "u1",
-    "sensor_outside": "i4",
-    "sensor_far": "i4",  # steps in a row that the value was far from the one that was used last
-    "sensor_good": "i4",
-    "sensor_seen": "f8",  # the time of its last value
-    "sensor_usual": "f8",
-    "sensor_values": "i4",  # in the average of usual values
-}
-_STILLNESS = ("sensor_mean", "sensor_square", "sensor_count", "sensor_still", "sensor_last", "sensor_equal")
+FIELDS = ("sensors", "sensor_fault")
+# The rows of `sensors` in a stream's record, one number for each sensor that is watched; first those of `Stillness`.
+_STILLNESS = len(Stillness._fields)
+_OUT, _AWAY, _GOOD, _SEEN, _USUAL, _USED = range(_STILLNESS, _STILLNESS + 6)
+_NUMBERS = _STILLNESS + 6
 
 
 class SensorWatch:
@@ -64,7 +52,7 @@ class SensorWatch:
         self._low, self._high = np.array(ranges).reshape(-1, 2).T
         widths = [np.inf if one is None or one.most <= one.least else one.most - one.least for one in known]
         self._jump = np.where(np.isnan(self._periods), np.array(widths, np.float64), np.inf)
-        self._waits = np.array([0 if one is None else one.still_steps + 1 for one in known])
+        self._waits = np.array([0 if one is None else one.still_steps + 1 for one in known], np.float64)
         self._timeout_s = np.array([_timeout_s(one, contract, rules) for one in known])
 
     def __bool__(self) -> bool:
@@ -87,37 +75,36 @@ class SensorWatch:
         """
         columns = self._columns
         found, measured = values[:, columns].astype(np.float64), ~missing[:, columns]
-        former = Stillness(*(current[name][slots].astype(np.float64) for name in _STILLNESS))
-        stillness = after_values(former, found, self._still, self._periods, measured)
-        for name, numbers in zip(_STILLNESS, stillness, strict=True):
-            current[name][slots] = np.minimum(numbers, _MOST_COUNT) if name in _COUNTS else numbers
+        numbers = current["sensors"][slots]  # (n, _NUMBERS, sensors)
+        stillness = after_values(
+            Stillness(*np.swapaxes(numbers[:, :_STILLNESS], 0, 1)), found, self._still, self._periods, measured
+        )
+        for row, of_row in enumerate(stillness):
+            numbers[:, row] = of_row
         doubted, stuck = self._limits(stillness)
         inside = (found >= self._low) & (found <= self._high)
-        seen = self._seen(current, slots, times, restart, measured)
-        outside = np.where(measured, np.where(inside, 0, current["sensor_outside"][slots] + 1), 0)
-        outside = np.minimum(outside, _OUTSIDE_STEPS)
-        current["sensor_outside"][slots] = outside
+        outside = _counted(numbers, _OUT, ~inside & measured, _OUTSIDE_STEPS)
+        seen = _last_seen(numbers, times[:, None], measured | restart[:, None])
         gone = ~measured & (times[:, None] - seen >= self._timeout_s)
         fault = np.where(gone, _GONE, np.where(outside >= _OUTSIDE_STEPS, _OUTSIDE, np.where(stuck, _STUCK, _WORKING)))
+        first = current["step"][slots][:, None] == 0
+        bad = doubted | (measured & ~inside) | self._has_jumped(numbers, found - held[:, columns], measured & ~first)
         before = current["sensor_fault"][slots].astype(np.int64)
-        bad = doubted | (measured & ~inside) | self._has_jumped(current, slots, found - held[:, columns], measured)
-        good = np.where(bad, 0, np.where(measured, current["sensor_good"][slots] + 1, current["sensor_good"][slots]))
-        good = np.where((before == _WORKING) | gone, 0, np.minimum(good, _BACK_STEPS))
-        current["sensor_good"][slots] = good
+        good = np.where(bad | gone | (before == _WORKING), 0.0, np.minimum(numbers[:, _GOOD] + measured, _BACK_STEPS))
+        numbers[:, _GOOD] = good
         faults = np.where(before == _WORKING, fault, np.where(good >= _BACK_STEPS, _WORKING, before))
-        current["sensor_fault"][slots] = faults
         dead = faults != _WORKING
         left_out = bad | dead
-        usual = self._usual(current, slots, found, measured & ~left_out)
-        replaced = np.where(self._masked, held[:, columns], usual)
+        usual = _usual(numbers, found, measured & ~left_out)
+        current["sensors"][slots], current["sensor_fault"][slots] = numbers, faults
         used, missing = values.copy(), missing.copy()
+        replaced = np.where(dead & ~self._masked, usual, held[:, columns])
         used[:, columns] = np.where(left_out, replaced, values[:, columns])
         missing[:, columns] |= left_out
         current["held"][slots] = used
-        turned = (faults != before).any(axis=1)
-        uncertain = (left_out & ~dead).any(axis=1)
         reported = np.zeros(missing.shape, np.uint8)
         reported[:, columns] = faults
+        uncertain, turned = (left_out & ~dead).any(axis=1), (faults != before).any(axis=1)
         return Sensed(used, missing, uncertain, turned, reported)
 
     def decided(self, decisions: Decisions, sensed: Sensed) -> Decisions:
@@ -135,36 +122,38 @@ class SensorWatch:
         codes = zip(self._columns, record["sensor_fault"].tolist(), strict=True)
         return {self._names[column]: FAULTS[code] for column, code in codes if code}
 
-    def _has_jumped(self, current: Records, slots: Slots, away: Doubles, measured: Flags) -> Flags:
+    def _has_jumped(self, numbers: Doubles, away: Doubles, measured: Flags) -> Flags:
         """(n, sensors): whether a value jumped by more than the range of training, until it could be called still.
 
         A sensor that dies may do so, and then stands still; a machine that fails may too, and goes on to move.
         """
-        far = np.where(measured & (np.abs(away) > self._jump), current["sensor_far"][slots] + 1, 0)
-        far = np.where(current["step"][slots][:, None] == 0, 0, np.minimum(far, self._waits + 1))
-        current["sensor_far"][slots] = far
-        found: Flags = (far > 0) & (far <= self._waits)
+        steps = _counted(numbers, _AWAY, measured & (np.abs(away) > self._jump), self._waits + 1)
+        found: Flags = (steps > 0) & (steps <= self._waits)
         return found
 
-    def _seen(self, current: Records, slots: Slots, times: Doubles, restart: Flags, measured: Flags) -> Doubles:
-        """(n, sensors): when each sensor gave its last value. A stream that was silent itself says nothing of it."""
-        now, seen = times[:, None], current["sensor_seen"][slots]
-        seen = np.where(measured | restart[:, None] | ~(seen <= now), now, seen)
-        current["sensor_seen"][slots] = seen
-        return seen
 
-    def _usual(self, current: Records, slots: Slots, values: Doubles, trusted: Flags) -> Doubles:
-        """(n, sensors): the average of the values that were trusted."""
-        count = np.where(trusted, np.minimum(current["sensor_values"][slots] + 1, _USUAL_SPAN), 0)
-        usual = current["sensor_usual"][slots]
-        rate = np.where(trusted, np.maximum(1.0 / np.maximum(count, 1.0), 2.0 / (_USUAL_SPAN + 1.0)), 0.0)
-        usual = np.where(rate == 1.0, values, usual + rate * (values - usual))
-        current["sensor_values"][slots] = np.where(trusted, count, current["sensor_values"][slots])
-        current["sensor_usual"][slots] = usual
-        return usual
+def _counted(numbers: Doubles, row: int, happens: Flags, most: Doubles | float) -> Doubles:
+    """(n, sensors): for how many steps in a row something happens, `most` at most."""
+    steps: Doubles = np.where(happens, np.minimum(numbers[:, row] + 1.0, most), 0.0)
+    numbers[:, row] = steps
+    return steps
 
 
-_COUNTS = ("sensor_count", "sensor_still", "sensor_equal")
+def _last_seen(numbers: Doubles, now: Doubles, measured: Flags) -> Doubles:
+    """(n, sensors): when each sensor gave its last value; 0 is never."""
+    seen = numbers[:, _SEEN]
+    seen = np.where(measured | (seen == 0) | (seen > now), now, seen)
+    numbers[:, _SEEN] = seen
+    return seen
+
+
+def _usual(numbers: Doubles, values: Doubles, trusted: Flags) -> Doubles:
+    """(n, sensors): the average of the values that were trusted."""
+    count = np.minimum(numbers[:, _USED] + trusted, _USUAL_SPAN)
+    rate = np.where(trusted, np.maximum(1.0 / np.maximum(count, 1.0), 2.0 / (_USUAL_SPAN + 1.0)), 0.0)
+    usual = np.where(rate == 1.0, values, numbers[:, _USUAL] + rate * (values - numbers[:, _USUAL]))
+    numbers[:, _USED], numbers[:, _USUAL] = count, usual
+    return usual
 
 
 class _Limits:
@@ -208,12 +197,7 @@ def watched(contract: Contract, rules: DecisionRules) -> list[int]:
 def record_fields(contract: Contract, rules: DecisionRules) -> list[tuple[str, str, tuple[int, ...]]]:
     """The fields (name, type, shape) of a stream's record for its sensors."""
     count = len(watched(contract, rules))
-    return [(name, kind, (count,)) for name, kind in FIELDS.items()] if count else []
-
-
-def start_values(contract: Contract, rules: DecisionRules) -> dict[str, float]:
-    """Start values of these fields other than 0."""
-    return {"sensor_seen": float("nan")} if watched(contract, rules) else {}
+    return [("sensors", "f8", (_NUMBERS, count)), ("sensor_fault", "u1", (count,))] if count else []
 
 
 def count_bounds(contract: Contract, rules: DecisionRules) -> dict[str, tuple[int, int]]:

@@ -51,7 +51,7 @@ def columns_of(contract: Contract, depth: int, window: int, rules: DecisionRules
     float32, int64, uint64 = np.dtype("f4"), np.dtype("i8"), np.dtype("u8")
     first = first_record(contract, rules)
     record = first.dtype
-    former_record = _without(record, newer_fields(contract))
+    former_record = _without(record, newer_fields(contract, rules))
     alarming = contract.alarm is not None
     announced = np.dtype([("since", "f8"), ("band", "i8")])
     interval = open_interval(contract)

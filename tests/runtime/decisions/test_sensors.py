@@ -148,6 +148,22 @@ def test_without_statistics_only_a_sensor_that_is_gone_for_the_timeout_is_told()
     assert dead_steps(late)[0] == AT
 
 
+def test_a_doubted_value_is_replaced_by_the_one_before_and_a_dead_one_by_the_usual_value() -> None:
+    seen: list[float] = []
+
+    class Watched(ReferenceBackend):
+        def step(self, inputs: Any, states: Any) -> Any:
+            seen.append(float(inputs[0, 1]))
+            return super().step(inputs, states)
+
+    given = readings(dies("outside"))
+    Predictor(sensed_contract(), Watched(random_network(inputs=2, outputs=1))).feed(given)
+    assert seen[:AT] == [np.float32(one.values["pressure"]) for one in given[:AT]]
+    assert seen[AT : AT + 4] == [seen[AT - 1]] * 4
+    assert seen[AT + 4 :] == [seen[AT + 4]] * (STEPS - AT - 4)
+    assert seen[AT + 4] == pytest.approx(np.mean(seen[:AT]), rel=1e-5)
+
+
 def test_a_gap_of_the_whole_stream_is_no_dead_sensor() -> None:
     given = readings()
     later = [one._replace(time=one.time + 86_400) for one in given[:5]]
@@ -177,6 +193,17 @@ def test_the_death_of_a_sensor_alone_is_no_alarm() -> None:
         assert not any(one.alarm for one in found[AT:])
         assert all(math.isfinite(one.score or 0.0) for one in found[AT:])
     assert any(one.alarm for one in predictor(blind).feed(readings(dies("outside")))[AT:])
+
+
+def test_a_sensor_that_moves_without_its_dead_neighbour_is_no_alarm() -> None:
+    def together(values: np.ndarray) -> None:
+        values[:, 1] = values[:, 0] + 0.1 * values[:, 1]
+        values[AT:, 1] = math.nan
+
+    rules, contract = DecisionRules(sensor_timeout_s=60.0), sensed_contract(alarm=ALARM, **DETECTS)
+    found = predictor(contract, decision_rules=rules).feed(readings(together, steps=1000))
+    assert dead_steps(found)[0] == AT
+    assert not any(one.alarm for one in found[AT:])  # 32 with the average of the dead one at its center
 
 
 def test_another_sensor_still_raises_an_alarm_while_one_is_dead() -> None:
@@ -234,7 +261,7 @@ def test_rows_of_bundles_without_statistics_are_unchanged() -> None:
         one.feed(readings(steps=3))
     assert "sensor" not in plain.table.layout
     assert "reported_faults" not in plain.table.layout
-    assert len(sensed.table.row("pump")) - len(plain.table.row("pump")) == 2 * 69 + 2
+    assert len(sensed.table.row("pump")) - len(plain.table.row("pump")) == 2 * (12 * 8 + 1) + 2
 
 
 def test_a_row_from_before_the_statistics_starts_nobody_cold() -> None:

@@ -13,10 +13,11 @@ FACTS = {
     "damaged": 4,
     "lag_s": 0.42,
     "dropped_by_stream": [{"stream": "tank-1", "late": 7, "duplicate": 1}],
+    "degraded": {"tank-2": {"flow": "stuck", "level": "gone"}},
 }
 
 
-def test_the_text_names_restarts_damage_lag_and_the_worst_streams() -> None:
+def test_the_text_names_restarts_damage_lag_the_worst_streams_and_dead_sensors() -> None:
     lines = status_text(FACTS).splitlines()
     for line in (
         "status    online",
@@ -24,6 +25,7 @@ def test_the_text_names_restarts_damage_lag_and_the_worst_streams() -> None:
         "damage    4 rows and batches of the state database, 0 batches rolled back",
         "lag       0.4 s now, p50 0.0 s, p99 0.0 s",
         "stream    tank-1: 7 late, 1 duplicate",
+        "sensors   tank-2: flow stuck, level gone",
     ):
         assert line in lines
 

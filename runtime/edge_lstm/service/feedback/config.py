@@ -48,7 +48,12 @@ class FeedbackConfig:
         """What decisions need of it."""
         if not self.enabled:
             return DecisionRules()
-        return DecisionRules(True, self.step, self.most, _DAY_S * self.half_life_days)
+        return DecisionRules(
+            feedback=True,
+            feedback_step=self.step,
+            feedback_most=self.most,
+            feedback_half_life_s=_DAY_S * self.half_life_days,
+        )
 
 
 def feedback_topic(client_id: str) -> str:
