@@ -37,7 +37,7 @@ ORDERS = 20
 PAUSE_S = 3600.0  # between two recordings of a chain: the device restarts
 DAY_S = 86_400.0
 WRONG = 0.1  # share of the alarms within windows that are marked as false
-CHOSEN = DecisionRules(True, 1.0, 1.5, 30 * DAY_S)
+CHOSEN = DecisionRules(feedback=True, feedback_most=1.5, feedback_half_life_s=30 * DAY_S)
 STEPS, BOUNDS, HALF_LIVES = (1.0, 1.05, 1.1), (1.25, 1.5), (1.0, 30.0)  # days
 RESIDUALS = (False, True)
 
@@ -183,7 +183,9 @@ def total(found: Sequence[Found]) -> Found:
 def candidates() -> Iterator[Marks]:
     """The ways to mark among which one is chosen."""
     for step, most, days, residuals in itertools.product(STEPS, BOUNDS, HALF_LIVES, RESIDUALS):
-        yield Marks(DecisionRules(True, step, most, days * DAY_S), residuals)
+        half_life_s = days * DAY_S
+        rules = DecisionRules(feedback=True, feedback_step=step, feedback_most=most, feedback_half_life_s=half_life_s)
+        yield Marks(rules, residuals)
 
 
 def main() -> None:

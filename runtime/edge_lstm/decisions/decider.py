@@ -171,7 +171,7 @@ def record_fields(contract: Contract, rules: DecisionRules = _NO_RULES) -> list[
 
 def start_values(contract: Contract, rules: DecisionRules = _NO_RULES) -> dict[str, float]:
     """Start values of these fields other than 0."""
-    common = {**operator.start_values(rules), **sensors.start_values(contract, rules)}
+    common = {**operator.start_values(rules)}
     common |= {} if contract.health is None else HEALTH_STARTS
     if contract.decision is not None:
         return {**classify.START_VALUES, **common}
