@@ -29,7 +29,7 @@ _LEAST_GAP = 20  # intervals
 
 FIELDS = ("sensors", "sensor_fault")
 # The rows of `sensors` in a stream's record, one number for each sensor that is watched; first those of `Stillness`.
-_STILLNESS = len(Stillness._fields)
+_STILLNESS, _RUN = len(Stillness._fields), Stillness._fields.index("run")
 _OUT, _AWAY, _GOOD, _SEEN, _USUAL, _USED = range(_STILLNESS, _STILLNESS + 6)
 _NUMBERS = _STILLNESS + 6
 
@@ -123,12 +123,12 @@ class SensorWatch:
         return {self._names[column]: FAULTS[code] for column, code in codes if code}
 
     def _has_jumped(self, numbers: Doubles, away: Doubles, measured: Flags) -> Flags:
-        """(n, sensors): whether a value jumped by more than the range of training, until it could be called still.
+        """(n, sensors): whether a value jumped by more than the range of training, and has hardly moved since.
 
         A sensor that dies may do so, and then stands still; a machine that fails may too, and goes on to move.
         """
         steps = _counted(numbers, _AWAY, measured & (np.abs(away) > self._jump), self._waits + 1)
-        found: Flags = (steps > 0) & (steps <= self._waits)
+        found: Flags = (steps > 0) & (steps <= self._waits) & (numbers[:, _RUN] >= steps)
         return found
 
 

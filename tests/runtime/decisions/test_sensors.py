@@ -227,12 +227,12 @@ def in_one_call(contract: Contract, given: list[list[Reading]], size: int) -> li
 @pytest.mark.parametrize("changes", [{}, {"alarm": ALARM, **DETECTS}])
 def test_a_stream_gets_the_same_bits_alone_and_in_any_batch(changes: dict[str, Any]) -> None:
     contract = sensed_contract(NIGHT, **changes)
-    kinds = ["stuck", "jitter", "gone", "outside"] * 4
+    kinds = ["stuck", "jitter", "gone", "outside"] * 2
     given = [readings(dies(kind), f"pump-{place}", place) for place, kind in enumerate(kinds)]
     together = in_one_call(contract, given, 10_000)
     for size in (1, 37):
         assert sorted(map(str, in_one_call(contract, given, size))) == sorted(map(str, together))
-    for place in (0, 5, 10, 15):
+    for place in (0, 5, 7):
         alone = predictor(contract).feed(given[place])
         assert str([one for one in together if one.stream == f"pump-{place}"]) == str(alone)
 
