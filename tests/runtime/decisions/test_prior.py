@@ -54,7 +54,7 @@ def scored(contract: Contract, values: np.ndarray) -> list[Prediction]:
 def spike_in_calibration() -> np.ndarray:
     values = noise(500)
     values[90:95] += 30.0
-    values[205:214] += (4.0, -4.0)  # an alarm that lasts over the end of the calibration
+    values[175:180] += (8.0, -8.0)  # with a hold, an alarm that lasts over the end of the calibration
     values[400:420] += (3.0, -3.0)
     return values
 
@@ -87,7 +87,7 @@ def test_a_fault_in_the_first_steps_raises_an_alarm_and_normal_steps_do_not() ->
 
 def test_after_its_calibration_a_stream_is_judged_as_without_a_prior_bit_for_bit() -> None:
     values, end = spike_in_calibration(), SPAN + CALIBRATE - 1
-    known, unknown = scored(detector(), values), scored(detector(None), values)
+    known, unknown = (scored(detector(residuals, hold_steps=60), values) for residuals in (RESIDUALS, None))
     assert any(one.alarm for one in known[:end])
     assert known[end - 1].alarm
     for one, other in zip(known[end:], unknown[end:], strict=True):
