@@ -64,9 +64,10 @@ class Learner:
         self._scale = np.array([feature.scale for feature in features])
         is_known = np.array([(feature.mean, feature.scale) != (0.0, 1.0) for feature in features])
         self._farthest = np.where(is_known, FARTHEST, _FARTHEST_UNKNOWN)
-        self._places = [target * horizons + place for target, place in learning]  # among targets * horizons
-        self._outputs = np.array([target * (1 + quantiles) * horizons + place for target, place in learning], np.intp)
-        self._behind = [horizons * number for number in range(1 + quantiles)]  # the target, then its quantiles
+        self._places = _slice([target * horizons + place for target, place in learning])  # among targets * horizons
+        firsts = [target * (1 + quantiles) * horizons + place for target, place in learning]
+        # of the target, then of each of its quantiles
+        self._outputs = [_slice([first + horizons * number for first in firsts]) for number in range(1 + quantiles)]
         self._all = len(contract.targets) * horizons
         self._truth, self._pending = Truth(contract), _pending(contract)
         self._keep, self._margin = 1 - 1 / rules.learn_memory_steps, rules.learn_margin
@@ -92,11 +93,11 @@ class Learner:
         waited = np.moveaxis(self._pending.arrived(step)[:, self._places], 2, 0).astype(np.float64, order="C")
         truth = (self._truth(step)[:, self._places] - self._mean) / self._scale
         own, _, value, difference = waited
-        moved = np.maximum(np.abs(difference), np.abs(truth - value)) > _QUIET  # False where there is no truth
-        usable = moved & (np.abs(truth) < self._farthest) & step.learns[:, None]
-        if not usable.any():
+        known = (np.abs(truth) < self._farthest) & ~np.isnan(own) & step.learns[:, None]
+        if not known.any():
             return former
-        waited[:, ~usable] = truth[~usable] = 0.0
+        waited[:, ~known] = truth[~known] = 0.0
+        moved = np.maximum(np.abs(difference), np.abs(truth - value)) > _QUIET
         usual = np.maximum(np.sqrt(former[_OWN]), _QUIET)
         most = np.where(former[STEPS] < _LEAST_STEPS, np.inf, _MOST_ERROR * usual)
         errors = truth - waited[:2]
@@ -105,9 +106,12 @@ class Learner:
         following = former * np.where(surprised, _SURPRISED * self._keep, self._keep)
         following[:SUMS] += products(_regressors(own, value, difference), errors[0])
         squares = errors**2
-        means, rate = former[_OWN:], 1 / np.minimum(following[STEPS], self._judged_steps)
-        following[_OWN:] = means + rate * (np.stack([*squares, (squares[0] - squares[1]) ** 2]) - means)
-        return np.where(usable, following, former)
+        worse = squares[1] - squares[0]
+        means, rate = former[_OWN:], 1 / np.clip(following[STEPS], 1.0, self._judged_steps)
+        following[_OWN:] = means + rate * (np.stack([*squares, worse**2]) - means)
+        learned = np.where(known & moved, following, former)
+        learned[_CORRECTED] += np.where(moved, 0.0, rate * np.maximum(worse, 0.0))  # nothing to learn, but harm counts
+        return learned
 
     def _corrected(self, step: Step, learned: Doubles) -> Floats:
         """The outputs (n, outputs) by what is learned. What is said of each waits for its truth."""
@@ -124,8 +128,7 @@ class Learner:
         if not helps.any():
             return outputs
         corrected: Floats = outputs.copy()
-        for behind in self._behind:
-            chosen = self._outputs + behind
+        for chosen in self._outputs:
             corrected[:, chosen] = np.where(helps, outputs[:, chosen] + correction * self._scale, outputs[:, chosen])
         return corrected
 
@@ -134,7 +137,7 @@ class Learner:
 
         (n, outputs) each; NaN where they are not. Keeps the values for the next differences.
         """
-        own = (step.outputs[:, self._outputs] - self._mean) / self._scale
+        own = (step.outputs[:, self._outputs[0]] - self._mean) / self._scale
         value = (step.values[:, self._columns] - self._mean) / self._scale
         measured = np.maximum(np.abs(own), np.abs(value)) < self._farthest
         own[~measured] = value[~measured] = np.nan
@@ -185,6 +188,12 @@ def _learning(contract: Contract) -> list[tuple[int, int]]:
     lines = {feature.name for feature in contract.features if feature.period is None and not feature.categories}
     targets = [place for place, name in enumerate(contract.targets) if name in lines]
     return [(target, place) for target in targets for place, horizon in enumerate(contract.horizons) if horizon > 0]
+
+
+def _slice(indexes: list[int]) -> slice | list[int]:
+    """The indexes as a slice, which NumPy reads faster, where they follow one another."""
+    begin, end = indexes[0], indexes[-1] + 1
+    return slice(begin, end) if indexes == list(range(begin, end)) else indexes
 
 
 def _pending(contract: Contract) -> Pending:

@@ -155,6 +155,17 @@ def test_each_stream_has_the_same_bits_alone_and_in_any_batch() -> None:
         assert alone.record.tobytes() == together.record[chosen].tobytes()
 
 
+def test_a_correction_that_does_harm_while_a_sensor_is_stuck_ends() -> None:
+    values = np.random.default_rng(1).normal(1, 2, (1000, 24))
+    values[100:] = values[99]
+    outputs = np.repeat(values[:, :, None], 3, axis=2)  # the bundle says that nothing changes: in noise it is wrong
+    played = Played(values, outputs)
+    for stream in range(24):
+        errors = [each[:900, stream, 0] - values[1:901, stream] for each in (played.outputs, played.corrected)]
+        own, corrected = (float((each**2).sum()) for each in errors)
+        assert corrected < 1.15 * own
+
+
 def hostile(kind: int, steps: int, rng: np.random.Generator) -> np.ndarray:
     """(steps,): values that no sensor should give."""
     time = np.arange(steps)
