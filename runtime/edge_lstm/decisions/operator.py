@@ -3,7 +3,7 @@
 A move of the threshold is a factor, whose logarithm decays exponentially with the stream's own times. An excused alarm
 adds its mean residual to the covariance as a rank one term (Sherman and Morrison 1950), which decays too. Both together
 never lower a score to less than 1 / `feedback_most` of what the calibration gives: a fault beyond that is always found.
-Neither lowers a score above 1 whose residual is most like an earlier alarm that nobody marked.
+Neither lowers a score above 1 whose residual is like an earlier alarm that nobody marked, and like none that was.
 """
 
 from __future__ import annotations
@@ -176,15 +176,15 @@ _EVENT_FIELDS = ("alarm_begins", "alarm_ends", "alarm_peaks", "alarm_steps", "al
 
 
 def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
-    """Whether the former alarm with the most similar residual is very similar and was not marked as false."""
+    """Whether the residual is like that of a former alarm that was not marked as false, and like none that was."""
     first = 1 if record["alarm"] else 0  # the alarm that goes on is none
-    steps, whitening = record["alarm_steps"][first:], record["whitening"]
+    whitening = record["whitening"]
     white = (whitening * (smoothed - record["center"])).sum(axis=1)
     means = (whitening * record["alarm_means"][first:, None, :]).sum(axis=2)
     lengths = np.sqrt((means * means).sum(axis=1) * float((white * white).sum()))
-    cosines = np.where((steps > 0) & (lengths > 0), (means * white).sum(axis=1) / np.maximum(lengths, 1e-300), -1.0)
-    best = int(cosines.argmax())
-    return bool(cosines[best] > _ALIKE) and record["alarm_begins"][first + best] not in record["move_events"]
+    alike = (means * white).sum(axis=1) > _ALIKE * lengths  # False for no alarm
+    marked = np.isin(record["alarm_begins"][first:], record["move_events"])
+    return bool(alike.any() and not (alike & marked).any())
 
 
 def _length(whitening: Doubles, away: Doubles) -> float:
