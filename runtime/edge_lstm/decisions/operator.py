@@ -51,18 +51,24 @@ class Operator:
         """The scores (n,) by the operator's threshold and covariance; smoothed (n, targets): averaged residuals."""
         if not self.is_on or not (moved := np.flatnonzero(current["is_moved"][slots])).size:
             return scores
-        found = scores.copy()
-        for place in moved.tolist():  # few; one at a time they have the same bits in any batch
-            record = current[slots[place]]
-            share = self._unexcused(record, smoothed[place]) / self.factor(record, float(record["time"]))
-            if share < 1 < scores[place] and _is_like_an_unmarked_alarm(record, smoothed[place]):
-                continue
-            found[place] *= max(share, 1.0 / self._most)
-        return found
+        chosen, rows, found = slots[moved], smoothed[moved], scores[moved]
+        shares = 1.0 / self._factors(current["raised"][chosen], current["time"][chosen], current["raised_at"][chosen])
+        for place in np.flatnonzero(current["excused"][chosen].any(axis=(1, 2))).tolist():
+            shares[place] *= self._unexcused(current[chosen[place]], rows[place])
+        for place in np.flatnonzero((shares < 1) & (found > 1)).tolist():
+            if _is_like_an_unmarked_alarm(current[chosen[place]], rows[place]):
+                shares[place] = 1.0
+        scores = scores.copy()
+        scores[moved] = found * np.maximum(shares, 1.0 / self._most)
+        return scores
 
     def factor(self, record: Any, time: float) -> float:
         """The threshold of a stream at a time, relative to the calibrated one."""
-        return math.exp(float(record["raised"]) * self._left(time, float(record["raised_at"])))
+        return float(self._factors(record["raised"], time, record["raised_at"]))
+
+    def _factors(self, raised: Any, times: Any, moved_at: Any) -> Doubles:
+        found: Doubles = np.exp(raised * np.exp2(-np.abs(times - moved_at) / self._half_life_s))
+        return found
 
     def note_alarms(self, current: Records, slots: Slots, before: Flags, alarms: Flags, scores: Doubles) -> None:
         """Add the step of each stream to its alarm, if it has one. `before`: whether the step before was in alarm.
