@@ -3,7 +3,7 @@
 A move of the threshold is a factor, whose logarithm decays exponentially with the stream's own times. An excused alarm
 adds its mean residual to the covariance as a rank one term (Sherman and Morrison 1950), which decays too. Both together
 never lower a score to less than 1 / `feedback_most` of what the calibration gives: a fault beyond that is always found.
-Neither lowers a score above 1 whose residual is like an earlier alarm that nobody marked, and like none that was.
+Neither lowers a score above 1 whose residual is like that of earlier alarms of which at least half were not marked.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ _EVENT_FIELDS = ("alarm_begins", "alarm_ends", "alarm_peaks", "alarm_steps", "al
 
 
 def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
-    """Whether the residual is like that of a former alarm that was not marked as false, and like none that was."""
+    """Whether of the former alarms with a similar residual at least half were not marked as false; False: no such."""
     first = 1 if record["alarm"] else 0  # the alarm that goes on is none
     whitening = record["whitening"]
     white = (whitening * (smoothed - record["center"])).sum(axis=1)
@@ -190,7 +190,7 @@ def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
     lengths = np.sqrt((means * means).sum(axis=1) * float((white * white).sum()))
     alike = (means * white).sum(axis=1) > _ALIKE * lengths  # False for no alarm
     marked = np.isin(record["alarm_begins"][first:], record["move_events"])
-    return bool(alike.any() and not (alike & marked).any())
+    return bool(alike.any()) and 2 * int((alike & marked).sum()) <= int(alike.sum())
 
 
 def _length(whitening: Doubles, away: Doubles) -> float:

@@ -183,7 +183,7 @@ def test_half_of_a_move_is_gone_after_a_half_life(operated: Operated) -> None:
 
 def test_residuals_lower_a_score_by_no_more_than_most(operated: Operated) -> None:
     operator = operated.service._feedback._operator  # type: ignore[union-attr]
-    record, slot = operated.record(), [operated.table.slot("a")]
+    record, slot = operated.record(), np.array([operated.table.slot("a")])
     operator.move(record, 1, float(record["time"]), 0.0, excused=record["whitening"][0] * 1e6)
     far = record["smoothed"][None] + 1e3, np.array([3.0])
     assert operator.scores(operated.table.current, slot, *far).tolist() == [3.0]  # as former alarms, which stand
