@@ -182,7 +182,12 @@ _EVENT_FIELDS = ("alarm_begins", "alarm_ends", "alarm_peaks", "alarm_steps", "al
 
 
 def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
-    """Whether of the former alarms with a similar residual at least half were not marked as false; False: no such."""
+    """Whether of the former alarms with a similar residual at least half were not marked as false; False: no such.
+
+    With one target all residuals are similar, and say nothing about the kind of an alarm: False.
+    """
+    if len(smoothed) < 2:
+        return False
     first = 1 if record["alarm"] else 0  # the alarm that goes on is none
     whitening = record["whitening"]
     white = (whitening * (smoothed - record["center"])).sum(axis=1)

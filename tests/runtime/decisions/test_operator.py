@@ -60,3 +60,20 @@ def test_an_excused_direction_counts_less_and_others_as_before() -> None:
     assert operator.scores(current, np.array([0]), along, scores) == [1.2 / np.sqrt(1.25)]  # variance 1 + 0.25
     across[0, 1] = 3.0
     assert operator.scores(current, np.array([0]), across, scores) == scores
+
+
+def test_a_score_like_alarms_that_stood_keeps_the_calibrated_threshold() -> None:
+    current, operator = records()[:1], Operator(RULES)
+    current["whitening"], current["center"] = np.eye(3), 0
+    current["excused"], current["raised"], current["raised_at"] = 0, np.log(1.25), current["time"]
+    current["alarm_means"], current["move_events"] = 0, 0
+    current["alarm_means"][0, :3] = [[2, 0, 0], [3, 0.5, 0], [0, 4, 0]]
+    current["move_events"][0, 0] = current["alarm_begins"][0, 2]  # the third was marked
+    scores, slots = np.array([1.2]), np.array([0])
+    assert operator.scores(current, slots, np.array([[5.0, 0, 0]]), scores) == scores
+    assert operator.scores(current, slots, np.array([[0, 5.0, 0]]), scores) == scores / 1.25
+    assert operator.scores(current, slots, np.array([[0, 0, 5.0]]), scores) == scores / 1.25  # like none
+    current["move_events"][0, 1] = current["alarm_begins"][0, 0]  # a wrong mark: one of two alike
+    assert operator.scores(current, slots, np.array([[5.0, 0, 0]]), scores) == scores
+    current["move_events"][0, 2] = current["alarm_begins"][0, 1]
+    assert operator.scores(current, slots, np.array([[5.0, 0, 0]]), scores) == scores / 1.25
