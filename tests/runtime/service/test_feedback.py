@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from edge_lstm.cli.main import main
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.mqtt.connection import Message
 from edge_lstm.service.config import read_service_config
+from edge_lstm.service.feedback.labels import export_labels
 from edge_lstm.service.service import Service, stepping_rules
 from tests.networks import contract_of, random_network
 
@@ -351,3 +353,13 @@ def test_a_missed_alarm_is_a_label_alone_where_its_step_is_one(bundle: Bundle, t
     assert answer["text"] == "a: kept as a label; the threshold stays"
     assert operated.ask(id="2", command="revert", of="1")["text"] == "a: the command 1 does not hold any more"
     assert not operated.record()["is_moved"]
+
+
+def test_a_damaged_command_is_unknown(operated: Operated, caplog: pytest.LogCaptureFixture) -> None:
+    operated.ask(id="1", command="missed", stream="a", **{"from": START, "to": START + 60})
+    operated.service._store.close(0)
+    with sqlite3.connect(operated.folder / "state.db") as database:
+        database.execute("update commands set answer = '{}'")
+    database.close()
+    assert export_labels(operated.folder / "state.db") == "from,to,stream,kind,id\n"
+    assert "command of an operator damaged, it is not known any more id=1" in caplog.text
