@@ -214,6 +214,8 @@ def main() -> None:
     }
     print("| device | marks | without | marked | false episodes | mark | 10 % wrong |\n|---|---|---|---|---|---|---|")
     for name, (bundle, rows) in reported.items():
+        if not name.startswith(options.only):
+            continue
         without = total(alarms_of(bundle, rows, Marks()))
         for residuals in RESIDUALS:
             marks = Marks(CHOSEN, residuals)
@@ -227,6 +229,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("EDGE_LSTM_DATA"), help="folder of the recordings")
     parser.add_argument("--folder", type=Path, default=Path("runs/field"), help="where the bundles are kept")
+    parser.add_argument("--only", default="", help="begin of the names of the devices that are reported")
     parser.add_argument("--choose", action="store_true", help="print all candidates by the first ten orders")
     return parser.parse_args()
 

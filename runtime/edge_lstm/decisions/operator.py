@@ -3,7 +3,7 @@
 A move of the threshold is a factor, whose logarithm decays exponentially with the stream's own times. An excused alarm
 adds its mean residual to the covariance as a rank one term (Sherman and Morrison 1950), which decays too. Both together
 never lower a score to less than 1 / `feedback_most` of what the calibration gives: a fault beyond that is always found.
-Neither lowers a score above 1 whose residual is most like an earlier alarm that nobody marked.
+Neither lowers a score above 1 whose residual is like that of earlier alarms of which at least half were not marked.
 """
 
 from __future__ import annotations
@@ -51,18 +51,24 @@ class Operator:
         """The scores (n,) by the operator's threshold and covariance; smoothed (n, targets): averaged residuals."""
         if not self.is_on or not (moved := np.flatnonzero(current["is_moved"][slots])).size:
             return scores
-        found = scores.copy()
-        for place in moved.tolist():  # few; one at a time they have the same bits in any batch
-            record = current[slots[place]]
-            share = self._unexcused(record, smoothed[place]) / self.factor(record, float(record["time"]))
-            if share < 1 < scores[place] and _is_like_an_unmarked_alarm(record, smoothed[place]):
-                continue
-            found[place] *= max(share, 1.0 / self._most)
-        return found
+        chosen, rows, found = slots[moved], smoothed[moved], scores[moved]
+        shares = 1.0 / self._factors(current["raised"][chosen], current["time"][chosen], current["raised_at"][chosen])
+        for place in np.flatnonzero(current["excused"][chosen].any(axis=(1, 2))).tolist():
+            shares[place] *= self._unexcused(current[chosen[place]], rows[place])
+        for place in np.flatnonzero((shares < 1) & (found > 1)).tolist():
+            if _is_like_an_unmarked_alarm(current[chosen[place]], rows[place]):
+                shares[place] = 1.0
+        scores = scores.copy()
+        scores[moved] = found * np.maximum(shares, 1.0 / self._most)
+        return scores
 
     def factor(self, record: Any, time: float) -> float:
         """The threshold of a stream at a time, relative to the calibrated one."""
-        return math.exp(float(record["raised"]) * self._left(time, float(record["raised_at"])))
+        return float(self._factors(record["raised"], time, record["raised_at"]))
+
+    def _factors(self, raised: Any, times: Any, moved_at: Any) -> Doubles:
+        found: Doubles = np.exp(raised * np.exp2(-np.abs(times - moved_at) / self._half_life_s))
+        return found
 
     def note_alarms(self, current: Records, slots: Slots, before: Flags, alarms: Flags, scores: Doubles) -> None:
         """Add the step of each stream to its alarm, if it has one. `before`: whether the step before was in alarm.
@@ -176,15 +182,20 @@ _EVENT_FIELDS = ("alarm_begins", "alarm_ends", "alarm_peaks", "alarm_steps", "al
 
 
 def _is_like_an_unmarked_alarm(record: Any, smoothed: Doubles) -> bool:
-    """Whether the former alarm with the most similar residual is very similar and was not marked as false."""
+    """Whether of the former alarms with a similar residual at least half were not marked as false; False: no such.
+
+    With one target all residuals are similar, and say nothing about the kind of an alarm: False.
+    """
+    if len(smoothed) < 2:
+        return False
     first = 1 if record["alarm"] else 0  # the alarm that goes on is none
-    steps, whitening = record["alarm_steps"][first:], record["whitening"]
+    whitening = record["whitening"]
     white = (whitening * (smoothed - record["center"])).sum(axis=1)
     means = (whitening * record["alarm_means"][first:, None, :]).sum(axis=2)
     lengths = np.sqrt((means * means).sum(axis=1) * float((white * white).sum()))
-    cosines = np.where((steps > 0) & (lengths > 0), (means * white).sum(axis=1) / np.maximum(lengths, 1e-300), -1.0)
-    best = int(cosines.argmax())
-    return bool(cosines[best] > _ALIKE) and record["alarm_begins"][first + best] not in record["move_events"]
+    alike = (means * white).sum(axis=1) > _ALIKE * lengths  # False for no alarm
+    marked = np.isin(record["alarm_begins"][first:], record["move_events"])
+    return bool(alike.any()) and 2 * int((alike & marked).sum()) <= int(alike.sum())
 
 
 def _length(whitening: Doubles, away: Doubles) -> float:
