@@ -1,6 +1,6 @@
 """Metrics of a service for Prometheus: an HTTP endpoint whose figures are taken when it is read.
 
-There is no label for streams, since each of its values would stay in the monitoring system for ever; with
+There is no label for streams, since each of its values would stay in the monitoring system without end; with
 `worst_streams` the streams with most dropped readings have one.
 """
 
