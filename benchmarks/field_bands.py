@@ -36,7 +36,7 @@ from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Contract, Feature, Sampling, StateTensor
 from edge_lstm.bundle.intervals import SHARES, Intervals
 from edge_lstm.bundle.network import Network
-from edge_lstm.decisions.bands import Bands
+from edge_lstm.decisions.forecasts.bands import Bands
 from edge_lstm.foundation.arrays import Doubles, Flags
 from edge_lstm.recordings.recording import Recording
 from edge_lstm.streaming.predictor import Predictor

@@ -25,12 +25,12 @@ from injected_faults import Fault, faults, with_fault
 
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions.drivers import drivers
-from edge_lstm.decisions.events import follow, record_fields
+from edge_lstm.decisions.alarms.drivers import drivers
+from edge_lstm.decisions.alarms.events import follow, record_fields
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles
 from edge_lstm.messages.encoder import Encoder
-from edge_lstm.messages.events import AlarmEvents
+from edge_lstm.messages.events.alarm_events import AlarmEvents
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Reading

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.decisions.operator import Operator
+from edge_lstm.decisions.alarms.operator import Operator
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.service.feedback.applying import apply
 from edge_lstm.streaming.predictor import Predictor

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union
 
 from edge_lstm.bundle.contract import Sampling
 from edge_lstm.hardware.boards import BoardConfig, Budget, Image, ServiceDefaults
-from edge_lstm.messages.forecast_mapping import ForecastMapping
+from edge_lstm.messages.forecasts.forecast_mapping import ForecastMapping
 from edge_lstm.messages.mapping import InputMapping, Join, OutputMapping, ValueMapping
 from edge_lstm.service.config import ClockConfig, LearnConfig, MetricsConfig, MqttConfig, ServiceConfig
 from edge_lstm.service.feedback.config import FeedbackConfig

@@ -13,7 +13,7 @@ import pytest
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.bundle.contract import Alarm
 from edge_lstm.messages.decoder import encode_reading
-from edge_lstm.messages.events import AlarmEvents, decode_event, encode_event
+from edge_lstm.messages.events.alarm_events import AlarmEvents, decode_event, encode_event
 from edge_lstm.service.database.history_reader import read_parts
 from tests.deadline import wait_until
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from edge_lstm import Bundle, Predictor, Reading
 from edge_lstm.bundle.contract import Alarm
 from edge_lstm.cli.main import main
-from edge_lstm.decisions.operator import Operator
+from edge_lstm.decisions.alarms.operator import Operator
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.messages.encoder import encode_prediction

@@ -11,14 +11,16 @@ from typing import Protocol
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions import adaptation, anomaly, learner, operator, sensors
 from edge_lstm.decisions import classification as classify
-from edge_lstm.decisions.adaptation import AdaptiveBands
-from edge_lstm.decisions.bands import Bands, in_order
+from edge_lstm.decisions.alarms import anomaly, operator
 from edge_lstm.decisions.decisions import Decisions
+from edge_lstm.decisions.forecasts import adaptation, learner
+from edge_lstm.decisions.forecasts.adaptation import AdaptiveBands
+from edge_lstm.decisions.forecasts.bands import Bands, in_order
 from edge_lstm.decisions.health import START_VALUES as HEALTH_STARTS
 from edge_lstm.decisions.health import ModelHealth, index_bounds
 from edge_lstm.decisions.rules import DecisionRules
+from edge_lstm.decisions.sensors import sensor_watch as sensors
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 

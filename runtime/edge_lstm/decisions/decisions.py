@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lstm.decisions.drivers import Drivers
-from edge_lstm.decisions.events import Events
+from edge_lstm.decisions.alarms.drivers import Drivers
+from edge_lstm.decisions.alarms.events import Events
 from edge_lstm.decisions.health import Verdicts
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Slots
 

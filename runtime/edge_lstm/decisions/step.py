@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edge_lstm.decisions.sensed import Sensed
+from edge_lstm.decisions.sensors.sensed import Sensed
 from edge_lstm.foundation.arrays import Flags, Floats, Records, Slots
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_lstm.backends.kinds import NAMES
 from edge_lstm.backends.registry import package_of, preferred, why_unavailable
 from edge_lstm.bundle.archive import Bundle
-from edge_lstm.decisions.learner import why_not
+from edge_lstm.decisions.forecasts.learner import why_not
 from edge_lstm.diagnostics.finding import Finding
 from edge_lstm.foundation.child_process import ChildError, ask
 from edge_lstm.foundation.errors import EdgeLstmError

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
-from edge_lstm.decisions.events import MOST_DRIVERS
+from edge_lstm.decisions.alarms.events import MOST_DRIVERS
 from edge_lstm.foundation.arrays import Floats
 from edge_lstm.foundation.extras import require
 from edge_lstm.foundation.numbers import shortest_texts

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.decisions.events import MOST_DRIVERS
+from edge_lstm.decisions.alarms.events import MOST_DRIVERS
 from edge_lstm.foundation.numbers import shortest_texts
 from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.messages.json_texts import number_of, number_text, quoted, score_text, time_text

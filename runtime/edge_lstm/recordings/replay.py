@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions.events import MOST_DRIVERS
+from edge_lstm.decisions.alarms.events import MOST_DRIVERS
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading

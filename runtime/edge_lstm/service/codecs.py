@@ -10,11 +10,11 @@ from edge_lstm.foundation.errors import ConfigError, EdgeLstmError
 from edge_lstm.messages.deadband import Deadband
 from edge_lstm.messages.decoder import Decoder
 from edge_lstm.messages.encoder import Encoder
-from edge_lstm.messages.events import AlarmEvents, encode_event
-from edge_lstm.messages.forecast_decoder import ForecastDecoder
-from edge_lstm.messages.health_events import HealthEvents
+from edge_lstm.messages.events.alarm_events import AlarmEvents, encode_event
+from edge_lstm.messages.events.health_events import HealthEvents
+from edge_lstm.messages.events.sensor_events import SensorEvents
+from edge_lstm.messages.forecasts.forecast_decoder import ForecastDecoder
 from edge_lstm.messages.mapping import OutputMapping
-from edge_lstm.messages.sensor_events import SensorEvents
 from edge_lstm.messages.topics import matches_filter
 from edge_lstm.mqtt.send_window import PublishProperties
 from edge_lstm.service.config import ServiceConfig

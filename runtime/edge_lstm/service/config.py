@@ -22,7 +22,7 @@ from edge_lstm.hardware.boards import (
     unknown_board,
 )
 from edge_lstm.messages.decoder import InputMapping
-from edge_lstm.messages.forecast_mapping import ForecastMapping
+from edge_lstm.messages.forecasts.forecast_mapping import ForecastMapping
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.messages.topics import STREAM, matches_filter, part_names
 from edge_lstm.mqtt.address import parse_address

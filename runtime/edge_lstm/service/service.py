@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edge_lstm.decisions.learner import Learner, learns, why_not
+from edge_lstm.decisions.forecasts.learner import Learner, learns, why_not
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
 from edge_lstm.messages.arrivals import LEAST_STEP_S, ArrivalClock
-from edge_lstm.messages.events import AlarmEvents
-from edge_lstm.messages.health_events import HealthEvents
-from edge_lstm.messages.sensor_events import SensorEvents
+from edge_lstm.messages.events.alarm_events import AlarmEvents
+from edge_lstm.messages.events.health_events import HealthEvents
+from edge_lstm.messages.events.sensor_events import SensorEvents
 from edge_lstm.messages.topics import filters_of
 from edge_lstm.mqtt.address import parse_address
 from edge_lstm.mqtt.client.received import Message

@@ -12,7 +12,7 @@ from edge_lstm.decisions.decider import calibration_shape, newer_fields
 from edge_lstm.decisions.decider import record_fields as decision_fields
 from edge_lstm.decisions.decider import start_values as decision_starts
 from edge_lstm.decisions.rules import DecisionRules
-from edge_lstm.decisions.sensors import watched
+from edge_lstm.decisions.sensors.sensor_watch import watched
 from edge_lstm.foundation.arrays import Records
 from edge_lstm.streaming.features import record_fields as feature_fields
 from edge_lstm.streaming.sampling import counters

@@ -15,12 +15,12 @@ from edge_lstm.backends.registry import preferred
 from edge_lstm.backends.selftest import load_verified
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract
+from edge_lstm.decisions.alarms.operator import Operator
 from edge_lstm.decisions.angles import PublishedOutputs
 from edge_lstm.decisions.decider import decider
 from edge_lstm.decisions.degraded import Degraded
-from edge_lstm.decisions.operator import Operator
 from edge_lstm.decisions.rules import DecisionRules
-from edge_lstm.decisions.sensors import SensorWatch
+from edge_lstm.decisions.sensors.sensor_watch import SensorWatch
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arguments import described, flag_argument, number_argument, quoted, whole_number
 from edge_lstm.foundation.arrays import Floats, Slots

@@ -94,8 +94,8 @@ class Event(NamedTuple):
 class Command(NamedTuple):
     """An operator's command that was taken.
 
-    `id`: names it; `kind`: of `decisions.operator.KINDS`; `time`: the stream's last time then, in seconds since 1970.
-    `facts`: JSON values that its kind needs.
+    `id`: names it; `kind`: of `decisions.alarms.operator.KINDS`; `time`: the stream's last time then, in seconds since
+    1970. `facts`: JSON values that its kind needs.
     """
 
     stream: str

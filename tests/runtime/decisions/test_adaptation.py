@@ -16,9 +16,9 @@ from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.bundle.data_sheet import sheet_rows
 from edge_lstm.bundle.intervals import HOURS, SHARES, Intervals
-from edge_lstm.decisions.adaptation import RATE, SCALE_RATE, AdaptiveBands, record_fields
-from edge_lstm.decisions.bands import Bands
-from edge_lstm.decisions.sensed import Sensed
+from edge_lstm.decisions.forecasts.adaptation import RATE, SCALE_RATE, AdaptiveBands, record_fields
+from edge_lstm.decisions.forecasts.bands import Bands
+from edge_lstm.decisions.sensors.sensed import Sensed
 from edge_lstm.decisions.step import Step
 from edge_lstm.messages.encoder import encode_prediction
 from edge_lstm.streaming.columns import first_record

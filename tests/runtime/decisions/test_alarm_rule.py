@@ -15,7 +15,7 @@ import pytest
 from edge_lstm.bundle.alarm import Residuals
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Alarm, Contract, Feature
-from edge_lstm.decisions.anomaly import fit_distance, usual_rows
+from edge_lstm.decisions.alarms.anomaly import fit_distance, usual_rows
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
 from tests.networks import contract_of, random_network

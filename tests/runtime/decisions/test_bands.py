@@ -13,7 +13,7 @@ from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Contract, Feature
 from edge_lstm.bundle.intervals import HOURS, SHARES, Intervals
-from edge_lstm.decisions.bands import Bands, in_order
+from edge_lstm.decisions.forecasts.bands import Bands, in_order
 from edge_lstm.messages.encoder import decode_prediction, encode_prediction
 from edge_lstm.recordings.replay import predictions_csv
 from edge_lstm.streaming.predictor import Predictor

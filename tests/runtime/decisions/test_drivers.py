@@ -7,7 +7,7 @@ import pytest
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Alarm, Contract, Feature
-from edge_lstm.decisions.drivers import NAMED_FROM, drivers
+from edge_lstm.decisions.alarms.drivers import NAMED_FROM, drivers
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
 from tests.networks import contract_of, random_network

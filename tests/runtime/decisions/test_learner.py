@@ -7,8 +7,8 @@ import pytest
 
 from edge_lstm.bundle.alarm import Alarm
 from edge_lstm.bundle.contract import Contract, Decision, Feature
-from edge_lstm.decisions import learner
-from edge_lstm.decisions.learner import Learner
+from edge_lstm.decisions.forecasts import learner
+from edge_lstm.decisions.forecasts.learner import Learner
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.step import Step
 from tests.networks import contract_of, random_network

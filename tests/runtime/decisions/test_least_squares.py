@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_lstm.decisions.least_squares import REGRESSORS, SUMS, products, weights
+from edge_lstm.decisions.forecasts.least_squares import REGRESSORS, SUMS, products, weights
 
 KEEP, PULL, LEAST = 0.97, 0.05, 1e-3
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_lstm.decisions.anomaly import distance
-from edge_lstm.decisions.drivers import drivers
-from edge_lstm.decisions.marginal import without
+from edge_lstm.decisions.alarms.anomaly import distance
+from edge_lstm.decisions.alarms.drivers import drivers
+from edge_lstm.decisions.alarms.marginal import without
 
 
 def cases(count: int = 40, size: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

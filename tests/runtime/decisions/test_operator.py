@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from edge_lstm.bundle.contract import Alarm, Feature
-from edge_lstm.decisions import operator as said
-from edge_lstm.decisions.operator import Operator
+from edge_lstm.decisions.alarms import operator as said
+from edge_lstm.decisions.alarms.operator import Operator
 from edge_lstm.decisions.rules import DecisionRules
 from tests.networks import contract_of, random_network
 

@@ -16,8 +16,8 @@ from edge_lstm.bundle.alarm import Residuals
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.bundle.contract import Alarm, Contract, Feature
 from edge_lstm.bundle.data_sheet import sheet_rows
+from edge_lstm.decisions.alarms.prior import Prior, prior_of
 from edge_lstm.decisions.decider import calibration_shape, decider, record_fields, start_values
-from edge_lstm.decisions.prior import Prior, prior_of
 from edge_lstm.decisions.step import Step
 from edge_lstm.messages.encoder import Encoder, decode_prediction, encode_prediction
 from edge_lstm.messages.mapping import OutputMapping

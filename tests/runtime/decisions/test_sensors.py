@@ -16,8 +16,8 @@ from edge_lstm.bundle.intervals import SHARES, Intervals
 from edge_lstm.bundle.sensor import Sensor
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.messages.encoder import Encoder, decode_prediction, encode_prediction
+from edge_lstm.messages.events.sensor_events import SensorEvents
 from edge_lstm.messages.mapping import OutputMapping
-from edge_lstm.messages.sensor_events import SensorEvents
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
 from tests.networks import contract_of, random_network

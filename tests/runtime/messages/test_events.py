@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.messages.encoder import Encoder, decode_prediction, encode_prediction
-from edge_lstm.messages.events import AlarmEvents, EventMessage, decode_event, encode_event
+from edge_lstm.messages.events.alarm_events import AlarmEvents, EventMessage, decode_event, encode_event
 from edge_lstm.messages.mapping import OutputMapping
 from edge_lstm.recordings.replay import predictions_csv
 from edge_lstm.streaming.predictor import Predictor

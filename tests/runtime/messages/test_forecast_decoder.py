@@ -11,8 +11,8 @@ import pytest
 from edge_lstm.bundle.contract import Feature, KnownAhead
 from edge_lstm.foundation.config import from_mapping
 from edge_lstm.foundation.errors import ConfigError
-from edge_lstm.messages.forecast_decoder import ForecastDecoder
-from edge_lstm.messages.forecast_mapping import ForecastMapping
+from edge_lstm.messages.forecasts.forecast_decoder import ForecastDecoder
+from edge_lstm.messages.forecasts.forecast_mapping import ForecastMapping
 from edge_lstm.messages.formats.payloads import PayloadError
 from edge_lstm.streaming.forecasts import Forecast
 from tests.networks import contract_of, random_network

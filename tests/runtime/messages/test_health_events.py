@@ -7,7 +7,7 @@ import json
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.health import ErrorLimits, Health
-from edge_lstm.messages.health_events import HealthEvents
+from edge_lstm.messages.events.health_events import HealthEvents
 from edge_lstm.service.reports.status import status_text
 from edge_lstm.streaming.model_health import health_facts
 from edge_lstm.streaming.predictor import Predictor

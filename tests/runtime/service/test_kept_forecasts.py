@@ -12,8 +12,8 @@ from pathlib import Path
 from edge_lstm.bundle.contract import KnownAhead
 from edge_lstm.messages.arrivals import ArrivalClock
 from edge_lstm.messages.decoder import Decoder, InputMapping
-from edge_lstm.messages.forecast_decoder import ForecastDecoder
-from edge_lstm.messages.forecast_mapping import ForecastMapping
+from edge_lstm.messages.forecasts.forecast_decoder import ForecastDecoder
+from edge_lstm.messages.forecasts.forecast_mapping import ForecastMapping
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.database.store import Store
 from edge_lstm.service.database.stored_forecasts import ForecastKey

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.bundle.contract import Alarm
-from edge_lstm.decisions.anomaly import AnomalyDetector
+from edge_lstm.decisions.alarms.anomaly import AnomalyDetector
 from edge_lstm.decisions.decider import calibration_shape, decide_all, record_fields
 from edge_lstm.decisions.step import Step
 from edge_lstm_train.data.dataset import Dataset, dataset_of, without_steps

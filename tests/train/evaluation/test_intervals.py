@@ -35,7 +35,7 @@ def noisy(recipe_of: Make, recording_of: Make, spread: np.ndarray, interval_s: f
 
 def forecasts(dataset: Dataset) -> list[Prediction]:
     """0 at each step, with the contract's bands."""
-    from edge_lstm.decisions.bands import Bands
+    from edge_lstm.decisions.forecasts.bands import Bands
 
     bounds = Bands(dataset.contract)(np.zeros((len(dataset), 1), np.float32), dataset.times)[:, 0].tolist()
     return [

@@ -7,7 +7,7 @@ import pytest
 
 from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.intervals import SHARES, Intervals
-from edge_lstm.decisions.adaptation import AdaptiveBands
+from edge_lstm.decisions.forecasts.adaptation import AdaptiveBands
 from edge_lstm.decisions.step import Step
 from edge_lstm.streaming.columns import first_record
 from edge_lstm_train.evaluation.intervals import conformal_quantile

@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Feature
 from edge_lstm.bundle.sensor import MOST_LEVELS, Sensor
-from edge_lstm.decisions.stillness import after_values, first_stillness
+from edge_lstm.decisions.sensors.stillness import after_values, first_stillness
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm_train.data.dataset import Dataset
 

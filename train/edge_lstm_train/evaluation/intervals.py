@@ -18,7 +18,7 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.intervals import HOURS, SHARES, Intervals
 from edge_lstm.decisions.angles import PublishedOutputs
-from edge_lstm.decisions.bands import hours, in_order
+from edge_lstm.decisions.forecasts.bands import hours, in_order
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.streaming.reading import Prediction

@@ -14,7 +14,7 @@ import numpy as np
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.health import BINS, ErrorLimits, Health, InputLimits, Reference, reference_fits
 from edge_lstm.decisions.angles import PublishedOutputs
-from edge_lstm.decisions.bands import Bands, in_order
+from edge_lstm.decisions.forecasts.bands import Bands, in_order
 from edge_lstm.decisions.health import EVERY, JUDGED_EVERY, plain_features, stability_index
 from edge_lstm.decisions.pending import Pending
 from edge_lstm.foundation.arrays import Doubles, Integers

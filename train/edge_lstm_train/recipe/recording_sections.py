@@ -15,7 +15,7 @@ from edge_lstm.foundation.times.formats import format_fault
 from edge_lstm.foundation.times.text import parse_time
 from edge_lstm.foundation.times.units import TimeUnit
 from edge_lstm.foundation.times.zones import zone_named
-from edge_lstm.messages.forecast_mapping import forecast_topic_faults
+from edge_lstm.messages.forecasts.forecast_mapping import forecast_topic_faults
 from edge_lstm.recordings.columns import TimeColumns
 from edge_lstm.recordings.tables.name_pattern import STREAM, pattern_fault
 from edge_lstm.recordings.tables.table import Layout

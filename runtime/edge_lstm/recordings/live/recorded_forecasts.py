@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.messages.forecast_decoder import ForecastDecoder
+from edge_lstm.messages.forecasts.forecast_decoder import ForecastDecoder
 from edge_lstm.streaming.forecasts import Forecast, ForecastFeatures
 from edge_lstm.streaming.reading import Reading
 

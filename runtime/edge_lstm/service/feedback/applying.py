@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_lstm.decisions.operator import COMMAND_FIELDS, MOVE_FIELDS, Operator
+from edge_lstm.decisions.alarms.operator import COMMAND_FIELDS, MOVE_FIELDS, Operator
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.hashing import blake2b
 from edge_lstm.streaming.predictor import Predictor

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from edge_lstm.decisions.operator import Operator
+from edge_lstm.decisions.alarms.operator import Operator
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.database.answered_commands import Answered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_lstm.decisions.operator import Operator
+from edge_lstm.decisions.alarms.operator import Operator
 from edge_lstm.service.database.history_reader import Part
 from edge_lstm.service.database.spans import SteppingRules
 from edge_lstm.service.feedback.applying import Numbered, apply

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.messages.forecast_decoder import ForecastDecoder
+from edge_lstm.messages.forecasts.forecast_decoder import ForecastDecoder
 from edge_lstm.messages.formats.payloads import dump_json
 from edge_lstm.mqtt.client.received import Message
 from edge_lstm.service.database.stored_forecasts import ForecastKey

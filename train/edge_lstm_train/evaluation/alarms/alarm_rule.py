@@ -16,8 +16,8 @@ import numpy as np
 
 from edge_lstm.bundle.alarm import MOST_RESIDUAL_TARGETS, Residuals
 from edge_lstm.bundle.contract import Alarm, Contract
+from edge_lstm.decisions.alarms.anomaly import distance, fit_distance, usual_rows
 from edge_lstm.decisions.angles import PublishedOutputs, difference
-from edge_lstm.decisions.anomaly import distance, fit_distance, usual_rows
 from edge_lstm.decisions.decider import decide_all
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
 from edge_lstm_train.data.dataset import Dataset

@@ -15,8 +15,8 @@ from itertools import product
 import numpy as np
 
 from edge_lstm.bundle.contract import Alarm
+from edge_lstm.decisions.alarms.anomaly import distance, fit_distance
 from edge_lstm.decisions.angles import PublishedOutputs
-from edge_lstm.decisions.anomaly import distance, fit_distance
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers
 from edge_lstm_train.data.dataset import Dataset, target_columns
 from edge_lstm_train.data.feature_vectors import feature_vectors

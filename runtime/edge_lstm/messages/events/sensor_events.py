@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_lstm.decisions.sensors import FAULTS
+from edge_lstm.decisions.sensors.sensor_watch import FAULTS
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.step_results import Steps
 from edge_lstm.streaming.stream_table import StreamTable

@@ -15,7 +15,7 @@ from edge_lstm.bundle.contract import Contract, KnownAhead
 from edge_lstm.foundation.config import suggestion
 from edge_lstm.foundation.errors import ConfigError
 from edge_lstm.messages.feature_sources import feature_source
-from edge_lstm.messages.forecast_mapping import ForecastMapping, forecast_topic_faults
+from edge_lstm.messages.forecasts.forecast_mapping import ForecastMapping, forecast_topic_faults
 from edge_lstm.messages.formats.json_path import ABSENT, Path
 from edge_lstm.messages.formats.payloads import PayloadError, parse_json, shown, shown_bytes
 from edge_lstm.messages.payload_times import PayloadTimes

@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.intervals import NUMBERS_WAITING, SHARES
-from edge_lstm.decisions.bands import Bands
+from edge_lstm.decisions.forecasts.bands import Bands
 from edge_lstm.decisions.pending import Pending, Truth
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Floats

@@ -13,8 +13,8 @@ from edge_lstm.bundle.contract import Contract
 from edge_lstm.bundle.sensor import Sensor
 from edge_lstm.decisions.decisions import Decisions
 from edge_lstm.decisions.rules import DecisionRules
-from edge_lstm.decisions.sensed import Sensed
-from edge_lstm.decisions.stillness import Stillness, after_values
+from edge_lstm.decisions.sensors.sensed import Sensed
+from edge_lstm.decisions.sensors.stillness import Stillness, after_values
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Records, Slots
 
 FAULTS = ("working", "stuck", "gone", "out of range")  # a record has the index

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_lstm.bundle.contract import Alarm, Contract
-from edge_lstm.decisions import events
+from edge_lstm.decisions.alarms import events
+from edge_lstm.decisions.alarms.drivers import NAMED_FROM, Drivers, drivers
+from edge_lstm.decisions.alarms.marginal import without
+from edge_lstm.decisions.alarms.operator import Operator
+from edge_lstm.decisions.alarms.prior import Prior, prior_of
 from edge_lstm.decisions.angles import difference
-from edge_lstm.decisions.drivers import NAMED_FROM, Drivers, drivers
-from edge_lstm.decisions.marginal import without
-from edge_lstm.decisions.operator import Operator
-from edge_lstm.decisions.prior import Prior, prior_of
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats, Integers, Records, Slots

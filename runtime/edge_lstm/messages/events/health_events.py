@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.health import GOOD
-from edge_lstm.messages.events import Change, EventHead, head_text
+from edge_lstm.messages.events.alarm_events import Change, EventHead, head_text
 from edge_lstm.streaming.model_health import verdict_facts
 from edge_lstm.streaming.step_results import Steps
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions.least_squares import STEPS, SUMS, products, weights
+from edge_lstm.decisions.forecasts.least_squares import STEPS, SUMS, products, weights
 from edge_lstm.decisions.pending import Pending, Truth
 from edge_lstm.decisions.rules import DecisionRules
 from edge_lstm.decisions.step import Step

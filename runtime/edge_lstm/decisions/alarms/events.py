@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_lstm.bundle.contract import Contract
-from edge_lstm.decisions.drivers import Drivers
+from edge_lstm.decisions.alarms.drivers import Drivers
 from edge_lstm.decisions.step import Step
 from edge_lstm.foundation.arrays import Doubles, Flags, Floats
 

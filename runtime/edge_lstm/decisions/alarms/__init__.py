@@ -1,0 +1,1 @@
+"""Scores of an anomaly detector, and what an alarm says."""

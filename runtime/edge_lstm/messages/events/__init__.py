@@ -1,0 +1,1 @@
+"""Messages about what happens to a stream, beside its predictions."""

@@ -1,0 +1,1 @@
+"""Forecasts that the service takes as inputs."""
