@@ -1,19 +1,21 @@
 """Prints what the verdicts on a model do on test parts: healthy ones, and ones where a sensor changes.
 
-    python benchmarks/field_health.py [--only solar,weather] [--updates 600]
+    python benchmarks/field_health.py [--data DIR] [--only solar,weather] [--updates 600]
 
 The limits come from training and validation parts alone, at .1 false alarms a month of each stream. Each recipe is
 trained, and its test part is streamed through the runtime's predictor: as it is, and with a change from a third of it
-on. EDGE_LSTM_DATA is the folder of the recordings that are not bundled.
+on. EDGE_LSTM_DATA may name the folder of the recordings that are not bundled.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from edge_lstm_train.recipe.recipe import read_recipe
 from edge_lstm_train.run import choose
 
 RECIPES = "solar,weather,transformer"
+BUNDLED = ("solar", "weather")  # with their recording
 _DAY_S, _MONTH_S = 86_400.0, 30 * 86_400.0
 
 Change = Callable[[float], float]  # of a value, in standard deviations from the mean
@@ -38,7 +41,8 @@ Change = Callable[[float], float]  # of a value, in standard deviations from the
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=RECIPES)
+    parser.add_argument("--data", type=Path, default=os.environ.get("EDGE_LSTM_DATA"), help="folder of the recordings")
+    parser.add_argument("--only", default=RECIPES, help="recipes, with commas between")
     parser.add_argument("--updates", type=int, help="of each training (default: those of the recipe)")
     options = parser.parse_args()
     print(
@@ -48,7 +52,7 @@ def main() -> None:
         "verdicts of all streams with a test part: how many turned to watch, and to poor; cause and delay of the first"
     )
     for name in options.only.split(","):
-        dataset, contract, model = _trained(name, options.updates)
+        dataset, contract, model = _trained(name, options.data, options.updates)
         health = contract.health
         assert health is not None
         months = sum(np.ptp(dataset.times[own]) for own in dataset.by_stream(dataset.steps("test")).values()) / _MONTH_S
@@ -72,8 +76,8 @@ def _noisy(value: float) -> float:
     return value + _noise.normal()
 
 
-def _trained(name: str, updates: int | None) -> tuple[Dataset, Contract, Forecaster]:
-    recipe = read_recipe(name)
+def _trained(name: str, data: Path | None, updates: int | None) -> tuple[Dataset, Contract, Forecaster]:
+    recipe = read_recipe(name, None if name in BUNDLED else data)
     if updates is not None:
         recipe = dataclasses.replace(recipe, fit=dataclasses.replace(recipe.fit, updates=updates))
     dataset = read_dataset(recipe)
