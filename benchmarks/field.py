@@ -1,4 +1,4 @@
-"""Runs every measurement of what a device does by itself, one after the other: alarms, bands, feedback, sensors, health.
+"""Runs every measurement of what a device does by itself, one after the other.
 
     python benchmarks/field.py --data DIR [--only drivers,bands]
 
