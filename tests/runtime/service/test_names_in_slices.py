@@ -149,7 +149,7 @@ def test_a_list_that_is_cut_where_names_are_forgotten_goes_on_after_kills(config
     predictor = Predictor.of(bundle, "numpy", max_rewind=8)
     replayed: dict[str, dict[str, Any]] = {}
     for part in read_parts(config.parent / "state.db", bundle.id):
-        for stream in predictor.table.names & set(part.forgotten):
+        for stream in predictor.table.names & {one.stream for one in part.before}:
             predictor.table.evict(stream)
         for one in replay(predictor, part.readings, part.batches):
             replayed[one.stream] = json.loads(encode_prediction(one, bundle.id))
