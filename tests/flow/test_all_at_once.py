@@ -22,7 +22,7 @@ from edge_lstm.messages.decoder import encode_reading
 from edge_lstm.service.config import read_service_config
 from tests.flow.killed_service import BEFORE_ACKNOWLEDGE, BEFORE_COMMIT, BEFORE_PUBLISH
 from tests.flow.test_exactly_once import Rig
-from tests.flow.test_operator_commands import TOPIC, Undisturbed, payloads_of, rows_in
+from tests.flow.test_operator_commands import TOPIC, Undisturbed, payloads_of, stored_as_in
 from tests.networks import contract_of, random_network
 
 Make = Callable[..., Any]
@@ -75,8 +75,7 @@ def test_kills_change_no_bit_with_everything_on(
     rig.wait_for(sorted(set(run.payloads)), payloads_of(bundle), "the predictions equal those of the undisturbed run")
     assert rig.hits == kills
     rig.close()
-    rows = {name: run.predictor.table.row(name) for name in run.predictor.table.names}
-    assert rows_in(tmp_path / "state.db") == rows
+    assert stored_as_in(run.predictor, tmp_path / "state.db")
     arguments = ["replay", str(tmp_path / "tank.elstm"), "--history", str(tmp_path / "state.db"), "--json"]
     replayed = CliRunner().invoke(main, [*arguments, "--backend", "numpy"])
     assert sorted(replayed.stdout.splitlines()) == sorted(run.payloads)

@@ -9,7 +9,7 @@ import pytest
 
 from edge_lstm.foundation.limited_dict import LimitedDict
 from edge_lstm.messages.decoder import Decoder
-from edge_lstm.messages.encoder import _quoted
+from edge_lstm.messages.json_texts import quoted
 from edge_lstm.messages.mapping import InputMapping
 from edge_lstm.mqtt.client.topic_cache import DecodedTopics, EncodedTopics
 
@@ -43,7 +43,7 @@ FILLED: dict[str, Callable[[], Callable[[int], object]]] = {
     "the meaning of topics": lambda: fill_decoder(InputMapping(), f"sensors/%d{LONG}"),
     "the meaning of topics that are ignored": lambda: fill_decoder(InputMapping(), f"%d/{LONG}"),
     "the meaning of topics of many levels": lambda: fill_decoder(InputMapping(topic="{stream...}"), "%d" + "/a" * 90),
-    "texts as JSON": lambda: lambda number: _quoted(f"{number}{'𝄞' * 200}"),
+    "texts as JSON": lambda: lambda number: quoted(f"{number}{'𝄞' * 200}"),
 }
 
 
