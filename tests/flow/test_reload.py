@@ -161,7 +161,7 @@ def test_a_reload_signal_during_a_reload_is_not_lost(bundle_path: Path, monkeypa
 
     class Stub:
         def __init__(self, *arguments: object, **options: object) -> None:
-            self.stopped = False
+            self.stopped, self.config = False, read_service_config(config)
             made.append(self)
             if len(made) == 2:
                 os.kill(os.getpid(), signal.SIGHUP)

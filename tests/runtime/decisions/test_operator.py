@@ -10,7 +10,7 @@ from edge_lstm.decisions.alarms.operator import Operator
 from edge_lstm.decisions.rules import DecisionRules
 from tests.networks import contract_of, random_network
 
-RULES = DecisionRules(True, 1.1, 1.5, 86_400.0)
+RULES = DecisionRules(feedback=True, feedback_step=1.1, feedback_most=1.5, feedback_half_life_s=86_400.0)
 STREAMS = 37
 
 

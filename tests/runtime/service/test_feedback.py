@@ -230,6 +230,7 @@ def test_a_recalibrated_stream_equals_a_fresh_one(operated: Operated, bundle: Bu
     operated.read("a", 120, 160)
     for one in readings("a")[120:160]:
         fresh.feed([one])
+    operated.table.announced[operated.table.slot("a")] = 0  # what was published of an alarm, which `fresh` has not
     assert operated.table.row("a") == fresh.table.row("a")
 
 
