@@ -1,8 +1,9 @@
 """Which sensors of a stream are dead: stuck, gone, or out of range. Their values count as missing until they are back.
 
-A sensor is doubted as soon as it repeats a value, or hardly moves, for longer than it ever did in training, while its
-value is out of range, and for some steps after a jump. A doubted value is not used. If that goes on, the sensor is
-dead, which is reported. It is back after some steps in a row with values that are beyond doubt.
+A sensor is doubted as soon as it repeats a value for longer than it ever did in training, while its value is out of
+range, and for some steps after a jump. A doubted value is not used. If that goes on, or if it hardly moves for much
+longer than in training, the sensor is dead, which is reported. It is back after some steps in a row with values that
+are beyond doubt.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _FAR = 5.0  # ranges of the training part that a value may lie outside of it: fa
 _OUTSIDE_STEPS = 5.0  # in a row; a single value is an outlier
 _BACK_STEPS = 10.0  # beyond doubt, in a row
 _USUAL_SPAN = 400.0  # steps of the average that replaces a value where the network has no mask
+_EQUAL = 1  # of the kinds of being still: it repeats a value
 _GAP_TIMES = 1.5  # the longest gap in training, before a sensor is gone
 _LEAST_GAP = 20  # intervals
 
@@ -181,9 +183,10 @@ class _Limits:
             near = np.abs(value[:, :, None] - self._levels) <= self._reach
             longest = np.where(near, self._at_levels[kind], 0.0).max(axis=2, initial=0.0)
             longest = np.maximum(longest, self._base[kind])
-            doubted |= run > longest
             stuck |= run > np.maximum(longest + _MORE, np.floor(_TIMES * longest))
-        return doubted, stuck
+            if kind == _EQUAL:  # a value that hardly moves may be right: without it, a forecast would be worse
+                doubted |= run > longest
+        return doubted | stuck, stuck
 
 
 def watched(contract: Contract, rules: DecisionRules) -> list[int]:
