@@ -4,14 +4,14 @@ BIN := .venv/bin
 DEVICE := .venv-device/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-device test-flow test-kills test-workshop test-compat test-systemd test-arm64 lint docs fuzz attack soak clean
+.PHONY: demo test test-device test-flow test-kills test-workshop test-again test-compat test-systemd test-arm64 lint docs fuzz attack soak clean
 
 demo: .venv/installed
 	$(BIN)/edge-lstm demo
 
-# Four runs side by side on two cores: those with brokers mostly wait, the workshop mostly computes.
+# Five runs side by side on two cores: those with brokers mostly wait, the others mostly compute.
 test: lint .venv-device/installed
-	$(MAKE) --no-print-directory -j4 -Otarget test-flow test-kills test-device test-workshop
+	$(MAKE) --no-print-directory -j5 -Otarget test-workshop test-flow test-device test-again test-kills
 
 test-device: .venv-device/installed
 	$(DEVICE)/python -m pytest tests/runtime tests/device tests/hostile tests/test_plain_english.py --device-only
@@ -25,12 +25,15 @@ test-kills: .venv-device/installed
 test-flow: .venv-device/installed
 	$(DEVICE)/python -m pytest tests/flow --device-only $(addprefix --ignore ,$(KILLS))
 
+test-workshop: .venv/installed
+	$(BIN)/python -m pytest tests/train tests/export tests/flow/test_demo.py
+
 # What a device's tests show again, with numpy 1, tflite-runtime, orjson, pyarrow and cryptography.
 AGAIN := $(addprefix tests/runtime/,backends bundle decisions messages streaming foundation/test_numbers.py \
 	recordings/test_tables.py recordings/test_plain_rows.py) $(wildcard tests/runtime/test_*.py)
 
-test-workshop: .venv/installed
-	$(BIN)/python -m pytest tests/train tests/export tests/flow/test_demo.py $(AGAIN)
+test-again: .venv/installed
+	$(BIN)/python -m pytest $(AGAIN)
 
 # Bundles of every kind, made here, verified by the oldest and the newest runtimes in environments of their own.
 test-compat: .venv/installed .venv-compat-old/installed .venv-compat-new/installed

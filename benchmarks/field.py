@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("drivers", "prior", "sensors", "feedback", "bands", "learn", "health")
+PARTS = ("cost", "drivers", "prior", "sensors", "feedback", "bands", "learn", "health")
 
 
 def main() -> None:
