@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from edge_lstm.backends import tflite_contents
 from edge_lstm.backends.tflite_contents import refuse_strange_model
 from edge_lstm.bundle.archive import Bundle
 from edge_lstm.foundation.errors import BackendError
@@ -78,3 +81,40 @@ def test_every_model_of_our_own_is_accepted() -> None:
                 refuse_strange_model(bundle.content[variant.file], variant.file)
                 read += 1
     assert read >= 6
+
+
+def _vector(table: Any, field: int) -> int:
+    """Where the length of a vector is."""
+    place: int = table.place(field)
+    return place + int(struct.unpack_from("<I", WHOLE, place)[0])
+
+
+def _strange_numbers() -> Iterator[tuple[str, int, str, int]]:
+    """What is refused, and a place in the file with the form and the number that it gets."""
+    contents = tflite_contents
+    model = contents._Table(WHOLE, struct.unpack_from("<I", WHOLE)[0])
+    graph = next(iter(model.tables(contents._GRAPHS, 1)))
+    step = next(iter(graph.tables(contents._STEPS, 1000)))
+    tensor = next(iter(graph.tables(contents._TENSORS, 1000)))
+    yield "a tensor that is not there", _vector(step, contents._STEP_INPUTS) + 4, "<i", 9999
+    yield "a tensor that is not there", _vector(graph, contents._OUTPUTS) + 4, "<i", -2
+    yield "a tensor of an impossible shape", _vector(tensor, contents._SHAPE) + 4, "<i", 10**9
+    yield "a damaged file", _vector(step, contents._STEP_INPUTS), "<I", 2**30
+    yield "a damaged file", graph.place(contents._STEPS), "<I", 2**30
+    held = next(one for one in graph.tables(contents._TENSORS, 1000) if one.place(contents._BUFFER))
+    yield "a tensor of type", held.place(contents._BUFFER), "<I", 9999
+    codes = [code.number(contents._CODE, "<i") for code in model.tables(contents._CODES, 100)]
+    gather = codes.index(contents._GATHER)
+    for one in graph.tables(contents._STEPS, 1000):
+        if one.number(contents._STEP_CODE, "<I") == gather:
+            yield "with places that are computed", _vector(one, contents._STEP_INPUTS) + 8, "<i", 0
+            break
+
+
+@pytest.mark.parametrize(("found", "place", "form", "number"), list(_strange_numbers()))
+def test_offsets_indexes_and_sizes_are_checked(found: str, place: int, form: str, number: int) -> None:
+    refuse_strange_model(WHOLE, "model.tflite")
+    content = bytearray(WHOLE)
+    struct.pack_into(form, content, place, number)
+    with pytest.raises(BackendError, match=found):
+        refuse_strange_model(bytes(content), "model.tflite")
