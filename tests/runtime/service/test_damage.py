@@ -385,3 +385,23 @@ def test_spans_that_vanished_are_said(tmp_path: Path, caplog: pytest.LogCaptureF
     change(tmp_path, "delete from spans")
     open_store(tmp_path).close(0)
     assert "history damaged, it is not known which bundle stepped the batches before 3" in caplog.text
+
+
+def test_damage_that_sqlite_quotes_in_its_error_moves_the_file_aside(tmp_path: Path) -> None:
+    stored(tmp_path)
+    path = tmp_path / "state.db"
+    content = path.read_bytes()
+    name = b"tablestreamsstreams"
+    assert content.count(name) == 1
+    broken = content.replace(name, b"table\x81\x81reamsstreams").replace(
+        b"CREATE TABLE streams", b"CREATE \xff\xfe\x81LE streams"
+    )
+    assert broken.count(b"\xff\xfe\x81LE streams") == 1
+    path.write_bytes(broken)
+    with sqlite3.connect(path) as database, pytest.raises(UnicodeDecodeError):
+        database.execute("select 1 from streams")
+    database.close()
+    store = open_store(tmp_path)
+    assert store.load() == (0, [], [])
+    store.close(0)
+    assert len(list(tmp_path.glob("state.db.damaged-*"))) == 1

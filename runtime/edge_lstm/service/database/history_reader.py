@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 from collections import defaultdict
@@ -15,7 +16,7 @@ from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.service.database.checksums import batch_checksum, chunk_checksum
 from edge_lstm.service.database.former_readings import as_stepped_by_0_1_0
 from edge_lstm.service.database.readings_json import entries_of, record_of, stream_of
-from edge_lstm.service.database.schema import FORM, form_of
+from edge_lstm.service.database.schema import FORM, form_of, readable_errors
 from edge_lstm.service.database.service_values import HISTORY, kept_readings, read_values
 from edge_lstm.service.database.spans import Span, SteppingRules, last_span
 from edge_lstm.streaming.reading import Command, Forgotten, Reading
@@ -77,15 +78,13 @@ def read_parts(path: Path, bundle_id: str, stream: str | None = None, contract: 
     Raises EdgeLstmError if it is no state database, has a later form, or a running service uses it.
     """
     try:
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
-        try:
+        opened = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
+        with contextlib.closing(opened) as database, readable_errors():
             form = form_of(database, path) or 0
             span = last_span(database, form, bundle_id)
             records = _within(database, form, span, stream)
             if form > 1:
                 _compare_count(database)
-        finally:
-            database.close()
     except sqlite3.Error as error:
         raise EdgeLstmError(
             f"expected a state database at {path}, found: {error}",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge_lstm.foundation.errors import EdgeLstmError
@@ -76,25 +78,40 @@ def connect(path: Path, sync: Sync) -> tuple[sqlite3.Connection, int]:
     database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     database.text_factory = _text
     try:
-        database.execute("pragma locking_mode = exclusive")  # a second service gets an error
-        database.execute("pragma journal_mode = wal")
-        database.execute(f"pragma synchronous = {sync}")
-        database.execute(f"pragma cache_size = -{_CACHE_KIB}")
-        form = form_of(database, path)
-        _close_to_others(path)
-        if form is None:
-            with transaction(database):
-                for table in TABLES:
-                    database.execute(table)
-                database.execute(f"pragma user_version = {FORM}")
-            return database, FORM
-        _check(database, path)
-        if form == FORM:
-            _check_columns(database)
+        with readable_errors():
+            return database, _opened(database, path, sync)
     except (sqlite3.Error, EdgeLstmError):
         database.close()
         raise
-    return database, form
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Raise sqlite3.DatabaseError where SQLite's own error quotes damaged bytes, which Python cannot read as a text."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise sqlite3.DatabaseError("malformed database schema") from None
+
+
+def _opened(database: sqlite3.Connection, path: Path, sync: Sync) -> int:
+    """Own the database; the form of its tables, as `connect` returns it."""
+    database.execute("pragma locking_mode = exclusive")  # a second service gets an error
+    database.execute("pragma journal_mode = wal")
+    database.execute(f"pragma synchronous = {sync}")
+    database.execute(f"pragma cache_size = -{_CACHE_KIB}")
+    form = form_of(database, path)
+    _close_to_others(path)
+    if form is None:
+        with transaction(database):
+            for table in TABLES:
+                database.execute(table)
+            database.execute(f"pragma user_version = {FORM}")
+        return FORM
+    _check(database, path)
+    if form == FORM:
+        _check_columns(database)
+    return form
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:
