@@ -101,3 +101,14 @@ def test_without_steps_to_judge_by_there_are_no_limits(recipe_of: Make, recordin
     short = [("s", 3600.0 * at, [value]) for at, value in enumerate(wandering(300, 1, 0)[:, 0])]
     dataset = dataset_of(recipe_of(), recording_of(short))
     assert fitted_health(dataset, dataset.contract, dataset.values.astype(np.float64)) is None
+
+
+def test_fast_and_short_streams_have_limits_too(recipe_of: Make, recording_of: Make) -> None:
+    values = wandering(700, 8, 5).T  # a reading a second: a month is 2.6 million
+    rows = [(f"s{stream}", float(at), [value]) for stream, own in enumerate(values) for at, value in enumerate(own)]
+    dataset = dataset_of(recipe_of(), recording_of(rows))
+    health = fitted_health(dataset, dataset.contract, RHO * dataset.values.astype(np.float64))
+    assert health is not None
+    assert health.errors is not None
+    assert 1.0 < health.errors.worse < 3.0
+    assert len(watched(dataclasses.replace(dataset.contract, health=health), wandering(600, 50, 6))) < 5

@@ -27,6 +27,8 @@ _CHECKS = 4  # limits that share it
 _DAY_S, _WEEK_S, _MONTH_S = 86_400.0, 7 * 86_400.0, 30 * 86_400.0
 _MONTHS = 400  # simulated
 _MOST_SIMULATED = 3000  # steps of a simulated month; more are averaged first
+_LEAST_BLOCKS = 100  # averages that the longest stream gives, however short it is
+_LONGEST = 6000  # averages of a simulated month; of fast and short recordings it is the beginning of a month
 _LEAST_STEPS = 200  # of the validation part
 _SPANS = 50, 20_000  # least and most, steps
 _LOOKS = 25, 5000
@@ -109,13 +111,14 @@ def _simulated_limits(
     steps = len(judged.squares)
     span = int(np.clip(_WEEK_S / interval_s, _SPANS[0], min(_SPANS[1], max(_SPANS[0], steps // 4))))
     month = max(int(_MONTH_S / interval_s), 2 * span)
-    averaged_steps = -(-month // JUDGED_EVERY // _MOST_SIMULATED)  # of those that a device compares
-    together = JUDGED_EVERY * averaged_steps  # steps
     columns = np.column_stack([judged.squares[:, :2], np.sqrt(judged.squares[:, 0]), judged.inside])
     compared = [columns[own[offset::JUDGED_EVERY]] for own in judged.streams for offset in range(JUDGED_EVERY)]
+    averaged_steps = -(-month // JUDGED_EVERY // _MOST_SIMULATED)  # of those that a device compares
+    averaged_steps = max(min(averaged_steps, max(map(len, compared)) // _LEAST_BLOCKS), 1)
+    together = JUDGED_EVERY * averaged_steps  # steps
     averaged = [_averaged(own, averaged_steps) for own in compared if len(own) >= averaged_steps]
     block = max(round(_DAY_S / interval_s / together), 1)
-    drawn = _months(averaged, block, month // together)
+    drawn = _months(averaged, block, min(month // together, _LONGEST))
     rate = min(2.0 / (span / together + 1.0), 1.0)
     highest = np.zeros((_MONTHS, 4))  # error, against persistence, rise, coverage
     lowest = np.ones(_MONTHS)
