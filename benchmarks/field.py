@@ -2,7 +2,7 @@
 
     python benchmarks/field.py --data DIR [--only drivers,bands]
 
-Each is a script of its own, field_NAME.py, which prints machine, versions, marks and figures. All together take hours.
+Each is a script of its own in field_parts/, which prints machine, versions, marks and figures. All together take hours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     failed = []
     for part in options.only.split(","):
         print(f"\n# {part}", flush=True)
-        script = Path(__file__).with_name(f"field_{part}.py")
+        script = Path(__file__).with_name("field_parts") / f"{part}.py"
         if subprocess.run([sys.executable, script, "--data", options.data], check=False).returncode:
             failed.append(part)
     if failed:

@@ -1,4 +1,4 @@
-"""Whether an alarm names the right sensor: python benchmarks/field_drivers.py --data DIR [--folder DIR].
+"""Whether an alarm names the right sensor: python benchmarks/field_parts/drivers.py --data DIR [--folder DIR].
 
 Faults of one sensor are put into healthy stretches of the valves and motes, and the sensors that the device tells at
 the first alarm are compared with it. `detected` is the share of faults with an alarm; the accuracy is among those.

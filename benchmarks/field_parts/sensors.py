@@ -1,6 +1,6 @@
 """Prints how soon dead sensors are found, and what their death does to forecasts and alarms, beside the marks.
 
-    python benchmarks/field_sensors.py [--data DIR] [--only NAME,NAME] [--injections 100]
+    python benchmarks/field_parts/sensors.py [--data DIR] [--only NAME,NAME] [--injections 100]
 
 - *stuck*, *jitter*: 100 injections a recording, at random steps of the test part, each sensor as often as the others.
   A jitter has .02 of the deviation of the stream's own training part. The constants were chosen with the test
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.dying_sensors import Injection, Kind, random_injections, streamed
+from benchmarks.field_parts.dying_sensors import Injection, Kind, random_injections, streamed
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.contract import Contract, StateTensor
 from edge_lstm.bundle.network import Network

@@ -1,6 +1,6 @@
 """Prints how often bands hold on recordings and on series that drift, and what they cost.
 
-    python benchmarks/field_bands.py --data DIR [--only NAME,NAME] [--folder DIR] [--figures DIR]
+    python benchmarks/field_parts/bands.py --data DIR [--only NAME,NAME] [--folder DIR] [--figures DIR]
 
 The recipes train with 150 updates and `intervals = 0.9`, once; their checkpoints stay in --folder. Each recording, and
 each series, is streamed through the predictor, and the bands of the test part are judged:

@@ -1,6 +1,6 @@
 """Prints what each thing that a device does by itself costs: processor time of a reading, and bytes of a row.
 
-    python benchmarks/field_cost.py [--streams 256] [--rounds 300]
+    python benchmarks/field_parts/cost.py [--streams 256] [--rounds 300]
 
 A small LSTM forecasts one feature at 1, 6 and 24 steps ahead with the NumPy backend; a detector has eight features. The
 variants run in turn, and the median of seven turns counts. The predictor alone is measured, without decoding, storing
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from edge_lstm.backends.reference import ReferenceBackend
 from edge_lstm.bundle.alarm import Alarm

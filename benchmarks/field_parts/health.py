@@ -1,6 +1,6 @@
 """Prints what the verdicts on a model do on test parts: healthy ones, and ones where a sensor changes.
 
-    python benchmarks/field_health.py [--data DIR] [--only solar,weather] [--updates 600]
+    python benchmarks/field_parts/health.py [--data DIR] [--only solar,weather] [--updates 600]
 
 The limits come from training and validation parts alone, at .1 false alarms a month of each stream. Each recipe is
 trained, and its test part is streamed through the runtime's predictor: as it is, and with a change from a third of it

@@ -1,4 +1,6 @@
-"""How an operator's marks change the alarms: python benchmarks/field_feedback.py --data DIR [--folder DIR] [--choose].
+"""Prints how an operator's marks change the alarms.
+
+    python benchmarks/field_parts/feedback.py --data DIR [--folder DIR] [--choose]
 
 A simulated operator marks each false episode when it ends, and each window that passed without an alarm. Twenty
 shuffled orders of the valve recordings are each one device; the machine is another one. A threshold's move and its

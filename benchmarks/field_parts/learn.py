@@ -1,6 +1,6 @@
 """Prints what the corrections that a device learns do to the forecasts of the development recordings.
 
-    python benchmarks/field_learn.py --data DIR [--folder DIR] [--only NAME,NAME]
+    python benchmarks/field_parts/learn.py --data DIR [--folder DIR] [--only NAME,NAME]
 
 A bundle is trained once for each series, with its recipe and fewer updates, and kept in --folder. Its readings go
 through the service's predictor twice, without and with `[learn]`:

@@ -1,6 +1,6 @@
 """Prints how well a new device is judged in its first steps: F1 and false alarms on the valves recordings (SKAB).
 
-    python benchmarks/field_prior.py --data DIR [--seeds 3]
+    python benchmarks/field_parts/prior.py --data DIR [--seeds 3]
 
 The recipe `valves` is trained as `edge-lstm train` does it. Then each recording is a new device: the bundle's residuals
 are those of the other 19. The calibration stops at 50, 100 or 200 own steps after the settling, as in maintenance, and
