@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import socket
 import threading
@@ -13,7 +14,7 @@ from edge_lstm.mqtt.address import Address
 Server = TypeVar("Server", bound="OneClientServer")
 
 
-class OneClientServer:
+class OneClientServer(abc.ABC):
     """It runs within a `with` block. A subclass answers each client in `answer`, until that returns or raises."""
 
     def __init__(self) -> None:
@@ -42,8 +43,9 @@ class OneClientServer:
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
 
+    @abc.abstractmethod
     def answer(self, client: socket.socket) -> None:
-        raise NotImplementedError
+        """Serve one client until its connection ends."""
 
     def _serve(self) -> None:
         while True:

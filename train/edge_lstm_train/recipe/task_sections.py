@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edge_lstm.bundle.contract import Alarm, Decision
 from edge_lstm.foundation.config import key
@@ -12,6 +12,12 @@ from edge_lstm.foundation.config import key
 Period = Literal["hour", "day", "week", "month", "year"]
 PERIOD_S: dict[Period, float] = {"hour": 3600, "day": 86_400, "week": 604_800, "month": 2_592_000, "year": 31_536_000}
 _UNKNOWN_FACTOR = 3.0  # until training has found one
+
+
+def _intervals() -> Any:
+    """The key that a forecast and an estimate share."""
+    doc = "probability that the truth lies in the published interval of a prediction, e.g. 0.9; none: no interval"
+    return key(None, doc=doc, least=0.5, most=0.995)
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,7 @@ class ForecastSection:
     quantiles: list[float] = key(
         [], doc="quantiles to predict for each target, ascending, e.g. 0.1 and 0.9", least=0.001, most=0.999
     )
-    intervals: float | None = key(
-        None,
-        doc="probability that the truth lies in the published interval of a prediction, e.g. 0.9; none: no interval",
-        least=0.5,
-        most=0.995,
-    )
+    intervals: float | None = _intervals()
 
     def faults(self) -> Iterator[tuple[str, str]]:
         for name, listed in (("targets", self.targets), ("horizons", self.horizons)):
@@ -157,12 +158,7 @@ class RegressSection:
     quantiles: list[float] = key(
         [], doc="quantiles to estimate for the target, ascending, e.g. 0.1 and 0.9", least=0.001, most=0.999
     )
-    intervals: float | None = key(
-        None,
-        doc="probability that the truth lies in the published interval of a prediction, e.g. 0.9; none: no interval",
-        least=0.5,
-        most=0.995,
-    )
+    intervals: float | None = _intervals()
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from _quantile_faults(self.quantiles)
