@@ -261,7 +261,7 @@ def serve(broker: SimulatedBroker, config: Path) -> Counter[str]:
             ended = False
         finally:
             broker.serving = False
-        counts += Counter({**service._totals(), "readings": int(service.stats.figures()["readings"]), "runs": 1})
+        counts += Counter({**service.figures.totals(), "readings": int(service.stats.figures()["readings"]), "runs": 1})
         broker.stop = lambda: None
         del service, commit, killed_or_commit
         gc.collect()  # a kill gives back all memory; what is in cycles here would stay until Python looks for it

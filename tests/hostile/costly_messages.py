@@ -131,7 +131,7 @@ def attacked(config: Path, messages: Sequence[Message], keep: bool = True) -> Ou
         service.run()
     found = [decode_prediction(payload.decode()) for payload in link.published]
     growth = rss_mib() - before
-    return Outcome(watch.silent_steps, growth, found, link.acknowledged, link.reports, service._totals())
+    return Outcome(watch.silent_steps, growth, found, link.acknowledged, link.reports, service.figures.totals())
 
 
 def message(number: int, topic: str, payload: object, repeated: bool = False) -> Message:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edge_lstm.decisions.forecasts.learner import Learner, learns, why_not
+from edge_lstm.decisions.forecasts.learner import why_not
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.clock import ClockTrust
 from edge_lstm.hardware.machine import run_on
@@ -56,20 +56,19 @@ from edge_lstm.service.processing.processor import Processor, Slice, StoppedErro
 from edge_lstm.service.processing.publication import publication
 from edge_lstm.service.processing.slices import Slices
 from edge_lstm.service.processing.suspects import Suspects
+from edge_lstm.service.reports.figures import Figures
 from edge_lstm.service.reports.loss_reports import LossReports
-from edge_lstm.service.reports.published_state import BATCH, published_batch
+from edge_lstm.service.reports.published_state import published_batch
 from edge_lstm.service.reports.refusal import refusal_facts, refusal_topic
 from edge_lstm.service.reports.stats import ServiceStats
-from edge_lstm.service.reports.stats_requests import Snapshot, StatsRequests
+from edge_lstm.service.reports.stats_requests import StatsRequests
 from edge_lstm.service.reports.status_payload import status_payload
 from edge_lstm.service.systemd import SystemdNotifier
-from edge_lstm.streaming.model_health import health_facts
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.row_format import StoredRow
 
 log = logging.getLogger(__name__)
 
-_MOST_DEGRADED = 20  # streams that are named
 _MOST_UNCONFIRMED = 5000  # predictions; beyond, readings stay at the broker
 _LEAST_REPEATED = 2000  # the first messages of a connection, with all repetitions among them: brokers send fewer
 _POLL_S = 0.2
@@ -235,6 +234,25 @@ class Service:
             self._delivery.withdraw,
             self._between_steps,
             lambda: self._committer.batch + 1,
+        )
+        self.figures = Figures(
+            bundle,
+            rules.decision_rules,
+            self.stats,
+            self._predictor,
+            self._store,
+            self._mqtt,
+            self._inbox,
+            self._outbox,
+            self._reader,
+            self._names,
+            self._times,
+            self._committer,
+            self._delivery,
+            self._losses,
+            self._overload,
+            [part for part in (self._gaps, self._forecasts) if part is not None],
+            self._feedback,
         )
         log.info("self-test passed bundle=%s backend=%s scheme=%s", bundle.id, backend.name, backend.scheme)
         if config.learn.enabled and (reason := why_not(bundle.contract)):
@@ -435,72 +453,11 @@ class Service:
         self._idle.forget(now)
         if self._mqtt.connected and self.stats.due(now, self.config.stats_interval_s):
             self._losses.report_gaps(self._connection)
-            self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)
+            self._publish_facts(self._own_topic("stats"), self.figures.stats(), retain=True)
         for fault in self._mqtt.take_faults():
             self._report(fault)
         if self._requests is not None:
-            self._requests.answer(self._snapshot)
-
-    def _snapshot(self) -> Snapshot:
-        return Snapshot(self._stats(), self.stats.durations, self._mqtt.connected)
-
-    def _stats(self) -> dict[str, object]:
-        """The payload of the stats topic; docs/predictions.md explains it."""
-        contract, table = self._files.bundle.contract, self._predictor.table
-        health = health_facts(contract, table)
-        return {
-            "bundle": self._files.bundle.id,
-            BATCH: self._store.batch,
-            "backend": self._predictor.backend.name,
-            "scheme": self._predictor.backend.scheme,
-            "streams": self._store.count(),
-            "streams_in_memory": len(table),
-            **({} if contract.alarm is None else {"in_alarm": table.in_alarm()}),
-            "queue": len(self._inbox),
-            "unconfirmed": len(self._outbox),
-            "waiting": self._mqtt.waiting,
-            "unsaved": len(self._committer.unsaved),
-            **self._totals(),
-            **self.stats.figures(),
-            **self._corrections(),
-            **({} if self._feedback is None else self._feedback.figures()),
-            "dropped_by_stream": self._predictor.watch.worst(),
-            **({} if health is None else {"model_health": health}),
-            "degraded": self._predictor.degraded(_MOST_DEGRADED),
-        }
-
-    def _corrections(self) -> dict[str, object]:
-        """What is corrected by `[learn]` in the streams that are in memory."""
-        rules, table = stepping_rules(self.config).decision_rules, self._predictor.table
-        if not learns(self._predictor.contract, rules):
-            return {}
-        found = Learner(self._predictor.contract, rules).standing(table.current["learned"][table.slots([*table.names])])
-        return {"corrected": found.corrected, "corrected_error": found.error_share}
-
-    def _totals(self) -> dict[str, int]:
-        """How many readings, messages and predictions met each fate since the start."""
-        connection = self._mqtt.counts
-        return {
-            **self._predictor.totals,
-            **self._reader.counts,
-            "names_refused": self._names.refused + self._reader.counts["names_refused"],
-            "names_forgotten": self._names.forgotten,
-            "restarted": self._times.restarts,
-            "predictions": self._delivery.predictions,
-            "set_aside": self._delivery.set_aside,
-            "damaged": self._store.damaged,
-            "rolled_back": self._losses.rolled_back,
-            "malformed": connection["malformed"],
-            "lost": self._inbox.lost,
-            "overloads": self._overload.reconnects,
-            "shed": connection["shed"],
-            "unwanted": connection["refused"],
-            "too_large": connection["too_large"],
-            "dropped": connection["dropped"],
-            "sessions_lost": connection["sessions_lost"],
-            **({} if self._gaps is None else {"skipped": self._gaps.skipped}),
-            **({} if self._forecasts is None else self._forecasts.counts),
-        }
+            self._requests.answer(self.figures.snapshot)
 
     def _report(self, facts: Mapping[str, object]) -> None:
         self._publish_facts(self._own_topic("errors"), facts)
@@ -517,7 +474,7 @@ class Service:
         """Send what is committed, if the broker takes it within half a second; else the next start sends it."""
         deadline = time.monotonic() + 0.5
         if self._mqtt.connected:
-            self._publish_facts(self._own_topic("stats"), self._stats(), retain=True)  # with the last batch
+            self._publish_facts(self._own_topic("stats"), self.figures.stats(), retain=True)  # with the last batch
         while len(self._outbox) and self._mqtt.connected and time.monotonic() < deadline:
             self._mqtt.poll(0.05)
             self._outbox.take_confirmations()
@@ -525,7 +482,7 @@ class Service:
             self._committer.commit()
         self._mqtt.close(timeout_s=0.3)
         self._store.close(self._outbox.confirmed)
-        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self._totals().items()))
+        log.info("stopped %s", " ".join(f"{name}={count}" for name, count in self.figures.totals().items()))
 
 
 def stepping_rules(config: ServiceConfig) -> SteppingRules:

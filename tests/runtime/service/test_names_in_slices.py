@@ -79,7 +79,7 @@ def test_where_a_batch_is_cut_changes_no_name_and_no_count(
         service = opened(config, link)
         service.run()
         assert link.acknowledged == list(range(1, 251))
-        totals = service._totals()
+        totals = service.figures.totals()
         counts = {name: totals[name] for name in ("names_refused", "names_forgotten", "predictions", "refused")}
         seen.append((counts, names_of(config), by_stream(link.published)))
         (config.parent / "state.db").unlink()
@@ -104,7 +104,7 @@ def test_a_name_whose_message_is_set_aside_takes_no_place(config: Path) -> None:
 
     service._predictor.feed_slice = feed_slice  # type: ignore[method-assign]
     service.run()
-    assert (len(link.acknowledged), service._totals()["set_aside"]) == (32, 1)
+    assert (len(link.acknowledged), service.figures.totals()["set_aside"]) == (32, 1)
     assert service._names.count == 4
     assert {name: mark & 15 for name, mark in service._names._marks.items()} == {"other": 1}
     assert [name for name, *_ in names_of(config)] == ["pump-0", "pump-1", "pump-2", "other"]

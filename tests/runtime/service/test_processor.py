@@ -63,8 +63,8 @@ def test_a_message_that_raises_is_set_aside_and_the_others_are_stepped_once(conf
     (report,) = link.reports
     assert (report["topic"], report["set_aside"]) == ("sensors/s2", 1)
     assert report["error"] == "message set aside: it raised IndexError: row 7"
-    assert service._totals()["set_aside"] == 1
-    assert service._totals()["predictions"] == 11
+    assert service.figures.totals()["set_aside"] == 1
+    assert service.figures.totals()["predictions"] == 11
     with sqlite3.connect(config.parent / "state.db") as database:
         assert database.execute("select reason from poison").fetchall() == [("it raised IndexError: row 7",)]
     database.close()
@@ -203,8 +203,8 @@ def test_acknowledgements_that_are_held_back_keep_the_identities_of_their_messag
     later = opened(config, link)
     later.run()
     assert link.acknowledged == [1, 2]
-    assert later._totals()["repeated"] == 1
-    assert later._totals()["predictions"] == 100 - 4 * 10
+    assert later.figures.totals()["repeated"] == 1
+    assert later.figures.totals()["predictions"] == 100 - 4 * 10
 
 
 def test_a_damaged_message_in_the_table_of_poison_stops_no_service(

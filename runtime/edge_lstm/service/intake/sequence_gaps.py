@@ -43,6 +43,11 @@ class SequenceGaps:
         """Readings of all streams that never came."""
         return self._of_forgotten + sum(numbers.skipped for numbers in self._streams.values())
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """`skipped`, by its name in the stats."""
+        return {"skipped": self.skipped}
+
     def add(self, readings: Sequence[Reading]) -> None:
         """Note the readings of a batch. One that fills a gap is no longer counted as skipped."""
         for reading in readings:
