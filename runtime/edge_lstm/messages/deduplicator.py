@@ -16,8 +16,8 @@ class Deduplicator:
     """Tells a subscriber which predictions to use: each one once, and never one that a correction has replaced.
 
     A service that is killed sends its last predictions again, also after newer ones, with the same bytes. For each
-    stream this keeps the revision and the steps of the last `2 * max_rewind + 2` times. A service corrects no older
-    predictions, so an older step is a repeat.
+    stream this keeps the revision and the steps of the times of the last `2 * max_rewind + 2` steps. A service corrects
+    no older predictions, so an older step is a repeat.
     """
 
     def __init__(self, max_rewind: int = 8, most_streams: int = 100_000) -> None:
@@ -28,7 +28,7 @@ class Deduplicator:
         """
         max_rewind = whole_number(max_rewind, "max_rewind", 0, _MOST_REWIND, hint="take that of the service")
         self._most_streams = whole_number(most_streams, "most_streams", 1, 10**9, hint="choose how many to remember")
-        self._kept = 2 * max_rewind + 2  # times of a stream
+        self._kept = 2 * max_rewind + 2  # steps of a stream
         self._streams: dict[str, _Stream] = {}  # the one with the latest prediction is the last
 
     def is_new(self, prediction: Prediction | Mapping[str, Any]) -> bool:
@@ -74,6 +74,8 @@ class _Stream:
             self.newest_step, self.newest_time = step, time
         self.times.pop(time, None)
         self.times[time] = revision, steps | {step}
-        if len(self.times) > kept:
+        # late readings come with the steps of those that they are before, so more times may be among the last steps;
+        # beyond twice as many, the service has begun to count again
+        while len(self.times) > 2 * kept or max(next(iter(self.times.values()))[1]) <= self.newest_step - kept:
             del self.times[next(iter(self.times))]
         return True
