@@ -38,6 +38,7 @@ _COMMANDS = {
     "status": "edge_lstm.cli.service",
     "feedback": "edge_lstm.cli.feedback",
     "streams": "edge_lstm.cli.streams",
+    "history": "edge_lstm.cli.history",
     "device": "edge_lstm.cli.device",
     "broker": "edge_lstm.cli.service",
 }

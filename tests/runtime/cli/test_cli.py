@@ -78,6 +78,7 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
         "status",
         "feedback",
         "streams",
+        "history",
         "device",
         "broker",
     ]

@@ -12,7 +12,7 @@ from edge_lstm.service.database.answered_commands import read_commands
 from edge_lstm.service.database.stored_streams import opened
 from edge_lstm.streaming.reading import Command
 
-_KINDS = ("false_alarm", "missed", "maintenance")
+LABELS = ("false_alarm", "missed", "maintenance")
 
 
 def export_labels(path: Path) -> str:
@@ -23,13 +23,17 @@ def export_labels(path: Path) -> str:
 
 def labels_csv(commands: Iterable[Command]) -> str:
     """The windows of commands that were not reverted: from, to, stream, kind, id."""
-    taken = list(commands)
-    reverted = {one.facts["of"] for one in taken if one.kind == "revert"}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["from", "to", "stream", "kind", "id"])
-    for one in taken:
-        if one.kind in _KINDS and one.id not in reverted:
-            begin, end = format_time(one.facts["from"]), format_time(one.facts["to"])
-            writer.writerow([begin, end, one.stream, one.kind, one.id])
+    for one in said_and_kept(commands):
+        begin, end = format_time(one.facts["from"]), format_time(one.facts["to"])
+        writer.writerow([begin, end, one.stream, one.kind, one.id])
     return file.getvalue()
+
+
+def said_and_kept(commands: Iterable[Command]) -> list[Command]:
+    """The commands that label a window of time, and were not reverted."""
+    taken = list(commands)
+    reverted = {one.facts["of"] for one in taken if one.kind == "revert"}
+    return [one for one in taken if one.kind in LABELS and one.id not in reverted]
