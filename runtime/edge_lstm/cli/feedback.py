@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edge_lstm.cli.options import config_argument
+from edge_lstm.cli.options import config_argument, exported_file_option, state_option, write_exported
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.text import escaped
 
@@ -94,19 +94,8 @@ def revert(asked: dict[str, Any], command: str) -> None:
 
 
 @feedback.command()
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    metavar="STATE.db",
-    help="State database (default: that of the config).",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE.csv",
-    help="Write the labels to this file (default: stdout).",
-)
+@state_option
+@exported_file_option
 @click.pass_obj
 def export(asked: dict[str, Any], state: Path | None, output: Path | None) -> None:
     """Write what was said as labels, for a recipe.
@@ -114,15 +103,9 @@ def export(asked: dict[str, Any], state: Path | None, output: Path | None) -> No
     The service must not run: its database has one owner.
     """
     from edge_lstm.cli.streams import database_of
-    from edge_lstm.foundation.files import write_file
     from edge_lstm.service.feedback.labels import export_labels
 
-    text = export_labels(database_of(asked["config"], state))
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_file(output, text)
-        click.echo(f"wrote {output}", err=True)
+    write_exported(export_labels(database_of(asked["config"], state)), output)
 
 
 def _send(asked: dict[str, Any], kind: str, **values: Any) -> None:

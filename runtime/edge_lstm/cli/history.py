@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.cli.options import config_argument
-from edge_lstm.cli.streams import database_of, state_option
+from edge_lstm.cli.options import config_argument, exported_file_option, state_option, write_exported
+from edge_lstm.cli.streams import database_of
 
 
 @click.group()
@@ -25,13 +25,7 @@ def history() -> None:
     help="Bundle that stepped the readings (default: that of the config).",
 )
 @click.option("--stream", metavar="NAME", help="Write only the readings of this stream (default: all).")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE.csv",
-    help="Write the recording to this file (default: stdout).",
-)
+@exported_file_option
 def export(config: Path, state: Path | None, bundle: Path | None, stream: str | None, output: Path | None) -> None:
     """Write readings and labels as CSV, for the next training.
 
@@ -41,14 +35,8 @@ def export(config: Path, state: Path | None, bundle: Path | None, stream: str | 
     """
     from edge_lstm.bundle.archive import Bundle
     from edge_lstm.foundation.config import read_toml
-    from edge_lstm.foundation.files import write_file
     from edge_lstm.service.config import ServiceConfig
     from edge_lstm.service.kept_recording import export_history
 
     opened = Bundle.open(bundle or config.parent / read_toml(config, ServiceConfig).bundle)
-    text = export_history(database_of(config, state), opened.id, opened.contract, stream)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_file(output, text)
-        click.echo(f"wrote {output}", err=True)
+    write_exported(export_history(database_of(config, state), opened.id, opened.contract, stream), output)

@@ -22,6 +22,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
 config_argument = click.argument("config", type=click.Path(path_type=Path))
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    metavar="STATE.db",
+    help="State database (default: that of the config).",
+)
+exported_file_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="File to write (default: stdout).",
+)
 recording_argument = click.argument("recording", type=click.Path(path_type=Path))
 backend_option = click.option(
     "--backend", type=click.Choice(NAMES), help="Inference backend (default: fastest installed)."
@@ -211,3 +224,14 @@ def asked_times(
         return found if time_start is None else replace(found, start=parse_time(time_start, found.zone))
     except ValueError as error:
         raise click.UsageError(f"{'--timezone' if zone is not None else '--time-start'}: {error}") from None
+
+
+def write_exported(text: str, output: Path | None) -> None:
+    """Write the text to the file of `exported_file_option`, or to stdout."""
+    from edge_lstm.foundation.files import write_file
+
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_file(output, text)
+        click.echo(f"wrote {output}", err=True)

@@ -7,17 +7,10 @@ from pathlib import Path
 
 import click
 
-from edge_lstm.cli.options import config_argument
+from edge_lstm.cli.options import config_argument, state_option
 from edge_lstm.foundation.text import escaped
 
 _DAY_S = 86_400.0
-
-state_option = click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    metavar="STATE.db",
-    help="State database (default: that of the config).",
-)
 
 
 @click.group()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_lstm.foundation.arrays import Doubles, Flags, Integers
+from edge_lstm.foundation.csv_text import csv_text
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.progress import work
 from edge_lstm.foundation.times.text import format_time, parse_time
@@ -276,14 +275,12 @@ def first_row(table: Table) -> list[str]:
 
 def recording_csv(recording: Recording) -> str:
     """The recording as CSV text, which reads back the same: time, stream (where there are several) and features."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     several = len(recording.streams) > 1
-    writer.writerow(["time", *(["stream"] if several else []), *recording.features])
+    rows = [["time", *(["stream"] if several else []), *recording.features]]
     for reading in recording.readings():
         values = [repr(reading.values[name]) if name in reading.values else "" for name in recording.features]
-        writer.writerow([format_time(reading.time), *([reading.stream] if several else []), *values])
-    return file.getvalue()
+        rows.append([format_time(reading.time), *([reading.stream] if several else []), *values])
+    return csv_text(rows)
 
 
 def row_place(recording: Recording, row: int) -> tuple[str, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -13,6 +11,7 @@ import numpy as np
 
 from edge_lstm.bundle.contract import Contract
 from edge_lstm.decisions.alarms.events import MOST_DRIVERS
+from edge_lstm.foundation.csv_text import csv_text
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.predictor import Predictor
 from edge_lstm.streaming.reading import Prediction, Reading
@@ -95,8 +94,10 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     drivers and event, as a flat payload has them; intervals add `target+horizon_low` and `target+horizon_high`; values
     that are known ahead add the column degraded, with names that are separated by spaces.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    return csv_text(_rows(predictions, contract))
+
+
+def _rows(predictions: Sequence[Prediction], contract: Contract) -> Iterator[list[object]]:
     outputs = contract.outputs
     decided = {"classify": ["label"], "anomaly": ["score", "alarm"]}.get(contract.task, [])
     columns = [f"{target}+{horizon}" for target, horizon in outputs]
@@ -106,7 +107,7 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
     more = [f"driver_{number}{part}" for number in range(1, most + 1) for part in ("", "_share", "_is", "_expected")]
     more += [] if contract.alarm is None else ["event_id", "event_since", "event_peak", "event_until"]
     ahead = ["degraded"] if contract.known_ahead else []
-    writer.writerow(["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *more, *ahead])
+    yield ["stream", "time", "step", "warm_steps", *decided, *columns, *ends, *more, *ahead]
     for prediction in predictions:
         values = [prediction.values[target][horizon] for target, horizon in outputs]
         counts = [prediction.step, prediction.warm_steps]
@@ -116,8 +117,7 @@ def predictions_csv(predictions: Sequence[Prediction], contract: Contract) -> st
         if more:
             numbers += _more_cells(prediction, most)
         numbers += [" ".join(prediction.degraded)] if ahead else []
-        writer.writerow([prediction.stream, format_time(prediction.time), *counts, *facts, *numbers])
-    return file.getvalue()
+        yield [prediction.stream, format_time(prediction.time), *counts, *facts, *numbers]
 
 
 def _more_cells(prediction: Prediction, most: int) -> list[object]:

@@ -5,14 +5,13 @@ A file with other columns is refused. A row that a crash left incomplete is remo
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edge_lstm.foundation.csv_text import csv_text
 from edge_lstm.foundation.errors import EdgeLstmError
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.streaming.reading import Reading
@@ -34,7 +33,7 @@ class RecordingFile:
         """
         self.path, self.features = path, list(features)
         self._categories = categories or {}
-        header = _csv_line(["time", "stream", *self.features])
+        header = csv_text([["time", "stream", *self.features]]).encode()
         try:
             # unbuffered: a write that a full disk refused must not be repeated later
             self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
@@ -75,7 +74,7 @@ class RecordingFile:
 
     def _line(self, reading: Reading) -> bytes:
         cells = [self._cell(name, reading.values.get(name, math.nan)) for name in self.features]
-        return _csv_line([format_time(reading.time), reading.stream, *cells])
+        return csv_text([[format_time(reading.time), reading.stream, *cells]]).encode()
 
     def _cell(self, name: str, value: float) -> str:
         if math.isnan(value):
@@ -102,9 +101,3 @@ class RecordingFile:
         return EdgeLstmError(
             f"expected to write {self.path}, found: {error.strerror}", "free some space, or name another place with -o"
         )
-
-
-def _csv_line(cells: Sequence[str]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode()

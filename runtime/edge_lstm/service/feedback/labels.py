@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from edge_lstm.foundation.csv_text import csv_text
 from edge_lstm.foundation.times.text import format_time
 from edge_lstm.service.database.answered_commands import read_commands
 from edge_lstm.service.database.stored_streams import opened
@@ -23,13 +22,11 @@ def export_labels(path: Path) -> str:
 
 def labels_csv(commands: Iterable[Command]) -> str:
     """The windows of commands that were not reverted: from, to, stream, kind, id."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["from", "to", "stream", "kind", "id"])
-    for one in said_and_kept(commands):
-        begin, end = format_time(one.facts["from"]), format_time(one.facts["to"])
-        writer.writerow([begin, end, one.stream, one.kind, one.id])
-    return file.getvalue()
+    rows = [
+        [format_time(one.facts["from"]), format_time(one.facts["to"]), one.stream, one.kind, one.id]
+        for one in said_and_kept(commands)
+    ]
+    return csv_text([["from", "to", "stream", "kind", "id"], *rows])
 
 
 def said_and_kept(commands: Iterable[Command]) -> list[Command]:
