@@ -261,7 +261,9 @@ class ServiceConfig:
         doc="days without readings after which a stream leaves the database, while the clock counts as right; "
         "none: never",
     )
-    history: int = key(10_000, least=0, doc="number of readings kept for edge-lstm replay --history")
+    history: int = key(
+        10_000, least=0, doc="number of readings kept for edge-lstm replay --history and edge-lstm history export"
+    )
     history_per_stream: int | None = key(
         None, least=1, doc="number of readings kept of one stream; none: a busy stream may fill the history"
     )

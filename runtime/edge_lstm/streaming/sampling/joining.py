@@ -23,6 +23,17 @@ _OWN_TIMES_S = 2.0  # apart, at most: a device takes the values of a sample one 
 _RESOLUTION_S = 1e-6  # of times
 
 
+def part_spans(contract: Contract, within_s: float | None) -> tuple[float, float]:
+    """How far apart the parts of a sample may be, in seconds: by a device's own times, and by times of arrival.
+
+    `within_s`: for both. None: for times of arrival half of the contract's interval, and for a device's own times no
+    more than 2 s. So parts of different samples do not meet where one of them got lost.
+    """
+    half = contract.sampling.interval_s / 2 if contract.sampling.interval_s else _OWN_TIMES_S
+    own_s, arrival_s = (min(half, _OWN_TIMES_S), half) if within_s is None else (within_s, within_s)
+    return own_s + _RESOLUTION_S, arrival_s + _RESOLUTION_S
+
+
 class Joined(NamedTuple):
     """The result of a partial reading."""
 
@@ -37,14 +48,8 @@ class Joiner:
     """
 
     def __init__(self, contract: Contract, table: StreamTable, within_s: float | None) -> None:
-        """`within_s`: how far apart the parts of a sample may be, in seconds.
-
-        None: for times of arrival half of the contract's interval, and for a device's own times no more than 2 s. So
-        parts of different samples do not meet where one of them got lost.
-        """
-        half = contract.sampling.interval_s / 2 if contract.sampling.interval_s else _OWN_TIMES_S
-        self._arrival_s = (half if within_s is None else within_s) + _RESOLUTION_S
-        self.within_s = (min(half, _OWN_TIMES_S) if within_s is None else within_s) + _RESOLUTION_S
+        """`within_s`: as of `part_spans`."""
+        self.within_s, self._arrival_s = part_spans(contract, within_s)
         self._names = [feature.name for feature in contract.features]
         self._ahead = set(contract.ahead_columns)
         self._table = table
