@@ -87,6 +87,8 @@ def test_parts_of_a_sample_are_one_row_as_they_were_one_step(tmp_path: Path, mak
     part(123, level=3.25)
     part(180, level=4.25, flow=8.0)
     part(123, level=3.25)
+    part(240, level=5.25)
+    part(241, level=5.5, flow=6.0)  # whole
     stepped = [json.loads(one)["time"] for one in operated.published("predictions/")]
     operated.service._store.close(0)
     rows = [line.split(",")[:4] for line in exported(tmp_path).stdout.splitlines()[1:]]
@@ -95,6 +97,7 @@ def test_parts_of_a_sample_are_one_row_as_they_were_one_step(tmp_path: Path, mak
         ["2023-11-14T22:14:20Z", "a", "2.25", ""],
         ["2023-11-14T22:15:23Z", "a", "3.25", "9.5"],
         ["2023-11-14T22:16:20Z", "a", "4.25", "8.0"],
+        ["2023-11-14T22:17:21Z", "a", "5.5", "6.0"],
     ]
     assert [row[0] for row in rows] == stepped
 
